@@ -1,0 +1,166 @@
+//! The error codes: one table, from which the HTTP answers, the metrics' labels and `docs/errors.md` follow.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! error_codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, $status:literal, $retryable:literal, $advice:literal;)+) => {
+        /// Why something was refused. The text form is the `code` of a problem document, stable across versions.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum ErrorCode {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl ErrorCode {
+            /// Every code, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The code as it stands in answers.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// The HTTP status that goes with it.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)+ }
+            }
+
+            /// Whether the same request may succeed later, unchanged.
+            #[must_use]
+            pub const fn retryable(self) -> bool {
+                match self { $(Self::$variant => $retryable,)+ }
+            }
+
+            /// What it means, in one sentence.
+            #[must_use]
+            pub fn meaning(self) -> String {
+                match self { $(Self::$variant => concat!($($doc),+).trim().to_owned(),)+ }
+            }
+
+            /// What to do about it, in one sentence.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $advice,)+ }
+            }
+        }
+    };
+}
+
+error_codes! {
+    /// The body is not the JSON that this endpoint takes: malformed, an unknown field, or a field of the wrong type.
+    BadRequest = "bad_request", 400, false, "Correct the field that the detail names.";
+    /// The bearer token is missing or wrong.
+    Unauthorized = "unauthorized", 401, false, "Send `Authorization: Bearer <token>` with a token of this server's token file.";
+    /// Nothing is known here under this id. It is no statement about an outcome.
+    NotFound = "not_found", 404, false, "Check the id, the server and its retention.";
+    /// The path exists, but not with this method.
+    MethodNotAllowed = "method_not_allowed", 405, false, "See /openapi.json for the methods of this path.";
+    /// The transaction or branch is not in a state in which this can be done.
+    WrongState = "wrong_state", 409, false, "Read the transaction's state and choose an action that it allows.";
+    /// The body is larger than the server takes.
+    BodyTooLarge = "body_too_large", 413, false, "Split the transaction, or store large values outside it.";
+    /// The body is not `application/json`.
+    UnsupportedMediaType = "unsupported_media_type", 415, false, "Send `Content-Type: application/json`.";
+    /// The same idempotency key or transaction id came before with another body.
+    IdempotencyMismatch = "idempotency_mismatch", 422, false, "Use a new key for a new request; send the same body for a retry.";
+    /// The transaction names a participant that is not registered.
+    UnknownParticipant = "unknown_participant", 422, false, "Register it: `assent participants set NAME URL`.";
+    /// The transaction names a participant twice.
+    DuplicateParticipant = "duplicate_participant", 422, false, "Put all ops for one participant into one branch.";
+    /// The command is not in the set that Assent runs in a transaction.
+    UnsupportedCommand = "unsupported_command", 422, false, "See docs/commands.md for the set.";
+    /// The op's arguments are not what its command takes.
+    BadArguments = "bad_arguments", 422, false, "Correct the op that `op` names.";
+    /// More branches, ops, arguments or keys than the limits allow.
+    TooManyOps = "too_many_ops", 422, false, "Split the transaction.";
+    /// A key, a branch or a collection is larger than the limits allow.
+    TooLarge = "too_large", 422, false, "Split the transaction, or store large values outside it.";
+    /// The key holds a value of another type than the command takes.
+    WrongType = "wrong_type", 422, false, "Use the command of the type that the key holds.";
+    /// The value or the argument is not an integer of 64 bits.
+    NotAnInteger = "not_an_integer", 422, false, "Check the value stored at the key and the argument.";
+    /// The value or the argument is not a float, or the result would be no number.
+    NotAFloat = "not_a_float", 422, false, "Check the value stored at the key and the argument.";
+    /// The result would leave the range of 64 bits, or a time that Redis can keep.
+    Overflow = "overflow", 422, false, "Check the value stored at the key and the argument.";
+    /// The index is outside the list, or the count is negative.
+    OutOfRange = "out_of_range", 422, false, "Check the length first, with an expectation.";
+    /// The command needs the key to exist.
+    NoSuchKey = "no_such_key", 422, false, "Check with EXISTS and an expectation.";
+    /// The stream id is not greater than the stream's last one.
+    StreamIdTooSmall = "stream_id_too_small", 422, false, "Use `*`, or an id greater than the last.";
+    /// An op's reply was not what its `expect` demands.
+    ExpectationFailed = "expectation_failed", 409, false, "Read again, and decide anew; `reply` is what was met.";
+    /// A key is locked by another transaction, and stayed so until the deadline.
+    LockConflict = "lock_conflict", 409, true, "Try again; `holder` names the transaction that held the key.";
+    /// The deadline passed before the transaction was decided.
+    Timeout = "timeout", 409, true, "Try again, with a longer `timeout` if it is short.";
+    /// The client, or an operator, asked for the abort.
+    Cancelled = "cancelled", 409, false, "Nothing: this was asked for.";
+    /// A participant could not be reached, or did not answer in time, before the transaction was decided.
+    ParticipantUnreachable = "participant_unreachable", 503, true, "Check the participant's process and address; try again.";
+    /// The participant's Redis could not be reached or gave no clear answer.
+    RedisUnavailable = "redis_unavailable", 503, true, "Check the participant's Redis; try again.";
+    /// The participant's Redis refuses writes because it is above `maxmemory`.
+    RedisOutOfMemory = "redis_out_of_memory", 503, true, "Raise `maxmemory` or free memory in that Redis.";
+    /// The participant's Redis refuses writes: MISCONF, NOREPLICAS, READONLY, LOADING or BUSY.
+    RedisRefuses = "redis_refuses", 503, true, "Read the detail: it carries the words of Redis.";
+    /// The branch was fenced: an abort came before its prepare.
+    Fenced = "fenced", 409, false, "Nothing: the transaction was aborted.";
+    /// The prepare is from below the coordinator's low-water mark, where everything has ended.
+    BelowLowWater = "below_low_water", 409, false, "Nothing: a late duplicate was refused.";
+    /// The prepare is from an earlier life of the coordinator than the participant has seen.
+    StaleEpoch = "stale_epoch", 409, false, "Check that no second coordinator runs on a copy of the log.";
+    /// The participant's data is not the data of its last start: Redis was flushed, restored or replaced.
+    Quarantined = "quarantined", 503, true, "See docs/operating.md, section `A Redis lost data`.";
+    /// The participant knows no branch under this txid, although it voted yes: its Redis lost data.
+    BranchLost = "branch_lost", 409, false, "See docs/operating.md, section `A Redis lost data`.";
+    /// The server sheds load.
+    Overloaded = "overloaded", 429, true, "Wait as `Retry-After` says, then try again.";
+    /// The server is starting or draining.
+    NotReady = "not_ready", 503, true, "Wait as `Retry-After` says, then try again.";
+    /// A fault of Assent itself.
+    Internal = "internal", 500, false, "Report it with the log around this time.";
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is no error code of this version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no error code of this version")]
+pub struct UnknownErrorCode(String);
+
+impl FromStr for ErrorCode {
+    type Err = UnknownErrorCode;
+    fn from_str(text: &str) -> Result<Self, UnknownErrorCode> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|code| code.as_str() == text)
+            .ok_or_else(|| UnknownErrorCode(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_serde_and_table_agree() {
+        for code in ErrorCode::ALL {
+            assert_eq!(serde_json::to_string(code).unwrap(), format!("\"{code}\""));
+            assert_eq!(code.as_str().parse::<ErrorCode>().unwrap(), *code);
+            assert!((400..600).contains(&code.status()), "{code}");
+            assert!(code.meaning().ends_with('.') && code.advice().ends_with('.'), "{code}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The pure core of Assent: identifiers, protocol machines, log records and wire types.
+//!
+//! **This crate does no I/O and owns no clock.** Time is a number that comes in; randomness is bits that come in;
+//! durability and messages are effects that go out and inputs that come back. Production, log replay, the model checker
+//! and the simulator all run this code. Its short dependency list is the proof, and a test holds it to that.
+//!
+//! Words: **transaction** (one atomic unit), **branch** (its part at one participant), **vote**, **decision**,
+//! **in doubt** (voted yes, outcome not yet known), **op** (one Redis command in a branch), **agent** (a running
+//! participant process), **applied** (the branch's writes are in the keyspace).
+
+pub mod code;
+pub mod command;
+pub mod ids;
+pub mod limits;
+pub mod outcome;
+pub mod value;
+pub mod wire;
+
+pub use code::ErrorCode;
+pub use ids::{
+    Attempt, Epoch, IdempotencyKey, LogId, ParticipantName, TransactionId, TxNumber, Txid,
+};

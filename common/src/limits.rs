@@ -1,0 +1,61 @@
+//! Every bound of the system, each with the reason for its value and the error code that answers for it.
+
+/// Bytes of a participant's or transaction's name. Long enough for any service name, short enough for a metric label.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of an idempotency key; what the IETF draft's implementers allow.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Branches of one transaction. Sixteen services in one atomic unit is a design smell; sixty-four is a bug.
+pub const BRANCHES_MAX: usize = 64;
+
+/// Ops of one branch: keeps a prepare script below about a millisecond, in which Redis answers nobody else
+/// (`too_many_ops`).
+pub const OPS_PER_BRANCH_MAX: usize = 1_000;
+
+/// Arguments of one op, its name included; a script may not unpack more than about 8,000 (`too_many_ops`).
+pub const ARGS_PER_OP_MAX: usize = 2_000;
+
+/// Bytes of all arguments of one branch (`too_large`).
+pub const BRANCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of one key (`too_large`).
+pub const KEY_BYTES_MAX: usize = 1_024;
+
+/// Distinct keys of one branch (`too_many_ops`).
+pub const KEYS_PER_BRANCH_MAX: usize = 1_000;
+
+/// Bytes of an HTTP request body of the public API (`body_too_large`): a transaction of several large branches, with
+/// room for base64.
+pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of a batch between coordinator and participant, in both directions.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Messages of one batch; more wait for the next one.
+pub const BATCH_MESSAGES_MAX: usize = 256;
+
+/// Elements of a collection that a branch reads back after it changed it in a way that needs the whole collection in
+/// the script (`too_large`): bounds the time that Redis is blocked to some milliseconds.
+pub const MATERIALISED_ELEMENTS_MAX: usize = 10_000;
+
+/// Transactions in flight in one coordinator before it sheds load with `overloaded`; each holds its ops in memory.
+pub const TRANSACTIONS_IN_FLIGHT_MAX: usize = 20_000;
+
+/// Milliseconds that a transaction may take to be decided, if its request does not say.
+pub const TIMEOUT_DEFAULT_MS: u64 = 5_000;
+
+/// The longest time to decide that a request may ask for, in milliseconds: its locks are held that long.
+pub const TIMEOUT_MAX_MS: u64 = 60_000;
+
+/// The shortest time to decide that a request may ask for, in milliseconds.
+pub const TIMEOUT_MIN_MS: u64 = 10;
+
+/// Milliseconds that one request may wait for an outcome (`Prefer: wait`, `?wait=`).
+pub const WAIT_MAX_MS: u64 = 60_000;
+
+/// Rows of one page of a list.
+pub const PAGE_SIZE_MAX: usize = 500;
+
+/// Rows of a page if the request does not say.
+pub const PAGE_SIZE_DEFAULT: usize = 100;

@@ -1,0 +1,126 @@
+//! The three-valued result of a call, and what a participant says of a branch.
+//!
+//! *Unknown is a value.* A timeout, a reset connection, a 502 or a body that is not Assent's tells nothing about what
+//! happened at the other side. That is decided once, in the `client` crate; everywhere else it is a variant to handle.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::code::ErrorCode;
+use crate::ids::{TransactionId, Txid};
+
+/// What came of a call to another process.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Call<T> {
+    /// The other side did it, and says this.
+    Applied(T),
+    /// The other side did not do it, and says why.
+    Refused(Refusal),
+    /// Not known: it may have been done, or be done yet. The text is for people.
+    Unknown(String),
+}
+
+impl<T> Call<T> {
+    /// The same result with another value.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Call<U> {
+        match self {
+            Self::Applied(value) => Call::Applied(f(value)),
+            Self::Refused(refusal) => Call::Refused(refusal),
+            Self::Unknown(why) => Call::Unknown(why),
+        }
+    }
+}
+
+/// A definite no.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Refusal {
+    /// What kind of no.
+    pub code: ErrorCode,
+    /// A sentence for people: which op or key, what was met, what to do.
+    pub detail: String,
+    /// The place of the op in its branch, where one op is to blame.
+    pub op: Option<u32>,
+    /// Who holds the lock, where the no is a conflict.
+    pub holder: Option<Holder>,
+    /// The reply that a false expectation met, as JSON text.
+    pub reply: Option<Arc<str>>,
+}
+
+impl Refusal {
+    /// A no with its code and sentence only.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), op: None, holder: None, reply: None }
+    }
+
+    /// The same, naming the op to blame.
+    #[must_use]
+    pub fn at_op(mut self, op: u32) -> Self {
+        self.op = Some(op);
+        self
+    }
+}
+
+/// The transaction that holds a lock which another one wants. It travels in every conflict.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// The holder's public id, which also is its age.
+    pub id: TransactionId,
+    /// The holder as participants know it.
+    pub txid: Txid,
+    /// The key that is locked, readable (bytes that are not UTF-8 escaped).
+    pub key: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {} is locked by transaction {}", self.key, self.id)
+    }
+}
+
+/// What a participant answers to a prepare that it did not refuse.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Prepared {
+    /// The branch is staged and durable: a vote of yes.
+    Yes(Vote),
+    /// One phase: the branch is prepared and applied in one step.
+    Committed(Replies),
+    /// Wait-die: the holder is younger, so ask again by the waiting call. No vote, nothing staged.
+    Wait(Holder),
+}
+
+/// A vote of yes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Vote {
+    /// The replies of the branch's ops.
+    pub replies: Replies,
+    /// The resolved writes, as the participant staged them: opaque to the coordinator, kept in the commit record so
+    /// that a branch whose Redis lost its vote can be redone. Empty for a branch that only reads.
+    pub redo: Redo,
+    /// The incarnation of the data that the vote was given on.
+    pub incarnation: u64,
+    /// The number of the vote within that incarnation.
+    pub seq: u64,
+}
+
+/// The replies of a branch's ops, in order: the text of a JSON array, passed through unread.
+pub type Replies = Arc<str>;
+
+/// The writes of a branch as staged, opaque outside the participant.
+pub type Redo = Arc<[u8]>;
+
+/// What a participant answers to a commit that it did not refuse: the branch is applied, now or before.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Applied {
+    /// Writes that met data of another type than prepare had seen, because somebody wrote past the agent. The decision
+    /// stands and the other writes are applied.
+    pub dirty_writes: u32,
+}
+
+/// What a participant answers to an abort that it did not refuse.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Aborted {
+    /// Nothing of the branch is left, and a fence keeps a late prepare out.
+    Fenced,
+    /// It cannot be: the branch has been applied. The answer to a question about one phase; an alarm about two.
+    AlreadyCommitted(Replies),
+}

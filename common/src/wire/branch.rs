@@ -1,0 +1,421 @@
+//! What a coordinator and a participant say to each other.
+//!
+//! ```text
+//! POST /v1/batch                        Batch → Answers, answered in order
+//! POST /v1/branches/{txid}/prepare      Batch of that one message → Answer; waits as `wait_ms` says
+//! POST /v1/branches/{txid}/commit       …
+//! POST /v1/branches/{txid}/abort        …
+//! ```
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::code::ErrorCode;
+use crate::command::OpRequest;
+use crate::ids::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
+use crate::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Vote};
+use crate::wire::redo::Base64;
+
+/// Who speaks: the log that decides, the process life, and where to ask for outcomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CoordinatorRef {
+    /// The identity of the decision log.
+    #[schema(value_type = String)]
+    pub log_id: LogId,
+    /// The process life. A participant that has seen a later one refuses this one's prepares.
+    #[schema(value_type = u64)]
+    pub epoch: Epoch,
+    /// The base URL of the coordinator's public API, for questions about branches in doubt.
+    pub url: String,
+}
+
+/// Messages for one participant. `Ops` is the parsed ops at the participant; the coordinator passes the client's JSON
+/// through unread.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Batch<Ops = Vec<OpRequest>> {
+    /// Whom the messages are for; a participant of another name refuses the whole batch.
+    #[schema(value_type = String)]
+    pub participant: ParticipantName,
+    /// Who speaks.
+    pub coordinator: CoordinatorRef,
+    /// Every transaction of this log below this number has ended everywhere, as far as this participant is concerned:
+    /// its done-markers and fences may go, its late prepares are refused (invariant 10).
+    #[schema(value_type = Object)]
+    pub low_water: TxNumber,
+    /// The messages.
+    pub messages: Vec<Message<Ops>>,
+}
+
+/// One message about one branch.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Message<Ops = Vec<OpRequest>> {
+    /// Lock, run and stage the branch, and vote.
+    Prepare(PrepareMessage<Ops>),
+    /// Apply the staged branch.
+    Commit(TxidOnly),
+    /// Drop the branch, and fence it.
+    Abort(TxidOnly),
+}
+
+impl<Ops> Message<Ops> {
+    /// The branch that the message is about.
+    pub const fn txid(&self) -> Txid {
+        match self {
+            Self::Prepare(prepare) => prepare.txid,
+            Self::Commit(TxidOnly { txid }) | Self::Abort(TxidOnly { txid }) => *txid,
+        }
+    }
+}
+
+/// A message that is all said with the txid.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TxidOnly {
+    /// The branch's transaction.
+    #[schema(value_type = String)]
+    pub txid: Txid,
+}
+
+/// The ask to prepare. Idempotent by txid: a branch that is prepared already votes yes again, with the same replies.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareMessage<Ops = Vec<OpRequest>> {
+    /// The branch's transaction.
+    #[schema(value_type = String)]
+    pub txid: Txid,
+    /// The public id: the age for wait-die, and the name in conflicts.
+    #[schema(value_type = String)]
+    pub id: TransactionId,
+    /// Whether a decision follows, or the branch decides alone.
+    pub mode: Mode,
+    /// How long a prepare that is older than the holder of its lock may wait for it, in milliseconds. In a batch
+    /// nothing waits: the answer is `wait`, and the coordinator asks again by the single endpoint.
+    #[serde(default)]
+    pub wait_ms: u64,
+    /// The ops, in order.
+    pub ops: Ops,
+}
+
+/// How a branch is to be prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Stage and vote; the decision comes later.
+    TwoPhase,
+    /// The transaction's only branch: prepare and apply in one step.
+    OnePhase,
+}
+
+/// The answers to a batch, one for each message, in order.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Answers {
+    /// The answers.
+    pub answers: Vec<Answer>,
+}
+
+/// The answer to one message. `vote` answers a prepare, `state` a commit or an abort; the other fields belong to some
+/// of these words, as [`Vote`], [`Refusal`] and [`Holder`] say.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct Answer {
+    /// The answer to a prepare.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vote: Option<VoteWord>,
+    /// The answer to a commit or an abort.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateWord>,
+    /// The replies of the ops, in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<serde_json::Value>>)]
+    pub replies: Option<Box<RawValue>>,
+    /// The staged writes, for the commit record. Absent for a branch that only reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redo: Option<Base64>,
+    /// The incarnation of the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<u64>,
+    /// The number of the vote in the incarnation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// Writes that met data changed past the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty_writes: Option<u32>,
+    /// The kind of a no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<ErrorCode>,
+    /// A no, or an unknown, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The op to blame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op: Option<u32>,
+    /// Who holds the lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<HolderBody>,
+    /// The reply that a false expectation met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub reply: Option<Box<RawValue>>,
+}
+
+/// The word that answers a prepare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VoteWord {
+    /// Staged, durably.
+    Yes,
+    /// Not staged; `code` says why.
+    No,
+    /// An older transaction may wait for a younger holder: ask again by the single endpoint.
+    Wait,
+    /// One phase: applied.
+    Committed,
+    /// The participant could not learn what its Redis did.
+    Unknown,
+}
+
+/// The word that answers a commit or an abort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StateWord {
+    /// The branch is applied, now or before.
+    Applied,
+    /// Nothing is left of the branch, and it is fenced.
+    Aborted,
+    /// To an abort: the branch has been applied.
+    AlreadyCommitted,
+    /// Not done; `code` says why.
+    Refused,
+    /// The participant could not learn what its Redis did.
+    Unknown,
+}
+
+/// The holder of a lock, on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HolderBody {
+    /// The holder's public id.
+    #[schema(value_type = String)]
+    pub id: TransactionId,
+    /// The holder as participants know it.
+    #[schema(value_type = String)]
+    pub txid: Txid,
+    /// The key.
+    pub key: String,
+}
+
+impl From<Holder> for HolderBody {
+    fn from(Holder { id, txid, key }: Holder) -> Self {
+        Self { id, txid, key }
+    }
+}
+impl From<HolderBody> for Holder {
+    fn from(HolderBody { id, txid, key }: HolderBody) -> Self {
+        Self { id, txid, key }
+    }
+}
+
+/// JSON text that this process made itself, so that it is valid.
+fn raw(json: &str) -> Option<Box<RawValue>> {
+    RawValue::from_string(json.to_owned()).ok()
+}
+
+impl Answer {
+    fn refusal(refusal: Refusal) -> Self {
+        Self {
+            code: Some(refusal.code),
+            detail: Some(refusal.detail),
+            op: refusal.op,
+            holder: refusal.holder.map(HolderBody::from),
+            reply: refusal.reply.as_deref().and_then(raw),
+            ..Self::default()
+        }
+    }
+
+    fn into_refusal(self) -> Option<Refusal> {
+        Some(Refusal {
+            code: self.code?,
+            detail: self.detail.unwrap_or_default(),
+            op: self.op,
+            holder: self.holder.map(Holder::from),
+            reply: self.reply.map(|reply| reply.get().into()),
+        })
+    }
+
+    /// What the answer says of a prepare; an answer that lacks a field of its word is *not known*.
+    #[must_use]
+    pub fn into_prepared(self) -> Call<Prepared> {
+        let incomplete = || Call::Unknown("the participant's vote is incomplete".to_owned());
+        match self.vote {
+            Some(VoteWord::Yes) => match (self.replies, self.incarnation, self.seq) {
+                (Some(replies), Some(incarnation), Some(seq)) => {
+                    let redo = self.redo.map_or_else(|| [].into(), |redo| redo.0);
+                    let replies = replies.get().into();
+                    Call::Applied(Prepared::Yes(Vote { replies, redo, incarnation, seq }))
+                }
+                _ => incomplete(),
+            },
+            Some(VoteWord::Committed) => match self.replies {
+                Some(replies) => Call::Applied(Prepared::Committed(replies.get().into())),
+                None => incomplete(),
+            },
+            Some(VoteWord::Wait) => match self.holder {
+                Some(holder) => Call::Applied(Prepared::Wait(holder.into())),
+                None => incomplete(),
+            },
+            Some(VoteWord::No) => self.into_refusal().map_or_else(incomplete, Call::Refused),
+            Some(VoteWord::Unknown) => Call::Unknown(self.detail.unwrap_or_default()),
+            None => incomplete(),
+        }
+    }
+
+    /// What the answer says of a commit.
+    #[must_use]
+    pub fn into_applied(self) -> Call<Applied> {
+        match self.state {
+            Some(StateWord::Applied) => {
+                Call::Applied(Applied { dirty_writes: self.dirty_writes.unwrap_or(0) })
+            }
+            Some(StateWord::Refused) => match self.into_refusal() {
+                Some(refusal) => Call::Refused(refusal),
+                None => Call::Unknown("the participant's refusal has no code".to_owned()),
+            },
+            Some(StateWord::Unknown) => Call::Unknown(self.detail.unwrap_or_default()),
+            Some(StateWord::Aborted | StateWord::AlreadyCommitted) | None => {
+                Call::Unknown("the participant's answer is none to a commit".to_owned())
+            }
+        }
+    }
+
+    /// What the answer says of an abort.
+    #[must_use]
+    pub fn into_aborted(self) -> Call<Aborted> {
+        match self.state {
+            Some(StateWord::Aborted) => Call::Applied(Aborted::Fenced),
+            Some(StateWord::AlreadyCommitted) => {
+                let replies =
+                    self.replies.map_or_else(|| "[]".into(), |replies| replies.get().into());
+                Call::Applied(Aborted::AlreadyCommitted(replies))
+            }
+            Some(StateWord::Refused) => match self.into_refusal() {
+                Some(refusal) => Call::Refused(refusal),
+                None => Call::Unknown("the participant's refusal has no code".to_owned()),
+            },
+            Some(StateWord::Unknown) => Call::Unknown(self.detail.unwrap_or_default()),
+            Some(StateWord::Applied) | None => {
+                Call::Unknown("the participant's answer is none to an abort".to_owned())
+            }
+        }
+    }
+}
+
+impl From<Call<Prepared>> for Answer {
+    fn from(call: Call<Prepared>) -> Self {
+        match call {
+            Call::Applied(Prepared::Yes(vote)) => Self {
+                vote: Some(VoteWord::Yes),
+                replies: raw(&vote.replies),
+                redo: (!vote.redo.is_empty()).then_some(Base64(vote.redo)),
+                incarnation: Some(vote.incarnation),
+                seq: Some(vote.seq),
+                ..Self::default()
+            },
+            Call::Applied(Prepared::Committed(replies)) => {
+                Self { vote: Some(VoteWord::Committed), replies: raw(&replies), ..Self::default() }
+            }
+            Call::Applied(Prepared::Wait(holder)) => {
+                Self { vote: Some(VoteWord::Wait), holder: Some(holder.into()), ..Self::default() }
+            }
+            Call::Refused(refusal) => Self { vote: Some(VoteWord::No), ..Self::refusal(refusal) },
+            Call::Unknown(detail) => {
+                Self { vote: Some(VoteWord::Unknown), detail: Some(detail), ..Self::default() }
+            }
+        }
+    }
+}
+
+impl From<Call<Applied>> for Answer {
+    fn from(call: Call<Applied>) -> Self {
+        match call {
+            Call::Applied(Applied { dirty_writes }) => Self {
+                state: Some(StateWord::Applied),
+                dirty_writes: (dirty_writes > 0).then_some(dirty_writes),
+                ..Self::default()
+            },
+            Call::Refused(refusal) => {
+                Self { state: Some(StateWord::Refused), ..Self::refusal(refusal) }
+            }
+            Call::Unknown(detail) => {
+                Self { state: Some(StateWord::Unknown), detail: Some(detail), ..Self::default() }
+            }
+        }
+    }
+}
+
+impl From<Call<Aborted>> for Answer {
+    fn from(call: Call<Aborted>) -> Self {
+        match call {
+            Call::Applied(Aborted::Fenced) => {
+                Self { state: Some(StateWord::Aborted), ..Self::default() }
+            }
+            Call::Applied(Aborted::AlreadyCommitted(replies)) => Self {
+                state: Some(StateWord::AlreadyCommitted),
+                replies: raw(&replies),
+                ..Self::default()
+            },
+            Call::Refused(refusal) => {
+                Self { state: Some(StateWord::Refused), ..Self::refusal(refusal) }
+            }
+            Call::Unknown(detail) => {
+                Self { state: Some(StateWord::Unknown), detail: Some(detail), ..Self::default() }
+            }
+        }
+    }
+}
+
+/// A branch as a participant shows it: `GET /v1/branches`, `GET /v1/branches/{txid}`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct BranchView {
+    /// The branch's transaction.
+    #[schema(value_type = String)]
+    pub txid: Txid,
+    /// What is kept of it.
+    pub state: BranchState,
+    /// The public id, where the branch is prepared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub id: Option<TransactionId>,
+    /// Where its outcome is asked for, where the branch is prepared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coordinator: Option<String>,
+    /// Since when this agent has seen it in doubt, in milliseconds before now; where it is in doubt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_doubt_ms: Option<u64>,
+    /// The keys that it locks, where the branch is prepared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// The last thing that was learned in asking for the outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// What a participant keeps of a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BranchState {
+    /// Staged, voted yes, locks held.
+    Prepared,
+    /// Applied; a done-marker is left.
+    Applied,
+    /// Aborted; a fence is left.
+    Aborted,
+}
+
+/// The list of branches.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct BranchList {
+    /// The branches.
+    pub branches: Vec<BranchView>,
+}

@@ -1,0 +1,14 @@
+//! The bodies of Assent's HTTP surfaces. Wire types are not core types: a body is parsed here once and converted into
+//! what the machines take.
+
+pub mod branch;
+pub mod outcome;
+pub mod problem;
+pub mod redo;
+
+/// The media type of what participants and coordinators say to each other. An answer of any other type says nothing:
+/// an ingress, a wrong path and a foreign server all answer with something (invariant 7, and `client::transport`).
+pub const MEDIA_TYPE: &str = "application/vnd.assent+json";
+
+/// The media type of errors, RFC 9457.
+pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";

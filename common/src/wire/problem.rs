@@ -1,0 +1,91 @@
+//! Errors on the wire: RFC 9457 problem documents with a code.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::code::ErrorCode;
+use crate::ids::TransactionId;
+use crate::outcome::Refusal;
+use crate::wire::branch::HolderBody;
+
+/// An error answer, `application/problem+json`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// A URI reference of the code's documentation.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The code's meaning, the same for every occurrence.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// This occurrence, for people: what happened, to what, what to do next.
+    pub detail: String,
+    /// The code.
+    pub code: ErrorCode,
+    /// Whether the same request may succeed later, unchanged.
+    pub retryable: bool,
+    /// The transaction, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub id: Option<TransactionId>,
+    /// `aborted`, where the transaction was aborted; absent where nothing was begun or nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<OutcomeWord>,
+    /// The participant of the branch to blame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participant: Option<String>,
+    /// The op of that branch to blame, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op: Option<u32>,
+    /// Who holds the lock, in a conflict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<HolderBody>,
+    /// The reply that a false expectation met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub reply: Option<Box<RawValue>>,
+}
+
+/// What is known of a transaction's outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeWord {
+    /// Every branch applies.
+    Committed,
+    /// No branch applies.
+    Aborted,
+    /// Not known yet.
+    Pending,
+}
+
+impl Problem {
+    /// A problem with its code and sentence only.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("/errors#{code}"),
+            title: code.meaning(),
+            status: code.status(),
+            detail: detail.into(),
+            code,
+            retryable: code.retryable(),
+            id: None,
+            outcome: None,
+            participant: None,
+            op: None,
+            holder: None,
+            reply: None,
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            op: refusal.op,
+            holder: refusal.holder.map(HolderBody::from),
+            reply: refusal.reply.and_then(|reply| RawValue::from_string(reply.to_string()).ok()),
+            ..Self::new(refusal.code, refusal.detail)
+        }
+    }
+}
