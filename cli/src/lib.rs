@@ -1,1 +1,36 @@
-//! placeholder
+//! The `assent` command: one binary for the coordinator, the participants and their operators.
+//!
+//! [`run`] is all of it, so that tests call the code that people run. [`process`] starts real processes, for `demo`,
+//! `bench` and the tests.
+//!
+//! ```text
+//! run ── args (clap) ── config (flags > environment > file > defaults) ── command ── output ── exit code
+//! ```
+
+mod args;
+pub mod config;
+mod exit;
+mod output;
+pub mod process;
+mod runtime;
+mod server;
+mod telemetry;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub use args::command;
+pub use exit::{Exit, Failure};
+
+/// Runs the command line, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match args::execute(arguments) {
+        Ok(exit) => exit.into(),
+        Err(Failure { exit, message }) => {
+            if !message.is_empty() {
+                output::talk(&format!("assent: {message}"));
+            }
+            exit.into()
+        }
+    }
+}

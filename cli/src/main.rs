@@ -1,2 +1,7 @@
-//! The assent command.
-fn main() {}
+//! The `assent` command; everything is in the library, so that tests call the same code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    assent::run(std::env::args_os())
+}

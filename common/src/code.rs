@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 macro_rules! error_codes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, $status:literal, $retryable:literal, $advice:literal;)+) => {
         /// Why something was refused. The text form is the `code` of a problem document, stable across versions.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-        #[serde(rename_all = "snake_case")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+        #[schema(rename_all = "snake_case")]
         pub enum ErrorCode {
             $($(#[doc = $doc])+ $variant,)+
         }
@@ -126,6 +126,19 @@ error_codes! {
     NotReady = "not_ready", 503, true, "Wait as `Retry-After` says, then try again.";
     /// A fault of Assent itself.
     Internal = "internal", 500, false, "Report it with the log around this time.";
+}
+
+// As text everywhere, the decision log included: the order of the table is free to change.
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+impl<'de> Deserialize<'de> for ErrorCode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
 }
 
 impl fmt::Display for ErrorCode {

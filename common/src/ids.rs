@@ -44,6 +44,31 @@ macro_rules! text_serde {
     };
 }
 
+/// The same, and the 16 bytes of the UUID where nobody reads along (the decision log).
+macro_rules! uuid_serde {
+    ($type:ty) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.0.as_bytes().serialize(serializer)
+                }
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                    text.parse().map_err(de::Error::custom)
+                } else {
+                    <[u8; 16]>::deserialize(deserializer).map(Uuid::from_bytes).map(Self)
+                }
+            }
+        }
+    };
+}
+
 /// The identity of one decision log, made once by `assent init`. A participant remembers which log a branch belongs to,
 /// so that no other log can answer for it (invariant 7).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,7 +90,7 @@ impl FromStr for LogId {
         Uuid::try_parse(text).map(Self).map_err(|_| InvalidId::new("log id", "must be a UUID"))
     }
 }
-text_serde!(LogId);
+uuid_serde!(LogId);
 
 /// One process life of a coordinator. Raised and made durable before the first prepare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -186,7 +211,7 @@ impl FromStr for TransactionId {
         Self::new(uuid)
     }
 }
-text_serde!(TransactionId);
+uuid_serde!(TransactionId);
 
 /// The name of a participant, as it stands in transactions, in paths and in metric labels: 1 to 64 characters of
 /// `a-z A-Z 0-9 - _ .`, beginning with a letter or digit.

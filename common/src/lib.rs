@@ -8,11 +8,18 @@
 //! **in doubt** (voted yes, outcome not yet known), **op** (one Redis command in a branch), **agent** (a running
 //! participant process), **applied** (the branch's writes are in the keyspace).
 
+pub mod backoff;
 pub mod code;
 pub mod command;
+pub mod coordinator;
+pub mod crash;
+pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod outcome;
+pub mod participant;
+pub mod record;
+pub mod time;
 pub mod value;
 pub mod wire;
 

@@ -1,1 +1,249 @@
-//! placeholder
+//! Assent's participant: stages a service's writes in the service's own Redis, votes, and applies or drops them.
+//!
+//! A library first: it mounts into a service's own router. The sidecar is the same library with a `main` ([`serve`]).
+//!
+//! ```no_run
+//! # async fn app() -> Result<(), assent_participant::Error> {
+//! use assent_participant::Participant;
+//!
+//! let participant = Participant::builder("bank-a").redis("redis://127.0.0.1:6379").build().await?;
+//! let app: axum::Router = axum::Router::new().nest("/assent", participant.router());
+//! // … serve `app`, then:
+//! participant.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Several participants of one name may serve one Redis. All that must survive is in that Redis; what an agent keeps in
+//! memory only makes it faster. It never ends a branch on its own account: only on the word of the branch's own log, or
+//! of an operator.
+//!
+//! ```text
+//! http/ ──> agent ──> store/ ──> lua/ at Redis
+//!             ▲
+//! resolver ───┘        sweeper ──> store/
+//! ```
+
+mod agent;
+pub mod http;
+pub mod metrics;
+mod options;
+mod resolver;
+mod serve;
+mod service;
+pub mod store;
+mod waiters;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use assent_client::{BuildError, Http, Token};
+use assent_common::ParticipantName;
+use assent_common::ids::InvalidId;
+use assent_common::participant::resolver::Resolver;
+
+use crate::agent::{Agent, Running};
+use crate::metrics::Metrics;
+use crate::service::Shared;
+use crate::store::{Store, StoreError};
+
+pub use options::{MetricsText, Options};
+pub use serve::{Addresses, Exposure, ServeOptions, Serving, serve};
+
+/// The shortest time between two scans for branches in doubt, in milliseconds: a scan reads the whole control hash.
+const SCAN_INTERVAL_MIN_MS: u64 = 100;
+
+/// Why a participant cannot start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name is none.
+    #[error("the participant's name {name:?} is not valid")]
+    Name {
+        /// The text.
+        name: String,
+        /// The rule that it breaks.
+        #[source]
+        source: InvalidId,
+    },
+    /// Its Redis cannot be used.
+    #[error("the participant's Redis cannot be used")]
+    Store(#[from] StoreError),
+    /// The HTTP client for coordinators cannot be set up.
+    #[error("the client for coordinators cannot be set up")]
+    Http(#[from] BuildError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An address that others can reach needs a token.
+    #[error(
+        "{0} can be reached from outside: configure a token, or accept the risk with --insecure"
+    )]
+    Exposed(std::net::SocketAddr),
+}
+
+/// A participant that runs: its background tasks go with it.
+#[derive(Debug)]
+pub struct Participant {
+    shared: Arc<Shared>,
+    running: watch::Sender<Running>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Participant {
+    /// Sets up a participant of this name.
+    pub fn builder(name: impl Into<String>) -> Builder {
+        Builder { options: Options::new(name, "redis://127.0.0.1:6379") }
+    }
+
+    /// Connects to its Redis, checks the settings there, and starts the background tasks.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let name: ParticipantName = match options.name.parse() {
+            Ok(name) => name,
+            Err(source) => return Err(Error::Name { name: options.name, source }),
+        };
+        let http = Http::new(&options.http)?;
+        let store = Arc::new(Store::connect(options.store).await?);
+        metrics::describe(&name);
+        let metrics = Metrics::new(&name);
+        let (running, stopping) = watch::channel(Running::Yes);
+        let agent = Agent::new(name.clone(), Arc::clone(&store), metrics.clone(), stopping.clone());
+        let shared = Arc::new(Shared {
+            name,
+            agent,
+            store: Arc::clone(&store),
+            http,
+            metrics,
+            token: options.token,
+            metrics_text: options.metrics_text,
+            resolver: Mutex::new(Resolver::new(options.resolve_interval_ms)),
+            running: stopping.clone(),
+            started: Instant::now(),
+        });
+        let scan_interval_ms = (options.resolve_interval_ms / 2).max(SCAN_INTERVAL_MIN_MS);
+        let resolver = resolver::run(Arc::clone(&shared), scan_interval_ms, stopping.clone());
+        let sweeper = sweep(store, options.sweep_interval_ms, stopping);
+        let tasks = vec![tokio::spawn(resolver), tokio::spawn(sweeper)];
+        Ok(Self { shared, running, tasks })
+    }
+
+    /// The API for coordinators, to nest into any application.
+    pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        http::public(&self.shared)
+    }
+
+    /// The API for operators: for a listener that only they can reach.
+    pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        http::admin(&self.shared)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ParticipantName {
+        &self.shared.name
+    }
+
+    /// The settings of Redis under which the durability promise does not hold.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.shared.store.warnings()
+    }
+
+    /// Waits for nothing more: prepares that wait for a lock are told of the conflict, `/readyz` fails.
+    pub(crate) fn drain(&self) {
+        self.running.send_replace(Running::Stopping);
+    }
+
+    /// Stops the background tasks, and returns when they have ended. Branches in doubt stay so: their outcomes come
+    /// with the next start, or from another agent.
+    pub async fn shutdown(mut self) {
+        self.drain();
+        for task in std::mem::take(&mut self.tasks) {
+            // A task that panicked has ended as well.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Participant {
+    fn drop(&mut self) {
+        self.drain();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Collects marks that an agent left behind when it stopped.
+async fn sweep(store: Arc<Store>, interval_ms: u64, mut running: watch::Receiver<Running>) {
+    loop {
+        tokio::select! {
+            _ = running.wait_for(|running| *running == Running::Stopping) => return,
+            () = tokio::time::sleep(Duration::from_millis(interval_ms)) => {}
+        }
+        match store.sweep().await {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "marks collected"),
+            Err(error) => tracing::warn!(%error, "marks cannot be collected"),
+        }
+    }
+}
+
+/// Sets up a [`Participant`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder {
+    options: Options,
+}
+
+impl Builder {
+    /// The service's Redis.
+    pub fn redis(mut self, url: impl Into<String>) -> Self {
+        self.options.store.url = url.into();
+        self
+    }
+
+    /// Starts although the settings of Redis would lose votes; repeated in its health and its version.
+    pub fn allow_unsafe_redis(mut self) -> Self {
+        self.options.store.allow_unsafe_redis = true;
+        self
+    }
+
+    /// Milliseconds that a branch may be in doubt before its coordinator is asked.
+    pub fn resolve_interval_ms(mut self, ms: u64) -> Self {
+        self.options.resolve_interval_ms = ms;
+        self
+    }
+
+    /// The token that requests must carry.
+    pub fn token(mut self, token: Token) -> Self {
+        self.options.token = Some(token);
+        self
+    }
+
+    /// The token that coordinators ask for.
+    pub fn coordinator_token(mut self, token: Token) -> Self {
+        self.options.http.token = Some(token);
+        self
+    }
+
+    /// Changes any other option.
+    pub fn configure(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        change(&mut self.options);
+        self
+    }
+
+    /// Connects to its Redis, checks the settings there, and starts.
+    pub async fn build(self) -> Result<Participant, Error> {
+        Participant::start(self.options).await
+    }
+}

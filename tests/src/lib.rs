@@ -1,1 +1,24 @@
-//! placeholder
+//! The harness: real coordinators, participants and Redis servers that a test may kill, proxies that lie, clients that
+//! keep account, and an audit that looks past the agents.
+//!
+//! ```text
+//! Cluster ──┬─ coordinator ──(Proxy)──┬─ participant ── Redis     all processes of their own, ended at the drop
+//!           │                         └─ participant ── Redis
+//! Bank ─────┘ transfers, with a mark of each in every branch
+//! audit     ─ by plain Redis clients: nothing locked or staged, every mark in all of its branches or in none
+//! ```
+//!
+//! Nothing here waits for a time: [`wait::wait_for`] waits for a condition, and says what it saw last.
+
+pub mod audit;
+pub mod bank;
+pub mod cluster;
+pub mod plain;
+pub mod ports;
+pub mod proxy;
+pub mod wait;
+
+pub use audit::wait_settled;
+pub use bank::{Bank, Told, Transfer};
+pub use cluster::{Cluster, Options, Peer};
+pub use wait::{BOUND, wait_for, wait_for_up_to};

@@ -5,6 +5,8 @@ pub mod branch;
 pub mod outcome;
 pub mod problem;
 pub mod redo;
+pub mod submission;
+pub mod transaction;
 
 /// The media type of what participants and coordinators say to each other. An answer of any other type says nothing:
 /// an ingress, a wrong path and a foreign server all answer with something (invariant 7, and `client::transport`).

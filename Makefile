@@ -1,0 +1,45 @@
+# The only entry: `make demo` shows what it does, `make test` proves that it does. Both install what is missing.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo bench test verify lint docs deny fix tools redis clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
+
+demo: redis ## build, start three Redis servers, move money, kill processes, audit
+	cargo build --release --locked -p assent
+	./target/release/assent demo
+
+bench: redis ## transfers against the unsafe floor, in one run
+	cargo build --release --locked -p assent
+	./target/release/assent bench transfer
+
+test: redis tools lint ## everything CI runs
+	cargo nextest run --workspace --locked
+	cargo test --workspace --locked --doc --quiet
+	$(MAKE) --no-print-directory docs deny
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+docs: ## the API documentation, broken links are errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+deny: ## licences, bans and sources of dependencies, where cargo-deny is installed
+	@if command -v cargo-deny >/dev/null; then cargo fetch --locked --quiet && cargo deny --offline --log-level error check bans licenses sources; \
+	else echo "cargo-deny is not installed; skipped (cargo install --locked cargo-deny)"; fi
+
+fix: ## rewrite formatting and the generated files: OpenAPI, error codes, CLI help
+	cargo fmt --all
+	UPDATE=1 cargo nextest run --workspace --locked -E 'test(drift)' --no-fail-fast
+
+redis: ## install redis-server by the system's package manager, if it is missing
+	@./deploy/install-redis.sh
+
+tools: ## install cargo-nextest, if it is missing
+	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
+
+clean:
+	cargo clean

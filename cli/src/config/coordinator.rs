@@ -1,0 +1,204 @@
+//! The settings of a coordinator.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use assent_common::ParticipantName;
+use assent_common::time::DurationMs;
+use assent_coordinator::log::SEGMENT_BYTES_DEFAULT;
+use assent_coordinator::{CoordinatorOptions, Exposure, Tokens};
+use clap::{ArgMatches, Args};
+use serde::{Deserialize, Deserializer};
+
+use super::{ConfigFile, Layers, PathValue, Shown, read_token};
+use crate::exit::Failure;
+
+/// The flags, and the keys of the file's section `[coordinator]`.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Coordinator")]
+pub struct CoordinatorArgs {
+    /// Directory of the decision log, made by `assent init` [default: assent-data]
+    #[arg(long, env = "ASSENT_COORDINATOR_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathValue>,
+    /// Address of the public API [default: 127.0.0.1:7700]
+    #[arg(long, env = "ASSENT_COORDINATOR_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Address of the admin API, the UI and the metrics [default: 127.0.0.1:7701]
+    #[arg(long, env = "ASSENT_COORDINATOR_ADMIN_LISTEN", value_name = "ADDR")]
+    pub admin_listen: Option<SocketAddr>,
+    /// Base URL of the public API as participants reach it, to ask for outcomes [default: the listening address]
+    #[arg(long, env = "ASSENT_COORDINATOR_ADVERTISED_URL", value_name = "URL")]
+    pub advertised_url: Option<String>,
+    /// A participant; overrides one registered over the API. Repeatable; in the file a table `[coordinator.participants]`
+    #[arg(
+        long = "participant",
+        env = "ASSENT_COORDINATOR_PARTICIPANTS",
+        value_name = "NAME=URL",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "named_urls")]
+    pub participants: Vec<NamedUrl>,
+    /// File with the bearer token that the public API asks for
+    #[arg(long, env = "ASSENT_COORDINATOR_API_TOKEN_FILE", value_name = "FILE")]
+    pub api_token_file: Option<PathValue>,
+    /// File with the bearer token that the admin API asks for
+    #[arg(long, env = "ASSENT_COORDINATOR_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathValue>,
+    /// File with the bearer token that is sent to participants
+    #[arg(long, env = "ASSENT_COORDINATOR_PARTICIPANT_TOKEN_FILE", value_name = "FILE")]
+    pub participant_token_file: Option<PathValue>,
+    /// Serve addresses beyond this machine without tokens
+    #[arg(long, env = "ASSENT_COORDINATOR_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure: Option<bool>,
+    /// How long answers of ended transactions, and with them idempotency keys, are kept [default: 24h]
+    #[arg(long, env = "ASSENT_COORDINATOR_RETENTION", value_name = "TIME")]
+    pub retention: Option<DurationMs>,
+    /// Bytes of a segment of the log; space is freed in these units [default: 67108864]
+    #[arg(long, env = "ASSENT_COORDINATOR_SEGMENT_BYTES", value_name = "BYTES")]
+    pub segment_bytes: Option<u32>,
+    /// How long a message to a participant may take before its outcome counts as unknown [default: 10s]
+    #[arg(long, env = "ASSENT_COORDINATOR_REQUEST_TIMEOUT", value_name = "TIME")]
+    pub request_timeout: Option<DurationMs>,
+    /// How long connecting to a participant may take [default: 1s]
+    #[arg(long, env = "ASSENT_COORDINATOR_CONNECT_TIMEOUT", value_name = "TIME")]
+    pub connect_timeout: Option<DurationMs>,
+    /// How long active transactions are waited for at the end [default: 10s]
+    #[arg(long, env = "ASSENT_COORDINATOR_DRAIN_TIMEOUT", value_name = "TIME")]
+    pub drain_timeout: Option<DurationMs>,
+    /// Worker threads [default: the cores, at most 4]
+    #[arg(long, env = "ASSENT_COORDINATOR_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+/// What a coordinator runs with.
+#[derive(Debug)]
+pub struct CoordinatorSettings {
+    /// For the library.
+    pub options: CoordinatorOptions,
+    /// How long active transactions are waited for at the end.
+    pub drain_timeout: DurationMs,
+    /// Worker threads.
+    pub workers: usize,
+    /// Every value with its origin.
+    pub shown: Vec<Shown>,
+}
+
+impl CoordinatorSettings {
+    /// Merges the layers.
+    pub fn resolve(
+        args: CoordinatorArgs,
+        matches: &ArgMatches,
+        file: ConfigFile,
+    ) -> Result<Self, Failure> {
+        let ConfigFile { coordinator: file, path, .. } = file;
+        let mut layers = Layers::new("coordinator", matches, path.as_deref());
+        let dir = PathValue("assent-data".into());
+        let dir = layers.value("data_dir", args.data_dir, file.data_dir, dir);
+        let defaults = CoordinatorOptions::new(dir.0);
+        let ms = DurationMs;
+        let listen = layers.value("listen", args.listen, file.listen, defaults.listen);
+        let admin_listen = layers.value(
+            "admin_listen",
+            args.admin_listen,
+            file.admin_listen,
+            defaults.admin_listen,
+        );
+        let advertised_url =
+            layers.optional("advertised_url", args.advertised_url, file.advertised_url);
+        let participants = layers.list("participants", args.participants, file.participants);
+        let api = layers.optional("api_token_file", args.api_token_file, file.api_token_file);
+        let admin =
+            layers.optional("admin_token_file", args.admin_token_file, file.admin_token_file);
+        let participant = layers.optional(
+            "participant_token_file",
+            args.participant_token_file,
+            file.participant_token_file,
+        );
+        let insecure = layers.value("insecure", args.insecure, file.insecure, false);
+        let retention =
+            layers.value("retention", args.retention, file.retention, ms(defaults.retention_ms));
+        let segment_bytes = layers.value(
+            "segment_bytes",
+            args.segment_bytes,
+            file.segment_bytes,
+            SEGMENT_BYTES_DEFAULT,
+        );
+        let request_timeout = layers.value(
+            "request_timeout",
+            args.request_timeout,
+            file.request_timeout,
+            ms(defaults.request_timeout_ms),
+        );
+        let connect_timeout = layers.value(
+            "connect_timeout",
+            args.connect_timeout,
+            file.connect_timeout,
+            ms(defaults.connect_timeout_ms),
+        );
+        let drain_timeout =
+            layers.value("drain_timeout", args.drain_timeout, file.drain_timeout, ms(10_000));
+        let workers =
+            layers.value("workers", args.workers, file.workers, crate::runtime::workers_default());
+        let options = CoordinatorOptions {
+            listen,
+            admin_listen,
+            advertised_url,
+            participants: unique(participants)?,
+            tokens: Tokens {
+                api: read_token(api.as_ref())?,
+                admin: read_token(admin.as_ref())?,
+                participants: read_token(participant.as_ref())?,
+            },
+            exposure: if insecure { Exposure::Insecure } else { Exposure::TokensRequired },
+            retention_ms: retention.0,
+            segment_bytes,
+            request_timeout_ms: request_timeout.0,
+            connect_timeout_ms: connect_timeout.0,
+            ..defaults
+        };
+        Ok(Self { options, drain_timeout, workers, shown: layers.into_shown() })
+    }
+}
+
+fn unique(list: Vec<NamedUrl>) -> Result<BTreeMap<ParticipantName, String>, Failure> {
+    let mut map = BTreeMap::new();
+    for NamedUrl { name, url } in list {
+        if map.insert(name.clone(), url).is_some() {
+            return Err(Failure::usage(format!("participant {name} is configured twice")));
+        }
+    }
+    Ok(map)
+}
+
+/// A participant and where its API is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedUrl {
+    /// Its name.
+    pub name: ParticipantName,
+    /// Its base URL.
+    pub url: String,
+}
+
+impl fmt::Display for NamedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.url)
+    }
+}
+impl FromStr for NamedUrl {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, url) =
+            text.split_once('=').ok_or("write NAME=URL, as in bank-a=http://127.0.0.1:7710")?;
+        let name = name.trim().parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { name, url: url.trim().to_owned() })
+    }
+}
+
+/// In the file they are a table.
+fn named_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NamedUrl>, D::Error> {
+    let map = BTreeMap::<ParticipantName, String>::deserialize(deserializer)?;
+    Ok(map.into_iter().map(|(name, url)| NamedUrl { name, url }).collect())
+}

@@ -1,0 +1,143 @@
+//! The settings of a participant's agent.
+
+use std::net::SocketAddr;
+
+use assent_client::HttpOptions;
+use assent_common::ParticipantName;
+use assent_common::time::DurationMs;
+use assent_participant::{Exposure, Options, ServeOptions};
+use clap::{ArgMatches, Args};
+use serde::Deserialize;
+
+use super::{ConfigFile, Layers, PathValue, Shown, read_secret, read_token};
+use crate::exit::Failure;
+
+/// The flags, and the keys of the file's section `[participant]`.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Participant")]
+pub struct ParticipantArgs {
+    /// The name that transactions know it by (required, here or in the file)
+    #[arg(long, env = "ASSENT_PARTICIPANT_NAME", value_name = "NAME")]
+    pub name: Option<ParticipantName>,
+    /// The service's Redis: redis://host:port/db or unix:///path [default: redis://127.0.0.1:6379]
+    #[arg(long, env = "ASSENT_PARTICIPANT_REDIS", value_name = "URL", hide_env_values = true)]
+    pub redis: Option<String>,
+    /// File with the password of Redis
+    #[arg(long, env = "ASSENT_PARTICIPANT_REDIS_PASSWORD_FILE", value_name = "FILE")]
+    pub redis_password_file: Option<PathValue>,
+    /// Start although the settings of Redis would lose votes; said in its health and in its version
+    #[arg(long, env = "ASSENT_PARTICIPANT_ALLOW_UNSAFE_REDIS", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allow_unsafe_redis: Option<bool>,
+    /// Address of the API for coordinators [default: 127.0.0.1:7710]
+    #[arg(long, env = "ASSENT_PARTICIPANT_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Address of the API for operators, and of the metrics [default: 127.0.0.1:7711]
+    #[arg(long, env = "ASSENT_PARTICIPANT_ADMIN_LISTEN", value_name = "ADDR")]
+    pub admin_listen: Option<SocketAddr>,
+    /// File with the bearer token that requests must carry
+    #[arg(long, env = "ASSENT_PARTICIPANT_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathValue>,
+    /// File with the bearer token that is sent to coordinators when they are asked for an outcome
+    #[arg(long, env = "ASSENT_PARTICIPANT_COORDINATOR_TOKEN_FILE", value_name = "FILE")]
+    pub coordinator_token_file: Option<PathValue>,
+    /// Serve addresses beyond this machine without a token
+    #[arg(long, env = "ASSENT_PARTICIPANT_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure: Option<bool>,
+    /// How long a branch may be in doubt before its coordinator is asked [default: 2s]
+    #[arg(long, env = "ASSENT_PARTICIPANT_RESOLVE_INTERVAL", value_name = "TIME")]
+    pub resolve_interval: Option<DurationMs>,
+    /// How often marks of transactions that ended everywhere are collected [default: 10s]
+    #[arg(long, env = "ASSENT_PARTICIPANT_SWEEP_INTERVAL", value_name = "TIME")]
+    pub sweep_interval: Option<DurationMs>,
+    /// How long requests in flight are waited for at the end [default: 10s]
+    #[arg(long, env = "ASSENT_PARTICIPANT_DRAIN_TIMEOUT", value_name = "TIME")]
+    pub drain_timeout: Option<DurationMs>,
+    /// Worker threads [default: the cores, at most 4]
+    #[arg(long, env = "ASSENT_PARTICIPANT_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+/// What a participant runs with.
+#[derive(Debug)]
+pub struct ParticipantSettings {
+    /// For the library.
+    pub options: ServeOptions,
+    /// Worker threads.
+    pub workers: usize,
+    /// Every value with its origin.
+    pub shown: Vec<Shown>,
+}
+
+impl ParticipantSettings {
+    /// Merges the layers.
+    pub fn resolve(
+        args: ParticipantArgs,
+        matches: &ArgMatches,
+        file: ConfigFile,
+    ) -> Result<Self, Failure> {
+        let ConfigFile { participant: file, path, .. } = file;
+        let mut layers = Layers::new("participant", matches, path.as_deref());
+        let ms = DurationMs;
+        let name = layers.optional("name", args.name, file.name);
+        let redis = "redis://127.0.0.1:6379".to_owned();
+        let redis = layers.value("redis", args.redis, file.redis, redis);
+        // The defaults are the library's; the name is checked at the end, so that `config show` works without one.
+        let mut options =
+            Options::new(name.as_ref().map_or("", ParticipantName::as_str), redis.clone());
+        layers.redact(options.store.address());
+        let password = layers.optional(
+            "redis_password_file",
+            args.redis_password_file,
+            file.redis_password_file,
+        );
+        options.store.allow_unsafe_redis = layers.value(
+            "allow_unsafe_redis",
+            args.allow_unsafe_redis,
+            file.allow_unsafe_redis,
+            false,
+        );
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let listen = layers.value("listen", args.listen, file.listen, address(7710));
+        let admin_listen =
+            layers.value("admin_listen", args.admin_listen, file.admin_listen, address(7711));
+        let token = layers.optional("token_file", args.token_file, file.token_file);
+        let coordinator_token = layers.optional(
+            "coordinator_token_file",
+            args.coordinator_token_file,
+            file.coordinator_token_file,
+        );
+        let insecure = layers.value("insecure", args.insecure, file.insecure, false);
+        let default = ms(options.resolve_interval_ms);
+        options.resolve_interval_ms = layers
+            .value("resolve_interval", args.resolve_interval, file.resolve_interval, default)
+            .0;
+        let default = ms(options.sweep_interval_ms);
+        options.sweep_interval_ms =
+            layers.value("sweep_interval", args.sweep_interval, file.sweep_interval, default).0;
+        let drain_timeout =
+            layers.value("drain_timeout", args.drain_timeout, file.drain_timeout, ms(10_000));
+        let workers =
+            layers.value("workers", args.workers, file.workers, crate::runtime::workers_default());
+        if let Some(file) = &password {
+            options.store.url = with_password(&redis, &read_secret(file)?)?;
+        }
+        options.token = read_token(token.as_ref())?;
+        options.http =
+            HttpOptions { token: read_token(coordinator_token.as_ref())?, ..options.http };
+        let exposure = if insecure { Exposure::Insecure } else { Exposure::TokenOrLoopback };
+        let drain_timeout_ms = drain_timeout.0;
+        let options =
+            ServeOptions { participant: options, listen, admin_listen, exposure, drain_timeout_ms };
+        Ok(Self { options, workers, shown: layers.into_shown() })
+    }
+}
+
+/// Puts the password into the URL, encoded.
+fn with_password(url: &str, password: &str) -> Result<String, Failure> {
+    let unfit =
+        || Failure::usage("redis_password_file needs a Redis URL of the form redis://host:port");
+    let mut parsed = reqwest::Url::parse(url).map_err(|_| unfit())?;
+    parsed.set_password(Some(password)).map_err(|()| unfit())?;
+    Ok(parsed.into())
+}

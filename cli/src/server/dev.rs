@@ -1,0 +1,230 @@
+//! `assent dev`: coordinator, participants and their Redis servers on this machine, for as long as it runs. The servers
+//! of Assent are in this process; each `redis-server` is a child of it, with AOF always, killed at the end.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use assent_client::HttpOptions;
+use assent_common::ParticipantName;
+use assent_coordinator::log::{self, LogOptions};
+use assent_coordinator::{Coordinator, CoordinatorOptions, Running};
+use assent_participant::{MetricsText, Options, ServeOptions, Serving, serve};
+use clap::Args;
+use futures_util::future::try_join_all;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::exit::{Exit, Failure, chain};
+use crate::output::{self, Format};
+use crate::process::{RedisOptions, RedisServer};
+use crate::server::init::of_log;
+use crate::{runtime, telemetry};
+
+/// What is in flight at the end of a development server is not waited for long.
+const DRAIN_MS: u64 = 2_000;
+
+/// The flags of `assent dev`.
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Participants to start, each with a Redis of its own
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "bank-a,bank-b,stock",
+        value_name = "NAME,…"
+    )]
+    participants: Vec<ParticipantName>,
+    /// Address of the coordinator's public API
+    #[arg(long, default_value = "127.0.0.1:7700", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Address of the coordinator's admin API
+    #[arg(long, default_value = "127.0.0.1:7701", value_name = "ADDR")]
+    admin_listen: SocketAddr,
+    /// Keep the data in this directory; without it a temporary one is deleted at the end
+    #[arg(long, value_name = "DIR")]
+    retain: Option<PathBuf>,
+    /// The program that is started as Redis
+    #[arg(
+        long,
+        env = "ASSENT_REDIS_SERVER",
+        default_value = "redis-server",
+        value_name = "PROGRAM"
+    )]
+    redis_server: String,
+}
+
+/// Where everything is; the document of `-o json`.
+#[derive(Debug, Serialize)]
+struct Addresses {
+    url: String,
+    admin_url: String,
+    log_id: String,
+    data_dir: PathBuf,
+    participants: Vec<ParticipantAddresses>,
+}
+
+#[derive(Debug, Serialize)]
+struct ParticipantAddresses {
+    name: ParticipantName,
+    url: String,
+    admin_url: String,
+    redis_url: String,
+}
+
+/// All that runs. The Redis servers end with it.
+struct Everything {
+    coordinator: Running,
+    participants: Vec<Serving>,
+    stop: watch::Sender<()>,
+    addresses: Addresses,
+    _redis: Vec<RedisServer>,
+}
+
+pub(crate) fn run(args: DevArgs, format: Format) -> Result<Exit, Failure> {
+    telemetry::start_logs();
+    let began = Instant::now();
+    let (dir, _deleted_at_the_end) = directory(args.retain.as_deref())?;
+    runtime::start(runtime::workers_default())?.block_on(async {
+        let stop = tokio::spawn(runtime::stop_signal());
+        let everything = start(args, dir).await?;
+        match format {
+            Format::Json => output::json_line(&everything.addresses)?,
+            Format::Id => output::line(&everything.addresses.url)?,
+            Format::Table => tell(&everything.addresses)?,
+        }
+        output::talk(&format!("ready in {:.1} s", began.elapsed().as_secs_f64()));
+        stop.await.map_err(|error| Failure::of("the signal handler ended", &error))??;
+        everything.stop().await;
+        Ok(Exit::Ok)
+    })
+}
+
+fn directory(retain: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), Failure> {
+    match retain {
+        Some(dir) => Ok((dir.to_owned(), None)),
+        None => {
+            let temporary = tempfile::Builder::new().prefix("assent-dev-").tempdir()?;
+            Ok((temporary.path().to_owned(), Some(temporary)))
+        }
+    }
+}
+
+async fn start(args: DevArgs, dir: PathBuf) -> Result<Everything, Failure> {
+    let redis = try_join_all(args.participants.iter().map(|name| {
+        let options =
+            RedisOptions { program: args.redis_server.clone(), ..RedisOptions::default() };
+        RedisServer::start(dir.join(name.as_str()), options)
+    }))
+    .await
+    .map_err(|error| Failure::error(error.to_string()))?;
+    let metrics = telemetry::start_metrics()?;
+    let (stop, stopping) = watch::channel(());
+    let mut participants = Vec::new();
+    let mut shown = Vec::new();
+    for (name, redis) in args.participants.iter().zip(&redis) {
+        let serving = start_participant(name, redis, metrics.clone(), stopping.clone()).await?;
+        shown.push(ParticipantAddresses {
+            name: name.clone(),
+            url: format!("http://{}", serving.addresses().public),
+            admin_url: format!("http://{}", serving.addresses().admin),
+            redis_url: redis.url(),
+        });
+        participants.push(serving);
+    }
+    let map = shown.iter().map(|one| (one.name.clone(), one.url.clone())).collect();
+    let coordinator = start_coordinator(&args, &dir, map, metrics).await?;
+    let addresses = Addresses {
+        url: format!("http://{}", coordinator.addr),
+        admin_url: format!("http://{}", coordinator.admin_addr),
+        log_id: coordinator.engine().log().log_id().to_string(),
+        data_dir: dir,
+        participants: shown,
+    };
+    Ok(Everything { coordinator, participants, stop, addresses, _redis: redis })
+}
+
+async fn start_participant(
+    name: &ParticipantName,
+    redis: &RedisServer,
+    metrics: PrometheusHandle,
+    mut stopping: watch::Receiver<()>,
+) -> Result<Serving, Failure> {
+    let mut participant = Options::new(name.as_str(), redis.url());
+    participant.http = HttpOptions::default();
+    participant.metrics_text = Some(MetricsText::new(move || metrics.render()));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let options = ServeOptions {
+        participant,
+        listen: any,
+        admin_listen: any,
+        exposure: assent_participant::Exposure::default(),
+        drain_timeout_ms: DRAIN_MS,
+    };
+    let shutdown = async move {
+        let _sender_gone = stopping.changed().await;
+    };
+    serve(options, shutdown).await.map_err(|error| Failure::error(chain(&error)))
+}
+
+async fn start_coordinator(
+    args: &DevArgs,
+    dir: &Path,
+    participants: BTreeMap<ParticipantName, String>,
+    metrics: PrometheusHandle,
+) -> Result<Running, Failure> {
+    let log_dir = dir.join("decisions");
+    if !log_dir.exists() {
+        log::init(&LogOptions::new(&log_dir)).map_err(of_log)?;
+    }
+    assent_coordinator::metrics::describe();
+    assent_coordinator::log::describe_metrics();
+    let options = CoordinatorOptions {
+        listen: args.listen,
+        admin_listen: args.admin_listen,
+        participants,
+        metrics: Some(metrics),
+        ..CoordinatorOptions::new(log_dir)
+    };
+    Coordinator::start(options).await.map_err(|error| Failure::error(chain(&error)))
+}
+
+impl Everything {
+    /// The coordinator first: while it drains, the participants still answer it.
+    async fn stop(self) {
+        output::talk("stopping");
+        self.coordinator.drain(DRAIN_MS).await;
+        self.stop.send_replace(());
+        for participant in self.participants {
+            participant.finished().await;
+        }
+    }
+}
+
+fn tell(addresses: &Addresses) -> Result<(), Failure> {
+    let Addresses { url, admin_url, log_id, data_dir, participants } = addresses;
+    let dir = data_dir.display();
+    output::line(&format!(
+        "assent {} dev: for development; not a deployment",
+        env!("CARGO_PKG_VERSION")
+    ))?;
+    output::line(&format!("api          {url}"))?;
+    output::line(&format!("admin, ui    {admin_url}  (metrics at /metrics)"))?;
+    output::line(&format!("log          {log_id} in {dir}"))?;
+    for one in participants {
+        let ParticipantAddresses { name, url, redis_url, .. } = one;
+        output::line(&format!("participant  {name}  {url}  {redis_url}  (AOF, fsync always)"))?;
+    }
+    let [first, second, ..] = participants.as_slice() else { return Ok(()) };
+    output::line("try:")?;
+    output::line(&format!(
+        "  curl -s {url}/v1/transactions -H 'Content-Type: application/json' -d '{{\"branches\": [\
+         {{\"participant\": \"{}\", \"ops\": [{{\"cmd\": [\"DECRBY\", \"acct:alice\", 30]}}]}}, \
+         {{\"participant\": \"{}\", \"ops\": [{{\"cmd\": [\"INCRBY\", \"acct:bob\", 30]}}]}}]}}'",
+        first.name, second.name
+    ))?;
+    output::line(&format!("  redis-cli -u {} GET acct:bob", second.redis_url))?;
+    output::line(&format!("  assent tx list --url {url}"))
+}

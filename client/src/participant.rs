@@ -1,0 +1,210 @@
+//! The clients of a participant: the coordinator's, on the hot path, and the operator's.
+//!
+//! Messages of the protocol come back as `Applied`, `Refused` or `Unknown`; an operator's calls as a result with an
+//! error. Nothing is retried here.
+
+use reqwest::{Method, Url};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use assent_common::Txid;
+use assent_common::outcome::{Call, Prepared};
+use assent_common::wire::branch::{Answer, Answers, Batch, BranchList, BranchState, BranchView};
+use assent_common::wire::transaction::VersionView;
+
+use crate::transport::{
+    CallError, Endpoint, Http, InvalidBaseUrl, Media, RawAnswer, Request, Unknown,
+};
+
+/// Talks to one participant's public API.
+#[derive(Debug, Clone)]
+pub struct ParticipantClient {
+    endpoint: Endpoint,
+    // On the hot path: parsed once.
+    batch_url: Url,
+}
+
+/// Which branches to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BranchFilter {
+    /// All that are kept: prepared, and the marks of the ended ones.
+    #[default]
+    All,
+    /// Those of one state.
+    State(BranchState),
+}
+
+impl ParticipantClient {
+    /// A client of the participant at this base URL.
+    pub fn new(http: &Http, base_url: &str) -> Result<Self, InvalidBaseUrl> {
+        let endpoint = Endpoint::new(http, base_url)?;
+        let batch_url = endpoint.url(&["v1", "batch"]);
+        Ok(Self { endpoint, batch_url })
+    }
+
+    /// The base URL.
+    #[must_use]
+    pub fn base_url(&self) -> &str {
+        self.endpoint.base_url()
+    }
+
+    /// Says all messages at once. One answer for each message, in order, or nothing is known of any of them.
+    pub async fn batch<Ops: Serialize>(&self, batch: &Batch<Ops>) -> Result<Answers, Unknown> {
+        let request = Request::new(Method::POST, self.batch_url.clone(), Media::Protocol);
+        let heard = self.endpoint.http.say(request.json(batch)?).await;
+        let answers: Answers = heard.into_said()?;
+        if answers.answers.len() != batch.messages.len() {
+            return Err(Unknown(format!(
+                "{} answers to {} messages",
+                answers.answers.len(),
+                batch.messages.len()
+            )));
+        }
+        Ok(answers)
+    }
+
+    /// Says one prepare by the call that may wait for a younger holder. `batch` holds that message only; the wait is
+    /// the message's `wait_ms`.
+    pub async fn prepare_waiting<Ops: Serialize>(
+        &self,
+        txid: Txid,
+        wait_ms: u64,
+        batch: &Batch<Ops>,
+    ) -> Call<Prepared> {
+        let url = self.endpoint.url(&["v1", "branches", &txid.to_string(), "prepare"]);
+        let request = Request::new(Method::POST, url, Media::Protocol).waiting(wait_ms);
+        let answer = match request.json(batch) {
+            Ok(request) => self.endpoint.http.say(request).await.into_said::<Answer>(),
+            Err(unknown) => Err(unknown),
+        };
+        match answer {
+            Ok(answer) => answer.into_prepared(),
+            Err(Unknown(why)) => Call::Unknown(why),
+        }
+    }
+
+    /// The branches that the participant keeps.
+    pub async fn branches(&self, filter: BranchFilter) -> Result<BranchList, CallError> {
+        let mut url = self.endpoint.url(&["v1", "branches"]);
+        match filter {
+            BranchFilter::All => {}
+            BranchFilter::State(state) => {
+                url.query_pairs_mut().append_pair("state", state_word(state));
+            }
+        }
+        self.endpoint.http.say(Request::get(url)).await.into_result()
+    }
+
+    /// One branch.
+    pub async fn branch(&self, txid: Txid) -> Result<BranchView, CallError> {
+        let url = self.endpoint.url(&["v1", "branches", &txid.to_string()]);
+        let view: BranchView = self.endpoint.http.say(Request::get(url)).await.into_result()?;
+        if view.txid != txid {
+            return Err(Unknown(format!("asked for {txid}, told of {}", view.txid)).into());
+        }
+        Ok(view)
+    }
+
+    /// What runs there.
+    pub async fn version(&self) -> Result<VersionView, CallError> {
+        let url = self.endpoint.url(&["v1", "version"]);
+        self.endpoint.http.say(Request::get(url)).await.into_result()
+    }
+
+    /// Whether the process turns.
+    pub async fn livez(&self) -> Result<Probe, Unknown> {
+        probe(&self.endpoint, "livez").await
+    }
+
+    /// Whether it can vote, and if not, why.
+    pub async fn readyz(&self) -> Result<Probe, Unknown> {
+        probe(&self.endpoint, "readyz").await
+    }
+}
+
+const fn state_word(state: BranchState) -> &'static str {
+    match state {
+        BranchState::Prepared => "prepared",
+        BranchState::Applied => "applied",
+        BranchState::Aborted => "aborted",
+    }
+}
+
+/// The answer of a health probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether all is well.
+    pub state: ProbeState,
+    /// Its words, one line for each check.
+    pub text: String,
+}
+
+/// Whether a probed server is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeState {
+    /// Status 200.
+    Ok,
+    /// Any other status.
+    Failing,
+}
+
+pub(crate) async fn probe(endpoint: &Endpoint, path: &str) -> Result<Probe, Unknown> {
+    let mut url = endpoint.url(&[path]);
+    url.set_query(Some("verbose"));
+    let RawAnswer { status, body, .. } = endpoint.http.exchange(Request::get(url)).await?;
+    let state = if status == 200 { ProbeState::Ok } else { ProbeState::Failing };
+    Ok(Probe { state, text: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// `POST /v1/branches/{txid}/resolve`: an operator decides a branch in the coordinator's place (invariant 16).
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRequest {
+    /// What to do with the branch.
+    pub outcome: ForcedOutcome,
+    /// Who decides it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What an operator makes of a branch in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ForcedOutcome {
+    /// Apply it.
+    Committed,
+    /// Drop it.
+    Aborted,
+}
+
+/// Talks to one participant's admin API.
+#[derive(Debug, Clone)]
+pub struct ParticipantAdmin {
+    endpoint: Endpoint,
+}
+
+impl ParticipantAdmin {
+    /// A client of the admin API at this base URL.
+    pub fn new(http: &Http, base_url: &str) -> Result<Self, InvalidBaseUrl> {
+        Ok(Self { endpoint: Endpoint::new(http, base_url)? })
+    }
+
+    /// Forces a branch in doubt. Loud, recorded, and refused if the branch is not prepared.
+    pub async fn resolve(
+        &self,
+        txid: Txid,
+        request: &ResolveRequest,
+    ) -> Result<BranchView, CallError> {
+        let url = self.endpoint.url(&["v1", "branches", &txid.to_string(), "resolve"]);
+        let request = Request::new(Method::POST, url, Media::Json).json(request)?;
+        self.endpoint.http.say(request).await.into_result()
+    }
+
+    /// The metrics, in the text format of Prometheus.
+    pub async fn metrics(&self) -> Result<String, Unknown> {
+        let url = self.endpoint.url(&["metrics"]);
+        let answer = self.endpoint.http.exchange(Request::get(url)).await?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+}

@@ -1,0 +1,223 @@
+//! Writing a transaction in Rust.
+//!
+//! ```
+//! use assent_client::Transaction;
+//!
+//! let transfer = Transaction::new()
+//!     .name("transfer")
+//!     .branch("bank-a", |ops| ops.op(["DECRBY", "acct:alice", "30"]).expect_ge(0))
+//!     .branch("bank-b", |ops| ops.op(["INCRBY", "acct:bob", "30"]))
+//!     .build()?;
+//! # Ok::<(), assent_client::transaction::InvalidTransaction>(())
+//! ```
+
+use serde_json::value::to_raw_value;
+
+use assent_common::command::{Expect, OpRequest};
+use assent_common::ids::InvalidId;
+use assent_common::time::DurationMs;
+use assent_common::value::Arg;
+use assent_common::wire::transaction::{Ack, BranchRequest, TransactionRequest};
+use assent_common::{ParticipantName, TransactionId};
+
+/// Why the parts make no transaction.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidTransaction {
+    /// A participant's name is none.
+    #[error("{name:?} cannot name a participant")]
+    Participant {
+        /// The text.
+        name: String,
+        /// The rule that it breaks.
+        #[source]
+        source: InvalidId,
+    },
+    /// An expectation stands before the first op.
+    #[error("an expectation must follow the op whose reply it is about")]
+    ExpectationWithoutOp,
+    /// The ops cannot be written as JSON.
+    #[error("the ops cannot be written as JSON")]
+    Json(#[source] serde_json::Error),
+}
+
+/// A transaction being written; see the module.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    id: Option<TransactionId>,
+    name: Option<String>,
+    branches: Vec<(String, Ops)>,
+    timeout: Option<DurationMs>,
+    ack: Ack,
+}
+
+impl Transaction {
+    /// One without branches yet, under an id made here: the id also is the idempotency key, so that it can be asked
+    /// about, and submitted again, whatever becomes of the first answer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { id: TransactionId::new(uuid::Uuid::now_v7()).ok(), ..Self::default() }
+    }
+
+    /// Its id, to keep before it is submitted.
+    #[must_use]
+    pub const fn id(&self) -> Option<TransactionId> {
+        self.id
+    }
+
+    /// Another id, kept earlier.
+    #[must_use]
+    pub const fn with_id(mut self, id: TransactionId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// A label for people.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How long it may take to decide.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: DurationMs) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// When `committed` is answered.
+    #[must_use]
+    pub const fn ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    /// Its part at one participant.
+    #[must_use]
+    pub fn branch(mut self, participant: &str, write: impl FnOnce(Ops) -> Ops) -> Self {
+        self.branches.push((participant.to_owned(), write(Ops::default())));
+        self
+    }
+
+    /// The request, if its parts are valid.
+    pub fn build(self) -> Result<TransactionRequest, InvalidTransaction> {
+        let Self { id, name, branches, timeout, ack } = self;
+        let branches = branches
+            .into_iter()
+            .map(|(name, ops)| ops.build(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(TransactionRequest { id, name, branches, timeout, ack })
+    }
+}
+
+/// The ops of a branch being written.
+#[derive(Debug, Default)]
+pub struct Ops {
+    ops: Vec<OpRequest>,
+    problem: Option<InvalidTransaction>,
+}
+
+impl Ops {
+    /// A Redis command: its name and its arguments.
+    #[must_use]
+    pub fn op<A: Into<Arg>>(mut self, words: impl IntoIterator<Item = A>) -> Self {
+        let cmd = words.into_iter().map(Into::into).collect();
+        self.ops.push(OpRequest { cmd, expect: None });
+        self
+    }
+
+    /// The last op's reply must be this; the transaction is aborted if it is not. So do the others below.
+    #[must_use]
+    pub fn expect_eq(self, value: impl Into<Arg>) -> Self {
+        self.expecting(|expect| expect.eq = Some(Some(value.into())))
+    }
+
+    /// The reply must be a number, this or greater.
+    #[must_use]
+    pub fn expect_ge(self, number: i64) -> Self {
+        self.expecting(|expect| expect.ge = Some(Arg(number.to_string().into_bytes())))
+    }
+
+    /// The reply must be a number, this or less.
+    #[must_use]
+    pub fn expect_le(self, number: i64) -> Self {
+        self.expecting(|expect| expect.le = Some(Arg(number.to_string().into_bytes())))
+    }
+
+    /// The reply must be there: not nil, not 0, not an empty array.
+    #[must_use]
+    pub fn expect_exists(self) -> Self {
+        self.expecting(|expect| expect.exists = Some(true))
+    }
+
+    /// The reply must not be there.
+    #[must_use]
+    pub fn expect_missing(self) -> Self {
+        self.expecting(|expect| expect.exists = Some(false))
+    }
+
+    /// Any other expectation.
+    #[must_use]
+    pub fn expect(self, expectation: Expect) -> Self {
+        self.expecting(|expect| *expect = expectation)
+    }
+
+    fn expecting(mut self, set: impl FnOnce(&mut Expect)) -> Self {
+        match self.ops.last_mut() {
+            Some(op) => set(op.expect.get_or_insert_default()),
+            None => self.problem = Some(InvalidTransaction::ExpectationWithoutOp),
+        }
+        self
+    }
+
+    fn build(self, name: String) -> Result<BranchRequest, InvalidTransaction> {
+        if let Some(problem) = self.problem {
+            return Err(problem);
+        }
+        let participant: ParticipantName = match name.parse() {
+            Ok(participant) => participant,
+            Err(source) => return Err(InvalidTransaction::Participant { name, source }),
+        };
+        let ops = to_raw_value(&self.ops).map_err(InvalidTransaction::Json)?;
+        Ok(BranchRequest { participant, ops })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_the_json_of_the_contract() {
+        let transfer = Transaction::new()
+            .with_id("0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e".parse().unwrap())
+            .name("transfer")
+            .timeout(DurationMs(5_000))
+            .branch("bank-a", |ops| ops.op(["DECRBY", "acct:alice", "30"]).expect_ge(0))
+            .branch("bank-b", |ops| ops.op(["INCRBY", "acct:bob", "30"]))
+            .build()
+            .unwrap();
+        assert_eq!(
+            serde_json::to_value(&transfer).unwrap(),
+            serde_json::json!({
+                "id": "0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e",
+                "name": "transfer",
+                "branches": [
+                    {"participant": "bank-a",
+                     "ops": [{"cmd": ["DECRBY", "acct:alice", "30"], "expect": {"ge": "0"}}]},
+                    {"participant": "bank-b", "ops": [{"cmd": ["INCRBY", "acct:bob", "30"]}]},
+                ],
+                "timeout": "5s",
+                "ack": "applied",
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_no_transaction_is_refused_before_it_is_sent() {
+        let misplaced = Transaction::new().branch("a", |ops| ops.expect_ge(0)).build();
+        assert!(matches!(misplaced, Err(InvalidTransaction::ExpectationWithoutOp)));
+        let misnamed = Transaction::new().branch("a b", |ops| ops).build();
+        assert!(matches!(misnamed, Err(InvalidTransaction::Participant { .. })));
+    }
+}

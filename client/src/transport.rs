@@ -1,0 +1,382 @@
+//! One HTTP exchange, and the one match that says what it means.
+//!
+//! Owns: the connection pool, the time limits, the token, the size limit of answers. It must never retry, never follow
+//! a redirect and never go through a proxy: each of those lets somebody else answer, or says a thing twice.
+//!
+//! ```text
+//! send ──error, timeout, reset, cut short──────────────> Unknown
+//!   └──> status + media type + body ──> judge ──┬─ 2xx of the media type asked for ──> Said
+//!                                               ├─ 4xx/5xx problem of ours ──────────> Problem
+//!                                               └─ anything else ────────────────────> Unknown
+//! ```
+
+use std::error::Error as _;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Response, Url};
+use serde::de::DeserializeOwned;
+
+use assent_common::limits;
+use assent_common::wire::problem::Problem;
+use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
+
+/// The media type of the public API's answers and of all requests.
+const JSON_MEDIA_TYPE: &str = "application/json";
+
+/// Idle connections kept to one host: a dispatcher has few requests in flight, tools have one.
+const POOL_IDLE_PER_HOST_MAX: usize = 32;
+
+/// Bytes of a foreign body quoted in a message, so that a person recognises the proxy that spoke.
+const QUOTED_BYTES_MAX: usize = 120;
+
+/// What an HTTP client may take, and as whom it speaks.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// Milliseconds to establish a connection.
+    pub connect_timeout_ms: u64,
+    /// Milliseconds from the request to the last byte of its answer; calls that wait on purpose add their wait.
+    pub request_timeout_ms: u64,
+    /// The bearer token, where the server asks for one.
+    pub token: Option<Token>,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self { connect_timeout_ms: 1_000, request_timeout_ms: 5_000, token: None }
+    }
+}
+
+/// A bearer token. Not printable.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// Takes the token as it stands in its file, without the white space around it.
+    pub fn new(text: &str) -> Self {
+        Self(text.trim().to_owned())
+    }
+
+    /// The secret itself, to compare with.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// The HTTP client cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The token does not fit into a header.
+    #[error("the token has characters that a header cannot carry")]
+    Token,
+    /// The HTTP library refuses its configuration.
+    #[error("the HTTP client cannot be set up")]
+    Client(#[source] reqwest::Error),
+}
+
+/// The text is no base URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no base URL: write http://host:port, with a path if the API is mounted below one"
+)]
+pub struct InvalidBaseUrl(String);
+
+/// Nothing is known of what the other side did; the text is for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unknown(pub String);
+
+/// Why a call that changes nothing, or an operator's call, has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The server refuses, and says why.
+    #[error("{}: {}", .0.code, .0.detail)]
+    Rejected(Box<Problem>),
+    /// Nothing is known.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+}
+
+/// A pool of connections; cheap to clone, shared by the clients of many servers.
+#[derive(Debug, Clone)]
+pub struct Http {
+    client: reqwest::Client,
+    request_timeout: Duration,
+    authorization: Option<HeaderValue>,
+}
+
+impl Http {
+    /// Sets up the pool. Connects to nobody yet.
+    pub fn new(options: &HttpOptions) -> Result<Self, BuildError> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(Duration::from_millis(options.connect_timeout_ms))
+            .pool_max_idle_per_host(POOL_IDLE_PER_HOST_MAX)
+            .tcp_nodelay(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .build()
+            .map_err(BuildError::Client)?;
+        let authorization = match &options.token {
+            None => None,
+            Some(token) => {
+                let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                    .map_err(|_| BuildError::Token)?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        let request_timeout = Duration::from_millis(options.request_timeout_ms);
+        Ok(Self { client, request_timeout, authorization })
+    }
+
+    /// Says it once, and tells what came of it.
+    pub(crate) async fn say(&self, request: Request) -> Heard {
+        let expected = request.expects;
+        match self.exchange(request).await {
+            Ok(answer) => judge(expected, answer),
+            Err(unknown) => Heard::Unknown(unknown),
+        }
+    }
+
+    /// The answer as it came, for probes whose body is text.
+    pub(crate) async fn exchange(&self, request: Request) -> Result<RawAnswer, Unknown> {
+        let mut headers = request.headers;
+        headers.insert(ACCEPT, HeaderValue::from_static(request.expects.name()));
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        let mut builder = self
+            .client
+            .request(request.method, request.url)
+            .timeout(self.request_timeout + Duration::from_millis(request.wait_ms));
+        if let Some(body) = request.body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON_MEDIA_TYPE));
+            builder = builder.body(body);
+        }
+        let response = builder.headers(headers).send().await.map_err(describe)?;
+        RawAnswer::read(response).await
+    }
+}
+
+/// Every kind of transport error means the same: it is not known whether the other side acted. Even a refused
+/// connection says nothing of an earlier message for the same branch.
+fn describe(error: reqwest::Error) -> Unknown {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    Unknown(text)
+}
+
+/// What to say, to whom, and what an answer must look like.
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Vec<u8>>,
+    pub(crate) expects: Media,
+    /// Milliseconds that the server may wait on purpose.
+    pub(crate) wait_ms: u64,
+}
+
+impl Request {
+    pub(crate) fn new(method: Method, url: Url, expects: Media) -> Self {
+        Self { method, url, headers: HeaderMap::new(), body: None, expects, wait_ms: 0 }
+    }
+
+    pub(crate) fn get(url: Url) -> Self {
+        Self::new(Method::GET, url, Media::Json)
+    }
+
+    pub(crate) fn json(mut self, value: &impl serde::Serialize) -> Result<Self, Unknown> {
+        let body = serde_json::to_vec(value)
+            .map_err(|error| Unknown(format!("the request cannot be written: {error}")))?;
+        self.body = Some(body);
+        Ok(self)
+    }
+
+    pub(crate) fn waiting(mut self, wait_ms: u64) -> Self {
+        self.wait_ms = wait_ms;
+        self
+    }
+}
+
+/// The media types that carry meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Media {
+    /// What coordinators and participants say to each other.
+    Protocol,
+    /// The public API.
+    Json,
+    /// The public API, where a success may have nothing to say.
+    JsonOrNothing,
+}
+
+impl Media {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Protocol => MEDIA_TYPE,
+            Self::Json | Self::JsonOrNothing => JSON_MEDIA_TYPE,
+        }
+    }
+}
+
+/// An answer as it came.
+pub(crate) struct RawAnswer {
+    pub(crate) status: u16,
+    /// Without parameters, in lower case; empty if there is none.
+    pub(crate) media_type: String,
+    pub(crate) body: Bytes,
+}
+
+impl RawAnswer {
+    async fn read(mut response: Response) -> Result<Self, Unknown> {
+        let status = response.status().as_u16();
+        let media_type = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split(';').next())
+            .map(|value| value.trim().to_ascii_lowercase())
+            .unwrap_or_default();
+        // One chunk is the usual case, and is passed on without a copy.
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(describe)? {
+            if first.len() + rest.len() + chunk.len() > limits::BATCH_BYTES_MAX {
+                return Err(Unknown("the answer is larger than any answer of ours".to_owned()));
+            }
+            if first.is_empty() {
+                first = chunk;
+            } else {
+                rest.extend_from_slice(&chunk);
+            }
+        }
+        let body = if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() };
+        Ok(Self { status, media_type, body })
+    }
+}
+
+/// What the other side said, if it was the other side that spoke.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A success, of the media type that was asked for. The body is not yet parsed.
+    Said {
+        /// The status, 200 to 299.
+        status: u16,
+        /// The body.
+        body: Bytes,
+    },
+    /// An error document with a code of ours.
+    Problem(Box<Problem>),
+    /// Not known.
+    Unknown(Unknown),
+}
+
+/// The match. Whatever is not recognisably Assent's own word is *unknown*: an ingress answers 404 and 502, a captive
+/// portal answers 200, a wrong port answers anything.
+fn judge(expected: Media, answer: RawAnswer) -> Heard {
+    let RawAnswer { status, media_type, body } = answer;
+    match (status, media_type.as_str()) {
+        (200..=299, found) if found == expected.name() => Heard::Said { status, body },
+        (204, "") if expected == Media::JsonOrNothing => Heard::Said { status, body },
+        (400..=599, PROBLEM_MEDIA_TYPE) => match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) if problem.status == status => Heard::Problem(Box::new(problem)),
+            Ok(problem) => Heard::Unknown(Unknown(format!(
+                "HTTP {status} with an error document of status {}",
+                problem.status
+            ))),
+            Err(error) => foreign(status, &media_type, &body, &error.to_string()),
+        },
+        (_, found) => {
+            let why = format!("expected {}, found {found:?}", expected.name());
+            foreign(status, found, &body, &why)
+        }
+    }
+}
+
+fn foreign(status: u16, media_type: &str, body: &[u8], why: &str) -> Heard {
+    // Only text that no Assent server sends is quoted: values never reach logs.
+    let quoted = match media_type {
+        "text/html" | "text/plain" => {
+            let start = &body[..body.len().min(QUOTED_BYTES_MAX)];
+            format!("; it says {:?}", String::from_utf8_lossy(start))
+        }
+        _ => String::new(),
+    };
+    Heard::Unknown(Unknown(format!("HTTP {status}, not an answer of Assent's: {why}{quoted}")))
+}
+
+/// A success's body; one that does not parse was cut short or is foreign.
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Unknown> {
+    serde_json::from_slice(body)
+        .map_err(|error| Unknown(format!("the answer's body is not what was asked for: {error}")))
+}
+
+impl Heard {
+    /// For calls whose refusal is told apart from not knowing.
+    pub(crate) fn into_result<T: DeserializeOwned>(self) -> Result<T, CallError> {
+        match self {
+            Self::Said { body, .. } => Ok(parse(&body)?),
+            Self::Problem(problem) => Err(CallError::Rejected(problem)),
+            Self::Unknown(unknown) => Err(CallError::Unknown(unknown)),
+        }
+    }
+
+    /// For messages of the protocol: an error document says that the message was not taken, and nothing of what an
+    /// earlier copy of it did, so it is *not known*.
+    pub(crate) fn into_said<T: DeserializeOwned>(self) -> Result<T, Unknown> {
+        match self {
+            Self::Said { body, .. } => parse(&body),
+            Self::Problem(problem) => {
+                Err(Unknown(format!("not taken: {}: {}", problem.code, problem.detail)))
+            }
+            Self::Unknown(unknown) => Err(unknown),
+        }
+    }
+}
+
+/// A server's base URL, and the way to its paths.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) http: Http,
+    base: Url,
+}
+
+impl Endpoint {
+    pub(crate) fn new(http: &Http, base_url: &str) -> Result<Self, InvalidBaseUrl> {
+        let invalid = || InvalidBaseUrl(base_url.to_owned());
+        let base = Url::parse(base_url).map_err(|_| invalid())?;
+        let plain = base.query().is_none() && base.fragment().is_none() && base.has_host();
+        if base.scheme() != "http" || !plain {
+            return Err(invalid());
+        }
+        Ok(Self { http: http.clone(), base })
+    }
+
+    /// The URL of a path, given by its segments, which are encoded.
+    pub(crate) fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    pub(crate) fn base_url(&self) -> &str {
+        self.base.as_str()
+    }
+}

@@ -1,0 +1,138 @@
+use super::*;
+use crate::code::ErrorCode;
+
+fn branch(ops: &[&[&str]]) -> Result<ValidatedBranch, crate::outcome::Refusal> {
+    ValidatedBranch::new(ops.iter().map(|op| OpRequest::new(op.iter().copied())).collect())
+}
+
+fn canonical(op: &[&str]) -> (String, Vec<String>) {
+    let op = branch(&[op]).unwrap().ops.remove(0);
+    let args = op.args.iter().map(|arg| String::from_utf8(arg.0.clone()).unwrap()).collect();
+    (op.handler.to_owned(), args)
+}
+
+fn refusal(op: &[&str]) -> ErrorCode {
+    branch(&[op]).unwrap_err().code
+}
+
+#[test]
+fn the_table_is_sorted_and_finds_every_name_in_any_case() {
+    assert!(COMMANDS.windows(2).all(|pair| pair[0].name < pair[1].name));
+    for command in COMMANDS {
+        assert_eq!(table::find(command.name.to_lowercase().as_bytes()).unwrap().name, command.name);
+    }
+    assert!(table::find(b"KEYS").is_none());
+    assert!(table::find(b"A NAME THAT IS TOO LONG").is_none());
+}
+
+#[test]
+fn counters_become_incrby() {
+    assert_eq!(canonical(&["incr", "k"]), ("INCRBY".into(), vec!["k".into(), "1".into()]));
+    assert_eq!(canonical(&["DECRBY", "k", "-5"]), ("INCRBY".into(), vec!["k".into(), "5".into()]));
+    assert_eq!(refusal(&["DECRBY", "k", "-9223372036854775808"]), ErrorCode::Overflow);
+    for bad in ["", "+1", "01", " 1", "1 ", "-0", "0x1", "1e3", "9223372036854775808"] {
+        assert_eq!(refusal(&["INCRBY", "k", bad]), ErrorCode::NotAnInteger, "{bad:?}");
+    }
+}
+
+#[test]
+fn set_takes_its_options_as_redis_does() {
+    let args = |op: &[&str]| canonical(op).1[2..].join(",");
+    assert_eq!(args(&["SET", "k", "v"]), ",,,");
+    assert_eq!(args(&["SET", "k", "v", "px", "5", "nx", "GET"]), "N,G,R,5");
+    assert_eq!(args(&["SET", "k", "v", "EX", "5", "EX", "6"]), ",,R,6000");
+    assert_eq!(args(&["SET", "k", "v", "EXAT", "5"]), ",,A,5000");
+    assert_eq!(args(&["SET", "k", "v", "KEEPTTL", "XX"]), "X,,K,");
+    for bad in
+        [&["NX", "XX"][..], &["EX", "5", "PX", "5"], &["KEEPTTL", "EX", "5"], &["EX"], &["?"]]
+    {
+        let op = [&["SET", "k", "v"], bad].concat();
+        assert_eq!(refusal(&op), ErrorCode::BadArguments, "{bad:?}");
+    }
+    assert_eq!(refusal(&["SET", "k", "v", "EX", "0"]), ErrorCode::BadArguments);
+    assert_eq!(refusal(&["SET", "k", "v", "EX", "x"]), ErrorCode::NotAnInteger);
+    assert_eq!(refusal(&["SET", "k", "v", "EX", "9223372036854775807"]), ErrorCode::Overflow);
+}
+
+#[test]
+fn stream_ids_become_complete_and_inclusive() {
+    assert_eq!(
+        canonical(&["XRANGE", "k", "(5-3", "7", "COUNT", "-4"]).1,
+        ["k", "5-4", "7-18446744073709551615", "0"]
+    );
+    assert_eq!(
+        canonical(&["XADD", "k", "MAXLEN", "~", "9", "5-*", "f", "v"]).1,
+        ["k", "P", "5", "0", "", "~", "9", "f", "v"]
+    );
+    assert_eq!(refusal(&["XADD", "k", "0-0", "f", "v"]), ErrorCode::StreamIdTooSmall);
+    assert_eq!(refusal(&["XADD", "k", "MINID", "5", "*", "f", "v"]), ErrorCode::BadArguments);
+    assert_eq!(refusal(&["XADD", "k", "*", "f"]), ErrorCode::BadArguments);
+}
+
+#[test]
+fn scores_are_doubles() {
+    for good in ["1", "-1.5e3", ".5", "5.", "inf", "-Infinity", "0x1p4", "0e-999"] {
+        assert!(branch(&[&["ZADD", "k", good, "m"]]).is_ok(), "{good:?}");
+    }
+    for bad in ["", "nan", "1e999", "1e-999", " 1", "1 ", "e5", "0x", "--1", "1e"] {
+        assert_eq!(refusal(&["ZADD", "k", bad, "m"]), ErrorCode::NotAFloat, "{bad:?}");
+    }
+}
+
+#[test]
+fn a_key_is_locked_once_and_exclusively_if_any_op_writes_it() {
+    let branch =
+        branch(&[&["GET", "a"], &["MSET", "b", "1", "a", "2"], &["EXISTS", "c", "b"]]).unwrap();
+    let locks: Vec<_> =
+        branch.locks.iter().map(|lock| (lock.key.0.as_slice(), lock.access)).collect();
+    assert_eq!(
+        locks,
+        [(&b"a"[..], Access::Exclusive), (b"b", Access::Exclusive), (b"c", Access::Shared)]
+    );
+    assert!(!branch.read_only);
+}
+
+#[test]
+fn many_keys_are_found_again() {
+    let names: Vec<String> = (0..100).map(|n| format!("k{}", n % 50)).collect();
+    let ops: Vec<Vec<&str>> = names.iter().map(|name| vec!["GET", name]).collect();
+    let ops: Vec<&[&str]> = ops.iter().map(Vec::as_slice).collect();
+    assert_eq!(branch(&ops).unwrap().locks.len(), 50);
+}
+
+#[test]
+fn the_refusal_names_the_op_and_the_limit() {
+    let refusal = branch(&[&["GET", "a"], &["FLUSHALL"]]).unwrap_err();
+    assert_eq!((refusal.code, refusal.op), (ErrorCode::UnsupportedCommand, Some(1)));
+    assert_eq!(branch(&[&["GET"]]).unwrap_err().code, ErrorCode::BadArguments);
+    let long = "k".repeat(crate::limits::KEY_BYTES_MAX + 1);
+    assert_eq!(branch(&[&["GET", &long]]).unwrap_err().code, ErrorCode::TooLarge);
+    let many = vec![&["INCR", "k"][..]; crate::limits::OPS_PER_BRANCH_MAX + 1];
+    assert_eq!(branch(&many).unwrap_err().code, ErrorCode::TooManyOps);
+    let wide: Vec<&str> = vec!["DEL"; crate::limits::ARGS_PER_OP_MAX + 1];
+    assert_eq!(branch(&[&wide]).unwrap_err().code, ErrorCode::TooManyOps);
+}
+
+#[test]
+fn an_expectation_tells_null_from_absent_and_refuses_what_it_cannot_compare() {
+    let op = |json: &str| serde_json::from_str::<OpRequest>(json);
+    let expect = op(r#"{"cmd":["GET","k"],"expect":{"eq":null}}"#).unwrap().expect.unwrap();
+    assert_eq!((expect.eq.clone(), expect.ne.clone()), (Some(None), None));
+    assert_eq!(serde_json::to_string(&expect).unwrap(), r#"{"eq":null}"#);
+    assert!(op(r#"{"cmd":["GET","k"],"expect":{"equals":1}}"#).is_err());
+    for bad in [
+        r#"{"cmd":["HGETALL","k"],"expect":{"eq":"x"}}"#,
+        r#"{"cmd":["GET","k"],"expect":{"ge":"many"}}"#,
+        r#"{"cmd":["XADD","k","*","f","v"],"expect":{"exists":true}}"#,
+        r#"{"cmd":["TTL","k"],"expect":{"exists":true}}"#,
+    ] {
+        let refusal = ValidatedBranch::new(vec![op(bad).unwrap()]).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::BadArguments, "{bad}");
+    }
+    assert!(
+        ValidatedBranch::new(vec![
+            op(r#"{"cmd":["HGETALL","k"],"expect":{"exists":true}}"#).unwrap()
+        ])
+        .is_ok()
+    );
+}

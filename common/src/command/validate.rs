@@ -1,0 +1,224 @@
+//! From what arrived to what can be staged: every check that needs no data, once, and the keys to lock.
+
+use std::collections::HashMap;
+
+use crate::code::ErrorCode;
+use crate::command::canonical::canonicalise;
+use crate::command::table::{self, Access, Command, Keys, ReplyKind};
+use crate::command::{Expect, OpRequest, is_float};
+use crate::limits;
+use crate::outcome::Refusal;
+use crate::value::{Arg, readable};
+
+/// The latest time that a key may expire at, and the longest time that it may live, in milliseconds. Redis goes on to
+/// 2^63; a script counts in doubles, exact to 2^53, and the year 144,680 is enough (`overflow`).
+pub const EXPIRY_MS_MAX: i64 = 1 << 52;
+
+/// An op that passed every check that needs no data, in the form that the participant's script takes.
+#[derive(Debug, Clone)]
+pub struct ValidatedOp {
+    /// The command, as it was asked for.
+    pub command: &'static Command,
+    /// The name of the script's handler: `INCR`, `DECR` and `DECRBY` all are `INCRBY` there.
+    pub handler: &'static str,
+    /// The handler's arguments: keys as they came, options parsed and in their fixed places.
+    pub args: Vec<Arg>,
+    /// What it replies.
+    pub reply: ReplyKind,
+    /// What the reply must be.
+    pub expect: Option<Expect>,
+}
+
+impl ValidatedOp {
+    /// The keys, in order, doubles included.
+    pub fn keys(&self) -> impl Iterator<Item = &Arg> {
+        let (take, step) = match self.command.keys {
+            Keys::First => (1, 1),
+            Keys::All => (usize::MAX, 1),
+            Keys::EveryOther => (usize::MAX, 2),
+        };
+        self.args.iter().step_by(step).take(take)
+    }
+
+    /// The command and its first key, for messages.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match self.keys().next() {
+            Some(key) => format!("{} {}", self.command.name, readable(&key.0)),
+            None => self.command.name.to_owned(),
+        }
+    }
+}
+
+/// A key that a branch locks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// The key.
+    pub key: Arg,
+    /// How: exclusive wins where a branch both reads and writes the key.
+    pub access: Access,
+}
+
+/// A branch that may be staged.
+#[derive(Debug, Clone)]
+pub struct ValidatedBranch {
+    /// The ops, in order.
+    pub ops: Vec<ValidatedOp>,
+    /// The distinct keys, in the order of their first use.
+    pub locks: Vec<Lock>,
+    /// Whether no op can write.
+    pub read_only: bool,
+    /// The families of the ops, one bit each ([`table::Family::bit`]).
+    pub families: u8,
+    /// Bytes of all arguments, as they arrived.
+    pub bytes: usize,
+}
+
+impl ValidatedBranch {
+    /// Checks the ops of a branch. The refusal names the op, its command and the argument.
+    pub fn new(requests: Vec<OpRequest>) -> Result<Self, Refusal> {
+        if requests.len() > limits::OPS_PER_BRANCH_MAX {
+            return Err(Refusal::new(
+                ErrorCode::TooManyOps,
+                format!(
+                    "the branch has {} ops; at most {} are allowed",
+                    requests.len(),
+                    limits::OPS_PER_BRANCH_MAX
+                ),
+            ));
+        }
+        let mut branch = Self {
+            ops: Vec::with_capacity(requests.len()),
+            locks: Vec::with_capacity(requests.len()),
+            read_only: true,
+            families: 0,
+            bytes: 0,
+        };
+        let mut keys = KeyIndex::default();
+        for (index, request) in requests.into_iter().enumerate() {
+            // Bounded by OPS_PER_BRANCH_MAX above.
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            branch.bytes += request.cmd.iter().map(|arg| arg.0.len()).sum::<usize>();
+            if branch.bytes > limits::BRANCH_BYTES_MAX {
+                return Err(Refusal::new(
+                    ErrorCode::TooLarge,
+                    format!("the branch has more than {} bytes", limits::BRANCH_BYTES_MAX),
+                )
+                .at_op(index));
+            }
+            let op = ValidatedOp::new(request).map_err(|refusal| refusal.at_op(index))?;
+            branch.families |= op.command.family.bit();
+            branch.read_only &= op.command.access == Access::Shared;
+            keys.lock(&mut branch.locks, &op).map_err(|refusal| refusal.at_op(index))?;
+            branch.ops.push(op);
+        }
+        Ok(branch)
+    }
+}
+
+impl ValidatedOp {
+    fn new(OpRequest { cmd: mut args, expect }: OpRequest) -> Result<Self, Refusal> {
+        if args.is_empty() {
+            return Err(Refusal::new(ErrorCode::BadArguments, "the op has no command"));
+        }
+        if args.len() > limits::ARGS_PER_OP_MAX {
+            return Err(Refusal::new(
+                ErrorCode::TooManyOps,
+                format!(
+                    "the op has {} arguments; at most {} are allowed",
+                    args.len(),
+                    limits::ARGS_PER_OP_MAX
+                ),
+            ));
+        }
+        let name = args.remove(0);
+        let Some(command) = table::find(&name.0) else {
+            return Err(Refusal::new(
+                ErrorCode::UnsupportedCommand,
+                format!("{} is not a command that runs in a transaction", readable(&name.0)),
+            ));
+        };
+        if args.len() < command.args_min || args.len() > command.args_max {
+            return Err(Refusal::new(
+                ErrorCode::BadArguments,
+                format!("{command}: wrong number of arguments ({})", args.len()),
+            ));
+        }
+        let (handler, reply) = canonicalise(command, &mut args)?;
+        let op = Self { command, handler, args, reply, expect };
+        if let Some(expect) = &op.expect {
+            check_expectation(&op, expect)?;
+        }
+        Ok(op)
+    }
+}
+
+fn check_expectation(op: &ValidatedOp, expect: &Expect) -> Result<(), Refusal> {
+    let bad = |detail: String| {
+        Err(Refusal::new(ErrorCode::BadArguments, format!("{}: expect: {detail}", op.command)))
+    };
+    if op.reply == ReplyKind::Array && expect.compares_values() {
+        return bad("a reply that is an array can only be asked whether it `exists`".to_owned());
+    }
+    if op.command.name == "XADD" {
+        return bad("the id of a stream entry may be known only when it is applied".to_owned());
+    }
+    if expect.exists.is_some() && matches!(op.command.name, "TTL" | "PTTL" | "TYPE") {
+        return bad("`exists` is asked of EXISTS".to_owned());
+    }
+    for (name, operand) in expect.numeric() {
+        if !is_float(&operand.0) {
+            return bad(format!("`{name}` is not a number: {}", readable(&operand.0)));
+        }
+    }
+    Ok(())
+}
+
+/// Finds the lock of a key again. Most branches have a handful of keys, where looking through them is faster than
+/// hashing.
+#[derive(Default)]
+struct KeyIndex {
+    places: HashMap<Arg, usize>,
+}
+
+impl KeyIndex {
+    const LINEAR_MAX: usize = 16;
+
+    fn lock(&mut self, locks: &mut Vec<Lock>, op: &ValidatedOp) -> Result<(), Refusal> {
+        for key in op.keys() {
+            if key.0.len() > limits::KEY_BYTES_MAX {
+                return Err(Refusal::new(
+                    ErrorCode::TooLarge,
+                    format!(
+                        "{}: the key has {} bytes; at most {} are allowed",
+                        op.command,
+                        key.0.len(),
+                        limits::KEY_BYTES_MAX
+                    ),
+                ));
+            }
+            if let Some(place) = self.find(locks, key) {
+                locks[place].access = locks[place].access.max(op.command.access);
+                continue;
+            }
+            if locks.len() == limits::KEYS_PER_BRANCH_MAX {
+                return Err(Refusal::new(
+                    ErrorCode::TooManyOps,
+                    format!("the branch has more than {} keys", limits::KEYS_PER_BRANCH_MAX),
+                ));
+            }
+            locks.push(Lock { key: key.clone(), access: op.command.access });
+        }
+        Ok(())
+    }
+
+    fn find(&mut self, locks: &[Lock], key: &Arg) -> Option<usize> {
+        if locks.len() <= Self::LINEAR_MAX {
+            return locks.iter().position(|lock| lock.key == *key);
+        }
+        for (place, lock) in locks.iter().enumerate().skip(self.places.len()) {
+            self.places.insert(lock.key.clone(), place);
+        }
+        self.places.get(key).copied()
+    }
+}

@@ -1,0 +1,37 @@
+//! The coordinator's half of the protocol: one machine per transaction, presumed abort with the log as a peer.
+//!
+//! ```text
+//!               conflict, time left
+//!          ┌──────────────────────────┐
+//!          ▼                          │
+//!      Preparing ── all yes ──► Deciding ── durable ──► Committing ── all applied ──► Closing ──► Ended
+//!          │                                                                            ▲
+//!          └────────────── a no, or the deadline ───────────────────────────────────────┘
+//!
+//!      Beginning ─ durable ─► OnePhase ── committed, a no ───────────────────────────► Closing ──► Ended
+//!                                 └── deadline while unclear ──► (asks and fences) ──┘
+//! ```
+//!
+//! [`Transaction::step`] is the one transition function. It does no I/O and owns no clock: `now` comes in, messages and
+//! records go out as [`Effect`]s. Every `Send` is answered by exactly one input with the result of that call, `Unknown`
+//! included; every `Persist` by one [`Input::Persisted`], or the process has stopped.
+
+pub mod authority;
+mod delivery;
+mod effect;
+mod machine;
+mod one_phase;
+pub mod recovery;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use delivery::{Delivery, Problem};
+pub use effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
+pub use machine::{
+    AnswerDurability, Closing, ClosingRecord, Committing, Illegal, Preparing, Spec, State, Stray,
+    Transaction, VoteState,
+};
+pub use one_phase::{OnePhase, OnePhaseCall};
+pub use view::BranchStatus;

@@ -1,0 +1,222 @@
+//! One phase: a transaction of one branch. The branch prepares and commits in one script, so that there is no decision
+//! to log; but an answer that is lost leaves the outcome unknown, and then the branch is asked.
+//!
+//! The question is an abort: a branch that never heard of the transaction fences it, one that has applied it says so.
+//! A refusal is definite only if no earlier try is under way: a delayed duplicate could still be applied after it, so
+//! that the branch is fenced first.
+
+use super::delivery::{Delivery, Problem};
+use super::effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
+use super::machine::{Closing, ClosingRecord, State, Transaction};
+use crate::backoff::Backoff;
+use crate::code::ErrorCode;
+use crate::ids::Attempt;
+use crate::outcome::{Aborted, Call, Prepared, Refusal, Replies};
+use crate::time::Millis;
+
+/// The only branch.
+const ONLY: Branch = Branch(0);
+
+/// One phase under way.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OnePhase {
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Where it stands.
+    pub call: OnePhaseCall,
+}
+
+/// Where one phase stands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum OnePhaseCall {
+    /// The message is out; its result will come.
+    Sent {
+        /// Earlier tries, whose results were not known.
+        tries: u32,
+    },
+    /// The last result was not known; the same message goes out again.
+    Resend {
+        /// When.
+        at: Millis,
+        /// Tries so far.
+        tries: u32,
+        /// What came of the last one.
+        why: String,
+    },
+    /// The branch is asked what it did, and fenced if it did nothing.
+    Asking {
+        /// The delivery of the question.
+        delivery: Delivery,
+        /// What the transaction is aborted for, if the branch did nothing.
+        failure: Failure,
+    },
+}
+
+impl OnePhase {
+    pub(super) fn start(attempt: Attempt, effects: &mut Vec<Effect>) -> State {
+        effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Prepare });
+        State::OnePhase(Self { attempt, call: OnePhaseCall::Sent { tries: 0 } })
+    }
+
+    pub(super) fn recovered(attempt: Attempt, now: Millis) -> Self {
+        let detail = "the coordinator restarted before the participant answered";
+        let refusal = Refusal::new(ErrorCode::ParticipantUnreachable, detail);
+        let failure = Failure { branch: Some(ONLY), refusal };
+        Self { attempt, call: OnePhaseCall::Asking { delivery: Delivery::due_now(now), failure } }
+    }
+
+    pub(super) fn wake_at(&self, deadline: Millis) -> Option<Millis> {
+        match &self.call {
+            OnePhaseCall::Sent { .. } => Some(deadline),
+            OnePhaseCall::Resend { at, .. } => Some((*at).min(deadline)),
+            OnePhaseCall::Asking { delivery, .. } => delivery.due_at(),
+        }
+    }
+
+    /// Sends the question.
+    fn ask(attempt: Attempt, failure: Failure, effects: &mut Vec<Effect>) -> State {
+        effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Abort });
+        let call = OnePhaseCall::Asking { delivery: Delivery::FIRST, failure };
+        State::OnePhase(Self { attempt, call })
+    }
+}
+
+impl Transaction {
+    pub(super) fn one_phase_step(
+        &mut self,
+        one_phase: OnePhase,
+        now: Millis,
+        input: Input,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        let OnePhase { attempt, call } = one_phase;
+        match (call, input) {
+            (
+                _,
+                Input::Prepared {
+                    attempt: of,
+                    call: Call::Applied(Prepared::Committed(replies)),
+                    ..
+                },
+            ) if of == attempt => close_committed(attempt, now, replies, effects),
+            (OnePhaseCall::Sent { tries }, Input::Prepared { attempt: of, call, .. })
+                if of == attempt =>
+            {
+                self.one_phase_answered(attempt, tries, now, call, effects)
+            }
+            (OnePhaseCall::Sent { .. }, Input::Tick) if now >= self.spec().deadline => {
+                let detail = "the deadline passed before the participant answered";
+                let refusal = Refusal::new(ErrorCode::Timeout, detail);
+                OnePhase::ask(attempt, Failure { branch: Some(ONLY), refusal }, effects)
+            }
+            (OnePhaseCall::Resend { why, .. }, Input::Tick) if now >= self.spec().deadline => {
+                let detail = format!("the deadline passed before the participant answered: {why}");
+                let refusal = Refusal::new(ErrorCode::ParticipantUnreachable, detail);
+                OnePhase::ask(attempt, Failure { branch: Some(ONLY), refusal }, effects)
+            }
+            (OnePhaseCall::Resend { at, tries, .. }, input @ (Input::Tick | Input::RetryNow))
+                if at <= now || input == Input::RetryNow =>
+            {
+                effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Prepare });
+                State::OnePhase(OnePhase { attempt, call: OnePhaseCall::Sent { tries } })
+            }
+            (OnePhaseCall::Asking { delivery, failure }, input) => {
+                self.asking_step(attempt, delivery, failure, now, input, effects)
+            }
+            // The abort of an earlier attempt.
+            (call, Input::Aborted { .. }) => State::OnePhase(OnePhase { attempt, call }),
+            // A late answer of an earlier attempt, an early tick.
+            (call, _) => State::OnePhase(OnePhase { attempt, call }),
+        }
+    }
+
+    fn one_phase_answered(
+        &mut self,
+        attempt: Attempt,
+        tries: u32,
+        now: Millis,
+        call: Call<Prepared>,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        let unclear = |why: String| {
+            let at = now.plus(Backoff::PREPARE.delay_ms(tries, self.seed(ONLY)));
+            let call = OnePhaseCall::Resend { at, tries: tries + 1, why };
+            State::OnePhase(OnePhase { attempt, call })
+        };
+        match call {
+            Call::Applied(Prepared::Committed(replies)) => {
+                close_committed(attempt, now, replies, effects)
+            }
+            Call::Applied(Prepared::Wait(_)) if tries == 0 => {
+                effects.push(Effect::Send {
+                    branch: ONLY,
+                    attempt,
+                    message: Message::PrepareWaiting,
+                });
+                State::OnePhase(OnePhase { attempt, call: OnePhaseCall::Sent { tries: 1 } })
+            }
+            Call::Applied(Prepared::Wait(holder)) => unclear(holder.to_string()),
+            Call::Applied(Prepared::Yes(_)) => {
+                unclear("the participant only staged a branch that it was to apply".to_owned())
+            }
+            Call::Unknown(why) => unclear(why),
+            Call::Refused(refusal) => {
+                let failure = Failure { branch: Some(ONLY), refusal };
+                if tries == 0 && failure.refusal.code != ErrorCode::WrongState {
+                    self.failed(attempt, now, failure, effects)
+                } else {
+                    OnePhase::ask(attempt, failure, effects)
+                }
+            }
+        }
+    }
+
+    fn asking_step(
+        &mut self,
+        attempt: Attempt,
+        mut delivery: Delivery,
+        failure: Failure,
+        now: Millis,
+        input: Input,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        match input {
+            Input::Aborted { attempt: of, call, .. } if of == attempt => match call {
+                Call::Applied(Aborted::AlreadyCommitted(replies)) => {
+                    return close_committed(attempt, now, replies, effects);
+                }
+                Call::Applied(Aborted::Fenced) => {
+                    return self.failed(attempt, now, failure, effects);
+                }
+                Call::Refused(Refusal { code, detail, .. }) => {
+                    delivery.failed(now, self.seed(ONLY), Problem::Refused { code, detail });
+                }
+                Call::Unknown(why) => delivery.failed(now, self.seed(ONLY), Problem::Unknown(why)),
+            },
+            Input::RetryNow => delivery.hurry(now),
+            _ => {}
+        }
+        if delivery.take_due(now) {
+            effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Abort });
+        }
+        State::OnePhase(OnePhase { attempt, call: OnePhaseCall::Asking { delivery, failure } })
+    }
+}
+
+/// The branch has applied: that is the decision, and it is durable there. The answer's record follows lazily; until it
+/// is durable the branch keeps its done-marker.
+fn close_committed(
+    attempt: Attempt,
+    now: Millis,
+    replies: Replies,
+    effects: &mut Vec<Effect>,
+) -> State {
+    let outcome = Outcome::Committed { applied: true, replies: vec![replies] };
+    effects.push(Effect::Answer(outcome.clone()));
+    effects.push(Effect::Persist(Entry::Answered {
+        attempt,
+        decided_at: now,
+        outcome: outcome.clone(),
+    }));
+    State::Closing(Closing { attempt, outcome, decided_at: now, record: ClosingRecord::Told })
+}

@@ -1,0 +1,137 @@
+//! Recovery, the deciding half: from the replayed log to what is to be done. It plans and never acts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::effect::Branch;
+use super::machine::{AnswerDurability, Spec, Transaction};
+use crate::ids::{ParticipantName, TxNumber};
+use crate::outcome::Vote;
+use crate::record::{Begun, Committed, Identity, Record};
+use crate::time::Millis;
+use crate::wire::transaction::Ack;
+
+/// What a log says, read from its first record to its last. A record that comes twice says the same as once:
+/// compaction copies records, but never one of a transaction that has ended, so that no copy stands behind an end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replay {
+    committed: BTreeMap<TxNumber, Committed>,
+    begun: BTreeMap<TxNumber, Begun>,
+    abandoned: BTreeMap<TxNumber, BTreeSet<ParticipantName>>,
+    participants: BTreeMap<ParticipantName, String>,
+}
+
+/// What is to be done at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Transactions that go on where the log left them.
+    pub transactions: Vec<Recovered>,
+    /// The registered participants and their URLs.
+    pub participants: BTreeMap<ParticipantName, String>,
+}
+
+/// A transaction that goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// Who asked for what.
+    pub identity: Identity,
+    /// The branches' participants.
+    pub participants: Vec<ParticipantName>,
+    /// The machine; its first [`Input::Tick`](super::Input::Tick) sends what is due.
+    pub transaction: Transaction,
+    /// Branches given up by an operator: the shell feeds them as [`Input::Abandon`](super::Input::Abandon).
+    pub abandoned: Vec<Branch>,
+}
+
+impl Replay {
+    /// Takes the next record.
+    pub fn apply(&mut self, record: Record) {
+        match record {
+            Record::Begun(begun) => {
+                let known = self.begun.get(&begun.number);
+                if known.is_none_or(|known| known.attempt <= begun.attempt) {
+                    self.begun.insert(begun.number, begun);
+                }
+            }
+            Record::Committed(committed) => {
+                self.committed.insert(committed.number, committed);
+            }
+            Record::Ended(ended) => self.end(ended.number),
+            Record::Answered(answered) => self.end(answered.number),
+            Record::Abandoned(abandoned) => {
+                self.abandoned.entry(abandoned.number).or_default().insert(abandoned.participant);
+            }
+            // `authority` keeps these.
+            Record::CommittedSet(_) => {}
+            Record::ParticipantSet(set) => {
+                self.participants.insert(set.name, set.url);
+            }
+            Record::ParticipantRemoved(removed) => {
+                self.participants.remove(&removed.name);
+            }
+        }
+    }
+
+    fn end(&mut self, number: TxNumber) {
+        self.committed.remove(&number);
+        self.begun.remove(&number);
+        self.abandoned.remove(&number);
+    }
+
+    /// What is to be done.
+    #[must_use]
+    pub fn plan(self, now: Millis) -> Plan {
+        let Self { committed, begun, abandoned, participants } = self;
+        let committed = committed.into_values().map(|committed| {
+            let given_up = abandoned.get(&committed.number);
+            recover_commit(committed, given_up, now)
+        });
+        let begun = begun.into_values().map(|begun| recover_one_phase(begun, now));
+        Plan { transactions: committed.chain(begun).collect(), participants }
+    }
+}
+
+fn recover_commit(
+    committed: Committed,
+    abandoned: Option<&BTreeSet<ParticipantName>>,
+    now: Millis,
+) -> Recovered {
+    let Committed { number, attempt, identity, decided_at, branches } = committed;
+    let mut participants = Vec::with_capacity(branches.len());
+    let mut votes = Vec::with_capacity(branches.len());
+    for branch in branches {
+        participants.push(branch.participant);
+        votes.push(Vote {
+            replies: branch.replies,
+            redo: branch.redo,
+            incarnation: branch.incarnation,
+            seq: branch.seq,
+        });
+    }
+    let given_up = |name: &ParticipantName| abandoned.is_some_and(|names| names.contains(name));
+    let abandoned = (0..)
+        .map(Branch)
+        .zip(&participants)
+        .filter(|(_, name)| given_up(name))
+        .map(|(branch, _)| branch)
+        .collect();
+    let spec = recovered_spec(number, participants.len());
+    let transaction = Transaction::recovered_commit(spec, attempt, votes, decided_at, now);
+    Recovered { identity, participants, transaction, abandoned }
+}
+
+fn recover_one_phase(begun: Begun, now: Millis) -> Recovered {
+    let Begun { number, attempt, identity, participant } = begun;
+    let transaction = Transaction::recovered_one_phase(recovered_spec(number, 1), attempt, now);
+    Recovered { identity, participants: vec![participant], transaction, abandoned: Vec::new() }
+}
+
+/// Nobody waits any more, and the time to decide is over.
+fn recovered_spec(number: TxNumber, branches: usize) -> Spec {
+    Spec {
+        number,
+        branches: u16::try_from(branches).unwrap_or(u16::MAX),
+        ack: Ack::Applied,
+        deadline: Millis(0),
+        answer: AnswerDurability::BeforeAnswer,
+    }
+}

@@ -1,0 +1,248 @@
+//! The machine's tests: here what they share and the transition table; beside this, the promises of two phases, of one
+//! phase, and of recovery, each by name.
+
+mod one_phase;
+mod recovery;
+mod table;
+mod two_phase;
+
+use super::machine::{
+    AnswerDurability, Closing, ClosingRecord, Committing, Preparing, Spec, State, Stray,
+    Transaction, VoteState,
+};
+use super::one_phase::OnePhaseCall;
+use super::{Branch, Delivery, Effect, Entry, Failure, Input, Message, Outcome};
+use crate::code::ErrorCode;
+use crate::ids::{Attempt, Epoch, TransactionId, TxNumber, Txid};
+use crate::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Vote};
+use crate::time::Millis;
+use crate::wire::transaction::Ack;
+
+const A: Branch = Branch(0);
+const B: Branch = Branch(1);
+const FIRST: Attempt = Attempt::FIRST;
+const SECOND: Attempt = Attempt(1);
+const START: Millis = Millis(100);
+const DEADLINE: Millis = Millis(1_000);
+
+fn number() -> TxNumber {
+    TxNumber { epoch: Epoch(3), n: 42 }
+}
+
+fn spec(branches: u16) -> Spec {
+    Spec {
+        number: number(),
+        branches,
+        ack: Ack::Applied,
+        deadline: DEADLINE,
+        answer: AnswerDurability::Lazy,
+    }
+}
+
+/// A machine under test, its clock, and all that it has ever answered.
+#[derive(Clone)]
+struct Rig {
+    machine: Transaction,
+    now: Millis,
+    answers: Vec<Outcome>,
+}
+
+impl Rig {
+    fn new(spec: Spec) -> Self {
+        Self::of(Transaction::new(spec))
+    }
+
+    fn of(machine: Transaction) -> Self {
+        Self { machine, now: START, answers: Vec::new() }
+    }
+
+    /// A rig whose machine has begun.
+    fn begun(spec: Spec) -> Self {
+        let mut rig = Self::new(spec);
+        rig.feed(Input::Begin);
+        rig
+    }
+
+    /// Steps, and returns the effects in short.
+    fn feed(&mut self, input: Input) -> Vec<String> {
+        let mut effects = Vec::new();
+        self.machine.step(self.now, input, &mut effects).unwrap();
+        self.answers.extend(effects.iter().filter_map(|effect| match effect {
+            Effect::Answer(outcome) => Some(outcome.clone()),
+            Effect::Send { .. } | Effect::Persist(_) => None,
+        }));
+        effects.iter().map(effect_text).collect()
+    }
+
+    /// Steps through inputs that are not looked at.
+    fn after(mut self, inputs: impl IntoIterator<Item = Input>) -> Self {
+        for input in inputs {
+            self.feed(input);
+        }
+        self
+    }
+
+    /// Lets time pass until the machine wants to be woken, and wakes it.
+    fn wake(&mut self) -> Vec<String> {
+        self.now = self.machine.wake_at().unwrap().max(self.now);
+        self.feed(Input::Tick)
+    }
+
+    fn at(mut self, now: Millis) -> Self {
+        self.now = now;
+        self
+    }
+
+    fn text(&self) -> String {
+        machine_text(&self.machine)
+    }
+}
+
+fn vote(branch: Branch) -> Vote {
+    Vote { replies: format!("[{}]", branch.0).into(), redo: [1][..].into(), incarnation: 7, seq: 1 }
+}
+
+fn prepared(branch: Branch, attempt: Attempt, prepared: Prepared) -> Input {
+    Input::Prepared { branch, attempt, call: Call::Applied(prepared) }
+}
+
+fn yes(branch: Branch, attempt: Attempt) -> Input {
+    prepared(branch, attempt, Prepared::Yes(vote(branch)))
+}
+
+fn wait(branch: Branch, attempt: Attempt) -> Input {
+    let id: TransactionId = "0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e".parse().unwrap();
+    let txid: Txid = "0198f1c2a4b27c1d9c0e3f4a5b6c7d8e.3.99.0".parse().unwrap();
+    prepared(branch, attempt, Prepared::Wait(Holder { id, txid, key: "k".to_owned() }))
+}
+
+fn no(branch: Branch, attempt: Attempt, code: ErrorCode) -> Input {
+    Input::Prepared { branch, attempt, call: Call::Refused(Refusal::new(code, "no")) }
+}
+
+fn no_answer(branch: Branch, attempt: Attempt) -> Input {
+    Input::Prepared { branch, attempt, call: Call::Unknown("lost".to_owned()) }
+}
+
+fn applied(branch: Branch) -> Input {
+    Input::Applied { branch, call: Call::Applied(Applied { dirty_writes: 0 }) }
+}
+
+fn commit_refused(branch: Branch, code: ErrorCode) -> Input {
+    Input::Applied { branch, call: Call::Refused(Refusal::new(code, "no")) }
+}
+
+fn commit_unknown(branch: Branch) -> Input {
+    Input::Applied { branch, call: Call::Unknown("lost".to_owned()) }
+}
+
+fn fenced(branch: Branch, attempt: Attempt) -> Input {
+    Input::Aborted { branch, attempt, call: Call::Applied(Aborted::Fenced) }
+}
+
+fn already(branch: Branch, attempt: Attempt) -> Input {
+    let replies = "[5]".into();
+    Input::Aborted { branch, attempt, call: Call::Applied(Aborted::AlreadyCommitted(replies)) }
+}
+
+fn abort_unknown(branch: Branch, attempt: Attempt) -> Input {
+    Input::Aborted { branch, attempt, call: Call::Unknown("lost".to_owned()) }
+}
+
+fn effect_text(effect: &Effect) -> String {
+    match effect {
+        Effect::Send { branch, attempt, message } => {
+            let message = match message {
+                Message::Prepare => "prepare",
+                Message::PrepareWaiting => "prepare waiting",
+                Message::Commit => "commit",
+                Message::Abort => "abort",
+            };
+            format!("{message} {}.{}", branch.0, attempt.0)
+        }
+        Effect::Persist(Entry::Begun(attempt)) => format!("persist begun .{}", attempt.0),
+        Effect::Persist(Entry::Committed { attempt, votes, .. }) => {
+            format!("persist commit .{} of {}", attempt.0, votes.len())
+        }
+        Effect::Persist(Entry::Ended) => "persist end".to_owned(),
+        Effect::Persist(Entry::Answered { attempt, outcome, .. }) => {
+            format!("persist answer .{} {}", attempt.0, outcome_text(outcome))
+        }
+        Effect::Answer(outcome) => format!("answer {}", outcome_text(outcome)),
+    }
+}
+
+fn outcome_text(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Committed { applied: true, replies } => format!("applied {}", replies.join("+")),
+        Outcome::Committed { applied: false, replies } => {
+            format!("committed {}", replies.join("+"))
+        }
+        Outcome::Aborted(Failure { branch: Some(branch), refusal }) => {
+            format!("aborted {} by {}", refusal.code, branch.0)
+        }
+        Outcome::Aborted(Failure { branch: None, refusal }) => format!("aborted {}", refusal.code),
+    }
+}
+
+fn delivery_text(delivery: &Delivery) -> String {
+    match delivery {
+        Delivery::Sent { tries } => format!("sent {tries}"),
+        Delivery::Due { at, tries, .. } => format!("due {tries} at {}", at.0),
+        Delivery::Done => "done".to_owned(),
+        Delivery::Abandoned => "abandoned".to_owned(),
+    }
+}
+
+/// The whole of a machine, in a line.
+fn machine_text(machine: &Transaction) -> String {
+    let state = match machine.state() {
+        State::New => "new".to_owned(),
+        State::Beginning(attempt) => format!("beginning .{}", attempt.0),
+        State::OnePhase(one_phase) => {
+            let call = match &one_phase.call {
+                OnePhaseCall::Sent { tries } => format!("sent {tries}"),
+                OnePhaseCall::Resend { at, tries, .. } => format!("resend {tries} at {}", at.0),
+                OnePhaseCall::Asking { delivery, .. } => {
+                    format!("asking, {}", delivery_text(delivery))
+                }
+            };
+            format!("one phase .{} {call}", one_phase.attempt.0)
+        }
+        State::Preparing(Preparing { attempt, votes }) => {
+            let votes: Vec<_> = votes.iter().map(vote_text).collect();
+            format!("preparing .{} [{}]", attempt.0, votes.join(", "))
+        }
+        State::Pausing { next, resume_at, failure } => {
+            format!("pausing .{} until {} ({})", next.0, resume_at.0, failure.refusal.code)
+        }
+        State::Deciding { attempt, .. } => format!("deciding .{}", attempt.0),
+        State::Committing(Committing { attempt, deliveries, .. }) => {
+            let deliveries: Vec<_> = deliveries.iter().map(delivery_text).collect();
+            format!("committing .{} [{}]", attempt.0, deliveries.join(", "))
+        }
+        State::Closing(Closing { outcome, record, .. }) => {
+            let record = match record {
+                ClosingRecord::TellWhenDurable => "to tell",
+                ClosingRecord::Told => "told",
+                ClosingRecord::Durable => "durable",
+            };
+            format!("closing {}, {record}", outcome_text(outcome))
+        }
+        State::Ended(outcome) => format!("ended {}", outcome_text(outcome)),
+    };
+    let strays: Vec<_> = machine.strays().iter().map(stray_text).collect();
+    if strays.is_empty() { state } else { format!("{state}; aborts {}", strays.join(", ")) }
+}
+
+fn vote_text(vote: &VoteState) -> String {
+    match vote {
+        VoteState::Asked { tries } => format!("asked {tries}"),
+        VoteState::Resend { at, tries, .. } => format!("resend {tries} at {}", at.0),
+        VoteState::Yes(_) => "yes".to_owned(),
+    }
+}
+
+fn stray_text(stray: &Stray) -> String {
+    format!("{}.{} {}", stray.branch.0, stray.attempt.0, delivery_text(&stray.delivery))
+}

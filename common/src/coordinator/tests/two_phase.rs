@@ -1,0 +1,334 @@
+//! Two phases: the promises, one by one.
+
+use super::*;
+
+fn decided_spec() -> Spec {
+    Spec { ack: Ack::Decided, ..spec(2) }
+}
+
+fn keyed_spec(branches: u16) -> Spec {
+    Spec { answer: AnswerDurability::BeforeAnswer, ..spec(branches) }
+}
+
+/// All votes are yes, and the decision is durable.
+fn committing(spec: Spec) -> Rig {
+    Rig::begun(spec).after([yes(A, FIRST), yes(B, FIRST), Input::Persisted])
+}
+
+#[test]
+fn applied_is_answered_when_every_branch_has_applied() {
+    let mut rig = Rig::new(spec(2));
+    assert_eq!(rig.feed(Input::Begin), ["prepare 0.0", "prepare 1.0"]);
+    assert!(rig.feed(yes(B, FIRST)).is_empty());
+    assert_eq!(rig.feed(yes(A, FIRST)), ["persist commit .0 of 2"]);
+    assert_eq!(rig.feed(Input::Persisted), ["commit 0.0", "commit 1.0"]);
+    assert!(rig.feed(applied(A)).is_empty());
+    assert_eq!(rig.feed(applied(B)), ["answer applied [0]+[1]", "persist end"]);
+    assert!(rig.feed(Input::Persisted).is_empty());
+    assert!(rig.machine.is_ended());
+    assert_eq!(rig.machine.wake_at(), None);
+}
+
+#[test]
+fn decided_is_answered_when_the_decision_is_durable_and_once() {
+    let mut rig = Rig::begun(decided_spec()).after([yes(A, FIRST), yes(B, FIRST)]);
+    assert!(rig.answers.is_empty());
+    let effects = rig.feed(Input::Persisted);
+    assert_eq!(effects, ["answer committed [0]+[1]", "commit 0.0", "commit 1.0"]);
+    assert!(rig.feed(applied(A)).is_empty());
+    assert_eq!(rig.feed(applied(B)), ["persist end"]);
+}
+
+/// Invariant 4: whatever comes while the decision is on its way to disk, nobody hears of it.
+#[test]
+fn nothing_is_sent_or_answered_before_the_decision_is_durable() {
+    for spec in [spec(2), decided_spec(), keyed_spec(2)] {
+        let mut rig = Rig::begun(spec).after([yes(A, FIRST), yes(B, FIRST)]).at(Millis(9_999));
+        let inputs = [
+            Input::Tick,
+            Input::RetryNow,
+            applied(A),
+            yes(A, FIRST),
+            no(B, FIRST, ErrorCode::Fenced),
+            no_answer(B, FIRST),
+            fenced(A, FIRST),
+        ];
+        for input in inputs {
+            assert!(rig.feed(input.clone()).is_empty(), "{input:?}");
+            assert_eq!(rig.text(), "deciding .0");
+            assert_eq!(rig.machine.outcome(), None);
+        }
+    }
+}
+
+/// Invariant 5: a vote counts once, for its branch and its attempt only.
+#[test]
+fn a_commit_needs_a_yes_of_every_branch_to_the_same_attempt() {
+    let mut rig = Rig::begun(spec(3));
+    let persists = |effects: Vec<String>| effects.iter().any(|text| text.starts_with("persist"));
+    for input in [yes(A, FIRST), yes(A, FIRST), yes(Branch(9), FIRST), yes(B, FIRST)] {
+        assert!(!persists(rig.feed(input)));
+    }
+    rig.feed(no(Branch(2), FIRST, ErrorCode::LockConflict));
+    assert_eq!(rig.wake(), ["prepare 0.1", "prepare 1.1", "prepare 2.1"]);
+    for input in [yes(A, FIRST), yes(B, FIRST), yes(Branch(2), FIRST), yes(Branch(2), SECOND)] {
+        assert!(!persists(rig.feed(input)));
+    }
+    assert_eq!(rig.text(), "preparing .1 [asked 0, asked 0, yes]; aborts 0.0 sent 0, 1.0 sent 0");
+    rig.feed(yes(B, SECOND));
+    assert_eq!(rig.feed(yes(A, SECOND)), ["persist commit .1 of 3"]);
+}
+
+/// A definite no leaves nothing staged, so that only the others are told; after an unclear try it is not definite.
+#[test]
+fn a_no_aborts_the_other_branches_and_itself_only_if_a_try_is_still_under_way() {
+    let refused = no(A, FIRST, ErrorCode::WrongType);
+    let mut rig = Rig::begun(spec(3)).after([yes(B, FIRST)]);
+    let effects = rig.feed(refused.clone());
+    let aborted = ["answer aborted wrong_type by 0", "persist answer .0 aborted wrong_type by 0"];
+    assert_eq!(effects[..2], ["abort 1.0", "abort 2.0"]);
+    assert_eq!(effects[2..], aborted);
+
+    for unclear in [no_answer(A, FIRST), wait(A, FIRST)] {
+        let mut rig = Rig::begun(spec(3)).after([unclear, Input::RetryNow]);
+        let effects = rig.feed(refused.clone());
+        assert_eq!(effects[..3], ["abort 0.0", "abort 1.0", "abort 2.0"]);
+        assert_eq!(effects[3..], aborted);
+    }
+}
+
+#[test]
+fn an_unknown_vote_is_asked_for_again_until_the_deadline() {
+    let mut rig = Rig::begun(spec(2)).after([yes(B, FIRST)]);
+    let mut tries = 0;
+    loop {
+        rig.feed(no_answer(A, FIRST));
+        let before = rig.now;
+        let effects = rig.wake();
+        assert!(rig.now.since(before) <= 500, "the backoff is capped");
+        if effects != ["prepare 0.0"] {
+            assert_eq!(rig.now, DEADLINE);
+            assert_eq!(effects[..2], ["abort 0.0", "abort 1.0"]);
+            assert_eq!(effects[2], "answer aborted participant_unreachable by 0");
+            break;
+        }
+        tries += 1;
+    }
+    assert!(tries >= 3, "{tries} tries");
+    let Outcome::Aborted(failure) = &rig.answers[0] else { panic!("{:?}", rig.answers) };
+    assert!(failure.refusal.detail.ends_with("lost"), "the last problem is named: {failure}");
+}
+
+#[test]
+fn the_deadline_aborts_every_branch_and_names_the_one_that_is_missing() {
+    let mut rig = Rig::begun(spec(2)).after([yes(A, FIRST)]);
+    assert_eq!(rig.machine.wake_at(), Some(DEADLINE));
+    let effects = rig.wake();
+    assert_eq!(effects[..3], ["abort 0.0", "abort 1.0", "answer aborted timeout by 1"]);
+    // Its vote comes after all: the abort that follows it takes care.
+    assert!(rig.feed(yes(B, FIRST)).is_empty());
+    let rig = rig.after([Input::Persisted, fenced(B, FIRST), fenced(A, FIRST)]);
+    assert!(rig.machine.is_ended());
+}
+
+#[test]
+fn a_deadline_that_passes_after_the_votes_changes_nothing() {
+    let mut rig = committing(spec(2)).at(Millis(9_999));
+    assert!(rig.feed(Input::Tick).is_empty());
+    let rig = rig.after([applied(A), applied(B)]);
+    assert_eq!(rig.answers.iter().map(outcome_text).collect::<Vec<_>>(), ["applied [0]+[1]"]);
+}
+
+#[test]
+fn an_older_transaction_asks_once_by_the_waiting_call_and_then_by_the_schedule() {
+    let mut rig = Rig::begun(spec(2)).after([yes(B, FIRST)]);
+    assert_eq!(rig.feed(wait(A, FIRST)), ["prepare waiting 0.0"]);
+    assert!(rig.feed(wait(A, FIRST)).is_empty());
+    assert_eq!(rig.wake(), ["prepare 0.0"]);
+    assert!(rig.feed(wait(A, FIRST)).is_empty());
+    assert_eq!(rig.wake(), ["prepare 0.0"]);
+    assert_eq!(rig.feed(yes(A, FIRST)), ["persist commit .0 of 2"]);
+}
+
+/// Invariant 15: the next attempt begins only after a definite abort, under a txid of its own; the old one is aborted
+/// everywhere, however long that takes, and its answers count for nothing.
+#[test]
+fn a_conflict_is_tried_again_as_a_new_attempt_while_the_old_one_is_aborted() {
+    let mut rig = Rig::begun(spec(2)).after([yes(A, FIRST)]);
+    assert_eq!(rig.feed(no(B, FIRST, ErrorCode::LockConflict)), ["abort 0.0"]);
+    assert!(rig.machine.last_failure().is_some());
+    assert_eq!(rig.wake(), ["prepare 0.1", "prepare 1.1"]);
+    for late in [
+        yes(A, FIRST),
+        yes(B, FIRST),
+        no(A, FIRST, ErrorCode::WrongType),
+        no_answer(B, FIRST),
+        fenced(A, SECOND),
+    ] {
+        assert!(rig.feed(late.clone()).is_empty(), "{late:?}");
+        assert_eq!(rig.text(), "preparing .1 [asked 0, asked 0]; aborts 0.0 sent 0");
+    }
+    rig.feed(abort_unknown(A, FIRST));
+    let rig_text = rig.clone().after([yes(A, SECOND), yes(B, SECOND), Input::Persisted]).text();
+    assert!(rig_text.starts_with("committing .1 [sent 0, sent 0]; aborts 0.0 due 1"), "{rig_text}");
+    let mut rig = rig.after([yes(A, SECOND), yes(B, SECOND), Input::Persisted]);
+    rig.feed(applied(A));
+    rig.feed(applied(B));
+    rig.feed(Input::Persisted);
+    assert!(!rig.machine.is_ended(), "the old attempt's abort is not acknowledged");
+    assert_eq!(rig.wake(), ["abort 0.0"]);
+    rig.feed(fenced(A, FIRST));
+    assert!(rig.machine.is_ended());
+    assert_eq!(rig.answers.len(), 1);
+}
+
+#[test]
+fn conflicts_are_tried_again_with_growing_pauses_until_the_deadline() {
+    let mut rig = Rig::begun(spec(2));
+    let mut attempt = FIRST;
+    let mut longest_ms = 0;
+    while rig.answers.is_empty() {
+        rig.feed(no(A, attempt, ErrorCode::LockConflict));
+        rig.feed(fenced(B, attempt));
+        if let State::Pausing { next, resume_at, .. } = rig.machine.state() {
+            assert_eq!(*next, attempt.next());
+            assert!(*resume_at < DEADLINE);
+            longest_ms = longest_ms.max(resume_at.since(rig.now));
+            attempt = *next;
+            rig.wake();
+        }
+    }
+    assert!((50..=100).contains(&longest_ms), "{longest_ms} ms");
+    assert!((8..100).contains(&attempt.0), "{} attempts", attempt.0);
+    assert_eq!(outcome_text(&rig.answers[0]), "aborted lock_conflict by 0");
+}
+
+/// Invariant 11.
+#[test]
+fn an_outcome_is_delivered_until_it_is_acknowledged_with_capped_backoff() {
+    for problem in [commit_unknown(A), commit_refused(A, ErrorCode::RedisUnavailable)] {
+        let mut rig = committing(spec(2)).after([applied(B)]);
+        let mut longest_ms = 0;
+        for _ in 0..1_000 {
+            assert!(rig.feed(problem.clone()).is_empty());
+            let before = rig.now;
+            assert_eq!(rig.wake(), ["commit 0.0"]);
+            longest_ms = longest_ms.max(rig.now.since(before));
+        }
+        assert!((1_000..=2_000).contains(&longest_ms), "{longest_ms} ms");
+        assert_eq!(rig.feed(applied(A))[0], "answer applied [0]+[1]");
+    }
+    let mut rig = Rig::begun(spec(2)).after([no(B, FIRST, ErrorCode::WrongType), Input::Persisted]);
+    for _ in 0..1_000 {
+        rig.feed(abort_unknown(A, FIRST));
+        assert_eq!(rig.wake(), ["abort 0.0"]);
+    }
+    rig.feed(fenced(A, FIRST));
+    assert!(rig.machine.is_ended());
+}
+
+#[test]
+fn an_acknowledgement_counts_even_if_it_comes_late_or_twice() {
+    let mut rig = committing(spec(2)).after([commit_unknown(A)]);
+    assert!(rig.feed(applied(A)).is_empty());
+    assert!(rig.feed(commit_unknown(A)).is_empty());
+    assert!(rig.feed(applied(A)).is_empty());
+    assert_eq!(rig.text(), "committing .0 [done, sent 0]");
+}
+
+/// Invariant 9: a lost branch is never taken for applied; only one that had nothing to write has nothing to lose.
+#[test]
+fn a_lost_branch_holds_the_transaction_open_unless_it_only_read() {
+    let lost = commit_refused(A, ErrorCode::BranchLost);
+    let mut rig = committing(spec(2)).after([applied(B), lost.clone()]);
+    assert_eq!(rig.text(), "committing .0 [due 1 at 147, done]");
+    assert_eq!(rig.wake(), ["commit 0.0"]);
+
+    let reader = prepared(A, FIRST, Prepared::Yes(Vote { redo: [][..].into(), ..vote(A) }));
+    let votes = [reader, yes(B, FIRST), Input::Persisted];
+    let mut rig = Rig::begun(spec(2)).after(votes).after([applied(B)]);
+    assert_eq!(rig.feed(lost), ["answer applied [0]+[1]", "persist end"]);
+}
+
+#[test]
+fn an_abort_that_finds_the_branch_applied_is_never_taken_for_done() {
+    let mut rig = Rig::begun(spec(2)).after([no(B, FIRST, ErrorCode::WrongType), Input::Persisted]);
+    rig.feed(already(A, FIRST));
+    assert!(!rig.machine.is_ended());
+    let status = rig.machine.branch_status(A);
+    assert!(status.last_error.unwrap().contains("never committed"));
+    assert_eq!(rig.wake(), ["abort 0.0"]);
+}
+
+/// An operator resolved the branch while its vote was on the way: only the abort that fails tells everybody.
+#[test]
+fn a_branch_that_was_applied_by_hand_is_told_the_abort_and_keeps_the_transaction_open() {
+    let mut rig = Rig::begun(spec(2));
+    let effects = rig.feed(no(A, FIRST, ErrorCode::WrongState));
+    assert_eq!(effects[..2], ["abort 0.0", "abort 1.0"]);
+    let rig = rig.after([Input::Persisted, fenced(B, FIRST), already(A, FIRST)]);
+    assert!(rig.machine.branch_status(A).last_error.is_some());
+    assert!(!rig.machine.is_ended());
+}
+
+#[test]
+fn a_participant_that_commits_when_asked_to_prepare_aborts_the_rest_loudly() {
+    let mut rig = Rig::begun(spec(2));
+    let effects = rig.feed(prepared(A, FIRST, Prepared::Committed("[5]".into())));
+    assert_eq!(effects[..3], ["abort 0.0", "abort 1.0", "answer aborted internal by 0"]);
+}
+
+/// One key is one outcome: who was told *aborted* must be told the same after a crash.
+#[test]
+fn an_answer_that_must_survive_is_told_and_shown_only_when_it_is_durable() {
+    let mut rig = Rig::begun(keyed_spec(2));
+    let effects = rig.feed(no(A, FIRST, ErrorCode::WrongType));
+    assert_eq!(effects, ["abort 1.0", "persist answer .0 aborted wrong_type by 0"]);
+    assert_eq!(rig.machine.outcome(), None, "it is not to be read before it is durable either");
+    assert_eq!(rig.feed(Input::Persisted), ["answer aborted wrong_type by 0"]);
+    assert!(rig.machine.outcome().is_some());
+    rig.feed(fenced(B, FIRST));
+    assert!(rig.machine.is_ended());
+}
+
+#[test]
+fn retry_now_sends_everything_that_waits_for_its_time() {
+    let mut rig = Rig::begun(spec(2)).after([no_answer(A, FIRST)]);
+    assert_eq!(rig.feed(Input::RetryNow), ["prepare 0.0"]);
+    let mut rig = Rig::begun(spec(2)).after([no(B, FIRST, ErrorCode::LockConflict)]);
+    rig.feed(abort_unknown(A, FIRST));
+    assert_eq!(rig.feed(Input::RetryNow), ["abort 0.0", "prepare 0.1", "prepare 1.1"]);
+    let mut rig = committing(spec(2)).after([commit_unknown(A), commit_unknown(B)]);
+    assert_eq!(rig.feed(Input::RetryNow), ["commit 0.0", "commit 1.0"]);
+    assert!(rig.feed(Input::RetryNow).is_empty(), "what is under way is not sent twice");
+}
+
+/// Invariant 16: giving up a branch ends the transaction, but never makes it *applied*.
+#[test]
+fn an_abandoned_branch_is_over_but_not_applied() {
+    let mut rig = committing(spec(2)).after([applied(B), commit_unknown(A)]);
+    let effects = rig.feed(Input::Abandon(A));
+    assert_eq!(effects, ["answer committed [0]+[1]", "persist end"]);
+    rig.feed(Input::Persisted);
+    assert!(rig.machine.is_ended());
+    assert!(rig.feed(applied(A)).is_empty());
+}
+
+#[test]
+fn abandoning_a_branch_gives_up_its_earlier_attempts_too() {
+    let rig = Rig::begun(spec(2)).after([no(B, FIRST, ErrorCode::LockConflict), Input::RetryNow]);
+    let votes = [yes(A, SECOND), yes(B, SECOND), Input::Persisted, applied(B)];
+    let rig = rig.after(votes).after([Input::Abandon(A), Input::Persisted]);
+    assert!(rig.machine.is_ended(), "{}", rig.text());
+}
+
+#[test]
+fn no_timer_abandons_a_branch() {
+    let mut rig = committing(spec(2)).after([applied(B)]);
+    for _ in 0..40 {
+        rig.feed(commit_unknown(A));
+        rig.now = Millis(rig.now.0 * 2);
+        assert_eq!(rig.feed(Input::Tick), ["commit 0.0"]);
+    }
+    assert!(matches!(rig.machine.state(), State::Committing(_)));
+}

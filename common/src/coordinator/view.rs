@@ -1,0 +1,196 @@
+//! What a transaction shows of itself: to people, and to a branch that asks for its outcome.
+
+use super::delivery::{Delivery, Problem};
+use super::effect::{Branch, Failure, Outcome};
+use super::machine::{ClosingRecord, State, Transaction, VoteState};
+use super::one_phase::OnePhaseCall;
+use crate::code::ErrorCode;
+use crate::ids::Attempt;
+use crate::time::Millis;
+use crate::wire::outcome::BranchOutcome;
+use crate::wire::transaction::{BranchProgress, TransactionState};
+
+/// Where a branch stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BranchStatus {
+    /// In a word.
+    pub progress: BranchProgress,
+    /// How often its present message was sent without a clear answer.
+    pub tries: u32,
+    /// The last thing that went wrong.
+    pub last_error: Option<String>,
+    /// When its message is sent next.
+    pub next_try_at: Option<Millis>,
+}
+
+impl BranchStatus {
+    const fn quiet(progress: BranchProgress) -> Self {
+        Self { progress, tries: 0, last_error: None, next_try_at: None }
+    }
+
+    fn of_delivery(delivery: &Delivery, under_way: BranchProgress, done: BranchProgress) -> Self {
+        match delivery {
+            Delivery::Sent { tries } => Self { tries: *tries, ..Self::quiet(under_way) },
+            Delivery::Due { at, tries, problem } => {
+                let (progress, error) = match problem {
+                    Problem::Unknown(why) => (under_way, why.clone()),
+                    Problem::Refused { code: ErrorCode::BranchLost, detail } => {
+                        (BranchProgress::Lost, detail.clone())
+                    }
+                    Problem::Refused { code, detail } => (under_way, format!("{code}: {detail}")),
+                };
+                Self { progress, tries: *tries, last_error: Some(error), next_try_at: Some(*at) }
+            }
+            Delivery::Done => Self::quiet(done),
+            Delivery::Abandoned => Self::quiet(BranchProgress::Abandoned),
+        }
+    }
+}
+
+impl Transaction {
+    /// Where the transaction stands, in a word.
+    #[must_use]
+    pub const fn state_word(&self) -> TransactionState {
+        match &self.state() {
+            State::New | State::Beginning(_) | State::Preparing(_) => TransactionState::Preparing,
+            State::OnePhase(one_phase) => match one_phase.call {
+                OnePhaseCall::Sent { .. } | OnePhaseCall::Resend { .. } => {
+                    TransactionState::Preparing
+                }
+                OnePhaseCall::Asking { .. } => TransactionState::Asking,
+            },
+            State::Pausing { .. } => TransactionState::Retrying,
+            State::Deciding { .. } => TransactionState::Deciding,
+            State::Committing(_) => TransactionState::Committing,
+            State::Closing(closing) => match closing.outcome {
+                Outcome::Committed { .. } => TransactionState::Committing,
+                Outcome::Aborted(_) => TransactionState::Aborting,
+            },
+            State::Ended(_) => TransactionState::Ended,
+        }
+    }
+
+    /// The attempt that is under way, or that the outcome came of.
+    #[must_use]
+    pub const fn attempt(&self) -> Attempt {
+        match self.state() {
+            State::New | State::Ended(_) => Attempt::FIRST,
+            State::Beginning(attempt) | State::Deciding { attempt, .. } => *attempt,
+            State::OnePhase(one_phase) => one_phase.attempt,
+            State::Preparing(preparing) => preparing.attempt,
+            State::Pausing { next, .. } => *next,
+            State::Committing(committing) => committing.attempt,
+            State::Closing(closing) => closing.attempt,
+        }
+    }
+
+    /// The outcome, where it is known to be durable or to need no record; with the moment of the decision.
+    #[must_use]
+    pub fn outcome(&self) -> Option<(Outcome, Millis)> {
+        match self.state() {
+            State::Committing(committing) => {
+                let replies = committing.votes.iter().map(|vote| vote.replies.clone()).collect();
+                Some((Outcome::Committed { applied: false, replies }, committing.decided_at))
+            }
+            // Whoever heard of an abort whose record a crash then swallows could see the same key commit later.
+            State::Closing(closing) if closing.record == ClosingRecord::TellWhenDurable => None,
+            State::Closing(closing) => Some((closing.outcome.clone(), closing.decided_at)),
+            State::New
+            | State::Beginning(_)
+            | State::OnePhase(_)
+            | State::Preparing(_)
+            | State::Pausing { .. }
+            | State::Deciding { .. }
+            | State::Ended(_) => None,
+        }
+    }
+
+    /// Whether the outcome must not be told yet, because its record is not durable.
+    #[must_use]
+    pub fn answer_is_held_back(&self) -> bool {
+        matches!(self.state(), State::Closing(closing) if closing.record == ClosingRecord::TellWhenDurable)
+    }
+
+    /// Why the last attempt was aborted, while a next one is due.
+    #[must_use]
+    pub const fn last_failure(&self) -> Option<&Failure> {
+        match self.state() {
+            State::Pausing { failure, .. } => Some(failure),
+            _ => None,
+        }
+    }
+
+    /// The answer to a branch in doubt that knows the transaction by this attempt (invariant 7: only for transactions
+    /// that are active here; presumed abort is [`super::recovery`]'s).
+    #[must_use]
+    pub fn outcome_for(&self, attempt: Attempt) -> BranchOutcome {
+        let current = self.attempt();
+        match self.state() {
+            State::Committing(_) if attempt == current => BranchOutcome::Committed,
+            State::Closing(closing) => match closing.outcome {
+                Outcome::Committed { .. } if attempt == current => BranchOutcome::Committed,
+                Outcome::Committed { .. } | Outcome::Aborted(_) => BranchOutcome::Aborted,
+            },
+            _ if attempt < current => BranchOutcome::Aborted,
+            _ => BranchOutcome::Undecided,
+        }
+    }
+
+    /// Where a branch stands.
+    #[must_use]
+    pub fn branch_status(&self, branch: Branch) -> BranchStatus {
+        let stray = self.strays().iter().find(|stray| stray.branch == branch);
+        match self.state() {
+            State::Committing(committing) => committing.deliveries.get(branch.index()).map_or_else(
+                || BranchStatus::quiet(BranchProgress::Committing),
+                |delivery| {
+                    let under_way = BranchProgress::Committing;
+                    BranchStatus::of_delivery(delivery, under_way, BranchProgress::Applied)
+                },
+            ),
+            State::Preparing(preparing) => match preparing.votes.get(branch.index()) {
+                Some(VoteState::Yes(_)) => BranchStatus::quiet(BranchProgress::Prepared),
+                Some(VoteState::Resend { at, tries, why }) => BranchStatus {
+                    progress: BranchProgress::Preparing,
+                    tries: *tries,
+                    last_error: Some(why.clone()),
+                    next_try_at: Some(*at),
+                },
+                Some(VoteState::Asked { .. }) | None => {
+                    BranchStatus::quiet(BranchProgress::Preparing)
+                }
+            },
+            State::OnePhase(one_phase) => match &one_phase.call {
+                OnePhaseCall::Sent { tries } => {
+                    BranchStatus { tries: *tries, ..BranchStatus::quiet(BranchProgress::Preparing) }
+                }
+                OnePhaseCall::Resend { at, tries, why } => BranchStatus {
+                    progress: BranchProgress::Preparing,
+                    tries: *tries,
+                    last_error: Some(why.clone()),
+                    next_try_at: Some(*at),
+                },
+                OnePhaseCall::Asking { delivery, .. } => BranchStatus::of_delivery(
+                    delivery,
+                    BranchProgress::Preparing,
+                    BranchProgress::Applied,
+                ),
+            },
+            State::Deciding { .. } => BranchStatus::quiet(BranchProgress::Prepared),
+            State::New | State::Beginning(_) | State::Pausing { .. } => {
+                BranchStatus::quiet(BranchProgress::Preparing)
+            }
+            State::Closing(closing) => match (&closing.outcome, stray) {
+                (Outcome::Committed { .. }, _) => BranchStatus::quiet(BranchProgress::Applied),
+                (Outcome::Aborted(_), Some(stray)) => BranchStatus::of_delivery(
+                    &stray.delivery,
+                    BranchProgress::Aborting,
+                    BranchProgress::Aborted,
+                ),
+                (Outcome::Aborted(_), None) => BranchStatus::quiet(BranchProgress::Aborted),
+            },
+            State::Ended(Outcome::Committed { .. }) => BranchStatus::quiet(BranchProgress::Applied),
+            State::Ended(Outcome::Aborted(_)) => BranchStatus::quiet(BranchProgress::Aborted),
+        }
+    }
+}

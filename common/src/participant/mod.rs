@@ -1,0 +1,333 @@
+//! The participant's half of the protocol: the control data of one Redis, and what each script does to it.
+//!
+//! This is the reference for the Lua scripts and the double that the model checker and the simulator run. One value is
+//! one control hash; one [`Participant::step`] is one script, atomic and durable when it answers. Agents keep nothing
+//! beside it, so that several may serve one Redis.
+//!
+//! ```text
+//!              prepare (all locks had, all ops evaluated)             commit
+//!   Absent ────────────────────────────────────────────► Staged ────────────────► Done ──┐
+//!     │  │                                                  │                            │ sweep, below the mark
+//!     │  └─ prepare, one phase ─────────────────────────────┼───────────────────► Done ──┤
+//!     │                                                     │ abort                      ▼
+//!     └─ abort ─────────────────────────────────────────────┴──────────────────► Fenced ─┴► Absent, for ever
+//!
+//!   what is kept │ prepare                        │ commit               │ abort
+//!   Absent       │ see `stage_or_apply`           │ refused: branch_lost │ Fenced
+//!   Staged       │ the same yes                   │ applied              │ Fenced, own locks freed
+//!   Done         │ one phase: committed, as       │ applied, as before   │ already committed
+//!                │ before; else refused: wrong_state                     │
+//!   Fenced       │ refused: fenced                │ refused: fenced      │ Fenced
+//! ```
+//!
+//! A refused or waiting request changes nothing. Nothing here knows time: no lock, staged record or fence expires
+//! (invariant 3); markers go by the low-water mark (invariant 10).
+
+mod locks;
+mod request;
+pub mod resolver;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use locks::Conflict;
+pub use locks::{Lock, Locks};
+pub use request::{Answer, Evaluation, Key, Prepare, Request, Stepped};
+
+use crate::code::ErrorCode;
+use crate::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use crate::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Replies, Vote};
+use crate::wire::branch::{BranchState, Mode};
+
+/// The control data of one Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Participant {
+    incarnation: u64,
+    seq: u64,
+    locks: Locks,
+    staged: BTreeMap<Txid, Staged>,
+    /// With the replies of one phase; of two, the commit record has them.
+    done: BTreeMap<Txid, Option<Replies>>,
+    fences: BTreeSet<Txid>,
+    logs: BTreeMap<LogId, Heard>,
+}
+
+/// A branch that voted yes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Staged {
+    /// The public id.
+    pub id: TransactionId,
+    /// The keys that it locks.
+    pub keys: BTreeSet<Key>,
+    /// The vote, as it was given and is given again.
+    pub vote: Vote,
+}
+
+/// What a log has said of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Heard {
+    /// The highest process life.
+    pub epoch: Epoch,
+    /// The low-water mark.
+    pub low_water: TxNumber,
+}
+
+/// What is kept of a branch.
+enum Kept {
+    Absent,
+    Staged(Vote),
+    Done(Option<Replies>),
+    Fenced,
+}
+
+impl Participant {
+    /// An empty Redis, under a fresh incarnation.
+    #[must_use]
+    pub const fn new(incarnation: u64) -> Self {
+        Self {
+            incarnation,
+            seq: 0,
+            locks: Locks::new(),
+            staged: BTreeMap::new(),
+            done: BTreeMap::new(),
+            fences: BTreeSet::new(),
+            logs: BTreeMap::new(),
+        }
+    }
+
+    /// The one transition function. `incarnation` is that of the data which the caller resynchronised with last: no
+    /// script runs against other data (invariant 12).
+    pub fn step(&mut self, incarnation: u64, request: Request) -> Stepped {
+        if incarnation != self.incarnation {
+            let detail = "the data is not that of the agent's last resynchronisation";
+            return request.refused(Refusal::new(ErrorCode::Quarantined, detail)).into();
+        }
+        let kept = request.txid().map_or(Kept::Absent, |txid| self.kept(txid));
+        match (kept, request) {
+            (Kept::Absent, Request::Prepare(prepare)) => self.stage_or_apply(prepare),
+            (Kept::Staged(vote), Request::Prepare(_)) => {
+                Answer::Prepared(Call::Applied(Prepared::Yes(vote))).into()
+            }
+            (Kept::Done(Some(replies)), Request::Prepare(Prepare { mode: Mode::OnePhase, .. })) => {
+                Answer::Prepared(Call::Applied(Prepared::Committed(replies))).into()
+            }
+            (Kept::Done(_), Request::Prepare(_)) => {
+                Answer::Prepared(Call::Refused(wrong_state())).into()
+            }
+            (Kept::Fenced, Request::Prepare(_)) => Answer::Prepared(Call::Refused(fenced())).into(),
+            (Kept::Absent, Request::Commit(txid)) => {
+                Answer::Applied(Call::Refused(self.forgotten(txid))).into()
+            }
+            (Kept::Staged(vote), Request::Commit(txid)) => {
+                self.free(txid);
+                self.done.insert(txid, None);
+                applied().applying(vote.redo)
+            }
+            (Kept::Done(_), Request::Commit(_)) => applied().into(),
+            (Kept::Fenced, Request::Commit(_)) => Answer::Applied(Call::Refused(fenced())).into(),
+            (Kept::Done(replies), Request::Abort(_)) => Answer::Aborted(Call::Applied(
+                Aborted::AlreadyCommitted(replies.unwrap_or_else(no_replies)),
+            ))
+            .into(),
+            (Kept::Absent | Kept::Staged(_) | Kept::Fenced, Request::Abort(txid)) => {
+                let was_staged = self.free(txid);
+                // Below the mark, the mark is the fence.
+                if was_staged || !self.is_below_mark(txid) {
+                    self.fences.insert(txid);
+                }
+                Answer::Aborted(Call::Applied(Aborted::Fenced)).into()
+            }
+            (_, Request::LowWater { log_id, epoch, mark }) => {
+                self.hear(log_id, epoch, mark);
+                Answer::Noted.into()
+            }
+            (_, Request::Sweep) => {
+                self.sweep();
+                Answer::Noted.into()
+            }
+        }
+    }
+
+    /// A prepare of a branch of which nothing is kept. The order of the checks is part of the reference: the mark, the
+    /// epoch, the locks, and the ops last, because only under its locks may a branch read.
+    fn stage_or_apply(&mut self, prepare: Prepare) -> Stepped {
+        let Prepare { txid, id, mode, locks, evaluation } = prepare;
+        if let Some(refusal) = self.too_old(txid) {
+            return Answer::Prepared(Call::Refused(refusal)).into();
+        }
+        if let Some(conflict) = self.locks.conflict(txid, id, &locks) {
+            let call = match conflict {
+                Conflict::Wait(holder) => Call::Applied(Prepared::Wait(holder)),
+                Conflict::Die(holder) => Call::Refused(lock_conflict(holder)),
+            };
+            return Answer::Prepared(call).into();
+        }
+        let Evaluation { replies, redo } = match evaluation {
+            Ok(evaluation) => evaluation,
+            Err(refusal) => return Answer::Prepared(Call::Refused(refusal)).into(),
+        };
+        self.hear_epoch(txid.log_id, txid.number.epoch);
+        match mode {
+            Mode::OnePhase => {
+                self.done.insert(txid, Some(replies.clone()));
+                Answer::Prepared(Call::Applied(Prepared::Committed(replies))).applying(redo)
+            }
+            Mode::TwoPhase => {
+                self.seq += 1;
+                for (key, access) in &locks {
+                    self.locks.take(txid, id, key, *access);
+                }
+                let keys = locks.into_iter().map(|(key, _)| key).collect();
+                let vote = Vote { replies, redo, incarnation: self.incarnation, seq: self.seq };
+                self.staged.insert(txid, Staged { id, keys, vote: vote.clone() });
+                Answer::Prepared(Call::Applied(Prepared::Yes(vote))).into()
+            }
+        }
+    }
+
+    fn kept(&self, txid: Txid) -> Kept {
+        if let Some(staged) = self.staged.get(&txid) {
+            Kept::Staged(staged.vote.clone())
+        } else if let Some(replies) = self.done.get(&txid) {
+            Kept::Done(replies.clone())
+        } else if self.fences.contains(&txid) {
+            Kept::Fenced
+        } else {
+            Kept::Absent
+        }
+    }
+
+    /// Why a prepare may not be new: what was kept of its branch may have been swept, or its coordinator is no more.
+    fn too_old(&self, txid: Txid) -> Option<Refusal> {
+        let heard = self.logs.get(&txid.log_id)?;
+        if self.is_below_mark(txid) {
+            Some(below_low_water())
+        } else if txid.number.epoch < heard.epoch {
+            let detail = format!("epoch {} of this coordinator has spoken already", heard.epoch);
+            Some(Refusal::new(ErrorCode::StaleEpoch, detail))
+        } else {
+            None
+        }
+    }
+
+    fn is_below_mark(&self, txid: Txid) -> bool {
+        self.logs.get(&txid.log_id).is_some_and(|heard| txid.number < heard.low_water)
+    }
+
+    /// What a commit is told of a branch that nothing is kept of: a late duplicate, or a loss; never that it is applied.
+    fn forgotten(&self, txid: Txid) -> Refusal {
+        if self.is_below_mark(txid) { below_low_water() } else { branch_lost() }
+    }
+
+    /// Takes the staged record away, if there is one, and the locks that are its own (invariant 13).
+    fn free(&mut self, txid: Txid) -> bool {
+        let Some(staged) = self.staged.remove(&txid) else { return false };
+        for key in &staged.keys {
+            self.locks.free(txid, key);
+        }
+        true
+    }
+
+    fn hear_epoch(&mut self, log_id: LogId, epoch: Epoch) {
+        let nothing = Heard { epoch, low_water: TxNumber { epoch: Epoch(0), n: 0 } };
+        let heard = self.logs.entry(log_id).or_insert(nothing);
+        heard.epoch = heard.epoch.max(epoch);
+    }
+
+    /// Epochs and marks only rise: a batch that comes late says nothing new.
+    fn hear(&mut self, log_id: LogId, epoch: Epoch, mark: TxNumber) {
+        let heard = self.logs.entry(log_id).or_insert(Heard { epoch, low_water: mark });
+        heard.epoch = heard.epoch.max(epoch);
+        heard.low_water = heard.low_water.max(mark);
+    }
+
+    /// Below the mark a prepare is refused by the mark, so that no marker is needed (invariant 10).
+    fn sweep(&mut self) {
+        let logs = &self.logs;
+        let is_kept =
+            |txid: &Txid| logs.get(&txid.log_id).is_none_or(|heard| txid.number >= heard.low_water);
+        self.done.retain(|txid, _| is_kept(txid));
+        self.fences.retain(is_kept);
+    }
+
+    /// The incarnation of the data.
+    #[must_use]
+    pub const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The number of the last vote of this incarnation.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The lock table.
+    #[must_use]
+    pub const fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// The branches in doubt.
+    #[must_use]
+    pub const fn staged(&self) -> &BTreeMap<Txid, Staged> {
+        &self.staged
+    }
+
+    /// What a log has said of itself.
+    #[must_use]
+    pub fn heard(&self, log_id: LogId) -> Option<Heard> {
+        self.logs.get(&log_id).copied()
+    }
+
+    /// What is kept of a branch.
+    #[must_use]
+    pub fn state(&self, txid: Txid) -> Option<BranchState> {
+        match self.kept(txid) {
+            Kept::Absent => None,
+            Kept::Staged(_) => Some(BranchState::Prepared),
+            Kept::Done(_) => Some(BranchState::Applied),
+            Kept::Fenced => Some(BranchState::Aborted),
+        }
+    }
+
+    /// How many done-markers and fences wait for the low-water mark.
+    #[must_use]
+    pub fn markers(&self) -> usize {
+        self.done.len() + self.fences.len()
+    }
+}
+
+/// What is said of replies that only the commit record has.
+fn no_replies() -> Replies {
+    "[]".into()
+}
+
+/// Dirty writes are seen by comparing data, which is outside; here there are none.
+const fn applied() -> Answer {
+    Answer::Applied(Call::Applied(Applied { dirty_writes: 0 }))
+}
+
+fn fenced() -> Refusal {
+    Refusal::new(ErrorCode::Fenced, "the branch was aborted here before")
+}
+
+fn wrong_state() -> Refusal {
+    Refusal::new(ErrorCode::WrongState, "the branch is applied")
+}
+
+fn below_low_water() -> Refusal {
+    let detail = "the transaction is below its coordinator's low-water mark";
+    Refusal::new(ErrorCode::BelowLowWater, detail)
+}
+
+fn branch_lost() -> Refusal {
+    Refusal::new(ErrorCode::BranchLost, "nothing is known of this branch here")
+}
+
+fn lock_conflict(holder: Holder) -> Refusal {
+    let detail = holder.to_string();
+    Refusal { holder: Some(holder), ..Refusal::new(ErrorCode::LockConflict, detail) }
+}

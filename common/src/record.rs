@@ -1,0 +1,408 @@
+//! The records of the decision log: what is written, how, and never otherwise.
+//!
+//! A record is a kind byte and a [postcard](https://postcard.jamesmunns.com/wire-format) payload. The kind names the
+//! type *and its version*: a change of a payload's fields takes a new kind, and old kinds stay readable. Golden bytes
+//! in the tests hold that. Framing and checksums are [`crate::frame`]'s.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::code::ErrorCode;
+use crate::ids::{Attempt, Epoch, IdempotencyKey, ParticipantName, TransactionId, TxNumber};
+use crate::outcome::{Redo, Replies};
+use crate::time::Millis;
+
+/// One record of the decision log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A one-phase transaction whose answer must survive is about to be sent; after a crash its branch is asked.
+    Begun(Begun),
+    /// The decision. Durable before anybody is told (invariant 4); no record means abort.
+    Committed(Committed),
+    /// Every branch of a committed transaction has acknowledged.
+    Ended(Ended),
+    /// The answer of a transaction that needs no decision record: an abort, or a one-phase commit.
+    Answered(Answered),
+    /// A participant was registered, or moved.
+    ParticipantSet(ParticipantSet),
+    /// A participant was removed.
+    ParticipantRemoved(ParticipantRemoved),
+    /// An operator gave up a branch (invariant 16).
+    Abandoned(Abandoned),
+    /// Which transactions of an epoch were committed; written before compaction deletes their records, so that presumed
+    /// abort never presumes wrongly.
+    CommittedSet(CommittedSet),
+}
+
+/// Who asked for what: what the public API needs to know of a transaction, whatever became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The public id.
+    pub id: TransactionId,
+    /// The client's key, if it sent one.
+    pub key: Option<IdempotencyKey>,
+    /// SHA-256 of the request, where a key or an id of the client's may come again with another body.
+    pub fingerprint: Option<[u8; 32]>,
+    /// The label.
+    pub name: Option<String>,
+    /// When the coordinator took it.
+    pub created_at: Millis,
+}
+
+/// See [`Record::Begun`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The transaction.
+    pub number: TxNumber,
+    /// The attempt about to be sent; a later one has its own record.
+    pub attempt: Attempt,
+    /// Who asked for what.
+    pub identity: Identity,
+    /// The only branch's participant.
+    pub participant: ParticipantName,
+}
+
+/// See [`Record::Committed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    /// The transaction.
+    pub number: TxNumber,
+    /// The attempt that commits.
+    pub attempt: Attempt,
+    /// Who asked for what.
+    pub identity: Identity,
+    /// When it was decided.
+    pub decided_at: Millis,
+    /// The branches, with all that is needed to apply them again.
+    pub branches: Vec<CommittedBranch>,
+}
+
+/// A branch of a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommittedBranch {
+    /// The participant.
+    pub participant: ParticipantName,
+    /// The replies of its ops.
+    pub replies: Replies,
+    /// The resolved writes; empty for a branch that only reads.
+    #[serde(with = "shared_bytes")]
+    pub redo: Redo,
+    /// The incarnation of the data that the vote was given on.
+    pub incarnation: u64,
+    /// The number of the vote.
+    pub seq: u64,
+}
+
+/// See [`Record::Ended`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The transaction.
+    pub number: TxNumber,
+}
+
+/// See [`Record::Answered`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The transaction.
+    pub number: TxNumber,
+    /// The attempt that it ended with.
+    pub attempt: Attempt,
+    /// Who asked for what.
+    pub identity: Identity,
+    /// When it was decided.
+    pub decided_at: Millis,
+    /// The branches' participants, in the order of the request.
+    pub participants: Vec<ParticipantName>,
+    /// What was answered.
+    pub answer: AnswerRecord,
+}
+
+/// The answer that a client got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AnswerRecord {
+    /// One phase: applied, with these replies.
+    Committed {
+        /// The replies of the branch's ops.
+        replies: Replies,
+    },
+    /// Aborted.
+    Aborted {
+        /// The place of the branch to blame, where there is one.
+        branch: Option<u16>,
+        /// Why.
+        code: ErrorCode,
+        /// Why, for people.
+        detail: String,
+        /// The op to blame.
+        op: Option<u32>,
+        /// The reply that a false expectation met, as JSON text.
+        reply: Option<Arc<str>>,
+    },
+}
+
+/// See [`Record::ParticipantSet`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParticipantSet {
+    /// Its name.
+    pub name: ParticipantName,
+    /// The base URL of its API.
+    pub url: String,
+}
+
+/// See [`Record::ParticipantRemoved`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParticipantRemoved {
+    /// Its name.
+    pub name: ParticipantName,
+}
+
+/// See [`Record::Abandoned`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abandoned {
+    /// The transaction.
+    pub number: TxNumber,
+    /// The participant of the branch.
+    pub participant: ParticipantName,
+    /// Who decided it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Millis,
+}
+
+/// See [`Record::CommittedSet`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommittedSet {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The `n` of its committed transactions: a [Roaring](https://github.com/RoaringBitmap/RoaringFormatSpec) bitmap of
+    /// 64-bit integers, serialised.
+    pub bitmap: Vec<u8>,
+    /// The attempts of those that committed at a later attempt than the first.
+    pub retried: Vec<(u64, Attempt)>,
+}
+
+/// A payload cannot be read as its kind says. The frame's checksum was right, so this is a version mismatch or a bug.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A kind of a later version.
+    #[error(
+        "record kind {0} is not known to this version of Assent; use the version that wrote the log"
+    )]
+    UnknownKind(u8),
+    /// The payload is not of its kind's shape.
+    #[error("a record of kind {kind} cannot be read: {reason}")]
+    Malformed {
+        /// The kind byte.
+        kind: u8,
+        /// What postcard says.
+        reason: String,
+    },
+}
+
+/// The kind bytes. Kind 0 belongs to the log itself. Never reuse one.
+mod kind {
+    pub(super) const BEGUN_V1: u8 = 1;
+    pub(super) const COMMITTED_V1: u8 = 2;
+    pub(super) const ENDED_V1: u8 = 3;
+    pub(super) const ANSWERED_V1: u8 = 4;
+    pub(super) const PARTICIPANT_SET_V1: u8 = 5;
+    pub(super) const PARTICIPANT_REMOVED_V1: u8 = 6;
+    pub(super) const ABANDONED_V1: u8 = 7;
+    pub(super) const COMMITTED_SET_V1: u8 = 8;
+}
+
+impl Record {
+    /// The kind byte and the payload.
+    #[must_use]
+    pub fn encode(&self) -> (u8, Vec<u8>) {
+        match self {
+            Self::Begun(record) => (kind::BEGUN_V1, payload(record)),
+            Self::Committed(record) => (kind::COMMITTED_V1, payload(record)),
+            Self::Ended(record) => (kind::ENDED_V1, payload(record)),
+            Self::Answered(record) => (kind::ANSWERED_V1, payload(record)),
+            Self::ParticipantSet(record) => (kind::PARTICIPANT_SET_V1, payload(record)),
+            Self::ParticipantRemoved(record) => (kind::PARTICIPANT_REMOVED_V1, payload(record)),
+            Self::Abandoned(record) => (kind::ABANDONED_V1, payload(record)),
+            Self::CommittedSet(record) => (kind::COMMITTED_SET_V1, payload(record)),
+        }
+    }
+
+    /// Reads a record back.
+    pub fn decode(kind: u8, payload: &[u8]) -> Result<Self, DecodeError> {
+        match kind {
+            kind::BEGUN_V1 => read(kind, payload).map(Self::Begun),
+            kind::COMMITTED_V1 => read(kind, payload).map(Self::Committed),
+            kind::ENDED_V1 => read(kind, payload).map(Self::Ended),
+            kind::ANSWERED_V1 => read(kind, payload).map(Self::Answered),
+            kind::PARTICIPANT_SET_V1 => read(kind, payload).map(Self::ParticipantSet),
+            kind::PARTICIPANT_REMOVED_V1 => read(kind, payload).map(Self::ParticipantRemoved),
+            kind::ABANDONED_V1 => read(kind, payload).map(Self::Abandoned),
+            kind::COMMITTED_SET_V1 => read(kind, payload).map(Self::CommittedSet),
+            kind => Err(DecodeError::UnknownKind(kind)),
+        }
+    }
+
+    /// The transaction that the record is about, where it is about one.
+    #[must_use]
+    pub const fn number(&self) -> Option<TxNumber> {
+        match self {
+            Self::Begun(Begun { number, .. })
+            | Self::Committed(Committed { number, .. })
+            | Self::Ended(Ended { number })
+            | Self::Answered(Answered { number, .. })
+            | Self::Abandoned(Abandoned { number, .. }) => Some(*number),
+            Self::ParticipantSet(_) | Self::ParticipantRemoved(_) | Self::CommittedSet(_) => None,
+        }
+    }
+}
+
+fn payload<T: Serialize>(record: &T) -> Vec<u8> {
+    // Serialising into memory fails only for types without a known length; the records have none.
+    postcard::to_stdvec(record).unwrap_or_else(|error| unreachable!("a record serialises: {error}"))
+}
+
+fn read<'de, T: Deserialize<'de>>(kind: u8, payload: &'de [u8]) -> Result<T, DecodeError> {
+    let malformed = |reason: String| DecodeError::Malformed { kind, reason };
+    let (record, rest) =
+        postcard::take_from_bytes(payload).map_err(|error| malformed(error.to_string()))?;
+    if rest.is_empty() {
+        Ok(record)
+    } else {
+        Err(malformed(format!("{} bytes too many", rest.len())))
+    }
+}
+
+/// Shared bytes as one run, where serde's default would write element by element.
+mod shared_bytes {
+    use super::{Arc, Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Arc<[u8]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<[u8]>, D::Error> {
+        <&'de [u8]>::deserialize(deserializer).map(Arc::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity {
+            id: "0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e".parse().unwrap(),
+            key: Some("order-17".parse().unwrap()),
+            fingerprint: Some([7; 32]),
+            name: Some("transfer".to_owned()),
+            created_at: Millis(1_700_000_000_000),
+        }
+    }
+
+    fn number() -> TxNumber {
+        TxNumber { epoch: Epoch(3), n: 1042 }
+    }
+
+    fn every_record() -> Vec<Record> {
+        vec![
+            Record::Begun(Begun {
+                number: number(),
+                attempt: Attempt(1),
+                identity: identity(),
+                participant: "bank-a".parse().unwrap(),
+            }),
+            Record::Committed(Committed {
+                number: number(),
+                attempt: Attempt::FIRST,
+                identity: Identity { key: None, fingerprint: None, name: None, ..identity() },
+                decided_at: Millis(1_700_000_000_005),
+                branches: vec![CommittedBranch {
+                    participant: "bank-a".parse().unwrap(),
+                    replies: "[70]".into(),
+                    redo: [1, 2, 3][..].into(),
+                    incarnation: 99,
+                    seq: 5,
+                }],
+            }),
+            Record::Ended(Ended { number: number() }),
+            Record::Answered(Answered {
+                number: number(),
+                attempt: Attempt(2),
+                identity: identity(),
+                decided_at: Millis(1_700_000_000_005),
+                participants: vec!["bank-a".parse().unwrap(), "bank-b".parse().unwrap()],
+                answer: AnswerRecord::Aborted {
+                    branch: Some(1),
+                    code: ErrorCode::ExpectationFailed,
+                    detail: "DECRBY".to_owned(),
+                    op: Some(0),
+                    reply: Some("-5".into()),
+                },
+            }),
+            Record::ParticipantSet(ParticipantSet {
+                name: "bank-a".parse().unwrap(),
+                url: "http://127.0.0.1:7710".to_owned(),
+            }),
+            Record::ParticipantRemoved(ParticipantRemoved { name: "bank-a".parse().unwrap() }),
+            Record::Abandoned(Abandoned {
+                number: number(),
+                participant: "bank-a".parse().unwrap(),
+                actor: "ana".to_owned(),
+                reason: "disk gone".to_owned(),
+                at: Millis(1_700_000_000_009),
+            }),
+            Record::CommittedSet(CommittedSet {
+                epoch: Epoch(3),
+                bitmap: vec![1, 2, 3],
+                retried: vec![(1042, Attempt(2))],
+            }),
+        ]
+    }
+
+    #[test]
+    fn every_record_reads_back_as_written() {
+        for record in every_record() {
+            let (kind, payload) = record.encode();
+            assert_eq!(Record::decode(kind, &payload).unwrap(), record);
+        }
+    }
+
+    /// A change of these bytes is a change of the format: give the record a new kind instead.
+    #[test]
+    fn the_bytes_of_version_1_never_change() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let golden: Vec<_> = every_record()
+            .iter()
+            .map(|record| {
+                let (kind, payload) = record.encode();
+                format!("{kind} {}", hex(&payload))
+            })
+            .collect();
+        assert_eq!(golden.join("\n"), include_str!("../testdata/records_v1.txt").trim_end());
+    }
+
+    #[test]
+    fn a_cut_or_lengthened_payload_is_refused() {
+        for record in every_record() {
+            let (kind, mut payload) = record.encode();
+            for cut in 0..payload.len() {
+                assert!(Record::decode(kind, &payload[..cut]).is_err(), "{record:?} cut at {cut}");
+            }
+            payload.push(0);
+            assert!(Record::decode(kind, &payload).is_err(), "{record:?}");
+        }
+    }
+
+    #[test]
+    fn a_kind_of_a_later_version_is_named() {
+        assert_eq!(Record::decode(200, &[]), Err(DecodeError::UnknownKind(200)));
+    }
+}

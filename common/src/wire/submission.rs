@@ -1,0 +1,109 @@
+//! A transaction request, checked once: what the coordinator takes.
+
+use serde_json::value::RawValue;
+
+use crate::code::ErrorCode;
+use crate::command::{OpRequest, ValidatedBranch};
+use crate::ids::{ParticipantName, TransactionId};
+use crate::limits;
+use crate::outcome::Refusal;
+use crate::time::DurationMs;
+use crate::wire::problem::Problem;
+use crate::wire::transaction::{Ack, BranchRequest, TransactionRequest};
+
+/// A transaction that may be run: its branches name different participants and their ops are valid as far as that can be
+/// told without the data.
+#[derive(Debug)]
+pub struct Submission {
+    /// The public id, if the client chose one.
+    pub id: Option<TransactionId>,
+    /// The label.
+    pub name: Option<String>,
+    /// How long it may take to decide, in milliseconds.
+    pub timeout_ms: u64,
+    /// When `committed` is answered.
+    pub ack: Ack,
+    /// The branches.
+    pub branches: Vec<SubmittedBranch>,
+}
+
+/// A branch whose ops are valid; they stay JSON, to be passed through.
+#[derive(Debug)]
+pub struct SubmittedBranch {
+    /// The participant.
+    pub participant: ParticipantName,
+    /// The ops.
+    pub ops: Box<RawValue>,
+}
+
+impl TransactionRequest {
+    /// Checks everything that can be checked before a participant is asked. The problem names the branch and the op.
+    pub fn validate(self) -> Result<Submission, Problem> {
+        let Self { id, name, branches, timeout, ack } = self;
+        if name.as_ref().is_some_and(|name| name.is_empty() || name.len() > limits::NAME_BYTES_MAX)
+        {
+            let detail = format!("`name` must have 1 to {} bytes", limits::NAME_BYTES_MAX);
+            return Err(Problem::new(ErrorCode::BadRequest, detail));
+        }
+        if branches.is_empty() {
+            let detail = "`branches` is empty; a transaction has at least one branch";
+            return Err(Problem::new(ErrorCode::BadRequest, detail));
+        }
+        if branches.len() > limits::BRANCHES_MAX {
+            let detail = format!(
+                "{} branches; a transaction has at most {}",
+                branches.len(),
+                limits::BRANCHES_MAX
+            );
+            return Err(Problem::new(ErrorCode::TooManyOps, detail));
+        }
+        if let Some(twice) = first_duplicate(&branches) {
+            let detail = format!("participant {twice} has two branches");
+            let participant = Some(twice.to_string());
+            return Err(Problem {
+                participant,
+                ..Problem::new(ErrorCode::DuplicateParticipant, detail)
+            });
+        }
+        let branches = branches.into_iter().map(check_branch).collect::<Result<_, _>>()?;
+        Ok(Submission { id, name, timeout_ms: timeout_ms(timeout)?, ack, branches })
+    }
+}
+
+fn first_duplicate(branches: &[BranchRequest]) -> Option<&ParticipantName> {
+    branches.iter().enumerate().find_map(|(place, branch)| {
+        let earlier = &branches[..place];
+        earlier
+            .iter()
+            .any(|other| other.participant == branch.participant)
+            .then_some(&branch.participant)
+    })
+}
+
+fn check_branch(branch: BranchRequest) -> Result<SubmittedBranch, Problem> {
+    let BranchRequest { participant, ops } = branch;
+    let ops_parsed: Vec<OpRequest> = serde_json::from_str(ops.get()).map_err(|error| {
+        let detail = format!("the ops of participant {participant}: {error}");
+        Problem {
+            participant: Some(participant.to_string()),
+            ..Problem::new(ErrorCode::BadRequest, detail)
+        }
+    })?;
+    match ValidatedBranch::new(ops_parsed) {
+        Ok(_) => Ok(SubmittedBranch { participant, ops }),
+        Err(refusal) => Err(of_participant(refusal, &participant)),
+    }
+}
+
+fn of_participant(refusal: Refusal, participant: &ParticipantName) -> Problem {
+    Problem { participant: Some(participant.to_string()), ..Problem::from(refusal) }
+}
+
+fn timeout_ms(timeout: Option<DurationMs>) -> Result<u64, Problem> {
+    let Some(DurationMs(ms)) = timeout else { return Ok(limits::TIMEOUT_DEFAULT_MS) };
+    if (limits::TIMEOUT_MIN_MS..=limits::TIMEOUT_MAX_MS).contains(&ms) {
+        return Ok(ms);
+    }
+    let (min, max) = (DurationMs(limits::TIMEOUT_MIN_MS), DurationMs(limits::TIMEOUT_MAX_MS));
+    Err(Problem::new(ErrorCode::BadRequest, format!("`timeout` must be between {min} and {max}")))
+}

@@ -1,0 +1,236 @@
+//! The bodies of the public API: transactions and participants.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::ids::{ParticipantName, TransactionId};
+use crate::time::DurationMs;
+use crate::wire::problem::{OutcomeWord, Problem};
+
+/// `POST /v1/transactions`: run a transaction.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransactionRequest {
+    /// A UUIDv7 chosen by the client; it then also is the idempotency key. Made by the coordinator if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub id: Option<TransactionId>,
+    /// A label for people, 1 to 64 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The branches, one for each participant.
+    pub branches: Vec<BranchRequest>,
+    /// How long it may take to decide, for example `"5s"`; then it is aborted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "5s")]
+    pub timeout: Option<DurationMs>,
+    /// When `committed` is answered.
+    #[serde(default)]
+    pub ack: Ack,
+}
+
+/// A transaction's part at one participant.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BranchRequest {
+    /// The participant.
+    #[schema(value_type = String)]
+    pub participant: ParticipantName,
+    /// The ops, a JSON array of [`OpRequest`](crate::command::OpRequest): validated by the coordinator, then passed
+    /// through unread.
+    #[schema(value_type = Vec<crate::command::OpRequest>)]
+    pub ops: Box<RawValue>,
+}
+
+/// When the client is told `committed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ack {
+    /// When every branch has applied: whoever then reads any branch sees the transaction.
+    #[default]
+    Applied,
+    /// When the decision is durable; the branches apply a moment later.
+    Decided,
+}
+
+/// A transaction as the API shows it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TransactionView {
+    /// The public id.
+    #[schema(value_type = String)]
+    pub id: TransactionId,
+    /// The label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What is known of the outcome.
+    pub outcome: OutcomeWord,
+    /// Where the transaction stands.
+    pub state: TransactionState,
+    /// Whether every branch has applied; where it is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<bool>,
+    /// The branches, in the order of the request.
+    #[serde(default)]
+    pub branches: Vec<BranchReport>,
+    /// Why it was aborted; or, while it is pending, why the last attempt was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Problem>,
+    /// The attempt, from 0.
+    #[serde(default)]
+    pub attempt: u32,
+    /// When the coordinator took it, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// Until when it must be decided, RFC 3339; while it is pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_at: Option<String>,
+    /// When it was decided, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_at: Option<String>,
+}
+
+/// Where a transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TransactionState {
+    /// Votes are being collected.
+    Preparing,
+    /// A lock was held by another transaction; the next attempt is due soon.
+    Retrying,
+    /// All votes are yes; the decision is on its way to disk.
+    Deciding,
+    /// Committed; branches are applying.
+    Committing,
+    /// Aborted; branches are being told.
+    Aborting,
+    /// One phase, and the participant's answer was lost: it is being asked.
+    Asking,
+    /// Nothing is left to do.
+    Ended,
+}
+
+/// A branch as the API shows it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct BranchReport {
+    /// The participant.
+    #[schema(value_type = String)]
+    pub participant: ParticipantName,
+    /// Where the branch stands.
+    pub state: BranchProgress,
+    /// The replies of its ops, in order; where it is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<serde_json::Value>>)]
+    pub replies: Option<Box<RawValue>>,
+    /// How often its present message was sent without a clear answer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
+    /// The last thing that went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// When its message is sent next, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try_at: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Where a branch stands, as its coordinator knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BranchProgress {
+    /// Its vote is not known.
+    Preparing,
+    /// It voted yes.
+    Prepared,
+    /// It has been told to commit and has not acknowledged.
+    Committing,
+    /// It has applied.
+    Applied,
+    /// It has been told to abort and has not acknowledged.
+    Aborting,
+    /// Nothing of it is left.
+    Aborted,
+    /// It voted yes and knows nothing of the transaction now: its Redis lost data.
+    Lost,
+    /// An operator gave it up.
+    Abandoned,
+}
+
+/// A page of transactions.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TransactionPage {
+    /// The transactions, newest first.
+    pub transactions: Vec<TransactionView>,
+    /// Pass it as `page_token` to get the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
+}
+
+/// `PUT /v1/participants/{name}`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ParticipantRequest {
+    /// The base URL of the participant's API.
+    pub url: String,
+}
+
+/// A participant as the API shows it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ParticipantView {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub name: ParticipantName,
+    /// The base URL of its API.
+    pub url: String,
+    /// Whether the last message to it was answered; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
+    /// Transactions that have a branch there and have not ended.
+    #[serde(default)]
+    pub unfinished: u64,
+    /// The last thing that went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// The registered participants.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ParticipantList {
+    /// The participants, by name.
+    pub participants: Vec<ParticipantView>,
+}
+
+/// `POST …/abandon`: an operator's override, recorded with who and why (invariant 16).
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AbandonRequest {
+    /// Who decides it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// `GET /v1/version`, of a coordinator and of a participant.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct VersionView {
+    /// The version of the software.
+    pub version: String,
+    /// What runs here: `coordinator` or `participant`.
+    pub role: String,
+    /// The log's id; of a coordinator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_id: Option<String>,
+    /// The process life; of a coordinator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// The name; of a participant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Redis settings under which the durability promise does not hold; of a participant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}

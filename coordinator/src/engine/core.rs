@@ -1,0 +1,659 @@
+//! The core: every active transaction, what is queued for whom, and the doors through which things happen. Synchronous,
+//! no I/O but the hand-over to the log's queue; whoever holds its lock never waits.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use assent_client::crash;
+use assent_common::coordinator::authority::Authority;
+use assent_common::coordinator::recovery::Recovered;
+use assent_common::coordinator::{
+    Branch, Effect, Entry, Input, Message, Outcome, State, Transaction,
+};
+use assent_common::crash::CrashPoint;
+use assent_common::record::{Abandoned, ParticipantRemoved, ParticipantSet, Record};
+use assent_common::time::Millis;
+use assent_common::wire::outcome::BranchOutcome;
+use assent_common::wire::problem::Problem;
+use assent_common::wire::transaction::{Ack, BranchProgress, TransactionState};
+use assent_common::{
+    Epoch, ErrorCode, IdempotencyKey, ParticipantName, TransactionId, TxNumber, Txid,
+};
+use tokio::sync::{oneshot, watch};
+
+use super::active::{Accepted, AcceptedBranch, Active, Decided};
+use super::history::History;
+use super::lane::{Lane, Outgoing};
+use super::{Shared, problem_of};
+use crate::clock;
+use crate::log::{Durability, LogError, LogPosition, Token};
+use crate::metrics;
+
+/// Ended transactions that a list can show; older ones are found by id only.
+const RECENT_MAX: usize = 10_000;
+
+/// All that is in memory of a coordinator.
+pub(crate) struct Core {
+    pub(super) authority: Authority,
+    epoch: Epoch,
+    next_n: u64,
+    pub(super) active: HashMap<TxNumber, Active>,
+    by_id: HashMap<TransactionId, TxNumber>,
+    by_key: HashMap<IdempotencyKey, TxNumber>,
+    pub(super) lanes: Vec<Lane>,
+    lane_of: HashMap<ParticipantName, usize>,
+    timers: BinaryHeap<Reverse<(Millis, TxNumber)>>,
+    /// What to do when a record handed to the log is durable.
+    appended: HashMap<Token, Appended>,
+    next_token: Token,
+    /// Records that the log's queue had no room for; they go first when it has.
+    deferred: VecDeque<(Token, u8, Vec<u8>, Durability)>,
+    pub(super) history: History,
+    /// The ended transactions that a list can show.
+    pub(super) recent: BTreeMap<TransactionId, LogPosition>,
+    pub(super) draining: bool,
+    effects: Vec<Effect>,
+}
+
+/// What a durable record is for.
+enum Appended {
+    /// A machine waits for it.
+    Step(TxNumber),
+    /// An operator's override waits for it.
+    Abandon { number: TxNumber, branch: Branch, done: oneshot::Sender<()> },
+    /// Compaction moved the record that answers for a transaction.
+    Moved(TxNumber),
+    /// Nobody waits for it.
+    Nothing,
+    /// Somebody waits for it.
+    Told(oneshot::Sender<()>),
+}
+
+/// Numbers for metrics and health.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Active transactions by state.
+    pub active: BTreeMap<&'static str, u64>,
+    /// Per participant: branches whose outcome is decided and not acknowledged, and the age of the oldest decision in
+    /// milliseconds.
+    pub in_doubt: BTreeMap<String, (u64, u64)>,
+    /// Per participant: whether its last message was answered.
+    pub up: BTreeMap<String, bool>,
+    /// Ended transactions whose answers can be looked up.
+    pub history: u64,
+    /// Branches whose participants lost their data.
+    pub lost: u64,
+}
+
+impl Core {
+    pub(crate) fn new(authority: Authority, epoch: Epoch, history: History) -> Self {
+        let recent = history.latest(RECENT_MAX);
+        Self {
+            authority,
+            epoch,
+            next_n: 1,
+            active: HashMap::new(),
+            by_id: HashMap::new(),
+            by_key: HashMap::new(),
+            lanes: Vec::new(),
+            lane_of: HashMap::new(),
+            timers: BinaryHeap::new(),
+            appended: HashMap::new(),
+            next_token: 1,
+            deferred: VecDeque::new(),
+            history,
+            recent,
+            draining: false,
+            effects: Vec::new(),
+        }
+    }
+
+    // ---- what comes in -------------------------------------------------------------------------------------------
+
+    /// A new transaction. The caller has checked keys, ids and limits.
+    pub(super) fn begin(
+        &mut self,
+        accepted: Accepted,
+        spec: impl FnOnce(TxNumber) -> assent_common::coordinator::Spec,
+        lanes: Vec<usize>,
+        shared: &Arc<Shared>,
+    ) -> oneshot::Receiver<Decided> {
+        let number = TxNumber { epoch: self.epoch, n: self.next_n };
+        self.next_n += 1;
+        let (waiter, decided) = oneshot::channel();
+        let machine = Transaction::new(spec(number));
+        self.insert(number, machine, accepted, lanes, vec![waiter]);
+        self.step(number, Input::Begin, clock::now(), shared);
+        decided
+    }
+
+    /// A transaction that the log left unfinished.
+    pub(super) fn resume(&mut self, recovered: Recovered, shared: &Arc<Shared>) {
+        let Recovered { identity, participants, transaction, abandoned } = recovered;
+        let position = self.history.by_id(identity.id);
+        let number = transaction.spec().number;
+        let lanes: Vec<usize> = participants.iter().map(|name| self.lane(name)).collect();
+        for lane in &lanes {
+            self.lanes[*lane].start(*lane, shared);
+        }
+        let branches = participants
+            .into_iter()
+            .map(|participant| AcceptedBranch { participant, ops: None })
+            .collect();
+        let accepted = Accepted {
+            identity,
+            ack: Ack::Applied,
+            deadline: transaction.spec().deadline,
+            branches,
+        };
+        self.insert(number, transaction, accepted, lanes, Vec::new());
+        if let Some(active) = self.active.get_mut(&number) {
+            active.position = position;
+        }
+        let now = clock::now();
+        for branch in abandoned {
+            self.step(number, Input::Abandon(branch), now, shared);
+        }
+        self.step(number, Input::Tick, now, shared);
+    }
+
+    /// Results of messages.
+    pub(super) fn answered(&mut self, inputs: Vec<(TxNumber, Input)>, shared: &Arc<Shared>) {
+        let now = clock::now();
+        for (number, input) in inputs {
+            self.step(number, input, now, shared);
+        }
+    }
+
+    /// Records became durable.
+    pub(super) fn durable(&mut self, batch: Vec<(Token, LogPosition)>, shared: &Arc<Shared>) {
+        let now = clock::now();
+        for (token, position) in batch {
+            match self.appended.remove(&token) {
+                Some(Appended::Step(number)) => {
+                    self.record_durable(number, position);
+                    self.step(number, Input::Persisted, now, shared);
+                }
+                Some(Appended::Abandon { number, branch, done }) => {
+                    self.step(number, Input::Abandon(branch), now, shared);
+                    let _nobody_waits = done.send(());
+                }
+                Some(Appended::Moved(number)) => {
+                    if let Some(active) = self.active.get_mut(&number) {
+                        active.position = Some(position);
+                    }
+                }
+                Some(Appended::Told(done)) => {
+                    let _nobody_waits = done.send(());
+                }
+                Some(Appended::Nothing) | None => {}
+            }
+        }
+        while let Some((token, kind, payload, durability)) = self.deferred.pop_front() {
+            if !self.hand_over(token, kind, payload, durability, shared) {
+                break;
+            }
+        }
+    }
+
+    /// Moments have come; returns the next one.
+    pub(super) fn tick(&mut self, now: Millis, shared: &Arc<Shared>) -> Option<Millis> {
+        while let Some(&Reverse((at, number))) = self.timers.peek() {
+            if at > now {
+                return Some(at);
+            }
+            self.timers.pop();
+            let Some(active) = self.active.get_mut(&number) else { continue };
+            if active.armed == Some(at) {
+                active.armed = None;
+            }
+            if active.machine.wake_at().is_some_and(|wake_at| wake_at <= now) {
+                self.step(number, Input::Tick, now, shared);
+            } else {
+                self.arm(number, shared);
+            }
+        }
+        None
+    }
+
+    pub(super) fn retry(&mut self, number: TxNumber, shared: &Arc<Shared>) {
+        self.step(number, Input::RetryNow, clock::now(), shared);
+    }
+
+    pub(super) fn abandon(
+        &mut self,
+        id: TransactionId,
+        participant: &ParticipantName,
+        actor: String,
+        reason: String,
+        shared: &Arc<Shared>,
+    ) -> Result<oneshot::Receiver<()>, Problem> {
+        let wrong = |detail: &str| Err(problem_of(id, ErrorCode::WrongState, detail.to_owned()));
+        let Some(number) = self.number_of(id) else {
+            return wrong("the transaction is not active here; there is no branch to give up");
+        };
+        let active = &self.active[&number];
+        if !matches!(active.machine.state(), State::Committing(_) | State::Closing(_)) {
+            return wrong("the transaction is not decided; abort and commit are still open");
+        }
+        let place =
+            active.accepted.branches.iter().position(|branch| branch.participant == *participant);
+        let Some(branch) = place.and_then(|place| u16::try_from(place).ok()).map(Branch) else {
+            return wrong("the transaction has no branch at this participant");
+        };
+        tracing::error!(%id, %participant, actor, reason, "an operator gives up a branch");
+        let (done, durable) = oneshot::channel();
+        let record = Record::Abandoned(Abandoned {
+            number,
+            participant: participant.clone(),
+            actor,
+            reason,
+            at: clock::now(),
+        });
+        self.append(
+            &record,
+            Durability::Forced,
+            Appended::Abandon { number, branch, done },
+            shared,
+        );
+        Ok(durable)
+    }
+
+    // ---- steps and their effects -----------------------------------------------------------------------------------
+
+    fn step(&mut self, number: TxNumber, input: Input, now: Millis, shared: &Arc<Shared>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        let Some(active) = self.active.get_mut(&number) else {
+            self.effects = effects;
+            return;
+        };
+        if let Err(illegal) = active.machine.step(now, input, &mut effects) {
+            tracing::error!(error = %illegal, "a step was refused; this is a bug of Assent");
+        }
+        if let Some(changes) = &active.changes {
+            changes.send_modify(|version| *version += 1);
+        }
+        for effect in effects.drain(..) {
+            self.carry_out(number, effect, now, shared);
+        }
+        self.effects = effects;
+        match self.active.get(&number) {
+            Some(active) if active.machine.is_ended() => self.finish(number, shared),
+            Some(_) => self.arm(number, shared),
+            None => {}
+        }
+    }
+
+    fn carry_out(&mut self, number: TxNumber, effect: Effect, now: Millis, shared: &Arc<Shared>) {
+        match effect {
+            Effect::Send { branch, attempt, message } => {
+                self.send(Outgoing { number, branch, attempt, message }, shared);
+            }
+            Effect::Persist(entry) => {
+                let durability = durability_of(&entry, &self.active[&number]);
+                crash_before(&entry);
+                let record = self.active[&number].record(number, entry);
+                self.append(&record, durability, Appended::Step(number), shared);
+            }
+            Effect::Answer(outcome) => self.tell(number, outcome, now),
+        }
+    }
+
+    fn send(&mut self, outgoing: Outgoing, shared: &Arc<Shared>) {
+        let Some(active) = self.active.get(&outgoing.number) else { return };
+        let Some(lane) = active.lanes.get(outgoing.branch.index()) else { return };
+        match outgoing.message {
+            Message::PrepareWaiting => self.start_waiting(outgoing, shared),
+            Message::Prepare | Message::Commit | Message::Abort => {
+                self.lanes[*lane].enqueue(outgoing)
+            }
+        }
+    }
+
+    fn tell(&mut self, number: TxNumber, outcome: Outcome, now: Millis) {
+        let Some(active) = self.active.get_mut(&number) else { return };
+        let decided_at = active.machine.outcome().map_or(now, |(_, decided_at)| decided_at);
+        metrics::transaction_answered(&outcome, now.since(active.accepted.identity.created_at));
+        for waiter in active.waiters.drain(..) {
+            let decided = Decided {
+                accepted: Arc::clone(&active.accepted),
+                attempt: active.machine.attempt(),
+                outcome: outcome.clone(),
+                decided_at,
+            };
+            // A client that went away asks again by its key or id.
+            let _gone = waiter.send(decided);
+        }
+    }
+
+    fn finish(&mut self, number: TxNumber, shared: &Arc<Shared>) {
+        let Some(active) = self.active.remove(&number) else { return };
+        let identity = &active.accepted.identity;
+        self.by_id.remove(&identity.id);
+        if let Some(key) = &identity.key {
+            self.by_key.remove(key);
+        }
+        for lane in &active.lanes {
+            self.lanes[*lane].unfinished.remove(&number);
+        }
+        if let Some(position) = active.position {
+            self.remember(identity, position);
+        }
+        if self.active.is_empty() {
+            shared.idle.notify_waiters();
+        }
+    }
+
+    /// An ended transaction can be looked up from now on.
+    pub(super) fn remember(
+        &mut self,
+        identity: &assent_common::record::Identity,
+        position: LogPosition,
+    ) {
+        self.history.insert(identity, position);
+        self.recent.insert(identity.id, position);
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_first();
+        }
+    }
+
+    fn arm(&mut self, number: TxNumber, shared: &Arc<Shared>) {
+        let Some(active) = self.active.get_mut(&number) else { return };
+        let Some(at) = active.machine.wake_at() else { return };
+        if active.armed.is_some_and(|armed| armed <= at) {
+            return;
+        }
+        active.armed = Some(at);
+        let earliest = self.timers.peek().is_none_or(|Reverse((first, _))| at < *first);
+        self.timers.push(Reverse((at, number)));
+        if earliest {
+            shared.timer.notify_one();
+        }
+    }
+
+    // ---- the log ---------------------------------------------------------------------------------------------------
+
+    fn append(
+        &mut self,
+        record: &Record,
+        durability: Durability,
+        then: Appended,
+        shared: &Arc<Shared>,
+    ) {
+        let (kind, payload) = record.encode();
+        let token = self.next_token;
+        self.next_token += 1;
+        self.appended.insert(token, then);
+        if self.deferred.is_empty() {
+            self.hand_over(token, kind, payload, durability, shared);
+        } else {
+            self.deferred.push_back((token, kind, payload, durability));
+        }
+    }
+
+    /// Gives a record to the log, or keeps it for later; false if the queue is full.
+    fn hand_over(
+        &mut self,
+        token: Token,
+        kind: u8,
+        payload: Vec<u8>,
+        durability: Durability,
+        shared: &Arc<Shared>,
+    ) -> bool {
+        match shared.log.append(token, kind, payload.clone(), durability) {
+            Ok(()) => true,
+            Err(LogError::Full { .. }) => {
+                self.deferred.push_front((token, kind, payload, durability));
+                false
+            }
+            // The log has stopped and the process is about to; nothing is told to anybody meanwhile.
+            Err(error) => {
+                tracing::error!(%error, "a record was not taken by the log");
+                false
+            }
+        }
+    }
+
+    fn record_durable(&mut self, number: TxNumber, position: LogPosition) {
+        let Some(active) = self.active.get_mut(&number) else { return };
+        match active.machine.state() {
+            State::Deciding { attempt, .. } => {
+                crash::point(CrashPoint::AfterDecisionSync);
+                self.authority.committed(number, *attempt);
+                active.position = Some(position);
+            }
+            // A committed transaction's answer is its decision record, not its end.
+            State::Closing(_) if active.position.is_none() => active.position = Some(position),
+            State::Closing(_) => crash::point(CrashPoint::AfterEnd),
+            _ => {}
+        }
+    }
+
+    /// Appends again what compaction must keep of a segment: records of active transactions, the participants, and what
+    /// was ever committed.
+    pub(super) fn keep(&mut self, records: Vec<Record>, shared: &Arc<Shared>) {
+        for record in records {
+            let Some(number) = record.number().filter(|number| self.active.contains_key(number))
+            else {
+                continue;
+            };
+            let then = match record {
+                Record::Committed(_) => Appended::Moved(number),
+                _ => Appended::Nothing,
+            };
+            self.append(&record, Durability::Lazy, then, shared);
+        }
+        let sets = self.authority.sets().into_iter().map(Record::CommittedSet);
+        let participants = self.lanes.iter().filter_map(|lane| {
+            let url = lane.url()?.to_owned();
+            Some(Record::ParticipantSet(ParticipantSet { name: lane.name.clone(), url }))
+        });
+        for record in sets.chain(participants).collect::<Vec<_>>() {
+            self.append(&record, Durability::Lazy, Appended::Nothing, shared);
+        }
+    }
+
+    /// Forgets the answers in segments that are about to be deleted.
+    pub(super) fn forget_through(&mut self, segment: u32) {
+        self.history.forget_through(segment);
+        self.recent.retain(|_, position| position.segment() > segment);
+    }
+
+    // ---- participants ------------------------------------------------------------------------------------------------
+
+    /// The lane of a participant; made without a URL if it is not registered.
+    fn lane(&mut self, name: &ParticipantName) -> usize {
+        if let Some(lane) = self.lane_of.get(name) {
+            return *lane;
+        }
+        self.lanes.push(Lane::new(name.clone()));
+        let lane = self.lanes.len() - 1;
+        self.lane_of.insert(name.clone(), lane);
+        lane
+    }
+
+    /// The lane of a registered participant.
+    pub(super) fn registered_lane(&self, name: &ParticipantName) -> Option<usize> {
+        self.lane_of.get(name).copied().filter(|lane| self.lanes[*lane].url().is_some())
+    }
+
+    /// Registers a participant, or moves it. The receiver hears when that is durable.
+    pub(super) fn set_participant(
+        &mut self,
+        name: &ParticipantName,
+        url: &str,
+        shared: &Arc<Shared>,
+    ) -> Result<oneshot::Receiver<()>, Problem> {
+        let lane = self.lane(name);
+        self.lanes[lane].set_url(url, lane, shared)?;
+        let (told, durable) = oneshot::channel();
+        let record =
+            Record::ParticipantSet(ParticipantSet { name: name.clone(), url: url.to_owned() });
+        self.append(&record, Durability::Forced, Appended::Told(told), shared);
+        Ok(durable)
+    }
+
+    /// The same from the configuration or the log, which need no record.
+    pub(super) fn restore_participant(
+        &mut self,
+        name: &ParticipantName,
+        url: &str,
+        shared: &Arc<Shared>,
+    ) -> Result<(), Problem> {
+        let lane = self.lane(name);
+        self.lanes[lane].set_url(url, lane, shared)
+    }
+
+    pub(super) fn remove_participant(
+        &mut self,
+        name: &ParticipantName,
+        shared: &Arc<Shared>,
+    ) -> Result<oneshot::Receiver<()>, Problem> {
+        let of_participant = |code, detail| Problem {
+            participant: Some(name.to_string()),
+            ..Problem::new(code, detail)
+        };
+        let Some(lane) = self.registered_lane(name) else {
+            let detail = format!("no participant {name} is registered");
+            return Err(of_participant(ErrorCode::NotFound, detail));
+        };
+        let unfinished = self.lanes[lane].unfinished.len();
+        if unfinished > 0 {
+            let detail = format!(
+                "participant {name} has {unfinished} unfinished transactions; wait or move it"
+            );
+            return Err(of_participant(ErrorCode::WrongState, detail));
+        }
+        self.lanes[lane].clear_url();
+        let (told, durable) = oneshot::channel();
+        let record = Record::ParticipantRemoved(ParticipantRemoved { name: name.clone() });
+        self.append(&record, Durability::Forced, Appended::Told(told), shared);
+        Ok(durable)
+    }
+
+    // ---- questions ---------------------------------------------------------------------------------------------------
+
+    pub(super) fn outcome(&self, txid: Txid) -> BranchOutcome {
+        match self.active.get(&txid.number) {
+            Some(active) => active.machine.outcome_for(txid.attempt),
+            None => self.authority.outcome(txid),
+        }
+    }
+
+    pub(super) fn number_of(&self, id: TransactionId) -> Option<TxNumber> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn number_of_key(&self, key: &IdempotencyKey) -> Option<TxNumber> {
+        self.by_key.get(key).copied()
+    }
+
+    pub(super) fn changes(&mut self, id: TransactionId) -> Option<watch::Receiver<u64>> {
+        let number = self.number_of(id)?;
+        let active = self.active.get_mut(&number)?;
+        Some(active.changes.get_or_insert_with(|| watch::channel(0).0).subscribe())
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// Everything of this log below it has ended, as far as a participant is concerned (invariant 10).
+    pub(super) fn low_water(&self, lane: usize) -> TxNumber {
+        let next = TxNumber { epoch: self.epoch, n: self.next_n };
+        self.lanes[lane].unfinished.first().copied().unwrap_or(next)
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let now = clock::now();
+        let mut counts = Counts { history: self.history.len() as u64, ..Counts::default() };
+        for lane in &self.lanes {
+            counts.in_doubt.insert(lane.name.to_string(), (0, 0));
+            if let Some(up) = lane.up {
+                counts.up.insert(lane.name.to_string(), up);
+            }
+        }
+        for active in self.active.values() {
+            *counts.active.entry(state_label(active.machine.state_word())).or_default() += 1;
+            let Some((_, decided_at)) = active.machine.outcome() else { continue };
+            for (branch, lane) in (0..).map(Branch).zip(&active.lanes) {
+                let progress = active.machine.branch_status(branch).progress;
+                counts.lost += u64::from(progress == BranchProgress::Lost);
+                let waits = matches!(
+                    progress,
+                    BranchProgress::Committing | BranchProgress::Aborting | BranchProgress::Lost
+                );
+                if waits {
+                    let name = self.lanes[*lane].name.to_string();
+                    let (number, oldest_ms) = counts.in_doubt.entry(name).or_default();
+                    *number += 1;
+                    *oldest_ms = (*oldest_ms).max(now.since(decided_at));
+                }
+            }
+        }
+        counts
+    }
+
+    fn insert(
+        &mut self,
+        number: TxNumber,
+        machine: Transaction,
+        accepted: Accepted,
+        lanes: Vec<usize>,
+        waiters: Vec<oneshot::Sender<Decided>>,
+    ) {
+        self.by_id.insert(accepted.identity.id, number);
+        if let Some(key) = &accepted.identity.key {
+            self.by_key.insert(key.clone(), number);
+        }
+        for lane in &lanes {
+            self.lanes[*lane].unfinished.insert(number);
+        }
+        let active = Active {
+            machine,
+            accepted: Arc::new(accepted),
+            lanes,
+            waiters,
+            changes: None,
+            armed: None,
+            position: None,
+        };
+        self.active.insert(number, active);
+    }
+}
+
+fn durability_of(entry: &Entry, active: &Active) -> Durability {
+    use assent_common::coordinator::AnswerDurability;
+    match entry {
+        Entry::Begun(_) | Entry::Committed { .. } => Durability::Forced,
+        Entry::Ended => Durability::Lazy,
+        Entry::Answered { outcome: Outcome::Committed { .. }, .. } => Durability::Lazy,
+        Entry::Answered { outcome: Outcome::Aborted(_), .. } => {
+            match active.machine.spec().answer {
+                AnswerDurability::BeforeAnswer => Durability::Forced,
+                AnswerDurability::Lazy => Durability::Lazy,
+            }
+        }
+    }
+}
+
+fn crash_before(entry: &Entry) {
+    match entry {
+        Entry::Committed { .. } => crash::point(CrashPoint::BeforeDecision),
+        Entry::Ended => crash::point(CrashPoint::BeforeEnd),
+        Entry::Begun(_) | Entry::Answered { .. } => {}
+    }
+}
+
+const fn state_label(state: TransactionState) -> &'static str {
+    match state {
+        TransactionState::Preparing => "preparing",
+        TransactionState::Retrying => "retrying",
+        TransactionState::Deciding => "deciding",
+        TransactionState::Committing => "committing",
+        TransactionState::Aborting => "aborting",
+        TransactionState::Asking => "asking",
+        TransactionState::Ended => "ended",
+    }
+}

@@ -1,0 +1,298 @@
+//! A lane: the way to one participant. Messages queue while a batch is in flight and go out together when it returns,
+//! so that batches grow with load and a quiet system waits for nothing.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Weak};
+
+use assent_client::crash;
+use assent_client::participant::ParticipantClient;
+use assent_common::coordinator::{Branch, Input, Message};
+use assent_common::crash::CrashPoint;
+use assent_common::ids::TxNumber;
+use assent_common::outcome::Call;
+use assent_common::wire::branch::{
+    Answer, Batch, Message as WireMessage, Mode, PrepareMessage, TxidOnly,
+};
+use assent_common::wire::problem::Problem;
+use assent_common::{Attempt, ErrorCode, ParticipantName, Txid, limits};
+use serde::{Serialize, Serializer};
+use tokio::sync::Notify;
+
+use super::active::{Accepted, Active};
+use super::core::Core;
+use super::{Engine, Shared};
+use crate::metrics;
+
+/// A message on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outgoing {
+    pub(super) number: TxNumber,
+    pub(super) branch: Branch,
+    pub(super) attempt: Attempt,
+    pub(super) message: Message,
+}
+
+/// The way to one participant.
+pub(super) struct Lane {
+    pub(super) name: ParticipantName,
+    client: Option<Arc<ParticipantClient>>,
+    queue: VecDeque<Outgoing>,
+    /// The transactions that have a branch here and have not ended.
+    pub(super) unfinished: BTreeSet<TxNumber>,
+    wake: Arc<Notify>,
+    runs: bool,
+    /// Whether the last message was answered.
+    pub(super) up: Option<bool>,
+    pub(super) last_error: Option<String>,
+}
+
+/// The client's ops of a branch, written into a batch as they came.
+struct PassedOps {
+    accepted: Arc<Accepted>,
+    branch: Branch,
+}
+
+impl Serialize for PassedOps {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let branch = self.accepted.branches.get(self.branch.index());
+        branch.and_then(|branch| branch.ops.as_ref()).serialize(serializer)
+    }
+}
+
+/// Messages taken from the queue, ready to be sent without the core.
+struct Assembled {
+    client: Option<Arc<ParticipantClient>>,
+    batch: Batch<PassedOps>,
+    outgoing: Vec<Outgoing>,
+}
+
+impl Lane {
+    pub(super) fn new(name: ParticipantName) -> Self {
+        Self {
+            name,
+            client: None,
+            queue: VecDeque::new(),
+            unfinished: BTreeSet::new(),
+            wake: Arc::new(Notify::new()),
+            runs: false,
+            up: None,
+            last_error: None,
+        }
+    }
+
+    /// The participant's base URL, if it is registered.
+    pub(super) fn url(&self) -> Option<&str> {
+        self.client.as_ref().map(|client| client.base_url())
+    }
+
+    /// Registers the participant, or moves it; the lane starts with the first URL.
+    pub(super) fn set_url(
+        &mut self,
+        url: &str,
+        place: usize,
+        shared: &Arc<Shared>,
+    ) -> Result<(), Problem> {
+        let client = ParticipantClient::new(&shared.http, url).map_err(|error| Problem {
+            participant: Some(self.name.to_string()),
+            ..Problem::new(ErrorCode::BadRequest, error.to_string())
+        })?;
+        self.client = Some(Arc::new(client));
+        self.start(place, shared);
+        Ok(())
+    }
+
+    pub(super) fn clear_url(&mut self) {
+        self.client = None;
+        self.up = None;
+        self.last_error = None;
+    }
+
+    /// Starts the lane's task, once. A lane without a URL runs too: its messages come back unknown.
+    pub(super) fn start(&mut self, place: usize, shared: &Arc<Shared>) {
+        if !self.runs {
+            self.runs = true;
+            shared.runtime.spawn(run(Arc::downgrade(shared), place, Arc::clone(&self.wake)));
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, outgoing: Outgoing) {
+        self.queue.push_back(outgoing);
+        self.wake.notify_one();
+    }
+}
+
+impl Core {
+    /// Takes what is queued for a lane, up to a batch; `None` if nothing is.
+    fn assemble(&mut self, place: usize, shared: &Shared) -> Option<Assembled> {
+        let low_water = self.low_water(place);
+        let lane = &mut self.lanes[place];
+        if lane.queue.is_empty() {
+            return None;
+        }
+        let take = lane.queue.len().min(limits::BATCH_MESSAGES_MAX);
+        let queued: Vec<Outgoing> = lane.queue.drain(..take).collect();
+        let client = lane.client.clone();
+        let participant = lane.name.clone();
+        let mut outgoing = Vec::with_capacity(take);
+        let mut messages = Vec::with_capacity(take);
+        for message in queued {
+            // A transaction that ended meanwhile needs no message any more, and no answer.
+            let Some(active) = self.active.get(&message.number) else { continue };
+            messages.push(wire_message(active, message, shared, 0));
+            outgoing.push(message);
+        }
+        let coordinator = shared.identity.clone();
+        let batch = Batch { participant, coordinator, low_water, messages };
+        Some(Assembled { client, batch, outgoing })
+    }
+
+    /// What came of a batch.
+    fn lane_answered(&mut self, place: usize, error: Option<&str>) {
+        let lane = &mut self.lanes[place];
+        let was_up = lane.up;
+        lane.up = Some(error.is_none());
+        match error {
+            Some(error) if was_up != Some(false) => {
+                tracing::warn!(participant = %lane.name, error, "a participant does not answer");
+            }
+            None if was_up == Some(false) => {
+                tracing::info!(participant = %lane.name, "a participant answers again");
+            }
+            Some(_) | None => {}
+        }
+        if let Some(error) = error {
+            lane.last_error = Some(error.to_owned());
+        }
+    }
+}
+
+fn wire_message(
+    active: &Active,
+    outgoing: Outgoing,
+    shared: &Shared,
+    wait_ms: u64,
+) -> WireMessage<PassedOps> {
+    let Outgoing { number, branch, attempt, message } = outgoing;
+    let txid = Txid { log_id: shared.identity.log_id, number, attempt };
+    match message {
+        Message::Prepare | Message::PrepareWaiting => WireMessage::Prepare(PrepareMessage {
+            txid,
+            id: active.accepted.identity.id,
+            mode: if active.lanes.len() == 1 { Mode::OnePhase } else { Mode::TwoPhase },
+            wait_ms,
+            ops: PassedOps { accepted: Arc::clone(&active.accepted), branch },
+        }),
+        Message::Commit => WireMessage::Commit(TxidOnly { txid }),
+        Message::Abort => WireMessage::Abort(TxidOnly { txid }),
+    }
+}
+
+/// A lane's task: one batch at a time, as long as the engine lives.
+async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
+    loop {
+        let Some(engine) = shared.upgrade().map(|shared| Engine { shared }) else { return };
+        let assembled = engine.core().assemble(place, &engine.shared);
+        match assembled {
+            Some(assembled) => engine.send_batch(place, assembled).await,
+            None => {
+                drop(engine);
+                wake.notified().await;
+            }
+        }
+    }
+}
+
+impl Engine {
+    async fn send_batch(&self, place: usize, assembled: Assembled) {
+        let Assembled { client, batch, outgoing } = assembled;
+        if outgoing.is_empty() {
+            return;
+        }
+        if outgoing.iter().any(|outgoing| outgoing.message == Message::Prepare) {
+            crash::point(CrashPoint::BeforePrepareSent);
+        }
+        metrics::batch_sent(&batch.participant, outgoing.len());
+        let result = match client {
+            Some(client) => client.batch(&batch).await.map_err(|unknown| unknown.0),
+            None => Err(format!("participant {} is not registered", batch.participant)),
+        };
+        let (inputs, error) = match result {
+            Ok(answers) => {
+                let answered = outgoing.iter().zip(answers.answers);
+                (answered.map(|(outgoing, answer)| input_of(*outgoing, answer)).collect(), None)
+            }
+            Err(why) => {
+                let unknown = |outgoing: &Outgoing| input_unknown(*outgoing, &why);
+                (outgoing.iter().map(unknown).collect(), Some(why))
+            }
+        };
+        if error.is_none() && outgoing.iter().any(|outgoing| outgoing.message == Message::Commit) {
+            crash::point(CrashPoint::BetweenCommits);
+        }
+        let mut core = self.core();
+        core.lane_answered(place, error.as_deref());
+        core.answered(inputs, &self.shared);
+    }
+
+    /// Sends one prepare by the call that may wait, beside the lane's batches.
+    async fn send_waiting(
+        self,
+        client: Arc<ParticipantClient>,
+        batch: Batch<PassedOps>,
+        outgoing: Outgoing,
+        txid: Txid,
+        wait_ms: u64,
+    ) {
+        let call = client.prepare_waiting(txid, wait_ms, &batch).await;
+        let Outgoing { number, branch, attempt, .. } = outgoing;
+        let input = Input::Prepared { branch, attempt, call };
+        self.core().answered(vec![(number, input)], &self.shared);
+    }
+}
+
+impl Core {
+    /// Starts a prepare that may wait until the transaction's deadline for the holder of its lock.
+    pub(super) fn start_waiting(&self, outgoing: Outgoing, shared: &Arc<Shared>) {
+        let Some(active) = self.active.get(&outgoing.number) else { return };
+        let Some(&place) = active.lanes.get(outgoing.branch.index()) else { return };
+        let lane = &self.lanes[place];
+        let Some(client) = lane.client.clone() else { return };
+        // A little less than there is, so that the holder's name comes back before the deadline passes.
+        let wait_ms = active.accepted.deadline.since(crate::clock::now()) * 9 / 10;
+        let message = wire_message(active, outgoing, shared, wait_ms);
+        let txid = message.txid();
+        let batch = Batch {
+            participant: lane.name.clone(),
+            coordinator: shared.identity.clone(),
+            low_water: self.low_water(place),
+            messages: vec![message],
+        };
+        let engine = Engine { shared: Arc::clone(shared) };
+        shared.runtime.spawn(engine.send_waiting(client, batch, outgoing, txid, wait_ms));
+    }
+}
+
+fn input_of(outgoing: Outgoing, answer: Answer) -> (TxNumber, Input) {
+    let Outgoing { number, branch, attempt, message } = outgoing;
+    let input = match message {
+        Message::Prepare | Message::PrepareWaiting => {
+            Input::Prepared { branch, attempt, call: answer.into_prepared() }
+        }
+        Message::Commit => Input::Applied { branch, call: answer.into_applied() },
+        Message::Abort => Input::Aborted { branch, attempt, call: answer.into_aborted() },
+    };
+    (number, input)
+}
+
+fn input_unknown(outgoing: Outgoing, why: &str) -> (TxNumber, Input) {
+    let Outgoing { number, branch, attempt, message } = outgoing;
+    let why = why.to_owned();
+    let input = match message {
+        Message::Prepare | Message::PrepareWaiting => {
+            Input::Prepared { branch, attempt, call: Call::Unknown(why) }
+        }
+        Message::Commit => Input::Applied { branch, call: Call::Unknown(why) },
+        Message::Abort => Input::Aborted { branch, attempt, call: Call::Unknown(why) },
+    };
+    (number, input)
+}

@@ -1,0 +1,172 @@
+//! Lists of transactions and of participants.
+
+use assent_common::wire::problem::{OutcomeWord, Problem};
+use assent_common::wire::transaction::{
+    BranchProgress, ParticipantView, TransactionPage, TransactionView,
+};
+use assent_common::{ErrorCode, ParticipantName, TransactionId, limits};
+use uuid::Uuid;
+
+use super::Engine;
+use super::view::view_of_active;
+use crate::clock;
+
+/// Ended transactions that one page reads from the log at most; a page may be short, and its token leads on.
+const READS_PER_PAGE_MAX: usize = 2_000;
+
+/// Which transactions to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListFilter {
+    /// Only those of this outcome.
+    pub outcome: Option<OutcomeWord>,
+    /// Only those with a branch at this participant.
+    pub participant: Option<ParticipantName>,
+    /// Only those with a branch that has not acknowledged the outcome.
+    pub in_doubt: bool,
+    /// Only those taken longer ago than this, in milliseconds.
+    pub older_than_ms: Option<u64>,
+    /// How many at the most.
+    pub page_size: Option<usize>,
+    /// Where the last page ended.
+    pub page_token: Option<String>,
+}
+
+impl Engine {
+    /// Active transactions and the latest ended ones, newest first.
+    pub fn list(&self, filter: &ListFilter) -> Result<TransactionPage, Problem> {
+        let size =
+            filter.page_size.unwrap_or(limits::PAGE_SIZE_DEFAULT).clamp(1, limits::PAGE_SIZE_MAX);
+        let before = filter.page_token.as_deref().map(parse_token).transpose()?;
+        let created_before_ms = filter.older_than_ms.map(|ms| clock::now().0.saturating_sub(ms));
+        let wanted_id = |id: TransactionId| {
+            before.is_none_or(|before| id < before)
+                && created_before_ms.is_none_or(|ms| created_ms(id) <= ms)
+        };
+        let (mut rows, ended) = {
+            let core = self.core();
+            let active =
+                core.active.values().filter(|active| wanted_id(active.accepted.identity.id));
+            let rows: Vec<TransactionView> =
+                active.map(view_of_active).filter(|view| filter.takes(view)).collect();
+            // After a restart the record of an unfinished transaction is among them.
+            let ended = core.recent.iter().rev();
+            let ended = ended.filter(|(id, _)| wanted_id(**id) && core.number_of(**id).is_none());
+            let ended: Vec<_> =
+                ended.take(READS_PER_PAGE_MAX).map(|(id, position)| (*id, *position)).collect();
+            (rows, ended)
+        };
+        let read_all = ended.len() == READS_PER_PAGE_MAX;
+        let mut last_read = None;
+        if !filter.in_doubt {
+            let mut found = 0;
+            for (id, position) in ended {
+                if found > size {
+                    break;
+                }
+                last_read = Some(id);
+                if let Some(view) = self.ended_view(position, id).filter(|view| filter.takes(view))
+                {
+                    rows.push(view);
+                    found += 1;
+                }
+            }
+        }
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
+        let more = rows.len() > size;
+        rows.truncate(size);
+        let next_page_token = if more {
+            rows.last().map(|row| token(row.id))
+        } else {
+            last_read.filter(|_| read_all).map(token)
+        };
+        Ok(TransactionPage { transactions: rows, next_page_token })
+    }
+
+    /// The registered participants, by name.
+    #[must_use]
+    pub fn participants(&self) -> Vec<ParticipantView> {
+        let core = self.core();
+        let mut participants: Vec<ParticipantView> = core
+            .lanes
+            .iter()
+            .filter_map(|lane| {
+                Some(ParticipantView {
+                    name: lane.name.clone(),
+                    url: lane.url()?.to_owned(),
+                    up: lane.up,
+                    unfinished: lane.unfinished.len() as u64,
+                    last_error: lane.last_error.clone(),
+                })
+            })
+            .collect();
+        participants.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        participants
+    }
+
+    /// Registers a participant, or moves it.
+    pub async fn set_participant(
+        &self,
+        name: &ParticipantName,
+        url: &str,
+    ) -> Result<ParticipantView, Problem> {
+        let durable = self.core().set_participant(name, url, &self.shared)?;
+        durable.await.map_err(|_| stopping())?;
+        self.participants().into_iter().find(|participant| participant.name == *name).ok_or_else(
+            || {
+                Problem::new(
+                    ErrorCode::NotFound,
+                    format!("participant {name} was removed meanwhile"),
+                )
+            },
+        )
+    }
+
+    /// Removes a participant that has no unfinished transactions.
+    pub async fn remove_participant(&self, name: &ParticipantName) -> Result<(), Problem> {
+        let durable = self.core().remove_participant(name, &self.shared)?;
+        durable.await.map_err(|_| stopping())
+    }
+}
+
+impl ListFilter {
+    fn takes(&self, view: &TransactionView) -> bool {
+        self.outcome.is_none_or(|outcome| outcome == view.outcome)
+            && self.participant.as_ref().is_none_or(|participant| {
+                view.branches.iter().any(|branch| branch.participant == *participant)
+            })
+            && (!self.in_doubt || view.branches.iter().any(|branch| in_doubt(branch.state)))
+    }
+}
+
+const fn in_doubt(state: BranchProgress) -> bool {
+    match state {
+        BranchProgress::Prepared
+        | BranchProgress::Committing
+        | BranchProgress::Aborting
+        | BranchProgress::Lost => true,
+        BranchProgress::Preparing
+        | BranchProgress::Applied
+        | BranchProgress::Aborted
+        | BranchProgress::Abandoned => false,
+    }
+}
+
+/// The first 48 bits of a UUIDv7 are its moment (RFC 9562, section 5.7).
+fn created_ms(id: TransactionId) -> u64 {
+    u64::try_from(id.uuid().as_u128() >> 80).unwrap_or(u64::MAX)
+}
+
+/// Opaque to clients: where the page ended.
+fn token(id: TransactionId) -> String {
+    id.uuid().as_simple().to_string()
+}
+
+fn parse_token(token: &str) -> Result<TransactionId, Problem> {
+    Uuid::try_parse(token).ok().and_then(|uuid| TransactionId::new(uuid).ok()).ok_or_else(|| {
+        Problem::new(ErrorCode::BadRequest, "`page_token` is none that this server gave out")
+    })
+}
+
+fn stopping() -> Problem {
+    Problem::new(ErrorCode::NotReady, "the process is stopping; the change may not be durable")
+}

@@ -1,0 +1,259 @@
+//! The engine: runs the machines of `common`, and owns nothing of the protocol itself.
+//!
+//! ```text
+//! HTTP ──submit──►┌──────────── Core (one mutex, no I/O, never held over an await) ───────────┐
+//! timer ──tick──► │ machine.step(now, input) ─► effects:  Send    ─► lane queue of participant │
+//! lanes ─results─►│                                       Persist ─► log.append               │
+//! log ──durable──►│                                       Answer  ─► oneshot of the waiter     │
+//!                 └────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Everything that happens comes in through one of four doors, is a step of one machine, and its effects are carried out
+//! before the next. Each door takes a whole batch under one lock.
+
+mod active;
+mod core;
+mod history;
+mod lane;
+mod list;
+mod submit;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use assent_client::transport::Http;
+use assent_common::coordinator::recovery::Recovered;
+use assent_common::record::Record;
+use assent_common::wire::branch::CoordinatorRef;
+use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer};
+use assent_common::wire::problem::Problem;
+use assent_common::wire::transaction::TransactionView;
+use assent_common::{ErrorCode, ParticipantName, TransactionId, Txid};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+
+use crate::log::{LogHandle, LogPosition, Token};
+use crate::recovery::StartError;
+
+pub(crate) use self::core::Core;
+pub use self::core::Counts;
+pub use history::History;
+pub use list::ListFilter;
+pub use submit::{Origin, Submitted, Wait};
+
+/// The coordinator's engine; cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    core: Mutex<Core>,
+    log: LogHandle,
+    /// Who we are, in every batch.
+    identity: CoordinatorRef,
+    /// The connections to participants.
+    http: Http,
+    /// Where lanes run; steps also come from the log's thread, which is none of the runtime's.
+    runtime: Handle,
+    /// Wakes the timer task when an earlier moment than it sleeps to was armed.
+    timer: Notify,
+    /// Wakes whoever waits for the engine to be idle.
+    idle: Notify,
+}
+
+impl Engine {
+    /// An engine over a log that has been opened and replayed. Its lanes start as participants are registered.
+    pub(crate) fn new(core: Core, log: LogHandle, url: String, http: Http) -> Self {
+        let identity = CoordinatorRef { log_id: log.log_id(), epoch: log.epoch(), url };
+        let shared = Shared {
+            core: Mutex::new(core),
+            log,
+            identity,
+            http,
+            runtime: Handle::current(),
+            timer: Notify::new(),
+            idle: Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The core; a panic while it was held leaves machines half-stepped, so that it must not be used again.
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which log decides here, in which life, and where its outcomes are asked for.
+    #[must_use]
+    pub fn identity(&self) -> &CoordinatorRef {
+        &self.shared.identity
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &LogHandle {
+        &self.shared.log
+    }
+
+    /// The answer to a branch in doubt.
+    #[must_use]
+    pub fn outcome(&self, txid: Txid) -> OutcomeAnswer {
+        let outcome = if txid.log_id == self.shared.identity.log_id {
+            self.core().outcome(txid)
+        } else {
+            BranchOutcome::UnknownAuthority
+        };
+        OutcomeAnswer { txid, log_id: self.shared.identity.log_id, outcome }
+    }
+
+    /// A transaction, active or ended.
+    pub fn transaction(&self, id: TransactionId) -> Result<TransactionView, Problem> {
+        let position = {
+            let core = self.core();
+            if let Some(view) = core.view(id) {
+                return Ok(view);
+            }
+            core.history.by_id(id)
+        };
+        position.and_then(|position| self.ended_view(position, id)).ok_or_else(|| not_found(id))
+    }
+
+    /// Changes of an active transaction: the receiver is notified after every step. `None` if it is not active.
+    #[must_use]
+    pub fn changes(&self, id: TransactionId) -> Option<watch::Receiver<u64>> {
+        self.core().changes(id)
+    }
+
+    /// Sends everything of a transaction that waits now.
+    pub fn retry(&self, id: TransactionId) -> Result<TransactionView, Problem> {
+        {
+            let mut core = self.core();
+            let number = core.number_of(id);
+            if let Some(number) = number {
+                core.retry(number, &self.shared);
+                if let Some(view) = core.view(id) {
+                    return Ok(view);
+                }
+            }
+        }
+        let view = self.transaction(id)?;
+        let detail = format!("transaction {id} has ended; there is nothing to retry");
+        Err(Problem {
+            outcome: Some(view.outcome),
+            ..problem_of(id, ErrorCode::WrongState, detail)
+        })
+    }
+
+    /// Gives up a branch: recorded with who and why before it takes effect (invariant 16).
+    pub async fn abandon(
+        &self,
+        id: TransactionId,
+        participant: &ParticipantName,
+        actor: String,
+        reason: String,
+    ) -> Result<TransactionView, Problem> {
+        let durable = self.core().abandon(id, participant, actor, reason, &self.shared)?;
+        durable.await.map_err(|_| {
+            problem_of(id, ErrorCode::NotReady, "the process is stopping".to_owned())
+        })?;
+        self.transaction(id)
+    }
+
+    /// Records became durable; called from the log's writer thread.
+    pub(crate) fn durable(&self, batch: Vec<(Token, LogPosition)>) {
+        self.core().durable(batch, &self.shared);
+    }
+
+    /// Numbers for metrics and health.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.core().counts()
+    }
+
+    /// Runs timers until dropped.
+    pub(crate) async fn run_timers(self) {
+        loop {
+            let next = self.core().tick(crate::clock::now(), &self.shared);
+            let armed_earlier = self.shared.timer.notified();
+            match next {
+                Some(at) => {
+                    let sleep_ms = at.since(crate::clock::now());
+                    let sleep =
+                        tokio::time::sleep(std::time::Duration::from_millis(sleep_ms.max(1)));
+                    tokio::select! {
+                        () = sleep => {}
+                        () = armed_earlier => {}
+                    }
+                }
+                None => armed_earlier.await,
+            }
+        }
+    }
+
+    /// Whether new transactions are refused because the process is about to stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.core().draining
+    }
+
+    /// Takes no new transactions from here on, and waits until none is active.
+    pub async fn drain(&self) {
+        self.core().draining = true;
+        loop {
+            let idle = self.shared.idle.notified();
+            if self.core().is_idle() {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// Nothing is known here under this id.
+fn not_found(id: TransactionId) -> Problem {
+    let detail = format!(
+        "no transaction {id} is active here, and none in the retention of this log; that says nothing about an outcome"
+    );
+    problem_of(id, ErrorCode::NotFound, detail)
+}
+
+fn problem_of(id: TransactionId, code: ErrorCode, detail: String) -> Problem {
+    Problem { id: Some(id), ..Problem::new(code, detail) }
+}
+
+/// What recovery and compaction do with the engine.
+impl Engine {
+    /// Registers the participants of the log and of the configuration.
+    pub(crate) fn restore_participants(
+        &self,
+        participants: BTreeMap<ParticipantName, String>,
+    ) -> Result<(), StartError> {
+        let mut core = self.core();
+        for (name, url) in participants {
+            core.restore_participant(&name, &url, &self.shared)
+                .map_err(|problem| StartError::Participant { name, detail: problem.detail })?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the transactions that the log left unfinished.
+    pub(crate) fn resume(&self, transactions: Vec<Recovered>) {
+        let mut core = self.core();
+        for recovered in transactions {
+            core.resume(recovered, &self.shared);
+        }
+    }
+
+    /// Whether a record is about a transaction that has not ended.
+    pub(crate) fn is_active(&self, record: &Record) -> bool {
+        record.number().is_some_and(|number| self.core().active.contains_key(&number))
+    }
+
+    /// Appends again what must outlive the segments up to `segment`, and forgets the answers in them.
+    pub(crate) fn keep(&self, records: Vec<Record>, segment: u32) {
+        let mut core = self.core();
+        core.keep(records, &self.shared);
+        core.forget_through(segment);
+    }
+}

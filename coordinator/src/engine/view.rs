@@ -1,0 +1,213 @@
+//! Transactions as the public API shows them, from three sources: active ones, just decided ones, and log records.
+
+use assent_common::coordinator::{Branch, Failure, Outcome};
+use assent_common::outcome::{Refusal, Replies};
+use assent_common::record::{AnswerRecord, Answered, Committed, Identity, Record};
+use assent_common::time::Millis;
+use assent_common::wire::problem::{OutcomeWord, Problem};
+use assent_common::wire::transaction::{
+    BranchProgress, BranchReport, TransactionState, TransactionView,
+};
+use assent_common::{Attempt, ParticipantName, TransactionId};
+use serde_json::value::RawValue;
+
+use super::active::{Active, Decided};
+use super::core::Core;
+use crate::clock::rfc3339;
+
+impl Core {
+    /// An active transaction.
+    pub(super) fn view(&self, id: TransactionId) -> Option<TransactionView> {
+        let number = self.number_of(id)?;
+        self.active.get(&number).map(view_of_active)
+    }
+}
+
+impl Active {
+    /// Whether the client's answer is given, so that a further request need not wait.
+    pub(super) fn has_answered(&self) -> bool {
+        match self.machine.outcome() {
+            Some((Outcome::Aborted(_), _)) => !self.machine.answer_is_held_back(),
+            Some((Outcome::Committed { applied, .. }, _)) => {
+                applied || self.accepted.ack == assent_common::wire::transaction::Ack::Decided
+            }
+            None => false,
+        }
+    }
+}
+
+/// An active transaction as it stands.
+pub(super) fn view_of_active(active: &Active) -> TransactionView {
+    let identity = &active.accepted.identity;
+    let machine = &active.machine;
+    let known = machine.outcome().filter(|_| !machine.answer_is_held_back());
+    let names = active.accepted.branches.iter().map(|branch| &branch.participant);
+    let branches = (0..)
+        .map(Branch)
+        .zip(names)
+        .map(|(branch, participant)| {
+            let status = machine.branch_status(branch);
+            let replies = match &known {
+                Some((Outcome::Committed { replies, .. }, _)) => replies.get(branch.index()),
+                _ => None,
+            };
+            BranchReport {
+                participant: participant.clone(),
+                state: status.progress,
+                replies: replies.and_then(raw),
+                tries: status.tries,
+                last_error: status.last_error,
+                next_try_at: status.next_try_at.map(rfc3339),
+            }
+        })
+        .collect();
+    let participants = || active.accepted.branches.iter().map(|branch| &branch.participant);
+    let error = match &known {
+        Some((Outcome::Aborted(failure), _)) => Some(problem_of_failure(
+            identity.id,
+            failure,
+            participants(),
+            Some(OutcomeWord::Aborted),
+        )),
+        Some(_) => None,
+        None => machine
+            .last_failure()
+            .map(|failure| problem_of_failure(identity.id, failure, participants(), None)),
+    };
+    TransactionView {
+        id: identity.id,
+        name: identity.name.clone(),
+        outcome: known.as_ref().map_or(OutcomeWord::Pending, |(outcome, _)| word(outcome)),
+        state: machine.state_word(),
+        applied: known.as_ref().and_then(|(outcome, _)| applied(outcome)),
+        branches,
+        error,
+        attempt: machine.attempt().0,
+        created_at: Some(rfc3339(identity.created_at)),
+        deadline_at: known.is_none().then(|| rfc3339(active.accepted.deadline)),
+        decided_at: known.map(|(_, decided_at)| rfc3339(decided_at)),
+    }
+}
+
+/// A transaction whose answer is given now.
+pub(super) fn view_of_decided(decided: &Decided) -> TransactionView {
+    let Decided { accepted, attempt, outcome, decided_at } = decided;
+    let names = || accepted.branches.iter().map(|branch| &branch.participant);
+    let state = match outcome {
+        Outcome::Committed { applied: true, .. } => TransactionState::Ended,
+        Outcome::Committed { applied: false, .. } => TransactionState::Committing,
+        Outcome::Aborted(_) => TransactionState::Aborting,
+    };
+    ended(&accepted.identity, *attempt, *decided_at, state, names(), outcome)
+}
+
+/// An ended transaction; `None` for records that answer for none.
+pub(super) fn view_of_record(record: Record) -> Option<TransactionView> {
+    match record {
+        Record::Committed(Committed { identity, attempt, decided_at, branches, .. }) => {
+            let replies = branches.iter().map(|branch| branch.replies.clone()).collect();
+            let outcome = Outcome::Committed { applied: true, replies };
+            let names = branches.iter().map(|branch| &branch.participant);
+            Some(ended(&identity, attempt, decided_at, TransactionState::Ended, names, &outcome))
+        }
+        Record::Answered(Answered {
+            identity, attempt, decided_at, participants, answer, ..
+        }) => {
+            let outcome = outcome_of(answer);
+            let names = participants.iter();
+            Some(ended(&identity, attempt, decided_at, TransactionState::Ended, names, &outcome))
+        }
+        _ => None,
+    }
+}
+
+fn outcome_of(answer: AnswerRecord) -> Outcome {
+    match answer {
+        AnswerRecord::Committed { replies } => {
+            Outcome::Committed { applied: true, replies: vec![replies] }
+        }
+        AnswerRecord::Aborted { branch, code, detail, op, reply } => Outcome::Aborted(Failure {
+            branch: branch.map(Branch),
+            refusal: Refusal { code, detail, op, holder: None, reply },
+        }),
+    }
+}
+
+fn ended<'a>(
+    identity: &Identity,
+    attempt: Attempt,
+    decided_at: Millis,
+    state: TransactionState,
+    names: impl Iterator<Item = &'a ParticipantName> + Clone,
+    outcome: &Outcome,
+) -> TransactionView {
+    let (progress, replies): (_, &[Replies]) = match outcome {
+        Outcome::Committed { applied: true, replies } => (BranchProgress::Applied, replies),
+        Outcome::Committed { applied: false, replies } => (BranchProgress::Committing, replies),
+        Outcome::Aborted(_) => (BranchProgress::Aborted, &[]),
+    };
+    let error = match outcome {
+        Outcome::Committed { .. } => None,
+        Outcome::Aborted(failure) => Some(problem_of_failure(
+            identity.id,
+            failure,
+            names.clone(),
+            Some(OutcomeWord::Aborted),
+        )),
+    };
+    let report = |(place, participant): (usize, &ParticipantName)| BranchReport {
+        participant: participant.clone(),
+        state: progress,
+        replies: replies.get(place).and_then(raw),
+        tries: 0,
+        last_error: None,
+        next_try_at: None,
+    };
+    TransactionView {
+        id: identity.id,
+        name: identity.name.clone(),
+        outcome: word(outcome),
+        state,
+        applied: applied(outcome),
+        branches: names.enumerate().map(report).collect(),
+        error,
+        attempt: attempt.0,
+        created_at: Some(rfc3339(identity.created_at)),
+        deadline_at: None,
+        decided_at: Some(rfc3339(decided_at)),
+    }
+}
+
+fn problem_of_failure<'a>(
+    id: TransactionId,
+    failure: &Failure,
+    mut names: impl Iterator<Item = &'a ParticipantName>,
+    outcome: Option<OutcomeWord>,
+) -> Problem {
+    let participant = failure.branch.and_then(|branch| names.nth(branch.index()));
+    Problem {
+        id: Some(id),
+        outcome,
+        participant: participant.map(ToString::to_string),
+        ..Problem::from(failure.refusal.clone())
+    }
+}
+
+/// Replies come as JSON text from a participant's answer or from the log; both were JSON when they were taken.
+fn raw(replies: &Replies) -> Option<Box<RawValue>> {
+    RawValue::from_string(replies.to_string()).ok()
+}
+
+const fn word(outcome: &Outcome) -> OutcomeWord {
+    match outcome {
+        Outcome::Committed { .. } => OutcomeWord::Committed,
+        Outcome::Aborted(_) => OutcomeWord::Aborted,
+    }
+}
+
+const fn applied(outcome: &Outcome) -> Option<bool> {
+    match outcome {
+        Outcome::Committed { applied, .. } => Some(*applied),
+        Outcome::Aborted(_) => None,
+    }
+}

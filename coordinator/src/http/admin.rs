@@ -1,0 +1,64 @@
+//! What only operators may do: hurry a transaction, and give up a branch.
+
+use assent_common::wire::problem::Problem;
+use assent_common::wire::transaction::{AbandonRequest, TransactionView};
+use assent_common::{ErrorCode, ParticipantName, TransactionId};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::HttpState;
+use super::extract::{JsonBody, PathOf, PathOfTwo};
+use super::reply::{self, Rejection};
+
+/// Bytes of an actor or a reason: they go into the decision log for ever.
+const OVERRIDE_TEXT_BYTES_MAX: usize = 1_000;
+
+/// Sends everything that a transaction waits to send, now.
+#[utoipa::path(
+    post, path = "/v1/transactions/{id}/retry", operation_id = "retryTransaction", tag = "admin",
+    params(("id" = String, Path, description = "The transaction's id")),
+    responses(
+        (status = 200, description = "The transaction as it stands", body = TransactionView),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn retry(
+    State(state): State<HttpState>,
+    PathOf(id): PathOf<TransactionId>,
+) -> Result<Response, Rejection> {
+    let view = state.engine().retry(id)?;
+    tracing::info!(%id, "an operator hurries a transaction");
+    Ok(reply::json(StatusCode::OK, &view))
+}
+
+/// Gives up a branch of a decided transaction: its participant is not told the outcome any more. Recorded with who and
+/// why; there is no way back.
+#[utoipa::path(
+    post, path = "/v1/transactions/{id}/branches/{participant}/abandon", operation_id = "abandonBranch",
+    tag = "admin",
+    params(
+        ("id" = String, Path, description = "The transaction's id"),
+        ("participant" = String, Path, description = "The branch's participant"),
+    ),
+    request_body(content = AbandonRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The transaction as it stands", body = TransactionView),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn abandon(
+    State(state): State<HttpState>,
+    PathOfTwo(id, participant): PathOfTwo<TransactionId, ParticipantName>,
+    JsonBody { value: request, .. }: JsonBody<AbandonRequest>,
+) -> Result<Response, Rejection> {
+    let AbandonRequest { actor, reason } = request;
+    for (field, text) in [("actor", &actor), ("reason", &reason)] {
+        if text.trim().is_empty() || text.len() > OVERRIDE_TEXT_BYTES_MAX {
+            let detail = format!("`{field}` must have 1 to {OVERRIDE_TEXT_BYTES_MAX} bytes");
+            return Err(Rejection::new(ErrorCode::BadRequest, detail));
+        }
+    }
+    let view = state.engine().abandon(id, &participant, actor, reason).await?;
+    Ok(reply::json(StatusCode::OK, &view))
+}

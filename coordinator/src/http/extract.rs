@@ -1,0 +1,237 @@
+//! What comes in: paths, queries, headers and bodies, each parsed once, each with an error that names it.
+
+use std::error::Error as _;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use assent_common::ids::InvalidId;
+use assent_common::{ErrorCode, IdempotencyKey, limits};
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
+
+use super::json_path::path_at;
+use super::reply::Rejection;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// The one parameter of a path.
+pub(super) struct PathOf<T>(pub(super) T);
+
+impl<S: Send + Sync, T: FromStr<Err: Display>> FromRequestParts<S> for PathOf<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        let Path(text) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        text.parse().map(Self).map_err(bad_path)
+    }
+}
+
+/// The two parameters of a path.
+pub(super) struct PathOfTwo<T, U>(pub(super) T, pub(super) U);
+
+impl<S, T, U> FromRequestParts<S> for PathOfTwo<T, U>
+where
+    S: Send + Sync,
+    T: FromStr<Err: Display>,
+    U: FromStr<Err: Display>,
+{
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        type Both = Path<(String, String)>;
+        let Path((first, second)) =
+            Both::from_request_parts(parts, state).await.map_err(bad_path)?;
+        Ok(Self(first.parse().map_err(bad_path)?, second.parse().map_err(bad_path)?))
+    }
+}
+
+fn bad_path(error: impl Display) -> Rejection {
+    Rejection::new(ErrorCode::BadRequest, format!("the path: {error}"))
+}
+
+/// The query; an unknown parameter is an error.
+pub(super) struct QueryOf<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryOf<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Rejection> {
+        let query = Query::<T>::try_from_uri(&parts.uri).map_err(|rejection| {
+            // The rejection's own words are the same for every query; its source says what is wrong.
+            let error =
+                rejection.source().map_or_else(|| rejection.to_string(), ToString::to_string);
+            Rejection::new(ErrorCode::BadRequest, format!("the query: {error}"))
+        })?;
+        Ok(Self(query.0))
+    }
+}
+
+/// A body of JSON, with the bytes that it was.
+pub(super) struct JsonBody<T> {
+    pub(super) value: T,
+    pub(super) bytes: Bytes,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Rejection> {
+        expect_json(request.headers())?;
+        let bytes = read(request.into_body()).await?;
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Self { value, bytes }),
+            Err(error) => {
+                let place = path_at(&bytes, error.line(), error.column());
+                let place = if place.is_empty() { place } else { format!("`{place}`: ") };
+                Err(Rejection::new(ErrorCode::BadRequest, format!("the body: {place}{error}")))
+            }
+        }
+    }
+}
+
+fn expect_json(headers: &HeaderMap) -> Result<(), Rejection> {
+    let sent = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let media_type = sent.split(';').next().unwrap_or("").trim();
+    if media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = format!("the body's content type is {media_type:?}, not application/json");
+    Err(Rejection::new(ErrorCode::UnsupportedMediaType, detail))
+}
+
+/// Reads a body up to the limit. The usual one is a single chunk, and is passed on without a copy.
+async fn read(body: Body) -> Result<Bytes, Rejection> {
+    let mut stream = body.into_data_stream();
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(chunk) = stream.next().await {
+        let cut_short = |_| Rejection::new(ErrorCode::BadRequest, "the body was cut short");
+        let chunk = chunk.map_err(cut_short)?;
+        if first.len() + rest.len() + chunk.len() > limits::BODY_BYTES_MAX {
+            discard(stream).await;
+            let detail = format!("the body is larger than {} bytes", limits::BODY_BYTES_MAX);
+            return Err(Rejection::new(ErrorCode::BodyTooLarge, detail));
+        }
+        if first.is_empty() {
+            first = chunk;
+        } else {
+            rest.extend_from_slice(&chunk);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() })
+}
+
+/// Reads on for a while: a client that is still sending would lose the answer with the connection.
+async fn discard(mut stream: BodyDataStream) {
+    let mut left = limits::BODY_BYTES_MAX;
+    while let Some(Ok(chunk)) = stream.next().await {
+        match left.checked_sub(chunk.len()) {
+            Some(less) => left = less,
+            None => return,
+        }
+    }
+}
+
+/// The idempotency key, as a quoted string of structured fields (RFC 9651, section 3.3.3) or as it stands.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Rejection> {
+    let bad = |why: &str| {
+        Rejection::new(ErrorCode::BadRequest, format!("the header `Idempotency-Key`: {why}"))
+    };
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(bad("it is there twice"));
+    }
+    let text = value.to_str().map_err(|_| bad("it is no ASCII text"))?.trim();
+    let key = match text.strip_prefix('"') {
+        Some(quoted) => unquoted(quoted).ok_or_else(|| bad("its quotes are not closed"))?,
+        None => text.to_owned(),
+    };
+    key.parse().map(Some).map_err(|error: InvalidId| bad(&error.to_string()))
+}
+
+/// The inside of a quoted string, given what follows its first quote.
+fn unquoted(quoted: &str) -> Option<String> {
+    let mut inside = String::with_capacity(quoted.len());
+    let mut chars = quoted.chars();
+    loop {
+        match chars.next()? {
+            '"' => break,
+            '\\' => inside.push(chars.next().filter(|c| matches!(c, '"' | '\\'))?),
+            other => inside.push(other),
+        }
+    }
+    chars.next().is_none().then_some(inside)
+}
+
+/// How long the client is willing to wait, in milliseconds, if it says (RFC 7240). A preference that cannot be read is
+/// ignored, as that RFC wants it.
+pub(super) fn preferred_wait_ms(headers: &HeaderMap) -> Option<u64> {
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let mut respond_async = None;
+    for preference in values.flat_map(|value| value.split(',')) {
+        let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+        let name = name.trim();
+        if name.eq_ignore_ascii_case("wait") {
+            let seconds = value.trim().trim_matches('"').parse::<u64>().ok();
+            if let Some(seconds) = seconds {
+                return Some(seconds.saturating_mul(1_000).min(limits::WAIT_MAX_MS));
+            }
+        } else if name.eq_ignore_ascii_case("respond-async") {
+            respond_async = Some(0);
+        }
+    }
+    respond_async
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(name: HeaderName, values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name.clone(), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_key_is_read_quoted_and_raw() {
+        let key = |values: &[&'static str]| {
+            let key = idempotency_key(&headers(IDEMPOTENCY_KEY, values)).ok()?;
+            Some(key.map(|key| key.to_string()))
+        };
+        assert_eq!(key(&[]), Some(None));
+        assert_eq!(key(&["order-17"]), Some(Some("order-17".to_owned())));
+        assert_eq!(key(&[r#""order-17""#]), Some(Some("order-17".to_owned())));
+        assert_eq!(key(&[r#""a \"b\" \\""#]), Some(Some(r#"a "b" \"#.to_owned())));
+        for bad in [&["\"open"][..], &[""], &["\"\""], &["\"a\"b"], &[r#""\a""#], &["a", "a"]] {
+            assert_eq!(key(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_read_among_other_preferences_and_capped() {
+        let wait = |values: &[&'static str]| preferred_wait_ms(&headers(PREFER, values));
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&["wait=10"]), Some(10_000));
+        assert_eq!(wait(&["respond-async"]), Some(0));
+        assert_eq!(wait(&["respond-async, wait=2"]), Some(2_000));
+        assert_eq!(wait(&["handling=lenient", "Wait=3"]), Some(3_000));
+        assert_eq!(wait(&["wait=99999999999999999"]), Some(limits::WAIT_MAX_MS));
+        for unreadable in ["wait", "wait=", "wait=soon", "wait=-1", "waiting=5"] {
+            assert_eq!(wait(&[unreadable]), None, "{unreadable}");
+        }
+    }
+}

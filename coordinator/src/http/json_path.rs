@@ -1,0 +1,138 @@
+//! The place in a JSON text at which parsing failed, as a path: `branches[0].participant`. serde says what is wrong and
+//! at which column; a person wants to know in which field. Runs only when a request is refused.
+
+use std::fmt::Write as _;
+
+/// Where a reader of JSON is.
+enum Level<'a> {
+    /// In an object, at the member of this name.
+    Object(&'a [u8]),
+    /// In an array, at this element.
+    Array(usize),
+}
+
+/// The path of what stands at `line` and `column`, both from 1 as serde_json counts them; empty at the top level.
+pub(super) fn path_at(json: &[u8], line: usize, column: usize) -> String {
+    let end = offset(json, line, column).min(json.len());
+    let mut levels: Vec<Level<'_>> = Vec::new();
+    let mut at = 0;
+    // Whether a string that comes now is the name of a member.
+    let mut name_next = false;
+    while at < end {
+        match json[at] {
+            b'"' => {
+                let length = string_length(&json[at + 1..end]);
+                if let (true, Some(Level::Object(name))) = (name_next, levels.last_mut()) {
+                    *name = &json[at + 1..at + 1 + length];
+                    name_next = false;
+                }
+                at += length + 1;
+            }
+            b'{' => {
+                levels.push(Level::Object(b""));
+                name_next = true;
+            }
+            b'[' => {
+                levels.push(Level::Array(0));
+                name_next = false;
+            }
+            b'}' | b']' => {
+                levels.pop();
+                name_next = false;
+            }
+            // An error at a comma is about what stands before it.
+            b',' if at + 1 < end => match levels.last_mut() {
+                Some(Level::Array(element)) => *element += 1,
+                Some(Level::Object(_)) => name_next = true,
+                None => {}
+            },
+            _ => {}
+        }
+        at += 1;
+    }
+    write_path(&levels)
+}
+
+fn write_path(levels: &[Level<'_>]) -> String {
+    let mut path = String::new();
+    for level in levels {
+        match level {
+            Level::Object(b"") => {}
+            Level::Object(name) => {
+                let dot = if path.is_empty() { "" } else { "." };
+                // Writing to a string does not fail.
+                let _infallible = write!(path, "{dot}{}", String::from_utf8_lossy(name));
+            }
+            Level::Array(element) => {
+                let _infallible = write!(path, "[{element}]");
+            }
+        }
+    }
+    path
+}
+
+/// Bytes of a string's inside, up to its closing quote or the end of the text.
+fn string_length(text: &[u8]) -> usize {
+    let mut at = 0;
+    while at < text.len() && text[at] != b'"' {
+        at += if text[at] == b'\\' { 2 } else { 1 };
+    }
+    at.min(text.len())
+}
+
+fn offset(json: &[u8], line: usize, column: usize) -> usize {
+    let lines_before = line.saturating_sub(1);
+    let start = match lines_before {
+        0 => 0,
+        _ => json
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'\n')
+            .nth(lines_before - 1)
+            .map_or(json.len(), |(at, _)| at + 1),
+    };
+    start.saturating_add(column)
+}
+
+#[cfg(test)]
+mod tests {
+    use assent_common::wire::transaction::TransactionRequest;
+
+    use super::path_at;
+
+    #[test]
+    fn an_error_is_at_the_field_that_is_wrong() {
+        let cases = [
+            (r#"{"timeout": 5}"#, "timeout"),
+            (r#"{"timeout": "5"}"#, "timeout"),
+            (r#"{"id": "x", "branches": []}"#, "id"),
+            (r#"{"ack": "soon", "branches": []}"#, "ack"),
+            (r#"{"brances": []}"#, "brances"),
+            (r#"{"branches": 3}"#, "branches"),
+            (
+                r#"{"branches": [{"participant": "a", "ops": []}, {"participant": "-"}]}"#,
+                "branches[1].participant",
+            ),
+            (
+                "{\"branches\": [\n  {\"participant\": \"a\",\n   \"opps\": []}]}",
+                "branches[0].opps",
+            ),
+            (r#"{"branches": [{"participant": "a}\"", "ops": []}]}"#, "branches[0].participant"),
+        ];
+        for (json, path) in cases {
+            let error = serde_json::from_str::<TransactionRequest>(json).unwrap_err();
+            assert_eq!(path_at(json.as_bytes(), error.line(), error.column()), path, "{error}");
+        }
+    }
+
+    #[test]
+    fn any_place_in_any_text_has_a_path() {
+        for json in [&b""[..], b"\"", b"{\"a\\", b"]]}},,", b"[[[[\"\\\"", b"\n\n{"] {
+            for line in 0..4 {
+                for column in 0..12 {
+                    let _any = path_at(json, line, column);
+                }
+            }
+        }
+    }
+}

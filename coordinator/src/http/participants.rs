@@ -1,0 +1,84 @@
+//! The participants: where each is reached.
+
+use assent_common::wire::problem::Problem;
+use assent_common::wire::transaction::{ParticipantList, ParticipantRequest, ParticipantView};
+use assent_common::{ErrorCode, ParticipantName};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::HttpState;
+use super::extract::{JsonBody, PathOf};
+use super::reply::{self, Rejection};
+
+/// The registered participants, by name.
+#[utoipa::path(
+    get, path = "/v1/participants", operation_id = "listParticipants", tag = "participants",
+    responses((status = 200, description = "All of them", body = ParticipantList)),
+)]
+pub(super) async fn list(State(state): State<HttpState>) -> Response {
+    let participants = state.engine().participants();
+    reply::json(StatusCode::OK, &ParticipantList { participants })
+}
+
+/// One participant.
+#[utoipa::path(
+    get, path = "/v1/participants/{name}", operation_id = "getParticipant", tag = "participants",
+    params(("name" = String, Path, description = "The participant's name")),
+    responses(
+        (status = 200, description = "The participant", body = ParticipantView),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn describe(
+    State(state): State<HttpState>,
+    PathOf(name): PathOf<ParticipantName>,
+) -> Result<Response, Rejection> {
+    let participants = state.engine().participants();
+    match participants.into_iter().find(|participant| participant.name == name) {
+        Some(participant) => Ok(reply::json(StatusCode::OK, &participant)),
+        None => Err(Rejection::from(Problem {
+            participant: Some(name.to_string()),
+            ..Problem::new(ErrorCode::NotFound, format!("no participant {name} is registered"))
+        })),
+    }
+}
+
+/// Registers a participant, or moves it to another address. Durable when answered; its unfinished branches are told
+/// their outcomes at the new address.
+#[utoipa::path(
+    put, path = "/v1/participants/{name}", operation_id = "setParticipant", tag = "participants",
+    params(("name" = String, Path, description = "The participant's name")),
+    request_body(content = ParticipantRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The participant", body = ParticipantView),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn set(
+    State(state): State<HttpState>,
+    PathOf(name): PathOf<ParticipantName>,
+    JsonBody { value: request, .. }: JsonBody<ParticipantRequest>,
+) -> Result<Response, Rejection> {
+    let participant = state.engine().set_participant(&name, &request.url).await?;
+    tracing::info!(participant = %name, url = participant.url, "a participant was registered");
+    Ok(reply::json(StatusCode::OK, &participant))
+}
+
+/// Removes a participant that no unfinished transaction needs.
+#[utoipa::path(
+    delete, path = "/v1/participants/{name}", operation_id = "removeParticipant", tag = "participants",
+    params(("name" = String, Path, description = "The participant's name")),
+    responses(
+        (status = 204, description = "Removed, durably"),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn remove(
+    State(state): State<HttpState>,
+    PathOf(name): PathOf<ParticipantName>,
+) -> Result<StatusCode, Rejection> {
+    state.engine().remove_participant(&name).await?;
+    tracing::info!(participant = %name, "a participant was removed");
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,251 @@
+//! Transactions: run one, look at one, list them, and answer a participant's question for an outcome.
+
+#![allow(
+    unused_qualifications,
+    reason = "the macro of utoipa writes in full what it was given in short"
+)]
+
+use std::time::Duration;
+
+use assent_common::time::DurationMs;
+use assent_common::wire::outcome::OutcomeAnswer;
+use assent_common::wire::problem::{OutcomeWord, Problem};
+use assent_common::wire::transaction::{TransactionPage, TransactionRequest, TransactionView};
+use assent_common::{ErrorCode, ParticipantName, TransactionId, Txid, limits};
+use axum::extract::State;
+use axum::http::header::{LOCATION, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+use utoipa::IntoParams;
+
+use super::HttpState;
+use super::extract::{JsonBody, PathOf, QueryOf, idempotency_key, preferred_wait_ms};
+use super::reply::{self, RETRY_AFTER_SECONDS, Rejection};
+use crate::engine::{ListFilter, Origin, Submitted, Wait};
+
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// How long after its deadline a transaction is waited for if the client does not say, in milliseconds: the decision is
+/// made by then, and is still to be applied. Less than what the SDK allows for an answer beyond the timeout, so that a
+/// client hears `pending` from us and not nothing.
+const WAIT_BEYOND_TIMEOUT_MS: u64 = 3_000;
+
+/// Runs a transaction: every branch applies, or none does.
+///
+/// Waits for the outcome as long as `Prefer: wait` says, or until shortly after the transaction's timeout. The same
+/// `Idempotency-Key`, or the same `id`, with the same body gets the same transaction again.
+#[utoipa::path(
+    post, path = "/v1/transactions", operation_id = "submitTransaction", tag = "transactions",
+    params(
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "1 to 255 printable ASCII characters, quoted or not: one key is one outcome"),
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N` seconds, at most 60; `respond-async` is `wait=0`"),
+    ),
+    request_body(content = TransactionRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Committed", body = TransactionView,
+            headers(("Idempotent-Replayed" = String, description = "`true` if it came before"))),
+        (status = 202, description = "Not known yet: ask at `Location`", body = TransactionView,
+            headers(("Location" = String, description = "Where to ask"),
+                    ("Retry-After" = String, description = "Seconds"))),
+        (status = "4XX", description = "Aborted, where `outcome` says so; otherwise not taken, and nothing was begun",
+            body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "The same, for reasons of a participant or of this server",
+            body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn submit(
+    State(state): State<HttpState>,
+    headers: HeaderMap,
+    JsonBody { value: request, bytes }: JsonBody<TransactionRequest>,
+) -> Result<Response, Rejection> {
+    let key = idempotency_key(&headers)?;
+    let submission = request.validate()?;
+    // Only who can ask again needs to be told apart from somebody else.
+    let fingerprint =
+        (key.is_some() || submission.id.is_some()).then(|| Sha256::digest(&bytes).into());
+    let wait_ms = preferred_wait_ms(&headers)
+        .unwrap_or_else(|| submission.timeout_ms + WAIT_BEYOND_TIMEOUT_MS)
+        .min(limits::WAIT_MAX_MS);
+    drop(bytes);
+    let Submitted { view, origin } =
+        state.engine().submit(submission, key, fingerprint, Wait(wait_ms)).await?;
+    let mut response = answer(&view);
+    if origin == Origin::Replayed {
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// A transaction as the answer to its submission.
+fn answer(view: &TransactionView) -> Response {
+    match view.outcome {
+        OutcomeWord::Committed => reply::json(StatusCode::OK, view),
+        OutcomeWord::Aborted => reply::problem(&Problem {
+            id: Some(view.id),
+            outcome: Some(OutcomeWord::Aborted),
+            ..view.error.clone().unwrap_or_else(|| {
+                Problem::new(ErrorCode::Cancelled, "aborted; the log does not say why")
+            })
+        }),
+        OutcomeWord::Pending => {
+            let mut response = reply::json(StatusCode::ACCEPTED, view);
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+            if let Ok(location) = HeaderValue::try_from(format!("/v1/transactions/{}", view.id)) {
+                headers.insert(LOCATION, location);
+            }
+            response
+        }
+    }
+}
+
+/// The query of [`describe`].
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DescribeQuery {
+    /// Answer when the transaction is aborted, or committed and applied everywhere; or when this time is over, at most
+    /// `60s`.
+    #[param(value_type = Option<String>, example = "10s")]
+    wait: Option<DurationMs>,
+}
+
+/// A transaction: its state, its branches, their last errors and next tries.
+#[utoipa::path(
+    get, path = "/v1/transactions/{id}", operation_id = "getTransaction", tag = "transactions",
+    params(("id" = String, Path, description = "The transaction's id"), DescribeQuery),
+    responses(
+        (status = 200, description = "What is known of it, whatever its outcome", body = TransactionView),
+        (status = "default", description = "Not found, which is no statement about an outcome",
+            body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn describe(
+    State(state): State<HttpState>,
+    PathOf(id): PathOf<TransactionId>,
+    QueryOf(query): QueryOf<DescribeQuery>,
+) -> Result<Response, Rejection> {
+    let view = match query.wait {
+        None => state.engine().transaction(id)?,
+        Some(DurationMs(wait_ms)) => {
+            let _watches = state.watch()?;
+            wait_for_outcome(&state, id, wait_ms.min(limits::WAIT_MAX_MS)).await?
+        }
+    };
+    Ok(reply::json(StatusCode::OK, &view))
+}
+
+/// Waits until nothing that a client wants to know of a transaction will change any more.
+async fn wait_for_outcome(
+    state: &HttpState,
+    id: TransactionId,
+    wait_ms: u64,
+) -> Result<TransactionView, Problem> {
+    let until = Instant::now() + Duration::from_millis(wait_ms);
+    let mut stopped = state.shared.stopped.clone();
+    loop {
+        // Subscribed before it is read, so that no change falls in between.
+        let changes = state.engine().changes(id);
+        let view = state.engine().transaction(id)?;
+        if is_settled(&view) || Instant::now() >= until {
+            return Ok(view);
+        }
+        // It was begun between the two questions.
+        let Some(mut changes) = changes else { continue };
+        tokio::select! {
+            // An error means that it ended, and can be looked up.
+            _changed = changes.changed() => {}
+            () = tokio::time::sleep_until(until) => {}
+            _closing = stopped.wait_for(|stopped| *stopped) => return state.engine().transaction(id),
+        }
+    }
+}
+
+const fn is_settled(view: &TransactionView) -> bool {
+    match view.outcome {
+        OutcomeWord::Aborted => true,
+        OutcomeWord::Committed => matches!(view.applied, Some(true)),
+        OutcomeWord::Pending => false,
+    }
+}
+
+/// The query of [`list`].
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Only those of this outcome.
+    #[param(inline)]
+    outcome: Option<OutcomeWord>,
+    /// Only those with a branch at this participant.
+    #[param(value_type = Option<String>)]
+    participant: Option<ParticipantName>,
+    /// Only those with a branch that voted yes, or may have, and has not acknowledged an outcome.
+    #[serde(default)]
+    in_doubt: bool,
+    /// Only those begun longer ago than this.
+    #[param(value_type = Option<String>, example = "30s")]
+    older_than: Option<DurationMs>,
+    /// How many at the most, 1 to 500.
+    page_size: Option<usize>,
+    /// `next_page_token` of the page before.
+    page_token: Option<String>,
+}
+
+/// Active transactions and the latest ended ones, newest first. A page may be short, or empty, and yet not be the last.
+#[utoipa::path(
+    get, path = "/v1/transactions", operation_id = "listTransactions", tag = "transactions",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "A page", body = TransactionPage),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn list(
+    State(state): State<HttpState>,
+    QueryOf(query): QueryOf<ListQuery>,
+) -> Result<Response, Rejection> {
+    let ListQuery { outcome, participant, in_doubt, older_than, page_size, page_token } = query;
+    if page_size.is_some_and(|size| !(1..=limits::PAGE_SIZE_MAX).contains(&size)) {
+        let detail = format!("`page_size` must be 1 to {}", limits::PAGE_SIZE_MAX);
+        return Err(Rejection::new(ErrorCode::BadRequest, detail));
+    }
+    let older_than_ms = older_than.map(|age| age.0);
+    let filter =
+        ListFilter { outcome, participant, in_doubt, older_than_ms, page_size, page_token };
+    // It reads records back from disk.
+    let page = blocking(move || state.engine().list(&filter)).await?;
+    Ok(reply::json(StatusCode::OK, &page))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Rejection> {
+    let worked = tokio::task::spawn_blocking(work).await;
+    let stopping = |_| Rejection::new(ErrorCode::NotReady, "the process is stopping");
+    Ok(worked.map_err(stopping)??)
+}
+
+/// What became of a branch's transaction, for its participant. Presumed abort answers here: for transactions of this
+/// log that it knows nothing of.
+#[utoipa::path(
+    get, path = "/v1/transactions/{txid}/outcome", operation_id = "getOutcome", tag = "protocol",
+    params(("txid" = String, Path, description = "The branch's transaction, `<log id>.<epoch>.<n>.<attempt>`")),
+    responses(
+        (status = 200, description = "The answer; believed only if it names the txid and its log",
+            body = OutcomeAnswer, content_type = "application/vnd.assent+json"),
+        (status = "default", description = "No answer: nothing is said about an outcome",
+            body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn outcome(
+    State(state): State<HttpState>,
+    PathOf(txid): PathOf<Txid>,
+) -> Response {
+    reply::protocol(&state.engine().outcome(txid))
+}

@@ -1,0 +1,232 @@
+//! What the writer thread shares with everybody else: the bounded queue, the state, the list of segments.
+//!
+//! The queue counts bytes until they are durable, not until they are taken, so that its bound is one on memory.
+
+use std::fs::File;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use assent_common::{Epoch, LogId};
+
+use super::options::{LogOptions, MARK_IDLE};
+use super::{Durability, LogError, SegmentInfo, Token};
+
+pub(super) struct Shared {
+    pub(super) options: LogOptions,
+    pub(super) log_id: LogId,
+    pub(super) epoch: Epoch,
+    /// Oldest first, never empty.
+    pub(super) segments: Mutex<Vec<SegmentInfo>>,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    /// Held for the life of the log; the writer frees it as the last thing that it does.
+    lock: Mutex<Option<File>>,
+}
+
+pub(super) struct Queued {
+    pub(super) token: Token,
+    pub(super) kind: u8,
+    pub(super) payload: Vec<u8>,
+}
+
+pub(super) struct Retire {
+    pub(super) through: u32,
+    pub(super) done: SyncSender<()>,
+}
+
+/// What the writer takes at once. Records come before retirements.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) records: Vec<Queued>,
+    pub(super) retires: Vec<Retire>,
+    pub(super) closing: bool,
+}
+
+struct Queue {
+    records: Vec<Queued>,
+    /// Bytes of `records`.
+    waiting_bytes: usize,
+    /// Bytes not durable: those of `records` and those that the writer has taken.
+    bytes: usize,
+    due: Due,
+    retires: Vec<Retire>,
+    state: State,
+    writer_sleeps: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Due {
+    /// Nothing is queued.
+    Never,
+    /// Only lazy records are queued.
+    At(Instant),
+    /// A forced record is.
+    Now,
+}
+
+enum State {
+    Running,
+    Closing,
+    Stopped(String),
+}
+
+impl Shared {
+    pub(super) fn new(
+        options: LogOptions,
+        log_id: LogId,
+        epoch: Epoch,
+        segments: Vec<SegmentInfo>,
+        lock: File,
+    ) -> Self {
+        let queue = Queue {
+            records: Vec::new(),
+            waiting_bytes: 0,
+            bytes: 0,
+            due: Due::Never,
+            retires: Vec::new(),
+            state: State::Running,
+            writer_sleeps: false,
+        };
+        Self {
+            options,
+            log_id,
+            epoch,
+            segments: Mutex::new(segments),
+            queue: Mutex::new(queue),
+            wake: Condvar::new(),
+            lock: Mutex::new(Some(lock)),
+        }
+    }
+
+    pub(super) fn append(
+        &self,
+        token: Token,
+        kind: u8,
+        payload: Vec<u8>,
+        durability: Durability,
+    ) -> Result<(), LogError> {
+        let mut queue = self.running()?;
+        let max = self.options.queue_bytes_max;
+        if queue.bytes + payload.len() > max {
+            return Err(LogError::Full { queued: queue.bytes, max });
+        }
+        queue.bytes += payload.len();
+        queue.waiting_bytes += payload.len();
+        queue.records.push(Queued { token, kind, payload });
+        queue.due = match (durability, queue.due) {
+            (Durability::Forced, _) | (_, Due::Now) => Due::Now,
+            (Durability::Lazy, Due::At(instant)) => Due::At(instant),
+            (Durability::Lazy, Due::Never) => Due::At(Instant::now() + self.options.lazy_interval),
+        };
+        self.wake_writer(&mut queue);
+        Ok(())
+    }
+
+    /// Waits until the writer has written everything appended so far and has retired the segments.
+    pub(super) fn retire(&self, through: u32) -> Result<(), LogError> {
+        let (done, wait) = sync_channel(1);
+        {
+            let mut queue = self.running()?;
+            queue.retires.push(Retire { through, done });
+            self.wake_writer(&mut queue);
+        }
+        // The writer drops the sender without a word only when it stops.
+        wait.recv().or_else(|_| self.check_running())
+    }
+
+    pub(super) fn check_running(&self) -> Result<(), LogError> {
+        self.running().map(drop)
+    }
+
+    pub(super) fn queued_bytes(&self) -> usize {
+        lock(&self.queue).bytes
+    }
+
+    pub(super) fn begin_close(&self) {
+        let mut queue = lock(&self.queue);
+        if matches!(queue.state, State::Running) {
+            queue.state = State::Closing;
+        }
+        self.wake_writer(&mut queue);
+    }
+
+    /// For the writer: these bytes are durable and no longer queued.
+    pub(super) fn release(&self, bytes: usize) {
+        lock(&self.queue).bytes -= bytes;
+    }
+
+    /// For the writer: from now on every call says that the log has stopped.
+    pub(super) fn stop(&self, error: &LogError) {
+        let mut queue = lock(&self.queue);
+        queue.state = State::Stopped(error.with_sources());
+        queue.records.clear();
+        queue.retires.clear();
+    }
+
+    pub(super) fn free_lock(&self) {
+        drop(lock(&self.lock).take());
+    }
+
+    /// For the writer: waits until there is something to do. Empty work means that the log is idle, and is given only
+    /// if asked for.
+    pub(super) fn wait(&self, tell_idle: bool) -> Work {
+        let idle_at = tell_idle.then(|| Instant::now() + MARK_IDLE);
+        let mut queue = lock(&self.queue);
+        loop {
+            let closing = !matches!(queue.state, State::Running);
+            let full = queue.waiting_bytes >= self.options.batch_bytes_max;
+            let at = match queue.due {
+                _ if closing || full || !queue.retires.is_empty() => return queue.take(closing),
+                Due::Now => return queue.take(closing),
+                Due::At(instant) => Some(instant),
+                Due::Never => idle_at,
+            };
+            queue.writer_sleeps = true;
+            let Some(at) = at else {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return queue.take(closing);
+            }
+            let woken = self.wake.wait_timeout(queue, left);
+            queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn running(&self) -> Result<MutexGuard<'_, Queue>, LogError> {
+        let queue = lock(&self.queue);
+        match &queue.state {
+            State::Running => Ok(queue),
+            State::Closing => Err(LogError::Closed),
+            State::Stopped(cause) => Err(LogError::Stopped { cause: cause.clone() }),
+        }
+    }
+
+    /// A wake-up is a system call; one is enough until the writer sleeps again.
+    fn wake_writer(&self, queue: &mut Queue) {
+        if std::mem::take(&mut queue.writer_sleeps) {
+            self.wake.notify_one();
+        }
+    }
+}
+
+impl Queue {
+    fn take(&mut self, closing: bool) -> Work {
+        self.writer_sleeps = false;
+        self.waiting_bytes = 0;
+        self.due = Due::Never;
+        Work {
+            records: std::mem::take(&mut self.records),
+            retires: std::mem::take(&mut self.retires),
+            closing,
+        }
+    }
+}
+
+/// A panic of another thread does not make the data wrong: every change under these locks is complete or absent.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,83 @@
+//! Every metric of the coordinator: names, labels, help, and the few functions that record them.
+
+use assent_common::ParticipantName;
+use assent_common::coordinator::Outcome;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::engine::Engine;
+
+const TRANSACTIONS: &str = "assent_transactions_total";
+const DURATION: &str = "assent_transaction_duration_seconds";
+const ACTIVE: &str = "assent_transactions_active";
+const IN_DOUBT: &str = "assent_transactions_in_doubt";
+const IN_DOUBT_OLDEST: &str = "assent_in_doubt_oldest_age_seconds";
+const PARTICIPANT_UP: &str = "assent_participant_up";
+const BATCH_MESSAGES: &str = "assent_batch_messages";
+const BRANCHES_LOST: &str = "assent_branches_lost";
+const HISTORY: &str = "assent_history_transactions";
+const BUILD_INFO: &str = "assent_build_info";
+
+/// The buckets of durations, in seconds: from a quiet machine's round trip to a timeout.
+pub const DURATION_BUCKETS: &[f64] =
+    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The states that [`ACTIVE`] has a series for, so that a state that empties goes to zero.
+const STATES: &[&str] = &["preparing", "retrying", "deciding", "committing", "aborting", "asking"];
+
+/// Registers the help texts with the installed recorder.
+pub fn describe() {
+    describe_counter!(
+        TRANSACTIONS,
+        "Transactions answered, by outcome and by the code of an abort"
+    );
+    describe_histogram!(DURATION, "Seconds from taking a transaction to its answer, by outcome");
+    describe_gauge!(ACTIVE, "Transactions that have not ended, by state");
+    describe_gauge!(
+        IN_DOUBT,
+        "Branches that have not acknowledged a decided outcome, by participant"
+    );
+    describe_gauge!(IN_DOUBT_OLDEST, "Age of the oldest such decision in seconds, by participant");
+    describe_gauge!(PARTICIPANT_UP, "Whether the last message to a participant was answered");
+    describe_histogram!(BATCH_MESSAGES, "Messages in one batch to a participant");
+    describe_gauge!(BRANCHES_LOST, "Committed branches whose participant lost its data");
+    describe_gauge!(HISTORY, "Ended transactions whose answers can be looked up");
+    describe_gauge!(BUILD_INFO, "1, with the version as a label");
+}
+
+/// Sets the gauges, before a scrape.
+pub fn observe(engine: &Engine) {
+    let counts = engine.counts();
+    for state in STATES {
+        gauge!(ACTIVE, "state" => *state)
+            .set(as_f64(counts.active.get(state).copied().unwrap_or(0)));
+    }
+    for (participant, (branches, oldest_ms)) in counts.in_doubt {
+        gauge!(IN_DOUBT, "participant" => participant.clone()).set(as_f64(branches));
+        gauge!(IN_DOUBT_OLDEST, "participant" => participant).set(as_f64(oldest_ms) / 1_000.0);
+    }
+    for (participant, up) in counts.up {
+        gauge!(PARTICIPANT_UP, "participant" => participant).set(if up { 1.0 } else { 0.0 });
+    }
+    gauge!(BRANCHES_LOST).set(as_f64(counts.lost));
+    gauge!(HISTORY).set(as_f64(counts.history));
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "role" => "coordinator").set(1.0);
+}
+
+pub(crate) fn transaction_answered(outcome: &Outcome, duration_ms: u64) {
+    let (word, code) = match outcome {
+        Outcome::Committed { .. } => ("committed", ""),
+        Outcome::Aborted(failure) => ("aborted", failure.refusal.code.as_str()),
+    };
+    counter!(TRANSACTIONS, "outcome" => word, "code" => code).increment(1);
+    histogram!(DURATION, "outcome" => word).record(as_f64(duration_ms) / 1_000.0);
+}
+
+pub(crate) fn batch_sent(participant: &ParticipantName, messages: usize) {
+    histogram!(BATCH_MESSAGES, "participant" => participant.to_string())
+        .record(as_f64(messages as u64));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts and durations stay far below 2^52")]
+const fn as_f64(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,152 @@
+//! Recovery, the acting half: replays the log, lets `common` plan, and starts the engine with the plan. And, later on,
+//! compaction: what has ended and outlived its retention leaves the log.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use assent_client::crash;
+use assent_client::transport::Http;
+use assent_common::ParticipantName;
+use assent_common::coordinator::authority::{Authority, Decisions};
+use assent_common::coordinator::recovery::Replay;
+use assent_common::crash::CrashPoint;
+use assent_common::record::Record;
+
+use crate::clock;
+use crate::engine::{Core, Engine, History};
+use crate::log::{self, Callbacks, LogCrashPoint, LogError, LogHandle, LogOptions};
+
+/// What the engine is started with.
+pub(crate) struct Start {
+    pub(crate) log: LogOptions,
+    /// The base URL that participants ask for outcomes at.
+    pub(crate) url: String,
+    pub(crate) http: Http,
+    /// Participants of the configuration; they override those of the log.
+    pub(crate) participants: BTreeMap<ParticipantName, String>,
+}
+
+/// What recovery found and set in motion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Records replayed.
+    pub records: u64,
+    /// Transactions that go on where the log left them.
+    pub resumed: usize,
+    /// Bytes of a torn tail that were cut.
+    pub torn_bytes: u64,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// The engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A participant of the configuration has no usable URL.
+    #[error("participant {name}: {detail}")]
+    Participant {
+        /// Its name.
+        name: ParticipantName,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+/// Opens the log, replays it, and starts the engine where it left off. Must be called in a tokio runtime.
+pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError> {
+    let began = clock::now();
+    let Start { mut log, url, http, participants } = start;
+    log.crash_hook = Arc::new(crash_at);
+    let mut replay = Replay::default();
+    let mut decisions = Decisions::default();
+    let mut history = History::default();
+    let opened = log::open(log, &mut |position, kind, payload| {
+        let record = Record::decode(kind, payload)?;
+        history.apply(position, &record);
+        match &record {
+            Record::Committed(committed) => decisions.apply(committed),
+            Record::CommittedSet(set) => decisions.apply_set(set)?,
+            _ => {}
+        }
+        replay.apply(record);
+        Ok(())
+    })?;
+    let (log_id, epoch) = (opened.log_id, opened.epoch);
+    let (records, torn) = (opened.report.records, opened.report.torn_tail.clone());
+    let started: Arc<OnceLock<Engine>> = Arc::new(OnceLock::new());
+    let engine_of_log = Arc::clone(&started);
+    let log: LogHandle = opened.start(Callbacks {
+        // The engine appends, so that it is there before anything becomes durable.
+        on_durable: Box::new(move |batch| {
+            if let Some(engine) = engine_of_log.get() {
+                engine.durable(batch);
+            }
+        }),
+        on_fatal: Box::new(log::stop_process),
+    })?;
+    let core = Core::new(Authority::new(log_id, epoch, decisions), epoch, history);
+    let engine = Engine::new(core, log, url, http);
+    let _first = started.set(engine.clone());
+    let plan = replay.plan(clock::now());
+    let mut registered = plan.participants;
+    registered.extend(participants);
+    engine.restore_participants(registered)?;
+    let resumed = plan.transactions.len();
+    engine.resume(plan.transactions);
+    let report = RecoveryReport {
+        records,
+        resumed,
+        torn_bytes: torn.map_or(0, |torn| u64::from(torn.bytes)),
+        took_ms: clock::now().since(began),
+    };
+    tracing::info!(%log_id, %epoch, records, resumed, took_ms = report.took_ms, "recovered");
+    Ok((engine, report))
+}
+
+/// The crash points that lie inside the log.
+fn crash_at(point: LogCrashPoint) {
+    match point {
+        LogCrashPoint::AfterWriteBeforeSync => crash::point(CrashPoint::BeforeDecisionSync),
+        LogCrashPoint::RotationBeforeSwitch => crash::point(CrashPoint::LogRotation),
+        LogCrashPoint::CompactionBeforeDelete => crash::point(CrashPoint::LogCompaction),
+        LogCrashPoint::BeforeWrite
+        | LogCrashPoint::AfterSync
+        | LogCrashPoint::RotationAfterCreate
+        | LogCrashPoint::CompactionAfterDelete => {}
+    }
+}
+
+/// Deletes the segments that were sealed longer ago than the retention. What is still needed of them is appended again
+/// first: records of active transactions, the participants, and which transactions were ever committed. Returns how many
+/// segments went. Blocking.
+pub(crate) fn compact(engine: &Engine, retention_ms: u64) -> Result<u32, LogError> {
+    let log = engine.log();
+    let now = clock::now();
+    let old = |sealed_ms: Option<u64>| {
+        sealed_ms.is_some_and(|sealed| now.0.saturating_sub(sealed) > retention_ms)
+    };
+    let segments: Vec<u32> = log
+        .segments()
+        .iter()
+        .take_while(|segment| old(segment.sealed_ms))
+        .map(|segment| segment.number)
+        .collect();
+    let (Some(&first), Some(&last)) = (segments.first(), segments.last()) else { return Ok(0) };
+    let mut records = Vec::new();
+    for segment in &segments {
+        log.read_segment(*segment, &mut |_, kind, payload| {
+            let record = Record::decode(kind, payload)?;
+            if engine.is_active(&record) {
+                records.push(record);
+            }
+            Ok(())
+        })?;
+    }
+    engine.keep(records, last);
+    log.retire(last)?;
+    tracing::info!(first, last, "log segments retired");
+    Ok(last - first + 1)
+}

@@ -1,0 +1,256 @@
+//! The running coordinator: binds before it works, recovers, serves, compacts, and drains when told to.
+
+use std::collections::BTreeMap;
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use assent_client::transport::{BuildError, Http, HttpOptions, Token};
+use assent_common::ParticipantName;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::engine::Engine;
+use crate::http::{self, HttpState};
+use crate::log::{LogError, LogOptions, SEGMENT_BYTES_DEFAULT};
+use crate::recovery::{self, RecoveryReport, Start, StartError};
+
+/// How often the log is looked through for segments that may go.
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How a coordinator is set up.
+#[derive(Debug, Clone)]
+pub struct CoordinatorOptions {
+    /// The directory of the decision log, made by `assent init`.
+    pub data_dir: PathBuf,
+    /// Where the public API listens.
+    pub listen: SocketAddr,
+    /// Where the admin API and the metrics listen.
+    pub admin_listen: SocketAddr,
+    /// The base URL of the public API as participants reach it; the listening address if absent.
+    pub advertised_url: Option<String>,
+    /// Participants of the configuration; they override those registered over the API.
+    pub participants: BTreeMap<ParticipantName, String>,
+    /// Who may call what.
+    pub tokens: Tokens,
+    /// Whether an address beyond this machine may be served without tokens.
+    pub exposure: Exposure,
+    /// How long answers of ended transactions are kept, in milliseconds.
+    pub retention_ms: u64,
+    /// Bytes of a log segment.
+    pub segment_bytes: u32,
+    /// How long a batch to a participant may take, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// How long a connection to a participant may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Renders the metrics, where a recorder is installed.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+/// Bearer tokens; where one is absent, no token is asked for, or sent.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    /// Wanted of clients of the public API.
+    pub api: Option<Token>,
+    /// Wanted of clients of the admin API.
+    pub admin: Option<Token>,
+    /// Sent to participants.
+    pub participants: Option<Token>,
+}
+
+/// Whether an address beyond this machine may be served without tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Exposure {
+    /// No: starting refuses.
+    #[default]
+    TokensRequired,
+    /// Yes: said explicitly by `--insecure`.
+    Insecure,
+}
+
+impl CoordinatorOptions {
+    /// The defaults, with the log in this directory.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 7701)),
+            advertised_url: None,
+            participants: BTreeMap::new(),
+            tokens: Tokens::default(),
+            exposure: Exposure::TokensRequired,
+            retention_ms: 24 * 3_600_000,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            request_timeout_ms: 10_000,
+            connect_timeout_ms: 1_000,
+            metrics: None,
+        }
+    }
+}
+
+/// A coordinator cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr} ({flag}): {source}; is another coordinator running?")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// The flag that changes it.
+        flag: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An address beyond this machine would be served to anybody.
+    #[error(
+        "{flag} {addr} is reachable from other machines; configure a token for it, or say --insecure"
+    )]
+    Exposed {
+        /// The address.
+        addr: SocketAddr,
+        /// The flag that changes it.
+        flag: &'static str,
+    },
+    /// The HTTP client for participants cannot be made.
+    #[error(transparent)]
+    Client(#[from] BuildError),
+    /// The log or the configuration.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// A coordinator that serves.
+pub struct Running {
+    /// Where the public API listens.
+    pub addr: SocketAddr,
+    /// Where the admin API listens.
+    pub admin_addr: SocketAddr,
+    /// What recovery found.
+    pub recovery: RecoveryReport,
+    engine: Engine,
+    stop: watch::Sender<bool>,
+    servers: JoinSet<()>,
+    background: JoinSet<()>,
+}
+
+/// The coordinator.
+pub struct Coordinator;
+
+impl Coordinator {
+    /// Binds, recovers and serves. Returns when both addresses answer.
+    pub async fn start(options: CoordinatorOptions) -> Result<Running, ServiceError> {
+        let CoordinatorOptions { tokens, exposure, .. } = &options;
+        check_exposure(options.listen, "--listen", tokens.api.is_some(), *exposure)?;
+        check_exposure(options.admin_listen, "--admin-listen", tokens.admin.is_some(), *exposure)?;
+        let public = bind(options.listen, "--listen").await?;
+        let admin = bind(options.admin_listen, "--admin-listen").await?;
+        let (addr, admin_addr) =
+            (local_addr(&public, options.listen), local_addr(&admin, options.admin_listen));
+        let http = Http::new(&HttpOptions {
+            connect_timeout_ms: options.connect_timeout_ms,
+            request_timeout_ms: options.request_timeout_ms,
+            token: options.tokens.participants.clone(),
+        })?;
+        let mut log = LogOptions::new(&options.data_dir);
+        log.segment_bytes = options.segment_bytes;
+        let url = options.advertised_url.clone().unwrap_or_else(|| format!("http://{addr}"));
+        let (engine, recovery) =
+            recovery::start(Start { log, url, http, participants: options.participants.clone() })?;
+        let (stop, stopped) = watch::channel(false);
+        let state = HttpState::new(engine.clone(), &options, stopped.clone());
+        let mut servers = JoinSet::new();
+        servers.spawn(serve(public, http::public_router(state.clone()), stopped.clone()));
+        servers.spawn(serve(admin, http::admin_router(state), stopped));
+        let mut background = JoinSet::new();
+        background.spawn(engine.clone().run_timers());
+        background.spawn(compact_regularly(engine.clone(), options.retention_ms));
+        Ok(Running { addr, admin_addr, recovery, engine, stop, servers, background })
+    }
+}
+
+impl Running {
+    /// The engine, for embedding and for tests.
+    #[must_use]
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Takes no new transactions, waits for the active ones up to the grace time, then stops. What is not finished then
+    /// goes on after the next start; nothing is rushed. Returns how many transactions that is.
+    pub async fn drain(mut self, grace_ms: u64) -> u64 {
+        let grace = Duration::from_millis(grace_ms);
+        let drained = tokio::time::timeout(grace, self.engine.drain()).await;
+        let left: u64 = self.engine.counts().active.values().sum();
+        if drained.is_err() {
+            tracing::warn!(
+                left,
+                grace_ms,
+                "the grace time is over; what is left goes on after the next start"
+            );
+        }
+        let _nobody_listens = self.stop.send(true);
+        // Open connections get a moment to take their answers; idle ones are closed at once.
+        let closing = async { while self.servers.join_next().await.is_some() {} };
+        let _cut = tokio::time::timeout(Duration::from_secs(1), closing).await;
+        self.background.shutdown().await;
+        self.servers.shutdown().await;
+        let log = self.engine.log().clone();
+        let _closed = tokio::task::spawn_blocking(move || log.close()).await;
+        left
+    }
+}
+
+fn check_exposure(
+    addr: SocketAddr,
+    flag: &'static str,
+    has_token: bool,
+    exposure: Exposure,
+) -> Result<(), ServiceError> {
+    let safe = addr.ip().is_loopback() || has_token || exposure == Exposure::Insecure;
+    if safe { Ok(()) } else { Err(ServiceError::Exposed { addr, flag }) }
+}
+
+async fn bind(addr: SocketAddr, flag: &'static str) -> Result<TcpListener, ServiceError> {
+    TcpListener::bind(addr).await.map_err(|source| ServiceError::Bind { addr, flag, source })
+}
+
+fn local_addr(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+async fn serve(listener: TcpListener, router: axum::Router, mut stopped: watch::Receiver<bool>) {
+    let shutdown = async move {
+        let _sender_gone = stopped.wait_for(|stopped| *stopped).await;
+    };
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        // Answers are small and waited for.
+        let _unsupported = stream.set_nodelay(true);
+    });
+    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown).into_future().await;
+    if let Err(error) = served {
+        tracing::error!(%error, "a listener failed");
+    }
+}
+
+async fn compact_regularly(engine: Engine, retention_ms: u64) {
+    let mut interval = tokio::time::interval(
+        COMPACTION_INTERVAL.min(Duration::from_millis(retention_ms.max(100))),
+    );
+    loop {
+        interval.tick().await;
+        let engine = engine.clone();
+        let compacted =
+            tokio::task::spawn_blocking(move || recovery::compact(&engine, retention_ms)).await;
+        match compacted {
+            Ok(Ok(_)) => {}
+            Ok(Err(LogError::Stopped { .. })) | Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the log could not be compacted; it keeps growing")
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The agent: takes messages, has the store do them, answers in order.
+//!
+//! Owns the check that a message is for this participant and is well formed, and the parking of prepares that may wait.
+//! It keeps nothing in memory that another agent on the same Redis needs: a waiting prepare that misses a wake-up finds
+//! the lock free at its next poll. It must never answer for a branch by itself what only the store can know.
+//!
+//! ```text
+//! Batch ──> addressed to us? ──> each prepare's ops valid? ──> Store::execute ──> Answers, in order
+//!                │ no                  │ no: a `no` of its own        │
+//!                └─> problem           └──────────────────────────────┴──> locks freed: wake who waits for that branch
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use assent_client::crash;
+use assent_common::command::ValidatedBranch;
+use assent_common::crash::CrashPoint;
+use assent_common::limits;
+use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal};
+use assent_common::wire::branch::{Answer, Answers, Batch, CoordinatorRef, Message};
+use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
+
+use crate::metrics::Metrics;
+use crate::store::{BranchAnswer, BranchMessage, Store};
+use crate::waiters::Waiters;
+
+/// Prepares that wait for a lock at once. Each holds a request open; more are told of the conflict instead.
+const WAITING_MAX: usize = 1_024;
+
+/// Batches at the store at once; more are told to come again (`overloaded`). Far above what a coordinator's dispatcher
+/// sends, which has one in flight.
+const BATCHES_IN_FLIGHT_MAX: usize = 512;
+
+/// The shortest time between two tries of a prepare that waits, in milliseconds: another agent may free the lock, and
+/// that one wakes nobody here.
+const POLL_MIN_MS: u64 = 10;
+
+/// The longest time between two tries, in milliseconds.
+const POLL_MAX_MS: u64 = 50;
+
+/// Serves one participant's branches.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    name: ParticipantName,
+    store: Arc<Store>,
+    metrics: Metrics,
+    waiters: Waiters,
+    waiting: Semaphore,
+    in_flight: Semaphore,
+    stopping: watch::Receiver<Running>,
+}
+
+/// Whether the participant goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Running {
+    /// It does.
+    Yes,
+    /// It finishes what it has, and waits for nothing.
+    Stopping,
+}
+
+/// Who speaks in a batch, and how far it is.
+struct Speaker {
+    coordinator: CoordinatorRef,
+    low_water: TxNumber,
+}
+
+impl Agent {
+    pub(crate) fn new(
+        name: ParticipantName,
+        store: Arc<Store>,
+        metrics: Metrics,
+        stopping: watch::Receiver<Running>,
+    ) -> Self {
+        let waiting = Semaphore::new(WAITING_MAX);
+        let in_flight = Semaphore::new(BATCHES_IN_FLIGHT_MAX);
+        Self { name, store, metrics, waiters: Waiters::default(), waiting, in_flight, stopping }
+    }
+
+    /// Answers a batch. Nothing in it waits, and a bad branch harms no other.
+    pub(crate) async fn batch(&self, batch: Batch) -> Result<Answers, Refusal> {
+        let (speaker, messages) = self.take(batch)?;
+        let _admitted = self.admit()?;
+        let answers = self.execute(&speaker, messages).await;
+        Ok(Answers { answers: answers.into_iter().map(into_wire).collect() })
+    }
+
+    /// Answers a batch of one prepare, waiting for a younger holder as long as the message says.
+    pub(crate) async fn prepare_waiting(&self, batch: Batch) -> Result<Answer, Refusal> {
+        let wait_ms = match batch.messages.first() {
+            Some(Message::Prepare(prepare)) => prepare.wait_ms.min(limits::WAIT_MAX_MS),
+            Some(Message::Commit(_) | Message::Abort(_)) | None => 0,
+        };
+        let (speaker, messages) = self.take(batch)?;
+        let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        let mut place = None;
+        let mut pause_ms = POLL_MIN_MS;
+        loop {
+            let admitted = self.admit()?;
+            let answer = self.execute(&speaker, messages.clone()).await.pop();
+            drop(admitted);
+            let holder = match answer {
+                Some(BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder)))) => holder,
+                Some(answer) => return Ok(into_wire(answer)),
+                None => return Err(Refusal::new(ErrorCode::Internal, "a message had no answer")),
+            };
+            if place.is_none() {
+                place = Place::take(&self.waiting, &self.metrics);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let stops = *self.stopping.borrow() == Running::Stopping;
+            if place.is_none() || left.is_zero() || stops {
+                return Ok(into_wire(BranchAnswer::Prepared(Call::Refused(conflict(holder)))));
+            }
+            pause_ms = self.pause(holder.txid, left, pause_ms).await;
+        }
+    }
+
+    /// Waits until the holder is freed by this agent, or for the pause; returns the next pause.
+    async fn pause(&self, holder: Txid, left: Duration, pause_ms: u64) -> u64 {
+        let mut stopping = self.stopping.clone();
+        let pause = left.min(Duration::from_millis(pause_ms));
+        tokio::select! {
+            () = self.waiters.freed(holder) => POLL_MIN_MS,
+            _ = stopping.wait_for(|running| *running == Running::Stopping) => POLL_MIN_MS,
+            () = tokio::time::sleep(pause) => (pause_ms * 2).min(POLL_MAX_MS),
+        }
+    }
+
+    /// Applies or drops a branch on somebody else's word than its coordinator's message: the resolver's, after the
+    /// coordinator answered, or an operator's.
+    pub(crate) async fn finish(&self, coordinator: CoordinatorRef, end: End) -> BranchAnswer {
+        // No mark is carried: this agent does not know how far the coordinator is.
+        let low_water = TxNumber { epoch: Epoch(0), n: 0 };
+        let message = match end {
+            End::Commit(txid) => BranchMessage::Commit(txid),
+            End::Abort(txid) => BranchMessage::Abort(txid),
+        };
+        let speaker = Speaker { coordinator, low_water };
+        let answer = self.execute(&speaker, vec![Ok(message)]).await.pop();
+        answer.unwrap_or_else(|| BranchAnswer::Applied(Call::Unknown("no answer".to_owned())))
+    }
+
+    fn admit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        self.in_flight.try_acquire().map_err(|_| {
+            let detail = format!("{BATCHES_IN_FLIGHT_MAX} batches are at Redis already");
+            Refusal::new(ErrorCode::Overloaded, detail)
+        })
+    }
+
+    /// Checks the batch as a whole, then each message.
+    fn take(&self, batch: Batch) -> Result<(Speaker, Vec<Checked>), Refusal> {
+        let Batch { participant, coordinator, low_water, messages } = batch;
+        if participant != self.name {
+            let detail = format!("the batch is for {participant}; this is {}", self.name);
+            return Err(Refusal::new(ErrorCode::UnknownParticipant, detail));
+        }
+        if messages.len() > limits::BATCH_MESSAGES_MAX {
+            let max = limits::BATCH_MESSAGES_MAX;
+            let detail = format!("{} messages; a batch has at most {max}", messages.len());
+            return Err(Refusal::new(ErrorCode::BodyTooLarge, detail));
+        }
+        let foreign = messages.iter().find(|message| message.txid().log_id != coordinator.log_id);
+        if let Some(message) = foreign {
+            let detail = format!("{} is not of log {}", message.txid(), coordinator.log_id);
+            return Err(Refusal::new(ErrorCode::BadRequest, detail));
+        }
+        let messages = messages.into_iter().map(check).collect();
+        Ok((Speaker { coordinator, low_water }, messages))
+    }
+
+    /// Has the store do what is well formed, and puts the answers in the order of the messages.
+    async fn execute(&self, speaker: &Speaker, messages: Vec<Checked>) -> Vec<BranchAnswer> {
+        let mut answers: Vec<Option<BranchAnswer>> = Vec::with_capacity(messages.len());
+        let mut good = Vec::with_capacity(messages.len());
+        for message in messages {
+            match message {
+                Ok(message) => {
+                    answers.push(None);
+                    good.push(message);
+                }
+                Err(refusal) => {
+                    answers.push(Some(BranchAnswer::Prepared(Call::Refused(refusal))));
+                }
+            }
+        }
+        let done = self.run(speaker, good).await;
+        let mut done = done.into_iter();
+        let answers: Vec<_> =
+            answers.into_iter().filter_map(|refused| refused.or_else(|| done.next())).collect();
+        for answer in &answers {
+            self.count(answer);
+        }
+        answers
+    }
+
+    async fn run(&self, speaker: &Speaker, messages: Vec<BranchMessage>) -> Vec<BranchAnswer> {
+        if messages.is_empty() {
+            return Vec::new();
+        }
+        let kinds: Vec<_> = messages.iter().map(kind).collect();
+        for (_, kind) in &kinds {
+            match kind {
+                Kind::Prepare => crash::point(CrashPoint::BeforeVoteDurable),
+                Kind::Commit => crash::point(CrashPoint::BeforeApply),
+                Kind::Abort => {}
+            }
+        }
+        let started = Instant::now();
+        let answers = self.store.execute(&speaker.coordinator, speaker.low_water, messages).await;
+        self.metrics.redis_call(started.elapsed());
+        for (txid, kind) in kinds {
+            match kind {
+                Kind::Prepare => crash::point(CrashPoint::AfterVoteDurable),
+                Kind::Commit => {
+                    crash::point(CrashPoint::AfterApply);
+                    self.waiters.wake(txid);
+                }
+                Kind::Abort => self.waiters.wake(txid),
+            }
+        }
+        answers
+    }
+
+    fn count(&self, answer: &BranchAnswer) {
+        match answer {
+            BranchAnswer::Prepared(call) => {
+                self.metrics.request("prepare", result(call));
+                self.metrics.vote(match call {
+                    Call::Applied(Prepared::Yes(_)) => "yes",
+                    Call::Applied(Prepared::Committed(_)) => "committed",
+                    Call::Applied(Prepared::Wait(_)) => "wait",
+                    Call::Refused(refusal) => refusal.code.as_str(),
+                    Call::Unknown(_) => "unknown",
+                });
+            }
+            BranchAnswer::Applied(call) => self.metrics.request("commit", result(call)),
+            BranchAnswer::Aborted(call) => self.metrics.request("abort", result(call)),
+        }
+    }
+}
+
+/// What is to be done with a branch in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Commit(Txid),
+    Abort(Txid),
+}
+
+/// A message that may be executed, or the no that it gets instead.
+type Checked = Result<BranchMessage, Refusal>;
+
+fn check(message: Message) -> Checked {
+    match message {
+        Message::Prepare(prepare) => {
+            let branch = ValidatedBranch::new(prepare.ops)?;
+            Ok(BranchMessage::Prepare {
+                txid: prepare.txid,
+                id: prepare.id,
+                mode: prepare.mode,
+                branch,
+            })
+        }
+        Message::Commit(only) => Ok(BranchMessage::Commit(only.txid)),
+        Message::Abort(only) => Ok(BranchMessage::Abort(only.txid)),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Prepare,
+    Commit,
+    Abort,
+}
+
+const fn kind(message: &BranchMessage) -> (Txid, Kind) {
+    match message {
+        BranchMessage::Prepare { txid, .. } => (*txid, Kind::Prepare),
+        BranchMessage::Commit(txid) => (*txid, Kind::Commit),
+        BranchMessage::Abort(txid) => (*txid, Kind::Abort),
+    }
+}
+
+const fn result<T>(call: &Call<T>) -> &'static str {
+    match call {
+        Call::Applied(_) => "applied",
+        Call::Refused(_) => "refused",
+        Call::Unknown(_) => "unknown",
+    }
+}
+
+fn into_wire(answer: BranchAnswer) -> Answer {
+    match answer {
+        BranchAnswer::Prepared(call) => Call::<Prepared>::into(call),
+        BranchAnswer::Applied(call) => Call::<Applied>::into(call),
+        BranchAnswer::Aborted(call) => Call::<Aborted>::into(call),
+    }
+}
+
+/// The no of a prepare whose time to wait is over.
+fn conflict(holder: Holder) -> Refusal {
+    let detail = format!("{holder}, and stayed so");
+    Refusal { holder: Some(holder), ..Refusal::new(ErrorCode::LockConflict, detail) }
+}
+
+/// A place among those that wait, counted for as long as it is held.
+struct Place<'a> {
+    _permit: SemaphorePermit<'a>,
+    metrics: &'a Metrics,
+}
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a Semaphore, metrics: &'a Metrics) -> Option<Self> {
+        let permit = waiting.try_acquire().ok()?;
+        metrics.waiting_begins();
+        Some(Self { _permit: permit, metrics })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.metrics.waiting_ends();
+    }
+}

@@ -1,0 +1,47 @@
+//! The operator's override: separate from the protocol, loud, with an actor and a reason (invariant 16).
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use assent_client::participant::ResolveRequest;
+use assent_common::ErrorCode;
+use assent_common::wire::branch::BranchView;
+use assent_common::wire::problem::Problem;
+
+use super::App;
+use super::body::{JsonBody, txid};
+use super::reply::{Rejection, json};
+
+/// Bytes of an actor's name or a reason: a sentence or two, that stays readable in a log.
+const TEXT_BYTES_MAX: usize = 1_000;
+
+/// Decides a branch in doubt in its coordinator's place. If the coordinator decided otherwise, the transaction is
+/// half applied: this is for a coordinator that is gone for good.
+#[utoipa::path(
+    post, path = "/v1/branches/{txid}/resolve", operation_id = "resolveBranch", tag = "operator",
+    params(("txid" = String, Path, description = "The branch's transaction")),
+    request_body = ResolveRequest,
+    responses(
+        (status = 200, description = "The branch, resolved", body = BranchView),
+        (status = "default", description = "Nothing was done", body = Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn resolve(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    JsonBody(request): JsonBody<ResolveRequest>,
+) -> Result<Response, Rejection> {
+    check_text("actor", &request.actor)?;
+    check_text("reason", &request.reason)?;
+    let view = app.resolve_by_hand(txid(&path)?, &request).await?;
+    Ok(json(&view))
+}
+
+fn check_text(field: &str, text: &str) -> Result<(), Rejection> {
+    if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
+        let detail = format!("`{field}` must be 1 to {TEXT_BYTES_MAX} bytes of text");
+        return Err(Rejection::new(ErrorCode::BadRequest, detail));
+    }
+    Ok(())
+}

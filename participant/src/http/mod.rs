@@ -1,0 +1,117 @@
+//! The participant's HTTP surface: two routers, one document.
+//!
+//! ```text
+//! router()        /v1/batch  /v1/branches…                        for coordinators, and to look
+//! admin_router()  /v1/branches/{txid}/resolve                     for operators
+//! both            /livez /readyz  /metrics /v1/version /openapi.json
+//! ```
+//!
+//! Nothing is decided here: handlers parse, call, and answer. Both routers mount into any application, below any path,
+//! whatever its state.
+
+mod admin;
+mod auth;
+mod body;
+mod branches;
+mod probes;
+mod reply;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use assent_common::limits;
+
+use crate::service::Shared;
+
+pub(crate) use probes::{Check, Verdict};
+
+/// What the handlers work with.
+type App = Arc<Shared>;
+
+/// Bytes of an operator's request.
+const ADMIN_BYTES_MAX: usize = 64 * 1024;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Assent participant",
+        description = "Stages a service's writes in the service's own Redis, votes, and applies or drops them as the \
+            coordinator decides.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    tags(
+        (name = "protocol", description = "What coordinators say"),
+        (name = "branches", description = "What is kept here"),
+        (name = "operator", description = "The admin listener: an operator's override"),
+        (name = "server", description = "On both listeners"),
+    ),
+)]
+struct Document;
+
+fn protocol_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(branches::batch))
+        .routes(routes!(branches::prepare))
+        .routes(routes!(branches::commit))
+        .routes(routes!(branches::abort))
+        .routes(routes!(branches::list))
+        .routes(routes!(branches::get))
+}
+
+fn operator_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(admin::resolve))
+}
+
+fn server_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(probes::version))
+        .routes(routes!(probes::metrics))
+        .routes(routes!(probes::openapi))
+}
+
+fn open_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(probes::livez)).routes(routes!(probes::readyz))
+}
+
+/// The OpenAPI document of both routers.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(protocol_routes())
+        .merge(operator_routes())
+        .merge(server_routes())
+        .merge(open_routes())
+        .into_openapi()
+}
+
+/// The API for coordinators.
+pub(crate) fn public<S: Clone + Send + Sync + 'static>(app: &App) -> Router<S> {
+    finish(app, protocol_routes(), limits::BATCH_BYTES_MAX)
+}
+
+/// The API for operators.
+pub(crate) fn admin<S: Clone + Send + Sync + 'static>(app: &App) -> Router<S> {
+    finish(app, operator_routes(), ADMIN_BYTES_MAX)
+}
+
+fn finish<S: Clone + Send + Sync + 'static>(
+    app: &App,
+    routes: OpenApiRouter<App>,
+    body_bytes_max: usize,
+) -> Router<S> {
+    let (guarded, _) = routes.merge(server_routes()).split_for_parts();
+    let (open, _) = open_routes().split_for_parts();
+    guarded
+        .route_layer(from_fn_with_state(Arc::clone(app), auth::require_token))
+        .merge(open)
+        .fallback(reply::not_found)
+        .method_not_allowed_fallback(reply::method_not_allowed)
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .with_state(Arc::clone(app))
+}

@@ -1,0 +1,116 @@
+//! Health, version, metrics, and the document.
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+
+use assent_common::ErrorCode;
+use assent_common::wire::problem::Problem;
+use assent_common::wire::transaction::VersionView;
+
+use super::App;
+use super::reply::{Rejection, json};
+
+/// The process turns.
+#[utoipa::path(
+    get, path = "/livez", operation_id = "livez", tag = "server",
+    responses((status = 200, description = "It does", body = String, content_type = "text/plain")),
+)]
+pub(crate) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Whether this participant can vote: Redis answers, holds the data of this agent's start, and keeps what it is given.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "readyz", tag = "server",
+    params(("verbose" = Option<String>, Query, description = "List every check")),
+    responses(
+        (status = 200, description = "It can", body = String, content_type = "text/plain"),
+        (status = 503, description = "It cannot", body = String, content_type = "text/plain"),
+    ),
+)]
+pub(crate) async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+    let checks = app.checks().await;
+    let failing = checks.iter().any(|check| check.verdict == Verdict::Failing);
+    let status = if failing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let verbose =
+        query.is_some_and(|query| query.split('&').any(|part| part.starts_with("verbose")));
+    let mut text = String::new();
+    if verbose || failing {
+        for Check { name, verdict, detail } in &checks {
+            let (sign, word) = match verdict {
+                Verdict::Passing => ("+", "ok"),
+                Verdict::Warning => ("!", "warning"),
+                Verdict::Failing => ("-", "failing"),
+            };
+            text.push_str(&format!("[{sign}] {name} {word}"));
+            if !detail.is_empty() {
+                text.push_str(&format!(": {detail}"));
+            }
+            text.push('\n');
+        }
+    }
+    text.push_str(if failing { "not ready\n" } else { "ready\n" });
+    (status, text).into_response()
+}
+
+/// One check of `/readyz`.
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) verdict: Verdict,
+    pub(crate) detail: String,
+}
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Passing,
+    /// Ready, but a promise does not hold; the operator chose so.
+    Warning,
+    Failing,
+}
+
+/// What runs here, and the promises that it cannot keep.
+#[utoipa::path(
+    get, path = "/v1/version", operation_id = "version", tag = "server",
+    responses((status = 200, description = "The version", body = VersionView)),
+)]
+pub(crate) async fn version(State(app): State<App>) -> Response {
+    json(&VersionView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        role: "participant".to_owned(),
+        log_id: None,
+        epoch: None,
+        name: Some(app.name.to_string()),
+        warnings: app.store.warnings(),
+    })
+}
+
+/// The metrics, in the text format of Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics", tag = "server",
+    responses(
+        (status = 200, description = "The metrics", body = String, content_type = "text/plain"),
+        (status = 404, description = "The host application exposes them itself", body = Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, Rejection> {
+    let Some(render) = &app.metrics_text else {
+        let detail = "this process exposes its metrics elsewhere, or not at all";
+        return Err(Rejection::new(ErrorCode::NotFound, detail));
+    };
+    app.count_doubts();
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render.render())
+        .into_response())
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "openapi", tag = "server",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
+)]
+pub(crate) async fn openapi() -> Response {
+    json(&super::openapi())
+}

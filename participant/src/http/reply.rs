@@ -1,0 +1,75 @@
+//! Answers: the two media types, and errors as problem documents.
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use assent_common::ErrorCode;
+use assent_common::outcome::Refusal;
+use assent_common::wire::problem::Problem;
+use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROTOCOL: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
+const PROBLEM: HeaderValue = HeaderValue::from_static(PROBLEM_MEDIA_TYPE);
+
+/// Seconds after which a request that was shed may come again.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// An error on its way out.
+#[derive(Debug)]
+pub(crate) struct Rejection(Box<Problem>);
+
+impl Rejection {
+    pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self(Box::new(Problem::new(code, detail)))
+    }
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        Self(Box::new(refusal.into()))
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        let Self(problem) = self;
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, body(PROBLEM, &*problem)).into_response();
+        if matches!(problem.status, 429 | 503) {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        response
+    }
+}
+
+/// What coordinators believe: an answer of Assent's own media type.
+pub(crate) fn protocol(value: &impl Serialize) -> Response {
+    body(PROTOCOL, value)
+}
+
+/// An answer for everybody else.
+pub(crate) fn json(value: &impl Serialize) -> Response {
+    body(JSON, value)
+}
+
+fn body(media_type: HeaderValue, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => ([(CONTENT_TYPE, media_type)], bytes).into_response(),
+        // No type of ours fails to serialise; if one did, the status must not say otherwise.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// The answer to a path that does not exist.
+pub(crate) async fn not_found() -> Rejection {
+    Rejection::new(ErrorCode::NotFound, "no such path here; see /openapi.json")
+}
+
+/// The answer to a method that the path does not have; the router adds `Allow`.
+pub(crate) async fn method_not_allowed() -> Rejection {
+    Rejection::new(ErrorCode::MethodNotAllowed, "see /openapi.json for the methods of this path")
+}

@@ -1,0 +1,31 @@
+-- Drops branches and fences them: a prepare that comes later meets the fence. Like a commit, it is never refused for
+-- memory.
+--
+-- ARGV     the head (control.lua), then the txids
+-- Returns  an array with one of these for each txid:
+--   {'f'}             nothing is left of the branch, and it is fenced (or below the low-water mark, which is as good)
+--   {'d', done}       it has been applied; kinds and replies of one phase, packed; empty for two
+call('HDEL', ctl, '-', unpack(ARGV, 7, 6 + collectable))
+if marks then call('HSET', ctl, 'm:c:' .. ARGV[2], marks) end
+
+local function abort(txid)
+  local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)
+  if found[2] then return {'d', found[2]} end
+  local kept = {'a:' .. txid, ''}
+  if found[1] then
+    local gone = {'s:' .. txid}
+    free_locks(txid, unpack_record(found[1])[5], gone, kept)
+    call('HDEL', ctl, unpack(gone))
+  elseif found[3] then
+    return {'f'}
+  else
+    local log, epoch, n = parts(txid)
+    if log == ARGV[2] and below_low_water(epoch, n) then return {'f'} end
+  end
+  call('HSET', ctl, unpack(kept))
+  return {'f'}
+end
+
+local answers = {}
+for i = at, #ARGV do answers[#answers + 1] = abort(ARGV[i]) end
+return answers

@@ -1,0 +1,40 @@
+-- Applies staged branches. A commit cannot fail for a reason of the data, and not for memory either: the first write is an
+-- HDEL, which Redis does not refuse above maxmemory, and after it nothing of this script is.
+--
+-- ARGV     the head (control.lua), then the txids
+-- Returns  an array with one of these for each txid:
+--   {'a', dirty, first error}    applied, now or before; dirty: writes that met data of another type
+--   {'n', code}                  fenced | branch_lost | below_low_water
+call('HDEL', ctl, '-', unpack(ARGV, 7, 6 + collectable))
+if marks then call('HSET', ctl, 'm:c:' .. ARGV[2], marks) end
+
+local function commit(txid)
+  local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)
+  if found[2] then return {'a', 0} end
+  if found[3] then return {'n', 'fenced'} end
+  if not found[1] then
+    local log, epoch, n = parts(txid)
+    if log == ARGV[2] and below_low_water(epoch, n) then return {'n', 'below_low_water'} end
+    return {'n', 'branch_lost'}
+  end
+  local record = unpack_record(found[1])
+  local gone, kept = {'s:' .. txid}, {'d:' .. txid, ''}
+  free_locks(txid, record[5], gone, kept)
+  call('HDEL', ctl, unpack(gone))
+  call('HSET', ctl, unpack(kept))
+  local dirty, first_error = 0, nil
+  if record[7] ~= '' then
+    for _, write in ipairs(unpack_record(record[7])) do
+      local result = try(unpack(write))
+      if type(result) == 'table' and result.err then
+        dirty = dirty + 1
+        first_error = first_error or result.err
+      end
+    end
+  end
+  return {'a', dirty, first_error}
+end
+
+local answers = {}
+for i = at, #ARGV do answers[#answers + 1] = commit(ARGV[i]) end
+return answers

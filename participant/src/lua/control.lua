@@ -1,0 +1,98 @@
+-- The head of every script: whose data this is, and how far its coordinator has come.
+--
+-- KEYS[1]  the control hash; then every data key of the call
+-- ARGV     1 incarnation that the agent started with
+--          2 log id of the coordinator that speaks, or of the branches that are resolved
+--          3 its epoch
+--          4 epoch of its low-water mark, or empty if the call carries none
+--          5 n of its low-water mark
+--          6 count of collectable fields, which follow: done-markers and fences below the mark
+-- Returns  {'q', incarnation or ''} if the data is not that of the incarnation; else as the script's own file says
+--
+-- The control hash:
+--   m:inc          incarnation
+--   m:seq          number of the last vote
+--   m:c:<log id>   "<highest epoch> <low-water epoch> <low-water n>"
+--   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"
+--   s:<txid>       staged: pack(version, id, url, seq, keys, modes, writes, replies)
+--   d:<txid>       done: pack(kinds, replies) of one phase, empty for two
+--   a:<txid>       fence
+--
+-- Lua's numbers are doubles: an integer that may be large stays a decimal string throughout.
+local call, try = redis.call, redis.pcall
+local pack, unpack_record = cmsgpack.pack, cmsgpack.unpack
+local match, sub, format = string.match, string.sub, string.format
+local ctl = KEYS[1]
+
+-- Whether one decimal string without a sign is less than another.
+local function less(a, b)
+  if #a ~= #b then return #a < #b end
+  return a < b
+end
+
+local head = call('HMGET', ctl, 'm:inc', 'm:seq', 'm:c:' .. ARGV[2])
+if head[1] ~= ARGV[1] then return {'q', head[1] or ''} end
+
+local epoch_seen, low_epoch, low_n = '0', '0', '0'
+if head[3] then epoch_seen, low_epoch, low_n = match(head[3], '^(%d+) (%d+) (%d+)$') end
+local marks = nil
+if less(epoch_seen, ARGV[3]) then
+  epoch_seen = ARGV[3]
+  marks = true
+end
+if ARGV[4] ~= '' and (less(low_epoch, ARGV[4]) or (low_epoch == ARGV[4] and less(low_n, ARGV[5]))) then
+  low_epoch, low_n = ARGV[4], ARGV[5]
+  marks = true
+end
+if marks then marks = epoch_seen .. ' ' .. low_epoch .. ' ' .. low_n end
+
+local collectable = tonumber(ARGV[6])
+-- The cursor into ARGV, behind what this file has read.
+local at = 7 + collectable
+
+-- Whether a branch of the log that speaks is below its low-water mark.
+local function below_low_water(epoch, n)
+  return less(epoch, low_epoch) or (epoch == low_epoch and less(n, low_n))
+end
+
+-- The log id, epoch and n of a txid.
+local function parts(txid) return match(txid, '^([^.]+)%.(%d+)%.(%d+)%.') end
+
+-- The lock without this holder: its new value, false if nothing is left of it, nil if the holder does not hold it.
+local function without(lock, txid)
+  if not lock then return nil end
+  if sub(lock, 1, 1) == 'X' then
+    if match(lock, '^X (%S+) ') == txid then return false end
+    return nil
+  end
+  local rest, found = {}, nil
+  for holder, id in string.gmatch(sub(lock, 3), '(%S+) ([^;]+)') do
+    if holder == txid then
+      found = true
+    else
+      rest[#rest + 1] = holder .. ' ' .. id
+    end
+  end
+  if not found then return nil end
+  if #rest == 0 then return false end
+  return 'S ' .. table.concat(rest, ';')
+end
+
+-- Adds to `gone` the fields that a branch's end deletes, and to `kept` the fields and values of locks that others share.
+-- The owner of every lock is compared first: a lock that is not this branch's stays.
+local function free_locks(txid, keys, gone, kept)
+  local count = #keys
+  if count == 0 then return end
+  local fields = {}
+  for i = 1, count do fields[i] = 'l:' .. keys[i] end
+  local locks = call('HMGET', ctl, unpack(fields))
+  for i = 1, count do
+    local rest = without(locks[i], txid)
+    if rest then
+      kept[#kept + 1] = fields[i]
+      kept[#kept + 1] = rest
+    elseif rest == false then
+      gone[#gone + 1] = fields[i]
+    end
+  end
+end

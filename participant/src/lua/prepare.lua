@@ -1,0 +1,247 @@
+-- Prepares branches: checks, locks, runs the ops against an overlay, stages. One phase: applies at once instead of
+-- staging. Each branch of the call stands alone: the error of one is its own no.
+--
+-- ARGV     the head (control.lua), then
+--          coordinator's url, count of branches, and for each:
+--            txid, public id, mode ('2' phases or '1'), read-only ('1' or ''), modes of its keys ("XXS"; KEYS goes on),
+--            kinds of the replies ("IBA": integer, bytes, array), count of ops, and for each op:
+--              handler, count of arguments, arguments,
+--              count of comparisons, and for each: its sign and its operand (none for 'N' 'M' 'E' 'e')
+-- Returns  an array with one of these for each branch:
+--   {'y', seq, writes, replies}         yes; writes and replies packed, writes empty if there are none
+--   {'c', kinds and replies}            one phase: applied; both packed, as the done-marker has them
+--   {'w', id, txid, key}                a lock is held by a younger transaction
+--   {'l', id, txid, key}                a lock is held by an older transaction
+--   {'n', code, op or -1, detail}       no
+--   {'e', op, comparison, reply}        no: an expectation was false; reply packed
+--
+-- Order of the writes: what takes memory goes first and may be refused for it (OOM), before anything is written.
+local REPLIES_BYTES_MAX = 16777216
+
+local seq = tonumber(head[2] or '0')
+local answers = {}
+local key_at = 1
+
+if marks then try('HSET', ctl, 'm:c:' .. ARGV[2], marks) end
+
+-- Compares two numbers as text: -1, 0 or 1; nil if one is none.
+local function compare(a, b)
+  if is_int64(a) and is_int64(b) then
+    local negative_a, negative_b = sub(a, 1, 1) == '-', sub(b, 1, 1) == '-'
+    if a == b then return 0 end
+    if negative_a ~= negative_b then return negative_a and -1 or 1 end
+    if negative_a then return less(sub(a, 2), sub(b, 2)) and 1 or -1 end
+    return less(a, b) and -1 or 1
+  end
+  if match(a, '%s') or match(b, '%s') then return nil end
+  local x, y = tonumber(a), tonumber(b)
+  if not x or not y or x ~= x or y ~= y then return nil end
+  return x < y and -1 or (x > y and 1 or 0)
+end
+
+-- Comparisons without an operand: nil, not nil, there, not there.
+local PLAIN = {N = true, M = true, E = true, e = true}
+
+local function holds(sign, operand, reply, kind)
+  if sign == 'N' then return reply == false end
+  if sign == 'M' then return reply ~= false end
+  if sign == 'E' or sign == 'e' then
+    local there = reply ~= false
+    if kind == 'I' then there = reply ~= 0 and reply ~= '0' end
+    if type(reply) == 'table' then there = #reply > 0 end
+    return there == (sign == 'E')
+  end
+  if type(reply) == 'number' then reply = format('%.0f', reply) end
+  if sign == '=' then return reply == operand end
+  if sign == '!' then return reply ~= operand end
+  local order = reply and compare(reply, operand)
+  if not order then return false end
+  if sign == '>' then return order > 0 end
+  if sign == 'G' then return order >= 0 end
+  if sign == '<' then return order < 0 end
+  return order <= 0
+end
+
+-- Runs the ops from ARGV at `at`. Returns the replies.
+local function run(op_count, kinds)
+  local replies = {}
+  for op = 1, op_count do
+    reply_at = op
+    local handler, n = ops[ARGV[at]], tonumber(ARGV[at + 1])
+    local first = at + 2
+    at = first + n + 1
+    local reply = handler(first, n)
+    replies[op] = reply
+    for _ = 1, tonumber(ARGV[first + n]) do
+      local sign = ARGV[at]
+      local plain = PLAIN[sign]
+      if not holds(sign, not plain and ARGV[at + 1], reply, sub(kinds, op, op)) then
+        error({'expect', sign, reply})
+      end
+      at = at + (plain and 1 or 2)
+    end
+  end
+  return replies
+end
+
+-- Moves the cursor behind the ops of a branch.
+local function skip(from, op_count)
+  local p = from
+  for _ = 1, op_count do
+    p = p + 2 + tonumber(ARGV[p + 1])
+    local comparisons = tonumber(ARGV[p])
+    p = p + 1
+    for _ = 1, comparisons do
+      p = p + (PLAIN[ARGV[p]] and 1 or 2)
+    end
+  end
+  return p
+end
+
+local function writes_of_branch()
+  local writes, deletions = {}, {}
+  for _, e in ipairs(order) do flush(e, writes, deletions) end
+  for _, write in ipairs(deletions) do writes[#writes + 1] = write end
+  return writes
+end
+
+-- Looks through the holders of a lock that the branch wants; returns the answer of a conflict.
+local function conflict(lock, wanted, txid, id, key)
+  local shared = sub(lock, 1, 1) == 'S'
+  if shared and wanted == 'S' then return nil end
+  local answer
+  for holder, holder_id in string.gmatch(sub(lock, 3), '(%S+) ([^;]+)') do
+    if holder ~= txid then
+      -- Wait-die: only the older waits, so that no cycle can form. Its own earlier attempt is on its way out.
+      local may_wait = id <= holder_id
+      if not may_wait then return {'l', holder_id, holder, key} end
+      answer = answer or {'w', holder_id, holder, key}
+    end
+  end
+  return answer
+end
+
+-- Applies the writes of one phase. The done-marker is the first write: it takes memory, so that OOM refuses all.
+local function apply(b, writes, replies)
+  local packed = pack(b.kinds, replies)
+  if b.read_only then return {'c', packed} end
+  call('HSET', ctl, 'd:' .. b.txid, packed)
+  local patched = false
+  for _, write in ipairs(writes) do
+    local result = try(unpack(write))
+    local place = branch_stars[write]
+    if place and type(result) == 'string' then
+      replies[place] = result
+      patched = true
+    end
+  end
+  if patched then
+    packed = pack(b.kinds, replies)
+    call('HSET', ctl, 'd:' .. b.txid, packed)
+  end
+  return {'c', packed}
+end
+
+-- Stages the branch: record, locks and sequence number in one write.
+local function stage(b, writes, replies)
+  local redo, packed_replies = '', ''
+  if #writes > 0 then
+    redo = pack(writes)
+    packed_replies = pack(replies)
+  end
+  if #redo > REPLIES_BYTES_MAX then refuse('too_large', 'the writes are too large') end
+  local keys, values = {}, {}
+  for i = 1, #b.modes do
+    local key, lock = KEYS[b.first_key + i], b.fields[3 + i]
+    keys[i] = key
+    values[2 * i - 1] = 'l:' .. key
+    if sub(b.modes, i, i) == 'X' then
+      values[2 * i] = 'X ' .. b.txid .. ' ' .. b.id
+    else
+      values[2 * i] = (lock and lock .. ';' or 'S ') .. b.txid .. ' ' .. b.id
+    end
+  end
+  local next_seq = seq + 1
+  local seq_text = format('%.0f', next_seq)
+  local record = pack({1, b.id, b.url, seq_text, keys, b.modes, redo, packed_replies})
+  call('HSET', ctl, 's:' .. b.txid, record, 'm:seq', seq_text, unpack(values))
+  seq = next_seq
+  if redo == '' then packed_replies = pack(replies) end
+  return {'y', seq_text, redo, packed_replies}
+end
+
+-- A prepare that came before: the same yes. A branch without writes kept no replies; under its locks they come again.
+local function again(record, b)
+  local staged = unpack_record(record)
+  local replies = staged[8]
+  if staged[7] == '' then replies = pack(run(b.op_count, b.kinds)) end
+  return {'y', staged[4], staged[7], replies}
+end
+
+local function prepare(b)
+  local fields = {'a:' .. b.txid, 's:' .. b.txid, 'd:' .. b.txid}
+  for i = 1, #b.modes do fields[3 + i] = 'l:' .. KEYS[b.first_key + i] end
+  fields = call('HMGET', ctl, unpack(fields))
+  b.fields = fields
+  if fields[1] then return {'n', 'fenced', -1, 'an abort came before the prepare'} end
+  if fields[3] then
+    if b.mode == '1' and fields[3] ~= '' then return {'c', fields[3]} end
+    return {'n', 'wrong_state', -1, 'the branch is applied'}
+  end
+  if fields[2] then return again(fields[2], b) end
+  local _, epoch, n = parts(b.txid)
+  if below_low_water(epoch, n) then
+    return {'n', 'below_low_water', -1, 'everything of this coordinator up to here has ended'}
+  end
+  if less(epoch, epoch_seen) then
+    return {'n', 'stale_epoch', -1, 'a later life of the coordinator has been seen: epoch ' .. epoch_seen}
+  end
+  local waits
+  for i = 1, #b.modes do
+    local lock = fields[3 + i]
+    local answer = lock
+      and conflict(lock, sub(b.modes, i, i), b.txid, b.id, KEYS[b.first_key + i])
+    if answer and answer[1] == 'l' then return answer end
+    waits = waits or answer
+  end
+  if waits then return waits end
+  local replies = run(b.op_count, b.kinds)
+  local writes = writes_of_branch()
+  if b.mode == '1' then return apply(b, writes, replies) end
+  return stage(b, writes, replies)
+end
+
+-- What an error of a branch's Lua means.
+local function refusal(err)
+  if type(err) == 'table' and err[1] == 'expect' then
+    return {'e', reply_at - 1, err[2], pack(err[3])}
+  end
+  if type(err) == 'table' and err[1] then return {'n', err[1], reply_at - 1, err[2]} end
+  local text = type(err) == 'table' and err.err or tostring(err)
+  if match(text, 'OOM') then return {'n', 'redis_out_of_memory', -1, text} end
+  if match(text, 'MISCONF') or match(text, 'READONLY') or match(text, 'NOREPLICAS') then
+    return {'n', 'redis_refuses', -1, text}
+  end
+  return {'n', 'internal', reply_at - 1, text}
+end
+
+local url = ARGV[at]
+local branch_count = tonumber(ARGV[at + 1])
+at = at + 2
+for place = 1, branch_count do
+  local b = {
+    url = url, txid = ARGV[at], id = ARGV[at + 1], mode = ARGV[at + 2],
+    read_only = ARGV[at + 3] == '1', modes = ARGV[at + 4], kinds = ARGV[at + 5],
+    op_count = tonumber(ARGV[at + 6]), first_key = key_at,
+  }
+  at = at + 7
+  local after = skip(at, b.op_count)
+  ents, order, branch_stars, reply_at = {}, {}, {}, 0
+  local ok, answer = pcall(prepare, b)
+  answers[place] = ok and answer or refusal(answer)
+  key_at = key_at + #b.modes
+  at = after
+end
+
+if collectable > 0 then call('HDEL', ctl, unpack(ARGV, 7, 6 + collectable)) end
+return answers

@@ -1,0 +1,18 @@
+-- Deletes done-markers and fences that are below the stored low-water mark of their log: those that an agent left behind
+-- when it stopped.
+--
+-- ARGV     the head (control.lua), then fields d:<txid> and a:<txid> of the log that the head names
+-- Returns  {'s', count of fields deleted}
+call('HDEL', ctl, '-', unpack(ARGV, 7, 6 + collectable))
+-- The mark first: what it covers may go only because a late prepare below it is refused.
+if marks then call('HSET', ctl, 'm:c:' .. ARGV[2], marks) end
+
+local gone = {}
+for i = at, #ARGV do
+  local log, epoch, n = parts(sub(ARGV[i], 3))
+  if log == ARGV[2] and match(ARGV[i], '^[ad]:') and below_low_water(epoch, n) then
+    gone[#gone + 1] = ARGV[i]
+  end
+end
+if #gone == 0 then return {'s', 0} end
+return {'s', call('HDEL', ctl, unpack(gone))}

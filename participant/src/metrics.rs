@@ -1,0 +1,195 @@
+//! The participant's metrics: one table of names, labels and help, and one function for each thing that is counted.
+//!
+//! Writes through the `metrics` facade only; it must never install a recorder (a host application has its own) and never
+//! put a transaction id into a label.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+
+use assent_common::ParticipantName;
+
+/// What a metric measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Counts up.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// The name.
+    pub name: &'static str,
+    /// What it measures.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says, in a sentence.
+    pub help: &'static str,
+}
+
+const REQUESTS: &str = "assent_participant_requests_total";
+const VOTES: &str = "assent_votes_total";
+const IN_DOUBT: &str = "assent_branches_in_doubt";
+const IN_DOUBT_AGE: &str = "assent_in_doubt_oldest_age_seconds";
+const RESOLVER: &str = "assent_resolver_answers_total";
+const WAITING: &str = "assent_prepares_waiting";
+const REDIS: &str = "assent_redis_call_duration_seconds";
+const OPERATOR: &str = "assent_operator_actions_total";
+const BUILD_INFO: &str = "assent_participant_build_info";
+
+/// Every metric of a participant.
+pub const TABLE: &[Metric] = &[
+    Metric {
+        name: REQUESTS,
+        kind: Kind::Counter,
+        labels: &["participant", "op", "result"],
+        help: "Messages answered, by kind (prepare, commit, abort) and result (applied, refused, unknown).",
+    },
+    Metric {
+        name: VOTES,
+        kind: Kind::Counter,
+        labels: &["participant", "vote"],
+        help: "Votes given: yes, committed (one phase), wait, unknown, or the code of a no.",
+    },
+    Metric {
+        name: IN_DOUBT,
+        kind: Kind::Gauge,
+        labels: &["participant"],
+        help: "Branches that voted yes and know no outcome, at the last scan; those in the middle of a commit included.",
+    },
+    Metric {
+        name: IN_DOUBT_AGE,
+        kind: Kind::Gauge,
+        labels: &["participant"],
+        help: "For how long this agent has seen the oldest branch in doubt.",
+    },
+    Metric {
+        name: RESOLVER,
+        kind: Kind::Counter,
+        labels: &["participant", "outcome"],
+        help: "Answers to questions about branches in doubt: commit, abort, later, hold (unknown authority).",
+    },
+    Metric {
+        name: WAITING,
+        kind: Kind::Gauge,
+        labels: &["participant"],
+        help: "Prepares that wait for a younger holder's lock.",
+    },
+    Metric {
+        name: REDIS,
+        kind: Kind::Histogram,
+        labels: &["participant"],
+        help: "Duration of one execution of a batch at Redis, its fsync included.",
+    },
+    Metric {
+        name: OPERATOR,
+        kind: Kind::Counter,
+        labels: &["participant", "verb"],
+        help: "Operators' overrides: resolve.",
+    },
+    Metric {
+        name: BUILD_INFO,
+        kind: Kind::Gauge,
+        labels: &["participant", "version"],
+        help: "Always 1; the labels say what runs.",
+    },
+];
+
+/// From a Redis on a quiet disk (0.3 ms) to one that blocks.
+const REDIS_BUCKETS_SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
+
+/// Adds the buckets of this crate's histograms to the recorder that a process's `main` installs.
+pub fn configure(builder: PrometheusBuilder) -> Result<PrometheusBuilder, BuildError> {
+    builder.set_buckets_for_metric(Matcher::Full(REDIS.to_owned()), REDIS_BUCKETS_SECONDS)
+}
+
+/// Tells the recorder the help texts. Called by [`crate::Builder::build`].
+pub(crate) fn describe(participant: &ParticipantName) {
+    for metric in TABLE {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            Kind::Histogram => describe_histogram!(metric.name, metric.help),
+        }
+    }
+    let participant = participant.to_string();
+    let version = env!("CARGO_PKG_VERSION");
+    gauge!(BUILD_INFO, "participant" => participant, "version" => version).set(1.0);
+}
+
+/// The metrics of one participant.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    participant: String,
+}
+
+impl Metrics {
+    pub(crate) fn new(participant: &ParticipantName) -> Self {
+        Self { participant: participant.to_string() }
+    }
+
+    fn participant(&self) -> String {
+        self.participant.clone()
+    }
+
+    pub(crate) fn request(&self, op: &'static str, result: &'static str) {
+        counter!(REQUESTS, "participant" => self.participant(), "op" => op, "result" => result)
+            .increment(1);
+    }
+
+    pub(crate) fn vote(&self, vote: &'static str) {
+        counter!(VOTES, "participant" => self.participant(), "vote" => vote).increment(1);
+    }
+
+    pub(crate) fn in_doubt(&self, count: usize, oldest_ms: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        let (count, oldest_ms) = (count as f64, oldest_ms as f64);
+        gauge!(IN_DOUBT, "participant" => self.participant()).set(count);
+        gauge!(IN_DOUBT_AGE, "participant" => self.participant()).set(oldest_ms / 1_000.0);
+    }
+
+    pub(crate) fn resolver(&self, outcome: &'static str) {
+        counter!(RESOLVER, "participant" => self.participant(), "outcome" => outcome).increment(1);
+    }
+
+    pub(crate) fn waiting_begins(&self) {
+        gauge!(WAITING, "participant" => self.participant()).increment(1.0);
+    }
+
+    pub(crate) fn waiting_ends(&self) {
+        gauge!(WAITING, "participant" => self.participant()).decrement(1.0);
+    }
+
+    pub(crate) fn redis_call(&self, duration: Duration) {
+        histogram!(REDIS, "participant" => self.participant()).record(duration);
+    }
+
+    pub(crate) fn operator(&self, verb: &'static str) {
+        counter!(OPERATOR, "participant" => self.participant(), "verb" => verb).increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_and_stand_once() {
+        let mut seen = std::collections::BTreeSet::new();
+        for metric in TABLE {
+            assert!(metric.name.starts_with("assent_"), "{}", metric.name);
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"));
+            assert!(metric.help.ends_with('.') && metric.labels.contains(&"participant"));
+            assert!(seen.insert(metric.name), "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! How a participant is set up.
+
+use std::fmt;
+use std::sync::Arc;
+
+use assent_client::{HttpOptions, Token};
+
+use crate::store::StoreOptions;
+
+/// How a participant is set up, the sidecar's and the embedded one's.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The name that transactions know it by.
+    pub name: String,
+    /// The service's Redis.
+    pub store: StoreOptions,
+    /// Milliseconds that a branch may be in doubt before its coordinator is asked.
+    pub resolve_interval_ms: u64,
+    /// Milliseconds between two collections of marks that are below a low-water mark.
+    pub sweep_interval_ms: u64,
+    /// The token that requests must carry, health probes excepted.
+    pub token: Option<Token>,
+    /// How coordinators are asked; its token is the coordinator's.
+    pub http: HttpOptions,
+    /// What `/metrics` shows; a host application that has its own endpoint leaves it out.
+    pub metrics_text: Option<MetricsText>,
+}
+
+impl Options {
+    /// The options for this name and Redis that one would choose.
+    pub fn new(name: impl Into<String>, redis_url: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            store: StoreOptions::new(redis_url),
+            resolve_interval_ms: 2_000,
+            sweep_interval_ms: 10_000,
+            token: None,
+            http: HttpOptions::default(),
+            metrics_text: None,
+        }
+    }
+}
+
+/// Where `/metrics` gets its text from: the recorder that the process's `main` installed.
+#[derive(Clone)]
+pub struct MetricsText(Arc<dyn Fn() -> String + Send + Sync>);
+
+impl MetricsText {
+    /// Calls this for the text.
+    pub fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Arc::new(render))
+    }
+
+    pub(crate) fn render(&self) -> String {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for MetricsText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MetricsText(…)")
+    }
+}

@@ -1,0 +1,189 @@
+//! What the handlers and the background tasks share: the store, the agent, and what the resolver knows.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use assent_client::participant::{ForcedOutcome, ResolveRequest};
+use assent_client::{Http, Token};
+use assent_common::outcome::{Aborted, Call, Refusal};
+use assent_common::participant::resolver::Resolver;
+use assent_common::time::Millis;
+use assent_common::value::readable;
+use assent_common::wire::branch::{BranchState, BranchView, CoordinatorRef};
+use assent_common::{ErrorCode, ParticipantName, Txid};
+
+use crate::agent::{Agent, End, Running};
+use crate::http::{Check, Verdict};
+use crate::metrics::Metrics;
+use crate::options::MetricsText;
+use crate::store::{BranchAnswer, InDoubt, Store, StoreError, StoreState, StoredBranch};
+
+/// One participant.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) name: ParticipantName,
+    pub(crate) agent: Agent,
+    pub(crate) store: Arc<Store>,
+    pub(crate) http: Http,
+    pub(crate) metrics: Metrics,
+    pub(crate) token: Option<Token>,
+    pub(crate) metrics_text: Option<MetricsText>,
+    pub(crate) resolver: Mutex<Resolver>,
+    pub(crate) running: watch::Receiver<Running>,
+    pub(crate) started: Instant,
+}
+
+impl Shared {
+    /// Time for the resolver: only its differences mean anything.
+    pub(crate) fn now(&self) -> Millis {
+        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn resolver(&self) -> MutexGuard<'_, Resolver> {
+        // Its loss costs latency only, so half a change is as good as none.
+        self.resolver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the gauges of branches in doubt.
+    pub(crate) fn count_doubts(&self) {
+        let now = self.now();
+        let resolver = self.resolver();
+        self.metrics.in_doubt(resolver.count(), resolver.oldest_ms(now));
+    }
+
+    /// The branches that are prepared.
+    pub(crate) async fn prepared(&self) -> Result<Vec<BranchView>, Refusal> {
+        let found = self.store.in_doubt().await.map_err(unavailable)?;
+        Ok(found.into_iter().map(|branch| self.in_doubt_view(branch)).collect())
+    }
+
+    fn in_doubt_view(&self, branch: InDoubt) -> BranchView {
+        let mut view = BranchView {
+            txid: branch.txid,
+            state: BranchState::Prepared,
+            id: Some(branch.id),
+            coordinator: Some(branch.coordinator),
+            in_doubt_ms: None,
+            keys: branch.keys.iter().map(|key| readable(&key.0)).collect(),
+            last_error: None,
+        };
+        if let Some((ms, why)) = self.resolver().doubt(self.now(), view.txid) {
+            view.in_doubt_ms = Some(ms);
+            view.last_error = why.map(str::to_owned);
+        }
+        view
+    }
+
+    /// What is kept of a branch.
+    pub(crate) async fn branch(&self, txid: Txid) -> Result<BranchView, Refusal> {
+        match self.store.branch(txid).await.map_err(unavailable)? {
+            Some(StoredBranch { in_doubt: Some(branch), .. }) => Ok(self.in_doubt_view(branch)),
+            Some(StoredBranch { state, in_doubt: None }) => Ok(ended(txid, state)),
+            None => Err(Refusal::new(
+                ErrorCode::NotFound,
+                format!("nothing is kept of {txid} here; that says nothing of its outcome"),
+            )),
+        }
+    }
+
+    /// An operator decides a branch (invariant 16).
+    pub(crate) async fn resolve_by_hand(
+        &self,
+        txid: Txid,
+        request: &ResolveRequest,
+    ) -> Result<BranchView, Refusal> {
+        let view = self.branch(txid).await?;
+        if view.state != BranchState::Prepared {
+            let detail = format!("{txid} is {:?}, not prepared: nothing to decide", view.state);
+            return Err(Refusal::new(ErrorCode::WrongState, detail));
+        }
+        let ResolveRequest { outcome, actor, reason } = request;
+        tracing::error!(%txid, ?outcome, actor, reason, "an operator decides a branch in doubt");
+        self.metrics.operator("resolve");
+        let end = match outcome {
+            ForcedOutcome::Committed => End::Commit(txid),
+            ForcedOutcome::Aborted => End::Abort(txid),
+        };
+        let url = view.coordinator.unwrap_or_default();
+        definite(self.agent.finish(coordinator_of(txid, url), end).await)?;
+        self.branch(txid).await
+    }
+
+    /// The checks of `/readyz`.
+    pub(crate) async fn checks(&self) -> Vec<Check> {
+        let failing = |name, detail| Check { name, verdict: Verdict::Failing, detail };
+        let passing = |name| Check { name, verdict: Verdict::Passing, detail: String::new() };
+        let mut checks = vec![match self.store.ping().await {
+            Ok(()) => passing("redis"),
+            Err(error) => failing("redis", error.to_string()),
+        }];
+        checks.push(match self.store.state() {
+            StoreState::Ready => passing("data"),
+            StoreState::Disconnected(why) | StoreState::Quarantined(why) => failing("data", why),
+        });
+        let warnings = self.store.warnings();
+        checks.push(match warnings.as_slice() {
+            [] => passing("durability"),
+            warnings => {
+                Check { name: "durability", verdict: Verdict::Warning, detail: warnings.join("; ") }
+            }
+        });
+        checks.push(match *self.running.borrow() {
+            Running::Yes => passing("running"),
+            Running::Stopping => failing("running", "draining".to_owned()),
+        });
+        checks
+    }
+}
+
+/// The coordinator of a branch, as its own record names it: the branch's epoch is one that this Redis has seen.
+pub(crate) fn coordinator_of(txid: Txid, url: String) -> CoordinatorRef {
+    CoordinatorRef { log_id: txid.log_id, epoch: txid.number.epoch, url }
+}
+
+/// What an end that was asked for came to.
+pub(crate) fn definite(answer: BranchAnswer) -> Result<(), Refusal> {
+    match answer {
+        BranchAnswer::Applied(Call::Applied(_))
+        | BranchAnswer::Aborted(Call::Applied(Aborted::Fenced)) => Ok(()),
+        BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(_))) => {
+            Err(Refusal::new(ErrorCode::WrongState, "the branch has been applied"))
+        }
+        BranchAnswer::Applied(Call::Refused(refusal))
+        | BranchAnswer::Aborted(Call::Refused(refusal))
+        | BranchAnswer::Prepared(Call::Refused(refusal)) => Err(refusal),
+        BranchAnswer::Applied(Call::Unknown(why))
+        | BranchAnswer::Aborted(Call::Unknown(why))
+        | BranchAnswer::Prepared(Call::Unknown(why)) => {
+            Err(Refusal::new(ErrorCode::RedisUnavailable, why))
+        }
+        BranchAnswer::Prepared(Call::Applied(_)) => {
+            Err(Refusal::new(ErrorCode::Internal, "a vote answered an outcome"))
+        }
+    }
+}
+
+/// A branch of which a mark is left.
+fn ended(txid: Txid, state: BranchState) -> BranchView {
+    BranchView {
+        txid,
+        state,
+        id: None,
+        coordinator: None,
+        in_doubt_ms: None,
+        keys: Vec::new(),
+        last_error: None,
+    }
+}
+
+fn unavailable(error: StoreError) -> Refusal {
+    let code = match &error {
+        StoreError::BadUrl { .. } | StoreError::Unavailable { .. } | StoreError::Unsafe { .. } => {
+            ErrorCode::RedisUnavailable
+        }
+        StoreError::Corrupt { .. } => ErrorCode::Internal,
+    };
+    Refusal::new(code, error.to_string())
+}

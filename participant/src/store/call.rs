@@ -1,0 +1,188 @@
+//! The commands that go to Redis: which branches share a call of a script, and how they stand in its arguments.
+
+use assent_common::command::{Access, Comparison, ValidatedBranch, ValidatedOp};
+use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use assent_common::value::Arg;
+use assent_common::wire::branch::Mode;
+use redis::Cmd;
+
+use super::markers::Marker;
+use super::packed::kind_letter;
+
+/// Branches of one call. With the bounds below, this keeps a call at about a millisecond, in which Redis answers nobody
+/// else; a branch that is larger by itself goes alone.
+pub(super) const BRANCHES_PER_CALL_MAX: usize = 64;
+
+/// Ops of one call.
+pub(super) const OPS_PER_CALL_MAX: usize = 256;
+
+/// Bytes of the arguments of one call.
+pub(super) const BYTES_PER_CALL_MAX: usize = 256 * 1024;
+
+/// What every call begins with: the head of `control.lua`.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) incarnation: u64,
+    pub(super) log_id: LogId,
+    pub(super) epoch: Epoch,
+    /// Only with something to collect: until then nothing depends on the mark.
+    pub(super) low_water: Option<TxNumber>,
+    pub(super) collected: Vec<Marker>,
+}
+
+/// A prepare, and its place among the messages.
+#[derive(Debug)]
+pub(super) struct PrepareItem {
+    pub(super) slot: usize,
+    pub(super) txid: Txid,
+    pub(super) id: TransactionId,
+    pub(super) mode: Mode,
+    pub(super) branch: ValidatedBranch,
+}
+
+/// Cuts the prepares into calls of bounded work, in order.
+pub(super) fn chunks(items: Vec<PrepareItem>) -> Vec<Vec<PrepareItem>> {
+    let mut calls: Vec<Vec<PrepareItem>> = Vec::new();
+    let (mut ops, mut bytes) = (0, 0);
+    for item in items {
+        let (more_ops, more_bytes) = (item.branch.ops.len(), item.branch.bytes);
+        match calls.last_mut() {
+            Some(call)
+                if call.len() < BRANCHES_PER_CALL_MAX
+                    && ops + more_ops <= OPS_PER_CALL_MAX
+                    && bytes + more_bytes <= BYTES_PER_CALL_MAX =>
+            {
+                (ops, bytes) = (ops + more_ops, bytes + more_bytes);
+                call.push(item);
+            }
+            _ => {
+                (ops, bytes) = (more_ops, more_bytes);
+                calls.push(vec![item]);
+            }
+        }
+    }
+    calls
+}
+
+/// `EVALSHA digest numkeys control keys…`
+fn evalsha<'a>(
+    digest: &str,
+    control_key: &str,
+    keys: impl Iterator<Item = &'a Arg> + Clone,
+) -> Cmd {
+    let mut cmd = redis::cmd("EVALSHA");
+    cmd.arg(digest).arg(1 + keys.clone().count()).arg(control_key);
+    for key in keys {
+        cmd.arg(key.0.as_slice());
+    }
+    cmd
+}
+
+fn head_args(cmd: &mut Cmd, head: &Head) {
+    cmd.arg(head.incarnation).arg(head.log_id.to_string()).arg(head.epoch.0);
+    match head.low_water {
+        Some(low_water) => cmd.arg(low_water.epoch.0).arg(low_water.n),
+        None => cmd.arg("").arg(""),
+    };
+    cmd.arg(head.collected.len());
+    for marker in &head.collected {
+        cmd.arg(marker.field());
+    }
+}
+
+/// A call of `prepare.lua`.
+pub(super) fn prepare(
+    digest: &str,
+    control_key: &str,
+    head: &Head,
+    url: &str,
+    items: &[PrepareItem],
+) -> Cmd {
+    let keys = items.iter().flat_map(|item| item.branch.locks.iter().map(|lock| &lock.key));
+    let mut cmd = evalsha(digest, control_key, keys);
+    head_args(&mut cmd, head);
+    cmd.arg(url).arg(items.len());
+    let mut letters = Vec::new();
+    for PrepareItem { txid, id, mode, branch, .. } in items {
+        let mode = match mode {
+            Mode::TwoPhase => "2",
+            Mode::OnePhase => "1",
+        };
+        cmd.arg(txid.to_string()).arg(id.to_string()).arg(mode);
+        cmd.arg(if branch.read_only { "1" } else { "" });
+        letters.clear();
+        letters.extend(branch.locks.iter().map(|lock| match lock.access {
+            Access::Shared => b'S',
+            Access::Exclusive => b'X',
+        }));
+        cmd.arg(letters.as_slice());
+        letters.clear();
+        letters.extend(branch.ops.iter().map(|op| kind_letter(op.reply)));
+        cmd.arg(letters.as_slice()).arg(branch.ops.len());
+        for op in &branch.ops {
+            op_args(&mut cmd, op);
+        }
+    }
+    cmd
+}
+
+fn op_args(cmd: &mut Cmd, op: &ValidatedOp) {
+    cmd.arg(op.handler).arg(op.args.len());
+    for arg in &op.args {
+        cmd.arg(arg.0.as_slice());
+    }
+    let Some(expect) = &op.expect else {
+        cmd.arg("0");
+        return;
+    };
+    cmd.arg(expect.comparisons().count());
+    for comparison in expect.comparisons() {
+        let (sign, operand) = signed(comparison);
+        cmd.arg(sign);
+        if let Some(operand) = operand {
+            cmd.arg(operand);
+        }
+    }
+}
+
+/// A comparison as the script has it, and its operand.
+fn signed(comparison: Comparison<'_>) -> (&'static str, Option<&[u8]>) {
+    match comparison {
+        Comparison::Eq(operand) => ("=", Some(operand)),
+        Comparison::Ne(operand) => ("!", Some(operand)),
+        Comparison::EqNil => ("N", None),
+        Comparison::NeNil => ("M", None),
+        Comparison::Gt(operand) => (">", Some(operand)),
+        Comparison::Ge(operand) => ("G", Some(operand)),
+        Comparison::Lt(operand) => ("<", Some(operand)),
+        Comparison::Le(operand) => ("L", Some(operand)),
+        Comparison::Exists(true) => ("E", None),
+        Comparison::Exists(false) => ("e", None),
+    }
+}
+
+/// A call of `commit.lua` or `abort.lua`.
+pub(super) fn outcome(
+    digest: &str,
+    control_key: &str,
+    head: &Head,
+    keys: &[&Arg],
+    txids: &[(usize, Txid)],
+) -> Cmd {
+    let mut cmd = evalsha(digest, control_key, keys.iter().copied());
+    head_args(&mut cmd, head);
+    for (_, txid) in txids {
+        cmd.arg(txid.to_string());
+    }
+    cmd
+}
+
+/// A call of `sweep.lua`.
+pub(super) fn sweep(digest: &str, control_key: &str, head: &Head, fields: &[Vec<u8>]) -> Cmd {
+    let mut cmd = evalsha(digest, control_key, std::iter::empty());
+    head_args(&mut cmd, head);
+    for field in fields {
+        cmd.arg(field.as_slice());
+    }
+    cmd
+}

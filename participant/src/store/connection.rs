@@ -1,0 +1,234 @@
+//! The connection: opened lazily, one at a time, and never used before the handshake has said whose data is behind it
+//! (invariant 12). A multiplexed connection does not reconnect by itself, so that one connection is one process life of
+//! the server.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
+use uuid::Uuid;
+
+use super::scripts::{Script, Scripts};
+use super::settings::{self, Server};
+use super::{Store, StoreError, StoreOptions, StoreState, lock};
+use crate::store::markers::Markers;
+
+/// While a server is down, every batch would try to connect; within this time they share one failure.
+const FAILURE_SHARED: Duration = Duration::from_millis(50);
+
+/// The field of the incarnation.
+const INCARNATION: &str = "m:inc";
+
+/// The field of the number of the last vote.
+const SEQ: &str = "m:seq";
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) server: Server,
+}
+
+/// The one connection, or the way to it.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    current: RwLock<Option<Arc<Live>>>,
+    /// Held while connecting; keeps the last failure.
+    connecting: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Link {
+    fn current(&self) -> Option<Arc<Live>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, live: Option<Arc<Live>>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+}
+
+/// What a Redis error says, for people.
+pub(super) fn reason(error: &RedisError) -> String {
+    error.to_string()
+}
+
+pub(super) fn unavailable(options: &StoreOptions, error: &RedisError) -> StoreError {
+    StoreError::Unavailable { address: options.address(), reason: reason(error) }
+}
+
+/// Connects, and checks the settings.
+async fn open(client: &Client, options: &StoreOptions) -> Result<Live, StoreError> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(options.connect_timeout))
+        .set_response_timeout(Some(options.response_timeout));
+    let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+    let mut connection = connection.map_err(|error| unavailable(options, &error))?;
+    let server = settings::inspect(&mut connection).await;
+    let server = server.map_err(|error| unavailable(options, &error))?;
+    if !server.violations.is_empty() && !options.allow_unsafe_redis {
+        let violations = server.violations;
+        return Err(StoreError::Unsafe { address: options.address(), violations });
+    }
+    Ok(Live { connection, server })
+}
+
+/// A random number below 2^53, which a script's numbers can hold; never 0.
+fn new_incarnation() -> u64 {
+    const MASK: u128 = (1 << 53) - 1;
+    // The last 62 bits of a UUIDv7 are random.
+    u64::try_from(Uuid::now_v7().as_u128() & MASK).unwrap_or_default().max(1)
+}
+
+/// The incarnation and the number of the last vote, as the control hash has them.
+async fn identity(live: &Live, key: &str) -> RedisResult<(Option<u64>, u64)> {
+    let mut command = redis::cmd("HMGET");
+    command.arg(key).arg(INCARNATION).arg(SEQ);
+    let (incarnation, seq): (Option<u64>, Option<u64>) =
+        command.query_async(&mut live.connection.clone()).await?;
+    Ok((incarnation, seq.unwrap_or(0)))
+}
+
+async fn find_or_create_incarnation(live: &Live, key: &str) -> RedisResult<(u64, u64)> {
+    if let (Some(incarnation), seq) = identity(live, key).await? {
+        return Ok((incarnation, seq));
+    }
+    let mut command = redis::cmd("HSETNX");
+    command.arg(key).arg(INCARNATION).arg(new_incarnation());
+    let () = command.query_async(&mut live.connection.clone()).await?;
+    // Another agent may have been first.
+    let (incarnation, seq) = identity(live, key).await?;
+    Ok((incarnation.unwrap_or_default(), seq))
+}
+
+impl Store {
+    /// Connects, checks the settings of Redis, and reads or makes the incarnation of its data.
+    pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
+        let client = Client::open(options.url.as_str()).map_err(|error| StoreError::BadUrl {
+            address: options.address(),
+            reason: error.category().to_owned(),
+        })?;
+        let live = open(&client, &options).await?;
+        let identity = find_or_create_incarnation(&live, &options.control_key).await;
+        let (incarnation, seq) = identity.map_err(|error| unavailable(&options, &error))?;
+        for violation in &live.server.violations {
+            tracing::warn!(violation, "unsafe Redis: committed transactions may be lost");
+        }
+        let store = Self {
+            options,
+            client,
+            incarnation,
+            link: Link::default(),
+            scripts: Scripts::default(),
+            quarantine: RwLock::new(None),
+            seq_seen: AtomicU64::new(seq),
+            markers: Mutex::new(Markers::default()),
+            keys: Mutex::new(HashMap::new()),
+        };
+        store.load_always(&live).await?;
+        store.link.set(Some(Arc::new(live)));
+        Ok(store)
+    }
+
+    async fn load_always(&self, live: &Live) -> Result<(), StoreError> {
+        for script in Script::ALWAYS {
+            let loaded = self.load(live, script).await;
+            loaded.map_err(|error| unavailable(&self.options, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Loads a script into the server, and remembers its digest.
+    pub(super) async fn load(&self, live: &Live, script: Script) -> RedisResult<()> {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(script.source());
+        let digest: String = command.query_async(&mut live.connection.clone()).await?;
+        self.scripts.learn(script, digest.into());
+        Ok(())
+    }
+
+    /// The connection, opened if need be.
+    pub(super) async fn live(&self) -> Result<Arc<Live>, StoreError> {
+        if let Some(live) = self.link.current() {
+            return Ok(live);
+        }
+        let mut failure = self.link.connecting.lock().await;
+        if let Some(live) = self.link.current() {
+            return Ok(live);
+        }
+        if let Some((at, error)) = &*failure
+            && at.elapsed() < FAILURE_SHARED
+        {
+            return Err(error.clone());
+        }
+        match self.reconnect().await {
+            Ok(live) => {
+                *failure = None;
+                tracing::info!(run_id = live.server.run_id, "connected to Redis again");
+                self.link.set(Some(Arc::clone(&live)));
+                Ok(live)
+            }
+            Err(error) => {
+                *failure = Some((Instant::now(), error.clone()));
+                *lock(&self.link.last_error) = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// Connects again, and compares the data with what this agent knew. Other data is met with quarantine, not with an
+    /// error: what is there can still be committed and aborted.
+    async fn reconnect(&self) -> Result<Arc<Live>, StoreError> {
+        let live = open(&self.client, &self.options).await?;
+        let identity = identity(&live, &self.options.control_key).await;
+        let (incarnation, seq) = identity.map_err(|error| unavailable(&self.options, &error))?;
+        let seen = self.seq_seen.load(Ordering::Acquire);
+        if incarnation != Some(self.incarnation) {
+            self.quarantine(format!(
+                "the data has incarnation {}, this agent started with {}: Redis was flushed, restored or replaced",
+                incarnation.map_or("none".to_owned(), |incarnation| incarnation.to_string()),
+                self.incarnation
+            ));
+        } else if seq < seen {
+            self.quarantine(format!(
+                "the last vote in Redis is number {seq}, but number {seen} was given: votes were lost"
+            ));
+        }
+        self.load_always(&live).await?;
+        Ok(Arc::new(live))
+    }
+
+    /// Gives up a connection that failed; the next call opens another.
+    pub(super) fn disconnect(&self, failed: &Arc<Live>, why: &str) {
+        let current = self.link.current();
+        if current.is_some_and(|current| Arc::ptr_eq(&current, failed)) {
+            tracing::warn!(why, "the connection to Redis is given up");
+            *lock(&self.link.last_error) = Some(why.to_owned());
+            self.link.set(None);
+        }
+    }
+
+    /// Whether the store can be used, as far as is known without asking.
+    #[must_use]
+    pub fn state(&self) -> StoreState {
+        if let Some(reason) = self.is_quarantined() {
+            return StoreState::Quarantined(reason);
+        }
+        match self.link.current() {
+            Some(_) => StoreState::Ready,
+            None => {
+                let last_error = lock(&self.link.last_error).clone();
+                StoreState::Disconnected(last_error.unwrap_or_default())
+            }
+        }
+    }
+
+    /// The settings of Redis that would lose votes, which the operator chose to put up with.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.link.current().map(|live| live.server.violations.clone()).unwrap_or_default()
+    }
+}

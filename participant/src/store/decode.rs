@@ -1,0 +1,229 @@
+//! What the scripts answer, row by row, in words of the protocol. A row that cannot be read is *unknown*: it says that
+//! something happened, and not what.
+
+use assent_common::code::ErrorCode;
+use assent_common::command::ReplyKind;
+use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Vote};
+use assent_common::value::readable;
+use redis::{RedisError, Value};
+
+use super::call::PrepareItem;
+use super::packed::{Reader, done_replies};
+
+/// One answer of a script: an array of words.
+pub(super) struct Row(Vec<Value>);
+
+impl Row {
+    pub(super) fn new(value: Value) -> Option<Self> {
+        match value {
+            Value::Array(items) if !items.is_empty() => Some(Self(items)),
+            _ => None,
+        }
+    }
+
+    fn take(&mut self, place: usize) -> Option<Vec<u8>> {
+        match std::mem::replace(self.0.get_mut(place)?, Value::Nil) {
+            Value::BulkString(bytes) => Some(bytes),
+            Value::SimpleString(text) => Some(text.into_bytes()),
+            _ => None,
+        }
+    }
+
+    fn text(&mut self, place: usize) -> Option<String> {
+        self.take(place).map(|bytes| readable(&bytes))
+    }
+
+    fn int(&self, place: usize) -> Option<i64> {
+        match self.0.get(place)? {
+            Value::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub(super) fn tag(&self) -> u8 {
+        match self.0.first() {
+            Some(Value::BulkString(bytes)) => bytes.first().copied().unwrap_or(0),
+            _ => 0,
+        }
+    }
+}
+
+/// The rows of a script's answer, or the incarnation that it found instead of ours.
+pub(super) enum Rows {
+    Each(Vec<Value>),
+    OtherIncarnation(String),
+    Unreadable,
+}
+
+pub(super) fn rows(value: Value) -> Rows {
+    match value {
+        Value::Array(items) => match items.as_slice() {
+            [Value::BulkString(tag), Value::BulkString(found)] if tag == b"q" => {
+                Rows::OtherIncarnation(readable(found))
+            }
+            _ => Rows::Each(items),
+        },
+        _ => Rows::Unreadable,
+    }
+}
+
+fn unreadable<T>() -> Call<T> {
+    Call::Unknown("the script's answer cannot be read".to_owned())
+}
+
+/// The answer to a prepare.
+pub(super) fn prepared(value: Value, item: &PrepareItem) -> Call<Prepared> {
+    let Some(mut row) = Row::new(value) else { return unreadable() };
+    let answer = match row.tag() {
+        b'y' => vote(&mut row, item).map(|vote| Call::Applied(Prepared::Yes(vote))),
+        b'c' => row
+            .take(1)
+            .and_then(|packed| done_replies(&packed).ok())
+            .map(|replies| Call::Applied(Prepared::Committed(replies.into()))),
+        b'w' => holder(&mut row).map(|holder| Call::Applied(Prepared::Wait(holder))),
+        b'l' => holder(&mut row).map(|holder| {
+            let mut refusal = Refusal::new(ErrorCode::LockConflict, holder.to_string());
+            refusal.holder = Some(holder);
+            Call::Refused(refusal)
+        }),
+        b'e' => expectation(&mut row, item).map(Call::Refused),
+        b'n' => no(&mut row, Some(item)).map(Call::Refused),
+        _ => None,
+    };
+    answer.unwrap_or_else(unreadable)
+}
+
+fn vote(row: &mut Row, item: &PrepareItem) -> Option<Vote> {
+    let seq = row.text(1)?.parse().ok()?;
+    let redo = row.take(2)?;
+    let replies = row.take(3)?;
+    let kinds = item.branch.ops.iter().map(|op| op.reply);
+    let replies = Reader(&replies).replies(kinds).ok()?;
+    Some(Vote { replies: replies.into(), redo: redo.into(), incarnation: 0, seq })
+}
+
+fn holder(row: &mut Row) -> Option<Holder> {
+    Some(Holder {
+        id: row.text(1)?.parse().ok()?,
+        txid: row.text(2)?.parse().ok()?,
+        key: row.text(3)?,
+    })
+}
+
+fn no(row: &mut Row, item: Option<&PrepareItem>) -> Option<Refusal> {
+    let code: ErrorCode = row.text(1)?.parse().ok()?;
+    let detail = row.text(3).unwrap_or_default();
+    let op = row.int(2).and_then(|op| usize::try_from(op).ok());
+    let blamed = op.and_then(|op| Some((op, item?.branch.ops.get(op)?)));
+    Some(match blamed {
+        Some((place, op)) => {
+            let detail = format!("{}: {detail}", op.title());
+            Refusal::new(code, detail).at_op(u32::try_from(place).ok()?)
+        }
+        None if detail.is_empty() => Refusal::new(code, code.meaning()),
+        None => Refusal::new(code, detail),
+    })
+}
+
+fn expectation(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
+    let place = usize::try_from(row.int(1)?).ok()?;
+    let sign = row.take(2)?;
+    let packed = row.take(3)?;
+    let op = item.branch.ops.get(place)?;
+    let reply = Reader(&packed).reply(op.reply).ok()?;
+    let reply = serde_json::to_string(&reply).ok()?;
+    let shown = match op.reply {
+        ReplyKind::Array => "an array",
+        ReplyKind::Int | ReplyKind::Bytes => reply.as_str(),
+    };
+    let detail = format!("{}: the reply is {shown}, expected {}", op.title(), wanted(&sign, op));
+    let mut refusal = Refusal::new(ErrorCode::ExpectationFailed, detail);
+    refusal.op = u32::try_from(place).ok();
+    refusal.reply = Some(reply.into());
+    Some(refusal)
+}
+
+/// The comparison that was false, in words.
+fn wanted(sign: &[u8], op: &assent_common::command::ValidatedOp) -> String {
+    let Some(expect) = &op.expect else { return String::new() };
+    let operand = |arg: Option<&assent_common::value::Arg>| {
+        arg.map_or("nil".to_owned(), |arg| readable(&arg.0))
+    };
+    match sign {
+        b"=" | b"N" => format!("eq {}", operand(expect.eq.as_ref().and_then(Option::as_ref))),
+        b"!" | b"M" => format!("ne {}", operand(expect.ne.as_ref().and_then(Option::as_ref))),
+        b">" => format!("gt {}", operand(expect.gt.as_ref())),
+        b"G" => format!("ge {}", operand(expect.ge.as_ref())),
+        b"<" => format!("lt {}", operand(expect.lt.as_ref())),
+        b"L" => format!("le {}", operand(expect.le.as_ref())),
+        b"E" => "that it exists".to_owned(),
+        _ => "that it does not exist".to_owned(),
+    }
+}
+
+/// The answer to a commit, and what Redis said of the first write that did not fit.
+pub(super) fn applied(value: Value) -> (Call<Applied>, Option<String>) {
+    let Some(mut row) = Row::new(value) else { return (unreadable(), None) };
+    match row.tag() {
+        b'a' => match row.int(1).and_then(|dirty| u32::try_from(dirty).ok()) {
+            Some(dirty_writes) => (Call::Applied(Applied { dirty_writes }), row.text(2)),
+            None => (unreadable(), None),
+        },
+        b'n' => (no(&mut row, None).map_or_else(unreadable, Call::Refused), None),
+        _ => (unreadable(), None),
+    }
+}
+
+/// The answer to an abort.
+pub(super) fn aborted(value: Value) -> Call<Aborted> {
+    let Some(mut row) = Row::new(value) else { return unreadable() };
+    let answer = match row.tag() {
+        b'f' => Some(Call::Applied(Aborted::Fenced)),
+        b'd' => row
+            .take(1)
+            .and_then(|packed| done_replies(&packed).ok())
+            .map(|replies| Call::Applied(Aborted::AlreadyCommitted(replies.into()))),
+        _ => None,
+    };
+    answer.unwrap_or_else(unreadable)
+}
+
+/// What an error of a whole call means.
+pub(super) enum CallError {
+    /// The script is not there, and did not run.
+    NoScript,
+    /// Redis refused before the first write.
+    Refused(Refusal),
+    /// Not known; the connection is worth keeping.
+    Unknown(String),
+    /// Not known, and the connection is of no more use.
+    Broken(String),
+}
+
+/// The error codes of Redis with which a script is refused before it wrote anything.
+const REFUSES: [&str; 10] = [
+    "MISCONF",
+    "READONLY",
+    "NOREPLICAS",
+    "LOADING",
+    "BUSY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOAUTH",
+    "MOVED",
+];
+
+pub(super) fn classify(error: &RedisError) -> CallError {
+    let text = error.to_string();
+    match error.code() {
+        Some("NOSCRIPT") => CallError::NoScript,
+        Some("OOM") => CallError::Refused(Refusal::new(ErrorCode::RedisOutOfMemory, text)),
+        Some(code) if REFUSES.contains(&code) => {
+            CallError::Refused(Refusal::new(ErrorCode::RedisRefuses, text))
+        }
+        Some(_) => CallError::Unknown(text),
+        // Timeouts too: the reply may still come, and would be taken for the next call's.
+        None => CallError::Broken(text),
+    }
+}

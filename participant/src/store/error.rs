@@ -1,0 +1,38 @@
+//! Why the store could not be opened or asked.
+
+/// Why the store could not be opened or asked. Never shows a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The URL is not one of Redis.
+    #[error("the Redis URL {address} is not valid: {reason}")]
+    BadUrl {
+        /// The URL without user and password.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no connection, or it broke.
+    #[error("Redis at {address} is not available: {reason}")]
+    Unavailable {
+        /// The URL without user and password.
+        address: String,
+        /// What was met.
+        reason: String,
+    },
+    /// The settings of Redis would lose votes.
+    #[error("Redis at {address} would lose votes:\n  - {}", violations.join("\n  - "))]
+    Unsafe {
+        /// The URL without user and password.
+        address: String,
+        /// Each setting with its value and the fix.
+        violations: Vec<String>,
+    },
+    /// What is stored under the control key cannot be read.
+    #[error("the control hash {key} holds what this version cannot read: {reason}")]
+    Corrupt {
+        /// The control key.
+        key: String,
+        /// What was met.
+        reason: String,
+    },
+}

@@ -1,0 +1,419 @@
+//! A batch of messages to Redis and back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use assent_common::code::ErrorCode;
+use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
+use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal};
+use assent_common::value::Arg;
+use assent_common::wire::branch::{CoordinatorRef, Mode};
+use futures_util::future::join_all;
+use redis::{Cmd, RedisError, RedisResult, Value};
+
+use super::call::{self, Head, PrepareItem};
+use super::connection::Live;
+use super::decode::{self, CallError, Rows};
+use super::markers::Marker;
+use super::scripts::Script;
+use super::{BranchAnswer, BranchMessage, Store, lock};
+
+/// Branches whose keys are remembered between prepare and outcome; the keys of others are asked for.
+const KEYS_REMEMBERED_MAX: usize = 100_000;
+
+/// Who speaks, as far as the scripts need it.
+struct Speaker<'a> {
+    log_id: LogId,
+    epoch: Epoch,
+    url: &'a str,
+}
+
+/// What a call carries, so that its answers find their places.
+enum Work {
+    Commits(Vec<(usize, Txid)>),
+    Aborts(Vec<(usize, Txid)>),
+    Prepares(Vec<PrepareItem>),
+}
+
+impl Work {
+    fn script(&self) -> Script {
+        match self {
+            Self::Commits(_) => Script::Commit,
+            Self::Aborts(_) => Script::Abort,
+            Self::Prepares(items) => {
+                Script::Prepare(items.iter().fold(0, |set, item| set | item.branch.families))
+            }
+        }
+    }
+
+    /// The same answer to every message of the call.
+    fn answer_all(&self, answers: &mut Answers, call: &Call<()>) {
+        match self {
+            Self::Commits(txids) => {
+                for (slot, _) in txids {
+                    answers.put(*slot, BranchAnswer::Applied(widen(call)));
+                }
+            }
+            Self::Aborts(txids) => {
+                for (slot, _) in txids {
+                    answers.put(*slot, BranchAnswer::Aborted(widen(call)));
+                }
+            }
+            Self::Prepares(items) => {
+                for item in items {
+                    answers.put(item.slot, BranchAnswer::Prepared(widen(call)));
+                }
+            }
+        }
+    }
+}
+
+/// A call that was not applied, as one of another kind.
+fn widen<T>(call: &Call<()>) -> Call<T> {
+    match call {
+        Call::Applied(()) => Call::Unknown("no answer".to_owned()),
+        Call::Refused(refusal) => Call::Refused(refusal.clone()),
+        Call::Unknown(why) => Call::Unknown(why.clone()),
+    }
+}
+
+struct Answers(Vec<Option<BranchAnswer>>);
+
+impl Answers {
+    fn put(&mut self, slot: usize, answer: BranchAnswer) {
+        self.0[slot] = Some(answer);
+    }
+}
+
+/// The messages of a batch by kind, outcomes first: they free the locks that prepares want.
+#[derive(Default)]
+struct Sorted {
+    commits: Vec<(usize, Txid)>,
+    aborts: Vec<(usize, Txid)>,
+    prepares: Vec<PrepareItem>,
+}
+
+impl Store {
+    /// Runs a batch of messages: outcomes first, so that locks are freed for the prepares. The answers are in the order
+    /// of the messages.
+    ///
+    /// A prepare is refused with `redis_unavailable` where it surely was not sent; a commit or an abort is then unknown.
+    pub async fn execute(
+        &self,
+        coordinator: &CoordinatorRef,
+        low_water: TxNumber,
+        messages: Vec<BranchMessage>,
+    ) -> Vec<BranchAnswer> {
+        let raised = lock(&self.markers).raise(coordinator.log_id, low_water);
+        let speaker =
+            Speaker { log_id: coordinator.log_id, epoch: coordinator.epoch, url: &coordinator.url };
+        self.run(&speaker, raised, messages).await
+    }
+
+    /// Applies one branch, as the resolver does when it has learned the outcome.
+    pub async fn commit_one(&self, txid: Txid) -> Call<Applied> {
+        match self.run_one(txid, BranchMessage::Commit(txid)).await {
+            Some(BranchAnswer::Applied(call)) => call,
+            _ => Call::Unknown("no answer".to_owned()),
+        }
+    }
+
+    /// Drops and fences one branch; or learns that it has been applied.
+    pub async fn abort_one(&self, txid: Txid) -> Call<Aborted> {
+        match self.run_one(txid, BranchMessage::Abort(txid)).await {
+            Some(BranchAnswer::Aborted(call)) => call,
+            _ => Call::Unknown("no answer".to_owned()),
+        }
+    }
+
+    async fn run_one(&self, txid: Txid, message: BranchMessage) -> Option<BranchAnswer> {
+        let speaker = Speaker { log_id: txid.log_id, epoch: txid.number.epoch, url: "" };
+        let low_water = TxNumber { epoch: Epoch(0), n: 0 };
+        self.run(&speaker, low_water, vec![message]).await.pop()
+    }
+
+    async fn run(
+        &self,
+        speaker: &Speaker<'_>,
+        low_water: TxNumber,
+        messages: Vec<BranchMessage>,
+    ) -> Vec<BranchAnswer> {
+        let mut answers = Answers(vec![None; messages.len()]);
+        let sorted = self.sort(speaker, low_water, messages, &mut answers);
+        let mut work = Vec::with_capacity(3);
+        for txids in sorted.commits.chunks(call::BRANCHES_PER_CALL_MAX) {
+            work.push(Work::Commits(txids.to_vec()));
+        }
+        for txids in sorted.aborts.chunks(call::BRANCHES_PER_CALL_MAX) {
+            work.push(Work::Aborts(txids.to_vec()));
+        }
+        work.extend(call::chunks(sorted.prepares).into_iter().map(Work::Prepares));
+        match self.live().await {
+            Ok(live) => self.run_on(&live, speaker, work, &mut answers).await,
+            Err(error) => {
+                let refused = Refusal::new(ErrorCode::RedisUnavailable, error.to_string());
+                for work in &work {
+                    let call = match work {
+                        Work::Prepares(_) => Call::Refused(refused.clone()),
+                        Work::Commits(_) | Work::Aborts(_) => Call::Unknown(error.to_string()),
+                    };
+                    work.answer_all(&mut answers, &call);
+                }
+            }
+        }
+        let unanswered = || BranchAnswer::Prepared(Call::Unknown("no answer".to_owned()));
+        answers.0.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
+
+    /// Sorts the messages by kind, and answers those prepares that need no Redis to be refused.
+    fn sort(
+        &self,
+        speaker: &Speaker<'_>,
+        low_water: TxNumber,
+        messages: Vec<BranchMessage>,
+        answers: &mut Answers,
+    ) -> Sorted {
+        let quarantined = self.is_quarantined();
+        let mut sorted = Sorted::default();
+        for (slot, message) in messages.into_iter().enumerate() {
+            let (txid, id, mode, branch) = match message {
+                BranchMessage::Commit(txid) => {
+                    sorted.commits.push((slot, txid));
+                    continue;
+                }
+                BranchMessage::Abort(txid) => {
+                    sorted.aborts.push((slot, txid));
+                    continue;
+                }
+                BranchMessage::Prepare { txid, id, mode, branch } => (txid, id, mode, branch),
+            };
+            let refusal = if let Some(reason) = &quarantined {
+                Some(Refusal::new(ErrorCode::Quarantined, reason.clone()))
+            } else if txid.log_id != speaker.log_id {
+                let detail = format!("{txid} is not of log {}", speaker.log_id);
+                Some(Refusal::new(ErrorCode::BadRequest, detail))
+            } else if txid.number < low_water {
+                let detail = "everything of this coordinator up to here has ended";
+                Some(Refusal::new(ErrorCode::BelowLowWater, detail))
+            } else {
+                None
+            };
+            match refusal {
+                Some(refusal) => {
+                    answers.put(slot, BranchAnswer::Prepared(Call::Refused(refusal)));
+                }
+                None => sorted.prepares.push(PrepareItem { slot, txid, id, mode, branch }),
+            }
+        }
+        sorted
+    }
+
+    async fn run_on(
+        &self,
+        live: &Arc<Live>,
+        speaker: &Speaker<'_>,
+        work: Vec<Work>,
+        answers: &mut Answers,
+    ) {
+        let ready = self.ready(live, &work).await;
+        if let Err(error) = ready {
+            let call = self.failed(live, &error);
+            for work in &work {
+                work.answer_all(answers, &call);
+            }
+            return;
+        }
+        let mut collected = lock(&self.markers).collect(speaker.log_id);
+        let carried = collected.clone();
+        let mut commands = Vec::with_capacity(work.len());
+        for work in &work {
+            let collected = std::mem::take(&mut collected);
+            commands.push(self.command(speaker, work, collected));
+        }
+        // All are polled once, in order, before any is awaited: they leave back to back.
+        let results = join_all(commands.iter().map(|command| send(live, command))).await;
+        let mut collecting = !carried.is_empty();
+        for ((work, command), mut result) in work.into_iter().zip(&commands).zip(results) {
+            let missing = result.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT"));
+            if missing {
+                // Safe: what is not there did not run.
+                result = match self.load(live, work.script()).await {
+                    Ok(()) => send(live, command).await,
+                    Err(error) => Err(error),
+                };
+            }
+            if std::mem::take(&mut collecting) && result.is_err() {
+                lock(&self.markers).restore(speaker.log_id, carried.clone());
+            }
+            match result {
+                Ok(value) => self.take_answers(work, value, answers),
+                Err(error) => {
+                    let call = self.failed(live, &error);
+                    work.answer_all(answers, &call);
+                }
+            }
+        }
+    }
+
+    /// Sees to it that the digests are known, and the keys of the branches that have an outcome.
+    async fn ready(&self, live: &Live, work: &[Work]) -> RedisResult<()> {
+        for work in work {
+            if self.scripts.digest(work.script()).is_none() {
+                self.load(live, work.script()).await?;
+            }
+        }
+        let unknown: Vec<Txid> = {
+            let keys = lock(&self.keys);
+            work.iter()
+                .filter_map(|work| match work {
+                    Work::Commits(txids) | Work::Aborts(txids) => Some(txids),
+                    Work::Prepares(_) => None,
+                })
+                .flatten()
+                .map(|(_, txid)| *txid)
+                .filter(|txid| !keys.contains_key(txid))
+                .collect()
+        };
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        for (txid, keys) in self.staged_keys(live, &unknown).await? {
+            self.remember_keys(txid, keys);
+        }
+        Ok(())
+    }
+
+    fn remember_keys(&self, txid: Txid, keys: Vec<Arg>) {
+        let mut remembered = lock(&self.keys);
+        if remembered.len() >= KEYS_REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(txid, keys);
+    }
+
+    fn command(&self, speaker: &Speaker<'_>, work: &Work, collected: Vec<Marker>) -> Cmd {
+        let head = Head {
+            incarnation: self.incarnation,
+            log_id: speaker.log_id,
+            epoch: speaker.epoch,
+            low_water: (!collected.is_empty())
+                .then(|| lock(&self.markers).low_water(speaker.log_id))
+                .flatten(),
+            collected,
+        };
+        let digest = self.scripts.digest(work.script()).unwrap_or_default();
+        let control_key = &self.options.control_key;
+        match work {
+            Work::Prepares(items) => call::prepare(&digest, control_key, &head, speaker.url, items),
+            Work::Commits(txids) | Work::Aborts(txids) => {
+                let remembered = lock(&self.keys);
+                let keys: Vec<&Arg> =
+                    txids.iter().filter_map(|(_, txid)| remembered.get(txid)).flatten().collect();
+                call::outcome(&digest, control_key, &head, &keys, txids)
+            }
+        }
+    }
+
+    /// What the failure of a call means for its messages.
+    fn failed(&self, live: &Arc<Live>, error: &RedisError) -> Call<()> {
+        match decode::classify(error) {
+            CallError::Refused(refusal) => Call::Refused(refusal),
+            CallError::NoScript => Call::Unknown("the script could not be loaded".to_owned()),
+            CallError::Unknown(why) => {
+                tracing::error!(why, "a script failed");
+                Call::Unknown(why)
+            }
+            CallError::Broken(why) => {
+                self.disconnect(live, &why);
+                Call::Unknown(why)
+            }
+        }
+    }
+
+    fn take_answers(&self, work: Work, value: Value, answers: &mut Answers) {
+        let rows = match decode::rows(value) {
+            Rows::Each(rows) => rows,
+            Rows::OtherIncarnation(found) => {
+                let reason = format!(
+                    "the data has incarnation {found:?}, this agent started with {}: Redis was flushed, restored or \
+                     replaced",
+                    self.incarnation
+                );
+                self.quarantine(reason.clone());
+                let refusal = Refusal::new(ErrorCode::Quarantined, reason);
+                return work.answer_all(answers, &Call::Refused(refusal));
+            }
+            Rows::Unreadable => Vec::new(),
+        };
+        let mut rows = rows.into_iter();
+        let mut next = || rows.next().unwrap_or(Value::Nil);
+        match work {
+            Work::Commits(txids) => {
+                for (slot, txid) in txids {
+                    answers.put(slot, BranchAnswer::Applied(self.applied(txid, next())));
+                }
+            }
+            Work::Aborts(txids) => {
+                for (slot, txid) in txids {
+                    answers.put(slot, BranchAnswer::Aborted(self.aborted(txid, next())));
+                }
+            }
+            Work::Prepares(items) => {
+                for item in items {
+                    let slot = item.slot;
+                    answers.put(slot, BranchAnswer::Prepared(self.prepared(item, next())));
+                }
+            }
+        }
+    }
+
+    fn prepared(&self, item: PrepareItem, row: Value) -> Call<Prepared> {
+        let mut call = decode::prepared(row, &item);
+        match &mut call {
+            Call::Applied(Prepared::Yes(vote)) => {
+                vote.incarnation = self.incarnation;
+                self.seq_seen.fetch_max(vote.seq, Ordering::AcqRel);
+                let keys = item.branch.locks.into_iter().map(|lock| lock.key).collect();
+                self.remember_keys(item.txid, keys);
+            }
+            Call::Applied(Prepared::Committed(_)) => {
+                if item.mode == Mode::OnePhase && !item.branch.read_only {
+                    lock(&self.markers).left(Marker::Done(item.txid));
+                }
+            }
+            Call::Applied(Prepared::Wait(_)) | Call::Refused(_) | Call::Unknown(_) => {}
+        }
+        call
+    }
+
+    fn applied(&self, txid: Txid, row: Value) -> Call<Applied> {
+        let (call, first_error) = decode::applied(row);
+        if let Call::Applied(Applied { dirty_writes }) = call {
+            lock(&self.keys).remove(&txid);
+            lock(&self.markers).left(Marker::Done(txid));
+            if dirty_writes > 0 {
+                tracing::error!(
+                    %txid,
+                    dirty_writes,
+                    first_error,
+                    "writes met data that was changed past the agent; the others are applied"
+                );
+            }
+        }
+        call
+    }
+
+    fn aborted(&self, txid: Txid, row: Value) -> Call<Aborted> {
+        let call = decode::aborted(row);
+        if matches!(call, Call::Applied(Aborted::Fenced)) {
+            lock(&self.keys).remove(&txid);
+            lock(&self.markers).left(Marker::Fence(txid));
+        }
+        call
+    }
+}
+
+/// Sends one command. An error that came as a reply is an error here.
+pub(super) async fn send(live: &Live, command: &Cmd) -> RedisResult<Value> {
+    live.connection.clone().send_packed_command(command).await.and_then(Value::extract_error)
+}

@@ -1,0 +1,310 @@
+//! What the control hash holds, for people, for the resolver and for health. Reads only, but for the sweep.
+
+use std::collections::HashMap;
+
+use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use assent_common::value::{Arg, readable};
+use assent_common::wire::branch::BranchState;
+use redis::{RedisResult, Value};
+
+use super::call::{self, Head};
+use super::connection::{Live, unavailable};
+use super::execute::send;
+use super::markers::COLLECTED_PER_CALL_MAX;
+use super::packed::{Reader, RedoError};
+use super::scripts::Script;
+use super::{Store, StoreError, lock};
+
+/// Fields that one HSCAN looks at.
+const SCAN_COUNT: usize = 500;
+
+/// The version of staged records that this code writes and reads.
+const RECORD_VERSION: i64 = 1;
+
+/// A branch that voted yes and was not told the outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InDoubt {
+    /// The branch's transaction.
+    pub txid: Txid,
+    /// Its public id.
+    pub id: TransactionId,
+    /// Where its outcome is asked for.
+    pub coordinator: String,
+    /// The number of its vote.
+    pub seq: u64,
+    /// The keys that it locks.
+    pub keys: Vec<Arg>,
+    /// Its writes, as the vote carried them.
+    pub redo: Vec<u8>,
+}
+
+/// What is kept of a branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBranch {
+    /// Its state.
+    pub state: BranchState,
+    /// The staged record, if it is prepared.
+    pub in_doubt: Option<InDoubt>,
+}
+
+/// What is to be known of a store, for health and metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreFacts {
+    /// The version of Redis.
+    pub version: String,
+    /// The id of its process life.
+    pub run_id: String,
+    /// The incarnation of the data, as it is stored now.
+    pub incarnation: Option<u64>,
+    /// The number of the last vote.
+    pub seq: u64,
+    /// Branches in doubt.
+    pub staged: usize,
+    /// Locked keys.
+    pub locks: usize,
+    /// Done-markers.
+    pub done: usize,
+    /// Fences.
+    pub fences: usize,
+}
+
+fn staged(txid: Txid, record: &[u8]) -> Result<InDoubt, RedoError> {
+    let mut reader = Reader(record);
+    let foreign = RedoError::foreign;
+    if reader.array()? != 8 || reader.item()? != super::packed::Item::Int(RECORD_VERSION) {
+        return Err(foreign());
+    }
+    let id = reader.text()?.parse().map_err(|_| foreign())?;
+    let coordinator = reader.text()?.to_owned();
+    let seq = reader.text()?.parse().map_err(|_| foreign())?;
+    let keys = (0..reader.array()?)
+        .map(|_| Ok(Arg(reader.bytes()?.to_vec())))
+        .collect::<Result<_, RedoError>>()?;
+    let _modes = reader.bytes()?;
+    let redo = reader.bytes()?.to_vec();
+    Ok(InDoubt { txid, id, coordinator, seq, keys, redo })
+}
+
+/// The txid in a field `s:<txid>`, `d:<txid>` or `a:<txid>`.
+fn txid_of(field: &[u8]) -> Option<Txid> {
+    std::str::from_utf8(field.get(2..)?).ok()?.parse().ok()
+}
+
+impl Store {
+    fn unavailable(&self, error: &redis::RedisError) -> StoreError {
+        unavailable(&self.options, error)
+    }
+
+    /// Whether Redis answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let live = self.live().await?;
+        let answer = send(&live, &redis::cmd("PING")).await;
+        answer.map(drop).map_err(|error| {
+            if error.is_io_error() {
+                self.disconnect(&live, &error.to_string());
+            }
+            self.unavailable(&error)
+        })
+    }
+
+    /// Goes through the fields of the control hash that match.
+    async fn scan(
+        &self,
+        live: &Live,
+        pattern: &str,
+        mut each: impl FnMut(&[u8], Vec<u8>),
+    ) -> RedisResult<()> {
+        let mut cursor = 0_u64;
+        loop {
+            let mut command = redis::cmd("HSCAN");
+            command.arg(&self.options.control_key).arg(cursor);
+            command.arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
+            let (next, fields): (u64, Vec<Vec<u8>>) =
+                redis::from_redis_value(send(live, &command).await?)?;
+            let mut fields = fields.into_iter();
+            while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+                each(&field, value);
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+
+    /// Every branch in doubt. A scan may show one twice; here each stands once.
+    pub async fn in_doubt(&self) -> Result<Vec<InDoubt>, StoreError> {
+        let live = self.live().await?;
+        let mut branches = HashMap::new();
+        let mut corrupt = None;
+        let scanned = self
+            .scan(&live, "s:*", |field, record| {
+                let branch = txid_of(field).ok_or_else(RedoError::foreign);
+                match branch.and_then(|txid| staged(txid, &record)) {
+                    Ok(branch) => drop(branches.insert(branch.txid, branch)),
+                    Err(error) => corrupt = Some(format!("{}: {error}", readable(field))),
+                }
+            })
+            .await;
+        scanned.map_err(|error| self.unavailable(&error))?;
+        if let Some(reason) = corrupt {
+            return Err(StoreError::Corrupt { key: self.options.control_key.clone(), reason });
+        }
+        let mut branches: Vec<InDoubt> = branches.into_values().collect();
+        branches.sort_unstable_by_key(|branch| branch.seq);
+        Ok(branches)
+    }
+
+    /// What is kept of one branch, if anything.
+    pub async fn branch(&self, txid: Txid) -> Result<Option<StoredBranch>, StoreError> {
+        let live = self.live().await?;
+        let mut command = redis::cmd("HMGET");
+        command.arg(&self.options.control_key);
+        command.arg(format!("s:{txid}")).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
+        let value = send(&live, &command).await.map_err(|error| self.unavailable(&error))?;
+        let (record, done, fence): (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>) =
+            redis::from_redis_value(value).map_err(|error| self.unavailable(&error.into()))?;
+        let just = |state| Some(StoredBranch { state, in_doubt: None });
+        Ok(match (record, done, fence) {
+            (Some(record), ..) => {
+                let in_doubt = staged(txid, &record).map_err(|error| StoreError::Corrupt {
+                    key: self.options.control_key.clone(),
+                    reason: format!("s:{txid}: {error}"),
+                })?;
+                Some(StoredBranch { state: BranchState::Prepared, in_doubt: Some(in_doubt) })
+            }
+            (None, Some(_), _) => just(BranchState::Applied),
+            (None, None, Some(_)) => just(BranchState::Aborted),
+            (None, None, None) => None,
+        })
+    }
+
+    /// Drops the done-marker or fence of a branch, on an operator's word: a late message about it then finds nothing.
+    pub async fn forget(&self, txid: Txid) -> Result<(), StoreError> {
+        let live = self.live().await?;
+        let mut command = redis::cmd("HDEL");
+        command.arg(&self.options.control_key).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
+        send(&live, &command).await.map(drop).map_err(|error| self.unavailable(&error))
+    }
+
+    /// The keys of those branches that are staged.
+    pub(super) async fn staged_keys(
+        &self,
+        live: &Live,
+        txids: &[Txid],
+    ) -> RedisResult<Vec<(Txid, Vec<Arg>)>> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(&self.options.control_key);
+        for txid in txids {
+            command.arg(format!("s:{txid}"));
+        }
+        let records: Vec<Option<Vec<u8>>> = redis::from_redis_value(send(live, &command).await?)?;
+        let found = txids.iter().zip(records);
+        Ok(found
+            .filter_map(|(txid, record)| Some((*txid, staged(*txid, &record?).ok()?.keys)))
+            .collect())
+    }
+
+    /// What is to be known of the store. Scans the control hash.
+    pub async fn facts(&self) -> Result<StoreFacts, StoreError> {
+        let live = self.live().await?;
+        let mut facts = StoreFacts {
+            version: live.server.version.clone(),
+            run_id: live.server.run_id.clone(),
+            ..StoreFacts::default()
+        };
+        let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse().ok();
+        let scanned = self
+            .scan(&live, "*", |field, value| match field {
+                b"m:inc" => facts.incarnation = number(&value),
+                b"m:seq" => facts.seq = number(&value).unwrap_or(0),
+                [b's', b':', ..] => facts.staged += 1,
+                [b'l', b':', ..] => facts.locks += 1,
+                [b'd', b':', ..] => facts.done += 1,
+                [b'a', b':', ..] => facts.fences += 1,
+                _ => {}
+            })
+            .await;
+        scanned.map_err(|error| self.unavailable(&error))?;
+        Ok(facts)
+    }
+
+    /// Deletes the done-markers and fences below the low-water marks, also those of agents that are gone. Returns how
+    /// many there were.
+    pub async fn sweep(&self) -> Result<usize, StoreError> {
+        let live = self.live().await?;
+        self.sweep_on(&live).await.map_err(|error| self.unavailable(&error))
+    }
+
+    async fn sweep_on(&self, live: &Live) -> RedisResult<usize> {
+        let mut low_waters: HashMap<LogId, TxNumber> =
+            lock(&self.markers).low_waters().into_iter().collect();
+        let mut fields: Vec<(Txid, Vec<u8>)> = Vec::new();
+        self.scan(live, "[adm]:*", |field, value| {
+            if let Some(log_id) = field.strip_prefix(b"m:c:") {
+                if let Some((log_id, stored)) = stored_mark(log_id, &value) {
+                    let known = low_waters.entry(log_id).or_insert(stored);
+                    *known = stored.max(*known);
+                }
+            } else if let Some(txid) = txid_of(field) {
+                fields.push((txid, field.to_vec()));
+            }
+        })
+        .await?;
+        let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
+        for (txid, field) in fields {
+            if low_waters.get(&txid.log_id).is_some_and(|mark| txid.number < *mark) {
+                by_log.entry(txid.log_id).or_default().push(field);
+            }
+        }
+        if self.scripts.digest(Script::Sweep).is_none() && !by_log.is_empty() {
+            self.load(live, Script::Sweep).await?;
+        }
+        let mut deleted = 0;
+        for (log_id, fields) in by_log {
+            for fields in fields.chunks(COLLECTED_PER_CALL_MAX) {
+                let low_water = low_waters.get(&log_id).copied();
+                deleted += self.sweep_some(live, log_id, low_water, fields).await?;
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn sweep_some(
+        &self,
+        live: &Live,
+        log_id: LogId,
+        low_water: Option<TxNumber>,
+        fields: &[Vec<u8>],
+    ) -> RedisResult<usize> {
+        let head = Head {
+            incarnation: self.incarnation,
+            log_id,
+            epoch: Epoch(0),
+            low_water,
+            collected: Vec::new(),
+        };
+        let digest = self.scripts.digest(Script::Sweep).unwrap_or_default();
+        let command = call::sweep(&digest, &self.options.control_key, &head, fields);
+        let mut result = send(live, &command).await;
+        if result.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
+            self.load(live, Script::Sweep).await?;
+            result = send(live, &command).await;
+        }
+        match result? {
+            Value::Array(items) => match items.get(1) {
+                Some(Value::Int(count)) => Ok(usize::try_from(*count).unwrap_or(0)),
+                _ => Ok(0),
+            },
+            _ => Ok(0),
+        }
+    }
+}
+
+/// The low-water mark in a field `m:c:<log id>`.
+fn stored_mark(log_id: &[u8], value: &[u8]) -> Option<(LogId, TxNumber)> {
+    let log_id = std::str::from_utf8(log_id).ok()?.parse().ok()?;
+    let mut numbers = std::str::from_utf8(value).ok()?.split(' ').map(str::parse);
+    let (_, epoch, n) = (numbers.next()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some((log_id, TxNumber { epoch: Epoch(epoch), n }))
+}

@@ -1,0 +1,98 @@
+//! The done-markers and fences that this agent left, until they may go. A shortcut only: what is forgotten here, because
+//! the agent stopped or the queue was full, is found by the sweep.
+
+use std::collections::{HashMap, VecDeque};
+
+use assent_common::ids::{LogId, TxNumber, Txid};
+
+/// Markers that one call of a script deletes along the way; below the 8,000 that Lua can unpack.
+pub(super) const COLLECTED_PER_CALL_MAX: usize = 512;
+
+/// Below this many it is not worth to store a new low-water mark; they wait.
+const COLLECTED_MIN: usize = 32;
+
+/// Markers that are remembered for each log; some 50 bytes each.
+const REMEMBERED_MAX: usize = 200_000;
+
+/// What a marker says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marker {
+    /// Applied: `d:<txid>`.
+    Done(Txid),
+    /// Aborted: `a:<txid>`.
+    Fence(Txid),
+}
+
+impl Marker {
+    const fn txid(self) -> Txid {
+        match self {
+            Self::Done(txid) | Self::Fence(txid) => txid,
+        }
+    }
+
+    /// Its field in the control hash.
+    pub(super) fn field(self) -> String {
+        match self {
+            Self::Done(txid) => format!("d:{txid}"),
+            Self::Fence(txid) => format!("a:{txid}"),
+        }
+    }
+}
+
+/// The markers and low-water mark of each log.
+#[derive(Debug, Default)]
+pub(super) struct Markers {
+    logs: HashMap<LogId, LogMarkers>,
+}
+
+#[derive(Debug, Default)]
+struct LogMarkers {
+    queue: VecDeque<Marker>,
+    low_water: Option<TxNumber>,
+}
+
+impl Markers {
+    pub(super) fn left(&mut self, marker: Marker) {
+        let queue = &mut self.logs.entry(marker.txid().log_id).or_default().queue;
+        if queue.len() == REMEMBERED_MAX {
+            queue.pop_front();
+        }
+        queue.push_back(marker);
+    }
+
+    /// Takes note of a mark, and returns the highest that is known.
+    pub(super) fn raise(&mut self, log_id: LogId, low_water: TxNumber) -> TxNumber {
+        let known = &mut self.logs.entry(log_id).or_default().low_water;
+        let raised = known.map_or(low_water, |known| known.max(low_water));
+        *known = Some(raised);
+        raised
+    }
+
+    /// The highest mark of each log that is known.
+    pub(super) fn low_waters(&self) -> Vec<(LogId, TxNumber)> {
+        self.logs.iter().filter_map(|(log_id, log)| Some((*log_id, log.low_water?))).collect()
+    }
+
+    /// The highest mark of a log that is known.
+    pub(super) fn low_water(&self, log_id: LogId) -> Option<TxNumber> {
+        self.logs.get(&log_id)?.low_water
+    }
+
+    /// Takes markers below the mark out of the queue, if there are enough to be worth it. They are roughly in order, so
+    /// that looking at the front is enough.
+    pub(super) fn collect(&mut self, log_id: LogId) -> Vec<Marker> {
+        let Some(log) = self.logs.get_mut(&log_id) else { return Vec::new() };
+        let Some(low_water) = log.low_water else { return Vec::new() };
+        let below = |marker: &&Marker| marker.txid().number < low_water;
+        let count = log.queue.iter().take(COLLECTED_PER_CALL_MAX).take_while(below).count();
+        if count < COLLECTED_MIN { Vec::new() } else { log.queue.drain(..count).collect() }
+    }
+
+    /// Puts back what a call that did not succeed should have deleted.
+    pub(super) fn restore(&mut self, log_id: LogId, markers: Vec<Marker>) {
+        let queue = &mut self.logs.entry(log_id).or_default().queue;
+        for marker in markers.into_iter().rev() {
+            queue.push_front(marker);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The service's own Redis: staging, locks, markers. Everything that this crate knows of Redis is here and in `lua/`.
+//!
+//! ```text
+//! execute(messages) ── commits, aborts, then prepares, in calls of bounded work ── EVALSHA … EVALSHA (back to back)
+//!        answers    ──────────────────────────── decode ─────────────────────────────────┘
+//! ```
+//!
+//! **One call of a script handles many branches**, so that its cost is shared. The rules of the protocol are in the
+//! scripts, where they are atomic; this code only carries messages there and answers back. It keeps nothing in memory
+//! that another agent needs: the queue of markers and the cache of keys are shortcuts, and are rebuilt or done without.
+//!
+//! It must never report an unclear result as a definite one: a call whose reply did not come is *unknown*, for exactly
+//! the messages that it carried.
+
+mod call;
+mod connection;
+mod decode;
+mod error;
+mod execute;
+mod inspect;
+mod markers;
+mod options;
+mod packed;
+mod scripts;
+mod settings;
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use assent_common::ids::{TransactionId, Txid};
+use assent_common::outcome::{Aborted, Applied, Call, Prepared};
+use assent_common::value::Arg;
+use assent_common::wire::branch::Mode;
+
+pub use assent_common::command::ValidatedBranch;
+pub use error::StoreError;
+pub use inspect::{InDoubt, StoreFacts, StoredBranch};
+pub use options::StoreOptions;
+pub use packed::{RedoError, decode_redo};
+
+/// A message about one branch, checked.
+#[derive(Debug, Clone)]
+pub enum BranchMessage {
+    /// Lock, run, stage and vote; or, in one phase, apply.
+    Prepare {
+        /// The branch's transaction.
+        txid: Txid,
+        /// Its public id, which is its age.
+        id: TransactionId,
+        /// Whether a decision follows.
+        mode: Mode,
+        /// The ops.
+        branch: ValidatedBranch,
+    },
+    /// Apply the staged branch.
+    Commit(Txid),
+    /// Drop the branch, and fence it.
+    Abort(Txid),
+}
+
+/// The answer to a [`BranchMessage`], of the same kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BranchAnswer {
+    /// To a prepare.
+    Prepared(Call<Prepared>),
+    /// To a commit.
+    Applied(Call<Applied>),
+    /// To an abort.
+    Aborted(Call<Aborted>),
+}
+
+/// Whether the store can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreState {
+    /// The connection is up, and the data is that of this agent's start.
+    Ready,
+    /// There is no connection; the next call tries again.
+    Disconnected(String),
+    /// The data is not the data of this agent's start (invariant 12): prepares are refused until it is repaired.
+    Quarantined(String),
+}
+
+/// The Redis of one service, as one agent uses it.
+#[derive(Debug)]
+pub struct Store {
+    options: StoreOptions,
+    client: redis::Client,
+    /// The incarnation of the data that this agent started with.
+    incarnation: u64,
+    link: connection::Link,
+    scripts: scripts::Scripts,
+    quarantine: RwLock<Option<String>>,
+    /// The highest vote number that this agent has seen: lower on a reconnect means that votes were lost.
+    seq_seen: AtomicU64,
+    markers: Mutex<markers::Markers>,
+    /// The keys of the branches that this agent staged, so that a commit can declare them without asking first.
+    keys: Mutex<HashMap<Txid, Vec<Arg>>>,
+}
+
+impl Store {
+    /// The incarnation of the data that this agent started with.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The options that the store was opened with.
+    #[must_use]
+    pub fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    fn is_quarantined(&self) -> Option<String> {
+        self.quarantine.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn quarantine(&self, reason: String) {
+        let mut quarantine = self.quarantine.write().unwrap_or_else(PoisonError::into_inner);
+        if quarantine.is_none() {
+            tracing::error!(reason, "quarantined: the data in Redis is not what this agent knew");
+            *quarantine = Some(reason);
+        }
+    }
+}
+
+/// The data behind these locks is valid between any two statements, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

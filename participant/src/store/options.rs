@@ -1,0 +1,71 @@
+//! How to reach the Redis, and what to put up with.
+
+use std::time::Duration;
+
+/// How a [`super::Store`] is opened.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// `redis://[user:password@]host:port[/db]` or `unix:///path/to.sock`. May hold a password: never shown.
+    pub url: String,
+    /// The name of the control hash.
+    pub control_key: String,
+    /// How long a call may take before its outcome counts as unknown.
+    pub response_timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// Start although the settings of Redis would lose votes; the violations become warnings.
+    pub allow_unsafe_redis: bool,
+}
+
+impl StoreOptions {
+    /// The options for this URL that one would choose.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            control_key: "assent:ctl".to_owned(),
+            response_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
+            allow_unsafe_redis: false,
+        }
+    }
+
+    /// The URL without its user and password.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
+        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+        // A unix URL may carry `?user=…&pass=…`.
+        let place = place.split('?').next().unwrap_or_default();
+        if scheme.is_empty() { place.to_owned() } else { format!("{scheme}://{place}") }
+    }
+}
+
+impl std::fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreOptions")
+            .field("address", &self.address())
+            .field("control_key", &self.control_key)
+            .field("response_timeout", &self.response_timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("allow_unsafe_redis", &self.allow_unsafe_redis)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_never_holds_a_password() {
+        for (url, address) in [
+            ("redis://:secret@host:6379/3", "redis://host:6379/3"),
+            ("redis://user:s@cret@host", "redis://host"),
+            ("unix:///run/redis.sock?pass=secret", "unix:///run/redis.sock"),
+        ] {
+            let options = StoreOptions::new(url);
+            assert_eq!(options.address(), address);
+            assert!(!format!("{options:?}").contains("cret"), "{options:?}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The scripts: their sources, composed from the files in `lua/`, and the digests by which Redis knows them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use assent_common::command::Family;
+
+const CONTROL: &str = include_str!("../lua/control.lua");
+const OVERLAY: &str = include_str!("../lua/overlay.lua");
+const PREPARE: &str = include_str!("../lua/prepare.lua");
+const COMMIT: &str = include_str!("../lua/commit.lua");
+const ABORT: &str = include_str!("../lua/abort.lua");
+const SWEEP: &str = include_str!("../lua/sweep.lua");
+
+/// The handlers of each family.
+const OPS: [(Family, &str); 7] = [
+    (Family::Strings, include_str!("../lua/ops/strings.lua")),
+    (Family::Keys, include_str!("../lua/ops/keys.lua")),
+    (Family::Hashes, include_str!("../lua/ops/hashes.lua")),
+    (Family::Sets, include_str!("../lua/ops/sets.lua")),
+    (Family::SortedSets, include_str!("../lua/ops/zsets.lua")),
+    (Family::Lists, include_str!("../lua/ops/lists.lua")),
+    (Family::Streams, include_str!("../lua/ops/streams.lua")),
+];
+
+/// A script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Script {
+    /// Prepares branches whose ops are of these families: a call creates no closures that it does not need.
+    Prepare(u8),
+    /// Applies staged branches.
+    Commit,
+    /// Drops and fences branches.
+    Abort,
+    /// Deletes markers below the low-water mark.
+    Sweep,
+}
+
+impl Script {
+    /// Those that are loaded with every connection.
+    pub(super) const ALWAYS: [Self; 3] =
+        [Self::Prepare(Family::Strings.bit()), Self::Commit, Self::Abort];
+
+    /// The whole text.
+    pub(super) fn source(self) -> String {
+        match self {
+            Self::Commit => [CONTROL, COMMIT].concat(),
+            Self::Abort => [CONTROL, ABORT].concat(),
+            Self::Sweep => [CONTROL, SWEEP].concat(),
+            Self::Prepare(families) => {
+                let mut source = [CONTROL, OVERLAY].concat();
+                for (family, handlers) in OPS {
+                    if families & family.bit() != 0 {
+                        source.push_str(handlers);
+                    }
+                }
+                source.push_str(PREPARE);
+                source
+            }
+        }
+    }
+}
+
+/// The digests that are known. A digest is that of the text, so that it stays true whatever happens to the server.
+#[derive(Debug, Default)]
+pub(super) struct Scripts {
+    digests: RwLock<HashMap<Script, Arc<str>>>,
+}
+
+impl Scripts {
+    pub(super) fn digest(&self, script: Script) -> Option<Arc<str>> {
+        self.digests.read().unwrap_or_else(PoisonError::into_inner).get(&script).cloned()
+    }
+
+    pub(super) fn learn(&self, script: Script, digest: Arc<str>) {
+        self.digests.write().unwrap_or_else(PoisonError::into_inner).insert(script, digest);
+    }
+}

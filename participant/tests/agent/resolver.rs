@@ -1,0 +1,122 @@
+//! Branches in doubt are ended by the word of their own log, and by nothing else.
+
+use assent_client::participant::{ForcedOutcome, ResolveRequest};
+use assent_client::{BranchFilter, CallError};
+use assent_common::ErrorCode;
+use assent_common::wire::MEDIA_TYPE;
+use assent_common::wire::branch::BranchState;
+
+use crate::harness::{
+    LOG, OTHER_LOG, Oracle, Redis, Sidecar, commit, outcome_body, prepare, txid, until,
+};
+
+async fn asking(redis: &Redis) -> Sidecar {
+    Sidecar::with(redis, |options| options.resolve_interval_ms = 20).await
+}
+
+async fn becomes(sidecar: &Sidecar, n: u64, state: BranchState) {
+    until(&format!("branch {n} is {state:?}"), async || {
+        (sidecar.state(n).await == Some(state)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_foreign_answer_leaves_the_branch_in_doubt_and_a_right_one_ends_it() {
+    let redis = Redis::start().await;
+    let sidecar = asking(&redis).await;
+    let problem = r#"{"type":"/errors#not_found","title":"t","status":404,"detail":"d","code":"not_found","retryable":false}"#;
+    let answers = [
+        (404, "text/html", "<h1>404</h1>".to_owned()),
+        (502, "text/plain", "Bad Gateway".to_owned()),
+        (200, "application/json", r#"{"outcome":"aborted"}"#.to_owned()),
+        (200, "application/json", outcome_body(4, LOG, "aborted")),
+        (200, MEDIA_TYPE, outcome_body(99, LOG, "aborted")),
+        (200, MEDIA_TYPE, outcome_body(6, OTHER_LOG, "aborted")),
+        (404, "application/problem+json", problem.to_owned()),
+        (200, MEDIA_TYPE, outcome_body(8, LOG, "undecided")),
+    ];
+    let mut oracles = Vec::new();
+    for (n, (status, media_type, body)) in (1..).zip(answers) {
+        let oracle = Oracle::saying(status, media_type, body).await;
+        let key = format!("k{n}");
+        sidecar.say_for(&oracle.url, vec![prepare(n, [&["SET", &key, "v"]])]).await;
+        oracles.push((n, oracle));
+    }
+    for (n, oracle) in &oracles {
+        // The second question is asked only after the first one's answer was weighed.
+        oracle.asked(2).await;
+        assert_eq!(sidecar.state(*n).await, Some(BranchState::Prepared), "branch {n}");
+        let word = if n % 2 == 0 { "committed" } else { "aborted" };
+        oracle.says(*n, word);
+    }
+    for (n, _) in oracles {
+        if n % 2 == 0 {
+            becomes(&sidecar, n, BranchState::Applied).await;
+            assert_eq!(redis.get(&format!("k{n}")).await.as_deref(), Some("v"));
+        } else {
+            becomes(&sidecar, n, BranchState::Aborted).await;
+            assert_eq!(redis.get(&format!("k{n}")).await, None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_branch_of_an_unknown_authority_is_held_until_an_operator_decides() {
+    let redis = Redis::start().await;
+    let sidecar = asking(&redis).await;
+    let body = outcome_body(1, OTHER_LOG, "unknown_authority");
+    let oracle = Oracle::saying(200, MEDIA_TYPE, body).await;
+    sidecar.say_for(&oracle.url, vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    oracle.asked(3).await;
+
+    let list = sidecar.client.branches(BranchFilter::State(BranchState::Prepared)).await.unwrap();
+    let view = &list.branches[0];
+    assert_eq!((view.txid, view.state), (txid(1), BranchState::Prepared));
+    assert_eq!(view.keys, ["k"]);
+    assert!(view.in_doubt_ms.is_some() && view.last_error.is_some(), "{view:?}");
+
+    let mut order = ResolveRequest {
+        outcome: ForcedOutcome::Committed,
+        actor: String::new(),
+        reason: "the coordinator's disk is gone".to_owned(),
+    };
+    let nameless = sidecar.admin.resolve(txid(1), &order).await;
+    assert!(matches!(nameless, Err(CallError::Rejected(no)) if no.code == ErrorCode::BadRequest));
+    order.actor = "ada".to_owned();
+    let resolved = sidecar.admin.resolve(txid(1), &order).await.unwrap();
+    assert_eq!(resolved.state, BranchState::Applied);
+    assert_eq!(redis.get("k").await.as_deref(), Some("v"));
+
+    let again = sidecar.admin.resolve(txid(1), &order).await;
+    assert!(matches!(again, Err(CallError::Rejected(no)) if no.code == ErrorCode::WrongState));
+    let unheard_of = sidecar.admin.resolve(txid(2), &order).await;
+    assert!(matches!(unheard_of, Err(CallError::Rejected(no)) if no.code == ErrorCode::NotFound));
+}
+
+#[tokio::test]
+async fn a_branch_in_doubt_before_a_crash_of_redis_is_resolved_after_it() {
+    let mut redis = Redis::start().await;
+    let sidecar = asking(&redis).await;
+    let oracle = Oracle::saying(503, "text/plain", "starting".to_owned()).await;
+    sidecar.say_for(&oracle.url, vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    oracle.asked(1).await;
+    redis.kill();
+    oracle.says(1, "committed");
+    redis.start_again().await;
+    becomes(&sidecar, 1, BranchState::Applied).await;
+    assert_eq!(redis.get("k").await.as_deref(), Some("v"));
+}
+
+#[tokio::test]
+async fn a_branch_that_is_told_in_time_is_never_asked_about() {
+    let redis = Redis::start().await;
+    let sidecar = asking(&redis).await;
+    // Asked, this would say the opposite.
+    let oracle = Oracle::saying(200, MEDIA_TYPE, outcome_body(1, LOG, "undecided")).await;
+    sidecar.say_for(&oracle.url, vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    sidecar.say_for(&oracle.url, vec![commit(1)]).await;
+    oracle.says(1, "aborted");
+    becomes(&sidecar, 1, BranchState::Applied).await;
+    assert_eq!(redis.get("k").await.as_deref(), Some("v"));
+}

@@ -1,0 +1,248 @@
+//! A real `redis-server` of its own for each test, and words to say what a test does.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use assent_common::command::{OpRequest, ValidatedBranch};
+use assent_common::ids::{Attempt, Epoch, LogId, TransactionId, TxNumber, Txid};
+use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Vote};
+use assent_common::wire::branch::{CoordinatorRef, Mode};
+use assent_participant::store::{BranchAnswer, BranchMessage, Store, StoreOptions};
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, Value};
+use tempfile::TempDir;
+
+/// A server, killed when it is dropped.
+pub(crate) struct Redis {
+    child: Child,
+    dir: TempDir,
+    arguments: Vec<String>,
+}
+
+impl Redis {
+    /// A server with the settings that Assent asks for.
+    pub(crate) fn start() -> Self {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    pub(crate) fn with(arguments: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.into()).collect();
+        let child = Self::spawn(&dir, &arguments);
+        Self { child, dir, arguments }
+    }
+
+    fn spawn(dir: &TempDir, arguments: &[String]) -> Child {
+        let socket = dir.path().join("redis.sock");
+        let mut child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(dir.path())
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-server must be installed");
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = stdout.lines().map_while(Result::ok);
+        assert!(
+            lines.any(|line| line.contains("ready to accept connections")),
+            "redis-server ended before it was ready"
+        );
+        // Keeps reading, so that the server never writes to a closed pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        child
+    }
+
+    /// `kill -9`, then a start on the same directory.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.child = Self::spawn(&self.dir, &self.arguments);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("redis.sock")
+    }
+
+    pub(crate) async fn store(&self) -> Store {
+        Store::connect(StoreOptions::new(self.url())).await.unwrap()
+    }
+
+    /// A plain connection, past the agent.
+    pub(crate) async fn plain(&self) -> Plain {
+        let client = redis::Client::open(self.url()).unwrap();
+        Plain(client.get_multiplexed_async_connection().await.unwrap())
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A client that is not Assent.
+#[derive(Clone)]
+pub(crate) struct Plain(pub(crate) MultiplexedConnection);
+
+impl Plain {
+    pub(crate) async fn run<T: FromRedisValue>(&mut self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut self.0).await.unwrap()
+    }
+
+    pub(crate) async fn get(&mut self, key: &str) -> Option<String> {
+        self.run(&["GET", key]).await
+    }
+
+    /// The fields of the control hash that begin so.
+    pub(crate) async fn control(&mut self, prefix: &str) -> Vec<String> {
+        let mut fields: Vec<String> = self.run(&["HKEYS", "assent:ctl"]).await;
+        fields.retain(|field| field.starts_with(prefix));
+        fields.sort();
+        fields
+    }
+
+    /// Everything but the control hash, as a digest.
+    pub(crate) async fn data(&mut self) -> Vec<(String, Value)> {
+        let mut keys: Vec<String> = self.run(&["KEYS", "*"]).await;
+        keys.retain(|key| key != "assent:ctl");
+        keys.sort();
+        let mut data = Vec::new();
+        for key in keys {
+            let dump: Value = self.run(&["DUMP", &key]).await;
+            data.push((key, dump));
+        }
+        data
+    }
+}
+
+/// A transaction of the one coordinator of these tests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tx {
+    pub(crate) txid: Txid,
+    pub(crate) id: TransactionId,
+}
+
+pub(crate) const LOG: LogId = LogId(uuid_of(0x0198_f1c2_a4b2_7c1d_9c0e_3f4a_5b6c_7d8e));
+
+const fn uuid_of(bits: u128) -> uuid::Uuid {
+    uuid::Uuid::from_u128(bits)
+}
+
+/// The transaction number `n`; the smaller, the older.
+pub(crate) fn tx(n: u64) -> Tx {
+    tx_of(1, n)
+}
+
+pub(crate) fn tx_of(epoch: u64, n: u64) -> Tx {
+    let number = TxNumber { epoch: Epoch(epoch), n };
+    let txid = Txid { log_id: LOG, number, attempt: Attempt::FIRST };
+    let uuid = uuid_of(0x0198_f1c2_a4b2_7000_8000_0000_0000_0000 + u128::from(n));
+    Tx { txid, id: TransactionId::new(uuid).unwrap() }
+}
+
+pub(crate) fn coordinator(epoch: u64) -> CoordinatorRef {
+    CoordinatorRef { log_id: LOG, epoch: Epoch(epoch), url: "http://coordinator:7700".into() }
+}
+
+pub(crate) const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };
+
+/// Ops, one to a line of words; `?` begins an expectation as JSON.
+pub(crate) fn ops(lines: &[&str]) -> ValidatedBranch {
+    let requests = lines.iter().map(|line| {
+        let (words, expect) = line.split_once('?').unwrap_or((line, ""));
+        let mut request = OpRequest::new(words.split_whitespace());
+        if !expect.is_empty() {
+            request.expect = Some(serde_json::from_str(expect).unwrap());
+        }
+        request
+    });
+    ValidatedBranch::new(requests.collect()).unwrap()
+}
+
+pub(crate) fn prepare(tx: Tx, mode: Mode, branch: ValidatedBranch) -> BranchMessage {
+    BranchMessage::Prepare { txid: tx.txid, id: tx.id, mode, branch }
+}
+
+/// What tests ask of a store.
+pub(crate) trait Ask {
+    async fn send(&self, messages: Vec<BranchMessage>) -> Vec<BranchAnswer>;
+    async fn prepare(&self, tx: Tx, lines: &[&str]) -> Call<Prepared>;
+    async fn one_phase(&self, tx: Tx, lines: &[&str]) -> Call<Prepared>;
+    async fn commit(&self, tx: Tx) -> Call<Applied>;
+    async fn abort(&self, tx: Tx) -> Call<Aborted>;
+}
+
+impl Ask for Store {
+    async fn send(&self, messages: Vec<BranchMessage>) -> Vec<BranchAnswer> {
+        self.execute(&coordinator(1), NO_MARK, messages).await
+    }
+    async fn prepare(&self, tx: Tx, lines: &[&str]) -> Call<Prepared> {
+        prepared(self.send(vec![prepare(tx, Mode::TwoPhase, ops(lines))]).await.remove(0))
+    }
+    async fn one_phase(&self, tx: Tx, lines: &[&str]) -> Call<Prepared> {
+        prepared(self.send(vec![prepare(tx, Mode::OnePhase, ops(lines))]).await.remove(0))
+    }
+    async fn commit(&self, tx: Tx) -> Call<Applied> {
+        self.commit_one(tx.txid).await
+    }
+    async fn abort(&self, tx: Tx) -> Call<Aborted> {
+        self.abort_one(tx.txid).await
+    }
+}
+
+pub(crate) fn prepared(answer: BranchAnswer) -> Call<Prepared> {
+    match answer {
+        BranchAnswer::Prepared(call) => call,
+        other => panic!("no answer to a prepare: {other:?}"),
+    }
+}
+
+pub(crate) trait Expected<T> {
+    fn refused(self) -> Refusal;
+    fn done(self) -> T;
+}
+
+impl<T: std::fmt::Debug> Expected<T> for Call<T> {
+    fn refused(self) -> Refusal {
+        match self {
+            Self::Refused(refusal) => refusal,
+            other => panic!("no refusal: {other:?}"),
+        }
+    }
+    fn done(self) -> T {
+        match self {
+            Self::Applied(value) => value,
+            other => panic!("not done: {other:?}"),
+        }
+    }
+}
+
+pub(crate) fn vote(call: Call<Prepared>) -> Vote {
+    match call.done() {
+        Prepared::Yes(vote) => vote,
+        other => panic!("no yes: {other:?}"),
+    }
+}
+
+pub(crate) fn committed(call: Call<Prepared>) -> Arc<str> {
+    match call.done() {
+        Prepared::Committed(replies) => replies,
+        other => panic!("not committed: {other:?}"),
+    }
+}
+
+pub(crate) const CLEAN: Call<Applied> = Call::Applied(Applied { dirty_writes: 0 });

@@ -1,0 +1,238 @@
+//! Prepare: what is staged, what is answered, what is refused.
+
+use assent_common::code::ErrorCode;
+use assent_common::outcome::{Call, Prepared};
+use assent_participant::store::decode_redo;
+
+use crate::harness::{Ask as _, CLEAN, Expected as _, Redis, committed, tx, vote};
+
+#[tokio::test]
+async fn a_transfer_is_staged_unseen_and_then_applied() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let () = plain.run(&["SET", "acct:alice", "100"]).await;
+    let vote = vote(
+        store
+            .prepare(tx(1), &["DECRBY acct:alice 30 ?{\"ge\":0}", "INCR tally", "GET tally"])
+            .await,
+    );
+    assert_eq!(&*vote.replies, r#"[70,1,"1"]"#);
+    assert_eq!((vote.seq, vote.incarnation), (1, store.incarnation()));
+    assert_eq!(plain.get("acct:alice").await.as_deref(), Some("100"));
+    assert_eq!(plain.get("tally").await, None);
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    assert_eq!(plain.get("acct:alice").await.as_deref(), Some("70"));
+    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    assert_eq!(plain.control("s:").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_redo_of_a_vote_is_the_list_of_its_writes() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let () = plain.run(&["MSET", "n", "41", "old", "x"]).await;
+    let () = plain.run(&["HSET", "h", "f", "1", "g", "2"]).await;
+    let vote = vote(
+        store
+            .prepare(tx(1), &["INCR n", "HINCRBY h f 4", "HDEL h g", "RPUSH q a b", "DEL old"])
+            .await,
+    );
+    let writes: Vec<String> =
+        decode_redo(&vote.redo).unwrap().iter().map(|write| format!("{write:?}")).collect();
+    assert_eq!(
+        writes,
+        [
+            r#"["SET", "n", "42"]"#,
+            r#"["HSET", "h", "f", "5"]"#,
+            r#"["RPUSH", "q", "a", "b"]"#,
+            r#"["HDEL", "h", "g"]"#,
+            r#"["DEL", "old"]"#,
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_repeated_prepare_is_the_same_yes() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let first = store.prepare(tx(1), &["INCR a", "GET b"]).await;
+    let () = plain.run(&["SET", "b", "written past the agent"]).await;
+    assert_eq!(store.prepare(tx(1), &["INCR a", "GET b"]).await, first);
+    let reading = store.prepare(tx(2), &["GET c"]).await;
+    assert_eq!(store.prepare(tx(2), &["GET c"]).await, reading);
+    assert_eq!(vote(reading).seq, 2);
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    let late = store.prepare(tx(1), &["INCR a", "GET b"]).await.refused();
+    assert_eq!(late.code, ErrorCode::WrongState);
+    assert_eq!(plain.get("a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_branch_that_only_reads_has_no_redo_and_keeps_its_locks() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let vote = vote(store.prepare(tx(1), &["GET a", "EXISTS b c"]).await);
+    assert_eq!((&*vote.replies, vote.redo.len()), ("[null,0]", 0));
+    assert_eq!(plain.control("l:").await, ["l:a", "l:b", "l:c"]);
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn one_phase_applies_at_once_and_answers_a_duplicate_with_the_same_replies() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let lines = ["INCR a", "XADD s * f v", "XLEN s", "SETNX a 5"];
+    let replies = committed(store.one_phase(tx(1), &lines).await);
+    let id: Vec<(String, Vec<String>)> = plain.run(&["XRANGE", "s", "-", "+"]).await;
+    assert_eq!(*replies, format!(r#"[1,"{}",1,0]"#, id[0].0));
+    assert_eq!(committed(store.one_phase(tx(1), &lines).await), replies);
+    assert_eq!(plain.get("a").await.as_deref(), Some("1"));
+    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    let queried = store.abort(tx(1)).await.done();
+    assert_eq!(queried, assent_common::outcome::Aborted::AlreadyCommitted(replies));
+}
+
+#[tokio::test]
+async fn a_write_without_effect_still_leaves_its_marker_in_one_phase() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let () = plain.run(&["SET", "a", "1"]).await;
+    assert_eq!(&*committed(store.one_phase(tx(1), &["SETNX a 2"]).await), "[0]");
+    let () = plain.run(&["DEL", "a"]).await;
+    assert_eq!(&*committed(store.one_phase(tx(1), &["SETNX a 2"]).await), "[0]");
+    assert_eq!(plain.get("a").await, None);
+    assert_eq!(&*committed(store.one_phase(tx(2), &["GET a"]).await), "[null]");
+    assert_eq!(plain.control("d:").await.len(), 1);
+}
+
+#[tokio::test]
+async fn each_fault_of_the_data_has_its_code_and_its_op() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let () =
+        plain.run(&["MSET", "text", "abc", "max", "9223372036854775807", "big", "1e308"]).await;
+    let () = plain.run(&["RPUSH", "list", "a"]).await;
+    let () = plain.run(&["ZADD", "zset", "inf", "m"]).await;
+    let () = plain.run(&["XADD", "stream", "5-5", "f", "v"]).await;
+    let before = plain.data().await;
+    for (n, (op, code)) in [
+        ("INCR list", ErrorCode::WrongType),
+        ("HGET text f", ErrorCode::WrongType),
+        ("INCR text", ErrorCode::NotAnInteger),
+        ("INCR max", ErrorCode::Overflow),
+        ("INCRBYFLOAT text 1", ErrorCode::NotAFloat),
+        ("INCRBYFLOAT big inf", ErrorCode::NotAFloat),
+        ("ZINCRBY zset -inf m", ErrorCode::NotAFloat),
+        ("LSET nothing 0 x", ErrorCode::NoSuchKey),
+        ("LSET list 1 x", ErrorCode::OutOfRange),
+        ("XADD stream 5-5 f v", ErrorCode::StreamIdTooSmall),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let lines = ["SET text new", op];
+        let lines = if op.contains("text") { &lines[1..] } else { &lines[..] };
+        let refusal = store.prepare(tx(n as u64), lines).await.refused();
+        assert_eq!(refusal.code, code, "{op}: {}", refusal.detail);
+        assert_eq!(refusal.op, Some(lines.len() as u32 - 1), "{op}");
+        assert!(refusal.detail.starts_with(op.split(' ').next().unwrap()), "{}", refusal.detail);
+    }
+    assert_eq!(plain.data().await, before);
+    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_false_expectation_carries_the_reply_that_it_met() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let () = plain.run(&["MSET", "n", "9007199254740993", "t", "abc", "z", "0"]).await;
+    let () = plain.run(&["HSET", "h", "f", "0.5"]).await;
+    for (n, (op, holds)) in [
+        (r#"GET n?{"gt":"9007199254740992"}"#, true),
+        (r#"GET n?{"gt":"9007199254740993"}"#, false),
+        (r#"GET n?{"le":"9007199254740993","eq":"9007199254740993"}"#, true),
+        (r#"INCRBY n 0?{"eq":9007199254740993}"#, true),
+        (r#"DECRBY n 9007199254740994?{"ge":0}"#, false),
+        (r#"DECRBY n 9007199254740994?{"lt":0,"gt":"-9223372036854775808"}"#, true),
+        (r#"GET t?{"gt":0}"#, false),
+        (r#"GET t?{"ne":"abd","exists":true}"#, true),
+        (r#"GET nothing?{"eq":null}"#, true),
+        (r#"GET nothing?{"ne":null}"#, false),
+        (r#"GET nothing?{"le":5}"#, false),
+        (r#"GET z?{"exists":true}"#, true),
+        (r#"EXISTS nothing?{"exists":false}"#, true),
+        (r#"EXISTS n nothing?{"eq":1,"exists":true}"#, true),
+        (r#"HGET h f?{"lt":0.75,"ge":"0.5"}"#, true),
+        (r#"HGETALL h?{"exists":true}"#, true),
+        (r#"HGETALL nothing?{"exists":true}"#, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let tx = tx(n as u64);
+        match store.prepare(tx, &[op]).await {
+            Call::Applied(Prepared::Yes(_)) => assert!(holds, "{op}"),
+            Call::Refused(refusal) => {
+                assert!(!holds, "{op}: {}", refusal.detail);
+                assert_eq!((refusal.code, refusal.op), (ErrorCode::ExpectationFailed, Some(0)));
+                assert!(refusal.reply.is_some());
+            }
+            other => panic!("{op}: {other:?}"),
+        }
+        store.abort(tx).await.done();
+    }
+    let refusal = store.prepare(tx(99), &[r#"DECRBY z 5?{"ge":0}"#]).await.refused();
+    assert_eq!(refusal.reply.as_deref(), Some("-5"));
+    assert_eq!(refusal.detail, "DECRBY z: the reply is -5, expected ge 0");
+}
+
+#[tokio::test]
+async fn a_counter_keeps_its_time_to_live_and_does_not_come_back_without_it() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let () = plain.run(&["SET", "n", "41", "PX", "3600000"]).await;
+    let () = plain.run(&["RPUSH", "q", "a"]).await;
+    let () = plain.run(&["PEXPIREAT", "q", "99999999999999"]).await;
+    let at: i64 = plain.run(&["PEXPIRETIME", "n"]).await;
+    let replies = vote(store.prepare(tx(1), &["INCR n", "RPUSH q b", "TTL n"]).await).replies;
+    assert_eq!(&*replies, "[42,2,3600]");
+    // As if both had expired in between.
+    let () = plain.run(&["DEL", "n", "q"]).await;
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    assert_eq!(plain.run::<i64>(&["PEXPIRETIME", "n"]).await, at);
+    assert_eq!(plain.run::<i64>(&["PEXPIRETIME", "q"]).await, 99_999_999_999_999);
+    let past = ["SET gone x PXAT 1", "GET gone", "EXPIRE n -1", "EXISTS n"];
+    assert_eq!(&*vote(store.prepare(tx(2), &past).await).replies, r#"["OK",null,1,0]"#);
+    assert_eq!(store.commit(tx(2)).await, CLEAN);
+    assert_eq!(plain.run::<u32>(&["EXISTS", "gone", "n"]).await, 0);
+}
+
+#[tokio::test]
+async fn what_is_too_large_to_read_back_is_refused() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let members: Vec<String> = (0..10_001).map(|n| n.to_string()).collect();
+    let mut words = vec!["SADD", "big"];
+    words.extend(members.iter().map(String::as_str));
+    let () = plain.run(&words).await;
+    let refusal = store.prepare(tx(1), &["SREM big 1", "SCARD big"]).await;
+    assert_eq!(&*vote(refusal).replies, "[1,10000]");
+    store.abort(tx(1)).await.done();
+    let refusal = store.prepare(tx(2), &["SMEMBERS big"]).await.refused();
+    assert_eq!((refusal.code, refusal.op), (ErrorCode::TooLarge, Some(0)));
+}
+
+#[tokio::test]
+async fn the_entries_of_a_stream_are_not_known_behind_a_star() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    let replies = vote(store.prepare(tx(1), &["XADD s * f v", "XLEN s"]).await).replies;
+    assert_eq!(&*replies, "[null,1]");
+    store.abort(tx(1)).await.done();
+    for (n, second) in ["XRANGE s - +", "XADD s 5-5 f v", "XDEL s 5-5"].into_iter().enumerate() {
+        let refusal = store.prepare(tx(2 + n as u64), &["XADD s * f v", second]).await.refused();
+        assert_eq!((refusal.code, refusal.op), (ErrorCode::BadArguments, Some(1)), "{second}");
+    }
+}

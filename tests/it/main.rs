@@ -1,0 +1,8 @@
+//! The promises and invariants of Assent, on real processes. One binary, so that it links once; a module for each topic.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper may end the test")]
+
+mod crash_matrix;
+
+/// What the tests start and kill.
+const ASSENT: &str = env!("CARGO_BIN_EXE_assent-under-test");

@@ -1,0 +1,324 @@
+//! A coordinator and its participants, each a real process with its own address, each participant with its own Redis.
+//!
+//! Everything is in one temporary directory and ends with the [`Cluster`]. If the test fails, the ends of all logs are
+//! printed.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use assent::process::{Assent, Child, RedisOptions, RedisServer};
+use assent_client::{
+    CoordinatorAdmin, CoordinatorClient, Http, HttpOptions, ParticipantAdmin, ParticipantClient,
+};
+use tempfile::TempDir;
+
+use crate::ports::Port;
+use crate::proxy::Proxy;
+use crate::wait::wait_for;
+
+/// Lines of each log that are shown when a test fails.
+const TAIL_LINES: usize = 30;
+
+/// Milliseconds of doubt before an agent asks: short, so that tests of recovery are.
+const RESOLVE_INTERVAL: &str = "300ms";
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The participants' names.
+    pub participants: Vec<&'static str>,
+    /// Whether a [`Proxy`] stands before every server.
+    pub proxied: bool,
+    /// Whether participants are registered over the API instead of by the command line.
+    pub register: bool,
+    /// Further arguments of the coordinator.
+    pub coordinator: Vec<&'static str>,
+    /// Further arguments of every participant.
+    pub participant: Vec<&'static str>,
+    /// Bytes of a log segment. Small, because two of them are written when a log is made.
+    pub segment_bytes: u32,
+    /// The Redis servers.
+    pub redis: RedisOptions,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            participants: vec!["bank-a", "bank-b"],
+            proxied: false,
+            register: false,
+            coordinator: Vec::new(),
+            participant: Vec::new(),
+            segment_bytes: 1024 * 1024,
+            redis: RedisOptions::default(),
+        }
+    }
+}
+
+/// A participant with its Redis.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its name in transactions.
+    pub name: &'static str,
+    /// Its Redis.
+    pub redis: RedisServer,
+    /// The agent.
+    pub agent: Assent,
+    /// What stands before it.
+    pub proxy: Option<Proxy>,
+    admin_url: String,
+    _ports: [Port; 2],
+}
+
+/// The processes.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The participants.
+    pub peers: Vec<Peer>,
+    /// The coordinator.
+    pub coordinator: Assent,
+    /// What participants ask through.
+    pub proxy: Option<Proxy>,
+    /// The client of the public API.
+    pub api: CoordinatorClient,
+    /// The connections of all clients.
+    pub http: Http,
+    binary: PathBuf,
+    admin_url: String,
+    _ports: [Port; 2],
+    dir: TempDir,
+}
+
+/// Arguments from words of any kind.
+pub fn args<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    words.into_iter().map(str::to_owned).collect()
+}
+
+impl Peer {
+    async fn start(binary: &Path, name: &'static str, options: &Options, dir: &Path) -> Self {
+        let redis = RedisServer::start(dir.join(format!("redis-{name}")), options.redis.clone());
+        let redis = redis.await.unwrap_or_else(|error| panic!("{error}"));
+        let ports = [Port::take(), Port::take()];
+        let mut arguments =
+            participant_args(name, &redis.url(), [&ports[0].address(), &ports[1].address()]);
+        arguments.extend(args(options.participant.iter().copied()));
+        let log = dir.join(format!("{name}.log"));
+        let agent = Assent::start(name, binary, arguments, &ports[0].url(), &log).await;
+        let agent = agent.unwrap_or_else(|error| panic!("{error}"));
+        let proxy = if options.proxied { Some(Proxy::start(agent.url()).await) } else { None };
+        Self { name, redis, agent, proxy, admin_url: ports[1].url(), _ports: ports }
+    }
+
+    /// Where the coordinator reaches it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.proxy.as_ref().map_or(self.agent.url(), Proxy::url)
+    }
+
+    /// The typed client of the agent itself, past its proxy.
+    #[must_use]
+    pub fn client(&self, http: &Http) -> ParticipantClient {
+        ParticipantClient::new(http, self.agent.url()).expect("the agent's URL")
+    }
+
+    /// The typed client of its admin API.
+    #[must_use]
+    pub fn admin(&self, http: &Http) -> ParticipantAdmin {
+        ParticipantAdmin::new(http, &self.admin_url).expect("the agent's admin URL")
+    }
+
+    /// The proxy before it.
+    ///
+    /// # Panics
+    /// If the cluster was not asked for proxies.
+    #[must_use]
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("a proxied cluster")
+    }
+}
+
+/// The arguments of an agent.
+#[must_use]
+pub fn participant_args(name: &str, redis_url: &str, addresses: [&str; 2]) -> Vec<String> {
+    args([
+        "participant",
+        "--name",
+        name,
+        "--redis",
+        redis_url,
+        "--listen",
+        addresses[0],
+        "--admin-listen",
+        addresses[1],
+        "--resolve-interval",
+        RESOLVE_INTERVAL,
+    ])
+}
+
+/// The arguments of a coordinator, without its participants.
+#[must_use]
+pub fn coordinator_args(data_dir: &Path, addresses: [&str; 2]) -> Vec<String> {
+    let data_dir = data_dir.display().to_string();
+    args([
+        "coordinator",
+        "--data-dir",
+        &data_dir,
+        "--listen",
+        addresses[0],
+        "--admin-listen",
+        addresses[1],
+    ])
+}
+
+impl Cluster {
+    /// Starts everything, and returns when everything is ready.
+    pub async fn start(binary: &str, options: Options) -> Self {
+        let binary = PathBuf::from(binary);
+        let dir = TempDir::with_prefix("assent-it-").expect("a temporary directory");
+        let mut peers = Vec::new();
+        for name in &options.participants {
+            peers.push(Peer::start(&binary, name, &options, dir.path()).await);
+        }
+        let ports = [Port::take(), Port::take()];
+        let proxy = if options.proxied { Some(Proxy::start(&ports[0].url()).await) } else { None };
+        let data_dir = dir.path().join("log");
+        init(&binary, &data_dir, options.segment_bytes);
+        let mut arguments = coordinator_args(&data_dir, [&ports[0].address(), &ports[1].address()]);
+        let configured = if options.register { &[][..] } else { &peers[..] };
+        for peer in configured {
+            arguments.extend(["--participant".to_owned(), format!("{}={}", peer.name, peer.url())]);
+        }
+        if let Some(proxy) = &proxy {
+            arguments.extend(["--advertised-url".to_owned(), proxy.url().to_owned()]);
+        }
+        arguments.extend(["--segment-bytes".to_owned(), options.segment_bytes.to_string()]);
+        arguments.extend(args(options.coordinator.iter().copied()));
+        let (url, log) = (ports[0].url(), dir.path().join("coordinator.log"));
+        let coordinator = Assent::start("coordinator", &binary, arguments, &url, &log).await;
+        let coordinator = coordinator.unwrap_or_else(|error| panic!("{error}"));
+        let http = Http::new(&HttpOptions::default()).expect("an HTTP client");
+        let api = CoordinatorClient::new(&http, &url).expect("the coordinator's URL");
+        for peer in peers.iter().filter(|_| options.register) {
+            let name = peer.name.parse().expect("a participant's name");
+            let set = api.set_participant(&name, peer.url()).await;
+            set.unwrap_or_else(|error| panic!("{name} cannot be registered: {error}"));
+        }
+        let admin_url = ports[1].url();
+        Self { peers, coordinator, proxy, api, http, binary, admin_url, _ports: ports, dir }
+    }
+
+    /// The directory of everything.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The directory of the decision log.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// The client of the coordinator's admin API.
+    #[must_use]
+    pub fn admin(&self) -> CoordinatorAdmin {
+        CoordinatorAdmin::new(&self.http, &self.admin_url).expect("the admin URL")
+    }
+
+    /// The base URL of the coordinator's admin API.
+    #[must_use]
+    pub fn admin_url(&self) -> &str {
+        &self.admin_url
+    }
+
+    /// Runs the command with these arguments to its end; it reaches this cluster's coordinator.
+    #[must_use]
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        run(&self.binary, arguments, &[("ASSENT_URL", self.coordinator.url())])
+    }
+
+    fn logs(&self) -> Vec<PathBuf> {
+        let agents = self.peers.iter().map(|peer| peer.name);
+        let names = agents.chain(["coordinator"]);
+        names.map(|name| self.dir.path().join(format!("{name}.log"))).collect()
+    }
+}
+
+/// Runs `assent` with these arguments to its end.
+#[must_use]
+pub fn run(binary: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(binary);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("ASSENT_") {
+            command.env_remove(variable);
+        }
+    }
+    command.args(["--config", "none"]).args(arguments).envs(environment.iter().copied());
+    command.output().expect("the command runs")
+}
+
+/// Makes a log.
+///
+/// # Panics
+/// If that is refused.
+pub fn init(binary: &Path, data_dir: &Path, segment_bytes: u32) {
+    let (data_dir, segment_bytes) = (data_dir.display().to_string(), segment_bytes.to_string());
+    let words = ["init", "--data-dir", &data_dir, "--segment-bytes", &segment_bytes];
+    let output = run(binary, &words, &[]);
+    assert!(output.status.success(), "init: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Starts it again with a crash point armed, `point` or `point:count`.
+///
+/// # Panics
+/// If it does not become ready.
+pub async fn arm(process: &mut Assent, spec: &str) {
+    process.respawn(&[("ASSENT_CRASH_AT", spec)]).expect("the process starts");
+    process.wait_until_ready().await.unwrap_or_else(|error| panic!("armed with {spec}: {error}"));
+}
+
+/// Waits until it has died, and checks that it died on purpose: by SIGABRT.
+pub async fn wait_crashed(process: &mut Assent) {
+    use std::os::unix::process::ExitStatusExt as _;
+    let what = format!("{} to reach its crash point", process.name());
+    let status = wait_ended(&what, process.child()).await;
+    assert_eq!(status.signal(), Some(6), "{} ended otherwise: {status}", process.name());
+}
+
+/// Waits until a child has ended.
+pub async fn wait_ended(what: &str, child: &mut Child) -> std::process::ExitStatus {
+    let child = std::sync::Mutex::new(child);
+    wait_for(what, || {
+        let status = child.lock().expect("nobody panicked").status();
+        async move { status.ok_or("it still runs") }
+    })
+    .await
+}
+
+/// Starts it again, and waits until it is ready.
+pub async fn restart(process: &mut Assent) {
+    process.restart().await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let mut text = String::new();
+        for path in self.logs() {
+            let log = std::fs::read(&path).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+            text.push_str(&format!(
+                "---- {} ({} lines)\n{}\n",
+                path.display(),
+                lines.len(),
+                shown.join("\n")
+            ));
+        }
+        let _nobody_reads = std::io::stderr().write_all(text.as_bytes());
+    }
+}
