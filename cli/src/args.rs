@@ -4,12 +4,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::config::{ConfigFile, ConfigPath, CoordinatorArgs, CoordinatorSettings};
-use crate::config::{ParticipantArgs, ParticipantSettings};
+use crate::config::{
+    ClientArgs, ClientSettings, ConfigFile, ConfigPath, CoordinatorArgs, CoordinatorSettings,
+    ParticipantArgs, ParticipantSettings,
+};
 use crate::exit::{Exit, Failure};
-use crate::output::Format;
-use crate::server;
+use crate::output::{self, Format};
+use crate::{bench, demo, ops, server};
 
 /// Makes the Redis that already runs beside each service commit together.
 #[derive(Debug, Parser)]
@@ -45,6 +48,41 @@ enum Command {
     Participant(ParticipantArgs),
     /// Run everything on this machine, with Redis servers of its own, for development
     Dev(server::dev::DevArgs),
+    /// Move money between three Redis servers, kill everything, and check the books
+    Demo(demo::DemoArgs),
+    /// Measure what atomicity costs on this machine
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Run, list and look at transactions
+    Tx(OfClient<ops::tx::TxCommand>),
+    /// Look at the branches that a participant keeps
+    Branch(OfClient<ops::branch::BranchCommand>),
+    /// List, register and remove participants
+    Participants(OfClient<ops::participants::ParticipantsCommand>),
+    /// Look at a decision log, offline
+    #[command(subcommand)]
+    Log(ops::log::LogCommand),
+    /// Check what the promises depend on, and say what to change
+    Doctor(ops::doctor::DoctorArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ops::config::ConfigCommand),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Ask a server whether it is well, for container health checks
+    Health(ops::health::HealthArgs),
+}
+
+/// A command that talks to a coordinator.
+#[derive(Debug, Args)]
+struct OfClient<C: Subcommand> {
+    #[command(subcommand)]
+    command: C,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 /// The whole command line, for documentation and completion.
@@ -82,7 +120,39 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
             server::participant::run(ParticipantSettings::resolve(args, matches, file()?)?)
         }
         Command::Dev(args) => server::dev::run(args, format),
+        Command::Demo(args) => demo::run(&args, format),
+        Command::Bench(command) => bench::run(&command, format),
+        Command::Tx(OfClient { command, client }) => {
+            ops::tx::run(command, &ClientSettings::resolve(client, matches, file()?)?, format)
+        }
+        Command::Branch(OfClient { command, client }) => {
+            ops::branch::run(command, &ClientSettings::resolve(client, matches, file()?)?, format)
+        }
+        Command::Participants(OfClient { command, client }) => {
+            let settings = ClientSettings::resolve(client, matches, file()?)?;
+            ops::participants::run(command, &settings, format)
+        }
+        Command::Log(command) => {
+            let (action, args) = command.split();
+            let inner = matches.subcommand().map_or(matches, |(_, inner)| inner);
+            ops::log::run(action, &CoordinatorSettings::resolve(args, inner, file()?)?, format)
+        }
+        Command::Doctor(mut args) => {
+            let client = std::mem::take(&mut args.client);
+            let settings = ClientSettings::resolve(client, matches, file()?)?;
+            ops::doctor::run(args, &settings, &path, format)
+        }
+        Command::Config(command) => ops::config::run(&command, &path, format),
+        Command::Completions { shell } => completions(shell),
+        Command::Health(args) => ops::health::run(&args),
     }
+}
+
+fn completions(shell: Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "assent", &mut script);
+    output::line(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(Exit::Ok)
 }
 
 /// Help and version go to stdout and are no error; clap knows which is which.

@@ -8,8 +8,11 @@
 //! ```
 
 mod args;
+mod bench;
 pub mod config;
+mod demo;
 mod exit;
+mod ops;
 mod output;
 pub mod process;
 mod runtime;
@@ -20,6 +23,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use args::command;
+pub use config::reference::{cli_page, config_page};
 pub use exit::{Exit, Failure};
 
 /// Runs the command line, the program's name first.

@@ -26,7 +26,6 @@ pub(crate) enum Format {
 #[derive(Debug)]
 pub(crate) struct Rows {
     table: Table,
-    rows: usize,
 }
 
 impl Rows {
@@ -38,25 +37,12 @@ impl Rows {
             .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_header(header.iter().copied());
-        Self { table, rows: 0 }
+        Self { table }
     }
 
     /// One more row.
     pub(crate) fn push<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
         self.table.add_row(cells.into_iter().map(Into::into));
-        self.rows += 1;
-    }
-
-    /// How many rows there are.
-    #[must_use]
-    pub(crate) const fn len(&self) -> usize {
-        self.rows
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.rows == 0
     }
 }
 
@@ -82,7 +68,8 @@ pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
 /// Writes rows; the columns are set apart by spaces, so that `awk` reads them.
 pub(crate) fn rows(rows: &Rows) -> Result<(), Failure> {
     for text in rows.table.lines() {
-        line(text.trim_end())?;
+        // The style leaves a space before the first column.
+        line(text.strip_prefix(' ').unwrap_or(&text).trim_end())?;
     }
     Ok(())
 }

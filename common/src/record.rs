@@ -162,6 +162,8 @@ pub struct ParticipantRemoved {
 pub struct Abandoned {
     /// The transaction.
     pub number: TxNumber,
+    /// Its public id.
+    pub id: TransactionId,
     /// The participant of the branch.
     pub participant: ParticipantName,
     /// Who decided it.
@@ -354,6 +356,7 @@ mod tests {
             Record::ParticipantRemoved(ParticipantRemoved { name: "bank-a".parse().unwrap() }),
             Record::Abandoned(Abandoned {
                 number: number(),
+                id: identity().id,
                 participant: "bank-a".parse().unwrap(),
                 actor: "ana".to_owned(),
                 reason: "disk gone".to_owned(),

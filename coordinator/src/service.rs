@@ -249,7 +249,7 @@ async fn compact_regularly(engine: Engine, retention_ms: u64) {
             Ok(Ok(_)) => {}
             Ok(Err(LogError::Stopped { .. })) | Err(_) => return,
             Ok(Err(error)) => {
-                tracing::error!(%error, "the log could not be compacted; it keeps growing")
+                tracing::error!(%error, "the log could not be compacted; it keeps growing");
             }
         }
     }

@@ -168,7 +168,8 @@ impl Agent {
             let detail = format!("{} is not of log {}", message.txid(), coordinator.log_id);
             return Err(Refusal::new(ErrorCode::BadRequest, detail));
         }
-        let messages = messages.into_iter().map(check).collect();
+        let control_key = &self.store.options().control_key;
+        let messages = messages.into_iter().map(|message| check(message, control_key)).collect();
         Ok((Speaker { coordinator, low_water }, messages))
     }
 
@@ -253,10 +254,15 @@ pub(crate) enum End {
 /// A message that may be executed, or the no that it gets instead.
 type Checked = Result<BranchMessage, Refusal>;
 
-fn check(message: Message) -> Checked {
+fn check(message: Message, control_key: &str) -> Checked {
     match message {
         Message::Prepare(prepare) => {
             let branch = ValidatedBranch::new(prepare.ops)?;
+            // Locks, staged writes and the incarnation are there: a transaction must not write them.
+            if branch.locks.iter().any(|lock| lock.key.0 == control_key.as_bytes()) {
+                let detail = format!("the key {control_key} is Assent's own");
+                return Err(Refusal::new(ErrorCode::BadArguments, detail));
+            }
             Ok(BranchMessage::Prepare {
                 txid: prepare.txid,
                 id: prepare.id,

@@ -2,7 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper may end the test")]
 
+mod bad_input;
+mod cli;
 mod crash_matrix;
+mod harness;
+mod isolation;
+mod protocol;
+mod redis_faults;
+mod tidy;
 
 /// What the tests start and kill.
 const ASSENT: &str = env!("CARGO_BIN_EXE_assent-under-test");

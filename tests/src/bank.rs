@@ -79,7 +79,8 @@ impl Transfer {
         let mark = format!("mark:{}", self.key);
         let amount = self.amount.to_string();
         let (debit, credit) = (format!("acct:{}", self.from.1), format!("acct:{}", self.to.1));
-        let transaction = Transaction::new().timeout(timeout).ack(ack);
+        // `new` would make an id, which would make every repetition another request.
+        let transaction = Transaction::default().timeout(timeout).ack(ack);
         let pay = |ops: assent_client::transaction::Ops| {
             ops.op(["DECRBY", &debit, &amount]).expect_ge(0).op(["INCR", &mark])
         };
@@ -105,6 +106,12 @@ impl Bank {
             }
         }
         Self { api: cluster.api.clone(), accounts, timeout: DurationMs(5_000), ack: Ack::Applied }
+    }
+
+    /// The same bank, through another coordinator.
+    #[must_use]
+    pub fn through(&self, api: &CoordinatorClient) -> Self {
+        Self { api: api.clone(), ..self.clone() }
     }
 
     /// Asks once.

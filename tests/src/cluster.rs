@@ -113,7 +113,7 @@ impl Peer {
     /// Where the coordinator reaches it.
     #[must_use]
     pub fn url(&self) -> &str {
-        self.proxy.as_ref().map_or(self.agent.url(), Proxy::url)
+        self.proxy.as_ref().map_or_else(|| self.agent.url(), Proxy::url)
     }
 
     /// The typed client of the agent itself, past its proxy.

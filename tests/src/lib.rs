@@ -13,6 +13,7 @@
 pub mod audit;
 pub mod bank;
 pub mod cluster;
+pub mod messenger;
 pub mod plain;
 pub mod ports;
 pub mod proxy;

@@ -2,9 +2,9 @@
 //! for somebody else.
 //!
 //! ```text
-//! request ──> fault? ──yes──> the fault's answer
-//!               │ no
-//!               ├─ gate before? hold ──> upstream (perhaps twice) ──> gate after? hold ──> answer
+//! request ──> gate before? hold ──> fault? ──yes──> the fault's answer
+//!                                      │ no
+//!                                      └──> upstream (perhaps twice) ──> gate after? hold ──> answer
 //! ```
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -197,6 +197,7 @@ async fn handle(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let text = format!("{path} {}", String::from_utf8_lossy(&body));
     let request = Recorded { method: parts.method, path, body };
+    inner.hold(At::Before, &text).await;
     let fault = lock(&inner.fault).clone();
     match fault {
         Fault::Answer { status, media_type, body } => return answer(status, media_type, body),
@@ -207,7 +208,6 @@ async fn handle(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         }
         Fault::None | Fault::HalfBody | Fault::CutAfter => {}
     }
-    inner.hold(At::Before, &text).await;
     let answered = inner.forward(&request).await;
     if request.method == Method::POST {
         lock(&inner.recorded).push(request);

@@ -14,22 +14,22 @@ use crate::exit::Failure;
 #[command(next_help_heading = "Client")]
 pub struct ClientArgs {
     /// The coordinator's public API [default: http://127.0.0.1:7700]
-    #[arg(long, env = "ASSENT_URL", value_name = "URL")]
+    #[arg(long, global = true, env = "ASSENT_URL", value_name = "URL")]
     pub url: Option<String>,
     /// The coordinator's admin API [default: http://127.0.0.1:7701]
-    #[arg(long, env = "ASSENT_ADMIN_URL", value_name = "URL")]
+    #[arg(long, global = true, env = "ASSENT_ADMIN_URL", value_name = "URL")]
     pub admin_url: Option<String>,
     /// File with the bearer token for the public API
-    #[arg(long, env = "ASSENT_API_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "ASSENT_API_TOKEN_FILE", value_name = "FILE")]
     pub api_token_file: Option<PathValue>,
     /// File with the bearer token for the admin API
-    #[arg(long, env = "ASSENT_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "ASSENT_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub admin_token_file: Option<PathValue>,
     /// File with the bearer token for participants
-    #[arg(long, env = "ASSENT_PARTICIPANT_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "ASSENT_PARTICIPANT_TOKEN_FILE", value_name = "FILE")]
     pub participant_token_file: Option<PathValue>,
     /// How long an answer may take, beyond what it waits for on purpose [default: 5s]
-    #[arg(long, env = "ASSENT_REQUEST_TIMEOUT", value_name = "TIME")]
+    #[arg(long, global = true, env = "ASSENT_REQUEST_TIMEOUT", value_name = "TIME")]
     pub request_timeout: Option<DurationMs>,
 }
 

@@ -8,7 +8,7 @@ use super::{ClientArgs, CoordinatorArgs, ParticipantArgs};
 use crate::exit::Failure;
 
 /// Read if it is there and no other file is named.
-pub const DEFAULT_PATH: &str = "assent.toml";
+const DEFAULT_PATH: &str = "assent.toml";
 
 /// Which file to read.
 #[derive(Debug, Clone, PartialEq, Eq)]

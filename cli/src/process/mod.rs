@@ -9,11 +9,13 @@
 
 mod assent;
 mod child;
+mod cluster;
 mod ports;
 mod redis;
 
 pub use assent::{Assent, find_binary};
 pub use child::{Child, Signal};
+pub use cluster::{Cluster, ClusterError, ClusterOptions, Member};
 pub use ports::free_port;
 pub use redis::{AppendFsync, RedisOptions, RedisServer};
 

@@ -180,7 +180,7 @@ async fn start_coordinator(
         log::init(&LogOptions::new(&log_dir)).map_err(of_log)?;
     }
     assent_coordinator::metrics::describe();
-    assent_coordinator::log::describe_metrics();
+    log::describe_metrics();
     let options = CoordinatorOptions {
         listen: args.listen,
         admin_listen: args.admin_listen,

@@ -2,7 +2,7 @@
 //! neither options to parse nor integers to check.
 
 use crate::code::ErrorCode;
-use crate::command::number::{fits_f64, is_float, parse_i64, parse_u64};
+use crate::command::number::{fits_f64, is_float, leaves_long_double, parse_i64, parse_u64};
 use crate::command::options;
 use crate::command::table::{Command, ReplyKind};
 use crate::outcome::Refusal;
@@ -25,7 +25,7 @@ pub(super) fn integer(command: &Command, what: &str, arg: &Arg) -> Result<i64, R
 }
 
 fn float(command: &Command, what: &str, arg: &Arg) -> Result<(), Refusal> {
-    if is_float(&arg.0) {
+    if is_float(&arg.0) && !leaves_long_double(&arg.0) {
         return Ok(());
     }
     let detail = format!("{what} is not a float: {}", readable(&arg.0));
@@ -147,7 +147,10 @@ fn increment(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refusal> {
 
 fn hash_float(command: &Command, arg: &Arg) -> Result<(), Refusal> {
     float(command, "the increment", arg)?;
-    let unsigned = arg.0.strip_prefix(b"-").or(arg.0.strip_prefix(b"+")).unwrap_or(&arg.0);
+    let unsigned = match arg.0.as_slice() {
+        [b'+' | b'-', rest @ ..] => rest,
+        all => all,
+    };
     if unsigned.first().is_some_and(|first| first.eq_ignore_ascii_case(&b'i')) {
         return Err(wrong(ErrorCode::NotAFloat, command, "the increment is infinite"));
     }
@@ -155,7 +158,7 @@ fn hash_float(command: &Command, arg: &Arg) -> Result<(), Refusal> {
 }
 
 fn pairs(command: &Command, args: &[Arg]) -> Result<(), Refusal> {
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Ok(());
     }
     Err(wrong(ErrorCode::BadArguments, command, "wrong number of arguments: they come in pairs"))

@@ -4,6 +4,16 @@
 //! without the data is checked once, here, as Redis checks it: arity, syntax, integers, floats, times. What is left for
 //! the participant's script are the answers that depend on data.
 //!
+//! Where a branch differs from the same commands in `MULTI`/`EXEC`, on purpose:
+//! - an op that errs refuses the branch, instead of letting the others go on;
+//! - the id of `XADD *` is known when it is applied: in two phases its reply is `null`, it takes no `expect`, and the
+//!   stream's entries cannot be read, deleted or added to with an id of one's own behind it in the same branch; behind
+//!   `MAXLEN ~` its length cannot be read either. `MINID` and `LIMIT` of `XADD` are refused;
+//! - a key may expire at most at 2^52 ms, the year 144,680 (`overflow`);
+//! - more than [`crate::limits::MATERIALISED_ELEMENTS_MAX`] elements are not read in one op, and a string of more than
+//!   [`crate::limits::BRANCH_BYTES_MAX`] bytes is not read at all (`too_large`);
+//! - a stream id is written without leading zeros or a plus.
+//!
 //! This module knows nothing of Lua, of locks that are held, or of replies; it must never accept an op whose effect the
 //! participant cannot resolve.
 

@@ -94,3 +94,23 @@ pub(crate) fn fits_f64(text: &[u8]) -> bool {
     let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
     value != 0.0 || !mantissa.bytes().any(|b| (b'1'..=b'9').contains(&b))
 }
+
+/// Whether the text, a float by [`is_float`], is certainly outside a long double, which `INCRBYFLOAT` counts in. The last
+/// decimal power at either end, and hexadecimal texts, are left to Redis.
+pub(crate) fn leaves_long_double(text: &[u8]) -> bool {
+    /// The decimal powers of the largest and the smallest long double.
+    const POWERS: std::ops::RangeInclusive<i64> = -4_951..=4_932;
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let text = text.trim_start_matches(['+', '-']);
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let Some(first) = mantissa.bytes().filter(|b| *b != b'.').position(|b| b != b'0') else {
+        return false;
+    };
+    let whole = mantissa.find('.').unwrap_or(mantissa.len());
+    // An exponent beyond 64 bits is outside in any case, but for its sign.
+    let exponent = exponent.parse::<i64>().unwrap_or(i64::MAX / 2);
+    // Both are lengths of a short text.
+    let point = i64::try_from(whole).unwrap_or(0) - i64::try_from(first).unwrap_or(0) - 1;
+    let digits = mantissa.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    digits && !POWERS.contains(&(exponent.saturating_add(point)))
+}

@@ -126,7 +126,7 @@ pub(super) fn zadd(command: &Command, args: &mut Vec<Arg>) -> Result<ReplyKind, 
         at += 1;
     }
     let elements = args.len() - at;
-    if elements == 0 || elements % 2 != 0 {
+    if elements == 0 || !elements.is_multiple_of(2) {
         return Err(conflict(command, "syntax error: scores and members come in pairs"));
     }
     let has = |flag| flags.contains(flag);
@@ -230,7 +230,7 @@ pub(super) fn xadd(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refusal
         at += 1;
     }
     let fields = args.len().saturating_sub(at + 1);
-    if fields < 2 || fields % 2 != 0 {
+    if fields < 2 || !fields.is_multiple_of(2) {
         return Err(conflict(command, "wrong number of arguments: fields and values in pairs"));
     }
     let (kind, ms, seq) = xadd_id(command, &args[at])?;

@@ -1,3 +1,5 @@
+//! Which branches are refused before anything is locked, and what the valid ones come to.
+
 use super::*;
 use crate::code::ErrorCode;
 
@@ -135,4 +137,14 @@ fn an_expectation_tells_null_from_absent_and_refuses_what_it_cannot_compare() {
         ])
         .is_ok()
     );
+}
+
+#[test]
+fn an_increment_outside_a_long_double_is_refused() {
+    for good in ["1e4931", "-1e-4950", "0e99999", "0.00001e4936", "inf", "0x1p5"] {
+        assert!(branch(&[&["INCRBYFLOAT", "k", good]]).is_ok(), "{good:?}");
+    }
+    for bad in ["1e5000", "-10e4932", "1e-5000", "0.1e-4951", "1e99999999999999999999"] {
+        assert_eq!(refusal(&["INCRBYFLOAT", "k", bad]), ErrorCode::NotAFloat, "{bad:?}");
+    }
 }

@@ -2,13 +2,13 @@
 
 use std::mem;
 
-use super::delivery::{Delivery, Problem};
+use super::delivery::Delivery;
 use super::effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
 use super::one_phase::OnePhase;
 use crate::backoff::{Backoff, spread};
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, TxNumber};
-use crate::outcome::{Aborted, Applied, Call, Prepared, Refusal, Vote};
+use crate::outcome::Vote;
 use crate::time::Millis;
 use crate::wire::transaction::Ack;
 
@@ -25,6 +25,17 @@ pub struct Spec {
     pub deadline: Millis,
     /// Whether an answer must be durable before it is given.
     pub answer: AnswerDurability,
+    /// Whether it writes anything.
+    pub purpose: Purpose,
+}
+
+/// What a transaction is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// It only reads: one phase leaves no trace at the branch, so that nobody can be asked for its answer later.
+    Read,
+    /// It writes.
+    Write,
 }
 
 /// Whether an answer that needs no decision record must be durable before the client hears it.
@@ -39,10 +50,10 @@ pub enum AnswerDurability {
 /// One transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Transaction {
-    spec: Spec,
+    pub(super) spec: Spec,
     state: State,
     /// Aborts of branches of attempts that were given up; they outlive the attempt.
-    strays: Vec<Stray>,
+    pub(super) strays: Vec<Stray>,
 }
 
 /// Where the transaction stands; every phase owns its data.
@@ -51,7 +62,12 @@ pub enum State {
     /// Not begun.
     New,
     /// One phase: the begin record is on its way to disk.
-    Beginning(Attempt),
+    Beginning {
+        /// The attempt about to be sent.
+        attempt: Attempt,
+        /// What the attempt before met.
+        met: Option<Failure>,
+    },
     /// One phase: the only branch decides.
     OnePhase(OnePhase),
     /// Votes are being collected.
@@ -89,6 +105,8 @@ pub struct Preparing {
     pub attempt: Attempt,
     /// The branches' votes.
     pub votes: Vec<VoteState>,
+    /// What the attempt before met; the best word on a deadline that passes meanwhile.
+    pub met: Option<Failure>,
 }
 
 /// Where a vote stands.
@@ -136,6 +154,8 @@ pub struct Closing {
     pub decided_at: Millis,
     /// What the record handed to the log last is for.
     pub record: ClosingRecord,
+    /// Branches that an operator has given up (invariant 16).
+    pub abandoned: Vec<Branch>,
 }
 
 /// What becomes of the last record of a transaction.
@@ -244,7 +264,7 @@ impl Transaction {
                 deliveries.iter().filter_map(Delivery::due_at).min()
             }
             State::New
-            | State::Beginning(_)
+            | State::Beginning { .. }
             | State::Deciding { .. }
             | State::Closing(_)
             | State::Ended(_) => None,
@@ -265,8 +285,10 @@ impl Transaction {
             self.send_due_strays(now, matches!(input, Input::RetryNow), effects);
         }
         let next = match (state, input) {
-            (State::New, Input::Begin) => self.begin(Attempt::FIRST, effects),
-            (State::Beginning(attempt), Input::Persisted) => OnePhase::start(attempt, effects),
+            (State::New, Input::Begin) => self.begin(Attempt::FIRST, None, effects),
+            (State::Beginning { attempt, met }, Input::Persisted) => {
+                OnePhase::start(attempt, met, effects)
+            }
             (
                 State::OnePhase(one_phase),
                 input @ (Input::Prepared { .. }
@@ -286,10 +308,16 @@ impl Transaction {
                 preparing.votes.iter_mut().for_each(|vote| vote.hurry(now));
                 self.preparing_tick(preparing, now, effects)
             }
-            (State::Pausing { next, resume_at, .. }, Input::Tick) if resume_at <= now => {
-                self.begin(next, effects)
+            (State::Pausing { next, resume_at, failure }, Input::Tick) if resume_at <= now => {
+                if now < self.spec.deadline {
+                    self.begin(next, Some(failure), effects)
+                } else {
+                    self.close_aborted(next, now, failure, effects)
+                }
             }
-            (State::Pausing { next, .. }, Input::RetryNow) => self.begin(next, effects),
+            (State::Pausing { next, failure, .. }, Input::RetryNow) => {
+                self.begin(next, Some(failure), effects)
+            }
             (State::Deciding { attempt, votes, decided_at }, Input::Persisted) => {
                 self.decided(attempt, votes, decided_at, effects)
             }
@@ -311,9 +339,11 @@ impl Transaction {
                 self.stray_answered(now, branch, attempt, call);
                 state
             }
-            (state @ State::Closing(_), Input::Abandon(branch)) => {
-                self.abandon_strays(branch);
-                state
+            (State::Closing(mut closing), Input::Abandon(branch)) => {
+                if self.abandon_strays(branch) {
+                    closing.abandoned.push(branch);
+                }
+                State::Closing(closing)
             }
             // Answers that come late or twice: what they tell is known, or a stray abort takes care of it.
             (
@@ -331,14 +361,16 @@ impl Transaction {
         Ok(())
     }
 
-    /// Sends an attempt's prepares; one phase with an answer to keep records its begin first.
-    fn begin(&self, attempt: Attempt, effects: &mut Vec<Effect>) -> State {
+    /// Sends an attempt's prepares; one phase that writes and whose answer must be kept records its begin first.
+    fn begin(&self, attempt: Attempt, met: Option<Failure>, effects: &mut Vec<Effect>) -> State {
         if self.spec.branches == 1 {
-            return match self.spec.answer {
-                AnswerDurability::Lazy => OnePhase::start(attempt, effects),
-                AnswerDurability::BeforeAnswer => {
+            return match (self.spec.purpose, self.spec.answer) {
+                (Purpose::Write, AnswerDurability::BeforeAnswer) => {
                     effects.push(Effect::Persist(Entry::Begun(attempt)));
-                    State::Beginning(attempt)
+                    State::Beginning { attempt, met }
+                }
+                (Purpose::Read, _) | (_, AnswerDurability::Lazy) => {
+                    OnePhase::start(attempt, met, effects)
                 }
             };
         }
@@ -348,135 +380,7 @@ impl Transaction {
             message: Message::Prepare,
         }));
         let votes = vec![VoteState::Asked { tries: 0 }; usize::from(self.spec.branches)];
-        State::Preparing(Preparing { attempt, votes })
-    }
-
-    fn vote_arrived(
-        &mut self,
-        mut preparing: Preparing,
-        now: Millis,
-        branch: Branch,
-        call: Call<Prepared>,
-        effects: &mut Vec<Effect>,
-    ) -> State {
-        let seed = self.seed(branch);
-        let attempt = preparing.attempt;
-        let Some(vote) = preparing.votes.get_mut(branch.index()) else {
-            return State::Preparing(preparing);
-        };
-        let VoteState::Asked { tries } = *vote else {
-            return State::Preparing(preparing);
-        };
-        match call {
-            Call::Applied(Prepared::Yes(yes)) => *vote = VoteState::Yes(yes),
-            Call::Applied(Prepared::Wait(_)) if tries == 0 => {
-                *vote = VoteState::Asked { tries: 1 };
-                effects.push(Effect::Send { branch, attempt, message: Message::PrepareWaiting });
-            }
-            Call::Applied(Prepared::Wait(holder)) => {
-                *vote = resend(now, tries, seed, holder.to_string());
-            }
-            Call::Applied(Prepared::Committed(_)) => {
-                let detail = "the participant applied a branch that it was asked to prepare only";
-                let refusal = Refusal::new(ErrorCode::Internal, detail);
-                return self.give_up(
-                    preparing,
-                    now,
-                    Failure { branch: Some(branch), refusal },
-                    effects,
-                );
-            }
-            Call::Unknown(why) => *vote = resend(now, tries, seed, why),
-            Call::Refused(refusal) => {
-                // Nothing is staged by a definite no, so that it needs no abort; unless an earlier try of this
-                // prepare is still under way somewhere, or somebody has applied the branch by hand.
-                if tries == 0 && refusal.code != ErrorCode::WrongState {
-                    preparing.votes.remove(branch.index());
-                    self.stray_aborts(&preparing, Some(branch), effects);
-                } else {
-                    self.stray_aborts(&preparing, None, effects);
-                }
-                return self.failed(
-                    attempt,
-                    now,
-                    Failure { branch: Some(branch), refusal },
-                    effects,
-                );
-            }
-        }
-        if preparing.votes.iter().all(|vote| matches!(vote, VoteState::Yes(_))) {
-            return Self::decide(preparing, now, effects);
-        }
-        State::Preparing(preparing)
-    }
-
-    /// All N votes are yes, of one attempt: the only way to a commit record (invariant 5).
-    fn decide(preparing: Preparing, now: Millis, effects: &mut Vec<Effect>) -> State {
-        let votes: Vec<Vote> = preparing
-            .votes
-            .into_iter()
-            .filter_map(|vote| match vote {
-                VoteState::Yes(vote) => Some(vote),
-                VoteState::Asked { .. } | VoteState::Resend { .. } => None,
-            })
-            .collect();
-        effects.push(Effect::Persist(Entry::Committed {
-            attempt: preparing.attempt,
-            votes: votes.clone(),
-            decided_at: now,
-        }));
-        State::Deciding { attempt: preparing.attempt, votes, decided_at: now }
-    }
-
-    fn preparing_tick(
-        &mut self,
-        mut preparing: Preparing,
-        now: Millis,
-        effects: &mut Vec<Effect>,
-    ) -> State {
-        if now >= self.spec.deadline {
-            let failure = deadline_failure(&preparing);
-            return self.give_up(preparing, now, failure, effects);
-        }
-        let attempt = preparing.attempt;
-        for (branch, vote) in (0..).map(Branch).zip(&mut preparing.votes) {
-            if let VoteState::Resend { at, tries, .. } = *vote
-                && at <= now
-            {
-                *vote = VoteState::Asked { tries };
-                effects.push(Effect::Send { branch, attempt, message: Message::Prepare });
-            }
-        }
-        State::Preparing(preparing)
-    }
-
-    /// Aborts every branch of the attempt and closes.
-    fn give_up(
-        &mut self,
-        preparing: Preparing,
-        now: Millis,
-        failure: Failure,
-        effects: &mut Vec<Effect>,
-    ) -> State {
-        self.stray_aborts(&preparing, None, effects);
-        self.close_aborted(preparing.attempt, now, failure, effects)
-    }
-
-    /// Sends an abort to every branch of an attempt, save one that certainly has nothing staged and whose vote has
-    /// been taken out of the list.
-    fn stray_aborts(
-        &mut self,
-        preparing: &Preparing,
-        without: Option<Branch>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let branches =
-            (0..self.spec.branches).map(Branch).filter(|branch| Some(*branch) != without);
-        for branch in branches {
-            let attempt = preparing.attempt;
-            effects.push(Effect::Send { branch, attempt, message: Message::Abort });
-            self.strays.push(Stray { attempt, branch, delivery: Delivery::FIRST });
-        }
+        State::Preparing(Preparing { attempt, votes, met })
     }
 
     /// An attempt is definitely aborted: a conflict is tried again while there is time (invariant 15), anything else
@@ -513,104 +417,8 @@ impl Transaction {
         };
         let entry = Entry::Answered { attempt, decided_at: now, outcome: outcome.clone() };
         effects.push(Effect::Persist(entry));
-        State::Closing(Closing { attempt, outcome, decided_at: now, record })
-    }
-
-    /// The decision is durable: from here on there is only commit.
-    fn decided(
-        &self,
-        attempt: Attempt,
-        votes: Vec<Vote>,
-        decided_at: Millis,
-        effects: &mut Vec<Effect>,
-    ) -> State {
-        if self.spec.ack == Ack::Decided {
-            effects.push(Effect::Answer(committed(&votes, false)));
-        }
-        effects.extend((0..self.spec.branches).map(|branch| Effect::Send {
-            branch: Branch(branch),
-            attempt,
-            message: Message::Commit,
-        }));
-        let deliveries = vec![Delivery::FIRST; votes.len()];
-        State::Committing(Committing { attempt, votes, decided_at, deliveries })
-    }
-
-    fn commit_answered(
-        &self,
-        mut committing: Committing,
-        now: Millis,
-        branch: Branch,
-        call: Call<Applied>,
-        effects: &mut Vec<Effect>,
-    ) -> State {
-        let seed = self.seed(branch);
-        let reads_only =
-            committing.votes.get(branch.index()).is_some_and(|vote| vote.redo.is_empty());
-        let Some(delivery) = committing.deliveries.get_mut(branch.index()) else {
-            return State::Committing(committing);
-        };
-        match call {
-            _ if delivery.is_over() => {}
-            Call::Applied(_) => *delivery = Delivery::Done,
-            // A reader that lost its locks with its Redis's data has nothing to lose any more.
-            Call::Refused(refusal) if reads_only && refusal.code == ErrorCode::BranchLost => {
-                *delivery = Delivery::Done;
-            }
-            Call::Refused(Refusal { code, detail, .. }) => {
-                delivery.failed(now, seed, Problem::Refused { code, detail });
-            }
-            Call::Unknown(why) => delivery.failed(now, seed, Problem::Unknown(why)),
-        }
-        self.close_committed_if_over(committing, effects)
-    }
-
-    fn send_due(
-        &self,
-        mut committing: Committing,
-        now: Millis,
-        effects: &mut Vec<Effect>,
-    ) -> State {
-        let attempt = committing.attempt;
-        for (branch, delivery) in (0..).map(Branch).zip(&mut committing.deliveries) {
-            if delivery.take_due(now) {
-                effects.push(Effect::Send { branch, attempt, message: Message::Commit });
-            }
-        }
-        State::Committing(committing)
-    }
-
-    fn abandoned(
-        &self,
-        mut committing: Committing,
-        branch: Branch,
-        effects: &mut Vec<Effect>,
-    ) -> State {
-        if let Some(delivery) = committing.deliveries.get_mut(branch.index())
-            && !delivery.is_over()
-        {
-            *delivery = Delivery::Abandoned;
-        }
-        self.close_committed_if_over(committing, effects)
-    }
-
-    fn close_committed_if_over(&self, committing: Committing, effects: &mut Vec<Effect>) -> State {
-        if !committing.deliveries.iter().all(Delivery::is_over) {
-            return State::Committing(committing);
-        }
-        // An abandoned branch is over, and yet nobody may say that it was applied.
-        let applied = committing.deliveries.iter().all(|delivery| *delivery == Delivery::Done);
-        let outcome = committed(&committing.votes, applied);
-        if self.spec.ack == Ack::Applied {
-            effects.push(Effect::Answer(outcome.clone()));
-        }
-        effects.push(Effect::Persist(Entry::Ended));
-        State::Closing(Closing {
-            attempt: committing.attempt,
-            outcome,
-            decided_at: committing.decided_at,
-            record: ClosingRecord::Told,
-        })
+        let abandoned = Vec::new();
+        State::Closing(Closing { attempt, outcome, decided_at: now, record, abandoned })
     }
 
     fn closed(closing: Closing, effects: &mut Vec<Effect>) -> State {
@@ -618,57 +426,6 @@ impl Transaction {
             effects.push(Effect::Answer(closing.outcome.clone()));
         }
         State::Closing(Closing { record: ClosingRecord::Durable, ..closing })
-    }
-
-    fn stray_answered(
-        &mut self,
-        now: Millis,
-        branch: Branch,
-        attempt: Attempt,
-        call: Call<Aborted>,
-    ) {
-        let seed = self.seed(branch);
-        let stray = self.strays.iter_mut().find(|stray| {
-            stray.branch == branch && stray.attempt == attempt && !stray.delivery.is_over()
-        });
-        let Some(stray) = stray else { return };
-        match call {
-            Call::Applied(Aborted::Fenced) => stray.delivery = Delivery::Done,
-            Call::Applied(Aborted::AlreadyCommitted(_)) => stray.delivery.failed(
-                now,
-                seed,
-                Problem::Refused {
-                    code: ErrorCode::WrongState,
-                    detail: "the participant has applied a branch that this log never committed"
-                        .to_owned(),
-                },
-            ),
-            Call::Refused(Refusal { code, detail, .. }) => {
-                stray.delivery.failed(now, seed, Problem::Refused { code, detail });
-            }
-            Call::Unknown(why) => stray.delivery.failed(now, seed, Problem::Unknown(why)),
-        }
-    }
-
-    fn send_due_strays(&mut self, now: Millis, hurry: bool, effects: &mut Vec<Effect>) {
-        for Stray { attempt, branch, delivery } in &mut self.strays {
-            if hurry {
-                delivery.hurry(now);
-            }
-            if delivery.take_due(now) {
-                effects.push(Effect::Send {
-                    branch: *branch,
-                    attempt: *attempt,
-                    message: Message::Abort,
-                });
-            }
-        }
-    }
-
-    fn abandon_strays(&mut self, branch: Branch) {
-        for stray in self.strays.iter_mut().filter(|stray| stray.branch == branch) {
-            stray.delivery = Delivery::Abandoned;
-        }
     }
 
     /// Ends when the last record is durable and no abort is under way.
@@ -690,20 +447,11 @@ impl Transaction {
     }
 }
 
-impl VoteState {
-    /// Makes the next try due now.
-    fn hurry(&mut self, now: Millis) {
-        if let Self::Resend { at, .. } = self {
-            *at = now;
-        }
-    }
-}
-
 impl State {
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::New => "new",
-            Self::Beginning(_) => "beginning",
+            Self::Beginning { .. } => "beginning",
             Self::OnePhase(_) => "one phase",
             Self::Preparing(_) => "preparing",
             Self::Pausing { .. } => "pausing",
@@ -727,36 +475,5 @@ impl Input {
             Self::RetryNow => "retry now",
             Self::Abandon(_) => "abandon",
         }
-    }
-}
-
-fn resend(now: Millis, tries: u32, seed: u64, why: String) -> VoteState {
-    let at = now.plus(Backoff::PREPARE.delay_ms(tries, seed));
-    VoteState::Resend { at, tries: tries + 1, why }
-}
-
-fn committed(votes: &[Vote], applied: bool) -> Outcome {
-    Outcome::Committed { applied, replies: votes.iter().map(|vote| vote.replies.clone()).collect() }
-}
-
-/// What to say when the deadline passes: the first branch without a vote, and why it has none.
-fn deadline_failure(preparing: &Preparing) -> Failure {
-    let missing = (0..).map(Branch).zip(&preparing.votes).find_map(|(branch, vote)| match vote {
-        VoteState::Asked { .. } => {
-            let detail = "the deadline passed before the participant voted";
-            Some((branch, Refusal::new(ErrorCode::Timeout, detail)))
-        }
-        VoteState::Resend { why, .. } => {
-            let detail = format!("the deadline passed before the participant answered: {why}");
-            Some((branch, Refusal::new(ErrorCode::ParticipantUnreachable, detail)))
-        }
-        VoteState::Yes(_) => None,
-    });
-    match missing {
-        Some((branch, refusal)) => Failure { branch: Some(branch), refusal },
-        None => Failure {
-            branch: None,
-            refusal: Refusal::new(ErrorCode::Timeout, "the deadline passed"),
-        },
     }
 }

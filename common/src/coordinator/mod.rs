@@ -17,11 +17,14 @@
 //! included; every `Persist` by one [`Input::Persisted`], or the process has stopped.
 
 pub mod authority;
+mod committing;
 mod delivery;
 mod effect;
 mod machine;
 mod one_phase;
+mod preparing;
 pub mod recovery;
+mod strays;
 mod view;
 
 #[cfg(test)]
@@ -30,8 +33,8 @@ mod tests;
 pub use delivery::{Delivery, Problem};
 pub use effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
 pub use machine::{
-    AnswerDurability, Closing, ClosingRecord, Committing, Illegal, Preparing, Spec, State, Stray,
-    Transaction, VoteState,
+    AnswerDurability, Closing, ClosingRecord, Committing, Illegal, Preparing, Purpose, Spec, State,
+    Stray, Transaction, VoteState,
 };
 pub use one_phase::{OnePhase, OnePhaseCall};
 pub use view::BranchStatus;

@@ -7,7 +7,7 @@
 
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
-use super::machine::{Closing, ClosingRecord, State, Transaction};
+use super::machine::{AnswerDurability, Closing, ClosingRecord, Purpose, State, Transaction};
 use crate::backoff::Backoff;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
@@ -24,6 +24,8 @@ pub struct OnePhase {
     pub attempt: Attempt,
     /// Where it stands.
     pub call: OnePhaseCall,
+    /// What the attempt before met; the best word on a deadline that passes meanwhile.
+    pub met: Option<Failure>,
 }
 
 /// Where one phase stands.
@@ -53,16 +55,21 @@ pub enum OnePhaseCall {
 }
 
 impl OnePhase {
-    pub(super) fn start(attempt: Attempt, effects: &mut Vec<Effect>) -> State {
+    pub(super) fn start(
+        attempt: Attempt,
+        met: Option<Failure>,
+        effects: &mut Vec<Effect>,
+    ) -> State {
         effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Prepare });
-        State::OnePhase(Self { attempt, call: OnePhaseCall::Sent { tries: 0 } })
+        State::OnePhase(Self { attempt, call: OnePhaseCall::Sent { tries: 0 }, met })
     }
 
     pub(super) fn recovered(attempt: Attempt, now: Millis) -> Self {
         let detail = "the coordinator restarted before the participant answered";
         let refusal = Refusal::new(ErrorCode::ParticipantUnreachable, detail);
         let failure = Failure { branch: Some(ONLY), refusal };
-        Self { attempt, call: OnePhaseCall::Asking { delivery: Delivery::due_now(now), failure } }
+        let call = OnePhaseCall::Asking { delivery: Delivery::due_now(now), failure };
+        Self { attempt, call, met: None }
     }
 
     pub(super) fn wake_at(&self, deadline: Millis) -> Option<Millis> {
@@ -77,7 +84,7 @@ impl OnePhase {
     fn ask(attempt: Attempt, failure: Failure, effects: &mut Vec<Effect>) -> State {
         effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Abort });
         let call = OnePhaseCall::Asking { delivery: Delivery::FIRST, failure };
-        State::OnePhase(Self { attempt, call })
+        State::OnePhase(Self { attempt, call, met: None })
     }
 }
 
@@ -89,7 +96,7 @@ impl Transaction {
         input: Input,
         effects: &mut Vec<Effect>,
     ) -> State {
-        let OnePhase { attempt, call } = one_phase;
+        let OnePhase { attempt, call, met } = one_phase;
         match (call, input) {
             (
                 _,
@@ -98,16 +105,17 @@ impl Transaction {
                     call: Call::Applied(Prepared::Committed(replies)),
                     ..
                 },
-            ) if of == attempt => close_committed(attempt, now, replies, effects),
+            ) if of == attempt => self.close_committed(attempt, now, replies, effects),
             (OnePhaseCall::Sent { tries }, Input::Prepared { attempt: of, call, .. })
                 if of == attempt =>
             {
-                self.one_phase_answered(attempt, tries, now, call, effects)
+                self.one_phase_answered((attempt, met), tries, now, call, effects)
             }
             (OnePhaseCall::Sent { .. }, Input::Tick) if now >= self.spec().deadline => {
                 let detail = "the deadline passed before the participant answered";
                 let refusal = Refusal::new(ErrorCode::Timeout, detail);
-                OnePhase::ask(attempt, Failure { branch: Some(ONLY), refusal }, effects)
+                let failure = met.unwrap_or(Failure { branch: Some(ONLY), refusal });
+                OnePhase::ask(attempt, failure, effects)
             }
             (OnePhaseCall::Resend { why, .. }, Input::Tick) if now >= self.spec().deadline => {
                 let detail = format!("the deadline passed before the participant answered: {why}");
@@ -118,34 +126,32 @@ impl Transaction {
                 if at <= now || input == Input::RetryNow =>
             {
                 effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Prepare });
-                State::OnePhase(OnePhase { attempt, call: OnePhaseCall::Sent { tries } })
+                State::OnePhase(OnePhase { attempt, call: OnePhaseCall::Sent { tries }, met })
             }
             (OnePhaseCall::Asking { delivery, failure }, input) => {
                 self.asking_step(attempt, delivery, failure, now, input, effects)
             }
-            // The abort of an earlier attempt.
-            (call, Input::Aborted { .. }) => State::OnePhase(OnePhase { attempt, call }),
             // A late answer of an earlier attempt, an early tick.
-            (call, _) => State::OnePhase(OnePhase { attempt, call }),
+            (call, _) => State::OnePhase(OnePhase { attempt, call, met }),
         }
     }
 
     fn one_phase_answered(
         &mut self,
-        attempt: Attempt,
+        (attempt, met): (Attempt, Option<Failure>),
         tries: u32,
         now: Millis,
         call: Call<Prepared>,
         effects: &mut Vec<Effect>,
     ) -> State {
-        let unclear = |why: String| {
-            let at = now.plus(Backoff::PREPARE.delay_ms(tries, self.seed(ONLY)));
+        let at = now.plus(Backoff::PREPARE.delay_ms(tries, self.seed(ONLY)));
+        let unclear = |why: String, met| {
             let call = OnePhaseCall::Resend { at, tries: tries + 1, why };
-            State::OnePhase(OnePhase { attempt, call })
+            State::OnePhase(OnePhase { attempt, call, met })
         };
         match call {
             Call::Applied(Prepared::Committed(replies)) => {
-                close_committed(attempt, now, replies, effects)
+                self.close_committed(attempt, now, replies, effects)
             }
             Call::Applied(Prepared::Wait(_)) if tries == 0 => {
                 effects.push(Effect::Send {
@@ -153,13 +159,13 @@ impl Transaction {
                     attempt,
                     message: Message::PrepareWaiting,
                 });
-                State::OnePhase(OnePhase { attempt, call: OnePhaseCall::Sent { tries: 1 } })
+                State::OnePhase(OnePhase { attempt, call: OnePhaseCall::Sent { tries: 1 }, met })
             }
-            Call::Applied(Prepared::Wait(holder)) => unclear(holder.to_string()),
+            Call::Applied(Prepared::Wait(holder)) => unclear(holder.to_string(), met),
             Call::Applied(Prepared::Yes(_)) => {
-                unclear("the participant only staged a branch that it was to apply".to_owned())
+                unclear("the participant only staged a branch that it was to apply".to_owned(), met)
             }
-            Call::Unknown(why) => unclear(why),
+            Call::Unknown(why) => unclear(why, met),
             Call::Refused(refusal) => {
                 let failure = Failure { branch: Some(ONLY), refusal };
                 if tries == 0 && failure.refusal.code != ErrorCode::WrongState {
@@ -183,7 +189,7 @@ impl Transaction {
         match input {
             Input::Aborted { attempt: of, call, .. } if of == attempt => match call {
                 Call::Applied(Aborted::AlreadyCommitted(replies)) => {
-                    return close_committed(attempt, now, replies, effects);
+                    return self.close_committed(attempt, now, replies, effects);
                 }
                 Call::Applied(Aborted::Fenced) => {
                     return self.failed(attempt, now, failure, effects);
@@ -199,24 +205,31 @@ impl Transaction {
         if delivery.take_due(now) {
             effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Abort });
         }
-        State::OnePhase(OnePhase { attempt, call: OnePhaseCall::Asking { delivery, failure } })
+        let call = OnePhaseCall::Asking { delivery, failure };
+        State::OnePhase(OnePhase { attempt, call, met: None })
     }
-}
 
-/// The branch has applied: that is the decision, and it is durable there. The answer's record follows lazily; until it
-/// is durable the branch keeps its done-marker.
-fn close_committed(
-    attempt: Attempt,
-    now: Millis,
-    replies: Replies,
-    effects: &mut Vec<Effect>,
-) -> State {
-    let outcome = Outcome::Committed { applied: true, replies: vec![replies] };
-    effects.push(Effect::Answer(outcome.clone()));
-    effects.push(Effect::Persist(Entry::Answered {
-        attempt,
-        decided_at: now,
-        outcome: outcome.clone(),
-    }));
-    State::Closing(Closing { attempt, outcome, decided_at: now, record: ClosingRecord::Told })
+    /// The branch has applied: that is the decision, and it is durable there. The answer's record follows lazily; until
+    /// it is durable the branch keeps its done-marker. A reader left none: its answer is kept before it is told, if it
+    /// must be kept at all.
+    fn close_committed(
+        &self,
+        attempt: Attempt,
+        now: Millis,
+        replies: Replies,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        let outcome = Outcome::Committed { applied: true, replies: vec![replies] };
+        let record = match (self.spec().purpose, self.spec().answer) {
+            (Purpose::Read, AnswerDurability::BeforeAnswer) => ClosingRecord::TellWhenDurable,
+            (Purpose::Write, _) | (_, AnswerDurability::Lazy) => {
+                effects.push(Effect::Answer(outcome.clone()));
+                ClosingRecord::Told
+            }
+        };
+        let entry = Entry::Answered { attempt, decided_at: now, outcome: outcome.clone() };
+        effects.push(Effect::Persist(entry));
+        let abandoned = Vec::new();
+        State::Closing(Closing { attempt, outcome, decided_at: now, record, abandoned })
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::effect::Branch;
-use super::machine::{AnswerDurability, Spec, Transaction};
+use super::machine::{AnswerDurability, Purpose, Spec, Transaction};
 use crate::ids::{ParticipantName, TxNumber};
 use crate::outcome::Vote;
 use crate::record::{Begun, Committed, Identity, Record};
@@ -133,5 +133,7 @@ fn recovered_spec(number: TxNumber, branches: usize) -> Spec {
         ack: Ack::Applied,
         deadline: Millis(0),
         answer: AnswerDurability::BeforeAnswer,
+        // Readers leave no record to recover from.
+        purpose: Purpose::Write,
     }
 }

@@ -52,7 +52,9 @@ impl Transaction {
     #[must_use]
     pub const fn state_word(&self) -> TransactionState {
         match &self.state() {
-            State::New | State::Beginning(_) | State::Preparing(_) => TransactionState::Preparing,
+            State::New | State::Beginning { .. } | State::Preparing(_) => {
+                TransactionState::Preparing
+            }
             State::OnePhase(one_phase) => match one_phase.call {
                 OnePhaseCall::Sent { .. } | OnePhaseCall::Resend { .. } => {
                     TransactionState::Preparing
@@ -75,7 +77,7 @@ impl Transaction {
     pub const fn attempt(&self) -> Attempt {
         match self.state() {
             State::New | State::Ended(_) => Attempt::FIRST,
-            State::Beginning(attempt) | State::Deciding { attempt, .. } => *attempt,
+            State::Beginning { attempt, .. } | State::Deciding { attempt, .. } => *attempt,
             State::OnePhase(one_phase) => one_phase.attempt,
             State::Preparing(preparing) => preparing.attempt,
             State::Pausing { next, .. } => *next,
@@ -96,7 +98,7 @@ impl Transaction {
             State::Closing(closing) if closing.record == ClosingRecord::TellWhenDurable => None,
             State::Closing(closing) => Some((closing.outcome.clone(), closing.decided_at)),
             State::New
-            | State::Beginning(_)
+            | State::Beginning { .. }
             | State::OnePhase(_)
             | State::Preparing(_)
             | State::Pausing { .. }
@@ -177,8 +179,11 @@ impl Transaction {
                 ),
             },
             State::Deciding { .. } => BranchStatus::quiet(BranchProgress::Prepared),
-            State::New | State::Beginning(_) | State::Pausing { .. } => {
+            State::New | State::Beginning { .. } | State::Pausing { .. } => {
                 BranchStatus::quiet(BranchProgress::Preparing)
+            }
+            State::Closing(closing) if closing.abandoned.contains(&branch) => {
+                BranchStatus::quiet(BranchProgress::Abandoned)
             }
             State::Closing(closing) => match (&closing.outcome, stray) {
                 (Outcome::Committed { .. }, _) => BranchStatus::quiet(BranchProgress::Applied),

@@ -171,7 +171,10 @@ impl Participant {
         self.hear_epoch(txid.log_id, txid.number.epoch);
         match mode {
             Mode::OnePhase => {
-                self.done.insert(txid, Some(replies.clone()));
+                // A reader has nothing to apply twice, and leaves no trace.
+                if !redo.is_empty() {
+                    self.done.insert(txid, Some(replies.clone()));
+                }
                 Answer::Prepared(Call::Applied(Prepared::Committed(replies))).applying(redo)
             }
             Mode::TwoPhase => {

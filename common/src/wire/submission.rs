@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 
 use crate::code::ErrorCode;
 use crate::command::{OpRequest, ValidatedBranch};
+use crate::coordinator::Purpose;
 use crate::ids::{ParticipantName, TransactionId};
 use crate::limits;
 use crate::outcome::Refusal;
@@ -34,6 +35,8 @@ pub struct SubmittedBranch {
     pub participant: ParticipantName,
     /// The ops.
     pub ops: Box<RawValue>,
+    /// Whether they write anything.
+    pub purpose: Purpose,
 }
 
 impl TransactionRequest {
@@ -90,7 +93,10 @@ fn check_branch(branch: BranchRequest) -> Result<SubmittedBranch, Problem> {
         }
     })?;
     match ValidatedBranch::new(ops_parsed) {
-        Ok(_) => Ok(SubmittedBranch { participant, ops }),
+        Ok(branch) => {
+            let purpose = if branch.read_only { Purpose::Read } else { Purpose::Write };
+            Ok(SubmittedBranch { participant, ops, purpose })
+        }
         Err(refusal) => Err(of_participant(refusal, &participant)),
     }
 }

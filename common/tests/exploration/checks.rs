@@ -19,8 +19,10 @@ pub(crate) struct History {
     applied: BTreeMap<Txid, BTreeSet<usize>>,
     /// Branches whose staged record was dropped.
     dropped: BTreeSet<(Txid, usize)>,
-    /// Transactions applied in one phase.
-    one_phase: BTreeSet<TxNumber>,
+    /// Branches applied in one phase.
+    one_phase: BTreeSet<Txid>,
+    /// Transactions that read in one phase, of which a branch keeps no trace.
+    untraced: BTreeSet<TxNumber>,
     /// Which transactions were begun for a client's request; more than one if it asked again after a crash.
     executions: BTreeMap<usize, Vec<TxNumber>>,
     /// What a client was told: whether it is committed.
@@ -98,7 +100,7 @@ impl History {
     ) -> Check {
         if is_one_phase {
             self.met.one_phase += 1;
-            self.one_phase.insert(txid.number);
+            self.one_phase.insert(txid);
         } else {
             ensure(self.decided.contains_key(&txid), || format!("{txid} applied undecided"))?;
             for (key, version) in self.seen.get(&(txid, at)).into_iter().flatten() {
@@ -112,6 +114,11 @@ impl History {
             }
         }
         ensure(self.applied.entry(txid).or_default().insert(at), || format!("{txid} applied twice"))
+    }
+
+    /// A one-phase branch read, and nothing was kept of it.
+    pub(crate) fn read_untraced(&mut self, txid: Txid) {
+        self.untraced.insert(txid.number);
     }
 
     /// Atomicity, the other way round.
@@ -148,13 +155,12 @@ impl History {
     /// One request is one outcome, and what was told is true and stays so.
     fn answers_hold(&self) -> Check {
         for (client, numbers) in &self.executions {
-            let is_committed = |number: &&TxNumber| {
-                self.one_phase.contains(number)
-                    || self.decided.keys().any(|txid| txid.number == **number)
-            };
-            let committed = numbers.iter().filter(is_committed).count();
+            let of_client = |txid: &&Txid| numbers.contains(&txid.number);
+            let decided = self.decided.keys().filter(of_client).count();
+            let committed = decided + self.one_phase.iter().filter(of_client).count();
             ensure(committed <= 1, || format!("client {client}'s request committed twice"))?;
             match self.told.get(client) {
+                Some(true) if numbers.iter().any(|number| self.untraced.contains(number)) => {}
                 Some(true) => ensure(committed == 1, || {
                     format!("client {client} was told committed, and nothing is")
                 })?,

@@ -70,6 +70,7 @@ impl Coordinator {
             ack: client.ack,
             deadline: now.plus(client.timeout_ms),
             answer: client.answer,
+            purpose: client.purpose,
         };
         let machine = Transaction::new(spec);
         self.active.insert(number, Active { machine, client: place, calls: 0 });

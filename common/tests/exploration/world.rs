@@ -3,7 +3,7 @@
 use assent_common::backoff::spread;
 use assent_common::code::ErrorCode;
 use assent_common::command::Access;
-use assent_common::coordinator::{AnswerDurability, Branch, Effect, Input, Message};
+use assent_common::coordinator::{AnswerDurability, Branch, Effect, Input, Message, Purpose};
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::participant::{Answer, Evaluation, Key, Participant, Prepare, Request};
 use assent_common::record::Record;
@@ -41,8 +41,8 @@ pub(crate) enum Mutant {
     VoteLost,
     /// A branch in doubt decides for itself after a while (3).
     VoteTimesOut,
-    /// One phase that only reads leaves no done-marker, so that nobody can tell later that it was answered (8).
-    ReaderUnmarked,
+    /// The answer of one phase that only reads is told before it is kept, although the branch keeps no trace of it.
+    ReaderToldEarly,
 }
 
 impl Mutant {
@@ -55,7 +55,7 @@ impl Mutant {
         Self::EpochReused,
         Self::VoteLost,
         Self::VoteTimesOut,
-        Self::ReaderUnmarked,
+        Self::ReaderToldEarly,
     ];
 }
 
@@ -66,6 +66,7 @@ pub(crate) struct Client {
     pub(crate) ack: Ack,
     pub(crate) answer: AnswerDurability,
     pub(crate) timeout_ms: u64,
+    pub(crate) purpose: Purpose,
 }
 
 pub(crate) struct ClientBranch {
@@ -171,7 +172,13 @@ impl World {
             let at = (first + n) % PARTICIPANTS;
             ClientBranch { at, locks, fails: self.chance(5) }
         });
-        let branches = branches.collect();
+        let branches: Vec<ClientBranch> = branches.collect();
+        let reads = branches.iter().all(ClientBranch::reads);
+        let purpose = match self.mutant {
+            Some(Mutant::ReaderToldEarly) => Purpose::Write,
+            _ if reads => Purpose::Read,
+            _ => Purpose::Write,
+        };
         // Low digits keep the ages apart, the high one mixes them.
         let age = (self.below(8) * CLIENTS + place) as u64;
         let ack = if self.chance(50) { Ack::Applied } else { Ack::Decided };
@@ -180,7 +187,7 @@ impl World {
             _ => AnswerDurability::BeforeAnswer,
         };
         let timeout_ms = [60, 300, 3_000][self.below(3)];
-        Client { age, branches, ack, answer, timeout_ms }
+        Client { age, branches, ack, answer, timeout_ms, purpose }
     }
 
     /// Random events, each followed by every check.
@@ -280,11 +287,10 @@ impl World {
         self.feed(number, Input::Begin)
     }
 
-    /// A client with a key that got no answer sends its request again.
+    /// A client with a key sends its request again; whether it was answered or not, one key is one outcome.
     fn ask_again(&mut self, client: usize) -> Step {
         let request = &self.clients[client];
-        let is_waiting = client < self.started && !self.history.told.contains_key(&client);
-        if !is_keyed(request) || !is_waiting {
+        if !is_keyed(request) || client >= self.started {
             return Ok(());
         }
         if !self.coordinator.knows(client, request) {
@@ -398,23 +404,18 @@ impl World {
             Message::Commit => Request::Commit(txid),
             Message::Abort => Request::Abort(txid),
         };
-        let unchanged = participant.clone();
         let stepped = participant.step(INCARNATION, request);
-        let has_read = stepped.apply.as_ref().is_some_and(|redo| redo.is_empty());
-        if self.mutant == Some(Mutant::ReaderUnmarked) && client.branches.len() == 1 && has_read {
-            *participant = unchanged;
+        let is_one_phase = client.branches.len() == 1;
+        if is_one_phase && stepped.apply.as_ref().is_some_and(|redo| redo.is_empty()) {
+            self.history.read_untraced(txid);
+            return Ok(stepped.answer);
         }
         let after = participant.state(txid);
         if before.is_none() && after == Some(BranchState::Prepared) {
             self.history.voted(txid, at, &branch.locks);
         }
         if stepped.apply.is_some() {
-            let is_one_phase = client.branches.len() == 1;
-            let applied = self.history.applied(txid, at, &branch.locks, is_one_phase);
-            // To read twice is no breach by itself; this mutant is to be caught by what clients are told.
-            if self.mutant != Some(Mutant::ReaderUnmarked) {
-                applied?;
-            }
+            self.history.applied(txid, at, &branch.locks, is_one_phase)?;
         }
         if before == Some(BranchState::Prepared) && after == Some(BranchState::Aborted) {
             self.history.dropped(txid, at)?;
@@ -568,9 +569,14 @@ impl World {
     }
 }
 
+impl ClientBranch {
+    fn reads(&self) -> bool {
+        self.locks.iter().all(|(_, access)| *access == Access::Shared)
+    }
+}
+
 fn prepare(client: &Client, branch: &ClientBranch, txid: Txid) -> Prepare {
-    let only_reads = branch.locks.iter().all(|(_, access)| *access == Access::Shared);
-    let redo = if only_reads { [][..].into() } else { [1][..].into() };
+    let redo = if branch.reads() { [][..].into() } else { [1][..].into() };
     let refusal = || Refusal::new(ErrorCode::ExpectationFailed, "met another value");
     Prepare {
         txid,

@@ -12,11 +12,11 @@ use assent_common::coordinator::{
     Branch, Effect, Entry, Input, Message, Outcome, State, Transaction,
 };
 use assent_common::crash::CrashPoint;
-use assent_common::record::{Abandoned, ParticipantRemoved, ParticipantSet, Record};
+use assent_common::record::{Abandoned, ParticipantSet, Record};
 use assent_common::time::Millis;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::problem::Problem;
-use assent_common::wire::transaction::{Ack, BranchProgress, TransactionState};
+use assent_common::wire::transaction::Ack;
 use assent_common::{
     Epoch, ErrorCode, IdempotencyKey, ParticipantName, TransactionId, TxNumber, Txid,
 };
@@ -42,7 +42,7 @@ pub(crate) struct Core {
     by_id: HashMap<TransactionId, TxNumber>,
     by_key: HashMap<IdempotencyKey, TxNumber>,
     pub(super) lanes: Vec<Lane>,
-    lane_of: HashMap<ParticipantName, usize>,
+    pub(super) lane_of: HashMap<ParticipantName, usize>,
     timers: BinaryHeap<Reverse<(Millis, TxNumber)>>,
     /// What to do when a record handed to the log is durable.
     appended: HashMap<Token, Appended>,
@@ -57,7 +57,7 @@ pub(crate) struct Core {
 }
 
 /// What a durable record is for.
-enum Appended {
+pub(super) enum Appended {
     /// A machine waits for it.
     Step(TxNumber),
     /// An operator's override waits for it.
@@ -68,22 +68,6 @@ enum Appended {
     Nothing,
     /// Somebody waits for it.
     Told(oneshot::Sender<()>),
-}
-
-/// Numbers for metrics and health.
-#[derive(Debug, Clone, Default)]
-pub struct Counts {
-    /// Active transactions by state.
-    pub active: BTreeMap<&'static str, u64>,
-    /// Per participant: branches whose outcome is decided and not acknowledged, and the age of the oldest decision in
-    /// milliseconds.
-    pub in_doubt: BTreeMap<String, (u64, u64)>,
-    /// Per participant: whether its last message was answered.
-    pub up: BTreeMap<String, bool>,
-    /// Ended transactions whose answers can be looked up.
-    pub history: u64,
-    /// Branches whose participants lost their data.
-    pub lost: u64,
 }
 
 impl Core {
@@ -176,6 +160,11 @@ impl Core {
                     self.step(number, Input::Persisted, now, shared);
                 }
                 Some(Appended::Abandon { number, branch, done }) => {
+                    if let Some(active) = self.active.get(&number)
+                        && let Some(given_up) = active.accepted.branches.get(branch.index())
+                    {
+                        self.history.abandoned(active.accepted.identity.id, &given_up.participant);
+                    }
                     self.step(number, Input::Abandon(branch), now, shared);
                     let _nobody_waits = done.send(());
                 }
@@ -246,6 +235,7 @@ impl Core {
         let (done, durable) = oneshot::channel();
         let record = Record::Abandoned(Abandoned {
             number,
+            id,
             participant: participant.clone(),
             actor,
             reason,
@@ -306,7 +296,7 @@ impl Core {
         match outgoing.message {
             Message::PrepareWaiting => self.start_waiting(outgoing, shared),
             Message::Prepare | Message::Commit | Message::Abort => {
-                self.lanes[*lane].enqueue(outgoing)
+                self.lanes[*lane].enqueue(outgoing);
             }
         }
     }
@@ -374,7 +364,7 @@ impl Core {
 
     // ---- the log ---------------------------------------------------------------------------------------------------
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         record: &Record,
         durability: Durability,
@@ -460,78 +450,6 @@ impl Core {
         self.recent.retain(|_, position| position.segment() > segment);
     }
 
-    // ---- participants ------------------------------------------------------------------------------------------------
-
-    /// The lane of a participant; made without a URL if it is not registered.
-    fn lane(&mut self, name: &ParticipantName) -> usize {
-        if let Some(lane) = self.lane_of.get(name) {
-            return *lane;
-        }
-        self.lanes.push(Lane::new(name.clone()));
-        let lane = self.lanes.len() - 1;
-        self.lane_of.insert(name.clone(), lane);
-        lane
-    }
-
-    /// The lane of a registered participant.
-    pub(super) fn registered_lane(&self, name: &ParticipantName) -> Option<usize> {
-        self.lane_of.get(name).copied().filter(|lane| self.lanes[*lane].url().is_some())
-    }
-
-    /// Registers a participant, or moves it. The receiver hears when that is durable.
-    pub(super) fn set_participant(
-        &mut self,
-        name: &ParticipantName,
-        url: &str,
-        shared: &Arc<Shared>,
-    ) -> Result<oneshot::Receiver<()>, Problem> {
-        let lane = self.lane(name);
-        self.lanes[lane].set_url(url, lane, shared)?;
-        let (told, durable) = oneshot::channel();
-        let record =
-            Record::ParticipantSet(ParticipantSet { name: name.clone(), url: url.to_owned() });
-        self.append(&record, Durability::Forced, Appended::Told(told), shared);
-        Ok(durable)
-    }
-
-    /// The same from the configuration or the log, which need no record.
-    pub(super) fn restore_participant(
-        &mut self,
-        name: &ParticipantName,
-        url: &str,
-        shared: &Arc<Shared>,
-    ) -> Result<(), Problem> {
-        let lane = self.lane(name);
-        self.lanes[lane].set_url(url, lane, shared)
-    }
-
-    pub(super) fn remove_participant(
-        &mut self,
-        name: &ParticipantName,
-        shared: &Arc<Shared>,
-    ) -> Result<oneshot::Receiver<()>, Problem> {
-        let of_participant = |code, detail| Problem {
-            participant: Some(name.to_string()),
-            ..Problem::new(code, detail)
-        };
-        let Some(lane) = self.registered_lane(name) else {
-            let detail = format!("no participant {name} is registered");
-            return Err(of_participant(ErrorCode::NotFound, detail));
-        };
-        let unfinished = self.lanes[lane].unfinished.len();
-        if unfinished > 0 {
-            let detail = format!(
-                "participant {name} has {unfinished} unfinished transactions; wait or move it"
-            );
-            return Err(of_participant(ErrorCode::WrongState, detail));
-        }
-        self.lanes[lane].clear_url();
-        let (told, durable) = oneshot::channel();
-        let record = Record::ParticipantRemoved(ParticipantRemoved { name: name.clone() });
-        self.append(&record, Durability::Forced, Appended::Told(told), shared);
-        Ok(durable)
-    }
-
     // ---- questions ---------------------------------------------------------------------------------------------------
 
     pub(super) fn outcome(&self, txid: Txid) -> BranchOutcome {
@@ -565,36 +483,6 @@ impl Core {
         self.lanes[lane].unfinished.first().copied().unwrap_or(next)
     }
 
-    pub(super) fn counts(&self) -> Counts {
-        let now = clock::now();
-        let mut counts = Counts { history: self.history.len() as u64, ..Counts::default() };
-        for lane in &self.lanes {
-            counts.in_doubt.insert(lane.name.to_string(), (0, 0));
-            if let Some(up) = lane.up {
-                counts.up.insert(lane.name.to_string(), up);
-            }
-        }
-        for active in self.active.values() {
-            *counts.active.entry(state_label(active.machine.state_word())).or_default() += 1;
-            let Some((_, decided_at)) = active.machine.outcome() else { continue };
-            for (branch, lane) in (0..).map(Branch).zip(&active.lanes) {
-                let progress = active.machine.branch_status(branch).progress;
-                counts.lost += u64::from(progress == BranchProgress::Lost);
-                let waits = matches!(
-                    progress,
-                    BranchProgress::Committing | BranchProgress::Aborting | BranchProgress::Lost
-                );
-                if waits {
-                    let name = self.lanes[*lane].name.to_string();
-                    let (number, oldest_ms) = counts.in_doubt.entry(name).or_default();
-                    *number += 1;
-                    *oldest_ms = (*oldest_ms).max(now.since(decided_at));
-                }
-            }
-        }
-        counts
-    }
-
     fn insert(
         &mut self,
         number: TxNumber,
@@ -623,18 +511,13 @@ impl Core {
     }
 }
 
+/// A record that somebody waits for is forced: a decision always, an answer where the client hears it afterwards.
 fn durability_of(entry: &Entry, active: &Active) -> Durability {
-    use assent_common::coordinator::AnswerDurability;
     match entry {
         Entry::Begun(_) | Entry::Committed { .. } => Durability::Forced,
         Entry::Ended => Durability::Lazy,
-        Entry::Answered { outcome: Outcome::Committed { .. }, .. } => Durability::Lazy,
-        Entry::Answered { outcome: Outcome::Aborted(_), .. } => {
-            match active.machine.spec().answer {
-                AnswerDurability::BeforeAnswer => Durability::Forced,
-                AnswerDurability::Lazy => Durability::Lazy,
-            }
-        }
+        Entry::Answered { .. } if active.machine.answer_is_held_back() => Durability::Forced,
+        Entry::Answered { .. } => Durability::Lazy,
     }
 }
 
@@ -643,17 +526,5 @@ fn crash_before(entry: &Entry) {
         Entry::Committed { .. } => crash::point(CrashPoint::BeforeDecision),
         Entry::Ended => crash::point(CrashPoint::BeforeEnd),
         Entry::Begun(_) | Entry::Answered { .. } => {}
-    }
-}
-
-const fn state_label(state: TransactionState) -> &'static str {
-    match state {
-        TransactionState::Preparing => "preparing",
-        TransactionState::Retrying => "retrying",
-        TransactionState::Deciding => "deciding",
-        TransactionState::Committing => "committing",
-        TransactionState::Aborting => "aborting",
-        TransactionState::Asking => "asking",
-        TransactionState::Ended => "ended",
     }
 }

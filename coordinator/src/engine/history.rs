@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use assent_common::record::{Identity, Record};
-use assent_common::{IdempotencyKey, TransactionId};
+use assent_common::{IdempotencyKey, ParticipantName, TransactionId};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -15,6 +15,8 @@ use crate::log::LogPosition;
 pub struct History {
     by_id: HashMap<u128, LogPosition>,
     by_key: HashMap<u128, LogPosition>,
+    /// Branches that operators have given up; few.
+    abandoned: HashMap<TransactionId, Vec<ParticipantName>>,
 }
 
 impl History {
@@ -23,9 +25,9 @@ impl History {
         match record {
             Record::Committed(committed) => self.insert(&committed.identity, position),
             Record::Answered(answered) => self.insert(&answered.identity, position),
+            Record::Abandoned(abandoned) => self.abandoned(abandoned.id, &abandoned.participant),
             Record::Begun(_)
             | Record::Ended(_)
-            | Record::Abandoned(_)
             | Record::CommittedSet(_)
             | Record::ParticipantSet(_)
             | Record::ParticipantRemoved(_) => {}
@@ -40,10 +42,21 @@ impl History {
         }
     }
 
+    /// Remembers that an operator has given up a branch, so that nobody says later that it was applied.
+    pub(super) fn abandoned(&mut self, id: TransactionId, participant: &ParticipantName) {
+        self.abandoned.entry(id).or_default().push(participant.clone());
+    }
+
+    /// The branches of a transaction that were given up.
+    pub(super) fn abandoned_of(&self, id: TransactionId) -> Vec<ParticipantName> {
+        self.abandoned.get(&id).cloned().unwrap_or_default()
+    }
+
     /// Forgets everything up to a segment, which is about to be deleted.
     pub(crate) fn forget_through(&mut self, segment: u32) {
         self.by_id.retain(|_, position| position.segment() > segment);
         self.by_key.retain(|_, position| position.segment() > segment);
+        self.abandoned.retain(|id, _| self.by_id.contains_key(&id.uuid().as_u128()));
         self.by_id.shrink_to_fit();
         self.by_key.shrink_to_fit();
     }

@@ -160,9 +160,7 @@ impl Core {
             }
             Some(_) | None => {}
         }
-        if let Some(error) = error {
-            lane.last_error = Some(error.to_owned());
-        }
+        lane.last_error = error.map(str::to_owned);
     }
 }
 

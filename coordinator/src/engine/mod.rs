@@ -13,14 +13,16 @@
 
 mod active;
 mod core;
+mod counts;
 mod history;
 mod lane;
 mod list;
+mod participants;
 mod submit;
 mod view;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use assent_client::transport::Http;
 use assent_common::coordinator::recovery::Recovered;
@@ -37,7 +39,7 @@ use crate::log::{LogHandle, LogPosition, Token};
 use crate::recovery::StartError;
 
 pub(crate) use self::core::Core;
-pub use self::core::Counts;
+pub use counts::Counts;
 pub use history::History;
 pub use list::ListFilter;
 pub use submit::{Origin, Submitted, Wait};
@@ -79,9 +81,13 @@ impl Engine {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The core; a panic while it was held leaves machines half-stepped, so that it must not be used again.
+    /// The core. A panic while it was held leaves machines half-stepped; nothing may be answered from them, so that the
+    /// process ends, as it does when the log fails.
     fn core(&self) -> MutexGuard<'_, Core> {
-        self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.core.lock().unwrap_or_else(|_poisoned| {
+            tracing::error!("a step of a transaction panicked; stopping");
+            std::process::abort()
+        })
     }
 
     /// Which log decides here, in which life, and where its outcomes are asked for.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use assent_common::coordinator::{AnswerDurability, Spec};
+use assent_common::coordinator::{AnswerDurability, Purpose, Spec};
 use assent_common::record::{Identity, Record};
 use assent_common::wire::problem::Problem;
 use assent_common::wire::submission::{Submission, SubmittedBranch};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::active::{Accepted, AcceptedBranch, Decided};
 use super::core::Core;
-use super::view::{view_of_decided, view_of_record};
+use super::view::view_of_decided;
 use super::{Engine, problem_of};
 use crate::clock;
 use crate::log::LogPosition;
@@ -96,9 +96,11 @@ impl Engine {
                 .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
         };
         let deadline = created_at.plus(timeout_ms);
+        let writes = branches.iter().any(|branch| branch.purpose == Purpose::Write);
+        let purpose = if writes { Purpose::Write } else { Purpose::Read };
         let branches = branches
             .into_iter()
-            .map(|SubmittedBranch { participant, ops }| AcceptedBranch {
+            .map(|SubmittedBranch { participant, ops, .. }| AcceptedBranch {
                 participant,
                 ops: Some(ops),
             })
@@ -106,7 +108,7 @@ impl Engine {
         let count = u16::try_from(branches.len()).unwrap_or(u16::MAX);
         let identity = Identity { id, key, fingerprint, name, created_at };
         let accepted = Accepted { identity, ack, deadline, branches };
-        let spec = |number| Spec { number, branches: count, ack, deadline, answer };
+        let spec = |number| Spec { number, branches: count, ack, deadline, answer, purpose };
         let decided = core.begin(accepted, spec, lanes, &self.shared);
         Ok(Taken::Begun(id, decided))
     }
@@ -147,7 +149,8 @@ impl Engine {
         if identity.fingerprint != fingerprint {
             return Err(mismatch(identity.id));
         }
-        let view = view_of_record(record)
+        let view = self
+            .view_of_record(record)
             .ok_or_else(|| Problem::new(ErrorCode::Internal, "the record answers for nothing"))?;
         Ok(Submitted { view, origin: Origin::Replayed })
     }
@@ -158,7 +161,7 @@ impl Engine {
         id: TransactionId,
     ) -> Option<TransactionView> {
         let record = self.read_record(position).ok()?;
-        view_of_record(record).filter(|view| view.id == id)
+        self.view_of_record(record).filter(|view| view.id == id)
     }
 
     pub(super) fn read_record(&self, position: LogPosition) -> Result<Record, Problem> {

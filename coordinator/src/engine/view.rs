@@ -11,6 +11,7 @@ use assent_common::wire::transaction::{
 use assent_common::{Attempt, ParticipantName, TransactionId};
 use serde_json::value::RawValue;
 
+use super::Engine;
 use super::active::{Active, Decided};
 use super::core::Core;
 use crate::clock::rfc3339;
@@ -101,8 +102,22 @@ pub(super) fn view_of_decided(decided: &Decided) -> TransactionView {
     ended(&accepted.identity, *attempt, *decided_at, state, names(), outcome)
 }
 
-/// An ended transaction; `None` for records that answer for none.
-pub(super) fn view_of_record(record: Record) -> Option<TransactionView> {
+impl Engine {
+    /// An ended transaction; `None` for records that answer for none.
+    pub(super) fn view_of_record(&self, record: Record) -> Option<TransactionView> {
+        let mut view = view_of_record(record)?;
+        let abandoned = self.core().history.abandoned_of(view.id);
+        for branch in
+            view.branches.iter_mut().filter(|branch| abandoned.contains(&branch.participant))
+        {
+            branch.state = BranchProgress::Abandoned;
+            view.applied = view.applied.map(|_| false);
+        }
+        Some(view)
+    }
+}
+
+fn view_of_record(record: Record) -> Option<TransactionView> {
     match record {
         Record::Committed(Committed { identity, attempt, decided_at, branches, .. }) => {
             let replies = branches.iter().map(|branch| branch.replies.clone()).collect();

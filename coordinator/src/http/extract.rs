@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
-use super::json_path::path_at;
+use super::json_path::place_of;
 use super::reply::Rejection;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -89,7 +89,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Self { value, bytes }),
             Err(error) => {
-                let place = path_at(&bytes, error.line(), error.column());
+                let place = place_of(&bytes, &error);
                 let place = if place.is_empty() { place } else { format!("`{place}`: ") };
                 Err(Rejection::new(ErrorCode::BadRequest, format!("the body: {place}{error}")))
             }

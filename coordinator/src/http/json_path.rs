@@ -11,8 +11,20 @@ enum Level<'a> {
     Array(usize),
 }
 
-/// The path of what stands at `line` and `column`, both from 1 as serde_json counts them; empty at the top level.
-pub(super) fn path_at(json: &[u8], line: usize, column: usize) -> String {
+/// The path of what an error is about; empty at the top level.
+pub(super) fn place_of(json: &[u8], error: &serde_json::Error) -> String {
+    let mut levels = levels_at(json, error.line(), error.column());
+    // What is missing belongs to the object, not to the member that happens to stand last in it.
+    if let (true, Some(Level::Object(name))) =
+        (error.to_string().starts_with("missing field"), levels.last_mut())
+    {
+        *name = b"";
+    }
+    write_path(&levels)
+}
+
+/// Where a reader is at `line` and `column`, both from 1 as serde_json counts them.
+fn levels_at(json: &[u8], line: usize, column: usize) -> Vec<Level<'_>> {
     let end = offset(json, line, column).min(json.len());
     let mut levels: Vec<Level<'_>> = Vec::new();
     let mut at = 0;
@@ -36,12 +48,13 @@ pub(super) fn path_at(json: &[u8], line: usize, column: usize) -> String {
                 levels.push(Level::Array(0));
                 name_next = false;
             }
+            // An error at a bracket or a comma is about what stands before it.
+            _ if at + 1 == end => {}
             b'}' | b']' => {
                 levels.pop();
                 name_next = false;
             }
-            // An error at a comma is about what stands before it.
-            b',' if at + 1 < end => match levels.last_mut() {
+            b',' => match levels.last_mut() {
                 Some(Level::Array(element)) => *element += 1,
                 Some(Level::Object(_)) => name_next = true,
                 None => {}
@@ -50,7 +63,7 @@ pub(super) fn path_at(json: &[u8], line: usize, column: usize) -> String {
         }
         at += 1;
     }
-    write_path(&levels)
+    levels
 }
 
 fn write_path(levels: &[Level<'_>]) -> String {
@@ -98,11 +111,13 @@ fn offset(json: &[u8], line: usize, column: usize) -> usize {
 mod tests {
     use assent_common::wire::transaction::TransactionRequest;
 
-    use super::path_at;
+    use super::{levels_at, place_of};
 
     #[test]
     fn an_error_is_at_the_field_that_is_wrong() {
         let cases = [
+            ("{}", ""),
+            (r#"{"branches": [{"participant": "a", "ops": []}, {"ops": []}]}"#, "branches[1]"),
             (r#"{"timeout": 5}"#, "timeout"),
             (r#"{"timeout": "5"}"#, "timeout"),
             (r#"{"id": "x", "branches": []}"#, "id"),
@@ -121,7 +136,7 @@ mod tests {
         ];
         for (json, path) in cases {
             let error = serde_json::from_str::<TransactionRequest>(json).unwrap_err();
-            assert_eq!(path_at(json.as_bytes(), error.line(), error.column()), path, "{error}");
+            assert_eq!(place_of(json.as_bytes(), &error), path, "{error}");
         }
     }
 
@@ -130,7 +145,7 @@ mod tests {
         for json in [&b""[..], b"\"", b"{\"a\\", b"]]}},,", b"[[[[\"\\\"", b"\n\n{"] {
             for line in 0..4 {
                 for column in 0..12 {
-                    let _any = path_at(json, line, column);
+                    let _any = levels_at(json, line, column);
                 }
             }
         }

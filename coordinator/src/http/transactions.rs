@@ -10,7 +10,9 @@ use std::time::Duration;
 use assent_common::time::DurationMs;
 use assent_common::wire::outcome::OutcomeAnswer;
 use assent_common::wire::problem::{OutcomeWord, Problem};
-use assent_common::wire::transaction::{TransactionPage, TransactionRequest, TransactionView};
+use assent_common::wire::transaction::{
+    TransactionPage, TransactionRequest, TransactionState, TransactionView,
+};
 use assent_common::{ErrorCode, ParticipantName, TransactionId, Txid, limits};
 use axum::extract::State;
 use axum::http::header::{LOCATION, RETRY_AFTER};
@@ -167,10 +169,11 @@ async fn wait_for_outcome(
 }
 
 const fn is_settled(view: &TransactionView) -> bool {
-    match view.outcome {
-        OutcomeWord::Aborted => true,
-        OutcomeWord::Committed => matches!(view.applied, Some(true)),
-        OutcomeWord::Pending => false,
+    match (view.state, view.outcome) {
+        // Committed and ended, but not applied everywhere: a branch was given up.
+        (TransactionState::Ended, _) | (_, OutcomeWord::Aborted) => true,
+        (_, OutcomeWord::Committed) => matches!(view.applied, Some(true)),
+        (_, OutcomeWord::Pending) => false,
     }
 }
 

@@ -66,7 +66,7 @@ local function without(lock, txid)
     return nil
   end
   local rest, found = {}, nil
-  for holder, id in string.gmatch(sub(lock, 3), '(%S+) ([^;]+)') do
+  for holder, id in string.gmatch(sub(lock, 3), '([^; ]+) ([^;]+)') do
     if holder == txid then
       found = true
     else

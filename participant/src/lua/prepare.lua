@@ -4,7 +4,7 @@
 -- ARGV     the head (control.lua), then
 --          coordinator's url, count of branches, and for each:
 --            txid, public id, mode ('2' phases or '1'), read-only ('1' or ''), modes of its keys ("XXS"; KEYS goes on),
---            kinds of the replies ("IBA": integer, bytes, array), count of ops, and for each op:
+--            kinds of the replies ("IBA": integer, bytes, array), count of ops, count of words of all ops, and for each op:
 --              handler, count of arguments, arguments,
 --              count of comparisons, and for each: its sign and its operand (none for 'N' 'M' 'E' 'e')
 -- Returns  an array with one of these for each branch:
@@ -84,20 +84,6 @@ local function run(op_count, kinds)
   return replies
 end
 
--- Moves the cursor behind the ops of a branch.
-local function skip(from, op_count)
-  local p = from
-  for _ = 1, op_count do
-    p = p + 2 + tonumber(ARGV[p + 1])
-    local comparisons = tonumber(ARGV[p])
-    p = p + 1
-    for _ = 1, comparisons do
-      p = p + (PLAIN[ARGV[p]] and 1 or 2)
-    end
-  end
-  return p
-end
-
 local function writes_of_branch()
   local writes, deletions = {}, {}
   for _, e in ipairs(order) do flush(e, writes, deletions) end
@@ -110,7 +96,7 @@ local function conflict(lock, wanted, txid, id, key)
   local shared = sub(lock, 1, 1) == 'S'
   if shared and wanted == 'S' then return nil end
   local answer
-  for holder, holder_id in string.gmatch(sub(lock, 3), '(%S+) ([^;]+)') do
+  for holder, holder_id in string.gmatch(sub(lock, 3), '([^; ]+) ([^;]+)') do
     if holder ~= txid then
       -- Wait-die: only the older waits, so that no cycle can form. Its own earlier attempt is on its way out.
       local may_wait = id <= holder_id
@@ -234,8 +220,9 @@ for place = 1, branch_count do
     read_only = ARGV[at + 3] == '1', modes = ARGV[at + 4], kinds = ARGV[at + 5],
     op_count = tonumber(ARGV[at + 6]), first_key = key_at,
   }
-  at = at + 7
-  local after = skip(at, b.op_count)
+  -- An error leaves the cursor anywhere in the branch.
+  local after = at + 8 + tonumber(ARGV[at + 7])
+  at = at + 8
   ents, order, branch_stars, reply_at = {}, {}, {}, 0
   local ok, answer = pcall(prepare, b)
   answers[place] = ok and answer or refusal(answer)

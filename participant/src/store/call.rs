@@ -11,7 +11,7 @@ use super::packed::kind_letter;
 
 /// Branches of one call. With the bounds below, this keeps a call at about a millisecond, in which Redis answers nobody
 /// else; a branch that is larger by itself goes alone.
-pub(super) const BRANCHES_PER_CALL_MAX: usize = 64;
+pub(super) const BRANCHES_PER_CALL_MAX: usize = 32;
 
 /// Ops of one call.
 pub(super) const OPS_PER_CALL_MAX: usize = 256;
@@ -119,11 +119,20 @@ pub(super) fn prepare(
         letters.clear();
         letters.extend(branch.ops.iter().map(|op| kind_letter(op.reply)));
         cmd.arg(letters.as_slice()).arg(branch.ops.len());
+        cmd.arg(branch.ops.iter().map(op_words).sum::<usize>());
         for op in &branch.ops {
             op_args(&mut cmd, op);
         }
     }
     cmd
+}
+
+/// How many arguments [`op_args`] writes.
+fn op_words(op: &ValidatedOp) -> usize {
+    let comparisons = op.expect.as_ref().map_or(0, |expect| {
+        expect.comparisons().map(|comparison| 1 + usize::from(signed(comparison).1.is_some())).sum()
+    });
+    3 + op.args.len() + comparisons
 }
 
 fn op_args(cmd: &mut Cmd, op: &ValidatedOp) {

@@ -189,7 +189,7 @@ impl Store {
         if incarnation != Some(self.incarnation) {
             self.quarantine(format!(
                 "the data has incarnation {}, this agent started with {}: Redis was flushed, restored or replaced",
-                incarnation.map_or("none".to_owned(), |incarnation| incarnation.to_string()),
+                incarnation.map_or_else(|| "none".to_owned(), |incarnation| incarnation.to_string()),
                 self.incarnation
             ));
         } else if seq < seen {

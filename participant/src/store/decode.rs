@@ -147,7 +147,7 @@ fn expectation(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
 fn wanted(sign: &[u8], op: &assent_common::command::ValidatedOp) -> String {
     let Some(expect) = &op.expect else { return String::new() };
     let operand = |arg: Option<&assent_common::value::Arg>| {
-        arg.map_or("nil".to_owned(), |arg| readable(&arg.0))
+        arg.map_or_else(|| "nil".to_owned(), |arg| readable(&arg.0))
     };
     match sign {
         b"=" | b"N" => format!("eq {}", operand(expect.eq.as_ref().and_then(Option::as_ref))),

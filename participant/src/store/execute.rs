@@ -83,6 +83,11 @@ impl Answers {
     fn put(&mut self, slot: usize, answer: BranchAnswer) {
         self.0[slot] = Some(answer);
     }
+
+    fn finish(self) -> Vec<BranchAnswer> {
+        let unanswered = || BranchAnswer::Prepared(Call::Unknown("no answer".to_owned()));
+        self.0.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
 }
 
 /// The messages of a batch by kind, outcomes first: they free the locks that prepares want.
@@ -148,6 +153,9 @@ impl Store {
             work.push(Work::Aborts(txids.to_vec()));
         }
         work.extend(call::chunks(sorted.prepares).into_iter().map(Work::Prepares));
+        if work.is_empty() {
+            return answers.finish();
+        }
         match self.live().await {
             Ok(live) => self.run_on(&live, speaker, work, &mut answers).await,
             Err(error) => {
@@ -161,8 +169,7 @@ impl Store {
                 }
             }
         }
-        let unanswered = || BranchAnswer::Prepared(Call::Unknown("no answer".to_owned()));
-        answers.0.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+        answers.finish()
     }
 
     /// Sorts the messages by kind, and answers those prepares that need no Redis to be refused.

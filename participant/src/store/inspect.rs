@@ -162,21 +162,25 @@ impl Store {
         command.arg(&self.options.control_key);
         command.arg(format!("s:{txid}")).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
         let value = send(&live, &command).await.map_err(|error| self.unavailable(&error))?;
-        let (record, done, fence): (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>) =
+        let found: Vec<Option<Vec<u8>>> =
             redis::from_redis_value(value).map_err(|error| self.unavailable(&error.into()))?;
-        let just = |state| Some(StoredBranch { state, in_doubt: None });
-        Ok(match (record, done, fence) {
-            (Some(record), ..) => {
-                let in_doubt = staged(txid, &record).map_err(|error| StoreError::Corrupt {
-                    key: self.options.control_key.clone(),
-                    reason: format!("s:{txid}: {error}"),
-                })?;
-                Some(StoredBranch { state: BranchState::Prepared, in_doubt: Some(in_doubt) })
-            }
-            (None, Some(_), _) => just(BranchState::Applied),
-            (None, None, Some(_)) => just(BranchState::Aborted),
-            (None, None, None) => None,
-        })
+        let mut found = found.into_iter();
+        let (record, done, fence) =
+            (found.next().flatten(), found.next().flatten(), found.next().flatten());
+        if let Some(record) = record {
+            let in_doubt = staged(txid, &record).map_err(|error| StoreError::Corrupt {
+                key: self.options.control_key.clone(),
+                reason: format!("s:{txid}: {error}"),
+            })?;
+            let state = BranchState::Prepared;
+            return Ok(Some(StoredBranch { state, in_doubt: Some(in_doubt) }));
+        }
+        let state = match (done, fence) {
+            (Some(_), _) => BranchState::Applied,
+            (None, Some(_)) => BranchState::Aborted,
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(StoredBranch { state, in_doubt: None }))
     }
 
     /// Drops the done-marker or fence of a branch, on an operator's word: a late message about it then finds nothing.

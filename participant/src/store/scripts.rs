@@ -76,3 +76,33 @@ impl Scripts {
         self.digests.write().unwrap_or_else(PoisonError::into_inner).insert(script, digest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use assent_common::limits;
+
+    use super::*;
+
+    #[test]
+    fn the_bounds_in_the_scripts_are_those_of_the_limits() {
+        let materialised = limits::MATERIALISED_ELEMENTS_MAX;
+        assert!(OVERLAY.contains(&format!("local MATERIALISED_MAX = {materialised}\n")));
+        assert!(OVERLAY.contains(&format!("VALUE_BYTES_MAX = {}\n", limits::BRANCH_BYTES_MAX)));
+    }
+
+    #[test]
+    fn every_command_has_a_handler_in_the_file_of_its_family() {
+        for command in assent_common::command::COMMANDS {
+            let handler = match command.name {
+                "INCR" | "DECR" | "DECRBY" => "INCRBY",
+                "GETSET" => "SET",
+                "UNLINK" => "DEL",
+                "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => "EXPIRE",
+                "ZINCRBY" => "ZADD",
+                name => name,
+            };
+            let (_, handlers) = OPS[command.family as usize];
+            assert!(handlers.contains(&format!("ops.{handler} = function(")), "{command}");
+        }
+    }
+}

@@ -1,1 +1,124 @@
-//! to come
+//! Locks: who excludes whom, who may wait, who frees what.
+
+use assent_common::code::ErrorCode;
+use assent_common::outcome::{Aborted, Call, Prepared};
+use assent_common::wire::branch::Mode;
+
+use crate::harness::{
+    Ask as _, CLEAN, Expected as _, Plain, Redis, Tx, committed, ops, prepare, prepared, tx, vote,
+};
+
+#[tokio::test]
+async fn a_younger_transaction_is_refused_and_an_older_one_may_wait() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    vote(store.prepare(tx(5), &["SET a 1"]).await);
+    let refusal = store.prepare(tx(6), &["GET b", "GET a"]).await.refused();
+    assert_eq!(refusal.code, ErrorCode::LockConflict);
+    let holder = refusal.holder.unwrap();
+    assert_eq!((holder.id, holder.txid, holder.key.as_str()), (tx(5).id, tx(5).txid, "a"));
+    assert!(refusal.detail.contains(&tx(5).id.to_string()), "{}", refusal.detail);
+    match store.prepare(tx(4), &["GET a"]).await.done() {
+        Prepared::Wait(holder) => assert_eq!(holder.txid, tx(5).txid),
+        other => panic!("{other:?}"),
+    }
+    match store.one_phase(tx(4), &["GET a"]).await.done() {
+        Prepared::Wait(_) => {}
+        other => panic!("{other:?}"),
+    }
+    // Neither took a lock on what it could have had.
+    vote(store.prepare(tx(7), &["SET b 1"]).await);
+}
+
+#[tokio::test]
+async fn readers_share_a_lock_and_leave_it_one_by_one() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    vote(store.prepare(tx(5), &["GET a"]).await);
+    vote(store.prepare(tx(6), &["GET a"]).await);
+    vote(store.prepare(tx(7), &["GET a"]).await);
+    // Older than one holder and younger than another: no waiting.
+    let refusal = store.prepare(tx(6).again(), &["SET a 1"]).await.refused();
+    assert_eq!(refusal.holder.unwrap().txid, tx(5).txid);
+    assert_eq!(store.commit(tx(6)).await, CLEAN);
+    assert_eq!(store.abort(tx(7)).await.done(), Aborted::Fenced);
+    assert_eq!(plain.control("l:").await, ["l:a"]);
+    assert_eq!(store.prepare(tx(8), &["SET a 1"]).await.refused().code, ErrorCode::LockConflict);
+    assert_eq!(store.commit(tx(5)).await, CLEAN);
+    vote(store.prepare(tx(9), &["SET a 1"]).await);
+}
+
+#[tokio::test]
+async fn a_branch_of_the_same_call_is_met_like_any_other() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    let answers = store
+        .send(vec![
+            prepare(tx(1), Mode::TwoPhase, ops(&["SET a 1", "GET b"])),
+            prepare(tx(2), Mode::TwoPhase, ops(&["GET a"])),
+            prepare(tx(3), Mode::TwoPhase, ops(&["INCR a-list", "LPUSH a-list x"])),
+            prepare(tx(4), Mode::TwoPhase, ops(&["GET b", "GET a-list"])),
+            prepare(tx(5), Mode::OnePhase, ops(&["SET c 1"])),
+            prepare(tx(6), Mode::TwoPhase, ops(&["INCR c"])),
+        ])
+        .await;
+    let answers: Vec<Call<Prepared>> = answers.into_iter().map(prepared).collect();
+    let code = |n: usize| answers[n].clone().refused().code;
+    vote(answers[0].clone());
+    assert_eq!((code(1), code(2)), (ErrorCode::LockConflict, ErrorCode::WrongType));
+    assert_eq!(vote(answers[3].clone()).seq, 2);
+    assert_eq!(&*committed(answers[4].clone()), r#"["OK"]"#);
+    assert_eq!(&*vote(answers[5].clone()).replies, "[2]");
+}
+
+#[tokio::test]
+async fn a_lock_of_another_owner_is_not_freed() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    vote(store.prepare(tx(1), &["SET a 1", "SET b 1"]).await);
+    let stolen = format!("X {} {}", tx(9).txid, tx(9).id);
+    let () = plain.run(&["HSET", "assent:ctl", "l:a", &stolen]).await;
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    assert_eq!(plain.control("l:").await, ["l:a"]);
+}
+
+#[tokio::test]
+async fn outcomes_of_a_batch_free_the_locks_for_its_prepares() {
+    use assent_participant::store::BranchMessage::Commit;
+    let redis = Redis::start();
+    let store = redis.store().await;
+    vote(store.prepare(tx(1), &["SET a 1"]).await);
+    let next = prepare(tx(2), Mode::TwoPhase, ops(&["INCR a"]));
+    let mut answers = store.send(vec![next, Commit(tx(1).txid)]).await;
+    assert_eq!(&*vote(prepared(answers.remove(0))).replies, "[2]");
+}
+
+#[tokio::test]
+async fn a_plain_reader_never_sees_half_of_a_branch() {
+    let redis = Redis::start();
+    let (store, plain) = (redis.store().await, redis.plain().await);
+    let reader = |mut plain: Plain| async move {
+        loop {
+            let pair: (Option<u64>, Option<u64>) = plain.run(&["MGET", "a", "b"]).await;
+            assert_eq!(pair.0, pair.1);
+            if pair.0 == Some(200) {
+                return;
+            }
+        }
+    };
+    let writer = async {
+        for n in 1..=200 {
+            vote(store.prepare(tx(n), &["INCR a", "INCR b"]).await);
+            assert_eq!(store.commit(tx(n)).await, CLEAN);
+        }
+    };
+    tokio::join!(writer, reader(plain));
+}
+
+impl Tx {
+    /// The same transaction, tried again.
+    fn again(mut self) -> Self {
+        self.txid.attempt = self.txid.attempt.next();
+        self
+    }
+}

@@ -1,5 +1,7 @@
 //! The store and its scripts against a real Redis.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not their helpers")]
+
 mod differential;
 mod harness;
 mod locks;

@@ -1,1 +1,189 @@
-//! to come
+//! What happens to the server: restarts, lost scripts, lost data, no memory, a failing disk, unsafe settings.
+
+use std::time::Duration;
+
+use assent_common::code::ErrorCode;
+use assent_common::outcome::{Aborted, Call};
+use assent_common::wire::branch::Mode;
+use assent_participant::store::{
+    BranchAnswer, BranchMessage, Store, StoreError, StoreOptions, StoreState,
+};
+
+use crate::harness::{Ask as _, CLEAN, Expected as _, Redis, ops, prepare, prepared, tx, vote};
+
+#[tokio::test]
+async fn a_script_flush_is_not_noticed() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    vote(store.prepare(tx(1), &["SET a 1", "SADD s m"]).await);
+    let () = plain.run(&["SCRIPT", "FLUSH"]).await;
+    let next = prepare(tx(2), Mode::TwoPhase, ops(&["SADD t m", "SET c 2"]));
+    let messages = vec![BranchMessage::Commit(tx(1).txid), BranchMessage::Abort(tx(3).txid), next];
+    let mut answers = store.send(messages).await;
+    vote(prepared(answers.remove(2)));
+    assert_eq!(
+        answers,
+        [BranchAnswer::Applied(CLEAN), BranchAnswer::Aborted(Call::Applied(Aborted::Fenced))]
+    );
+}
+
+#[tokio::test]
+async fn a_vote_survives_a_killed_server_and_the_store_comes_back() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    vote(store.prepare(tx(1), &["SET a 1"]).await);
+    redis.kill();
+    // The first may have been sent into the void; after that it is known that nothing is sent.
+    let _ = store.prepare(tx(2), &["SET b 1"]).await;
+    let refusal = store.prepare(tx(3), &["SET b 1"]).await.refused();
+    assert_eq!(refusal.code, ErrorCode::RedisUnavailable);
+    assert!(matches!(store.commit(tx(1)).await, Call::Unknown(_)));
+    assert!(matches!(store.state(), StoreState::Disconnected(_)));
+    redis.restart();
+    while store.ping().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.state(), StoreState::Ready);
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    assert_eq!(redis.plain().await.get("a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn flushed_data_is_quarantined_and_nothing_more_is_prepared() {
+    let mut redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    vote(store.prepare(tx(1), &["SET a 1"]).await);
+    let () = plain.run(&["FLUSHALL"]).await;
+    let refusal = store.prepare(tx(2), &["SET a 1"]).await.refused();
+    assert_eq!(refusal.code, ErrorCode::Quarantined);
+    assert!(matches!(store.state(), StoreState::Quarantined(_)));
+    assert_eq!(store.commit(tx(1)).await.refused().code, ErrorCode::Quarantined);
+    assert_eq!(plain.run::<u32>(&["DBSIZE"]).await, 0);
+    redis.restart();
+    let _ = store.ping().await;
+    assert_eq!(store.prepare(tx(3), &["GET a"]).await.refused().code, ErrorCode::Quarantined);
+}
+
+#[tokio::test]
+async fn votes_that_are_missing_after_a_restart_are_noticed() {
+    let mut redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    vote(store.prepare(tx(1), &["SET a 1"]).await);
+    vote(store.prepare(tx(2), &["SET b 1"]).await);
+    // As a restored backup would: the same incarnation, an earlier vote.
+    let () = plain.run(&["HSET", "assent:ctl", "m:seq", "1"]).await;
+    redis.restart();
+    while store.ping().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(store.state(), StoreState::Quarantined(_)), "{:?}", store.state());
+    assert_eq!(store.prepare(tx(3), &["GET c"]).await.refused().code, ErrorCode::Quarantined);
+    // What is there can be ended.
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+}
+
+#[tokio::test]
+async fn without_memory_a_prepare_is_refused_and_a_commit_is_not() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    vote(store.prepare(tx(1), &["SET a 1", "RPUSH q x"]).await);
+    vote(store.prepare(tx(2), &["SET b 1"]).await);
+    let () = plain.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    for call in [
+        store.prepare(tx(3), &["SET c 1"]).await,
+        store.one_phase(tx(4), &["DEL zz", "SET c 1"]).await,
+        store.prepare(tx(5), &["INCRBYFLOAT c 1"]).await,
+    ] {
+        let refusal = call.refused();
+        assert_eq!(refusal.code, ErrorCode::RedisOutOfMemory, "{}", refusal.detail);
+    }
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    assert_eq!(store.abort(tx(2)).await.done(), Aborted::Fenced);
+    assert_eq!(store.abort(tx(9)).await.done(), Aborted::Fenced);
+    assert_eq!(plain.get("a").await.as_deref(), Some("1"));
+    assert_eq!(plain.get("c").await, None);
+}
+
+#[tokio::test]
+async fn a_redis_that_refuses_writes_refuses_definitely() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    vote(store.prepare(tx(1), &["SET a 1"]).await);
+    let () = plain.run(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    let refusal = store.prepare(tx(2), &["SET b 1"]).await.refused();
+    assert_eq!(refusal.code, ErrorCode::RedisRefuses, "{}", refusal.detail);
+    let refusal = store.commit(tx(1)).await.refused();
+    assert_eq!(refusal.code, ErrorCode::RedisRefuses, "{}", refusal.detail);
+    let () = plain.run(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_in_time_is_unknown() {
+    let redis = Redis::start();
+    let mut options = StoreOptions::new(redis.url());
+    options.response_timeout = Duration::from_millis(200);
+    let (store, mut plain) = (Store::connect(options).await.unwrap(), redis.plain().await);
+    vote(store.prepare(tx(1), &["SET a 1"]).await);
+    let () = plain.run(&["CLIENT", "PAUSE", "100000", "WRITE"]).await;
+    assert!(matches!(store.prepare(tx(2), &["SET b 1"]).await, Call::Unknown(_)));
+    let () = plain.run(&["CLIENT", "UNPAUSE"]).await;
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    // Whatever became of it, the question ends it.
+    store.abort(tx(2)).await.done();
+    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_unsafe_server_is_refused_with_the_fix_or_taken_with_a_warning() {
+    let redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    let error = Store::connect(StoreOptions::new(redis.url())).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unsafe { .. }));
+    assert!(error.to_string().contains("redis-cli CONFIG SET appendfsync always"), "{error}");
+    let mut options = StoreOptions::new(redis.url());
+    options.allow_unsafe_redis = true;
+    let store = Store::connect(options).await.unwrap();
+    assert_eq!(store.warnings().len(), 1);
+    vote(store.prepare(tx(1), &["SET a 1"]).await);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_an_error_without_its_password() {
+    let options = StoreOptions::new("redis://:secret@127.0.0.1:1/");
+    let error = Store::connect(options).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(!format!("{error} {error:?}").contains("secret"));
+    let error = Store::connect(StoreOptions::new("http://secret@x")).await.unwrap_err();
+    assert!(matches!(error, StoreError::BadUrl { .. }), "{error}");
+    assert!(!format!("{error} {error:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn two_agents_on_one_redis_share_its_incarnation() {
+    let redis = Redis::start();
+    let (one, two) = tokio::join!(redis.store(), redis.store());
+    assert_eq!(one.incarnation(), two.incarnation());
+    vote(one.prepare(tx(1), &["SET a 1"]).await);
+    assert_eq!(two.prepare(tx(2), &["GET a"]).await.refused().code, ErrorCode::LockConflict);
+    assert_eq!(two.commit(tx(1)).await, CLEAN);
+    assert_eq!(one.commit(tx(1)).await, CLEAN);
+}
+
+#[tokio::test]
+async fn a_large_batch_is_cut_into_calls_and_answered_in_order() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    let messages = (0..200).map(|n| {
+        let line = format!("INCRBY k{n} {n}");
+        prepare(
+            tx(n),
+            Mode::TwoPhase,
+            ops(&[&line, "SADD shared-not 1"][..1 + usize::from(n == 7)]),
+        )
+    });
+    let answers = store.send(messages.collect()).await;
+    for (n, answer) in answers.into_iter().enumerate() {
+        let replies = vote(prepared(answer)).replies;
+        assert!(replies.starts_with(&format!("[{n}")), "{n}: {replies}");
+    }
+}

@@ -236,3 +236,15 @@ async fn the_entries_of_a_stream_are_not_known_behind_a_star() {
         assert_eq!((refusal.code, refusal.op), (ErrorCode::BadArguments, Some(1)), "{second}");
     }
 }
+
+#[tokio::test]
+async fn a_star_at_the_end_of_all_ids_is_refused_before_the_commit_could_fail() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    let nearly = "XADD s 18446744073709551615-18446744073709551614 f v";
+    vote(store.prepare(tx(1), &[nearly, "XADD s * f v"]).await);
+    store.abort(tx(1)).await.done();
+    let lines = [nearly, "XADD s * f v", "XADD s * f v"];
+    let refusal = store.prepare(tx(2), &lines).await.refused();
+    assert_eq!((refusal.code, refusal.op), (ErrorCode::StreamIdTooSmall, Some(2)));
+}

@@ -32,10 +32,16 @@ pub(crate) fn process_of(cluster: &mut Cluster, point: CrashPoint) -> &mut Assen
     }
 }
 
+/// The pass that belongs to the transaction: the log's first sync of a process life is for its own beginning.
+fn spec_of(point: CrashPoint) -> String {
+    let pass = if point == CrashPoint::BeforeDecisionSync { 2 } else { 1 };
+    format!("{point}:{pass}")
+}
+
 pub(crate) async fn crash_at(point: CrashPoint, shape: Shape) {
     let mut cluster = Cluster::start(ASSENT, Options::default()).await;
     let bank = Bank::open(&cluster, 2).await;
-    arm(process_of(&mut cluster, point), point.as_str()).await;
+    arm(process_of(&mut cluster, point), &spec_of(point)).await;
     let transfer = shape.transfer("the one");
     let asking = tokio::spawn({
         let (bank, transfer) = (bank.clone(), transfer.clone());

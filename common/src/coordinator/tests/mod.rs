@@ -7,7 +7,7 @@ mod table;
 mod two_phase;
 
 use super::machine::{
-    AnswerDurability, Closing, ClosingRecord, Committing, Preparing, Spec, State, Stray,
+    AnswerDurability, Closing, ClosingRecord, Committing, Preparing, Purpose, Spec, State, Stray,
     Transaction, VoteState,
 };
 use super::one_phase::OnePhaseCall;
@@ -36,6 +36,7 @@ fn spec(branches: u16) -> Spec {
         ack: Ack::Applied,
         deadline: DEADLINE,
         answer: AnswerDurability::Lazy,
+        purpose: Purpose::Write,
     }
 }
 
@@ -198,7 +199,7 @@ fn delivery_text(delivery: &Delivery) -> String {
 fn machine_text(machine: &Transaction) -> String {
     let state = match machine.state() {
         State::New => "new".to_owned(),
-        State::Beginning(attempt) => format!("beginning .{}", attempt.0),
+        State::Beginning { attempt, .. } => format!("beginning .{}", attempt.0),
         State::OnePhase(one_phase) => {
             let call = match &one_phase.call {
                 OnePhaseCall::Sent { tries } => format!("sent {tries}"),
@@ -209,9 +210,10 @@ fn machine_text(machine: &Transaction) -> String {
             };
             format!("one phase .{} {call}", one_phase.attempt.0)
         }
-        State::Preparing(Preparing { attempt, votes }) => {
+        State::Preparing(Preparing { attempt, votes, met }) => {
             let votes: Vec<_> = votes.iter().map(vote_text).collect();
-            format!("preparing .{} [{}]", attempt.0, votes.join(", "))
+            let met = met.as_ref().map(|met| format!(" after {}", met.refusal.code));
+            format!("preparing .{} [{}]{}", attempt.0, votes.join(", "), met.unwrap_or_default())
         }
         State::Pausing { next, resume_at, failure } => {
             format!("pausing .{} until {} ({})", next.0, resume_at.0, failure.refusal.code)
@@ -221,13 +223,15 @@ fn machine_text(machine: &Transaction) -> String {
             let deliveries: Vec<_> = deliveries.iter().map(delivery_text).collect();
             format!("committing .{} [{}]", attempt.0, deliveries.join(", "))
         }
-        State::Closing(Closing { outcome, record, .. }) => {
+        State::Closing(Closing { outcome, record, abandoned, .. }) => {
             let record = match record {
                 ClosingRecord::TellWhenDurable => "to tell",
                 ClosingRecord::Told => "told",
                 ClosingRecord::Durable => "durable",
             };
-            format!("closing {}, {record}", outcome_text(outcome))
+            let abandoned: String =
+                abandoned.iter().map(|branch| format!(", {} abandoned", branch.0)).collect();
+            format!("closing {}, {record}{abandoned}", outcome_text(outcome))
         }
         State::Ended(outcome) => format!("ended {}", outcome_text(outcome)),
     };

@@ -64,6 +64,7 @@ fn answered(n: u64) -> Record {
 fn abandoned(n: u64, participant: &str) -> Record {
     Record::Abandoned(Abandoned {
         number: at(n),
+        id: identity().id,
         participant: participant.parse().unwrap(),
         actor: "ana".to_owned(),
         reason: "disk gone".to_owned(),

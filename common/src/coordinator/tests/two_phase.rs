@@ -74,7 +74,8 @@ fn a_commit_needs_a_yes_of_every_branch_to_the_same_attempt() {
     for input in [yes(A, FIRST), yes(B, FIRST), yes(Branch(2), FIRST), yes(Branch(2), SECOND)] {
         assert!(!persists(rig.feed(input)));
     }
-    assert_eq!(rig.text(), "preparing .1 [asked 0, asked 0, yes]; aborts 0.0 sent 0, 1.0 sent 0");
+    let asked = "preparing .1 [asked 0, asked 0, yes] after lock_conflict";
+    assert_eq!(rig.text(), format!("{asked}; aborts 0.0 sent 0, 1.0 sent 0"));
     rig.feed(yes(B, SECOND));
     assert_eq!(rig.feed(yes(A, SECOND)), ["persist commit .1 of 3"]);
 }
@@ -166,7 +167,10 @@ fn a_conflict_is_tried_again_as_a_new_attempt_while_the_old_one_is_aborted() {
         fenced(A, SECOND),
     ] {
         assert!(rig.feed(late.clone()).is_empty(), "{late:?}");
-        assert_eq!(rig.text(), "preparing .1 [asked 0, asked 0]; aborts 0.0 sent 0");
+        assert_eq!(
+            rig.text(),
+            "preparing .1 [asked 0, asked 0] after lock_conflict; aborts 0.0 sent 0"
+        );
     }
     rig.feed(abort_unknown(A, FIRST));
     let rig_text = rig.clone().after([yes(A, SECOND), yes(B, SECOND), Input::Persisted]).text();
@@ -331,4 +335,16 @@ fn no_timer_abandons_a_branch() {
         assert_eq!(rig.feed(Input::Tick), ["commit 0.0"]);
     }
     assert!(matches!(rig.machine.state(), State::Committing(_)));
+}
+
+/// An attempt that was under way when the time ran out has no better word than the conflict that took the time.
+#[test]
+fn a_conflict_that_runs_the_time_out_ends_as_that_conflict() {
+    let mut rig = Rig::begun(spec(2)).after([no(B, FIRST, ErrorCode::LockConflict)]);
+    rig.wake();
+    assert_eq!(rig.machine.attempt(), Attempt(1));
+    rig.now = rig.machine.spec().deadline;
+    rig.feed(Input::Tick);
+    let Some(Outcome::Aborted(failure)) = rig.answers.last() else { panic!("{:?}", rig.answers) };
+    assert_eq!(failure.refusal.code, ErrorCode::LockConflict);
 }

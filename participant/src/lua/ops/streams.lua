@@ -64,7 +64,17 @@ local function new_id(e, kind, ms, seq)
   if e.last[1] == MAX and e.last[2] == MAX then
     refuse('stream_id_too_small', 'the stream has exhausted the last possible id')
   end
-  if kind == '*' then return '*' end
+  if kind == '*' then
+    -- Behind an id of the future, Redis counts up from it; at the very end of the ids that matters.
+    if less(format('%.0f', now()), e.last[1]) then
+      if e.last[2] == MAX then
+        e.last = {successor(e.last[1]), '0'}
+      else
+        e.last = {e.last[1], successor(e.last[2])}
+      end
+    end
+    return '*'
+  end
   if e.star then
     refuse('bad_arguments', 'an id of one\'s own cannot follow XADD * in the same branch')
   end

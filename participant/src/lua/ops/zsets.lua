@@ -2,6 +2,9 @@
 
 local function score_text(score) return format('%.17g', score) end
 
+-- The score as it is kept: a small sorted set has no negative zero.
+local function kept_score(score) return score == 0 and '0' or score_text(score) end
+
 flushers.zset = function(e, out, deletions)
   flush_members(e, out, deletions, 'ZADD', 'ZREM', function(list, name, score)
     list[#list + 1] = score
@@ -44,7 +47,10 @@ ops.ZADD = function(i, n)
   local incr = match(flags, 'I')
   local added, updated, result = 0, 0, false
   local exists = is_kind(e, 'zset')
-  if xx and not exists then return incr and false or 0 end
+  if xx and not exists then
+    if incr then return false end
+    return 0
+  end
   for j = i + 2, i + n - 1, 2 do
     local score, name = score_of(ARGV[j]), ARGV[j + 1]
     -- Above, the key may not exist yet: then nothing of the keyspace may be read.
@@ -58,7 +64,7 @@ ops.ZADD = function(i, n)
           result = score_text(score)
           if score ~= current then
             begin_members(e, 'zset')
-            put(e, 'zset', name, result)
+            put(e, 'zset', name, kept_score(score))
             updated = updated + 1
           else
             result = old
@@ -68,7 +74,7 @@ ops.ZADD = function(i, n)
     elseif not xx then
       result = score_text(score)
       begin_members(e, 'zset')
-      put(e, 'zset', name, result)
+      put(e, 'zset', name, kept_score(score))
       added = added + 1
     end
   end

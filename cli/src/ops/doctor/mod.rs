@@ -1,0 +1,120 @@
+//! `assent doctor`: looks at everything that the promises depend on, and says what to change.
+//!
+//! Each check is a line: what was looked at, whether it is well, what was found, and the fix. Nothing is changed.
+
+mod disk;
+mod redis;
+mod servers;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::config::{ClientArgs, ClientSettings, ConfigFile, ConfigPath, PathValue};
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Format, Rows};
+
+/// The flags of `assent doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// A Redis to look at; repeatable [default: the one of [participant] in the file]
+    #[arg(long, value_name = "URL")]
+    redis: Vec<String>,
+    /// The directory of the decision log [default: the one of [coordinator] in the file]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathValue>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// How a check came out, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    /// It works, and something is not as it should be.
+    Warning,
+    /// A promise does not hold, or nothing works.
+    Failing,
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+struct Check {
+    what: String,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+impl Check {
+    fn ok(what: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { what: what.into(), verdict: Verdict::Ok, found: found.into(), fix: None }
+    }
+
+    fn bad(
+        verdict: Verdict,
+        what: impl Into<String>,
+        found: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self { what: what.into(), verdict, found: found.into(), fix: Some(fix.into()) }
+    }
+}
+
+pub(crate) fn run(
+    args: DoctorArgs,
+    settings: &ClientSettings,
+    path: &ConfigPath,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let file = ConfigFile::load(path)?;
+    let data_dir = args.data_dir.or(file.coordinator.data_dir);
+    let redis = if args.redis.is_empty() {
+        file.participant.redis.into_iter().collect()
+    } else {
+        args.redis
+    };
+    let mut checks = Vec::new();
+    if let Some(dir) = &data_dir {
+        checks.extend(disk::check(&dir.0));
+    }
+    let checks = super::block_on(async {
+        for url in &redis {
+            checks.extend(redis::check(url).await);
+        }
+        checks.extend(servers::check(settings).await?);
+        Ok(checks)
+    })?;
+    show(&checks, format)?;
+    let worst = checks.iter().map(|check| check.verdict).max();
+    Ok(if worst == Some(Verdict::Failing) { Exit::Error } else { Exit::Ok })
+}
+
+fn show(checks: &[Check], format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Json => return output::json(&checks),
+        Format::Id => return checks.iter().try_for_each(|check| output::line(&check.what)),
+        Format::Table => {}
+    }
+    let mut rows = Rows::new(&["", "CHECK", "FOUND"]);
+    for check in checks {
+        rows.push([mark(check.verdict).to_owned(), check.what.clone(), check.found.clone()]);
+    }
+    output::rows(&rows)?;
+    let fixes: Vec<_> =
+        checks.iter().filter_map(|check| Some((check, check.fix.as_ref()?))).collect();
+    if fixes.is_empty() {
+        return output::line("nothing to change");
+    }
+    output::line("to change:")?;
+    fixes.iter().try_for_each(|(check, fix)| output::line(&format!("  {}: {fix}", check.what)))
+}
+
+const fn mark(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warning => "warn",
+        Verdict::Failing => "FAIL",
+    }
+}

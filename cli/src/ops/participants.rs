@@ -1,0 +1,84 @@
+//! `assent participants list|set|remove`: whom the coordinator knows, and where.
+
+use assent_common::ParticipantName;
+use assent_common::wire::transaction::ParticipantView;
+use clap::{Args, Subcommand};
+
+use crate::config::ClientSettings;
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Format, Rows};
+
+/// What to do with participants.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ParticipantsCommand {
+    /// List the registered participants
+    #[command(alias = "ls")]
+    List,
+    /// Register a participant, or give it another address
+    Set(SetArgs),
+    /// Remove a participant that no transaction needs any more
+    Remove(RemoveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// Its name
+    name: ParticipantName,
+    /// The base URL of its API
+    participant_url: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Its name
+    name: ParticipantName,
+}
+
+pub(crate) fn run(
+    command: ParticipantsCommand,
+    settings: &ClientSettings,
+    format: Format,
+) -> Result<Exit, Failure> {
+    super::block_on(async {
+        let client = settings.coordinator()?;
+        let failed = |error| Failure::of_call(&settings.url, error);
+        match command {
+            ParticipantsCommand::List => {
+                let list = client.participants().await.map_err(failed)?;
+                match format {
+                    Format::Json => output::json(&list)?,
+                    Format::Id | Format::Table => show(&list.participants, format)?,
+                }
+            }
+            ParticipantsCommand::Set(SetArgs { name, participant_url }) => {
+                let view = client.set_participant(&name, &participant_url).await.map_err(failed)?;
+                match format {
+                    Format::Json => output::json(&view)?,
+                    Format::Id | Format::Table => show(&[view], format)?,
+                }
+            }
+            ParticipantsCommand::Remove(RemoveArgs { name }) => {
+                client.remove_participant(&name).await.map_err(failed)?;
+                output::talk(&format!("{name} removed"));
+            }
+        }
+        Ok(Exit::Ok)
+    })
+}
+
+fn show(views: &[ParticipantView], format: Format) -> Result<(), Failure> {
+    if format == Format::Id {
+        return views.iter().try_for_each(|view| output::line(view.name.as_str()));
+    }
+    let mut rows = Rows::new(&["NAME", "URL", "UP", "UNFINISHED", "LAST ERROR"]);
+    for view in views {
+        let up = match view.up {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        };
+        let last = view.last_error.as_deref().unwrap_or("-");
+        rows.push([view.name.as_str(), &view.url, up, &view.unfinished.to_string(), last]);
+    }
+    output::rows(&rows)
+}

@@ -1,0 +1,233 @@
+//! `assent tx list|describe|wait|retry`: transactions, as the coordinator tells of them.
+
+use assent_client::ListFilter;
+use assent_common::time::DurationMs;
+use assent_common::wire::problem::OutcomeWord;
+use assent_common::wire::transaction::{BranchReport, TransactionView};
+use assent_common::{ParticipantName, TransactionId};
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::tx_run::{self, RunArgs};
+use crate::config::ClientSettings;
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Format, Rows, age, word};
+
+/// What to do with transactions.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TxCommand {
+    /// Run transactions from a file, one JSON request a line; a rerun repeats nothing
+    Run(RunArgs),
+    /// List transactions, newest first
+    #[command(alias = "ls")]
+    List(ListArgs),
+    /// Show a transaction: its branches, what went wrong last, what is tried next
+    Describe(OneArgs),
+    /// Wait for a transaction's outcome
+    Wait(WaitArgs),
+    /// Send everything that a transaction waits to send, now
+    Retry(OneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only of this outcome
+    #[arg(long, value_enum)]
+    outcome: Option<OutcomeArg>,
+    /// Only with a branch at this participant
+    #[arg(long, value_name = "NAME")]
+    participant: Option<ParticipantName>,
+    /// Only those with a branch in doubt
+    #[arg(long)]
+    in_doubt: bool,
+    /// Only those begun longer ago
+    #[arg(long, value_name = "TIME")]
+    older_than: Option<DurationMs>,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    limit: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutcomeArg {
+    /// Every branch applies
+    Committed,
+    /// No branch applies
+    Aborted,
+    /// Not known yet
+    Pending,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneArgs {
+    /// The transaction
+    id: TransactionId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// The transaction
+    id: TransactionId,
+    /// How long
+    #[arg(long = "for", default_value = "60s", value_name = "TIME")]
+    limit: DurationMs,
+}
+
+pub(crate) fn run(
+    command: TxCommand,
+    settings: &ClientSettings,
+    format: Format,
+) -> Result<Exit, Failure> {
+    super::block_on(async {
+        match command {
+            TxCommand::Run(args) => tx_run::run(&args, settings, format).await,
+            TxCommand::List(args) => list(args, settings, format).await,
+            TxCommand::Describe(OneArgs { id }) => {
+                let view = get(settings, id, None).await?;
+                show(&view, format)?;
+                Ok(Exit::Ok)
+            }
+            TxCommand::Wait(args) => wait(&args, settings, format).await,
+            TxCommand::Retry(OneArgs { id }) => {
+                let retried = settings.admin()?.retry(id).await;
+                let view = retried.map_err(|error| Failure::of_call(&settings.admin_url, error))?;
+                show(&view, format)?;
+                Ok(Exit::Ok)
+            }
+        }
+    })
+}
+
+async fn list(args: ListArgs, settings: &ClientSettings, format: Format) -> Result<Exit, Failure> {
+    let client = settings.coordinator()?;
+    let mut filter = ListFilter {
+        outcome: args.outcome.map(|outcome| match outcome {
+            OutcomeArg::Committed => OutcomeWord::Committed,
+            OutcomeArg::Aborted => OutcomeWord::Aborted,
+            OutcomeArg::Pending => OutcomeWord::Pending,
+        }),
+        participant: args.participant,
+        in_doubt: args.in_doubt,
+        older_than: args.older_than,
+        page_size: None,
+        page_token: None,
+    };
+    let mut views: Vec<TransactionView> = Vec::new();
+    loop {
+        let left = args.limit - views.len();
+        filter.page_size = Some(left.clamp(1, assent_common::limits::PAGE_SIZE_MAX));
+        let page = client.list(&filter).await;
+        let page = page.map_err(|error| Failure::of_call(&settings.url, error))?;
+        views.extend(page.transactions.into_iter().take(left));
+        filter.page_token = page.next_page_token;
+        if filter.page_token.is_none() || views.len() >= args.limit {
+            break;
+        }
+    }
+    match format {
+        Format::Json => output::json(&serde_json::json!({ "transactions": views }))?,
+        Format::Id => views.iter().try_for_each(|view| output::line(&view.id.to_string()))?,
+        Format::Table => {
+            let mut rows = Rows::new(&["ID", "NAME", "OUTCOME", "STATE", "BRANCHES", "AGE", "WHY"]);
+            views.iter().for_each(|view| rows.push(row(view)));
+            output::rows(&rows)?;
+            if filter.page_token.is_some() {
+                output::talk(&format!("the first {}; more with --limit", views.len()));
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn row(view: &TransactionView) -> [String; 7] {
+    let branches = view
+        .branches
+        .iter()
+        .map(|branch| format!("{}:{}", branch.participant, word(&branch.state)));
+    [
+        view.id.to_string(),
+        view.name.clone().unwrap_or_else(|| "-".to_owned()),
+        word(&view.outcome),
+        word(&view.state),
+        branches.collect::<Vec<_>>().join(" "),
+        age(view.created_at.as_deref()),
+        why(view),
+    ]
+}
+
+fn why(view: &TransactionView) -> String {
+    let branch = || view.branches.iter().find_map(|branch| branch.last_error.clone());
+    let code = view.error.as_ref().map(|problem| problem.code.to_string());
+    code.or_else(branch).unwrap_or_else(|| "-".to_owned())
+}
+
+async fn get(
+    settings: &ClientSettings,
+    id: TransactionId,
+    wait: Option<DurationMs>,
+) -> Result<TransactionView, Failure> {
+    let view = settings.coordinator()?.transaction(id, wait).await;
+    view.map_err(|error| Failure::of_call(&settings.url, error))
+}
+
+async fn wait(args: &WaitArgs, settings: &ClientSettings, format: Format) -> Result<Exit, Failure> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_millis(args.limit.0);
+    let view = loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now()).as_millis();
+        let left = u64::try_from(left).unwrap_or(u64::MAX).min(assent_common::limits::WAIT_MAX_MS);
+        let view = get(settings, args.id, Some(DurationMs(left))).await?;
+        if view.outcome != OutcomeWord::Pending || left == 0 {
+            break view;
+        }
+    };
+    show(&view, format)?;
+    Ok(exit_of(view.outcome))
+}
+
+/// The exit code that says an outcome.
+pub(super) const fn exit_of(outcome: OutcomeWord) -> Exit {
+    match outcome {
+        OutcomeWord::Committed => Exit::Ok,
+        OutcomeWord::Aborted => Exit::Aborted,
+        OutcomeWord::Pending => Exit::NotKnown,
+    }
+}
+
+fn show(view: &TransactionView, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Json => return output::json(view),
+        Format::Id => return output::line(&view.id.to_string()),
+        Format::Table => {}
+    }
+    let mut facts = vec![
+        ("id", view.id.to_string()),
+        ("outcome", word(&view.outcome)),
+        ("state", word(&view.state)),
+        ("attempt", view.attempt.to_string()),
+    ];
+    let optional = [
+        ("name", view.name.clone()),
+        ("created", view.created_at.clone()),
+        ("decide by", view.deadline_at.clone()),
+        ("decided", view.decided_at.clone()),
+        ("why", view.error.as_ref().map(|problem| format!("{}: {}", problem.code, problem.detail))),
+        ("what to do", view.error.as_ref().map(|problem| problem.code.advice().to_owned())),
+    ];
+    facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    facts.iter().try_for_each(|(name, value)| output::line(&format!("{name:<11}{value}")))?;
+    let mut rows = Rows::new(&["BRANCH", "STATE", "TRIES", "NEXT TRY", "LAST ERROR", "REPLIES"]);
+    view.branches.iter().for_each(|branch| rows.push(branch_row(branch)));
+    output::line("")?;
+    output::rows(&rows)
+}
+
+fn branch_row(branch: &BranchReport) -> [String; 6] {
+    let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    [
+        branch.participant.to_string(),
+        word(&branch.state),
+        branch.tries.to_string(),
+        or_dash(branch.next_try_at.as_deref()),
+        or_dash(branch.last_error.as_deref()),
+        or_dash(branch.replies.as_ref().map(|replies| replies.get())),
+    ]
+}

@@ -1,0 +1,126 @@
+//! A whole Assent of real processes: a coordinator, participants, and a Redis server for each.
+
+use std::path::{Path, PathBuf};
+
+use futures_util::future::try_join_all;
+
+use assent_common::ParticipantName;
+use assent_coordinator::log::{self, LogError, LogOptions};
+
+use super::{Assent, ProcessError, RedisOptions, RedisServer, find_binary, free_port};
+
+/// What a cluster is started from.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// The participants.
+    pub participants: Vec<ParticipantName>,
+    /// How their Redis servers are started.
+    pub redis: RedisOptions,
+    /// Further arguments of the coordinator.
+    pub coordinator_arguments: Vec<String>,
+    /// Further arguments of each participant.
+    pub participant_arguments: Vec<String>,
+    /// The `assent` binary; found as [`find_binary`] does if absent.
+    pub binary: Option<PathBuf>,
+}
+
+impl ClusterOptions {
+    /// These participants, and the defaults.
+    #[must_use]
+    pub fn new(participants: Vec<ParticipantName>) -> Self {
+        Self {
+            participants,
+            redis: RedisOptions::default(),
+            coordinator_arguments: Vec::new(),
+            participant_arguments: Vec::new(),
+            binary: None,
+        }
+    }
+}
+
+/// A participant's process and its Redis.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: ParticipantName,
+    /// The agent.
+    pub agent: Assent,
+    /// The base URL of the agent's admin API.
+    pub admin_url: String,
+    /// The Redis.
+    pub redis: RedisServer,
+}
+
+/// All processes; they end with it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The coordinator.
+    pub coordinator: Assent,
+    /// The base URL of its admin API.
+    pub admin_url: String,
+    /// The participants.
+    pub members: Vec<Member>,
+}
+
+/// The cluster cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// One of its processes.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The decision log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl Cluster {
+    /// Starts everything below `dir`, and waits until all is ready.
+    pub async fn start(dir: &Path, options: &ClusterOptions) -> Result<Self, ClusterError> {
+        let binary = options.binary.clone().map_or_else(find_binary, Ok)?;
+        let members =
+            options.participants.iter().map(|name| start_member(dir, &binary, name, options));
+        let members = try_join_all(members).await?;
+        let log_dir = dir.join("decisions");
+        log::init(&LogOptions::new(&log_dir))?;
+        let (port, admin_port) = (free_port()?, free_port()?);
+        let mut arguments = vec![
+            "coordinator".to_owned(),
+            format!("--data-dir={}", log_dir.display()),
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--admin-listen=127.0.0.1:{admin_port}"),
+        ];
+        arguments.extend(
+            members
+                .iter()
+                .map(|member| format!("--participant={}={}", member.name, member.agent.url())),
+        );
+        arguments.extend_from_slice(&options.coordinator_arguments);
+        let url = format!("http://127.0.0.1:{port}");
+        let log = dir.join("coordinator.log");
+        let coordinator = Assent::start("coordinator", &binary, arguments, &url, &log).await?;
+        Ok(Self { coordinator, admin_url: format!("http://127.0.0.1:{admin_port}"), members })
+    }
+}
+
+async fn start_member(
+    dir: &Path,
+    binary: &Path,
+    name: &ParticipantName,
+    options: &ClusterOptions,
+) -> Result<Member, ProcessError> {
+    let redis = RedisServer::start(dir.join(name.as_str()), options.redis.clone()).await?;
+    let (port, admin_port) = (free_port()?, free_port()?);
+    let mut arguments = vec![
+        "participant".to_owned(),
+        format!("--name={name}"),
+        format!("--redis={}", redis.url()),
+        format!("--listen=127.0.0.1:{port}"),
+        format!("--admin-listen=127.0.0.1:{admin_port}"),
+    ];
+    arguments.extend_from_slice(&options.participant_arguments);
+    let url = format!("http://127.0.0.1:{port}");
+    let log = dir.join(format!("{name}.log"));
+    let agent = Assent::start(name.as_str(), binary, arguments, &url, &log).await?;
+    let admin_url = format!("http://127.0.0.1:{admin_port}");
+    Ok(Member { name: name.clone(), agent, admin_url, redis })
+}

@@ -1,0 +1,203 @@
+//! The commands against a running `assent dev` and without one: exit codes and forms of the output.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("ASSENT_") {
+            command.env_remove(variable);
+        }
+    }
+    command.args(["--config", "none"]).args(arguments);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs it; the exit code, stdout, stderr.
+fn assent(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command(arguments).output().unwrap();
+    (status.code(), text(&stdout), text(&stderr))
+}
+
+/// `assent dev`, ended with SIGTERM.
+struct Dev {
+    process: Child,
+    addresses: serde_json::Value,
+}
+
+impl Dev {
+    fn start() -> Self {
+        let any = ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--participants=a,b"];
+        let mut process = command(&["-o", "json", "dev"])
+            .args(any)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        Self { process, addresses: serde_json::from_str(&line).unwrap() }
+    }
+
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let urls = [
+            format!("--url={}", self.url("url")),
+            format!("--admin-url={}", self.url("admin_url")),
+        ];
+        let arguments: Vec<&str> =
+            arguments.iter().copied().chain(urls.iter().map(String::as_str)).collect();
+        assent(&arguments)
+    }
+
+    fn url(&self, name: &str) -> &str {
+        self.addresses[name].as_str().unwrap()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // By its own id; the drop of its children is what is under test, too.
+        let _ended = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
+        let _reaped = self.process.wait();
+    }
+}
+
+fn file(dir: &Path, lines: &[&str]) -> String {
+    let path = dir.join("transactions.jsonl");
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(lines.join("\n").as_bytes()).unwrap();
+    path.display().to_string()
+}
+
+const MOVE: &str = r#"{"branches":[{"participant":"a","ops":[{"cmd":["INCRBY","x",1]}]},{"participant":"b","ops":[{"cmd":["DECRBY","y",1]}]}]}"#;
+const FAIL: &str =
+    r#"{"branches":[{"participant":"a","ops":[{"cmd":["GET","x"],"expect":{"eq":"never"}}]}]}"#;
+
+#[test]
+fn transactions_from_a_file_run_once_however_often_they_are_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start();
+    let twice = file(dir.path(), &[MOVE, MOVE]);
+    let (code, ids, said) = dev.run(&["-o", "id", "tx", "run", "-f", &twice]);
+    assert_eq!(code, Some(0), "{said}");
+    let mut first: Vec<&str> = ids.lines().collect();
+    assert_eq!(first.len(), 2);
+    let (_, again, _) = dev.run(&["-o", "id", "tx", "run", "-f", &twice]);
+    let mut second: Vec<&str> = again.lines().collect();
+    first.sort_unstable();
+    second.sort_unstable();
+    assert_eq!(first, second, "a rerun is answered with the same transactions");
+
+    let (code, view, _) = dev.run(&["-o", "json", "tx", "wait", first[0]]);
+    assert_eq!(code, Some(0));
+    let view: serde_json::Value = serde_json::from_str(&view).unwrap();
+    assert_eq!((&view["outcome"], &view["applied"]), (&"committed".into(), &true.into()));
+    let (code, table, _) = dev.run(&["tx", "describe", first[0]]);
+    assert_eq!(code, Some(0));
+    assert!(table.contains("outcome    committed") && table.contains("BRANCH"), "{table}");
+
+    let failing = file(dir.path(), &[FAIL]);
+    let (code, lines, _) = dev.run(&["tx", "run", "-f", &failing]);
+    assert_eq!(code, Some(3));
+    assert!(lines.contains("line 1: aborted: expectation_failed"), "{lines}");
+    let (code, ..) = dev.run(&["tx", "run", "-f", &file(dir.path(), &["{\"no\": 1}"])]);
+    assert_eq!(code, Some(1));
+
+    let (code, ids, _) = dev.run(&["-o", "id", "tx", "list", "--outcome", "committed"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(ids.lines().count(), 2);
+    let (_, page, _) = dev.run(&["-o", "json", "tx", "list", "--outcome", "aborted"]);
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    assert_eq!(page["transactions"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn operators_see_participants_branches_health_and_the_log() {
+    let dev = Dev::start();
+    let (code, table, _) = dev.run(&["participants", "list"]);
+    assert_eq!(code, Some(0));
+    assert!(table.starts_with("NAME") && table.lines().count() == 3, "{table}");
+    let (code, ..) = dev.run(&["participants", "set", "c", "http://127.0.0.1:9"]);
+    assert_eq!(code, Some(0));
+    let (_, ids, _) = dev.run(&["-o", "id", "participants", "list"]);
+    assert_eq!(ids, "a\nb\nc\n");
+    let (code, ..) = dev.run(&["participants", "remove", "c"]);
+    assert_eq!(code, Some(0));
+
+    let (code, ids, said) = dev.run(&["-o", "id", "branch", "list", "--participant", "a"]);
+    assert_eq!((code, ids.as_str()), (Some(0), ""), "{said}");
+    let (code, ..) = dev.run(&["branch", "list", "--participant", "nobody"]);
+    assert_eq!(code, Some(1));
+
+    let (code, ready, _) = assent(&["health", dev.url("url")]);
+    assert_eq!(code, Some(0), "{ready}");
+    let participant = dev.addresses["participants"][0]["url"].as_str().unwrap();
+    assert_eq!(assent(&["health", participant, "--question", "live"]).0, Some(0));
+
+    let data_dir = format!("{}/decisions", dev.url("data_dir"));
+    let (code, report, _) = assent(&["-o", "json", "log", "verify", "--data-dir", &data_dir]);
+    assert_eq!(code, Some(0), "{report}");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["log_id"], dev.addresses["log_id"]);
+    let (code, records, _) = assent(&["log", "dump", "--data-dir", &data_dir]);
+    assert_eq!(code, Some(0));
+    assert!(records.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+
+    let redis = dev.addresses["participants"][0]["redis_url"].as_str().unwrap();
+    let (code, found, _) = dev.run(&["doctor", "--redis", redis]);
+    assert_eq!(code, Some(0), "{found}");
+    assert!(found.contains("nothing to change"), "{found}");
+}
+
+#[test]
+fn nobody_there_is_5_and_a_wrong_command_line_is_2() {
+    let nobody = "--url=http://127.0.0.1:9";
+    for arguments in [
+        &["tx", "list", nobody][..],
+        &["participants", "list", nobody],
+        &["health", "http://127.0.0.1:9"],
+    ] {
+        let (code, out, said) = assent(arguments);
+        assert_eq!((code, out.as_str()), (Some(5), ""), "{arguments:?}: {said}");
+        assert!(said.starts_with("assent: "), "{said}");
+    }
+    for arguments in [
+        &["nonsense"][..],
+        &["tx", "describe", "no-uuid"],
+        &["participant"],
+        &["-o", "xml", "tx", "list"],
+    ] {
+        assert_eq!(assent(arguments).0, Some(2), "{arguments:?}");
+    }
+    assert_eq!(assent(&["--help"]).0, Some(0));
+    assert_eq!(assent(&["completions", "bash"]).0, Some(0));
+}
+
+#[test]
+fn a_log_is_made_once_and_never_by_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = format!("--data-dir={}", dir.path().join("log").display());
+    let (code, _, said) =
+        assent(&["coordinator", &data, "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("assent init"), "{said}");
+    let (code, id, _) = assent(&["-o", "id", "init", &data]);
+    assert_eq!((code, id.trim().len()), (Some(0), 32));
+    let (code, _, said) = assent(&["init", &data]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("already holds a decision log"), "{said}");
+}
+
+#[test]
+fn a_development_server_without_redis_says_what_to_do() {
+    let (code, _, said) =
+        assent(&["dev", "--redis-server=/nowhere/redis-server", "--listen=127.0.0.1:0"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("not installed") && said.contains("make demo"), "{said}");
+}

@@ -1,0 +1,120 @@
+//! Telling branches to commit, until every one has acknowledged.
+
+use super::delivery::{Delivery, Problem};
+use super::effect::{Branch, Effect, Entry, Message, Outcome};
+use super::machine::{Closing, ClosingRecord, Committing, State, Transaction};
+use crate::code::ErrorCode;
+use crate::ids::Attempt;
+use crate::outcome::{Applied, Call, Refusal, Vote};
+use crate::time::Millis;
+use crate::wire::transaction::Ack;
+
+impl Transaction {
+    /// The decision is durable: from here on there is only commit.
+    pub(super) fn decided(
+        &self,
+        attempt: Attempt,
+        votes: Vec<Vote>,
+        decided_at: Millis,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        if self.spec.ack == Ack::Decided {
+            effects.push(Effect::Answer(committed(&votes, false)));
+        }
+        effects.extend((0..self.spec.branches).map(|branch| Effect::Send {
+            branch: Branch(branch),
+            attempt,
+            message: Message::Commit,
+        }));
+        let deliveries = vec![Delivery::FIRST; votes.len()];
+        State::Committing(Committing { attempt, votes, decided_at, deliveries })
+    }
+
+    pub(super) fn commit_answered(
+        &self,
+        mut committing: Committing,
+        now: Millis,
+        branch: Branch,
+        call: Call<Applied>,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        let seed = self.seed(branch);
+        let reads_only =
+            committing.votes.get(branch.index()).is_some_and(|vote| vote.redo.is_empty());
+        let Some(delivery) = committing.deliveries.get_mut(branch.index()) else {
+            return State::Committing(committing);
+        };
+        match call {
+            _ if delivery.is_over() => {}
+            Call::Applied(_) => *delivery = Delivery::Done,
+            // A reader that lost its locks with its Redis's data has nothing to lose any more.
+            Call::Refused(refusal) if reads_only && refusal.code == ErrorCode::BranchLost => {
+                *delivery = Delivery::Done;
+            }
+            Call::Refused(Refusal { code, detail, .. }) => {
+                delivery.failed(now, seed, Problem::Refused { code, detail });
+            }
+            Call::Unknown(why) => delivery.failed(now, seed, Problem::Unknown(why)),
+        }
+        self.close_committed_if_over(committing, effects)
+    }
+
+    pub(super) fn send_due(
+        &self,
+        mut committing: Committing,
+        now: Millis,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        let attempt = committing.attempt;
+        for (branch, delivery) in (0..).map(Branch).zip(&mut committing.deliveries) {
+            if delivery.take_due(now) {
+                effects.push(Effect::Send { branch, attempt, message: Message::Commit });
+            }
+        }
+        State::Committing(committing)
+    }
+
+    pub(super) fn abandoned(
+        &self,
+        mut committing: Committing,
+        branch: Branch,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        if let Some(delivery) = committing.deliveries.get_mut(branch.index())
+            && !delivery.is_over()
+        {
+            *delivery = Delivery::Abandoned;
+        }
+        self.close_committed_if_over(committing, effects)
+    }
+
+    pub(super) fn close_committed_if_over(
+        &self,
+        committing: Committing,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        if !committing.deliveries.iter().all(Delivery::is_over) {
+            return State::Committing(committing);
+        }
+        // An abandoned branch is over, and yet nobody may say that it was applied.
+        let applied = committing.deliveries.iter().all(|delivery| *delivery == Delivery::Done);
+        let outcome = committed(&committing.votes, applied);
+        if self.spec.ack == Ack::Applied {
+            effects.push(Effect::Answer(outcome.clone()));
+        }
+        effects.push(Effect::Persist(Entry::Ended));
+        let deliveries = (0..).map(Branch).zip(&committing.deliveries);
+        let abandoned = deliveries.filter(|(_, delivery)| **delivery == Delivery::Abandoned);
+        State::Closing(Closing {
+            attempt: committing.attempt,
+            outcome,
+            decided_at: committing.decided_at,
+            record: ClosingRecord::Told,
+            abandoned: abandoned.map(|(branch, _)| branch).collect(),
+        })
+    }
+}
+
+fn committed(votes: &[Vote], applied: bool) -> Outcome {
+    Outcome::Committed { applied, replies: votes.iter().map(|vote| vote.replies.clone()).collect() }
+}

@@ -1,0 +1,177 @@
+//! Collecting votes: from the prepares to the decision, or to the aborts of an attempt that is given up.
+
+use super::delivery::Delivery;
+use super::effect::{Branch, Effect, Entry, Failure, Message};
+use super::machine::{Preparing, State, Stray, Transaction, VoteState};
+use crate::backoff::Backoff;
+use crate::code::ErrorCode;
+use crate::outcome::{Call, Prepared, Refusal, Vote};
+use crate::time::Millis;
+
+impl Transaction {
+    pub(super) fn vote_arrived(
+        &mut self,
+        mut preparing: Preparing,
+        now: Millis,
+        branch: Branch,
+        call: Call<Prepared>,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        let seed = self.seed(branch);
+        let attempt = preparing.attempt;
+        let Some(vote) = preparing.votes.get_mut(branch.index()) else {
+            return State::Preparing(preparing);
+        };
+        let VoteState::Asked { tries } = *vote else {
+            return State::Preparing(preparing);
+        };
+        match call {
+            Call::Applied(Prepared::Yes(yes)) => *vote = VoteState::Yes(yes),
+            Call::Applied(Prepared::Wait(_)) if tries == 0 => {
+                *vote = VoteState::Asked { tries: 1 };
+                effects.push(Effect::Send { branch, attempt, message: Message::PrepareWaiting });
+            }
+            Call::Applied(Prepared::Wait(holder)) => {
+                *vote = resend(now, tries, seed, holder.to_string());
+            }
+            Call::Applied(Prepared::Committed(_)) => {
+                let detail = "the participant applied a branch that it was asked to prepare only";
+                let refusal = Refusal::new(ErrorCode::Internal, detail);
+                return self.give_up(
+                    preparing,
+                    now,
+                    Failure { branch: Some(branch), refusal },
+                    effects,
+                );
+            }
+            Call::Unknown(why) => *vote = resend(now, tries, seed, why),
+            Call::Refused(refusal) => {
+                // Nothing is staged by a definite no, so that it needs no abort; unless an earlier try of this
+                // prepare is still under way somewhere, or somebody has applied the branch by hand.
+                if tries == 0 && refusal.code != ErrorCode::WrongState {
+                    preparing.votes.remove(branch.index());
+                    self.stray_aborts(&preparing, Some(branch), effects);
+                } else {
+                    self.stray_aborts(&preparing, None, effects);
+                }
+                return self.failed(
+                    attempt,
+                    now,
+                    Failure { branch: Some(branch), refusal },
+                    effects,
+                );
+            }
+        }
+        if preparing.votes.iter().all(|vote| matches!(vote, VoteState::Yes(_))) {
+            return Self::decide(preparing, now, effects);
+        }
+        State::Preparing(preparing)
+    }
+
+    /// All N votes are yes, of one attempt: the only way to a commit record (invariant 5).
+    pub(super) fn decide(preparing: Preparing, now: Millis, effects: &mut Vec<Effect>) -> State {
+        let votes: Vec<Vote> = preparing
+            .votes
+            .into_iter()
+            .filter_map(|vote| match vote {
+                VoteState::Yes(vote) => Some(vote),
+                VoteState::Asked { .. } | VoteState::Resend { .. } => None,
+            })
+            .collect();
+        effects.push(Effect::Persist(Entry::Committed {
+            attempt: preparing.attempt,
+            votes: votes.clone(),
+            decided_at: now,
+        }));
+        State::Deciding { attempt: preparing.attempt, votes, decided_at: now }
+    }
+
+    pub(super) fn preparing_tick(
+        &mut self,
+        mut preparing: Preparing,
+        now: Millis,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        if now >= self.spec.deadline {
+            let failure = deadline_failure(&preparing);
+            return self.give_up(preparing, now, failure, effects);
+        }
+        let attempt = preparing.attempt;
+        for (branch, vote) in (0..).map(Branch).zip(&mut preparing.votes) {
+            if let VoteState::Resend { at, tries, .. } = *vote
+                && at <= now
+            {
+                *vote = VoteState::Asked { tries };
+                effects.push(Effect::Send { branch, attempt, message: Message::Prepare });
+            }
+        }
+        State::Preparing(preparing)
+    }
+
+    /// Aborts every branch of the attempt and closes.
+    pub(super) fn give_up(
+        &mut self,
+        preparing: Preparing,
+        now: Millis,
+        failure: Failure,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        self.stray_aborts(&preparing, None, effects);
+        self.close_aborted(preparing.attempt, now, failure, effects)
+    }
+
+    /// Sends an abort to every branch of an attempt, save one that certainly has nothing staged and whose vote has
+    /// been taken out of the list.
+    pub(super) fn stray_aborts(
+        &mut self,
+        preparing: &Preparing,
+        without: Option<Branch>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let branches =
+            (0..self.spec.branches).map(Branch).filter(|branch| Some(*branch) != without);
+        for branch in branches {
+            let attempt = preparing.attempt;
+            effects.push(Effect::Send { branch, attempt, message: Message::Abort });
+            self.strays.push(Stray { attempt, branch, delivery: Delivery::FIRST });
+        }
+    }
+}
+
+impl VoteState {
+    /// Makes the next try due now.
+    pub(super) fn hurry(&mut self, now: Millis) {
+        if let Self::Resend { at, .. } = self {
+            *at = now;
+        }
+    }
+}
+
+fn resend(now: Millis, tries: u32, seed: u64, why: String) -> VoteState {
+    let at = now.plus(Backoff::PREPARE.delay_ms(tries, seed));
+    VoteState::Resend { at, tries: tries + 1, why }
+}
+
+/// What to say when the deadline passes: the first branch without a vote, and why it has none.
+fn deadline_failure(preparing: &Preparing) -> Failure {
+    let missing = (0..).map(Branch).zip(&preparing.votes).find_map(|(branch, vote)| match vote {
+        VoteState::Asked { .. } => {
+            let detail = "the deadline passed before the participant voted";
+            Some((branch, Refusal::new(ErrorCode::Timeout, detail)))
+        }
+        VoteState::Resend { why, .. } => {
+            let detail = format!("the deadline passed before the participant answered: {why}");
+            Some((branch, Refusal::new(ErrorCode::ParticipantUnreachable, detail)))
+        }
+        VoteState::Yes(_) => None,
+    });
+    match (missing, &preparing.met) {
+        // A conflict ran the time out; an attempt that was under way at the end has no better word.
+        (Some((_, refusal)), Some(met)) if refusal.code == ErrorCode::Timeout => met.clone(),
+        (Some((branch, refusal)), _) => Failure { branch: Some(branch), refusal },
+        (None, _) => Failure {
+            branch: None,
+            refusal: Refusal::new(ErrorCode::Timeout, "the deadline passed"),
+        },
+    }
+}

@@ -1,0 +1,69 @@
+//! Numbers for metrics and health.
+
+use std::collections::BTreeMap;
+
+use assent_common::coordinator::Branch;
+use assent_common::wire::transaction::{BranchProgress, TransactionState};
+
+use super::core::Core;
+use crate::clock;
+
+/// Numbers for metrics and health.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Active transactions by state.
+    pub active: BTreeMap<&'static str, u64>,
+    /// Per participant: branches whose outcome is decided and not acknowledged, and the age of the oldest decision in
+    /// milliseconds.
+    pub in_doubt: BTreeMap<String, (u64, u64)>,
+    /// Per participant: whether its last message was answered.
+    pub up: BTreeMap<String, bool>,
+    /// Ended transactions whose answers can be looked up.
+    pub history: u64,
+    /// Branches whose participants lost their data.
+    pub lost: u64,
+}
+
+impl Core {
+    pub(super) fn counts(&self) -> Counts {
+        let now = clock::now();
+        let mut counts = Counts { history: self.history.len() as u64, ..Counts::default() };
+        for lane in &self.lanes {
+            counts.in_doubt.insert(lane.name.to_string(), (0, 0));
+            if let Some(up) = lane.up {
+                counts.up.insert(lane.name.to_string(), up);
+            }
+        }
+        for active in self.active.values() {
+            *counts.active.entry(state_label(active.machine.state_word())).or_default() += 1;
+            let Some((_, decided_at)) = active.machine.outcome() else { continue };
+            for (branch, lane) in (0..).map(Branch).zip(&active.lanes) {
+                let progress = active.machine.branch_status(branch).progress;
+                counts.lost += u64::from(progress == BranchProgress::Lost);
+                let waits = matches!(
+                    progress,
+                    BranchProgress::Committing | BranchProgress::Aborting | BranchProgress::Lost
+                );
+                if waits {
+                    let name = self.lanes[*lane].name.to_string();
+                    let (number, oldest_ms) = counts.in_doubt.entry(name).or_default();
+                    *number += 1;
+                    *oldest_ms = (*oldest_ms).max(now.since(decided_at));
+                }
+            }
+        }
+        counts
+    }
+}
+
+const fn state_label(state: TransactionState) -> &'static str {
+    match state {
+        TransactionState::Preparing => "preparing",
+        TransactionState::Retrying => "retrying",
+        TransactionState::Deciding => "deciding",
+        TransactionState::Committing => "committing",
+        TransactionState::Aborting => "aborting",
+        TransactionState::Asking => "asking",
+        TransactionState::Ended => "ended",
+    }
+}

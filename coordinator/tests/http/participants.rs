@@ -1,0 +1,100 @@
+//! Registering, moving and removing participants.
+
+use assent_client::CallError;
+use assent_common::ErrorCode;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::fake::{Fake, Kind, Say};
+use super::rig::{Rig, Said, said, transfer};
+
+async fn put(rig: &Rig, name: &str, body: &Value) -> Said {
+    said(rig.request(Method::PUT, &format!("/v1/participants/{name}")).json(body)).await
+}
+
+async fn delete(rig: &Rig, name: &str) -> Said {
+    said(rig.request(Method::DELETE, &format!("/v1/participants/{name}"))).await
+}
+
+#[tokio::test]
+async fn a_registration_outlives_a_restart_and_so_does_a_removal() {
+    let bank = Fake::start().await;
+    let mut rig = Rig::start(&[]).await;
+    rig.submit(&transfer(&["bank-a"])).await.is_problem("unknown_participant");
+    let registered = put(&rig, "bank-a", &json!({"url": bank.url})).await;
+    assert_eq!(registered.status, 200, "{registered:?}");
+    assert_eq!(registered.body["name"], "bank-a");
+    assert_eq!(registered.body.get("up"), None, "it was not spoken to yet");
+    assert_eq!(rig.submit(&transfer(&["bank-a"])).await.status, 200);
+    rig.restart().await;
+    let list = rig.get("/v1/participants").await.body;
+    assert_eq!(list["participants"][0]["name"], "bank-a");
+    assert_eq!(rig.submit(&transfer(&["bank-a"])).await.status, 200);
+    let one = rig.get("/v1/participants/bank-a").await.body;
+    assert_eq!(one["up"], true, "{one}");
+    let id = rig.submit(&transfer(&["bank-a"])).await.id().to_owned();
+    rig.ended(&id).await;
+    let removed = delete(&rig, "bank-a").await;
+    assert_eq!((removed.status, &removed.body), (204, &json!("")), "{removed:?}");
+    rig.get("/v1/participants/bank-a").await.is_problem("not_found");
+    delete(&rig, "bank-a").await.is_problem("not_found");
+    rig.restart().await;
+    assert_eq!(rig.get("/v1/participants").await.body, json!({"participants": []}));
+    rig.submit(&transfer(&["bank-a"])).await.is_problem("unknown_participant");
+}
+
+#[tokio::test]
+async fn a_participant_with_unfinished_transactions_stays_and_can_be_moved() {
+    let (bank_a, bank_b, elsewhere) =
+        (Fake::start().await, Fake::start().await, Fake::start().await);
+    bank_b.always(Kind::Commit, Say::BadGateway);
+    let rig = Rig::start(&[("bank-a", &bank_a), ("bank-b", &bank_b)]).await;
+    let mut body = transfer(&["bank-a", "bank-b"]);
+    body["ack"] = json!("decided");
+    let id = rig.submit(&body).await.id().to_owned();
+    bank_b.hears(Kind::Commit, 2).await;
+    let refused = delete(&rig, "bank-b").await;
+    refused.is_problem("wrong_state");
+    assert_eq!(refused.body["participant"], "bank-b");
+    let view = rig.get("/v1/participants/bank-b").await.body;
+    assert_eq!((&view["up"], &view["unfinished"]), (&json!(false), &json!(1)), "{view}");
+    assert!(view["last_error"].is_string());
+    assert_eq!(put(&rig, "bank-b", &json!({"url": elsewhere.url})).await.status, 200);
+    rig.ended(&id).await;
+    assert!(elsewhere.count(Kind::Commit) >= 1);
+}
+
+#[tokio::test]
+async fn a_registration_that_makes_no_sense_is_refused() {
+    let rig = Rig::start(&[]).await;
+    for body in [
+        json!({"url": "ftp://bank"}),
+        json!({"url": "bank:7710"}),
+        json!({"url": ""}),
+        json!({"url": 3}),
+        json!({}),
+        json!({"url": "http://127.0.0.1:1", "uri": "x"}),
+    ] {
+        put(&rig, "bank-a", &body).await.is_problem("bad_request");
+    }
+    put(&rig, "-bank", &json!({"url": "http://127.0.0.1:1"})).await.is_problem("bad_request");
+    assert_eq!(rig.get("/v1/participants").await.body, json!({"participants": []}));
+}
+
+#[tokio::test]
+async fn the_sdk_manages_participants() {
+    let bank = Fake::start().await;
+    let rig = Rig::start(&[]).await;
+    let (client, name) = (rig.client(), "bank-a".parse().unwrap());
+    let view = client.set_participant(&name, &bank.url).await.unwrap();
+    assert_eq!(view.name, name);
+    assert_eq!(client.participants().await.unwrap().participants.len(), 1);
+    client.remove_participant(&name).await.unwrap();
+    match client.remove_participant(&name).await {
+        Err(CallError::Rejected(problem)) => assert_eq!(problem.code, ErrorCode::NotFound),
+        other => panic!("{other:?}"),
+    }
+    let version = client.version().await.unwrap();
+    assert_eq!((version.role.as_str(), version.epoch), ("coordinator", Some(1)));
+    assert_eq!(version.log_id, Some(rig.running().engine().identity().log_id.to_string()));
+}

@@ -1,0 +1,5 @@
+//! The protocol against a network that repeats, reorders and lies, and against coordinators that should not be.
+
+mod authority;
+mod lies;
+mod order;

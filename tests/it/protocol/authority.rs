@@ -1,0 +1,146 @@
+//! Several coordinators: who may decide what, and what is left of one that should be gone (invariants 1, 5, 7).
+
+use std::path::Path;
+
+use assent::process::Assent;
+use assent_client::CoordinatorClient;
+use assent_common::ids::TxNumber;
+use assent_common::outcome::Call;
+use assent_common::wire::outcome::BranchOutcome;
+use assent_common::{Attempt, Epoch, ErrorCode, Txid};
+use assent_tests::cluster::{coordinator_args, init};
+use assent_tests::ports::Port;
+use assent_tests::proxy::At;
+use assent_tests::{Bank, Cluster, Options, Told, Transfer, wait_settled};
+
+use crate::ASSENT;
+
+const SEGMENT_BYTES: u32 = 1024 * 1024;
+
+/// One more coordinator for the cluster's participants.
+struct Another {
+    _process: Assent,
+    api: CoordinatorClient,
+    _ports: [Port; 2],
+}
+
+impl Another {
+    async fn start(cluster: &Cluster, data_dir: &Path) -> Self {
+        let ports = [Port::take(), Port::take()];
+        let mut args = coordinator_args(data_dir, [&ports[0].address(), &ports[1].address()]);
+        args.extend(["--segment-bytes".to_owned(), SEGMENT_BYTES.to_string()]);
+        for peer in &cluster.peers {
+            args.extend([
+                "--participant".to_owned(),
+                format!("{}={}", peer.name, peer.agent.url()),
+            ]);
+        }
+        let (url, log) = (ports[0].url(), cluster.dir().join("another.log"));
+        let started = Assent::start("another", Path::new(ASSENT), args, &url, &log).await;
+        let process = started.unwrap_or_else(|error| panic!("{error}"));
+        let api = CoordinatorClient::new(&cluster.http, &url).unwrap();
+        Self { _process: process, api, _ports: ports }
+    }
+}
+
+async fn some_txid_of(api: &CoordinatorClient) -> Txid {
+    let version = api.version().await.unwrap();
+    let log_id = version.log_id.unwrap().parse().unwrap();
+    let number = TxNumber { epoch: Epoch(1), n: 1 };
+    Txid { log_id, number, attempt: Attempt::FIRST }
+}
+
+/// Invariant 7 and promise *isolated*: two logs share the participants and know nothing of each other's transactions.
+#[tokio::test]
+async fn two_coordinators_share_participants_and_answer_only_for_themselves() {
+    let cluster = Cluster::start(ASSENT, Options::default()).await;
+    let data_dir = cluster.dir().join("another log");
+    init(Path::new(ASSENT), &data_dir, SEGMENT_BYTES);
+    let another = Another::start(&cluster, &data_dir).await;
+    let bank = Bank::open(&cluster, 1).await;
+    let other_bank = bank.through(&another.api);
+    let run = |bank: Bank, name: &'static str| {
+        tokio::spawn(async move {
+            let mut ledger = Vec::new();
+            for n in 0..20 {
+                let (from, to) =
+                    if n % 2 == 0 { ("bank-a", "bank-b") } else { ("bank-b", "bank-a") };
+                let transfer = Transfer::new(format!("{name} {n}"), from, to);
+                let told = bank.ask(&transfer).await;
+                ledger.push((transfer, told));
+            }
+            ledger
+        })
+    };
+    // The same two accounts, so that they meet at every lock.
+    let (one, two) = (run(bank.clone(), "one"), run(other_bank, "two"));
+    let (mut ledger, two) = (one.await.unwrap(), two.await.unwrap());
+    ledger.extend(two);
+    let failed: Vec<_> = ledger.iter().filter(|(_, told)| !told.is_committed()).collect();
+    assert!(failed.is_empty(), "both only wait for each other: {failed:?}");
+    wait_settled(&cluster).await;
+    bank.check(&cluster, &ledger).await;
+
+    let unknown = Call::Applied(BranchOutcome::UnknownAuthority);
+    let (of_one, of_two) = (some_txid_of(&cluster.api).await, some_txid_of(&another.api).await);
+    assert_eq!(cluster.api.outcome(of_two).await, unknown);
+    assert_eq!(another.api.outcome(of_one).await, unknown);
+    // A life that this log has not had yet.
+    let number = TxNumber { epoch: Epoch(99), n: 1 };
+    assert_eq!(cluster.api.outcome(Txid { number, ..of_one }).await, unknown);
+    // And one of its own that it never prepared: presumed abort.
+    let number = TxNumber { epoch: Epoch(1), n: 1_000_000 };
+    let never = cluster.api.outcome(Txid { number, ..of_one }).await;
+    assert_ne!(never, Call::Applied(BranchOutcome::Committed));
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// Invariants 1 and 5: a coordinator sleeps, another goes on with a copy of its log, the first wakes up in the middle of
+/// a transaction. Its prepares are refused, and nothing of it is applied.
+#[tokio::test]
+async fn a_coordinator_that_wakes_up_in_an_old_epoch_prepares_nothing() {
+    let options = Options { proxied: true, ..Options::default() };
+    let mut cluster = Cluster::start(ASSENT, options).await;
+    let bank = Bank::open(&cluster, 2).await;
+    cluster.peers[1].proxy().close(At::Before, "{\"prepare\":");
+    let asleep = Transfer::new("half prepared", "bank-a", "bank-b");
+    let asking = tokio::spawn({
+        let (bank, asleep) = (bank.clone(), asleep.clone());
+        async move { bank.ask(&asleep).await }
+    });
+    cluster.peers[1].proxy().wait_held().await;
+    cluster.coordinator.pause();
+    let copy = cluster.dir().join("copy of the log");
+    copy_dir(&cluster.data_dir(), &copy);
+    let another = Another::start(&cluster, &copy).await;
+    let meanwhile = Transfer {
+        from: ("bank-a", 1),
+        to: ("bank-b", 1),
+        ..Transfer::new("meanwhile", "bank-a", "bank-b")
+    };
+    let meanwhile_told = bank.through(&another.api).insist(&meanwhile).await;
+    assert!(meanwhile_told.is_committed(), "{meanwhile_told:?}");
+    cluster.peers[1].proxy().open();
+    cluster.coordinator.resume();
+    let first = asking.await.unwrap();
+    let asleep_told = if first.is_definite() { first } else { bank.insist(&asleep).await };
+    assert!(
+        !asleep_told.is_committed(),
+        "it has been prepared in a later epoch's time: {asleep_told:?}"
+    );
+    let later = Transfer::new("later", "bank-b", "bank-a");
+    let later_told = bank.insist(&later).await;
+    let refused =
+        matches!(later_told, Told::Aborted(ErrorCode::StaleEpoch | ErrorCode::BelowLowWater));
+    assert!(refused, "{later_told:?}");
+    wait_settled(&cluster).await;
+    let ledger = [(asleep, asleep_told), (meanwhile, meanwhile_told), (later, later_told)];
+    bank.check(&cluster, &ledger).await;
+}

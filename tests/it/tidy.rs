@@ -1,0 +1,134 @@
+//! The rules of the repository that no linter knows.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const LINES_MAX: usize = 600;
+
+/// All that the pure crate may use: none of it does I/O or owns a clock.
+const COMMON_MAY_USE: [&str; 9] = [
+    "base64",
+    "crc32c",
+    "postcard",
+    "roaring",
+    "serde",
+    "serde_json",
+    "thiserror",
+    "utoipa",
+    "uuid",
+];
+
+/// The packages of ours that each folder may use (DESIGN, section 7).
+const MAY_USE: [(&str, &[&str]); 6] = [
+    ("common", &[]),
+    ("client", &["assent-common"]),
+    ("coordinator", &["assent-common", "assent-client"]),
+    ("participant", &["assent-common", "assent-client"]),
+    ("cli", &["assent-common", "assent-client", "assent-coordinator", "assent-participant"]),
+    (
+        "tests",
+        &["assent", "assent-common", "assent-client", "assent-coordinator", "assent-participant"],
+    ),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The files with this ending, and their text.
+fn sources(ending: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut dirs: Vec<PathBuf> = MAY_USE.iter().map(|(folder, _)| root().join(folder)).collect();
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == ending) {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no .{ending} file was found: the test looks at the wrong place");
+    found
+}
+
+fn assert_none(broken: &[String]) {
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn no_source_file_is_longer_than_the_limit() {
+    let long = |(path, text): &(PathBuf, String)| {
+        let lines = text.lines().count();
+        (lines > LINES_MAX).then(|| format!("{}: {lines} lines; split it", path.display()))
+    };
+    let files = sources("rs").into_iter().chain(sources("lua"));
+    assert_none(&files.filter_map(|file| long(&file)).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_source_file_says_what_it_is() {
+    let rust = sources("rs").into_iter().filter(|(_, text)| !text.starts_with("//! "));
+    // A script's header names its inputs and replies; parts of scripts say what they are.
+    let lua = sources("lua").into_iter().filter(|(path, text)| {
+        let script = path.parent().is_some_and(|dir| dir.ends_with("lua"))
+            && ["prepare", "commit", "abort", "sweep", "control"]
+                .iter()
+                .any(|name| path.file_stem().is_some_and(|stem| stem == *name));
+        !text.starts_with("-- ") || (script && !text.contains("ARGV"))
+    });
+    let broken = rust.chain(lua).map(|(path, _)| format!("{}: no header", path.display()));
+    assert_none(&broken.collect::<Vec<_>>());
+}
+
+#[test]
+fn nothing_forbidden_is_in_the_sources() {
+    // Put together here, so that this file does not contain them.
+    let forbidden = [
+        ["unsafe", " {"],
+        ["unsafe", " fn"],
+        ["unsafe", " impl"],
+        ["todo", "!("],
+        ["unimplemented", "!("],
+        ["#[ig", "nore"],
+        ["thread::", "sleep("],
+        ["FIX", "ME"],
+        ["XX", "X:"],
+        ["dbg", "!("],
+    ]
+    .map(|parts| parts.concat());
+    let mut broken = Vec::new();
+    for (path, text) in sources("rs").into_iter().chain(sources("lua")) {
+        for (number, line) in text.lines().enumerate() {
+            for word in forbidden.iter().filter(|word| line.contains(word.as_str())) {
+                broken.push(format!("{}:{}: {word}", path.display(), number + 1));
+            }
+        }
+    }
+    assert_none(&broken);
+}
+
+fn dependencies(folder: &str) -> BTreeSet<String> {
+    let manifest = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let table = manifest["dependencies"].as_table().unwrap();
+    table.keys().cloned().collect()
+}
+
+#[test]
+fn the_pure_crate_uses_what_it_may_and_nothing_else() {
+    let allowed: BTreeSet<String> = COMMON_MAY_USE.map(str::to_owned).into();
+    assert_eq!(dependencies("common"), allowed);
+}
+
+#[test]
+fn the_packages_use_each_other_only_downwards() {
+    for (folder, allowed) in MAY_USE {
+        let ours: BTreeSet<String> =
+            dependencies(folder).into_iter().filter(|name| name.starts_with("assent")).collect();
+        let extra: Vec<_> = ours.iter().filter(|name| !allowed.contains(&name.as_str())).collect();
+        assert!(extra.is_empty(), "{folder} uses {extra:?}");
+    }
+}
