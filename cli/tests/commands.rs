@@ -1,5 +1,7 @@
 //! The commands against a running `assent dev` and without one: exit codes and forms of the output.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

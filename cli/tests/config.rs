@@ -1,5 +1,7 @@
 //! Settings: which layer counts, what is refused, and what is said about it.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,6 +1,8 @@
 //! `docs/cli.md` and `docs/config.md` say what the command line is. `UPDATE=1 cargo test -p assent --test docs` writes
 //! them anew.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::path::Path;
 
 fn is_current(file: &str, page: &str) {

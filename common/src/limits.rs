@@ -35,6 +35,10 @@ pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Messages of one batch; more wait for the next one.
 pub const BATCH_MESSAGES_MAX: usize = 256;
 
+/// Bytes of the votes of one transaction, writes and replies of all branches: its decision is one record of the log
+/// (`too_large`).
+pub const DECISION_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 /// Elements of a collection that a branch reads back after it changed it in a way that needs the whole collection in
 /// the script (`too_large`): bounds the time that Redis is blocked to some milliseconds.
 pub const MATERIALISED_ELEMENTS_MAX: usize = 10_000;

@@ -145,7 +145,10 @@ pub(crate) fn compact(engine: &Engine, retention_ms: u64) -> Result<u32, LogErro
             Ok(())
         })?;
     }
-    engine.keep(records, last);
+    // Not a word of the old segments may go before all of this is durable.
+    if engine.keep(records, last).blocking_recv().is_err() {
+        return Ok(0);
+    }
     log.retire(last)?;
     tracing::info!(first, last, "log segments retired");
     Ok(last - first + 1)

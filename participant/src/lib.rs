@@ -49,7 +49,7 @@ use assent_common::participant::resolver::Resolver;
 use crate::agent::{Agent, Running};
 use crate::metrics::Metrics;
 use crate::service::Shared;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoreOptions};
 
 pub use options::{MetricsText, Options};
 pub use serve::{Addresses, Exposure, ServeOptions, Serving, serve};
@@ -112,7 +112,8 @@ impl Participant {
             Err(source) => return Err(Error::Name { name: options.name, source }),
         };
         let http = Http::new(&options.http)?;
-        let store = Arc::new(Store::connect(options.store).await?);
+        let claim = StoreOptions { participant: Some(name.clone()), ..options.store };
+        let store = Arc::new(Store::connect(claim).await?);
         metrics::describe(&name);
         let metrics = Metrics::new(&name);
         let (running, stopping) = watch::channel(Running::Yes);

@@ -180,9 +180,10 @@ fn ended(txid: Txid, state: BranchState) -> BranchView {
 
 fn unavailable(error: StoreError) -> Refusal {
     let code = match &error {
-        StoreError::BadUrl { .. } | StoreError::Unavailable { .. } | StoreError::Unsafe { .. } => {
-            ErrorCode::RedisUnavailable
-        }
+        StoreError::BadUrl { .. }
+        | StoreError::Unavailable { .. }
+        | StoreError::Unsafe { .. }
+        | StoreError::Claimed { .. } => ErrorCode::RedisUnavailable,
         StoreError::Corrupt { .. } => ErrorCode::Internal,
     };
     Refusal::new(code, error.to_string())

@@ -33,16 +33,20 @@ impl HttpConnection {
     pub(super) async fn post(
         &mut self,
         path: &str,
-        key: &str,
+        key: Option<&str>,
         body: &str,
     ) -> io::Result<(u16, &[u8])> {
         self.request.clear();
         let length = body.len();
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
-             idempotency-key: {key}\r\ncontent-length: {length}\r\n\r\n"
+             content-length: {length}\r\n"
         );
         self.request.extend_from_slice(head.as_bytes());
+        if let Some(key) = key {
+            self.request.extend_from_slice(format!("idempotency-key: {key}\r\n").as_bytes());
+        }
+        self.request.extend_from_slice(b"\r\n");
         self.request.extend_from_slice(body.as_bytes());
         self.stream.write_all(&self.request).await?;
         self.answer.clear();

@@ -41,6 +41,7 @@ pub(super) struct Targets {
     pub(super) accounts: u32,
     /// `applied` or `decided`.
     pub(super) ack: &'static str,
+    pub(super) keys: Keys,
 }
 
 /// What the clients saw.
@@ -115,6 +116,22 @@ pub(super) async fn run(
     Ok(total)
 }
 
+/// Whether transfers carry idempotency keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Keys {
+    /// No: a lost answer cannot be asked for again.
+    None,
+    /// Each has its own.
+    Each,
+}
+
+impl From<bool> for Keys {
+    fn from(each: bool) -> Self {
+        if each { Self::Each } else { Self::None }
+    }
+}
+
 /// When the caller is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {
@@ -159,7 +176,7 @@ impl Client {
             let began = Instant::now();
             let key = (run, number, n);
             n += 1;
-            match self.transfer(accounts, amount, targets.ack, key).await? {
+            match self.transfer(accounts, amount, &targets, key).await? {
                 Done::Committed => {
                     tally.moved += amount;
                     if counted && measuring.load(Ordering::Relaxed) {
@@ -178,7 +195,7 @@ impl Client {
         &mut self,
         [from, to]: [u32; 2],
         amount: i64,
-        ack: &str,
+        targets: &Targets,
         (run, number, n): (u64, u64, u64),
     ) -> Result<Done, Failure> {
         let failed = |error: std::io::Error| Failure::of("a transfer", &error);
@@ -196,14 +213,18 @@ impl Client {
                 Ok(Done::Committed)
             }
             Self::Http(connection) => {
+                let ack = targets.ack;
                 let body = format!(
                     r#"{{"branches":[{{"participant":"{}","ops":[{{"cmd":["DECRBY","{from}",{amount}]}}]}},{{"participant":"{}","ops":[{{"cmd":["INCRBY","{to}",{amount}]}}]}}],"ack":"{ack}"}}"#,
                     super::PARTICIPANTS[0],
                     super::PARTICIPANTS[1],
                 );
-                let key = format!("bench-{run}-{number}-{n}");
-                let (status, answer) =
-                    connection.post("/v1/transactions", &key, &body).await.map_err(failed)?;
+                let key = match targets.keys {
+                    Keys::None => None,
+                    Keys::Each => Some(format!("bench-{run}-{number}-{n}")),
+                };
+                let posted = connection.post("/v1/transactions", key.as_deref(), &body).await;
+                let (status, answer) = posted.map_err(failed)?;
                 judge(status, answer)
             }
         }

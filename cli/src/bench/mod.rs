@@ -61,6 +61,9 @@ pub(crate) struct TransferArgs {
     /// When `committed` is answered
     #[arg(long, value_enum, default_value_t = Ack::Applied)]
     ack: Ack,
+    /// Send an idempotency key with each transfer, which the coordinator must remember
+    #[arg(long)]
+    keys: bool,
     /// The program that is started as Redis
     #[arg(
         long,
@@ -120,6 +123,7 @@ async fn transfer(args: &TransferArgs, dir: &Path) -> Result<Report, Failure> {
         redis: [cluster.members[0].redis.port(), cluster.members[1].redis.port()],
         accounts: args.accounts,
         ack: args.ack.as_str(),
+        keys: args.keys.into(),
     };
     let mut connections = [connect(&cluster, 0).await?, connect(&cluster, 1).await?];
     for connection in &mut connections {
@@ -138,7 +142,7 @@ async fn transfer(args: &TransferArgs, dir: &Path) -> Result<Report, Failure> {
         }
     }
     check_sums(&mut connections, args.accounts, moved).await?;
-    Ok(Report::new(args.clients, args.seconds, args.accounts, args.ack.as_str(), moved, measured))
+    Ok(Report::new(args.clients, args.seconds, &targets, moved, measured))
 }
 
 async fn measure(

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::load::{Tally, Way};
+use super::load::{Keys, Tally, Targets, Way};
 use crate::exit::Failure;
 use crate::output::{self, Rows};
 
@@ -74,6 +74,7 @@ pub(super) struct Report {
     seconds: u64,
     accounts: u32,
     ack: &'static str,
+    keys: Keys,
     cores: usize,
     sums: &'static str,
     moved: i64,
@@ -85,8 +86,7 @@ impl Report {
     pub(super) fn new(
         clients: usize,
         seconds: u64,
-        accounts: u32,
-        ack: &'static str,
+        targets: &Targets,
         moved: i64,
         repetitions: Vec<Measured>,
     ) -> Self {
@@ -98,8 +98,9 @@ impl Report {
         Self {
             clients,
             seconds,
-            accounts,
-            ack,
+            accounts: targets.accounts,
+            ack: targets.ack,
+            keys: targets.keys,
             cores,
             sums: "as reported",
             moved,
@@ -110,10 +111,14 @@ impl Report {
 
     /// For people.
     pub(super) fn tell(&self) -> Result<(), Failure> {
-        let Self { clients, seconds, accounts, ack, cores, medians, repetitions, .. } = self;
+        let Self { clients, seconds, accounts, ack, keys, cores, medians, repetitions, .. } = self;
+        let keys = match keys {
+            Keys::None => "no idempotency keys",
+            Keys::Each => "an idempotency key each",
+        };
         output::line(&format!(
             "two-branch transfers: {clients} closed-loop clients, {accounts} accounts at each of 2 Redis (AOF, fsync \
-             always), ack {ack}, idempotency keys"
+             always), ack {ack}, {keys}"
         ))?;
         output::line(&format!(
             "all on this machine ({cores} cores), median of {} repetitions of {seconds} s, interleaved",

@@ -68,7 +68,7 @@ pub struct CoordinatorArgs {
     /// How long active transactions are waited for at the end [default: 10s]
     #[arg(long, env = "ASSENT_COORDINATOR_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<DurationMs>,
-    /// Worker threads [default: the cores, at most 4]
+    /// Worker threads [default: half of the cores, at most 4]
     #[arg(long, env = "ASSENT_COORDINATOR_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
 }
@@ -109,14 +109,15 @@ impl CoordinatorSettings {
         let advertised_url =
             layers.optional("advertised_url", args.advertised_url, file.advertised_url);
         let participants = layers.list("participants", args.participants, file.participants);
-        let api = layers.optional("api_token_file", args.api_token_file, file.api_token_file);
-        let admin =
-            layers.optional("admin_token_file", args.admin_token_file, file.admin_token_file);
-        let participant = layers.optional(
-            "participant_token_file",
-            args.participant_token_file,
-            file.participant_token_file,
-        );
+        let token_files = [
+            layers.optional("api_token_file", args.api_token_file, file.api_token_file),
+            layers.optional("admin_token_file", args.admin_token_file, file.admin_token_file),
+            layers.optional(
+                "participant_token_file",
+                args.participant_token_file,
+                file.participant_token_file,
+            ),
+        ];
         let insecure = layers.value("insecure", args.insecure, file.insecure, false);
         let retention =
             layers.value("retention", args.retention, file.retention, ms(defaults.retention_ms));
@@ -147,11 +148,7 @@ impl CoordinatorSettings {
             admin_listen,
             advertised_url,
             participants: unique(participants)?,
-            tokens: Tokens {
-                api: read_token(api.as_ref())?,
-                admin: read_token(admin.as_ref())?,
-                participants: read_token(participant.as_ref())?,
-            },
+            tokens: read_tokens(&token_files)?,
             exposure: if insecure { Exposure::Insecure } else { Exposure::TokensRequired },
             retention_ms: retention.0,
             segment_bytes,
@@ -161,6 +158,14 @@ impl CoordinatorSettings {
         };
         Ok(Self { options, drain_timeout, workers, shown: layers.into_shown() })
     }
+}
+
+fn read_tokens([api, admin, participants]: &[Option<PathValue>; 3]) -> Result<Tokens, Failure> {
+    Ok(Tokens {
+        api: read_token(api.as_ref())?,
+        admin: read_token(admin.as_ref())?,
+        participants: read_token(participants.as_ref())?,
+    })
 }
 
 fn unique(list: Vec<NamedUrl>) -> Result<BTreeMap<ParticipantName, String>, Failure> {

@@ -53,7 +53,7 @@ pub struct ParticipantArgs {
     /// How long requests in flight are waited for at the end [default: 10s]
     #[arg(long, env = "ASSENT_PARTICIPANT_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<DurationMs>,
-    /// Worker threads [default: the cores, at most 4]
+    /// Worker threads [default: half of the cores, at most 4]
     #[arg(long, env = "ASSENT_PARTICIPANT_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
 }

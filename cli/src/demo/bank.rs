@@ -77,6 +77,9 @@ pub(super) struct Prepared {
     pub(super) delta: i64,
 }
 
+/// Writes the first branch's ops.
+type Write<'a> = Box<dyn FnOnce(Ops) -> Ops + 'a>;
+
 impl Bank {
     /// The place of the customer's participant.
     pub(super) const fn home(&self, customer: usize) -> usize {
@@ -143,7 +146,7 @@ impl Bank {
                 .op(by("GETSET", savings(from), 0))
                 .expect_eq(balances.1.to_string().as_str())
         };
-        let (first, moved, delta): (Box<dyn FnOnce(Ops) -> Ops>, Option<i64>, i64) = match kind {
+        let (first, moved, delta): (Write<'_>, Option<i64>, i64) = match kind {
             Kind::Balance => (Box::new(|ops| ops), None, 0),
             Kind::DepositChecking => {
                 (Box::new(move |ops| ops.op(by("INCRBY", checking(from), amount))), None, amount)

@@ -76,7 +76,7 @@ impl RedisServer {
         let program = options.program.clone();
         let failed = |source| ProcessError::Spawn { program: program.clone(), source };
         std::fs::create_dir_all(&dir).map_err(failed)?;
-        let name = dir.file_name().map_or("redis".into(), |name| name.to_string_lossy());
+        let name = dir.file_name().map_or_else(|| "redis".into(), |name| name.to_string_lossy());
         let name = format!("redis {name}");
         let mut tried = 0;
         loop {

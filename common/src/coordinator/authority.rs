@@ -87,7 +87,8 @@ impl Decisions {
 impl Authority {
     /// Of a log that has been replayed to its end.
     #[must_use]
-    pub const fn new(log_id: LogId, epoch: Epoch, decisions: Decisions) -> Self {
+    pub fn new(log_id: LogId, epoch: Epoch, mut decisions: Decisions) -> Self {
+        decisions.committed.entry(epoch).or_default();
         Self { log_id, epoch, decisions }
     }
 

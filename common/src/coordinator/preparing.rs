@@ -5,6 +5,7 @@ use super::effect::{Branch, Effect, Entry, Failure, Message};
 use super::machine::{Preparing, State, Stray, Transaction, VoteState};
 use crate::backoff::Backoff;
 use crate::code::ErrorCode;
+use crate::limits;
 use crate::outcome::{Call, Prepared, Refusal, Vote};
 use crate::time::Millis;
 
@@ -63,7 +64,16 @@ impl Transaction {
             }
         }
         if preparing.votes.iter().all(|vote| matches!(vote, VoteState::Yes(_))) {
-            return Self::decide(preparing, now, effects);
+            let bytes: usize = preparing.votes.iter().map(VoteState::bytes).sum();
+            if bytes <= limits::DECISION_BYTES_MAX {
+                return Self::decide(preparing, now, effects);
+            }
+            let detail = format!(
+                "the writes and replies of all branches are {bytes} bytes; at most {} fit into one decision",
+                limits::DECISION_BYTES_MAX
+            );
+            let refusal = Refusal::new(ErrorCode::TooLarge, detail);
+            return self.give_up(preparing, now, Failure { branch: None, refusal }, effects);
         }
         State::Preparing(preparing)
     }
@@ -139,6 +149,14 @@ impl Transaction {
 }
 
 impl VoteState {
+    /// What it adds to a decision.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Yes(vote) => vote.redo.len() + vote.replies.len(),
+            Self::Asked { .. } | Self::Resend { .. } => 0,
+        }
+    }
+
     /// Makes the next try due now.
     pub(super) fn hurry(&mut self, now: Millis) {
         if let Self::Resend { at, .. } = self {

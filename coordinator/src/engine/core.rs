@@ -397,9 +397,9 @@ impl Core {
                 self.deferred.push_front((token, kind, payload, durability));
                 false
             }
-            // The log has stopped and the process is about to; nothing is told to anybody meanwhile.
+            // Stopped, or a record that no segment holds: its transaction could never go on, and neither may we.
             Err(error) => {
-                tracing::error!(%error, "a record was not taken by the log");
+                crate::log::stop_process(&error);
                 false
             }
         }
@@ -422,26 +422,44 @@ impl Core {
 
     /// Appends again what compaction must keep of a segment: records of active transactions, the participants, and what
     /// was ever committed.
-    pub(super) fn keep(&mut self, records: Vec<Record>, shared: &Arc<Shared>) {
+    ///
+    /// A transaction that is closing has its end in the log's queue or in the log: a copy behind the end would bring it
+    /// back to life. The receiver hears when all is durable.
+    pub(super) fn keep(
+        &mut self,
+        records: Vec<Record>,
+        shared: &Arc<Shared>,
+    ) -> oneshot::Receiver<()> {
         for record in records {
-            let Some(number) = record.number().filter(|number| self.active.contains_key(number))
-            else {
-                continue;
-            };
+            let number = record.number().filter(|number| {
+                let active = self.active.get(number);
+                active.is_some_and(|active| !matches!(active.machine.state(), State::Closing(_)))
+            });
+            let Some(number) = number else { continue };
             let then = match record {
                 Record::Committed(_) => Appended::Moved(number),
                 _ => Appended::Nothing,
             };
             self.append(&record, Durability::Lazy, then, shared);
         }
-        let sets = self.authority.sets().into_iter().map(Record::CommittedSet);
         let participants = self.lanes.iter().filter_map(|lane| {
             let url = lane.url()?.to_owned();
             Some(Record::ParticipantSet(ParticipantSet { name: lane.name.clone(), url }))
         });
-        for record in sets.chain(participants).collect::<Vec<_>>() {
+        for record in participants.collect::<Vec<_>>() {
             self.append(&record, Durability::Lazy, Appended::Nothing, shared);
         }
+        // Records become durable in the order of appending, and there is one set at least: that of this epoch.
+        let (told, durable) = oneshot::channel();
+        let mut told = Some(told);
+        for set in self.authority.sets() {
+            let then = match told.take_if(|_| set.epoch == self.epoch) {
+                Some(told) => Appended::Told(told),
+                None => Appended::Nothing,
+            };
+            self.append(&Record::CommittedSet(set), Durability::Forced, then, shared);
+        }
+        durable
     }
 
     /// Forgets the answers in segments that are about to be deleted.

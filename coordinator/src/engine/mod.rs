@@ -33,7 +33,7 @@ use assent_common::wire::problem::Problem;
 use assent_common::wire::transaction::TransactionView;
 use assent_common::{ErrorCode, ParticipantName, TransactionId, Txid};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::log::{LogHandle, LogPosition, Token};
 use crate::recovery::StartError;
@@ -256,10 +256,12 @@ impl Engine {
         record.number().is_some_and(|number| self.core().active.contains_key(&number))
     }
 
-    /// Appends again what must outlive the segments up to `segment`, and forgets the answers in them.
-    pub(crate) fn keep(&self, records: Vec<Record>, segment: u32) {
+    /// Appends again what must outlive the segments up to `segment`, and forgets the answers in them. The receiver hears
+    /// when the segments may go.
+    pub(crate) fn keep(&self, records: Vec<Record>, segment: u32) -> oneshot::Receiver<()> {
         let mut core = self.core();
-        core.keep(records, &self.shared);
+        let durable = core.keep(records, &self.shared);
         core.forget_through(segment);
+        durable
     }
 }

@@ -14,15 +14,19 @@
 --   {'l', id, txid, key}                a lock is held by an older transaction
 --   {'n', code, op or -1, detail}       no
 --   {'e', op, comparison, reply}        no: an expectation was false; reply packed
+--   {'?'}                               not known: an error came after the first write of one phase
 --
 -- Order of the writes: what takes memory goes first and may be refused for it (OOM), before anything is written.
-local REPLIES_BYTES_MAX = 16777216
+-- A vote carries its writes and its replies in one answer; a larger one could never be delivered.
+local VOTE_PART_BYTES_MAX = 8388608
 
 local seq = tonumber(head[2] or '0')
 local answers = {}
 local key_at = 1
 
-if marks then try('HSET', ctl, 'm:c:' .. ARGV[2], marks) end
+-- Markers may only go when the mark that takes their place is kept: an HDEL is not refused for memory, an HSET is.
+local mark_kept = true
+if marks then mark_kept = type(try('HSET', ctl, 'm:c:' .. ARGV[2], marks)) ~= 'table' end
 
 -- Compares two numbers as text: -1, 0 or 1; nil if one is none.
 local function compare(a, b)
@@ -110,8 +114,10 @@ end
 -- Applies the writes of one phase. The done-marker is the first write: it takes memory, so that OOM refuses all.
 local function apply(b, writes, replies)
   local packed = pack(b.kinds, replies)
+  if #packed > VOTE_PART_BYTES_MAX then refuse('too_large', 'the replies are too large') end
   if b.read_only then return {'c', packed} end
   call('HSET', ctl, 'd:' .. b.txid, packed)
+  b.begun = true
   local patched = false
   for _, write in ipairs(writes) do
     local result = try(unpack(write))
@@ -130,12 +136,12 @@ end
 
 -- Stages the branch: record, locks and sequence number in one write.
 local function stage(b, writes, replies)
-  local redo, packed_replies = '', ''
-  if #writes > 0 then
-    redo = pack(writes)
-    packed_replies = pack(replies)
+  local redo = #writes > 0 and pack(writes) or ''
+  local all_replies = pack(replies)
+  if #redo > VOTE_PART_BYTES_MAX or #all_replies > VOTE_PART_BYTES_MAX then
+    refuse('too_large', 'the writes or the replies are too large')
   end
-  if #redo > REPLIES_BYTES_MAX then refuse('too_large', 'the writes are too large') end
+  local packed_replies = redo ~= '' and all_replies or ''
   local keys, values = {}, {}
   for i = 1, #b.modes do
     local key, lock = KEYS[b.first_key + i], b.fields[3 + i]
@@ -152,8 +158,7 @@ local function stage(b, writes, replies)
   local record = pack({1, b.id, b.url, seq_text, keys, b.modes, redo, packed_replies})
   call('HSET', ctl, 's:' .. b.txid, record, 'm:seq', seq_text, unpack(values))
   seq = next_seq
-  if redo == '' then packed_replies = pack(replies) end
-  return {'y', seq_text, redo, packed_replies}
+  return {'y', seq_text, redo, all_replies}
 end
 
 -- A prepare that came before: the same yes. A branch without writes kept no replies; under its locks they come again.
@@ -225,10 +230,11 @@ for place = 1, branch_count do
   at = at + 8
   ents, order, branch_stars, reply_at = {}, {}, {}, 0
   local ok, answer = pcall(prepare, b)
-  answers[place] = ok and answer or refusal(answer)
+  -- After its first write a branch of one phase is done, whatever is thrown: that is no refusal, so that it is asked.
+  answers[place] = ok and answer or (b.begun and {'?'}) or refusal(answer)
   key_at = key_at + #b.modes
   at = after
 end
 
-if collectable > 0 then call('HDEL', ctl, unpack(ARGV, 7, 6 + collectable)) end
+if collectable > 0 and mark_kept then call('HDEL', ctl, unpack(ARGV, 7, 6 + collectable)) end
 return answers

@@ -25,6 +25,9 @@ const INCARNATION: &str = "m:inc";
 /// The field of the number of the last vote.
 const SEQ: &str = "m:seq";
 
+/// The field of the name of the participant that the control hash belongs to.
+const PARTICIPANT: &str = "m:name";
+
 /// A connection after its handshake.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -104,6 +107,24 @@ async fn find_or_create_incarnation(live: &Live, key: &str) -> RedisResult<(u64,
     Ok((incarnation.unwrap_or_default(), seq))
 }
 
+/// Writes the participant's name into the control hash, or finds its own there. Branches are known by txid only, so that
+/// two participants with one control hash would take each other's branches for their own.
+async fn claim(live: &Live, options: &StoreOptions) -> Result<(), StoreError> {
+    let Some(name) = &options.participant else { return Ok(()) };
+    let failed = |error: RedisError| unavailable(options, &error);
+    let connection = &mut live.connection.clone();
+    let mut command = redis::cmd("HSETNX");
+    command.arg(&options.control_key).arg(PARTICIPANT).arg(name.as_str());
+    let () = command.query_async(connection).await.map_err(failed)?;
+    let mut command = redis::cmd("HGET");
+    command.arg(&options.control_key).arg(PARTICIPANT);
+    let owner: String = command.query_async(connection).await.map_err(failed)?;
+    if owner == name.as_str() {
+        return Ok(());
+    }
+    Err(StoreError::Claimed { address: options.address(), owner, name: name.to_string() })
+}
+
 impl Store {
     /// Connects, checks the settings of Redis, and reads or makes the incarnation of its data.
     pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
@@ -114,6 +135,7 @@ impl Store {
         let live = open(&client, &options).await?;
         let identity = find_or_create_incarnation(&live, &options.control_key).await;
         let (incarnation, seq) = identity.map_err(|error| unavailable(&options, &error))?;
+        claim(&live, &options).await?;
         for violation in &live.server.violations {
             tracing::warn!(violation, "unsafe Redis: committed transactions may be lost");
         }
@@ -183,9 +205,10 @@ impl Store {
     /// error: what is there can still be committed and aborted.
     async fn reconnect(&self) -> Result<Arc<Live>, StoreError> {
         let live = open(&self.client, &self.options).await?;
+        // Before Redis is asked: a vote of the connection that was given up may still arrive there, and then here.
+        let seen = self.seq_seen.load(Ordering::Acquire);
         let identity = identity(&live, &self.options.control_key).await;
         let (incarnation, seq) = identity.map_err(|error| unavailable(&self.options, &error))?;
-        let seen = self.seq_seen.load(Ordering::Acquire);
         if incarnation != Some(self.incarnation) {
             self.quarantine(format!(
                 "the data has incarnation {}, this agent started with {}: Redis was flushed, restored or replaced",

@@ -27,6 +27,19 @@ pub enum StoreError {
         /// Each setting with its value and the fix.
         violations: Vec<String>,
     },
+    /// Another participant keeps its branches there.
+    #[error(
+        "Redis at {address} belongs to participant {owner}, so that {name} cannot use it: each participant needs a \
+         Redis, or a database of one, of its own; several agents of one participant carry the same name"
+    )]
+    Claimed {
+        /// The URL without user and password.
+        address: String,
+        /// Whose it is.
+        owner: String,
+        /// Who wanted it.
+        name: String,
+    },
     /// What is stored under the control key cannot be read.
     #[error("the control hash {key} holds what this version cannot read: {reason}")]
     Corrupt {

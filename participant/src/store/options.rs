@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use assent_common::ParticipantName;
+
 /// How a [`super::Store`] is opened.
 #[derive(Clone)]
 pub struct StoreOptions {
     /// `redis://[user:password@]host:port[/db]` or `unix:///path/to.sock`. May hold a password: never shown.
     pub url: String,
+    /// Whose branches these are: a Redis that another participant has claimed is refused. `None` claims nothing.
+    pub participant: Option<ParticipantName>,
     /// The name of the control hash.
     pub control_key: String,
     /// How long a call may take before its outcome counts as unknown.
@@ -22,6 +26,7 @@ impl StoreOptions {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            participant: None,
             control_key: "assent:ctl".to_owned(),
             response_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
@@ -44,6 +49,7 @@ impl std::fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoreOptions")
             .field("address", &self.address())
+            .field("participant", &self.participant)
             .field("control_key", &self.control_key)
             .field("response_timeout", &self.response_timeout)
             .field("connect_timeout", &self.connect_timeout)

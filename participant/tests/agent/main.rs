@@ -88,7 +88,7 @@ async fn an_older_prepare_waits_for_a_younger_holder_and_goes_on_when_that_commi
 async fn a_holder_that_another_agent_ends_is_found_gone_by_the_poll() {
     let redis = Redis::start().await;
     let one = Sidecar::with(&redis, counting("polls")).await;
-    let two = Sidecar::start(&redis).await;
+    let two = Sidecar::with(&redis, counting("polls")).await;
     one.say(vec![prepare(7, [&["SET", "k", "young"]])]).await;
     let (voted, _) = tokio::join!(one.prepare(2, 20_000, &["SET", "k", "old"]), async {
         one.somebody_waits().await;
@@ -171,6 +171,6 @@ async fn a_shutdown_answers_what_waits_and_then_ends() {
         other => panic!("{other:?}"),
     }
     // What it voted on is still there for the next agent.
-    let next = Sidecar::start(&redis).await;
+    let next = Sidecar::with(&redis, counting("drains")).await;
     assert_eq!(next.state(7).await, Some(BranchState::Prepared));
 }

@@ -187,3 +187,19 @@ async fn a_large_batch_is_cut_into_calls_and_answered_in_order() {
         assert!(replies.starts_with(&format!("[{n}")), "{n}: {replies}");
     }
 }
+
+/// Branches are known by txid only: with one control hash, two participants would take each other's for their own.
+#[tokio::test]
+async fn a_redis_of_another_participant_is_refused_and_its_own_agents_share_it() {
+    let redis = Redis::start();
+    let options = |name: &str| {
+        let mut options = StoreOptions::new(redis.url());
+        options.participant = Some(name.parse().unwrap());
+        options
+    };
+    let _first = Store::connect(options("bank-a")).await.unwrap();
+    let _second = Store::connect(options("bank-a")).await.unwrap();
+    let error = Store::connect(options("bank-b")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Claimed { .. }));
+    assert!(error.to_string().contains("belongs to participant bank-a"), "{error}");
+}

@@ -50,8 +50,10 @@ fn sync_latency(dir: &Path) -> Check {
 
 /// In a file of its own beside the log, and gone afterwards: the log's directory takes no strangers.
 fn time_syncs(dir: &Path) -> std::io::Result<Vec<Duration>> {
-    let beside =
-        dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = dir
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     let path = beside.join(format!(".assent-doctor-{}", std::process::id()));
     let timed = (|| {
         let mut file = OpenOptions::new().create_new(true).write(true).open(&path)?;

@@ -348,3 +348,14 @@ fn a_conflict_that_runs_the_time_out_ends_as_that_conflict() {
     let Some(Outcome::Aborted(failure)) = rig.answers.last() else { panic!("{:?}", rig.answers) };
     assert_eq!(failure.refusal.code, ErrorCode::LockConflict);
 }
+
+/// A decision is one record of the log; one that no segment holds could never be made durable.
+#[test]
+fn votes_too_large_for_one_decision_abort_the_transaction() {
+    let mut rig = Rig::begun(spec(2)).after([yes(A, FIRST)]);
+    let redo = vec![0; crate::limits::DECISION_BYTES_MAX].into();
+    let large = Vote { redo, ..vote(B) };
+    rig.feed(prepared(B, FIRST, Prepared::Yes(large)));
+    let Some(Outcome::Aborted(failure)) = rig.answers.last() else { panic!("{:?}", rig.answers) };
+    assert_eq!(failure.refusal.code, ErrorCode::TooLarge);
+}
