@@ -12,10 +12,12 @@
 pub mod coordinator;
 pub mod crash;
 pub mod participant;
+mod token;
 pub mod transaction;
 pub mod transport;
 
 pub use coordinator::{CoordinatorAdmin, CoordinatorClient, ListFilter, SubmitError};
 pub use participant::{BranchFilter, ParticipantAdmin, ParticipantClient};
+pub use token::Token;
 pub use transaction::Transaction;
-pub use transport::{BuildError, CallError, Http, HttpOptions, InvalidBaseUrl, Token, Unknown};
+pub use transport::{BuildError, CallError, Http, HttpOptions, InvalidBaseUrl, Unknown};

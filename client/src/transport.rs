@@ -11,7 +11,6 @@
 //! ```
 
 use std::error::Error as _;
-use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -22,6 +21,8 @@ use serde::de::DeserializeOwned;
 use assent_common::limits;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
+
+pub use crate::token::Token;
 
 /// The media type of the public API's answers and of all requests.
 const JSON_MEDIA_TYPE: &str = "application/json";
@@ -46,29 +47,6 @@ pub struct HttpOptions {
 impl Default for HttpOptions {
     fn default() -> Self {
         Self { connect_timeout_ms: 1_000, request_timeout_ms: 5_000, token: None }
-    }
-}
-
-/// A bearer token. Not printable.
-#[derive(Clone)]
-pub struct Token(String);
-
-impl Token {
-    /// Takes the token as it stands in its file, without the white space around it.
-    pub fn new(text: &str) -> Self {
-        Self(text.trim().to_owned())
-    }
-
-    /// The secret itself, to compare with.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
     }
 }
 

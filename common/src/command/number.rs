@@ -35,7 +35,7 @@ fn digits(text: &[u8]) -> usize {
 }
 
 /// Whether the text is a float as `strtod`/`strtold` read one completely: decimal with an exponent, hexadecimal, or
-/// infinite; never NaN, never with spaces. Only syntax: whether it fits is [`fits_f64`] and, for long doubles, Redis.
+/// infinite; never NaN, never with spaces. Only syntax: whether it fits is `fits_f64` and, for long doubles, Redis.
 #[must_use]
 pub fn is_float(text: &[u8]) -> bool {
     /// Redis copies the text of a float into a buffer of this size.
