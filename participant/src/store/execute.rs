@@ -115,7 +115,7 @@ impl Store {
         self.run(&speaker, raised, messages).await
     }
 
-    /// Applies one branch, as the resolver does when it has learned the outcome.
+    /// Applies one branch, without a coordinator that speaks.
     pub async fn commit_one(&self, txid: Txid) -> Call<Applied> {
         match self.run_one(txid, BranchMessage::Commit(txid)).await {
             Some(BranchAnswer::Applied(call)) => call,
