@@ -259,8 +259,8 @@ fn check(message: Message, control_key: &str) -> Checked {
         Message::Prepare(prepare) => {
             let branch = ValidatedBranch::new(prepare.ops)?;
             // Locks, staged writes and the incarnation are there: a transaction must not write them.
-            if branch.locks.iter().any(|lock| lock.key.0 == control_key.as_bytes()) {
-                let detail = format!("the key {control_key} is Assent's own");
+            if branch.locks.iter().any(|lock| is_own(&lock.key.0, control_key)) {
+                let detail = format!("{control_key} and the keys below it are Assent's own");
                 return Err(Refusal::new(ErrorCode::BadArguments, detail));
             }
             Ok(BranchMessage::Prepare {
@@ -273,6 +273,12 @@ fn check(message: Message, control_key: &str) -> Checked {
         Message::Commit(only) => Ok(BranchMessage::Commit(only.txid)),
         Message::Abort(only) => Ok(BranchMessage::Abort(only.txid)),
     }
+}
+
+/// Whether a key is the control hash, or stands below it.
+fn is_own(key: &[u8], control_key: &str) -> bool {
+    key.strip_prefix(control_key.as_bytes())
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
 }
 
 #[derive(Debug, Clone, Copy)]

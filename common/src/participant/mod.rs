@@ -1,8 +1,8 @@
 //! The participant's half of the protocol: the control data of one Redis, and what each script does to it.
 //!
 //! This is the reference for the Lua scripts and the double that the model checker and the simulator run. One value is
-//! one control hash; one [`Participant::step`] is one script, atomic and durable when it answers. Agents keep nothing
-//! beside it, so that several may serve one Redis.
+//! one control hash; one [`Participant::step`] is one script, atomic and durable when it answers. An agent that has its
+//! Redis for itself runs this machine instead of the scripts, and restores it from the hash ([`Restored`]).
 //!
 //! ```text
 //!              prepare (all locks had, all ops evaluated)             commit
@@ -26,6 +26,7 @@
 mod locks;
 mod request;
 pub mod resolver;
+mod restore;
 
 #[cfg(test)]
 mod tests;
@@ -35,9 +36,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use locks::Conflict;
 pub use locks::{Lock, Locks};
 pub use request::{Answer, Evaluation, Key, Prepare, Request, Stepped};
+pub use restore::Restored;
 
 use crate::code::ErrorCode;
-use crate::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use crate::command::Access;
+use crate::ids::{Attempt, Epoch, LogId, TransactionId, TxNumber, Txid};
 use crate::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Replies, Vote};
 use crate::wire::branch::{BranchState, Mode};
 
@@ -154,15 +157,8 @@ impl Participant {
     /// epoch, the locks, and the ops last, because only under its locks may a branch read.
     fn stage_or_apply(&mut self, prepare: Prepare) -> Stepped {
         let Prepare { txid, id, mode, locks, evaluation } = prepare;
-        if let Some(refusal) = self.too_old(txid) {
-            return Answer::Prepared(Call::Refused(refusal)).into();
-        }
-        if let Some(conflict) = self.locks.conflict(txid, id, &locks) {
-            let call = match conflict {
-                Conflict::Wait(holder) => Call::Applied(Prepared::Wait(holder)),
-                Conflict::Die(holder) => Call::Refused(lock_conflict(holder)),
-            };
-            return Answer::Prepared(call).into();
+        if let Some(obstacle) = self.obstacle(txid, id, &locks) {
+            return Answer::Prepared(obstacle).into();
         }
         let Evaluation { replies, redo } = match evaluation {
             Ok(evaluation) => evaluation,
@@ -172,7 +168,7 @@ impl Participant {
         match mode {
             Mode::OnePhase => {
                 // A reader has nothing to apply twice, and leaves no trace.
-                if !redo.is_empty() {
+                if locks.iter().any(|(_, access)| *access == Access::Exclusive) {
                     self.done.insert(txid, Some(replies.clone()));
                 }
                 Answer::Prepared(Call::Applied(Prepared::Committed(replies))).applying(redo)
@@ -200,6 +196,23 @@ impl Participant {
         } else {
             Kept::Absent
         }
+    }
+
+    /// What stands in the way of a prepare of which nothing is kept, before its ops are looked at.
+    #[must_use]
+    pub fn obstacle(
+        &self,
+        txid: Txid,
+        id: TransactionId,
+        locks: &[(Key, Access)],
+    ) -> Option<Call<Prepared>> {
+        if let Some(refusal) = self.too_old(txid) {
+            return Some(Call::Refused(refusal));
+        }
+        Some(match self.locks.conflict(txid, id, locks)? {
+            Conflict::Wait(holder) => Call::Applied(Prepared::Wait(holder)),
+            Conflict::Die(holder) => Call::Refused(lock_conflict(holder)),
+        })
     }
 
     /// Why a prepare may not be new: what was kept of its branch may have been swept, or its coordinator is no more.
@@ -248,11 +261,17 @@ impl Participant {
 
     /// Below the mark a prepare is refused by the mark, so that no marker is needed (invariant 10).
     fn sweep(&mut self) {
-        let logs = &self.logs;
-        let is_kept =
-            |txid: &Txid| logs.get(&txid.log_id).is_none_or(|heard| txid.number >= heard.low_water);
-        self.done.retain(|txid, _| is_kept(txid));
-        self.fences.retain(is_kept);
+        for (log_id, heard) in &self.logs {
+            let at = |number| Txid { log_id: *log_id, number, attempt: Attempt::FIRST };
+            let below = at(TxNumber { epoch: Epoch(0), n: 0 })..at(heard.low_water);
+            // Numbers rise, so that what goes is at the front: its count is what a sweep costs.
+            while let Some(txid) = self.done.range(below.clone()).next().map(|(txid, _)| *txid) {
+                self.done.remove(&txid);
+            }
+            while let Some(txid) = self.fences.range(below.clone()).next().copied() {
+                self.fences.remove(&txid);
+            }
+        }
     }
 
     /// The incarnation of the data.

@@ -378,7 +378,7 @@ fn a_prepare_that_comes_after_its_abort_is_refused() {
 fn markers_are_swept_below_the_mark_only_and_their_prepares_stay_refused() {
     let mut participant = Participant::new(INCARNATION);
     for n in [3, 4, 5] {
-        step(&mut participant, Request::Prepare(prepare(n, Mode::OnePhase, &[])));
+        step(&mut participant, Request::Prepare(prepare(n, Mode::OnePhase, &[("k", Exclusive)])));
         step(&mut participant, Request::Abort(txid(n + 10)));
     }
     step(&mut participant, Request::Sweep);
@@ -390,7 +390,7 @@ fn markers_are_swept_below_the_mark_only_and_their_prepares_stay_refused() {
     assert_eq!(participant.markers(), 4);
     for n in [3, 4] {
         assert_eq!(participant.state(txid(n)), None);
-        let request = Request::Prepare(prepare(n, Mode::OnePhase, &[]));
+        let request = Request::Prepare(prepare(n, Mode::OnePhase, &[("k", Exclusive)]));
         assert_eq!(words(step(&mut participant, request)), "no: below_low_water");
     }
     let other_log =

@@ -5,8 +5,8 @@
 -- Returns  an array with one of these for each txid:
 --   {'f'}             nothing is left of the branch, and it is fenced (or below the low-water mark, which is as good)
 --   {'d', done}       it has been applied; kinds and replies of one phase, packed; empty for two
-call('HDEL', ctl, '-', unpack(ARGV, 7, 6 + collectable))
-if marks then call('HSET', ctl, 'm:c:' .. ARGV[2], marks) end
+call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
+if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
 
 local function abort(txid)
   local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)
@@ -20,7 +20,7 @@ local function abort(txid)
     return {'f'}
   else
     local log, epoch, n = parts(txid)
-    if log == ARGV[2] and below_low_water(epoch, n) then return {'f'} end
+    if log == log_id and below_low_water(epoch, n) then return {'f'} end
   end
   call('HSET', ctl, unpack(kept))
   return {'f'}

@@ -5,8 +5,8 @@
 -- Returns  an array with one of these for each txid:
 --   {'a', dirty, first error}    applied, now or before; dirty: writes that met data of another type
 --   {'n', code}                  fenced | branch_lost | below_low_water
-call('HDEL', ctl, '-', unpack(ARGV, 7, 6 + collectable))
-if marks then call('HSET', ctl, 'm:c:' .. ARGV[2], marks) end
+call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
+if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
 
 local function commit(txid)
   local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)
@@ -14,7 +14,7 @@ local function commit(txid)
   if found[3] then return {'n', 'fenced'} end
   if not found[1] then
     local log, epoch, n = parts(txid)
-    if log == ARGV[2] and below_low_water(epoch, n) then return {'n', 'below_low_water'} end
+    if log == log_id and below_low_water(epoch, n) then return {'n', 'below_low_water'} end
     return {'n', 'branch_lost'}
   end
   local record = unpack_record(found[1])

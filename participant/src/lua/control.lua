@@ -1,13 +1,16 @@
 -- The head of every script: whose data this is, and how far its coordinator has come.
 --
--- KEYS[1]  the control hash; then every data key of the call
+-- KEYS[1]  the control hash
+-- KEYS[2]  the owner: which agent has this Redis for itself (store/owner); then every data key of the call
 -- ARGV     1 incarnation that the agent started with
---          2 log id of the coordinator that speaks, or of the branches that are resolved
---          3 its epoch
---          4 epoch of its low-water mark, or empty if the call carries none
---          5 n of its low-water mark
---          6 count of collectable fields, which follow: done-markers and fences below the mark
--- Returns  {'q', incarnation or ''} if the data is not that of the incarnation; else as the script's own file says
+--          2 owner that the agent knows, empty for none
+--          3 log id of the coordinator that speaks, or of the branches that are resolved
+--          4 its epoch
+--          5 epoch of its low-water mark, or empty if the call carries none
+--          6 n of its low-water mark
+--          7 count of collectable fields, which follow: done-markers and fences below the mark
+-- Returns  {'q', incarnation or ''} if the data is not that of the incarnation,
+--          {'o', owner or ''} if another agent has it for itself, or had; else as the script's own file says
 --
 -- The control hash:
 --   m:inc          incarnation
@@ -23,6 +26,7 @@ local call, try = redis.call, redis.pcall
 local pack, unpack_record = cmsgpack.pack, cmsgpack.unpack
 local match, sub, format = string.match, string.sub, string.format
 local ctl = KEYS[1]
+local log_id = ARGV[3]
 
 -- Whether one decimal string without a sign is less than another.
 local function less(a, b)
@@ -30,25 +34,27 @@ local function less(a, b)
   return a < b
 end
 
-local head = call('HMGET', ctl, 'm:inc', 'm:seq', 'm:c:' .. ARGV[2])
+local head = call('HMGET', ctl, 'm:inc', 'm:seq', 'm:c:' .. log_id)
 if head[1] ~= ARGV[1] then return {'q', head[1] or ''} end
+local owner = call('GET', KEYS[2]) or ''
+if owner ~= ARGV[2] then return {'o', owner} end
 
 local epoch_seen, low_epoch, low_n = '0', '0', '0'
 if head[3] then epoch_seen, low_epoch, low_n = match(head[3], '^(%d+) (%d+) (%d+)$') end
 local marks = nil
-if less(epoch_seen, ARGV[3]) then
-  epoch_seen = ARGV[3]
+if less(epoch_seen, ARGV[4]) then
+  epoch_seen = ARGV[4]
   marks = true
 end
-if ARGV[4] ~= '' and (less(low_epoch, ARGV[4]) or (low_epoch == ARGV[4] and less(low_n, ARGV[5]))) then
-  low_epoch, low_n = ARGV[4], ARGV[5]
+if ARGV[5] ~= '' and (less(low_epoch, ARGV[5]) or (low_epoch == ARGV[5] and less(low_n, ARGV[6]))) then
+  low_epoch, low_n = ARGV[5], ARGV[6]
   marks = true
 end
 if marks then marks = epoch_seen .. ' ' .. low_epoch .. ' ' .. low_n end
 
-local collectable = tonumber(ARGV[6])
+local collectable = tonumber(ARGV[7])
 -- The cursor into ARGV, behind what this file has read.
-local at = 7 + collectable
+local at = 8 + collectable
 
 -- Whether a branch of the log that speaks is below its low-water mark.
 local function below_low_water(epoch, n)

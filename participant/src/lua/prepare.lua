@@ -22,11 +22,12 @@ local VOTE_PART_BYTES_MAX = 8388608
 
 local seq = tonumber(head[2] or '0')
 local answers = {}
-local key_at = 1
+-- The place in KEYS before the next branch's.
+local key_at = 2
 
 -- Markers may only go when the mark that takes their place is kept: an HDEL is not refused for memory, an HSET is.
 local mark_kept = true
-if marks then mark_kept = type(try('HSET', ctl, 'm:c:' .. ARGV[2], marks)) ~= 'table' end
+if marks then mark_kept = type(try('HSET', ctl, 'm:c:' .. log_id, marks)) ~= 'table' end
 
 -- Compares two numbers as text: -1, 0 or 1; nil if one is none.
 local function compare(a, b)
@@ -236,5 +237,5 @@ for place = 1, branch_count do
   at = after
 end
 
-if collectable > 0 and mark_kept then call('HDEL', ctl, unpack(ARGV, 7, 6 + collectable)) end
+if collectable > 0 and mark_kept then call('HDEL', ctl, unpack(ARGV, 8, 7 + collectable)) end
 return answers

@@ -3,14 +3,14 @@
 --
 -- ARGV     the head (control.lua), then fields d:<txid> and a:<txid> of the log that the head names
 -- Returns  {'s', count of fields deleted}
-call('HDEL', ctl, '-', unpack(ARGV, 7, 6 + collectable))
+call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
 -- The mark first: what it covers may go only because a late prepare below it is refused.
-if marks then call('HSET', ctl, 'm:c:' .. ARGV[2], marks) end
+if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
 
 local gone = {}
 for i = at, #ARGV do
   local log, epoch, n = parts(sub(ARGV[i], 3))
-  if log == ARGV[2] and match(ARGV[i], '^[ad]:') and below_low_water(epoch, n) then
+  if log == log_id and match(ARGV[i], '^[ad]:') and below_low_water(epoch, n) then
     gone[#gone + 1] = ARGV[i]
   end
 end

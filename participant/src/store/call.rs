@@ -21,8 +21,12 @@ pub(super) const BYTES_PER_CALL_MAX: usize = 256 * 1024;
 
 /// What every call begins with: the head of `control.lua`.
 #[derive(Debug, Clone)]
-pub(super) struct Head {
+pub(super) struct Head<'a> {
+    pub(super) control_key: &'a str,
+    pub(super) owner_key: &'a str,
     pub(super) incarnation: u64,
+    /// Who this agent knows to have the Redis for itself; empty for nobody.
+    pub(super) owner: &'a str,
     pub(super) log_id: LogId,
     pub(super) epoch: Epoch,
     /// Only with something to collect: until then nothing depends on the mark.
@@ -31,13 +35,20 @@ pub(super) struct Head {
 }
 
 /// A prepare, and its place among the messages.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PrepareItem {
     pub(super) slot: usize,
     pub(super) txid: Txid,
     pub(super) id: TransactionId,
     pub(super) mode: Mode,
     pub(super) branch: ValidatedBranch,
+}
+
+impl PrepareItem {
+    /// Whether a done-marker stays behind if it is applied at once.
+    pub(super) fn leaves_marker(&self) -> bool {
+        self.mode == Mode::OnePhase && !self.branch.read_only
+    }
 }
 
 /// Cuts the prepares into calls of bounded work, in order.
@@ -64,22 +75,14 @@ pub(super) fn chunks(items: Vec<PrepareItem>) -> Vec<Vec<PrepareItem>> {
     calls
 }
 
-/// `EVALSHA digest numkeys control keys…`
-fn evalsha<'a>(
-    digest: &str,
-    control_key: &str,
-    keys: impl Iterator<Item = &'a Arg> + Clone,
-) -> Cmd {
+/// `EVALSHA digest numkeys control owner keys…`, and the head.
+fn evalsha<'a>(digest: &str, head: &Head<'_>, keys: impl Iterator<Item = &'a Arg> + Clone) -> Cmd {
     let mut cmd = redis::cmd("EVALSHA");
-    cmd.arg(digest).arg(1 + keys.clone().count()).arg(control_key);
+    cmd.arg(digest).arg(2 + keys.clone().count()).arg(head.control_key).arg(head.owner_key);
     for key in keys {
         cmd.arg(key.0.as_slice());
     }
-    cmd
-}
-
-fn head_args(cmd: &mut Cmd, head: &Head) {
-    cmd.arg(head.incarnation).arg(head.log_id.to_string()).arg(head.epoch.0);
+    cmd.arg(head.incarnation).arg(head.owner).arg(head.log_id.to_string()).arg(head.epoch.0);
     match head.low_water {
         Some(low_water) => cmd.arg(low_water.epoch.0).arg(low_water.n),
         None => cmd.arg("").arg(""),
@@ -88,19 +91,13 @@ fn head_args(cmd: &mut Cmd, head: &Head) {
     for marker in &head.collected {
         cmd.arg(marker.field());
     }
+    cmd
 }
 
 /// A call of `prepare.lua`.
-pub(super) fn prepare(
-    digest: &str,
-    control_key: &str,
-    head: &Head,
-    url: &str,
-    items: &[PrepareItem],
-) -> Cmd {
+pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[PrepareItem]) -> Cmd {
     let keys = items.iter().flat_map(|item| item.branch.locks.iter().map(|lock| &lock.key));
-    let mut cmd = evalsha(digest, control_key, keys);
-    head_args(&mut cmd, head);
+    let mut cmd = evalsha(digest, head, keys);
     cmd.arg(url).arg(items.len());
     let mut letters = Vec::new();
     for PrepareItem { txid, id, mode, branch, .. } in items {
@@ -173,13 +170,11 @@ fn signed(comparison: Comparison<'_>) -> (&'static str, Option<&[u8]>) {
 /// A call of `commit.lua` or `abort.lua`.
 pub(super) fn outcome(
     digest: &str,
-    control_key: &str,
-    head: &Head,
+    head: &Head<'_>,
     keys: &[&Arg],
     txids: &[(usize, Txid)],
 ) -> Cmd {
-    let mut cmd = evalsha(digest, control_key, keys.iter().copied());
-    head_args(&mut cmd, head);
+    let mut cmd = evalsha(digest, head, keys.iter().copied());
     for (_, txid) in txids {
         cmd.arg(txid.to_string());
     }
@@ -187,9 +182,8 @@ pub(super) fn outcome(
 }
 
 /// A call of `sweep.lua`.
-pub(super) fn sweep(digest: &str, control_key: &str, head: &Head, fields: &[Vec<u8>]) -> Cmd {
-    let mut cmd = evalsha(digest, control_key, std::iter::empty());
-    head_args(&mut cmd, head);
+pub(super) fn sweep(digest: &str, head: &Head<'_>, fields: &[Vec<u8>]) -> Cmd {
+    let mut cmd = evalsha(digest, head, std::iter::empty());
     for field in fields {
         cmd.arg(field.as_slice());
     }

@@ -11,6 +11,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 use uuid::Uuid;
 
+use super::owner::Turn;
 use super::scripts::{Script, Scripts};
 use super::settings::{self, Server};
 use super::{Store, StoreError, StoreOptions, StoreState, lock};
@@ -33,6 +34,8 @@ const PARTICIPANT: &str = "m:name";
 pub(super) struct Live {
     pub(super) connection: MultiplexedConnection,
     pub(super) server: Server,
+    /// Scripts run side by side under the shared side of this lock; the sole owner's rounds one after the other.
+    pub(super) turn: tokio::sync::RwLock<Turn>,
 }
 
 /// The one connection, or the way to it.
@@ -42,6 +45,8 @@ pub(super) struct Link {
     /// Held while connecting; keeps the last failure.
     connecting: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
     last_error: Mutex<Option<String>>,
+    /// How many times it was asked who owns the Redis.
+    pub(super) claims: AtomicU64,
 }
 
 impl Link {
@@ -76,7 +81,8 @@ async fn open(client: &Client, options: &StoreOptions) -> Result<Live, StoreErro
         let violations = server.violations;
         return Err(StoreError::Unsafe { address: options.address(), violations });
     }
-    Ok(Live { connection, server })
+    let turn = tokio::sync::RwLock::new(Turn::Scripts { owner: String::new() });
+    Ok(Live { connection, server, turn })
 }
 
 /// A random number below 2^53, which a script's numbers can hold; never 0.
@@ -140,6 +146,8 @@ impl Store {
             tracing::warn!(violation, "unsafe Redis: committed transactions may be lost");
         }
         let store = Self {
+            owner_key: format!("{}:owner", options.control_key),
+            agent: Uuid::now_v7().simple().to_string(),
             options,
             client,
             incarnation,
@@ -151,6 +159,7 @@ impl Store {
             keys: Mutex::new(HashMap::new()),
         };
         store.load_always(&live).await?;
+        *live.turn.write().await = store.arbitrate(&live).await?;
         store.link.set(Some(Arc::new(live)));
         Ok(store)
     }
@@ -221,7 +230,22 @@ impl Store {
             ));
         }
         self.load_always(&live).await?;
+        *live.turn.write().await = self.arbitrate(&live).await?;
         Ok(Arc::new(live))
+    }
+
+    /// Keeps the turn in order, now and then: the sole owner forgets what was swept, and who works by the scripts looks
+    /// whether it is alone by now.
+    pub(super) async fn take_turn(&self, live: &Live) -> Result<(), StoreError> {
+        let mut turn = live.turn.write().await;
+        match &mut *turn {
+            Turn::Sole(owner) => owner.sweep(),
+            Turn::Scripts { .. } if self.may_own(live) => {
+                *turn = self.arbitrate(live).await?;
+            }
+            Turn::Scripts { .. } => {}
+        }
+        Ok(())
     }
 
     /// Gives up a connection that failed; the next call opens another.

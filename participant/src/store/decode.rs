@@ -48,10 +48,11 @@ impl Row {
     }
 }
 
-/// The rows of a script's answer, or the incarnation that it found instead of ours.
+/// The rows of a script's answer; or the incarnation or the owner that it found instead of ours, and did nothing.
 pub(super) enum Rows {
     Each(Vec<Value>),
     OtherIncarnation(String),
+    OtherOwner(String),
     Unreadable,
 }
 
@@ -60,6 +61,9 @@ pub(super) fn rows(value: Value) -> Rows {
         Value::Array(items) => match items.as_slice() {
             [Value::BulkString(tag), Value::BulkString(found)] if tag == b"q" => {
                 Rows::OtherIncarnation(readable(found))
+            }
+            [Value::BulkString(tag), Value::BulkString(found)] if tag == b"o" => {
+                Rows::OtherOwner(readable(found))
             }
             _ => Rows::Each(items),
         },

@@ -7,7 +7,7 @@ use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
 use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal};
 use assent_common::value::Arg;
-use assent_common::wire::branch::{CoordinatorRef, Mode};
+use assent_common::wire::branch::CoordinatorRef;
 use futures_util::future::join_all;
 use redis::{Cmd, RedisError, RedisResult, Value};
 
@@ -15,17 +15,21 @@ use super::call::{self, Head, PrepareItem};
 use super::connection::Live;
 use super::decode::{self, CallError, Rows};
 use super::markers::Marker;
+use super::owner::{Lost, Turn};
 use super::scripts::Script;
 use super::{BranchAnswer, BranchMessage, Store, lock};
 
 /// Branches whose keys are remembered between prepare and outcome; the keys of others are asked for.
 const KEYS_REMEMBERED_MAX: usize = 100_000;
 
-/// Who speaks, as far as the scripts need it.
-struct Speaker<'a> {
-    log_id: LogId,
-    epoch: Epoch,
-    url: &'a str,
+/// How often a batch follows an ownership that changes hands.
+const TURNS_MAX: usize = 4;
+
+/// Who speaks, as far as the protocol needs it.
+pub(super) struct Speaker<'a> {
+    pub(super) log_id: LogId,
+    pub(super) epoch: Epoch,
+    pub(super) url: &'a str,
 }
 
 /// What a call carries, so that its answers find their places.
@@ -77,11 +81,16 @@ fn widen<T>(call: &Call<()>) -> Call<T> {
     }
 }
 
-struct Answers(Vec<Option<BranchAnswer>>);
+/// The answers, by the slots of their messages.
+pub(super) struct Answers(Vec<Option<BranchAnswer>>);
 
 impl Answers {
-    fn put(&mut self, slot: usize, answer: BranchAnswer) {
+    pub(super) fn put(&mut self, slot: usize, answer: BranchAnswer) {
         self.0[slot] = Some(answer);
+    }
+
+    pub(super) fn of(&self, slot: usize) -> Option<&BranchAnswer> {
+        self.0.get(slot)?.as_ref()
     }
 
     fn finish(self) -> Vec<BranchAnswer> {
@@ -90,12 +99,40 @@ impl Answers {
     }
 }
 
-/// The messages of a batch by kind, outcomes first: they free the locks that prepares want.
+/// The messages of a batch by kind, outcomes first: they free the locks that prepares want. What is done is taken out.
 #[derive(Default)]
-struct Sorted {
-    commits: Vec<(usize, Txid)>,
-    aborts: Vec<(usize, Txid)>,
-    prepares: Vec<PrepareItem>,
+pub(super) struct Sorted {
+    pub(super) commits: Vec<(usize, Txid)>,
+    pub(super) aborts: Vec<(usize, Txid)>,
+    pub(super) prepares: Vec<PrepareItem>,
+}
+
+impl Sorted {
+    pub(super) fn is_empty(&self) -> bool {
+        self.commits.is_empty() && self.aborts.is_empty() && self.prepares.is_empty()
+    }
+
+    /// Takes all messages out, in calls of bounded work.
+    fn take_work(&mut self) -> Vec<Work> {
+        let mut work = Vec::with_capacity(3);
+        for txids in std::mem::take(&mut self.commits).chunks(call::BRANCHES_PER_CALL_MAX) {
+            work.push(Work::Commits(txids.to_vec()));
+        }
+        for txids in std::mem::take(&mut self.aborts).chunks(call::BRANCHES_PER_CALL_MAX) {
+            work.push(Work::Aborts(txids.to_vec()));
+        }
+        let prepares = std::mem::take(&mut self.prepares);
+        work.extend(call::chunks(prepares).into_iter().map(Work::Prepares));
+        work
+    }
+
+    fn put_back(&mut self, work: Work) {
+        match work {
+            Work::Commits(txids) => self.commits.extend(txids),
+            Work::Aborts(txids) => self.aborts.extend(txids),
+            Work::Prepares(items) => self.prepares.extend(items),
+        }
+    }
 }
 
 impl Store {
@@ -144,32 +181,55 @@ impl Store {
         messages: Vec<BranchMessage>,
     ) -> Vec<BranchAnswer> {
         let mut answers = Answers(vec![None; messages.len()]);
-        let sorted = self.sort(speaker, low_water, messages, &mut answers);
-        let mut work = Vec::with_capacity(3);
-        for txids in sorted.commits.chunks(call::BRANCHES_PER_CALL_MAX) {
-            work.push(Work::Commits(txids.to_vec()));
-        }
-        for txids in sorted.aborts.chunks(call::BRANCHES_PER_CALL_MAX) {
-            work.push(Work::Aborts(txids.to_vec()));
-        }
-        work.extend(call::chunks(sorted.prepares).into_iter().map(Work::Prepares));
-        if work.is_empty() {
-            return answers.finish();
-        }
-        match self.live().await {
-            Ok(live) => self.run_on(&live, speaker, work, &mut answers).await,
-            Err(error) => {
-                let refused = Refusal::new(ErrorCode::RedisUnavailable, error.to_string());
-                for work in &work {
-                    let call = match work {
-                        Work::Prepares(_) => Call::Refused(refused.clone()),
-                        Work::Commits(_) | Work::Aborts(_) => Call::Unknown(error.to_string()),
-                    };
-                    work.answer_all(&mut answers, &call);
-                }
+        let mut sorted = self.sort(speaker, low_water, messages, &mut answers);
+        for _ in 0..TURNS_MAX {
+            if sorted.is_empty() {
+                break;
+            }
+            match self.live().await {
+                Ok(live) => self.run_on(&live, speaker, &mut sorted, &mut answers).await,
+                Err(error) => fail(&mut sorted, &error.to_string(), &mut answers),
             }
         }
+        fail(&mut sorted, "which agent owns this Redis changes all the time", &mut answers);
         answers.finish()
+    }
+
+    /// Does what is sorted, by whoever has the turn. What is left there was not done.
+    async fn run_on(
+        &self,
+        live: &Arc<Live>,
+        speaker: &Speaker<'_>,
+        sorted: &mut Sorted,
+        answers: &mut Answers,
+    ) {
+        if let Turn::Scripts { owner } = &*live.turn.read().await {
+            return self.run_scripts(live, owner, speaker, sorted, answers).await;
+        }
+        let mut turn = live.turn.write().await;
+        let owner = match &mut *turn {
+            Turn::Sole(owner) => owner,
+            Turn::Scripts { owner } => {
+                return self.run_scripts(live, owner, speaker, sorted, answers).await;
+            }
+        };
+        let mut done = self.run_rounds(live, owner, speaker, sorted, answers).await;
+        if done.is_ok() && !sorted.is_empty() {
+            let prepares = sorted.prepares.clone();
+            let guard = owner.guard().to_owned();
+            self.run_scripts(live, &guard, speaker, sorted, answers).await;
+            done = owner.learn_all(&prepares, answers);
+        }
+        match done {
+            Ok(()) => {}
+            Err(Lost::Ownership(why)) => self.disconnect(live, &why),
+            Err(Lost::Refused(why)) => {
+                tracing::warn!(why, "Redis refuses the owner's commands; the scripts do the work");
+                *turn = Turn::Scripts { owner: turn.owner().to_owned() };
+                let Turn::Scripts { owner } = &*turn else { return };
+                self.run_scripts(live, owner, speaker, sorted, answers).await;
+            }
+        }
     }
 
     /// Sorts the messages by kind, and answers those prepares that need no Redis to be refused.
@@ -215,13 +275,16 @@ impl Store {
         sorted
     }
 
-    async fn run_on(
+    /// Has the scripts do what is sorted.
+    async fn run_scripts(
         &self,
         live: &Arc<Live>,
+        owner: &str,
         speaker: &Speaker<'_>,
-        work: Vec<Work>,
+        sorted: &mut Sorted,
         answers: &mut Answers,
     ) {
+        let work = sorted.take_work();
         let ready = self.ready(live, &work).await;
         if let Err(error) = ready {
             let call = self.failed(live, &error);
@@ -235,7 +298,7 @@ impl Store {
         let mut commands = Vec::with_capacity(work.len());
         for work in &work {
             let collected = std::mem::take(&mut collected);
-            commands.push(self.command(speaker, work, collected));
+            commands.push(self.command(speaker, owner, work, collected));
         }
         // All are polled once, in order, before any is awaited: they leave back to back.
         let results = join_all(commands.iter().map(|command| send(live, command))).await;
@@ -249,11 +312,17 @@ impl Store {
                     Err(error) => Err(error),
                 };
             }
-            if std::mem::take(&mut collecting) && result.is_err() {
+            let rows = result.map(decode::rows);
+            let is_done = matches!(rows, Ok(Rows::Each(_)));
+            if std::mem::take(&mut collecting) && !is_done {
                 lock(&self.markers).restore(speaker.log_id, carried.clone());
             }
-            match result {
-                Ok(value) => self.take_answers(work, value, answers),
+            match rows {
+                Ok(Rows::OtherOwner(found)) => {
+                    sorted.put_back(work);
+                    self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
+                }
+                Ok(rows) => self.take_answers(work, rows, answers),
                 Err(error) => {
                     let call = self.failed(live, &error);
                     work.answer_all(answers, &call);
@@ -298,9 +367,18 @@ impl Store {
         remembered.insert(txid, keys);
     }
 
-    fn command(&self, speaker: &Speaker<'_>, work: &Work, collected: Vec<Marker>) -> Cmd {
+    fn command(
+        &self,
+        speaker: &Speaker<'_>,
+        owner: &str,
+        work: &Work,
+        collected: Vec<Marker>,
+    ) -> Cmd {
         let head = Head {
+            control_key: &self.options.control_key,
+            owner_key: self.owner_key(),
             incarnation: self.incarnation,
+            owner,
             log_id: speaker.log_id,
             epoch: speaker.epoch,
             low_water: (!collected.is_empty())
@@ -309,14 +387,13 @@ impl Store {
             collected,
         };
         let digest = self.scripts.digest(work.script()).unwrap_or_default();
-        let control_key = &self.options.control_key;
         match work {
-            Work::Prepares(items) => call::prepare(&digest, control_key, &head, speaker.url, items),
+            Work::Prepares(items) => call::prepare(&digest, &head, speaker.url, items),
             Work::Commits(txids) | Work::Aborts(txids) => {
                 let remembered = lock(&self.keys);
                 let keys: Vec<&Arg> =
                     txids.iter().filter_map(|(_, txid)| remembered.get(txid)).flatten().collect();
-                call::outcome(&digest, control_key, &head, &keys, txids)
+                call::outcome(&digest, &head, &keys, txids)
             }
         }
     }
@@ -337,20 +414,24 @@ impl Store {
         }
     }
 
-    fn take_answers(&self, work: Work, value: Value, answers: &mut Answers) {
-        let rows = match decode::rows(value) {
+    /// Data of another incarnation was met (invariant 12).
+    pub(super) fn quarantine_foreign(&self, found: &str) -> Refusal {
+        let reason = format!(
+            "the data has incarnation {found:?}, this agent started with {}: Redis was flushed, restored or replaced",
+            self.incarnation
+        );
+        self.quarantine(reason.clone());
+        Refusal::new(ErrorCode::Quarantined, reason)
+    }
+
+    fn take_answers(&self, work: Work, rows: Rows, answers: &mut Answers) {
+        let rows = match rows {
             Rows::Each(rows) => rows,
             Rows::OtherIncarnation(found) => {
-                let reason = format!(
-                    "the data has incarnation {found:?}, this agent started with {}: Redis was flushed, restored or \
-                     replaced",
-                    self.incarnation
-                );
-                self.quarantine(reason.clone());
-                let refusal = Refusal::new(ErrorCode::Quarantined, reason);
+                let refusal = self.quarantine_foreign(&found);
                 return work.answer_all(answers, &Call::Refused(refusal));
             }
-            Rows::Unreadable => Vec::new(),
+            Rows::OtherOwner(_) | Rows::Unreadable => Vec::new(),
         };
         let mut rows = rows.into_iter();
         let mut next = || rows.next().unwrap_or(Value::Nil);
@@ -379,12 +460,12 @@ impl Store {
         match &mut call {
             Call::Applied(Prepared::Yes(vote)) => {
                 vote.incarnation = self.incarnation;
-                self.seq_seen.fetch_max(vote.seq, Ordering::AcqRel);
+                self.saw(vote.seq);
                 let keys = item.branch.locks.into_iter().map(|lock| lock.key).collect();
                 self.remember_keys(item.txid, keys);
             }
             Call::Applied(Prepared::Committed(_)) => {
-                if item.mode == Mode::OnePhase && !item.branch.read_only {
+                if item.leaves_marker() {
                     lock(&self.markers).left(Marker::Done(item.txid));
                 }
             }
@@ -395,19 +476,19 @@ impl Store {
 
     fn applied(&self, txid: Txid, row: Value) -> Call<Applied> {
         let (call, first_error) = decode::applied(row);
-        if let Call::Applied(Applied { dirty_writes }) = call {
+        if let Call::Applied(applied) = &call {
             lock(&self.keys).remove(&txid);
             lock(&self.markers).left(Marker::Done(txid));
-            if dirty_writes > 0 {
-                tracing::error!(
-                    %txid,
-                    dirty_writes,
-                    first_error,
-                    "writes met data that was changed past the agent; the others are applied"
-                );
+            if applied.dirty_writes > 0 {
+                report_dirty(txid, applied, first_error.as_deref());
             }
         }
         call
+    }
+
+    /// Takes note of a vote that was given.
+    pub(super) fn saw(&self, seq: u64) {
+        self.seq_seen.fetch_max(seq, Ordering::AcqRel);
     }
 
     fn aborted(&self, txid: Txid, row: Value) -> Call<Aborted> {
@@ -418,6 +499,28 @@ impl Store {
         }
         call
     }
+}
+
+/// Answers what could not even be begun.
+fn fail(sorted: &mut Sorted, why: &str, answers: &mut Answers) {
+    let refused = Refusal::new(ErrorCode::RedisUnavailable, why);
+    for work in sorted.take_work() {
+        let call = match work {
+            Work::Prepares(_) => Call::Refused(refused.clone()),
+            Work::Commits(_) | Work::Aborts(_) => Call::Unknown(why.to_owned()),
+        };
+        work.answer_all(answers, &call);
+    }
+}
+
+/// The decision stands, whatever somebody did to the data meanwhile.
+pub(super) fn report_dirty(txid: Txid, applied: &Applied, first_error: Option<&str>) {
+    tracing::error!(
+        %txid,
+        dirty_writes = applied.dirty_writes,
+        first_error,
+        "writes met data that was changed past the agent; the others are applied"
+    );
 }
 
 /// Sends one command. An error that came as a reply is an error here.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use assent_common::participant::Heard;
 use assent_common::value::{Arg, readable};
 use assent_common::wire::branch::BranchState;
 use redis::{RedisResult, Value};
@@ -19,7 +20,7 @@ use super::{Store, StoreError, lock};
 const SCAN_COUNT: usize = 500;
 
 /// The version of staged records that this code writes and reads.
-const RECORD_VERSION: i64 = 1;
+pub(super) const RECORD_VERSION: i64 = 1;
 
 /// A branch that voted yes and was not told the outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +69,27 @@ pub struct StoreFacts {
     pub fences: usize,
 }
 
-fn staged(txid: Txid, record: &[u8]) -> Result<InDoubt, RedoError> {
-    let mut reader = Reader(record);
+/// A staged record.
+pub(super) struct Record {
+    pub(super) id: TransactionId,
+    pub(super) coordinator: String,
+    pub(super) seq: u64,
+    pub(super) keys: Vec<Arg>,
+    /// `X` or `S` for each key.
+    pub(super) modes: Vec<u8>,
+    pub(super) redo: Vec<u8>,
+}
+
+impl Record {
+    fn in_doubt(self, txid: Txid) -> InDoubt {
+        let Self { id, coordinator, seq, keys, redo, .. } = self;
+        InDoubt { txid, id, coordinator, seq, keys, redo }
+    }
+}
+
+/// Reads a staged record, up to its replies, which only the scripts give again.
+pub(super) fn record(packed: &[u8]) -> Result<Record, RedoError> {
+    let mut reader = Reader(packed);
     let foreign = RedoError::foreign;
     if reader.array()? != 8 || reader.item()? != super::packed::Item::Int(RECORD_VERSION) {
         return Err(foreign());
@@ -80,18 +100,18 @@ fn staged(txid: Txid, record: &[u8]) -> Result<InDoubt, RedoError> {
     let keys = (0..reader.array()?)
         .map(|_| Ok(Arg(reader.bytes()?.to_vec())))
         .collect::<Result<_, RedoError>>()?;
-    let _modes = reader.bytes()?;
+    let modes = reader.bytes()?.to_vec();
     let redo = reader.bytes()?.to_vec();
-    Ok(InDoubt { txid, id, coordinator, seq, keys, redo })
+    Ok(Record { id, coordinator, seq, keys, modes, redo })
 }
 
 /// The txid in a field `s:<txid>`, `d:<txid>` or `a:<txid>`.
-fn txid_of(field: &[u8]) -> Option<Txid> {
+pub(super) fn txid_of(field: &[u8]) -> Option<Txid> {
     std::str::from_utf8(field.get(2..)?).ok()?.parse().ok()
 }
 
 impl Store {
-    fn unavailable(&self, error: &redis::RedisError) -> StoreError {
+    pub(super) fn unavailable(&self, error: &redis::RedisError) -> StoreError {
         unavailable(&self.options, error)
     }
 
@@ -108,7 +128,7 @@ impl Store {
     }
 
     /// Goes through the fields of the control hash that match.
-    async fn scan(
+    pub(super) async fn scan(
         &self,
         live: &Live,
         pattern: &str,
@@ -140,8 +160,8 @@ impl Store {
         let scanned = self
             .scan(&live, "s:*", |field, record| {
                 let branch = txid_of(field).ok_or_else(RedoError::foreign);
-                match branch.and_then(|txid| staged(txid, &record)) {
-                    Ok(branch) => drop(branches.insert(branch.txid, branch)),
+                match branch.and_then(|txid| Ok((txid, self::record(&record)?))) {
+                    Ok((txid, record)) => drop(branches.insert(txid, record.in_doubt(txid))),
                     Err(error) => corrupt = Some(format!("{}: {error}", readable(field))),
                 }
             })
@@ -168,12 +188,12 @@ impl Store {
         let (record, done, fence) =
             (found.next().flatten(), found.next().flatten(), found.next().flatten());
         if let Some(record) = record {
-            let in_doubt = staged(txid, &record).map_err(|error| StoreError::Corrupt {
+            let record = self::record(&record).map_err(|error| StoreError::Corrupt {
                 key: self.options.control_key.clone(),
                 reason: format!("s:{txid}: {error}"),
             })?;
             let state = BranchState::Prepared;
-            return Ok(Some(StoredBranch { state, in_doubt: Some(in_doubt) }));
+            return Ok(Some(StoredBranch { state, in_doubt: Some(record.in_doubt(txid)) }));
         }
         let state = match (done, fence) {
             (Some(_), _) => BranchState::Applied,
@@ -188,7 +208,9 @@ impl Store {
         let live = self.live().await?;
         let mut command = redis::cmd("HDEL");
         command.arg(&self.options.control_key).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
-        send(&live, &command).await.map(drop).map_err(|error| self.unavailable(&error))
+        send(&live, &command).await.map_err(|error| self.unavailable(&error))?;
+        self.disconnect(&live, "an operator changed what is kept");
+        Ok(())
     }
 
     /// The keys of those branches that are staged.
@@ -204,9 +226,7 @@ impl Store {
         }
         let records: Vec<Option<Vec<u8>>> = redis::from_redis_value(send(live, &command).await?)?;
         let found = txids.iter().zip(records);
-        Ok(found
-            .filter_map(|(txid, record)| Some((*txid, staged(*txid, &record?).ok()?.keys)))
-            .collect())
+        Ok(found.filter_map(|(txid, packed)| Some((*txid, record(&packed?).ok()?.keys))).collect())
     }
 
     /// What is to be known of the store. Scans the control hash.
@@ -237,18 +257,22 @@ impl Store {
     /// many there were.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let live = self.live().await?;
-        self.sweep_on(&live).await.map_err(|error| self.unavailable(&error))
+        let owner = live.turn.read().await.owner().to_owned();
+        let swept = self.sweep_on(&live, &owner).await;
+        let swept = swept.map_err(|error| self.unavailable(&error))?;
+        self.take_turn(&live).await?;
+        Ok(swept)
     }
 
-    async fn sweep_on(&self, live: &Live) -> RedisResult<usize> {
+    async fn sweep_on(&self, live: &Live, owner: &str) -> RedisResult<usize> {
         let mut low_waters: HashMap<LogId, TxNumber> =
             lock(&self.markers).low_waters().into_iter().collect();
         let mut fields: Vec<(Txid, Vec<u8>)> = Vec::new();
         self.scan(live, "[adm]:*", |field, value| {
             if let Some(log_id) = field.strip_prefix(b"m:c:") {
                 if let Some((log_id, stored)) = stored_mark(log_id, &value) {
-                    let known = low_waters.entry(log_id).or_insert(stored);
-                    *known = stored.max(*known);
+                    let known = low_waters.entry(log_id).or_insert(stored.low_water);
+                    *known = stored.low_water.max(*known);
                 }
             } else if let Some(txid) = txid_of(field) {
                 fields.push((txid, field.to_vec()));
@@ -268,7 +292,17 @@ impl Store {
         for (log_id, fields) in by_log {
             for fields in fields.chunks(COLLECTED_PER_CALL_MAX) {
                 let low_water = low_waters.get(&log_id).copied();
-                deleted += self.sweep_some(live, log_id, low_water, fields).await?;
+                let head = Head {
+                    control_key: &self.options.control_key,
+                    owner_key: self.owner_key(),
+                    incarnation: self.incarnation,
+                    owner,
+                    log_id,
+                    epoch: Epoch(0),
+                    low_water,
+                    collected: Vec::new(),
+                };
+                deleted += self.sweep_some(live, &head, fields).await?;
             }
         }
         Ok(deleted)
@@ -277,19 +311,11 @@ impl Store {
     async fn sweep_some(
         &self,
         live: &Live,
-        log_id: LogId,
-        low_water: Option<TxNumber>,
+        head: &Head<'_>,
         fields: &[Vec<u8>],
     ) -> RedisResult<usize> {
-        let head = Head {
-            incarnation: self.incarnation,
-            log_id,
-            epoch: Epoch(0),
-            low_water,
-            collected: Vec::new(),
-        };
         let digest = self.scripts.digest(Script::Sweep).unwrap_or_default();
-        let command = call::sweep(&digest, &self.options.control_key, &head, fields);
+        let command = call::sweep(&digest, head, fields);
         let mut result = send(live, &command).await;
         if result.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
             self.load(live, Script::Sweep).await?;
@@ -305,10 +331,12 @@ impl Store {
     }
 }
 
-/// The low-water mark in a field `m:c:<log id>`.
-fn stored_mark(log_id: &[u8], value: &[u8]) -> Option<(LogId, TxNumber)> {
+/// What a field `m:c:<log id>` says of a log.
+pub(super) fn stored_mark(log_id: &[u8], value: &[u8]) -> Option<(LogId, Heard)> {
     let log_id = std::str::from_utf8(log_id).ok()?.parse().ok()?;
     let mut numbers = std::str::from_utf8(value).ok()?.split(' ').map(str::parse);
-    let (_, epoch, n) = (numbers.next()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-    Some((log_id, TxNumber { epoch: Epoch(epoch), n }))
+    let mut number = || numbers.next()?.ok();
+    let epoch = Epoch(number()?);
+    let low_water = TxNumber { epoch: Epoch(number()?), n: number()? };
+    Some((log_id, Heard { epoch, low_water }))
 }

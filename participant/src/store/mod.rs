@@ -6,8 +6,9 @@
 //! ```
 //!
 //! **One call of a script handles many branches**, so that its cost is shared. The rules of the protocol are in the
-//! scripts, where they are atomic; this code only carries messages there and answers back. It keeps nothing in memory
-//! that another agent needs: the queue of markers and the cache of keys are shortcuts, and are rebuilt or done without.
+//! scripts, where they are atomic; this code only carries messages there and answers back. An agent that is alone on its
+//! Redis owns it and goes a shorter way ([`owner`]), with the same fields in the same hash. What else is kept in memory
+//! (the queue of markers, the cache of keys) is a shortcut, and is rebuilt or done without.
 //!
 //! It must never report an unclear result as a definite one: a call whose reply did not come is *unknown*, for exactly
 //! the messages that it carried.
@@ -20,6 +21,7 @@ mod execute;
 mod inspect;
 mod markers;
 mod options;
+mod owner;
 mod packed;
 mod scripts;
 mod settings;
@@ -88,6 +90,10 @@ pub struct Store {
     client: redis::Client,
     /// The incarnation of the data that this agent started with.
     incarnation: u64,
+    /// The key that says which agent has the Redis for itself.
+    owner_key: String,
+    /// This agent, among those of the participant.
+    agent: String,
     link: connection::Link,
     scripts: scripts::Scripts,
     quarantine: RwLock<Option<String>>,
@@ -109,6 +115,10 @@ impl Store {
     #[must_use]
     pub fn options(&self) -> &StoreOptions {
         &self.options
+    }
+
+    fn owner_key(&self) -> &str {
+        &self.owner_key
     }
 
     fn is_quarantined(&self) -> Option<String> {

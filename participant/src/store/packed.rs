@@ -1,5 +1,5 @@
 //! What the scripts pack with `cmsgpack`: replies, writes, staged records. A reader of that part of MessagePack which
-//! Lua's packer writes for strings, whole numbers, booleans and arrays.
+//! Lua's packer writes for strings, whole numbers, booleans and arrays; and a writer, of what the scripts can unpack.
 
 use std::fmt::Write as _;
 
@@ -167,6 +167,62 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Writes items one after the other, as `cmsgpack` would.
+#[derive(Debug, Default)]
+pub(super) struct Writer(pub(super) Vec<u8>);
+
+impl Writer {
+    /// A length in as few bytes as it fits in: within the tag, or behind the tag of that width.
+    #[expect(clippy::cast_possible_truncation, reason = "each arm has compared")]
+    fn sized(&mut self, length: usize, fixed: (u8, usize), tags: [Option<u8>; 3]) {
+        let [narrow, middle, wide] = tags;
+        match (length, narrow) {
+            (_, _) if length < fixed.1 => self.0.push(fixed.0 | length as u8),
+            (0..=0xff, Some(tag)) => self.0.extend([tag, length as u8]),
+            (0..=0xffff, _) => {
+                self.0.extend(middle);
+                self.0.extend((length as u16).to_be_bytes());
+            }
+            _ => {
+                self.0.extend(wide);
+                self.0.extend((length as u32).to_be_bytes());
+            }
+        }
+    }
+
+    /// An array of so many items, which follow.
+    pub(super) fn array(&mut self, length: usize) {
+        self.sized(length, (0x90, 16), [None, Some(0xdc), Some(0xdd)]);
+    }
+
+    /// A string of Lua.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.sized(bytes.len(), (0xa0, 32), [Some(0xd9), Some(0xda), Some(0xdb)]);
+        self.0.extend(bytes);
+    }
+
+    /// A number that fits into the tag.
+    pub(super) fn small(&mut self, number: u8) {
+        debug_assert!(number < 0x80);
+        self.0.push(number);
+    }
+
+    /// A reply, integers as text, as the scripts have them.
+    pub(super) fn reply(&mut self, reply: &Reply) {
+        match reply {
+            Reply::Nil => self.0.push(0xc2),
+            Reply::Int(number) => self.bytes(number.to_string().as_bytes()),
+            Reply::Bytes(bytes) => self.bytes(bytes),
+            Reply::Array(items) => {
+                self.array(items.len());
+                for item in items {
+                    self.reply(item);
+                }
+            }
+        }
+    }
+}
+
 /// The kinds of replies as the scripts carry them, one letter each.
 pub(super) const fn kind_letter(kind: ReplyKind) -> u8 {
     match kind {
@@ -236,6 +292,27 @@ mod tests {
         ] {
             assert_eq!(Reader(bytes).item().unwrap(), Item::Int(number));
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_at_every_width() {
+        for length in [0, 15, 16, 31, 32, 255, 256, 65_535, 65_536] {
+            let mut writer = Writer::default();
+            writer.array(length);
+            writer.bytes(&vec![b'x'; length]);
+            // An array must have as many bytes behind it as items, or it is taken for cut.
+            writer.0.resize(writer.0.len() + length, 0);
+            let mut reader = Reader(&writer.0);
+            assert_eq!(reader.array().unwrap(), length);
+            assert_eq!(reader.bytes().unwrap().len(), length);
+        }
+        let reply = Reply::Array(vec![Reply::Nil, Reply::Bytes(b"\xff".to_vec())]);
+        let mut writer = Writer::default();
+        writer.reply(&reply);
+        assert_eq!(Reader(&writer.0).reply(ReplyKind::Array).unwrap(), reply);
+        let mut writer = Writer::default();
+        writer.reply(&Reply::Int(i64::MIN));
+        assert_eq!(Reader(&writer.0).reply(ReplyKind::Int).unwrap(), Reply::Int(i64::MIN));
     }
 
     #[test]

@@ -76,7 +76,17 @@ impl Redis {
     }
 
     pub(crate) async fn store(&self) -> Store {
-        Store::connect(StoreOptions::new(self.url())).await.unwrap()
+        self.store_that(crate::SOLE_OWNERSHIP).await
+    }
+
+    /// A store that works by the scripts, whatever the others do.
+    pub(crate) async fn sharing_store(&self) -> Store {
+        self.store_that(false).await
+    }
+
+    async fn store_that(&self, sole_ownership: bool) -> Store {
+        let options = StoreOptions { sole_ownership, ..StoreOptions::new(self.url()) };
+        Store::connect(options).await.unwrap()
     }
 
     /// A plain connection, past the agent.
@@ -118,7 +128,7 @@ impl Plain {
     /// Everything but the control hash, as a digest.
     pub(crate) async fn data(&mut self) -> Vec<(String, Value)> {
         let mut keys: Vec<String> = self.run(&["KEYS", "*"]).await;
-        keys.retain(|key| key != "assent:ctl");
+        keys.retain(|key| !key.starts_with("assent:ctl"));
         keys.sort();
         let mut data = Vec::new();
         for key in keys {

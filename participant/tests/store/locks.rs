@@ -51,7 +51,7 @@ async fn readers_share_a_lock_and_leave_it_one_by_one() {
 #[tokio::test]
 async fn a_branch_of_the_same_call_is_met_like_any_other() {
     let redis = Redis::start();
-    let store = redis.store().await;
+    let store = redis.sharing_store().await;
     let answers = store
         .send(vec![
             prepare(tx(1), Mode::TwoPhase, ops(&["SET a 1", "GET b"])),
@@ -74,7 +74,7 @@ async fn a_branch_of_the_same_call_is_met_like_any_other() {
 #[tokio::test]
 async fn a_lock_of_another_owner_is_not_freed() {
     let redis = Redis::start();
-    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let (store, mut plain) = (redis.sharing_store().await, redis.plain().await);
     vote(store.prepare(tx(1), &["SET a 1", "SET b 1"]).await);
     let stolen = format!("X {} {}", tx(9).txid, tx(9).id);
     let () = plain.run(&["HSET", "assent:ctl", "l:a", &stolen]).await;

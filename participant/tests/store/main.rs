@@ -1,4 +1,4 @@
-//! The store and its scripts against a real Redis.
+//! The store against a real Redis, as its sole owner. `../scripts` runs the same tests by the scripts.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not their helpers")]
 
@@ -6,5 +6,9 @@ mod differential;
 mod harness;
 mod locks;
 mod outcomes;
+mod owner;
 mod server;
 mod votes;
+
+/// Whether the stores of these tests own their Redis while they are alone.
+pub(crate) const SOLE_OWNERSHIP: bool = true;

@@ -54,7 +54,7 @@ async fn flushed_data_is_quarantined_and_nothing_more_is_prepared() {
     let (store, mut plain) = (redis.store().await, redis.plain().await);
     vote(store.prepare(tx(1), &["SET a 1"]).await);
     let () = plain.run(&["FLUSHALL"]).await;
-    let refusal = store.prepare(tx(2), &["SET a 1"]).await.refused();
+    let refusal = store.prepare(tx(2), &["SET b 1"]).await.refused();
     assert_eq!(refusal.code, ErrorCode::Quarantined);
     assert!(matches!(store.state(), StoreState::Quarantined(_)));
     assert_eq!(store.commit(tx(1)).await.refused().code, ErrorCode::Quarantined);

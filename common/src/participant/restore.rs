@@ -1,0 +1,51 @@
+//! The machine as a control hash has it: for an agent that goes on where another one stopped.
+
+use super::{Heard, Key, Participant, Staged};
+use crate::command::Access;
+use crate::ids::{LogId, Txid};
+use crate::outcome::Replies;
+
+/// What is read from a control hash, in any order.
+///
+/// Locks are not read: they are what the staged records say, because only a staged branch holds any.
+#[derive(Debug)]
+pub struct Restored(Participant);
+
+impl Restored {
+    /// Of the data of this incarnation, whose last vote had this number.
+    #[must_use]
+    pub const fn new(incarnation: u64, seq: u64) -> Self {
+        let mut participant = Participant::new(incarnation);
+        participant.seq = seq;
+        Self(participant)
+    }
+
+    /// A branch in doubt, and how it locks its keys.
+    pub fn staged(&mut self, txid: Txid, staged: Staged, locks: &[(Key, Access)]) {
+        for (key, access) in locks {
+            self.0.locks.take(txid, staged.id, key, *access);
+        }
+        self.0.staged.insert(txid, staged);
+    }
+
+    /// A done-marker; with the replies, if it is of one phase.
+    pub fn done(&mut self, txid: Txid, replies: Option<Replies>) {
+        self.0.done.insert(txid, replies);
+    }
+
+    /// A fence.
+    pub fn fence(&mut self, txid: Txid) {
+        self.0.fences.insert(txid);
+    }
+
+    /// What a log has said of itself.
+    pub fn heard(&mut self, log_id: LogId, heard: Heard) {
+        self.0.logs.insert(log_id, heard);
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn finish(self) -> Participant {
+        self.0
+    }
+}

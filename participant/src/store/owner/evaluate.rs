@@ -1,0 +1,285 @@
+//! The ops of a branch, evaluated here instead of in a script: strings, as long as the answer is yes.
+//!
+//! `lua/ops/strings.lua` is the rule. What this file cannot say yes to (another type, a false expectation, no integer, a
+//! float, a value that is too large) it leaves to the scripts, so that every no has one home.
+
+use assent_common::command::{
+    Access, Comparison, ReplyKind, ValidatedBranch, ValidatedOp, parse_i64,
+};
+use assent_common::limits;
+use assent_common::value::{Arg, Reply};
+
+use super::super::packed::Writer;
+
+/// Keys of a branch that is evaluated here: they are looked up one by one.
+const KEYS_MAX: usize = 16;
+
+/// Bytes of the writes, and of the replies, of a vote; the scripts refuse more.
+const VOTE_PART_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What a key of the branch was found to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// No op of the branch needs to know.
+    NotAsked,
+    /// There is no such key.
+    Absent,
+    /// A string, and when it expires, in milliseconds since the epoch.
+    String(Vec<u8>, Option<i64>),
+    /// Of another type.
+    Other,
+}
+
+/// What the ops come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Yes {
+    /// The replies, in order.
+    pub(super) replies: Vec<Reply>,
+    /// The writes, packed; empty for a branch that wrote nothing.
+    pub(super) redo: Vec<u8>,
+}
+
+impl Yes {
+    /// The replies, as a staged record has them.
+    pub(super) fn packed_replies(&self) -> Vec<u8> {
+        let mut packed = Writer::default();
+        packed.array(self.replies.len());
+        for reply in &self.replies {
+            packed.reply(reply);
+        }
+        packed.0
+    }
+}
+
+/// Whether an op writes a key without a look at it.
+fn overwrites(op: &ValidatedOp) -> bool {
+    match op.handler {
+        "MSET" => true,
+        "SET" => op.args[2..].iter().all(|option| option.0.is_empty()),
+        _ => false,
+    }
+}
+
+/// Whether these are ops that this file knows.
+pub(super) fn is_known(branch: &ValidatedBranch) -> bool {
+    let known = |op: &ValidatedOp| match op.handler {
+        // Conditions and expiries are the scripts'.
+        "SET" => op.args[2].0.is_empty() && op.args[4].0.is_empty(),
+        "GET" | "STRLEN" | "SETNX" | "GETDEL" | "APPEND" | "INCRBY" | "MGET" | "MSET" => true,
+        _ => false,
+    };
+    branch.locks.len() <= KEYS_MAX && branch.ops.iter().all(known)
+}
+
+/// The keys that must be looked at, by their places among the locks, and whether they are written.
+pub(super) fn asked(branch: &ValidatedBranch) -> impl Iterator<Item = (usize, &Arg, bool)> {
+    let is_asked = |key: &Arg| {
+        branch.ops.iter().any(|op| !overwrites(op) && op.keys().any(|asked| asked == key))
+    };
+    let locks = branch.locks.iter().enumerate();
+    locks
+        .filter(move |(_, lock)| is_asked(&lock.key))
+        .map(|(place, lock)| (place, &lock.key, lock.access == Access::Exclusive))
+}
+
+/// A key, as the branch sees it by now.
+struct Cell<'a> {
+    key: &'a Arg,
+    value: Option<Vec<u8>>,
+    expires_at_ms: Option<i64>,
+    existed: bool,
+    written: bool,
+}
+
+impl Cell<'_> {
+    fn overwrite(&mut self, value: &Arg) {
+        self.value = Some(value.0.clone());
+        self.expires_at_ms = None;
+        self.written = true;
+    }
+
+    /// A new value that leaves the expiry as it is.
+    fn set(&mut self, value: Vec<u8>) {
+        self.value = Some(value);
+        self.written = true;
+    }
+
+    fn clear(&mut self) -> Option<Vec<u8>> {
+        self.expires_at_ms = None;
+        self.written = true;
+        self.value.take()
+    }
+
+    fn reply(&self) -> Reply {
+        self.value.clone().map_or(Reply::Nil, Reply::Bytes)
+    }
+}
+
+/// The keys, in the order of their first use.
+struct Cells<'a>(Vec<Cell<'a>>);
+
+impl<'a> Cells<'a> {
+    fn new(branch: &'a ValidatedBranch, found: Vec<Found>) -> Option<Self> {
+        let cells = branch.locks.iter().zip(found).map(|(lock, found)| {
+            let (value, expires_at_ms) = match found {
+                Found::NotAsked | Found::Absent => (None, None),
+                Found::String(value, _) if value.len() > limits::BRANCH_BYTES_MAX => return None,
+                Found::String(value, expires_at_ms) => (Some(value), expires_at_ms),
+                Found::Other => return None,
+            };
+            let existed = value.is_some();
+            Some(Cell { key: &lock.key, value, expires_at_ms, existed, written: false })
+        });
+        cells.collect::<Option<_>>().map(Self)
+    }
+
+    fn at(&mut self, key: &Arg) -> Option<&mut Cell<'a>> {
+        self.0.iter_mut().find(|cell| cell.key == key)
+    }
+
+    /// Runs one op; `None` if it is not for this file to answer.
+    fn run(&mut self, op: &ValidatedOp) -> Option<Reply> {
+        let args = &op.args;
+        let ok = || Reply::Bytes(b"OK".to_vec());
+        if op.handler == "MSET" {
+            for pair in args.chunks_exact(2) {
+                self.at(&pair[0])?.overwrite(&pair[1]);
+            }
+            return Some(ok());
+        }
+        if op.handler == "MGET" {
+            let replies = args.iter().map(|key| self.at(key).map(|cell| cell.reply()));
+            return replies.collect::<Option<_>>().map(Reply::Array);
+        }
+        let cell = self.at(&args[0])?;
+        Some(match op.handler {
+            "GET" => cell.reply(),
+            "STRLEN" => length(cell.value.as_ref().map_or(0, Vec::len)),
+            "SET" => {
+                let reply = if args[3].0.is_empty() { ok() } else { cell.reply() };
+                cell.overwrite(&args[1]);
+                reply
+            }
+            "SETNX" if cell.value.is_some() => Reply::Int(0),
+            "SETNX" => {
+                cell.overwrite(&args[1]);
+                Reply::Int(1)
+            }
+            "GETDEL" if cell.value.is_none() => Reply::Nil,
+            "GETDEL" => cell.clear().map_or(Reply::Nil, Reply::Bytes),
+            "APPEND" => {
+                let mut value = cell.value.take().unwrap_or_default();
+                value.extend(&args[1].0);
+                if value.len() > limits::BRANCH_BYTES_MAX {
+                    return None;
+                }
+                let reply = length(value.len());
+                cell.set(value);
+                reply
+            }
+            "INCRBY" => {
+                let old = cell.value.as_deref().map_or(Some(0), parse_i64)?;
+                let sum = old.checked_add(parse_i64(&args[1].0)?)?;
+                cell.set(sum.to_string().into_bytes());
+                Reply::Int(sum)
+            }
+            _ => return None,
+        })
+    }
+
+    /// The writes that leave the keys as they are here; deletions last.
+    fn redo(&self) -> Vec<u8> {
+        let written = |cell: &&Cell<'_>| cell.written && (cell.value.is_some() || cell.existed);
+        let count = self.0.iter().filter(written).count();
+        if count == 0 {
+            return Vec::new();
+        }
+        let mut redo = Writer::default();
+        redo.array(count);
+        let cells = || self.0.iter().filter(written);
+        for cell in cells() {
+            let Some(value) = &cell.value else { continue };
+            redo.array(if cell.expires_at_ms.is_some() { 5 } else { 3 });
+            redo.bytes(b"SET");
+            redo.bytes(&cell.key.0);
+            redo.bytes(value);
+            if let Some(ms) = cell.expires_at_ms {
+                redo.bytes(b"PXAT");
+                redo.bytes(ms.to_string().as_bytes());
+            }
+        }
+        for cell in cells().filter(|cell| cell.value.is_none()) {
+            redo.array(2);
+            redo.bytes(b"DEL");
+            redo.bytes(&cell.key.0);
+        }
+        redo.0
+    }
+}
+
+fn length(bytes: usize) -> Reply {
+    Reply::Int(i64::try_from(bytes).unwrap_or(i64::MAX))
+}
+
+/// Runs the ops on what was found, a [`Found`] for each lock; `None` if it is not for this file to answer.
+pub(super) fn evaluate(branch: &ValidatedBranch, found: Vec<Found>) -> Option<Yes> {
+    let mut cells = Cells::new(branch, found)?;
+    let mut replies = Vec::with_capacity(branch.ops.len());
+    for op in &branch.ops {
+        let reply = cells.run(op)?;
+        let expected = op.expect.as_ref().map(|expect| expect.comparisons());
+        for comparison in expected.into_iter().flatten() {
+            if !holds(comparison, &reply, op.reply) {
+                return None;
+            }
+        }
+        replies.push(reply);
+    }
+    let yes = Yes { replies, redo: cells.redo() };
+    let replies_bytes: usize = yes.replies.iter().map(bytes_of).sum();
+    (yes.redo.len() <= VOTE_PART_BYTES_MAX && replies_bytes <= VOTE_PART_BYTES_MAX).then_some(yes)
+}
+
+fn bytes_of(reply: &Reply) -> usize {
+    const HEADER: usize = 5;
+    HEADER
+        + match reply {
+            Reply::Nil | Reply::Int(_) => 20,
+            Reply::Bytes(bytes) => bytes.len(),
+            Reply::Array(items) => items.iter().map(bytes_of).sum(),
+        }
+}
+
+/// Whether a comparison surely holds; those of floats are left to the scripts.
+fn holds(comparison: Comparison<'_>, reply: &Reply, kind: ReplyKind) -> bool {
+    let is_there = match (reply, kind) {
+        (Reply::Nil, _) => false,
+        (Reply::Int(number), ReplyKind::Int) => *number != 0,
+        (Reply::Array(items), _) => !items.is_empty(),
+        (Reply::Int(_) | Reply::Bytes(_), _) => true,
+    };
+    let equals = |operand: &[u8]| match reply {
+        Reply::Int(number) => number.to_string().as_bytes() == operand,
+        Reply::Bytes(bytes) => bytes == operand,
+        Reply::Nil | Reply::Array(_) => false,
+    };
+    let number = || match reply {
+        Reply::Int(number) => Some(*number),
+        Reply::Bytes(bytes) => parse_i64(bytes),
+        Reply::Nil | Reply::Array(_) => None,
+    };
+    let ordered = |operand: &[u8], holds: fn(&i64, &i64) -> bool| {
+        number().zip(parse_i64(operand)).is_some_and(|(reply, operand)| holds(&reply, &operand))
+    };
+    match comparison {
+        Comparison::Eq(operand) => equals(operand),
+        Comparison::Ne(operand) => !equals(operand),
+        Comparison::EqNil => *reply == Reply::Nil,
+        Comparison::NeNil => *reply != Reply::Nil,
+        Comparison::Gt(operand) => ordered(operand, i64::gt),
+        Comparison::Ge(operand) => ordered(operand, i64::ge),
+        Comparison::Lt(operand) => ordered(operand, i64::lt),
+        Comparison::Le(operand) => ordered(operand, i64::le),
+        Comparison::Exists(wanted) => is_there == wanted,
+    }
+}

@@ -1,0 +1,137 @@
+//! What one round writes: a `MULTI`/`EXEC` with the control fields and the data, and the owner key watched again behind
+//! it, in one breath.
+
+use assent_common::value::Arg;
+use redis::{Cmd, Pipeline, RedisError, Value};
+
+use super::super::Store;
+use super::super::connection::Live;
+use super::super::packed::{RedoError, decode_redo};
+
+/// The writes of a round.
+#[derive(Debug, Default)]
+pub(super) struct Exec {
+    /// Fields of the control hash that go.
+    gone: Vec<Vec<u8>>,
+    /// Fields of the control hash that are set, in order, each followed by its value.
+    kept: Vec<Vec<u8>>,
+    /// Writes to the data.
+    writes: Vec<Vec<Arg>>,
+}
+
+/// How an `EXEC` ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It ran. What Redis said to each write to the data.
+    Done {
+        results: Vec<Value>,
+        /// Whether the owner key is watched again, and still this agent's.
+        owned: bool,
+    },
+    /// It ran, on data of another incarnation.
+    Foreign(String),
+    /// It did not run: the owner key was touched.
+    Lost,
+    /// It did not run: Redis refused one of its commands.
+    Refused(RedisError),
+    /// It may have run.
+    Unknown(RedisError),
+}
+
+impl Exec {
+    pub(super) fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.kept.is_empty() && self.writes.is_empty()
+    }
+
+    pub(super) fn delete(&mut self, field: impl Into<Vec<u8>>) {
+        self.gone.push(field.into());
+    }
+
+    pub(super) fn set(&mut self, field: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.kept.push(field.into());
+        self.kept.push(value.into());
+    }
+
+    /// Adds the writes of a branch; returns which of the results will be theirs.
+    pub(super) fn apply(&mut self, redo: &[u8]) -> Result<std::ops::Range<usize>, RedoError> {
+        let first = self.writes.len();
+        self.writes.extend(decode_redo(redo)?);
+        Ok(first..self.writes.len())
+    }
+
+    /// The whole pipeline, and how many of its commands stand before the `EXEC`.
+    fn pipeline(&self, control_key: &str, owner_key: &str) -> (Pipeline, usize) {
+        let mut pipeline = Pipeline::with_capacity(self.writes.len() + 7);
+        pipeline.cmd("MULTI");
+        pipeline.cmd("HGET").arg(control_key).arg("m:inc");
+        if !self.gone.is_empty() {
+            pipeline.cmd("HDEL").arg(control_key).arg(&self.gone);
+        }
+        if !self.kept.is_empty() {
+            pipeline.cmd("HSET").arg(control_key).arg(&self.kept);
+        }
+        for write in &self.writes {
+            let mut command = Cmd::new();
+            for word in write {
+                command.arg(word.0.as_slice());
+            }
+            pipeline.add_command(command);
+        }
+        let before = pipeline.len();
+        pipeline.cmd("EXEC");
+        pipeline.cmd("WATCH").arg(owner_key);
+        pipeline.cmd("GET").arg(owner_key);
+        (pipeline, before)
+    }
+
+    fn control_commands(&self) -> usize {
+        1 + usize::from(!self.gone.is_empty()) + usize::from(!self.kept.is_empty())
+    }
+}
+
+impl Store {
+    /// Runs the writes of a round, as the owner of this guard.
+    pub(super) async fn exec(&self, live: &Live, guard: &str, exec: &Exec) -> Ended {
+        let (pipeline, before) = exec.pipeline(&self.options.control_key, self.owner_key());
+        let count = pipeline.len();
+        let sent = live.connection.clone().send_packed_commands(&pipeline, 0, count).await;
+        let mut values = match sent {
+            Ok(values) if values.len() == count => values,
+            Ok(_) => return Ended::Unknown(strange("fewer answers than commands")),
+            Err(error) => return Ended::Unknown(error),
+        };
+        let owned = values[count - 1] == Value::BulkString(guard.as_bytes().to_vec());
+        let results = match std::mem::replace(&mut values[before], Value::Nil) {
+            Value::Array(results) => results,
+            Value::Nil => return Ended::Lost,
+            Value::ServerError(discarded) => {
+                // The reason stands at the command that was refused.
+                let reason = values.into_iter().find_map(|value| match value {
+                    Value::ServerError(error) => Some(error),
+                    _ => None,
+                });
+                return Ended::Refused(reason.unwrap_or(discarded).into());
+            }
+            _ => return Ended::Unknown(strange("EXEC was not answered as such")),
+        };
+        let incarnation = match results.first() {
+            Some(Value::BulkString(found)) => String::from_utf8_lossy(found).into_owned(),
+            _ => String::new(),
+        };
+        if incarnation != self.incarnation.to_string() {
+            return Ended::Foreign(incarnation);
+        }
+        let control = exec.control_commands();
+        if let Some(Value::ServerError(error)) = results[..control.min(results.len())]
+            .iter()
+            .find(|value| matches!(value, Value::ServerError(_)))
+        {
+            return Ended::Unknown(error.clone().into());
+        }
+        Ended::Done { results: results.into_iter().skip(control).collect(), owned }
+    }
+}
+
+fn strange(what: &'static str) -> RedisError {
+    RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
+}

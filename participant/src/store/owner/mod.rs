@@ -1,0 +1,74 @@
+//! Sole ownership: while one agent has a Redis for itself, the protocol's machine runs in the agent, and Redis keeps what
+//! it says. Several times the capacity of the scripts, because a batch is a few plain commands in one `MULTI`/`EXEC`.
+//!
+//! ```text
+//!   nobody (no owner key) ── alone on the server: SET owner, WATCH it, read the control hash ──► sole owner
+//!        ▲                                                                                           │
+//!        └── another agent connects: DEL owner; every EXEC and script of the owner fails from there ─┘
+//!
+//!   a round:  outcomes, prepares ──► machine ──► MULTI  control fields, writes  EXEC  WATCH owner
+//!                         │ GET, PEXPIRETIME ▲
+//!                         └──────────────────┘
+//! ```
+//!
+//! **What keeps it safe.** The owner key is watched from before the control hash is read, and again in the same breath
+//! as every `EXEC`; an `EXEC` succeeds only if nobody has touched the key since, so that a take-over, a flush or a full
+//! resynchronisation stops the old owner before its next write (invariant 12). The scripts compare the same key. Which
+//! of the two is used is therefore a matter of speed only: the fields in the control hash are the same, and whatever
+//! goes wrong here (an error, an unclear `EXEC`, memory that Redis refuses) ends in forgetting all that is in memory and
+//! reading the hash again, or in the scripts.
+//!
+//! It must never answer before the `EXEC` that keeps the answer, and never write outside of one.
+
+mod claim;
+mod evaluate;
+mod exec;
+mod round;
+mod sole;
+
+use std::collections::HashMap;
+
+use assent_common::LogId;
+use assent_common::participant::{Heard, Participant};
+
+pub(super) use sole::Lost;
+
+/// Who runs the protocol for this connection's life.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// The scripts.
+    Scripts {
+        /// What the owner key is known to hold: nothing, if several agents share the Redis; or this agent, which
+        /// prefers the scripts for now.
+        owner: String,
+    },
+    /// This agent.
+    Sole(Box<Owner>),
+}
+
+impl Turn {
+    /// What the owner key is known to hold.
+    pub(super) fn owner(&self) -> &str {
+        match self {
+            Self::Scripts { owner } => owner,
+            Self::Sole(owner) => &owner.guard,
+        }
+    }
+}
+
+/// What the sole owner knows: all that the control hash holds.
+#[derive(Debug)]
+pub(super) struct Owner {
+    /// The value of the owner key, new for each connection.
+    guard: String,
+    machine: Participant,
+    /// What the hash holds of each log; the machine may have heard more.
+    stored: HashMap<LogId, Heard>,
+}
+
+impl Owner {
+    /// The value of the owner key.
+    pub(super) fn guard(&self) -> &str {
+        &self.guard
+    }
+}

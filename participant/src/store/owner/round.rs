@@ -1,0 +1,294 @@
+//! One round: what the machine says to some messages, and the writes that keep it.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use assent_common::command::Access;
+use assent_common::ids::{LogId, Txid};
+use assent_common::outcome::{Applied, Call, Prepared};
+use assent_common::participant::{Answer, Evaluation, Heard, Key, Lock, Prepare, Request, Stepped};
+use assent_common::value::Reply;
+use assent_common::wire::branch::Mode;
+
+use super::super::BranchAnswer;
+use super::super::call::PrepareItem;
+use super::super::inspect::RECORD_VERSION;
+use super::super::markers::Marker;
+use super::super::packed::{RedoError, Writer, kind_letter};
+use super::Owner;
+use super::evaluate::Yes;
+use super::exec::Exec;
+
+/// The messages of a round, their answers for when its writes are kept, and the writes.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    pub(super) exec: Exec,
+    pub(super) commits: Vec<(usize, Txid)>,
+    pub(super) aborts: Vec<(usize, Txid)>,
+    pub(super) prepares: Vec<PrepareItem>,
+    /// By the slot of the message.
+    pub(super) answers: Vec<(usize, BranchAnswer)>,
+    /// The markers that it leaves.
+    pub(super) left: Vec<Marker>,
+    /// Which results are the writes of which answer: those may be dirty.
+    pub(super) applied: Vec<(usize, std::ops::Range<usize>)>,
+    /// The keys whose data the round changes: what is read before it is not what will be.
+    pub(super) changed: HashSet<Key>,
+    /// Whether an answer is only good if the ownership is: then there is an `EXEC` although nothing is written.
+    pub(super) asserts: bool,
+}
+
+impl Round {
+    /// Whether a prepare must wait for the next round.
+    pub(super) fn concerns(&self, item: &PrepareItem) -> bool {
+        !self.changed.is_empty()
+            && item.branch.locks.iter().any(|lock| self.changed.contains(&lock.key))
+    }
+}
+
+impl Owner {
+    /// Forgets the markers below the marks: the marks answer for them.
+    pub(in super::super) fn sweep(&mut self) {
+        let _ = self.step(Request::Sweep);
+    }
+
+    fn step(&mut self, request: Request) -> Stepped {
+        self.machine.step(self.machine.incarnation(), request)
+    }
+
+    /// Takes note of what a coordinator says of itself, and keeps it where it is new.
+    pub(super) fn hear(&mut self, round: &mut Round, log_id: LogId, heard: Heard) {
+        let Heard { epoch, low_water } = heard;
+        let _ = self.step(Request::LowWater { log_id, epoch, mark: low_water });
+        let Some(now) = self.machine.heard(log_id) else { return };
+        if self.stored.insert(log_id, now) != Some(now) {
+            let Heard { epoch, low_water } = now;
+            let value = format!("{epoch} {} {}", low_water.epoch, low_water.n);
+            round.exec.set(format!("m:c:{log_id}"), value);
+        }
+    }
+
+    /// A commit or an abort.
+    pub(super) fn end(
+        &mut self,
+        round: &mut Round,
+        slot: usize,
+        request: Request,
+    ) -> Result<(), RedoError> {
+        let Some(txid) = request.txid() else { return Ok(()) };
+        let staged = self.machine.staged().get(&txid);
+        let keys: Vec<Key> = staged.iter().flat_map(|staged| staged.keys.iter().cloned()).collect();
+        let was = self.machine.state(txid);
+        let Stepped { answer, apply } = self.step(request);
+        if was != self.machine.state(txid) {
+            round.exec.delete(format!("s:{txid}"));
+            let is_applied = matches!(answer, Answer::Applied(_));
+            let marker = if is_applied { Marker::Done(txid) } else { Marker::Fence(txid) };
+            round.exec.set(marker.field(), "");
+            round.left.push(marker);
+        }
+        if let Some(redo) = &apply {
+            round.applied.push((slot, round.exec.apply(redo)?));
+        }
+        for key in keys {
+            self.keep_lock(&mut round.exec, &key);
+            round.changed.insert(key);
+        }
+        round.asserts |= matches!(answer, Answer::Applied(Call::Refused(_)));
+        round.answers.push((slot, into_answer(answer)));
+        Ok(())
+    }
+
+    /// What stands in the way of a prepare that is new here.
+    pub(super) fn obstacle(&self, item: &PrepareItem) -> Option<Call<Prepared>> {
+        self.machine.obstacle(item.txid, item.id, &locks(item))
+    }
+
+    /// Whether something is kept of the branch already.
+    pub(super) fn knows(&self, txid: Txid) -> bool {
+        self.machine.state(txid).is_some()
+    }
+
+    /// A prepare whose ops came to a yes.
+    pub(super) fn prepare(
+        &mut self,
+        round: &mut Round,
+        item: &PrepareItem,
+        yes: Yes,
+        url: &str,
+    ) -> Result<(), RedoError> {
+        let packed = yes.packed_replies();
+        let Yes { replies, redo } = yes;
+        let writes = !redo.is_empty();
+        let Stepped { answer, apply } = self.step(Request::Prepare(Prepare {
+            txid: item.txid,
+            id: item.id,
+            mode: item.mode,
+            locks: locks(item),
+            evaluation: Ok(Evaluation { replies: json(&replies).into(), redo: redo.into() }),
+        }));
+        match &answer {
+            Answer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
+                let packed = if writes { packed } else { Vec::new() };
+                let record = staged_record(item, url, vote.seq, &vote.redo, &packed);
+                round.exec.set(format!("s:{}", item.txid), record);
+                round.exec.set("m:seq", vote.seq.to_string());
+                for lock in &item.branch.locks {
+                    self.keep_lock(&mut round.exec, &lock.key);
+                }
+            }
+            Answer::Prepared(Call::Applied(Prepared::Committed(_))) if item.leaves_marker() => {
+                let marker = Marker::Done(item.txid);
+                round.exec.set(marker.field(), done_marker(item, &packed));
+                round.left.push(marker);
+            }
+            _ => {}
+        }
+        if let Some(redo) = apply.filter(|redo| !redo.is_empty()) {
+            // An op that wrote past the agent does not show in the answer of one phase.
+            round.exec.apply(&redo)?;
+            round.changed.extend(item.branch.locks.iter().map(|lock| lock.key.clone()));
+        }
+        round.answers.push((item.slot, into_answer(answer)));
+        Ok(())
+    }
+
+    /// Takes note of what a script said to a prepare.
+    pub(super) fn learn(&mut self, item: &PrepareItem, call: &Call<Prepared>) -> Learnt {
+        let (replies, redo) = match call {
+            Call::Applied(Prepared::Yes(vote)) => (vote.replies.clone(), vote.redo.clone()),
+            // What it wrote is applied already, and needs not be known.
+            Call::Applied(Prepared::Committed(replies)) => (replies.clone(), [].into()),
+            Call::Applied(Prepared::Wait(_)) | Call::Refused(_) => return Learnt::Agrees,
+            Call::Unknown(_) => return Learnt::Differs,
+        };
+        if self.knows(item.txid) {
+            return Learnt::Agrees;
+        }
+        let stepped = self.step(Request::Prepare(Prepare {
+            txid: item.txid,
+            id: item.id,
+            mode: item.mode,
+            locks: locks(item),
+            evaluation: Ok(Evaluation { replies, redo }),
+        }));
+        let agrees = match (&stepped.answer, call) {
+            (
+                Answer::Prepared(Call::Applied(Prepared::Yes(own))),
+                Call::Applied(Prepared::Yes(vote)),
+            ) => own.seq == vote.seq,
+            (
+                Answer::Prepared(Call::Applied(Prepared::Committed(_))),
+                Call::Applied(Prepared::Committed(_)),
+            ) => true,
+            _ => false,
+        };
+        if agrees { Learnt::Agrees } else { Learnt::Differs }
+    }
+
+    /// Writes a lock as it is now.
+    fn keep_lock(&self, exec: &mut Exec, key: &Key) {
+        let field = [b"l:", key.0.as_slice()].concat();
+        match self.machine.locks().get(key) {
+            Some(lock) => exec.set(field, lock_value(lock)),
+            None => exec.delete(field),
+        }
+    }
+}
+
+/// Whether the machine came to what the script said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Learnt {
+    Agrees,
+    /// What is in memory is worth nothing any more.
+    Differs,
+}
+
+fn locks(item: &PrepareItem) -> Vec<(Key, Access)> {
+    item.branch.locks.iter().map(|lock| (lock.key.clone(), lock.access)).collect()
+}
+
+fn into_answer(answer: Answer) -> BranchAnswer {
+    match answer {
+        Answer::Prepared(call) => BranchAnswer::Prepared(call),
+        Answer::Applied(call) => BranchAnswer::Applied(call),
+        Answer::Aborted(call) => BranchAnswer::Aborted(call),
+        Answer::Noted => BranchAnswer::Applied(Call::Unknown("no answer".to_owned())),
+        Answer::Refused(refusal) => BranchAnswer::Applied(Call::Refused(refusal)),
+    }
+}
+
+/// How many of a branch's writes Redis did not take, and what it said of the first.
+pub(super) fn dirty(results: &[redis::Value]) -> (Applied, Option<String>) {
+    let errors = || {
+        results.iter().filter_map(|result| match result {
+            redis::Value::ServerError(error) => Some(error),
+            _ => None,
+        })
+    };
+    let dirty_writes = u32::try_from(errors().count()).unwrap_or(u32::MAX);
+    (Applied { dirty_writes }, errors().next().map(ToString::to_string))
+}
+
+/// The replies, as the text of a JSON array.
+fn json(replies: &[Reply]) -> String {
+    let mut json = String::with_capacity(16 * replies.len() + 2);
+    json.push('[');
+    for (place, reply) in replies.iter().enumerate() {
+        if place > 0 {
+            json.push(',');
+        }
+        match reply {
+            Reply::Int(number) => {
+                let _ = write!(json, "{number}");
+            }
+            // Serialising bytes and arrays of them cannot fail.
+            reply => json.push_str(&serde_json::to_string(reply).unwrap_or_default()),
+        }
+    }
+    json.push(']');
+    json
+}
+
+fn lock_value(lock: &Lock) -> String {
+    let mut text = String::from(if matches!(lock, Lock::Exclusive(..)) { "X " } else { "S " });
+    for (place, (txid, id)) in lock.owners().enumerate() {
+        if place > 0 {
+            text.push(';');
+        }
+        let _ = write!(text, "{txid} {id}");
+    }
+    text
+}
+
+/// A staged record, as `lua/prepare.lua` packs it.
+fn staged_record(item: &PrepareItem, url: &str, seq: u64, redo: &[u8], replies: &[u8]) -> Vec<u8> {
+    let mut record = Writer::default();
+    record.array(8);
+    record.small(RECORD_VERSION.try_into().unwrap_or(0));
+    record.bytes(item.id.to_string().as_bytes());
+    record.bytes(url.as_bytes());
+    record.bytes(seq.to_string().as_bytes());
+    record.array(item.branch.locks.len());
+    for lock in &item.branch.locks {
+        record.bytes(&lock.key.0);
+    }
+    let mode = |lock: &assent_common::command::Lock| match lock.access {
+        Access::Shared => b'S',
+        Access::Exclusive => b'X',
+    };
+    record.bytes(&item.branch.locks.iter().map(mode).collect::<Vec<_>>());
+    record.bytes(redo);
+    record.bytes(replies);
+    record.0
+}
+
+/// A done-marker of one phase: the kinds of the replies, and the replies.
+fn done_marker(item: &PrepareItem, replies: &[u8]) -> Vec<u8> {
+    debug_assert_eq!(item.mode, Mode::OnePhase);
+    let mut marker = Writer::default();
+    let kinds: Vec<u8> = item.branch.ops.iter().map(|op| kind_letter(op.reply)).collect();
+    marker.bytes(&kinds);
+    marker.0.extend(replies);
+    marker.0
+}

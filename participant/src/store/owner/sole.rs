@@ -1,0 +1,324 @@
+//! A batch, as the sole owner does it: rounds, and the scripts for what only they can evaluate.
+
+use assent_common::ids::{Epoch, TxNumber, Txid};
+use assent_common::outcome::{Call, Prepared};
+use assent_common::participant::{Heard, Request};
+use redis::{Pipeline, Value};
+
+use super::super::call::PrepareItem;
+use super::super::connection::Live;
+use super::super::execute::{Answers, Sorted, Speaker, report_dirty};
+use super::super::markers::Marker;
+use super::super::{BranchAnswer, Store, lock};
+use super::Owner;
+use super::evaluate::{self, Found};
+use super::exec::Ended;
+use super::round::{Learnt, Round, dirty};
+
+/// Branches of one round: Redis answers nobody else while it runs an `EXEC`.
+const BRANCHES_PER_ROUND_MAX: usize = 128;
+
+/// Bytes of the arguments of the prepares of one round.
+const BYTES_PER_ROUND_MAX: usize = 1024 * 1024;
+
+/// Below every transaction.
+const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };
+
+/// Why the rest of a batch must go another way. What has no answer yet was not done.
+#[derive(Debug)]
+pub(in super::super) enum Lost {
+    /// The ownership, or the connection.
+    Ownership(String),
+    /// Redis refuses the commands of an `EXEC`: the scripts know better what can still be done.
+    Refused(String),
+}
+
+/// The prepares of a batch that no round takes.
+#[derive(Default)]
+struct Aside {
+    /// Those that must be looked at after this round.
+    later: Vec<PrepareItem>,
+    /// Those that only the scripts can evaluate.
+    scripts: Vec<PrepareItem>,
+}
+
+impl Store {
+    /// Answers what is sorted, but for the prepares that are left there for the scripts.
+    pub(in super::super) async fn run_rounds(
+        &self,
+        live: &Live,
+        owner: &mut Owner,
+        speaker: &Speaker<'_>,
+        sorted: &mut Sorted,
+        answers: &mut Answers,
+    ) -> Result<(), Lost> {
+        let mut aside = Aside::default();
+        loop {
+            let mut round = Round::default();
+            let collected = self.begin(owner, &mut round, speaker);
+            let outcome = self.round(live, owner, speaker, sorted, &mut round, &mut aside).await;
+            let outcome = match outcome {
+                Ok(()) => self.keep(live, owner, round, sorted, answers).await,
+                Err(lost) => {
+                    put_back(round, sorted);
+                    Err(lost)
+                }
+            };
+            if outcome.is_err() {
+                lock(&self.markers).restore(speaker.log_id, collected);
+            } else if !collected.is_empty() {
+                owner.sweep();
+            }
+            sorted.prepares.append(&mut aside.later);
+            if outcome.is_err() || sorted.is_empty() {
+                sorted.prepares.append(&mut aside.scripts);
+                return outcome;
+            }
+        }
+    }
+
+    /// What every round begins with: what the coordinator says of itself, and the markers that its mark lets go.
+    fn begin(&self, owner: &mut Owner, round: &mut Round, speaker: &Speaker<'_>) -> Vec<Marker> {
+        let (low_water, collected) = {
+            let mut markers = lock(&self.markers);
+            (markers.low_water(speaker.log_id), markers.collect(speaker.log_id))
+        };
+        // Only with something to collect: until then nothing depends on the mark.
+        let low_water = low_water.filter(|_| !collected.is_empty()).unwrap_or(NO_MARK);
+        owner.hear(round, speaker.log_id, Heard { epoch: speaker.epoch, low_water });
+        for marker in &collected {
+            round.exec.delete(marker.field());
+        }
+        collected
+    }
+
+    /// Takes messages into a round. Outcomes first: they free locks.
+    async fn round(
+        &self,
+        live: &Live,
+        owner: &mut Owner,
+        speaker: &Speaker<'_>,
+        sorted: &mut Sorted,
+        round: &mut Round,
+        aside: &mut Aside,
+    ) -> Result<(), Lost> {
+        let commits = sorted.commits.len().min(BRANCHES_PER_ROUND_MAX);
+        round.commits = sorted.commits.drain(..commits).collect();
+        let aborts = sorted.aborts.len().min(BRANCHES_PER_ROUND_MAX - commits);
+        round.aborts = sorted.aborts.drain(..aborts).collect();
+        let ends = |ends: &[(usize, Txid)], request: fn(Txid) -> Request| {
+            ends.iter().map(|(slot, txid)| (*slot, request(*txid))).collect::<Vec<_>>()
+        };
+        let mut requests = ends(&round.commits, Request::Commit);
+        requests.extend(ends(&round.aborts, Request::Abort));
+        for (slot, request) in requests {
+            let ended = owner.end(round, slot, request);
+            // A record that this version cannot read: the scripts say so of that branch alone.
+            ended.map_err(|error| Lost::Refused(error.to_string()))?;
+        }
+        let room = BRANCHES_PER_ROUND_MAX - commits - aborts;
+        let candidates = choose(owner, sorted, round, aside, room);
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let found = match self.look(live, owner, &candidates).await {
+            Ok(found) => found,
+            Err(lost) => {
+                round.prepares.extend(candidates);
+                return Err(lost);
+            }
+        };
+        for (item, found) in candidates.into_iter().zip(found) {
+            if round.concerns(&item) {
+                aside.later.push(item);
+                continue;
+            }
+            let Some(yes) = evaluate::evaluate(&item.branch, found) else {
+                aside.scripts.push(item);
+                continue;
+            };
+            let prepared = owner.prepare(round, &item, yes, speaker.url);
+            round.prepares.push(item);
+            prepared.map_err(|error| Lost::Refused(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the ops of the branches need to know; under the watch, so that it is this owner's data.
+    async fn look(
+        &self,
+        live: &Live,
+        owner: &Owner,
+        items: &[PrepareItem],
+    ) -> Result<Vec<Vec<Found>>, Lost> {
+        let mut pipeline = Pipeline::new();
+        for item in items {
+            for (_, key, written) in evaluate::asked(&item.branch) {
+                pipeline.cmd("GET").arg(key.0.as_slice());
+                if written {
+                    pipeline.cmd("PEXPIRETIME").arg(key.0.as_slice());
+                }
+            }
+        }
+        pipeline.cmd("GET").arg(self.owner_key());
+        let count = pipeline.len();
+        let sent = live.connection.clone().send_packed_commands(&pipeline, 0, count).await;
+        let mut values = sent.map_err(|error| Lost::Ownership(error.to_string()))?;
+        if values.pop() != Some(Value::BulkString(owner.guard.clone().into_bytes())) {
+            return Err(Lost::Ownership("another agent owns this Redis, or shares it".to_owned()));
+        }
+        let mut values = values.into_iter();
+        let found = items.iter().map(|item| {
+            let mut found: Vec<Found> = item.branch.locks.iter().map(|_| Found::NotAsked).collect();
+            for (place, _, written) in evaluate::asked(&item.branch) {
+                let value = values.next();
+                let expiry = if written { values.next() } else { None };
+                found[place] = match (value, expiry) {
+                    (Some(Value::Nil), _) => Found::Absent,
+                    (Some(Value::BulkString(value)), Some(Value::Int(ms))) => {
+                        Found::String(value, (ms >= 0).then_some(ms))
+                    }
+                    (Some(Value::BulkString(value)), None) => Found::String(value, None),
+                    _ => Found::Other,
+                };
+            }
+            found
+        });
+        Ok(found.collect())
+    }
+
+    /// Has Redis keep what the round came to, and gives its answers.
+    async fn keep(
+        &self,
+        live: &Live,
+        owner: &Owner,
+        round: Round,
+        sorted: &mut Sorted,
+        answers: &mut Answers,
+    ) -> Result<(), Lost> {
+        if round.exec.is_empty() && !round.asserts {
+            give(round, &[], answers);
+            return Ok(());
+        }
+        let lost = |why: &str| Err(Lost::Ownership(why.to_owned()));
+        match self.exec(live, &owner.guard, &round.exec).await {
+            Ended::Done { results, owned } => {
+                self.note(&round);
+                give(round, &results, answers);
+                if owned { Ok(()) } else { lost("another agent came") }
+            }
+            Ended::Lost => {
+                put_back(round, sorted);
+                lost("another agent came, or the data was replaced")
+            }
+            Ended::Refused(error) => {
+                put_back(round, sorted);
+                Err(Lost::Refused(error.to_string()))
+            }
+            Ended::Foreign(found) => {
+                self.quarantine_foreign(&found);
+                give_unknown(&round, "the data is not what this agent knew", answers);
+                lost("the data is not what this agent knew")
+            }
+            Ended::Unknown(error) => {
+                give_unknown(&round, &error.to_string(), answers);
+                Err(Lost::Ownership(error.to_string()))
+            }
+        }
+    }
+
+    /// What is remembered of the answers of a round that is kept.
+    fn note(&self, round: &Round) {
+        for (_, answer) in &round.answers {
+            if let BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) = answer {
+                self.saw(vote.seq);
+            }
+        }
+        let mut markers = lock(&self.markers);
+        for marker in &round.left {
+            markers.left(*marker);
+        }
+    }
+}
+
+impl Owner {
+    /// Takes note of what the scripts did; an error if the memory is worth nothing any more.
+    pub(in super::super) fn learn_all(
+        &mut self,
+        items: &[PrepareItem],
+        answers: &Answers,
+    ) -> Result<(), Lost> {
+        for item in items {
+            let learnt = match answers.of(item.slot) {
+                Some(BranchAnswer::Prepared(call)) => self.learn(item, call),
+                _ => Learnt::Differs,
+            };
+            if learnt == Learnt::Differs {
+                return Err(Lost::Ownership("a script's effect is not known".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The prepares that a round looks at; what can be answered or put aside without a look is.
+fn choose(
+    owner: &Owner,
+    sorted: &mut Sorted,
+    round: &mut Round,
+    aside: &mut Aside,
+    room: usize,
+) -> Vec<PrepareItem> {
+    let mut chosen = Vec::new();
+    let mut bytes = 0;
+    for item in std::mem::take(&mut sorted.prepares) {
+        let is_full = chosen.len() >= room || bytes >= BYTES_PER_ROUND_MAX;
+        if is_full || round.concerns(&item) {
+            aside.later.push(item);
+        } else if owner.knows(item.txid) || !evaluate::is_known(&item.branch) {
+            // A branch that was here before: its replies are in its record.
+            aside.scripts.push(item);
+        } else if let Some(call) = owner.obstacle(&item) {
+            round.answers.push((item.slot, BranchAnswer::Prepared(call)));
+            round.prepares.push(item);
+        } else {
+            bytes += item.branch.bytes;
+            chosen.push(item);
+        }
+    }
+    chosen
+}
+
+/// The messages of a round that was not done.
+fn put_back(round: Round, sorted: &mut Sorted) {
+    sorted.commits.extend(round.commits);
+    sorted.aborts.extend(round.aborts);
+    sorted.prepares.extend(round.prepares);
+}
+
+fn give(round: Round, results: &[Value], answers: &mut Answers) {
+    for (slot, answer) in round.answers {
+        answers.put(slot, answer);
+    }
+    for (slot, writes) in round.applied {
+        let (applied, first_error) = dirty(results.get(writes).unwrap_or_default());
+        if applied.dirty_writes > 0 {
+            if let Some((_, txid)) = round.commits.iter().find(|(at, _)| *at == slot) {
+                report_dirty(*txid, &applied, first_error.as_deref());
+            }
+            answers.put(slot, BranchAnswer::Applied(Call::Applied(applied)));
+        }
+    }
+}
+
+fn give_unknown(round: &Round, why: &str, answers: &mut Answers) {
+    for (slot, _) in &round.commits {
+        answers.put(*slot, BranchAnswer::Applied(Call::Unknown(why.to_owned())));
+    }
+    for (slot, _) in &round.aborts {
+        answers.put(*slot, BranchAnswer::Aborted(Call::Unknown(why.to_owned())));
+    }
+    for item in &round.prepares {
+        answers.put(item.slot, BranchAnswer::Prepared(Call::Unknown(why.to_owned())));
+    }
+}

@@ -1,0 +1,19 @@
+//! The tests of `../store`, by the scripts alone: what agents that share a Redis do.
+
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not their helpers")]
+
+#[path = "../store/differential/mod.rs"]
+mod differential;
+#[path = "../store/harness.rs"]
+mod harness;
+#[path = "../store/locks.rs"]
+mod locks;
+#[path = "../store/outcomes.rs"]
+mod outcomes;
+#[path = "../store/server.rs"]
+mod server;
+#[path = "../store/votes.rs"]
+mod votes;
+
+/// Whether the stores of these tests own their Redis while they are alone.
+pub(crate) const SOLE_OWNERSHIP: bool = false;

@@ -1,0 +1,266 @@
+//! Sole ownership: the same answers and the same control hash as the scripts, and nobody writes past its owner.
+
+use std::collections::BTreeMap;
+
+use assent_common::code::ErrorCode;
+use assent_common::outcome::{Aborted, Call, Prepared};
+use assent_common::wire::branch::Mode;
+use assent_participant::store::{BranchAnswer, BranchMessage, StoreState};
+
+use crate::harness::{
+    Ask as _, CLEAN, Expected as _, NO_MARK, Plain, Redis, committed, coordinator, ops, prepare,
+    prepared, tx, vote,
+};
+
+const OWNER: &str = "assent:ctl:owner";
+
+#[tokio::test]
+async fn an_agent_that_is_alone_owns_its_redis_and_one_that_is_not_does_not() {
+    let redis = Redis::start();
+    let mut plain = redis.plain().await;
+    let first = redis.store().await;
+    let owner = plain.get(OWNER).await;
+    assert!(owner.is_some());
+    let second = redis.store().await;
+    assert_eq!(plain.get(OWNER).await, None, "two agents share");
+    vote(first.prepare(tx(1), &["SET a 1"]).await);
+    vote(second.prepare(tx(2), &["SET b 1"]).await);
+    first.sweep().await.unwrap();
+    assert_eq!(plain.get(OWNER).await, None, "and go on sharing");
+    drop(second);
+    while plain.get(OWNER).await.is_none() {
+        first.sweep().await.unwrap();
+    }
+    assert_ne!(plain.get(OWNER).await, owner);
+    for n in [1, 2] {
+        assert_eq!(first.commit(tx(n)).await, CLEAN);
+    }
+    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+}
+
+/// Invariant 12: what the old owner has in memory is worth nothing from the moment that another agent may write.
+#[tokio::test]
+async fn what_another_agent_staged_is_met_by_the_owner_that_was() {
+    let redis = Redis::start();
+    let (owner, mut plain) = (redis.store().await, redis.plain().await);
+    vote(owner.prepare(tx(5), &["SET a 1"]).await);
+    let other = redis.sharing_store().await;
+    // Its locks are the owner's, and the owner's branches can be ended by it.
+    assert_eq!(other.prepare(tx(6), &["GET a"]).await.refused().code, ErrorCode::LockConflict);
+    vote(other.prepare(tx(7), &["SET b 1"]).await);
+    assert_eq!(other.abort(tx(5)).await.done(), Aborted::Fenced);
+    assert_eq!(owner.prepare(tx(8), &["SET b 2"]).await.refused().code, ErrorCode::LockConflict);
+    assert_eq!(owner.commit(tx(5)).await.refused().code, ErrorCode::Fenced);
+    assert_eq!(owner.commit(tx(7)).await, CLEAN);
+    assert_eq!(plain.get("b").await.as_deref(), Some("1"));
+    assert_eq!(plain.get("a").await, None);
+    assert_eq!(owner.state(), StoreState::Ready);
+}
+
+/// Invariant 12, for a commit: the branch was dropped by somebody else, and must not be applied from memory.
+#[tokio::test]
+async fn a_branch_that_another_agent_dropped_is_not_applied_from_memory() {
+    let redis = Redis::start();
+    let (owner, mut plain) = (redis.store().await, redis.plain().await);
+    vote(owner.prepare(tx(5), &["SET a 1"]).await);
+    let other = redis.sharing_store().await;
+    assert_eq!(other.abort(tx(5)).await.done(), Aborted::Fenced);
+    drop(other);
+    assert_eq!(owner.commit(tx(5)).await.refused().code, ErrorCode::Fenced);
+    assert_eq!(plain.get("a").await, None);
+}
+
+/// Readers of one phase write nothing, so that only the look itself can find the ownership gone.
+#[tokio::test]
+async fn a_reader_of_one_phase_meets_the_lock_of_another_agent() {
+    let redis = Redis::start();
+    let owner = redis.store().await;
+    // The epoch is kept by now: nothing is left that would be written along.
+    assert_eq!(&*committed(owner.one_phase(tx(1), &["GET a"]).await), "[null]");
+    let other = redis.sharing_store().await;
+    vote(other.prepare(tx(5), &["SET a 1"]).await);
+    let refusal = owner.one_phase(tx(6), &["GET a"]).await.refused();
+    assert_eq!(refusal.code, ErrorCode::LockConflict);
+}
+
+/// The other direction: an agent that shares does not write behind the back of one that took the Redis for itself.
+#[tokio::test]
+async fn a_script_does_nothing_while_another_agent_owns_the_redis() {
+    let redis = Redis::start();
+    let (sharer, mut plain) = (redis.sharing_store().await, redis.plain().await);
+    vote(sharer.prepare(tx(1), &["SET a 1"]).await);
+    let () = plain.run(&["SET", OWNER, "somebody"]).await;
+    vote(sharer.prepare(tx(2), &["SET b 1"]).await);
+    assert_eq!(plain.get(OWNER).await, None, "the ownership was ended first");
+}
+
+#[tokio::test]
+async fn a_touched_owner_key_costs_a_reconnect_and_nothing_else() {
+    let redis = Redis::start();
+    let (owner, mut plain) = (redis.store().await, redis.plain().await);
+    vote(owner.prepare(tx(1), &["SET a 1", "GET b"]).await);
+    for (n, touch) in [(2, &["SET", OWNER, "somebody"][..]), (3, &["DEL", OWNER])] {
+        let () = plain.run(touch).await;
+        assert_eq!(&*committed(owner.one_phase(tx(n), &["INCR c"]).await), format!("[{}]", n - 1));
+        assert!(plain.get(OWNER).await.is_some(), "owned again");
+    }
+    assert_eq!(owner.commit(tx(1)).await, CLEAN);
+}
+
+/// Invariant 12: the control hash is gone, the owner key is not.
+#[tokio::test]
+async fn a_control_hash_that_vanished_gives_no_vote_and_quarantines() {
+    let redis = Redis::start();
+    let (owner, mut plain) = (redis.store().await, redis.plain().await);
+    vote(owner.prepare(tx(1), &["SET a 1"]).await);
+    let () = plain.run(&["DEL", "assent:ctl"]).await;
+    assert!(matches!(owner.prepare(tx(2), &["SET b 1"]).await, Call::Unknown(_)));
+    assert!(matches!(owner.state(), StoreState::Quarantined(_) | StoreState::Disconnected(_)));
+    assert_eq!(owner.prepare(tx(3), &["SET c 1"]).await.refused().code, ErrorCode::Quarantined);
+}
+
+#[tokio::test]
+async fn prepares_behind_what_changes_their_keys_see_the_change() {
+    let redis = Redis::start();
+    let owner = redis.store().await;
+    vote(owner.prepare(tx(1), &["SET a 1"]).await);
+    let answers = owner
+        .send(vec![
+            prepare(tx(2), Mode::TwoPhase, ops(&["INCR a"])),
+            prepare(tx(3), Mode::OnePhase, ops(&["SET c 1"])),
+            prepare(tx(4), Mode::TwoPhase, ops(&["INCR c"])),
+            prepare(tx(5), Mode::TwoPhase, ops(&["GET a"])),
+            prepare(tx(6), Mode::OnePhase, ops(&["INCR d"])),
+            prepare(tx(7), Mode::OnePhase, ops(&["INCR d"])),
+            BranchMessage::Commit(tx(1).txid),
+        ])
+        .await;
+    let answers: Vec<_> = answers.into_iter().collect();
+    let call = |n: usize| prepared(answers[n].clone());
+    assert_eq!(&*vote(call(0)).replies, "[2]");
+    assert_eq!(&*committed(call(1)), r#"["OK"]"#);
+    assert_eq!(&*vote(call(2)).replies, "[2]");
+    assert_eq!(call(3).refused().code, ErrorCode::LockConflict);
+    assert_eq!((&*committed(call(4)), &*committed(call(5))), ("[1]", "[2]"));
+    assert_eq!(answers[6], BranchAnswer::Applied(CLEAN));
+}
+
+#[tokio::test]
+async fn a_batch_of_more_than_one_round_is_answered_in_order() {
+    let redis = Redis::start();
+    let (owner, mut plain) = (redis.store().await, redis.plain().await);
+    let branch = |n: u64| ops(&[&format!("INCRBY key{n} {n}")]);
+    let messages = |from: u64| (from..from + 256).map(move |n| (n, tx(n)));
+    let prepares =
+        messages(1).map(|(n, tx)| prepare(tx, Mode::TwoPhase, branch(n))).collect::<Vec<_>>();
+    for (answer, (n, _)) in owner.send(prepares).await.into_iter().zip(messages(1)) {
+        assert_eq!(&*vote(prepared(answer)).replies, format!("[{n}]"));
+    }
+    let commits = messages(1).map(|(_, tx)| BranchMessage::Commit(tx.txid)).collect();
+    for answer in owner.send(commits).await {
+        assert_eq!(answer, BranchAnswer::Applied(CLEAN));
+    }
+    assert_eq!(plain.get("key256").await.as_deref(), Some("256"));
+    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+}
+
+/// Numbers that look random, the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+
+    fn ops(&mut self) -> Vec<String> {
+        let count = 1 + self.below(3);
+        (0..count).map(|_| self.op()).collect()
+    }
+
+    fn op(&mut self) -> String {
+        let key = format!("k{}", self.below(4));
+        let number = self.below(100);
+        match self.below(12) {
+            0 => format!("GET {key}"),
+            1 => format!("SET {key} {number}"),
+            2 => format!("INCRBY {key} {number}"),
+            3 => format!(r#"DECRBY {key} {number} ?{{"ge":0}}"#),
+            4 => format!("GETDEL {key}"),
+            5 => format!("SETNX {key} {number}"),
+            6 => format!("APPEND {key} {number}"),
+            7 => format!("MSET {key} {number} k9 {number}"),
+            8 => format!("MGET {key} k9"),
+            9 => format!("GETSET {key} x{number}"),
+            10 => format!("EXPIREAT {key} 99999999999"),
+            _ => format!("HINCRBY h{number} f 1"),
+        }
+    }
+}
+
+/// The control hash but for the incarnation, and for the content of records and markers, which is read by other ways.
+async fn control(plain: &mut Plain) -> BTreeMap<String, String> {
+    let fields: BTreeMap<Vec<u8>, Vec<u8>> = plain.run(&["HGETALL", "assent:ctl"]).await;
+    let readable = |bytes: Vec<u8>| bytes.escape_ascii().to_string();
+    let fields = fields.into_iter().map(|(field, value)| {
+        let is_record = field.starts_with(b"s:") || field.starts_with(b"d:");
+        (readable(field), if is_record { String::new() } else { readable(value) })
+    });
+    fields.filter(|(field, _)| field != "m:inc").collect()
+}
+
+/// Without the incarnation of a vote and the wording of a no.
+fn comparable(mut answers: Vec<BranchAnswer>) -> Vec<BranchAnswer> {
+    for answer in &mut answers {
+        match answer {
+            BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => vote.incarnation = 0,
+            BranchAnswer::Prepared(Call::Refused(refusal))
+            | BranchAnswer::Applied(Call::Refused(refusal)) => refusal.detail.clear(),
+            _ => {}
+        }
+    }
+    answers
+}
+
+/// The owner is the scripts, only faster: the same messages leave the same answers, the same control hash (so that
+/// either can go on where the other stopped), and the same data. A prepare that comes again shows what the records say
+/// of the replies.
+#[tokio::test]
+async fn the_owner_and_the_scripts_answer_and_write_the_same() {
+    let (owned, scripted) = (Redis::start(), Redis::start());
+    let (owner, scripts) = (owned.store().await, scripted.sharing_store().await);
+    let (mut owned, mut scripted) = (owned.plain().await, scripted.plain().await);
+    assert!(owned.get(OWNER).await.is_some());
+    let mut numbers = Numbers(7);
+    let mut prepares: Vec<BranchMessage> = Vec::new();
+    for step in 0..500_u64 {
+        // Any transaction of late; or one that is in doubt, so that not everything is locked after a while.
+        let recent = tx(1 + step.saturating_sub(numbers.below(8))).txid;
+        let doubtful = owner.in_doubt().await.unwrap().first().map(|branch| branch.txid);
+        let ended = doubtful.filter(|_| numbers.below(3) > 0).unwrap_or(recent);
+        let message = match numbers.below(8) {
+            0..4 => {
+                let lines = numbers.ops();
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                let mode = if numbers.below(3) == 0 { Mode::OnePhase } else { Mode::TwoPhase };
+                prepares.push(prepare(tx(step + 1), mode, ops(&lines)));
+                prepares[prepares.len() - 1].clone()
+            }
+            4 | 5 => BranchMessage::Commit(ended),
+            6 => BranchMessage::Abort(ended),
+            _ => match prepares.iter().rev().nth(numbers.below(4) as usize) {
+                Some(earlier) => earlier.clone(),
+                None => continue,
+            },
+        };
+        let messages = vec![message];
+        let said = owner.execute(&coordinator(1), NO_MARK, messages.clone()).await;
+        let expected = scripts.execute(&coordinator(1), NO_MARK, messages.clone()).await;
+        let told = format!("step {step}: {messages:?}");
+        assert_eq!(comparable(said), comparable(expected), "{told}");
+        assert_eq!(control(&mut owned).await, control(&mut scripted).await, "{told}");
+        assert_eq!(owned.data().await, scripted.data().await, "{told}");
+        assert_eq!(owner.in_doubt().await, scripts.in_doubt().await, "{told}");
+    }
+}
