@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 use assent_common::ParticipantName;
@@ -42,7 +45,14 @@ const RESOLVER: &str = "assent_resolver_answers_total";
 const WAITING: &str = "assent_prepares_waiting";
 const REDIS: &str = "assent_redis_call_duration_seconds";
 const OPERATOR: &str = "assent_operator_actions_total";
+const SOLE_OWNER: &str = "assent_redis_sole_owner";
 const BUILD_INFO: &str = "assent_participant_build_info";
+
+/// The kinds of messages.
+const OPS: [&str; 3] = ["prepare", "commit", "abort"];
+
+/// What comes of a message.
+const RESULTS: [&str; 3] = ["applied", "refused", "unknown"];
 
 /// Every metric of a participant.
 pub const TABLE: &[Metric] = &[
@@ -89,6 +99,12 @@ pub const TABLE: &[Metric] = &[
         help: "Duration of one execution of a batch at Redis, its fsync included.",
     },
     Metric {
+        name: SOLE_OWNER,
+        kind: Kind::Gauge,
+        labels: &["participant"],
+        help: "1 while this agent is alone on its Redis and owns it; 0 while the scripts do the work.",
+    },
+    Metric {
         name: OPERATOR,
         kind: Kind::Counter,
         labels: &["participant", "verb"],
@@ -126,15 +142,33 @@ pub(crate) fn describe(participant: &ParticipantName) {
     gauge!(BUILD_INFO, "participant" => participant, "version" => version).set(1.0);
 }
 
-/// The metrics of one participant.
-#[derive(Debug, Clone)]
+/// The metrics of one participant. What is counted for every message is looked up once.
+#[derive(Clone)]
 pub(crate) struct Metrics {
     participant: String,
+    /// By op and result.
+    requests: [[Counter; 3]; 3],
+    yes: Counter,
+    redis: Histogram,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").field("participant", &self.participant).finish_non_exhaustive()
+    }
 }
 
 impl Metrics {
     pub(crate) fn new(participant: &ParticipantName) -> Self {
-        Self { participant: participant.to_string() }
+        let participant = participant.to_string();
+        let requests = OPS.map(|op| {
+            RESULTS.map(|result| {
+                counter!(REQUESTS, "participant" => participant.clone(), "op" => op, "result" => result)
+            })
+        });
+        let yes = counter!(VOTES, "participant" => participant.clone(), "vote" => "yes");
+        let redis = histogram!(REDIS, "participant" => participant.clone());
+        Self { participant, requests, yes, redis }
     }
 
     fn participant(&self) -> String {
@@ -142,12 +176,25 @@ impl Metrics {
     }
 
     pub(crate) fn request(&self, op: &'static str, result: &'static str) {
-        counter!(REQUESTS, "participant" => self.participant(), "op" => op, "result" => result)
-            .increment(1);
+        let place = |names: &[&str], name| names.iter().position(|known| *known == name);
+        if let (Some(op), Some(result)) = (place(&OPS, op), place(&RESULTS, result)) {
+            self.requests[op][result].increment(1);
+        }
     }
 
     pub(crate) fn vote(&self, vote: &'static str) {
-        counter!(VOTES, "participant" => self.participant(), "vote" => vote).increment(1);
+        match vote {
+            "yes" => self.yes.increment(1),
+            _ => counter!(VOTES, "participant" => self.participant(), "vote" => vote).increment(1),
+        }
+    }
+
+    pub(crate) fn sole_owner(&self, is_owner: bool) {
+        gauge!(SOLE_OWNER, "participant" => self.participant()).set(if is_owner {
+            1.0
+        } else {
+            0.0
+        });
     }
 
     pub(crate) fn in_doubt(&self, count: usize, oldest_ms: u64) {
@@ -170,7 +217,7 @@ impl Metrics {
     }
 
     pub(crate) fn redis_call(&self, duration: Duration) {
-        histogram!(REDIS, "participant" => self.participant()).record(duration);
+        self.redis.record(duration);
     }
 
     pub(crate) fn operator(&self, verb: &'static str) {

@@ -72,7 +72,7 @@ async fn scan(app: &Shared) {
                 .into_iter()
                 .map(|branch| InDoubt { txid: branch.txid, coordinator_url: branch.coordinator });
             app.resolver().seen(now, found);
-            app.count_doubts();
+            app.gauge();
         }
         Err(error) => tracing::warn!(%error, "cannot look for branches in doubt"),
     }
@@ -126,5 +126,5 @@ async fn end(
 
 fn conclude(app: &Shared, txid: Txid, conclusion: Conclusion) {
     app.resolver().concluded(app.now(), txid, conclusion);
-    app.count_doubts();
+    app.gauge();
 }

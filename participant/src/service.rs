@@ -46,8 +46,9 @@ impl Shared {
         self.resolver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the gauges of branches in doubt.
-    pub(crate) fn count_doubts(&self) {
+    /// Sets the gauges.
+    pub(crate) fn gauge(&self) {
+        self.metrics.sole_owner(self.store.is_sole_owner());
         let now = self.now();
         let resolver = self.resolver();
         self.metrics.in_doubt(resolver.count(), resolver.oldest_ms(now));

@@ -101,7 +101,7 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, Rejectio
         let detail = "this process exposes its metrics elsewhere, or not at all";
         return Err(Rejection::new(ErrorCode::NotFound, detail));
     };
-    app.count_doubts();
+    app.gauge();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render.render())
         .into_response())
 }

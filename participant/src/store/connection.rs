@@ -273,6 +273,15 @@ impl Store {
         }
     }
 
+    /// Whether this agent owns its Redis. Only an owner holds the turn for itself for longer than a look.
+    #[must_use]
+    pub fn is_sole_owner(&self) -> bool {
+        let live = self.link.current();
+        live.is_some_and(|live| {
+            live.turn.try_read().map_or(true, |turn| matches!(*turn, Turn::Sole(_)))
+        })
+    }
+
     /// The settings of Redis that would lose votes, which the operator chose to put up with.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {

@@ -8,6 +8,7 @@ use assent_common::command::{
 };
 use assent_common::limits;
 use assent_common::value::{Arg, Reply};
+use redis::Value;
 
 use super::super::packed::Writer;
 
@@ -16,6 +17,9 @@ const KEYS_MAX: usize = 16;
 
 /// Bytes of the writes, and of the replies, of a vote; the scripts refuse more.
 const VOTE_PART_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What `PEXPIRETIME` says where there is nothing.
+const NO_SUCH_KEY: i64 = -2;
 
 /// What a key of the branch was found to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,29 @@ pub(super) enum Found {
     String(Vec<u8>, Option<i64>),
     /// Of another type.
     Other,
+}
+
+impl Found {
+    /// From `MGET` and, later, `PEXPIRETIME`: of another type is what is there and no string; gone is what has expired
+    /// in between.
+    pub(super) fn written(string: Option<Value>, expiry: Option<Value>) -> Self {
+        match (string, expiry) {
+            (_, Some(Value::Int(NO_SUCH_KEY))) => Self::Absent,
+            (Some(Value::BulkString(value)), Some(Value::Int(ms))) => {
+                Self::String(value, (ms >= 0).then_some(ms))
+            }
+            _ => Self::Other,
+        }
+    }
+
+    /// From `GET`.
+    pub(super) fn read(value: Option<Value>) -> Self {
+        match value {
+            Some(Value::Nil) => Self::Absent,
+            Some(Value::BulkString(value)) => Self::String(value, None),
+            _ => Self::Other,
+        }
+    }
 }
 
 /// What the ops come to.

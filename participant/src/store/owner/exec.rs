@@ -15,7 +15,9 @@ pub(super) struct Exec {
     gone: Vec<Vec<u8>>,
     /// Fields of the control hash that are set, in order, each followed by its value.
     kept: Vec<Vec<u8>>,
-    /// Writes to the data.
+    /// Strings that are set, in order, each key followed by its value: one `MSET`, since each key is one branch's.
+    strings: Vec<Vec<u8>>,
+    /// Other writes to the data.
     writes: Vec<Vec<Arg>>,
 }
 
@@ -40,7 +42,10 @@ pub(super) enum Ended {
 
 impl Exec {
     pub(super) fn is_empty(&self) -> bool {
-        self.gone.is_empty() && self.kept.is_empty() && self.writes.is_empty()
+        self.gone.is_empty()
+            && self.kept.is_empty()
+            && self.strings.is_empty()
+            && self.writes.is_empty()
     }
 
     pub(super) fn delete(&mut self, field: impl Into<Vec<u8>>) {
@@ -52,16 +57,24 @@ impl Exec {
         self.kept.push(value.into());
     }
 
-    /// Adds the writes of a branch; returns which of the results will be theirs.
+    /// Adds the writes of a branch; returns which of the results will be of those that may fail on foreign data.
     pub(super) fn apply(&mut self, redo: &[u8]) -> Result<std::ops::Range<usize>, RedoError> {
         let first = self.writes.len();
-        self.writes.extend(decode_redo(redo)?);
+        for mut write in decode_redo(redo)? {
+            match write.as_mut_slice() {
+                [command, key, value] if command.0 == b"SET" => {
+                    self.strings.push(std::mem::take(&mut key.0));
+                    self.strings.push(std::mem::take(&mut value.0));
+                }
+                _ => self.writes.push(write),
+            }
+        }
         Ok(first..self.writes.len())
     }
 
     /// The whole pipeline, and how many of its commands stand before the `EXEC`.
     fn pipeline(&self, control_key: &str, owner_key: &str) -> (Pipeline, usize) {
-        let mut pipeline = Pipeline::with_capacity(self.writes.len() + 7);
+        let mut pipeline = Pipeline::with_capacity(self.writes.len() + 8);
         pipeline.cmd("MULTI");
         pipeline.cmd("HGET").arg(control_key).arg("m:inc");
         if !self.gone.is_empty() {
@@ -69,6 +82,9 @@ impl Exec {
         }
         if !self.kept.is_empty() {
             pipeline.cmd("HSET").arg(control_key).arg(&self.kept);
+        }
+        if !self.strings.is_empty() {
+            pipeline.cmd("MSET").arg(&self.strings);
         }
         for write in &self.writes {
             let mut command = Cmd::new();
@@ -84,8 +100,10 @@ impl Exec {
         (pipeline, before)
     }
 
-    fn control_commands(&self) -> usize {
-        1 + usize::from(!self.gone.is_empty()) + usize::from(!self.kept.is_empty())
+    /// How many commands stand before the writes that may fail.
+    fn sure_commands(&self) -> usize {
+        let lists = [&self.gone, &self.kept, &self.strings];
+        1 + lists.iter().filter(|list| !list.is_empty()).count()
     }
 }
 
@@ -121,14 +139,14 @@ impl Store {
         if incarnation != self.incarnation.to_string() {
             return Ended::Foreign(incarnation);
         }
-        let control = exec.control_commands();
-        if let Some(Value::ServerError(error)) = results[..control.min(results.len())]
+        let sure = exec.sure_commands();
+        if let Some(Value::ServerError(error)) = results[..sure.min(results.len())]
             .iter()
             .find(|value| matches!(value, Value::ServerError(_)))
         {
             return Ended::Unknown(error.clone().into());
         }
-        Ended::Done { results: results.into_iter().skip(control).collect(), owned }
+        Ended::Done { results: results.into_iter().skip(sure).collect(), owned }
     }
 }
 

@@ -144,22 +144,28 @@ impl Store {
         Ok(())
     }
 
-    /// Reads what the ops of the branches need to know; under the watch, so that it is this owner's data.
+    /// Reads what the ops of the branches need to know: all strings that will be written in one command, then their
+    /// expiries and what is only read, in the order of the ops.
     async fn look(
         &self,
         live: &Live,
         owner: &Owner,
         items: &[PrepareItem],
     ) -> Result<Vec<Vec<Found>>, Lost> {
-        let mut pipeline = Pipeline::new();
-        for item in items {
-            for (_, key, written) in evaluate::asked(&item.branch) {
-                pipeline.cmd("GET").arg(key.0.as_slice());
-                if written {
-                    pipeline.cmd("PEXPIRETIME").arg(key.0.as_slice());
-                }
-            }
+        let asked = || items.iter().flat_map(|item| evaluate::asked(&item.branch));
+        let mut strings = redis::cmd("MGET");
+        for (_, key, _) in asked().filter(|(_, _, written)| *written) {
+            strings.arg(key.0.as_slice());
         }
+        let are_written = strings.args_iter().len() > 1;
+        let mut pipeline = Pipeline::new();
+        if are_written {
+            pipeline.add_command(strings);
+        }
+        for (_, key, written) in asked() {
+            pipeline.cmd(if written { "PEXPIRETIME" } else { "GET" }).arg(key.0.as_slice());
+        }
+        // Last: who owned the Redis until here has read what nobody else could change.
         pipeline.cmd("GET").arg(self.owner_key());
         let count = pipeline.len();
         let sent = live.connection.clone().send_packed_commands(&pipeline, 0, count).await;
@@ -168,18 +174,18 @@ impl Store {
             return Err(Lost::Ownership("another agent owns this Redis, or shares it".to_owned()));
         }
         let mut values = values.into_iter();
+        let strings = match are_written.then(|| values.next()).flatten() {
+            Some(Value::Array(strings)) => strings,
+            _ => Vec::new(),
+        };
+        let mut strings = strings.into_iter();
         let found = items.iter().map(|item| {
             let mut found: Vec<Found> = item.branch.locks.iter().map(|_| Found::NotAsked).collect();
             for (place, _, written) in evaluate::asked(&item.branch) {
-                let value = values.next();
-                let expiry = if written { values.next() } else { None };
-                found[place] = match (value, expiry) {
-                    (Some(Value::Nil), _) => Found::Absent,
-                    (Some(Value::BulkString(value)), Some(Value::Int(ms))) => {
-                        Found::String(value, (ms >= 0).then_some(ms))
-                    }
-                    (Some(Value::BulkString(value)), None) => Found::String(value, None),
-                    _ => Found::Other,
+                found[place] = if written {
+                    Found::written(strings.next(), values.next())
+                } else {
+                    Found::read(values.next())
                 };
             }
             found
