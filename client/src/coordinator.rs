@@ -3,9 +3,10 @@
 //! `committed`, `aborted` and *not known* stay three things here: [`SubmitError`] has a variant for each of the last
 //! two. Nothing is retried; with an idempotency key, the caller may.
 
-use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{Method, Url};
+use hyper::Method;
+use hyper::header::{HeaderName, HeaderValue};
 use serde::de::IgnoredAny;
+use url::Url;
 
 use assent_common::limits;
 use assent_common::outcome::Call;

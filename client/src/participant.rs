@@ -3,8 +3,9 @@
 //! Messages of the protocol come back as `Applied`, `Refused` or `Unknown`; an operator's calls as a result with an
 //! error. Nothing is retried here.
 
-use reqwest::{Method, Url};
+use hyper::Method;
 use serde::{Deserialize, Serialize};
+use url::Url;
 use utoipa::ToSchema;
 
 use assent_common::Txid;

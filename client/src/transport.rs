@@ -10,13 +10,17 @@
 //!                                               └─ anything else ────────────────────> Unknown
 //! ```
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Method, Response, Url};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Method, Response};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
+use url::Url;
 
 use assent_common::limits;
 use assent_common::wire::problem::Problem;
@@ -29,6 +33,10 @@ const JSON_MEDIA_TYPE: &str = "application/json";
 
 /// Idle connections kept to one host: a dispatcher has few requests in flight, tools have one.
 const POOL_IDLE_PER_HOST_MAX: usize = 32;
+
+/// How long an idle connection is kept, and how often it is probed.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Bytes of a foreign body quoted in a message, so that a person recognises the proxy that spoke.
 const QUOTED_BYTES_MAX: usize = 120;
@@ -56,9 +64,6 @@ pub enum BuildError {
     /// The token does not fit into a header.
     #[error("the token has characters that a header cannot carry")]
     Token,
-    /// The HTTP library refuses its configuration.
-    #[error("the HTTP client cannot be set up")]
-    Client(#[source] reqwest::Error),
 }
 
 /// The text is no base URL.
@@ -87,7 +92,7 @@ pub enum CallError {
 /// A pool of connections; cheap to clone, shared by the clients of many servers.
 #[derive(Debug, Clone)]
 pub struct Http {
-    client: reqwest::Client,
+    client: Client<HttpConnector, Full<Bytes>>,
     request_timeout: Duration,
     authorization: Option<HeaderValue>,
 }
@@ -95,15 +100,17 @@ pub struct Http {
 impl Http {
     /// Sets up the pool. Connects to nobody yet.
     pub fn new(options: &HttpOptions) -> Result<Self, BuildError> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(Duration::from_millis(options.connect_timeout_ms))
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(Duration::from_millis(options.connect_timeout_ms)));
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(TCP_KEEPALIVE));
+        // What the pool does say twice is a request of which no byte was written, because its connection was closed
+        // while it was idle.
+        let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(POOL_IDLE_PER_HOST_MAX)
-            .tcp_nodelay(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .build()
-            .map_err(BuildError::Client)?;
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
         let authorization = match &options.token {
             None => None,
             Some(token) => {
@@ -128,28 +135,41 @@ impl Http {
 
     /// The answer as it came, for probes whose body is text.
     pub(crate) async fn exchange(&self, request: Request) -> Result<RawAnswer, Unknown> {
-        let mut headers = request.headers;
-        headers.insert(ACCEPT, HeaderValue::from_static(request.expects.name()));
+        let limit = self.request_timeout + Duration::from_millis(request.wait_ms);
+        let request = self.prepared(request)?;
+        let answered = async {
+            let response = self.client.request(request).await.map_err(|error| describe(&error))?;
+            RawAnswer::read(response).await
+        };
+        tokio::time::timeout(limit, answered)
+            .await
+            .unwrap_or_else(|_| Err(Unknown(format!("no answer within {} ms", limit.as_millis()))))
+    }
+
+    /// The request with everything that is the same for all.
+    fn prepared(&self, request: Request) -> Result<hyper::Request<Full<Bytes>>, Unknown> {
+        let Request { method, url, mut headers, body, expects, wait_ms: _ } = request;
+        headers.insert(ACCEPT, HeaderValue::from_static(expects.name()));
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        let mut builder = self
-            .client
-            .request(request.method, request.url)
-            .timeout(self.request_timeout + Duration::from_millis(request.wait_ms));
-        if let Some(body) = request.body {
+        if body.is_some() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON_MEDIA_TYPE));
-            builder = builder.body(body);
         }
-        let response = builder.headers(headers).send().await.map_err(describe)?;
-        RawAnswer::read(response).await
+        let mut prepared = hyper::Request::new(Full::from(body.unwrap_or_default()));
+        *prepared.method_mut() = method;
+        *prepared.uri_mut() = url
+            .as_str()
+            .parse()
+            .map_err(|error| Unknown(format!("the request has no valid address: {error}")))?;
+        *prepared.headers_mut() = headers;
+        Ok(prepared)
     }
 }
 
 /// Every kind of transport error means the same: it is not known whether the other side acted. Even a refused
 /// connection says nothing of an earlier message for the same branch.
-fn describe(error: reqwest::Error) -> Unknown {
-    let error = error.without_url();
+fn describe(error: &dyn std::error::Error) -> Unknown {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -221,7 +241,7 @@ pub(crate) struct RawAnswer {
 }
 
 impl RawAnswer {
-    async fn read(mut response: Response) -> Result<Self, Unknown> {
+    async fn read(response: Response<Incoming>) -> Result<Self, Unknown> {
         let status = response.status().as_u16();
         let media_type = response
             .headers()
@@ -233,7 +253,10 @@ impl RawAnswer {
         // One chunk is the usual case, and is passed on without a copy.
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(describe)? {
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| describe(&error))?;
+            let Ok(chunk) = frame.into_data() else { continue };
             if first.len() + rest.len() + chunk.len() > limits::BATCH_BYTES_MAX {
                 return Err(Unknown("the answer is larger than any answer of ours".to_owned()));
             }
@@ -338,7 +361,10 @@ impl Endpoint {
     pub(crate) fn new(http: &Http, base_url: &str) -> Result<Self, InvalidBaseUrl> {
         let invalid = || InvalidBaseUrl(base_url.to_owned());
         let base = Url::parse(base_url).map_err(|_| invalid())?;
-        let plain = base.query().is_none() && base.fragment().is_none() && base.has_host();
+        // A name and a password in it would not be sent, but shown.
+        let anonymous = base.username().is_empty() && base.password().is_none();
+        let bare = base.query().is_none() && base.fragment().is_none();
+        let plain = bare && anonymous && base.has_host();
         if base.scheme() != "http" || !plain {
             return Err(invalid());
         }

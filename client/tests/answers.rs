@@ -266,3 +266,17 @@ fn a_base_url_may_have_a_path_and_must_be_http() {
         assert!(ParticipantClient::new(&http, bad).is_err(), "{bad:?}");
     }
 }
+
+#[tokio::test]
+async fn a_base_url_has_no_password_and_no_query() {
+    let http = http();
+    for good in ["http://bank-a:7710", "http://[::1]:7710/", "http://proxy/bank-a/"] {
+        assert!(ParticipantClient::new(&http, good).is_ok(), "{good}");
+    }
+    let bad =
+        ["https://bank-a", "http://", "bank-a:7710", "http://a:b@bank-a", "http://bank-a?x=1"];
+    for bad in bad {
+        let error = ParticipantClient::new(&http, bad).err().unwrap().to_string();
+        assert!(error.contains("http://host:port"), "{error}");
+    }
+}

@@ -32,6 +32,10 @@ pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a batch between coordinator and participant, in both directions.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of ops after which a batch takes no further message: far below [`BATCH_BYTES_MAX`], so that many large branches
+/// travel in several batches. One message may have more, and then travels alone.
+pub const BATCH_OPS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Messages of one batch; more wait for the next one.
 pub const BATCH_MESSAGES_MAX: usize = 256;
 

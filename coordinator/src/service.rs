@@ -1,7 +1,6 @@
 //! The running coordinator: binds before it works, recovers, serves, compacts, and drains when told to.
 
 use std::collections::BTreeMap;
-use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -163,8 +162,8 @@ impl Coordinator {
         let (stop, stopped) = watch::channel(false);
         let state = HttpState::new(engine.clone(), &options, stopped.clone());
         let mut servers = JoinSet::new();
-        servers.spawn(serve(public, http::public_router(state.clone()), stopped.clone()));
-        servers.spawn(serve(admin, http::admin_router(state), stopped));
+        servers.spawn(http::serve(public, http::public_surface(state.clone()), stopped.clone()));
+        servers.spawn(http::serve(admin, http::admin_surface(state), stopped));
         let mut background = JoinSet::new();
         background.spawn(engine.clone().run_timers());
         background.spawn(compact_regularly(engine.clone(), options.retention_ms));
@@ -220,20 +219,6 @@ async fn bind(addr: SocketAddr, flag: &'static str) -> Result<TcpListener, Servi
 
 fn local_addr(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
-}
-
-async fn serve(listener: TcpListener, router: axum::Router, mut stopped: watch::Receiver<bool>) {
-    let shutdown = async move {
-        let _sender_gone = stopped.wait_for(|stopped| *stopped).await;
-    };
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        // Answers are small and waited for.
-        let _unsupported = stream.set_nodelay(true);
-    });
-    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown).into_future().await;
-    if let Err(error) = served {
-        tracing::error!(%error, "a listener failed");
-    }
 }
 
 async fn compact_regularly(engine: Engine, retention_ms: u64) {

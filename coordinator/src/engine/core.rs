@@ -27,7 +27,7 @@ use super::history::History;
 use super::lane::{Lane, Outgoing};
 use super::{Shared, problem_of};
 use crate::clock;
-use crate::log::{Durability, LogError, LogPosition, Token};
+use crate::log::{Durability, LogError, LogPosition, NewRecord, Token};
 use crate::metrics;
 
 /// Ended transactions that a list can show; older ones are found by id only.
@@ -47,8 +47,8 @@ pub(crate) struct Core {
     /// What to do when a record handed to the log is durable.
     appended: HashMap<Token, Appended>,
     next_token: Token,
-    /// Records that the log's queue had no room for; they go first when it has.
-    deferred: VecDeque<(Token, u8, Vec<u8>, Durability)>,
+    /// Records for the log, handed over as one when the core is let go; what its queue has no room for stays.
+    outbox: VecDeque<NewRecord>,
     pub(super) history: History,
     /// The ended transactions that a list can show.
     pub(super) recent: BTreeMap<TransactionId, LogPosition>,
@@ -85,7 +85,7 @@ impl Core {
             timers: BinaryHeap::new(),
             appended: HashMap::new(),
             next_token: 1,
-            deferred: VecDeque::new(),
+            outbox: VecDeque::new(),
             history,
             recent,
             draining: false,
@@ -179,11 +179,6 @@ impl Core {
                 Some(Appended::Nothing) | None => {}
             }
         }
-        while let Some((token, kind, payload, durability)) = self.deferred.pop_front() {
-            if !self.hand_over(token, kind, payload, durability, shared) {
-                break;
-            }
-        }
     }
 
     /// Moments have come; returns the next one.
@@ -216,7 +211,6 @@ impl Core {
         participant: &ParticipantName,
         actor: String,
         reason: String,
-        shared: &Arc<Shared>,
     ) -> Result<oneshot::Receiver<()>, Problem> {
         let wrong = |detail: &str| Err(problem_of(id, ErrorCode::WrongState, detail.to_owned()));
         let Some(number) = self.number_of(id) else {
@@ -241,12 +235,7 @@ impl Core {
             reason,
             at: clock::now(),
         });
-        self.append(
-            &record,
-            Durability::Forced,
-            Appended::Abandon { number, branch, done },
-            shared,
-        );
+        self.append(&record, Durability::Forced, Appended::Abandon { number, branch, done });
         Ok(durable)
     }
 
@@ -284,7 +273,7 @@ impl Core {
                 let durability = durability_of(&entry, &self.active[&number]);
                 crash_before(&entry);
                 let record = self.active[&number].record(number, entry);
-                self.append(&record, durability, Appended::Step(number), shared);
+                self.append(&record, durability, Appended::Step(number));
             }
             Effect::Answer(outcome) => self.tell(number, outcome, now),
         }
@@ -364,44 +353,24 @@ impl Core {
 
     // ---- the log ---------------------------------------------------------------------------------------------------
 
-    pub(super) fn append(
-        &mut self,
-        record: &Record,
-        durability: Durability,
-        then: Appended,
-        shared: &Arc<Shared>,
-    ) {
+    pub(super) fn append(&mut self, record: &Record, durability: Durability, then: Appended) {
         let (kind, payload) = record.encode();
         let token = self.next_token;
         self.next_token += 1;
         self.appended.insert(token, then);
-        if self.deferred.is_empty() {
-            self.hand_over(token, kind, payload, durability, shared);
-        } else {
-            self.deferred.push_back((token, kind, payload, durability));
-        }
+        self.outbox.push_back(NewRecord { token, kind, payload, durability });
     }
 
-    /// Gives a record to the log, or keeps it for later; false if the queue is full.
-    fn hand_over(
-        &mut self,
-        token: Token,
-        kind: u8,
-        payload: Vec<u8>,
-        durability: Durability,
-        shared: &Arc<Shared>,
-    ) -> bool {
-        match shared.log.append(token, kind, payload.clone(), durability) {
-            Ok(()) => true,
-            Err(LogError::Full { .. }) => {
-                self.deferred.push_front((token, kind, payload, durability));
-                false
-            }
+    /// Gives the log what this turn has produced: one wake-up of its writer, and one sync, for all of it.
+    pub(super) fn hand_over(&mut self, shared: &Shared) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        match shared.log.append_all(&mut self.outbox) {
+            // The rest goes when something has become durable, which makes room.
+            Ok(()) | Err(LogError::Full { .. }) => {}
             // Stopped, or a record that no segment holds: its transaction could never go on, and neither may we.
-            Err(error) => {
-                crate::log::stop_process(&error);
-                false
-            }
+            Err(error) => crate::log::stop_process(&error),
         }
     }
 
@@ -425,11 +394,7 @@ impl Core {
     ///
     /// A transaction that is closing has its end in the log's queue or in the log: a copy behind the end would bring it
     /// back to life. The receiver hears when all is durable.
-    pub(super) fn keep(
-        &mut self,
-        records: Vec<Record>,
-        shared: &Arc<Shared>,
-    ) -> oneshot::Receiver<()> {
+    pub(super) fn keep(&mut self, records: Vec<Record>) -> oneshot::Receiver<()> {
         for record in records {
             let number = record.number().filter(|number| {
                 let active = self.active.get(number);
@@ -440,14 +405,14 @@ impl Core {
                 Record::Committed(_) => Appended::Moved(number),
                 _ => Appended::Nothing,
             };
-            self.append(&record, Durability::Lazy, then, shared);
+            self.append(&record, Durability::Lazy, then);
         }
         let participants = self.lanes.iter().filter_map(|lane| {
             let url = lane.url()?.to_owned();
             Some(Record::ParticipantSet(ParticipantSet { name: lane.name.clone(), url }))
         });
         for record in participants.collect::<Vec<_>>() {
-            self.append(&record, Durability::Lazy, Appended::Nothing, shared);
+            self.append(&record, Durability::Lazy, Appended::Nothing);
         }
         // Records become durable in the order of appending, and there is one set at least: that of this epoch.
         let (told, durable) = oneshot::channel();
@@ -457,7 +422,7 @@ impl Core {
                 Some(told) => Appended::Told(told),
                 None => Appended::Nothing,
             };
-            self.append(&Record::CommittedSet(set), Durability::Forced, then, shared);
+            self.append(&Record::CommittedSet(set), Durability::Forced, then);
         }
         durable
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use assent_client::crash;
 use assent_client::participant::ParticipantClient;
@@ -22,6 +23,10 @@ use super::active::{Accepted, Active};
 use super::core::Core;
 use super::{Engine, Shared};
 use crate::metrics;
+
+/// How long a lane waits for a batch before it sends the next one beside it: longer than a participant that answers takes,
+/// and so much less than the time limit of a request that the transactions behind a hung one still commit.
+const LANE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A message on its way.
 #[derive(Debug, Clone, Copy)]
@@ -126,21 +131,27 @@ impl Core {
     fn assemble(&mut self, place: usize, shared: &Shared) -> Option<Assembled> {
         let low_water = self.low_water(place);
         let lane = &mut self.lanes[place];
-        if lane.queue.is_empty() {
-            return None;
-        }
-        let take = lane.queue.len().min(limits::BATCH_MESSAGES_MAX);
-        let queued: Vec<Outgoing> = lane.queue.drain(..take).collect();
-        let client = lane.client.clone();
-        let participant = lane.name.clone();
-        let mut outgoing = Vec::with_capacity(take);
-        let mut messages = Vec::with_capacity(take);
-        for message in queued {
+        let count = lane.queue.len().min(limits::BATCH_MESSAGES_MAX);
+        let mut outgoing = Vec::with_capacity(count);
+        let mut messages = Vec::with_capacity(count);
+        let mut bytes = 0;
+        while outgoing.len() < count
+            && let Some(message) = lane.queue.pop_front()
+        {
             // A transaction that ended meanwhile needs no message any more, and no answer.
             let Some(active) = self.active.get(&message.number) else { continue };
+            bytes += ops_bytes(active, message);
+            if bytes > limits::BATCH_OPS_BYTES_MAX && !outgoing.is_empty() {
+                lane.queue.push_front(message);
+                break;
+            }
             messages.push(wire_message(active, message, shared, 0));
             outgoing.push(message);
         }
+        if outgoing.is_empty() {
+            return None;
+        }
+        let (client, participant) = (lane.client.clone(), lane.name.clone());
         let coordinator = shared.identity.clone();
         let batch = Batch { participant, coordinator, low_water, messages };
         Some(Assembled { client, batch, outgoing })
@@ -161,6 +172,17 @@ impl Core {
             Some(_) | None => {}
         }
         lane.last_error = error.map(str::to_owned);
+    }
+}
+
+/// What a message adds to a batch, as far as that can be much.
+fn ops_bytes(active: &Active, outgoing: Outgoing) -> usize {
+    match outgoing.message {
+        Message::Prepare | Message::PrepareWaiting => {
+            let branch = active.accepted.branches.get(outgoing.branch.index());
+            branch.and_then(|branch| branch.ops.as_ref()).map_or(0, |ops| ops.get().len())
+        }
+        Message::Commit | Message::Abort => 0,
     }
 }
 
@@ -185,13 +207,19 @@ fn wire_message(
     }
 }
 
-/// A lane's task: one batch at a time, as long as the engine lives.
+/// A lane's task: one batch at a time, as long as the engine lives. A batch that hangs holds up its own messages only:
+/// the lane leaves it to its time limit and goes on.
 async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
     loop {
         let Some(engine) = shared.upgrade().map(|shared| Engine { shared }) else { return };
         let assembled = engine.core().assemble(place, &engine.shared);
         match assembled {
-            Some(assembled) => engine.send_batch(place, assembled).await,
+            Some(assembled) => {
+                let mut sending = Box::pin(engine.send_batch(place, assembled));
+                if tokio::time::timeout(LANE_PATIENCE, &mut sending).await.is_err() {
+                    tokio::spawn(sending);
+                }
+            }
             None => {
                 drop(engine);
                 wake.notified().await;
@@ -201,11 +229,8 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
 }
 
 impl Engine {
-    async fn send_batch(&self, place: usize, assembled: Assembled) {
+    async fn send_batch(self, place: usize, assembled: Assembled) {
         let Assembled { client, batch, outgoing } = assembled;
-        if outgoing.is_empty() {
-            return;
-        }
         if outgoing.iter().any(|outgoing| outgoing.message == Message::Prepare) {
             crash::point(CrashPoint::BeforePrepareSent);
         }

@@ -123,7 +123,7 @@ impl Engine {
 
     /// Removes a participant that has no unfinished transactions.
     pub async fn remove_participant(&self, name: &ParticipantName) -> Result<(), Problem> {
-        let durable = self.core().remove_participant(name, &self.shared)?;
+        let durable = self.core().remove_participant(name)?;
         durable.await.map_err(|_| stopping())
     }
 }

@@ -3,13 +3,14 @@
 //! ```text
 //! HTTP ──submit──►┌──────────── Core (one mutex, no I/O, never held over an await) ───────────┐
 //! timer ──tick──► │ machine.step(now, input) ─► effects:  Send    ─► lane queue of participant │
-//! lanes ─results─►│                                       Persist ─► log.append               │
+//! lanes ─results─►│                                       Persist ─► the log, at the end      │
 //! log ──durable──►│                                       Answer  ─► oneshot of the waiter     │
 //!                 └────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Everything that happens comes in through one of four doors, is a step of one machine, and its effects are carried out
-//! before the next. Each door takes a whole batch under one lock.
+//! before the next. Each door takes a whole batch under one lock, and hands the log all its records at once: one wake-up
+//! of the writer and one sync are dear, and serve a hundred records as well as one.
 
 mod active;
 mod core;
@@ -22,6 +23,7 @@ mod submit;
 mod view;
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use assent_client::transport::Http;
@@ -83,11 +85,12 @@ impl Engine {
 
     /// The core. A panic while it was held leaves machines half-stepped; nothing may be answered from them, so that the
     /// process ends, as it does when the log fails.
-    fn core(&self) -> MutexGuard<'_, Core> {
-        self.shared.core.lock().unwrap_or_else(|_poisoned| {
+    fn core(&self) -> Turn<'_> {
+        let core = self.shared.core.lock().unwrap_or_else(|_poisoned| {
             tracing::error!("a step of a transaction panicked; stopping");
             std::process::abort()
-        })
+        });
+        Turn { core, shared: &self.shared }
     }
 
     /// Which log decides here, in which life, and where its outcomes are asked for.
@@ -159,7 +162,7 @@ impl Engine {
         actor: String,
         reason: String,
     ) -> Result<TransactionView, Problem> {
-        let durable = self.core().abandon(id, participant, actor, reason, &self.shared)?;
+        let durable = self.core().abandon(id, participant, actor, reason)?;
         durable.await.map_err(|_| {
             problem_of(id, ErrorCode::NotReady, "the process is stopping".to_owned())
         })?;
@@ -216,6 +219,35 @@ impl Engine {
     }
 }
 
+/// The core, while it is held. When it is let go, the log gets what it has to write.
+struct Turn<'a> {
+    core: MutexGuard<'a, Core>,
+    shared: &'a Shared,
+}
+
+impl Deref for Turn<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl DerefMut for Turn<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // A step that panicked is half done, and so is what it would have written.
+        if !std::thread::panicking() {
+            self.core.hand_over(self.shared);
+        }
+    }
+}
+
 /// Nothing is known here under this id.
 fn not_found(id: TransactionId) -> Problem {
     let detail = format!(
@@ -260,7 +292,7 @@ impl Engine {
     /// when the segments may go.
     pub(crate) fn keep(&self, records: Vec<Record>, segment: u32) -> oneshot::Receiver<()> {
         let mut core = self.core();
-        let durable = core.keep(records, &self.shared);
+        let durable = core.keep(records);
         core.forget_through(segment);
         durable
     }

@@ -41,7 +41,7 @@ impl Core {
         let (told, durable) = oneshot::channel();
         let record =
             Record::ParticipantSet(ParticipantSet { name: name.clone(), url: url.to_owned() });
-        self.append(&record, Durability::Forced, Appended::Told(told), shared);
+        self.append(&record, Durability::Forced, Appended::Told(told));
         Ok(durable)
     }
 
@@ -59,7 +59,6 @@ impl Core {
     pub(super) fn remove_participant(
         &mut self,
         name: &ParticipantName,
-        shared: &Arc<Shared>,
     ) -> Result<oneshot::Receiver<()>, Problem> {
         let of_participant = |code, detail| Problem {
             participant: Some(name.to_string()),
@@ -79,7 +78,7 @@ impl Core {
         self.lanes[lane].clear_url();
         let (told, durable) = oneshot::channel();
         let record = Record::ParticipantRemoved(ParticipantRemoved { name: name.clone() });
-        self.append(&record, Durability::Forced, Appended::Told(told), shared);
+        self.append(&record, Durability::Forced, Appended::Told(told));
         Ok(durable)
     }
 }

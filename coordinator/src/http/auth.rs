@@ -3,8 +3,8 @@
 use assent_client::Token;
 use assent_common::ErrorCode;
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
@@ -16,12 +16,20 @@ pub(super) async fn require_token(
     request: Request,
     next: Next,
 ) -> Response {
-    let sent = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-    if token.admits(sent) {
-        return next.run(request).await;
+    match refusal(Some(&token), request.headers()) {
+        Some(refused) => refused,
+        None => next.run(request).await,
+    }
+}
+
+/// The answer to a request that does not carry the token, where one is wanted.
+pub(super) fn refusal(wanted: Option<&Token>, headers: &HeaderMap) -> Option<Response> {
+    let sent = headers.get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+    if wanted.is_none_or(|token| token.admits(sent)) {
+        return None;
     }
     let detail = "the bearer token is missing or wrong";
     let mut response = Rejection::new(ErrorCode::Unauthorized, detail).into_response();
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
+    Some(response)
 }

@@ -84,8 +84,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Rejection;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Rejection> {
-        expect_json(request.headers())?;
-        let bytes = read(request.into_body()).await?;
+        let (head, body) = request.into_parts();
+        Self::of(&head.headers, body).await
+    }
+}
+
+impl<T: DeserializeOwned> JsonBody<T> {
+    /// Reads the body, which the headers must call JSON.
+    pub(super) async fn of(headers: &HeaderMap, body: Body) -> Result<Self, Rejection> {
+        expect_json(headers)?;
+        let bytes = read(body).await?;
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Self { value, bytes }),
             Err(error) => {

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Errors are problem documents throughout, from the router's own (no such path, a handler that panicked) to the
-//! engine's. The path of `POST /v1/transactions` carries no layer that it does not need: each costs it allocations.
+//! engine's. `POST /v1/transactions` has a way of its own past the router, in `serve.rs`.
 
 mod admin;
 mod auth;
@@ -21,6 +21,7 @@ mod health;
 mod json_path;
 mod participants;
 mod reply;
+mod serve;
 mod transactions;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::engine::Engine;
 use crate::service::CoordinatorOptions;
 
 pub use documents::{errors_markdown, openapi_json};
+pub(crate) use serve::{Surface, serve};
 
 /// Requests that wait for a transaction to change (long polls and event streams) at a time; more are told `overloaded`.
 /// Each holds a connection and a task for as long as its client likes.
@@ -91,15 +93,16 @@ impl HttpState {
 }
 
 /// The API of clients and participants.
-pub(crate) fn public_router(state: HttpState) -> Router {
+pub(crate) fn public_surface(state: HttpState) -> Surface {
     let token = state.shared.api_token.clone();
-    router(state, read_routes().merge(write_routes()), token)
+    let router = router(state.clone(), read_routes().merge(write_routes()), token.clone());
+    Surface::new(router).taking_transactions(state, token)
 }
 
 /// The API of operators.
-pub(crate) fn admin_router(state: HttpState) -> Router {
+pub(crate) fn admin_surface(state: HttpState) -> Surface {
     let token = state.shared.admin_token.clone();
-    router(state, read_routes().merge(admin_routes()), token)
+    Surface::new(router(state, read_routes().merge(admin_routes()), token))
 }
 
 /// Every route there is, for the document.

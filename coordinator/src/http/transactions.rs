@@ -30,6 +30,9 @@ use crate::engine::{ListFilter, Origin, Submitted, Wait};
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
+/// Where transactions are submitted, and listed.
+pub(super) const PATH: &str = "/v1/transactions";
+
 /// How long after its deadline a transaction is waited for if the client does not say, in milliseconds: the decision is
 /// made by then, and is still to be applied. Less than what the SDK allows for an answer beyond the timeout, so that a
 /// client hears `pending` from us and not nothing.
@@ -98,7 +101,7 @@ fn answer(view: &TransactionView) -> Response {
             let mut response = reply::json(StatusCode::ACCEPTED, view);
             let headers = response.headers_mut();
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
-            if let Ok(location) = HeaderValue::try_from(format!("/v1/transactions/{}", view.id)) {
+            if let Ok(location) = HeaderValue::try_from(format!("{PATH}/{}", view.id)) {
                 headers.insert(LOCATION, location);
             }
             response

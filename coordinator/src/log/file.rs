@@ -5,6 +5,7 @@
 //! that no earlier sync vouched for once more before that tail is believed. The last is because the process before may
 //! have died of a failed sync, after which the kernel shows pages that the disk does not have.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
@@ -23,8 +24,8 @@ use super::superblock::{self, Superblock, SuperblockFile};
 use super::survey::{self, EPOCH_BYTES, Survey, Walked};
 use super::writer::{Current, Writer};
 use super::{
-    Callbacks, DecisionLog, Durability, KIND_EPOCH, LogError, LogPosition, LogRecord, SegmentInfo,
-    Token, VisitError, Visitor, metric,
+    Callbacks, DecisionLog, KIND_EPOCH, LogError, LogPosition, LogRecord, NewRecord, SegmentInfo,
+    VisitError, Visitor, metric,
 };
 
 const LOCK: &str = "LOCK";
@@ -285,21 +286,8 @@ impl DecisionLog for FileLog {
         self.shared.epoch
     }
 
-    fn append(
-        &self,
-        token: Token,
-        kind: u8,
-        payload: Vec<u8>,
-        durability: Durability,
-    ) -> Result<(), LogError> {
-        let max = self.shared.options.payload_bytes_max();
-        if kind == KIND_EPOCH {
-            return Err(LogError::ReservedKind { kind });
-        }
-        if payload.len() > max {
-            return Err(LogError::TooLarge { bytes: payload.len(), max });
-        }
-        self.shared.append(token, kind, payload, durability)
+    fn append_all(&self, records: &mut VecDeque<NewRecord>) -> Result<(), LogError> {
+        self.shared.append_all(records)
     }
 
     fn read(&self, position: LogPosition) -> Result<LogRecord, LogError> {

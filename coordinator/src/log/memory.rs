@@ -4,13 +4,13 @@
 //! by itself unless asked to ([`MemoryLog::sync_by_thread`]): the simulator calls [`MemoryLog::sync`] when its schedule
 //! says so, and the callback runs on the thread that called. It keeps no checksums: it cannot rot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use assent_common::{Epoch, LogId};
 
 use super::{
-    Callbacks, DecisionLog, Durability, KIND_EPOCH, LogError, LogPosition, LogRecord, SegmentInfo,
+    Callbacks, DecisionLog, KIND_EPOCH, LogError, LogPosition, LogRecord, NewRecord, SegmentInfo,
     Token, Visitor,
 };
 
@@ -196,23 +196,23 @@ impl DecisionLog for MemoryLog {
         self.epoch
     }
 
-    fn append(
-        &self,
-        token: Token,
-        kind: u8,
-        payload: Vec<u8>,
-        _durability: Durability,
-    ) -> Result<(), LogError> {
-        if kind == KIND_EPOCH {
-            return Err(LogError::ReservedKind { kind });
-        }
+    fn append_all(&self, records: &mut VecDeque<NewRecord>) -> Result<(), LogError> {
         let mut life = self.running()?;
-        let queued = queued_bytes(&life.queue);
-        if queued + payload.len() > QUEUE_BYTES_MAX {
-            return Err(LogError::Full { queued, max: QUEUE_BYTES_MAX });
+        while let Some(NewRecord { kind, payload, .. }) = records.front() {
+            if *kind == KIND_EPOCH {
+                return Err(LogError::ReservedKind { kind: *kind });
+            }
+            let queued = queued_bytes(&life.queue);
+            if queued + payload.len() > QUEUE_BYTES_MAX {
+                return Err(LogError::Full { queued, max: QUEUE_BYTES_MAX });
+            }
+            let taken = records.pop_front();
+            life.queue.extend(taken.map(|record| {
+                let NewRecord { token, kind, payload, .. } = record;
+                (token, LogRecord { kind, payload })
+            }));
+            self.queued.notify_one();
         }
-        life.queue.push((token, LogRecord { kind, payload }));
-        self.queued.notify_one();
         Ok(())
     }
 

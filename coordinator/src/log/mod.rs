@@ -7,13 +7,13 @@
 //! ```text
 //! init(dir) once ─► open(dir, visitor): lock, replay, raise the epoch ─► start(callbacks) ─► LogHandle
 //!
-//! append(token, kind, payload, Forced) ─► queue ─► writer thread: one write, one fdatasync for all queued
+//! append([token, kind, payload, Forced]) ─► queue ─► writer thread: one write, one fdatasync for all queued
 //!                                                      └─► on_durable([(token, position), …])
 //! ```
 //!
 //! # Contract
 //!
-//! - **Order.** Positions grow in the order of `append` calls, across lives of the process.
+//! - **Order.** Positions grow in the order of appending, across lives of the process.
 //! - **Durability.** `on_durable` names a record only after the disk has it. It is called once per batch, in order,
 //!   from the writer thread, and holds up the next batch: hand over and return. Every appended record is named once,
 //!   or the process stops.
@@ -34,6 +34,7 @@
 //! - **Backups.** A copy of the whole directory put back later is not told from the original by the log. Participants
 //!   tell: they know higher epochs.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -120,6 +121,19 @@ pub enum Durability {
 /// What the owner calls its record by until the record has a position; opaque to the log.
 pub type Token = u64;
 
+/// A record on its way to the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRecord {
+    /// What `on_durable` will name it by.
+    pub token: Token,
+    /// What it is; never [`KIND_EPOCH`].
+    pub kind: u8,
+    /// The record.
+    pub payload: Vec<u8>,
+    /// How soon it must be durable.
+    pub durability: Durability,
+}
+
 /// Called from the writer thread with each batch that became durable, in the order of appending.
 pub type OnDurable = Box<dyn FnMut(Vec<(Token, LogPosition)>) + Send>;
 
@@ -175,15 +189,20 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// The epoch of this life.
     fn epoch(&self) -> Epoch;
 
-    /// Queues a record; `on_durable` will name `token`. Fails with [`LogError::Full`] when too much is queued, and
-    /// then has queued nothing.
+    /// Queues records from the front as one, so that one sync serves them all. When too much is queued it fails with
+    /// [`LogError::Full`]; on any failure, what was not queued is still there.
+    fn append_all(&self, records: &mut VecDeque<NewRecord>) -> Result<(), LogError>;
+
+    /// Queues one record.
     fn append(
         &self,
         token: Token,
         kind: u8,
         payload: Vec<u8>,
         durability: Durability,
-    ) -> Result<(), LogError>;
+    ) -> Result<(), LogError> {
+        self.append_all(&mut VecDeque::from([NewRecord { token, kind, payload, durability }]))
+    }
 
     /// Reads a durable record back.
     fn read(&self, position: LogPosition) -> Result<LogRecord, LogError>;

@@ -2,6 +2,7 @@
 //!
 //! The queue counts bytes until they are durable, not until they are taken, so that its bound is one on memory.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use std::time::Instant;
 use assent_common::{Epoch, LogId};
 
 use super::options::{LogOptions, MARK_IDLE};
-use super::{Durability, LogError, SegmentInfo, Token};
+use super::{Durability, KIND_EPOCH, LogError, NewRecord, SegmentInfo};
 
 pub(super) struct Shared {
     pub(super) options: LogOptions,
@@ -24,12 +25,6 @@ pub(super) struct Shared {
     lock: Mutex<Option<File>>,
 }
 
-pub(super) struct Queued {
-    pub(super) token: Token,
-    pub(super) kind: u8,
-    pub(super) payload: Vec<u8>,
-}
-
 pub(super) struct Retire {
     pub(super) through: u32,
     pub(super) done: SyncSender<()>,
@@ -38,13 +33,13 @@ pub(super) struct Retire {
 /// What the writer takes at once. Records come before retirements.
 #[derive(Default)]
 pub(super) struct Work {
-    pub(super) records: Vec<Queued>,
+    pub(super) records: Vec<NewRecord>,
     pub(super) retires: Vec<Retire>,
     pub(super) closing: bool,
 }
 
 struct Queue {
-    records: Vec<Queued>,
+    records: Vec<NewRecord>,
     /// Bytes of `records`.
     waiting_bytes: usize,
     /// Bytes not durable: those of `records` and those that the writer has taken.
@@ -99,28 +94,12 @@ impl Shared {
         }
     }
 
-    pub(super) fn append(
-        &self,
-        token: Token,
-        kind: u8,
-        payload: Vec<u8>,
-        durability: Durability,
-    ) -> Result<(), LogError> {
+    /// The writer sees all of the records or none: a wake-up for the first one would sync it alone.
+    pub(super) fn append_all(&self, records: &mut VecDeque<NewRecord>) -> Result<(), LogError> {
         let mut queue = self.running()?;
-        let max = self.options.queue_bytes_max;
-        if queue.bytes + payload.len() > max {
-            return Err(LogError::Full { queued: queue.bytes, max });
-        }
-        queue.bytes += payload.len();
-        queue.waiting_bytes += payload.len();
-        queue.records.push(Queued { token, kind, payload });
-        queue.due = match (durability, queue.due) {
-            (Durability::Forced, _) | (_, Due::Now) => Due::Now,
-            (Durability::Lazy, Due::At(instant)) => Due::At(instant),
-            (Durability::Lazy, Due::Never) => Due::At(Instant::now() + self.options.lazy_interval),
-        };
+        let queued = queue.push(records, &self.options);
         self.wake_writer(&mut queue);
-        Ok(())
+        queued
     }
 
     /// Waits until the writer has written everything appended so far and has retired the segments.
@@ -214,6 +193,36 @@ impl Shared {
 }
 
 impl Queue {
+    /// Takes records from the front until one is refused.
+    fn push(
+        &mut self,
+        records: &mut VecDeque<NewRecord>,
+        options: &LogOptions,
+    ) -> Result<(), LogError> {
+        let max = options.queue_bytes_max;
+        while let Some(record) = records.front() {
+            let bytes = record.payload.len();
+            if record.kind == KIND_EPOCH {
+                return Err(LogError::ReservedKind { kind: record.kind });
+            }
+            if bytes > options.payload_bytes_max() {
+                return Err(LogError::TooLarge { bytes, max: options.payload_bytes_max() });
+            }
+            if self.bytes + bytes > max {
+                return Err(LogError::Full { queued: self.bytes, max });
+            }
+            self.bytes += bytes;
+            self.waiting_bytes += bytes;
+            self.due = match (record.durability, self.due) {
+                (Durability::Forced, _) | (_, Due::Now) => Due::Now,
+                (Durability::Lazy, Due::At(instant)) => Due::At(instant),
+                (Durability::Lazy, Due::Never) => Due::At(Instant::now() + options.lazy_interval),
+            };
+            self.records.extend(records.pop_front());
+        }
+        Ok(())
+    }
+
     fn take(&mut self, closing: bool) -> Work {
         self.writer_sleeps = false;
         self.waiting_bytes = 0;

@@ -1,5 +1,6 @@
 //! The conformance suite: what every implementation of the log must do. Each case takes a [`Bed`] with a new log on it.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use assent_common::Epoch;
 use proptest::prelude::*;
 
 use super::{
-    Callbacks, Durability, KIND_EPOCH, LogError, LogHandle, LogPosition, LogRecord, SegmentInfo,
-    Token, VisitError, Visitor,
+    Callbacks, Durability, KIND_EPOCH, LogError, LogHandle, LogPosition, LogRecord, NewRecord,
+    SegmentInfo, Token, VisitError, Visitor,
 };
 
 /// Long enough never to be reached, short enough to end a hung test.
@@ -89,6 +90,22 @@ pub(super) fn reports_come_once_in_order_and_read_back(bed: &dyn Bed) {
         assert_eq!(life.log.read(position).unwrap(), LogRecord { kind: 1, payload });
     }
     assert_eq!(life.log.queued_bytes(), 0);
+}
+
+pub(super) fn records_appended_as_one_are_reported_as_one(bed: &dyn Bed) {
+    let life = live(bed);
+    let record = |token| NewRecord {
+        token,
+        kind: 1,
+        payload: b"payload".to_vec(),
+        durability: Durability::Forced,
+    };
+    let mut records: VecDeque<_> = (0..3).map(record).collect();
+    life.log.append_all(&mut records).unwrap();
+    assert!(records.is_empty());
+    let batch = life.durable.recv_timeout(PATIENCE).unwrap();
+    assert!(batch.iter().map(|report| report.0).eq(0..3), "{batch:?}");
+    life.log.append_all(&mut VecDeque::new()).unwrap();
 }
 
 pub(super) fn lazy_records_become_durable_without_a_forced_one(bed: &dyn Bed) {
@@ -250,6 +267,7 @@ macro_rules! conformance {
     ($bed:expr) => {
         $crate::log::suite::conformance!($bed;
             reports_come_once_in_order_and_read_back
+            records_appended_as_one_are_reported_as_one
             lazy_records_become_durable_without_a_forced_one
             a_new_life_replays_all_and_has_a_higher_epoch
             there_is_one_life_at_a_time

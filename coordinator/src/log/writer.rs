@@ -14,11 +14,13 @@ use assent_common::frame::{self, Place, SegmentHeader};
 
 use super::disk::DiskFile;
 use super::options::LogCrashPoint;
-use super::queue::{Queued, Shared, lock};
+use super::queue::{Shared, lock};
 use super::segment;
 use super::superblock::SuperblockFile;
 use super::survey::EPOCH_BYTES;
-use super::{Callbacks, KIND_EPOCH, LogError, LogPosition, OnDurable, SegmentInfo, Token, metric};
+use super::{
+    Callbacks, KIND_EPOCH, LogError, LogPosition, NewRecord, OnDurable, SegmentInfo, Token, metric,
+};
 
 /// The segment being written.
 pub(super) struct Current {
@@ -111,7 +113,7 @@ impl Writer {
         }
     }
 
-    fn take(&mut self, record: Queued, on_durable: &mut OnDurable) -> Result<(), LogError> {
+    fn take(&mut self, record: NewRecord, on_durable: &mut OnDurable) -> Result<(), LogError> {
         self.make_room(record.payload.len(), on_durable)?;
         self.start_filler();
         let position = self.add(record.kind, &record.payload);

@@ -9,10 +9,10 @@ use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::branch::{
     Answer, Answers, Batch, HolderBody, Message, Mode, StateWord, VoteWord,
 };
-use assent_common::{ErrorCode, Txid};
+use assent_common::{ErrorCode, Txid, limits};
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
@@ -69,6 +69,7 @@ struct Shared {
     next: Mutex<HashMap<Kind, VecDeque<Say>>>,
     always: Mutex<HashMap<Kind, Say>>,
     heard: watch::Sender<Vec<Heard>>,
+    batch_bytes: Mutex<Vec<usize>>,
     released: watch::Sender<bool>,
 }
 
@@ -91,11 +92,13 @@ impl Fake {
             next: Mutex::default(),
             always: Mutex::default(),
             heard: watch::channel(Vec::new()).0,
+            batch_bytes: Mutex::default(),
             released: watch::channel(false).0,
         });
         let router = Router::new()
             .route("/v1/batch", post(batch))
             .route("/v1/branches/{txid}/prepare", post(prepare))
+            .layer(DefaultBodyLimit::max(limits::BATCH_BYTES_MAX))
             .with_state(Arc::clone(&shared));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -120,6 +123,11 @@ impl Fake {
 
     pub(crate) fn heard(&self) -> Vec<Heard> {
         self.shared.heard.borrow().clone()
+    }
+
+    /// How large the batches were, in the order of their arrival.
+    pub(crate) fn batch_bytes(&self) -> Vec<usize> {
+        self.shared.batch_bytes.lock().unwrap().clone()
     }
 
     pub(crate) fn count(&self, kind: Kind) -> usize {
@@ -148,6 +156,7 @@ pub(crate) async fn within<T>(
 }
 
 async fn batch(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    shared.batch_bytes.lock().unwrap().push(body.len());
     let batch: Batch<Box<RawValue>> = serde_json::from_slice(&body).unwrap();
     let mut answers = Vec::new();
     for message in &batch.messages {

@@ -137,6 +137,18 @@ impl Rig {
             .await
     }
 
+    /// Waits until this many transactions are active.
+    pub(crate) async fn active(&self, count: usize) {
+        let engine = self.running().engine();
+        let all = || engine.counts().active.values().sum::<u64>() as usize;
+        let poll = async {
+            while all() < count {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        within(poll, || format!("{count} active transactions, there are {}", all())).await;
+    }
+
     /// Asks for a transaction until it has ended.
     pub(crate) async fn ended(&self, id: &str) -> Value {
         self.until(id, |view| view["state"] == "ended").await

@@ -1,8 +1,9 @@
 //! Running transactions: what the client hears of each way that one can go.
 
 use assent_client::SubmitError;
-use assent_common::ErrorCode;
 use assent_common::wire::problem::OutcomeWord;
+use assent_common::{ErrorCode, limits};
+use futures_util::future::join_all;
 use serde_json::json;
 
 use super::fake::{Fake, Kind, Say};
@@ -49,6 +50,52 @@ async fn two_branches_commit_and_their_ops_arrive_as_sent() {
     assert_eq!(at_b[0].ops.as_deref(), Some(r#"[ {"cmd":["INCRBY","acct:bob",30]} ]"#));
     assert_eq!(at_a[0].txid, at_b[0].txid);
     assert_eq!((bank_a.count(Kind::Commit), bank_b.count(Kind::Commit)), (1, 1));
+}
+
+#[tokio::test]
+async fn large_branches_travel_in_several_batches() {
+    let bank = Fake::start().await;
+    bank.next(Kind::Prepare, [Say::Hold]);
+    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    // While the first is held, the others queue; two of them fit into one batch, the largest into none.
+    let sizes = [1, 1, 1, 1, 3, 1].map(|parts| parts * limits::BATCH_OPS_BYTES_MAX * 2 / 5);
+    let bodies = sizes.map(|bytes| {
+        // As JSON, six bytes for one.
+        let ops = json!([{"cmd": ["SET", "blob", "\u{1}".repeat(bytes / 6)]}]);
+        json!({"branches": [{"participant": "bank-a", "ops": ops}], "timeout": "30s"})
+    });
+    let first = rig.submit(&bodies[0]);
+    let rest = async {
+        bank.hears(Kind::Prepare, 1).await;
+        let submitted = join_all(bodies[1..].iter().map(|body| rig.submit(body)));
+        let taken = async {
+            rig.active(bodies.len()).await;
+            bank.release();
+        };
+        tokio::join!(submitted, taken).0
+    };
+    let (first, rest) = tokio::join!(first, rest);
+    for said in rest.iter().chain([&first]) {
+        assert_eq!(said.status, 200, "{:?}", said.body["code"]);
+    }
+    let batches = bank.batch_bytes();
+    let at_most_one_is_larger =
+        batches.iter().filter(|bytes| **bytes > limits::BATCH_OPS_BYTES_MAX * 11 / 10).count();
+    assert_eq!(at_most_one_is_larger, 1, "{batches:?}");
+    assert!((4..=6).contains(&batches.len()), "{batches:?}");
+}
+
+#[tokio::test]
+async fn a_batch_that_hangs_holds_up_nobody_else() {
+    let bank = Fake::start().await;
+    bank.next(Kind::Prepare, [Say::Silence]);
+    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    let hung = rig.submit_with(&transfer(&["bank-a"]), &[("Prefer", "respond-async")]).await;
+    assert_eq!(hung.status, 202, "{hung:?}");
+    bank.hears(Kind::Prepare, 1).await;
+    let said = rig.submit(&transfer(&["bank-a"])).await;
+    assert_eq!(said.status, 200, "{said:?}");
+    assert_eq!(said.body["applied"], true);
 }
 
 #[tokio::test]

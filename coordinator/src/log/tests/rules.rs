@@ -1,10 +1,11 @@
 //! The rules of making, opening, limiting and looking at a log.
 
+use std::collections::VecDeque;
 use std::fs;
 
 use super::*;
 use crate::log::suite::{live, try_live};
-use crate::log::{Durability, KIND_EPOCH, dump};
+use crate::log::{Durability, KIND_EPOCH, NewRecord, dump};
 
 #[test]
 fn opening_where_there_is_no_log_says_to_init_and_what_that_would_forget() {
@@ -56,6 +57,17 @@ fn limits_answer_before_anything_is_queued() {
     let large = log.append(1, 1, vec![0; 8000], Durability::Forced);
     assert!(matches!(large, Err(LogError::TooLarge { max: 4080, .. })), "{large:?}");
     assert_eq!(log.queued_bytes(), 0);
+    // What does not fit stays with the owner, in order.
+    let record = |token, bytes| NewRecord {
+        token,
+        kind: 1,
+        payload: vec![0; bytes],
+        durability: Durability::Lazy,
+    };
+    let mut records = VecDeque::from([record(1, 600), record(2, 600), record(3, 1)]);
+    let full = log.append_all(&mut records);
+    assert!(matches!(full, Err(LogError::Full { queued: 600, .. })), "{full:?}");
+    assert!(records.iter().map(|record| record.token).eq([2, 3]));
     let odd = LogOptions { segment_bytes: 10_000, ..bed.options };
     assert!(matches!(init(&odd), Err(LogError::Option { .. })));
 }
