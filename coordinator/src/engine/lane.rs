@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use assent_client::crash;
 use assent_client::participant::ParticipantClient;
@@ -22,6 +23,10 @@ use super::active::{Accepted, Active};
 use super::core::Core;
 use super::{Engine, Shared};
 use crate::metrics;
+
+/// How long a lane waits for a batch before it sends the next one beside it: longer than a participant that answers takes,
+/// and so much less than the time limit of a request that the transactions behind a hung one still commit.
+const LANE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A message on its way.
 #[derive(Debug, Clone, Copy)]
@@ -202,13 +207,19 @@ fn wire_message(
     }
 }
 
-/// A lane's task: one batch at a time, as long as the engine lives.
+/// A lane's task: one batch at a time, as long as the engine lives. A batch that hangs holds up its own messages only:
+/// the lane leaves it to its time limit and goes on.
 async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
     loop {
         let Some(engine) = shared.upgrade().map(|shared| Engine { shared }) else { return };
         let assembled = engine.core().assemble(place, &engine.shared);
         match assembled {
-            Some(assembled) => engine.send_batch(place, assembled).await,
+            Some(assembled) => {
+                let mut sending = Box::pin(engine.send_batch(place, assembled));
+                if tokio::time::timeout(LANE_PATIENCE, &mut sending).await.is_err() {
+                    tokio::spawn(sending);
+                }
+            }
             None => {
                 drop(engine);
                 wake.notified().await;

@@ -87,6 +87,19 @@ async fn large_branches_travel_in_several_batches() {
 }
 
 #[tokio::test]
+async fn a_batch_that_hangs_holds_up_nobody_else() {
+    let bank = Fake::start().await;
+    bank.next(Kind::Prepare, [Say::Silence]);
+    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    let hung = rig.submit_with(&transfer(&["bank-a"]), &[("Prefer", "respond-async")]).await;
+    assert_eq!(hung.status, 202, "{hung:?}");
+    bank.hears(Kind::Prepare, 1).await;
+    let said = rig.submit(&transfer(&["bank-a"])).await;
+    assert_eq!(said.status, 200, "{said:?}");
+    assert_eq!(said.body["applied"], true);
+}
+
+#[tokio::test]
 async fn ack_decided_answers_before_the_branches_have_applied() {
     let (bank_a, bank_b) = (Fake::start().await, Fake::start().await);
     bank_b.next(Kind::Commit, [Say::Hold]);
