@@ -68,6 +68,16 @@ fn a_cycle_is_minimal_closed_and_explained() {
     let kinds: Vec<Dependency> = anomaly.cycle.iter().map(|step| step.dependency).collect();
     assert_eq!(kinds, [Dependency::ReadWrite, Dependency::Realtime]);
     assert!(anomaly.cycle[0].why.contains("saw x empty, without the 1"), "{anomaly}");
+    // Nor is a way around by a read shorter, although real time alone takes more edges.
+    let lines = [
+        "0 1 ok ax1 ay1",
+        "0 50 ok ry1",
+        "10 15 ok rz",
+        "20 25 ok rz",
+        "30 35 ok rz",
+        "60 61 ok rx",
+    ];
+    assert_eq!(cycle(&lines, Name::GSingleRealtime).cycle.len(), 2);
 }
 
 #[test]
