@@ -34,9 +34,21 @@ pub(crate) fn crossed(budget: Budget) -> Config {
     Config::new(vec![older, younger], budget)
 }
 
+/// Two transactions of which each writes at one participant alone, and both at another.
+pub(crate) fn overlapping(budget: Budget) -> Config {
+    let mut younger = Client::writer(2).aged(2).keyless();
+    younger.branches.iter_mut().for_each(|branch| branch.at += 1);
+    Config::new(vec![Client::writer(2).keyless(), younger], budget)
+}
+
 /// An older transaction of one phase, and a younger one of two that may hold its lock.
 pub(crate) fn mixed(budget: Budget) -> Config {
     Config::new(vec![Client::writer(1).keyless(), Client::writer(2).aged(2).keyless()], budget)
+}
+
+/// The same; the one of one phase is the younger, and dies of a conflict.
+pub(crate) fn mixed_the_other_way(budget: Budget) -> Config {
+    Config::new(vec![Client::writer(2).keyless(), Client::writer(1).aged(2).keyless()], budget)
 }
 
 pub(crate) fn attempts(attempts: u32, config: Config) -> Config {
@@ -165,6 +177,16 @@ mod conflicts {
     }
 
     #[test]
+    fn of_two_writers_that_share_one_participant_and_try_again() {
+        explore(overlapping(Budget::default()), 456_789);
+    }
+
+    #[test]
+    fn of_a_younger_one_phase_with_two() {
+        explore(mixed_the_other_way(Budget::default()), 532);
+    }
+
+    #[test]
     fn of_one_phase_with_two() {
         explore(mixed(few_faults(0, 1)), 216_962);
     }
@@ -193,10 +215,9 @@ mod repeated_messages {
     /// promise: no proxy that sends requests again may stand between a coordinator and a participant.
     #[test]
     fn would_run_one_phase_twice() {
-        let clients = vec![Client::writer(2).keyless(), Client::writer(1).aged(2).keyless()];
         let budget = Budget { repeats: 1, ..Budget::default() };
         let property = "15 one request commits once at most";
-        assert!(is_violated(Config::new(clients, budget), property));
+        assert!(is_violated(mixed_the_other_way(budget), property));
     }
 }
 
@@ -230,21 +251,33 @@ fn an_operator_gives_up_a_branch() {
     explore(one(Client::writer(2).keyless(), budget), 26_914);
 }
 
-/// Larger worlds, for minutes each: `make model`.
-#[test]
-fn large_worlds() {
-    if std::env::var_os("ASSENT_MODEL_LARGE").is_none() {
-        return;
+/// Larger worlds, a minute or some each: `make model`. Without its variable these tests are empty.
+mod large {
+    use super::*;
+
+    fn explore_if_asked(config: Config, states: usize) {
+        if std::env::var_os("ASSENT_MODEL_LARGE").is_some() {
+            explore(config, states);
+        }
     }
-    let two = || Client::writer(2);
-    let keyed = Budget { questions: Questions::AtOnce, marks: false, ..faults(1, 1) };
-    explore(one(two(), faults(3, 0)), 0);
-    explore(one(two().keyless(), faults(2, 2)), 0);
-    explore(attempts(1, one(two(), keyed)), 0);
-    explore(one(Client::writer(3), faults(2, 0)), 0);
-    explore(one(Client::writer(3).keyless(), faults(1, 1)), 0);
-    explore(rivals(Budget::default()), 0);
-    explore(crossed(Budget::default()), 0);
-    explore(attempts(1, rivals(Budget { losses: 1, ..Budget::default() })), 0);
-    explore(mixed(few_faults(1, 0)), 0);
+
+    #[test]
+    fn three_losses() {
+        explore_if_asked(one(Client::writer(2), faults(3, 0)), 376_167);
+    }
+
+    #[test]
+    fn two_losses_and_two_crashes() {
+        explore_if_asked(one(Client::writer(2).keyless(), faults(2, 2)), 769_017);
+    }
+
+    #[test]
+    fn a_client_that_asks_again_after_a_loss_and_a_crash() {
+        explore_if_asked(attempts(1, one(Client::writer(2), few_faults(1, 1))), 1_145_934);
+    }
+
+    #[test]
+    fn three_branches_with_a_loss_and_a_crash() {
+        explore_if_asked(one(Client::writer(3).keyless(), few_faults(1, 1)), 291_807);
+    }
 }

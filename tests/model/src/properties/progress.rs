@@ -73,8 +73,8 @@ pub(super) const SOMETIMES: &[(&str, Concerns, Met)] = &[
     ),
     ("met: a wait for a younger holder", may_wait, wait),
     (
-        "met: a retried attempt that votes yes",
-        |config| may_wait(config) && config.attempts > 1,
+        "met: a retried attempt that goes through",
+        |config| config.clients.len() > 1 && has_two_phases(config) && config.attempts > 1,
         retried,
     ),
     ("met: a branch that is lost", |config| config.budget.rollbacks > 0, lost),
