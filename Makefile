@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test lint docs deny fix tools redis clean
+.PHONY: help demo bench test model lint docs deny fix tools redis clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -19,6 +19,9 @@ test: redis tools lint ## everything CI runs
 	cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc --quiet
 	$(MAKE) --no-print-directory docs deny
+
+model: ## the model checker's larger worlds, some minutes
+	ASSENT_MODEL_LARGE=1 cargo test -p assent-model --locked -- --test-threads 1
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check

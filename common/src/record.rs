@@ -14,7 +14,7 @@ use crate::outcome::{Redo, Replies};
 use crate::time::Millis;
 
 /// One record of the decision log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Record {
     /// A one-phase transaction whose answer must survive is about to be sent; after a crash its branch is asked.
     Begun(Begun),
@@ -36,7 +36,7 @@ pub enum Record {
 }
 
 /// Who asked for what: what the public API needs to know of a transaction, whatever became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// The public id.
     pub id: TransactionId,
@@ -51,7 +51,7 @@ pub struct Identity {
 }
 
 /// See [`Record::Begun`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Begun {
     /// The transaction.
     pub number: TxNumber,
@@ -64,7 +64,7 @@ pub struct Begun {
 }
 
 /// See [`Record::Committed`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Committed {
     /// The transaction.
     pub number: TxNumber,
@@ -79,7 +79,7 @@ pub struct Committed {
 }
 
 /// A branch of a decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CommittedBranch {
     /// The participant.
     pub participant: ParticipantName,
@@ -95,14 +95,14 @@ pub struct CommittedBranch {
 }
 
 /// See [`Record::Ended`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ended {
     /// The transaction.
     pub number: TxNumber,
 }
 
 /// See [`Record::Answered`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answered {
     /// The transaction.
     pub number: TxNumber,
@@ -119,7 +119,7 @@ pub struct Answered {
 }
 
 /// The answer that a client got.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AnswerRecord {
     /// One phase: applied, with these replies.
     Committed {
@@ -142,7 +142,7 @@ pub enum AnswerRecord {
 }
 
 /// See [`Record::ParticipantSet`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ParticipantSet {
     /// Its name.
     pub name: ParticipantName,
@@ -151,14 +151,14 @@ pub struct ParticipantSet {
 }
 
 /// See [`Record::ParticipantRemoved`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ParticipantRemoved {
     /// Its name.
     pub name: ParticipantName,
 }
 
 /// See [`Record::Abandoned`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Abandoned {
     /// The transaction.
     pub number: TxNumber,
@@ -175,7 +175,7 @@ pub struct Abandoned {
 }
 
 /// See [`Record::CommittedSet`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CommittedSet {
     /// The epoch.
     pub epoch: Epoch,

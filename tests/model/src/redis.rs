@@ -1,0 +1,169 @@
+//! The participants' side: a message arrives, one script runs, and the witness sees what it did.
+
+use std::sync::Arc;
+
+use assent_common::code::ErrorCode;
+use assent_common::command::Access;
+use assent_common::coordinator::Message;
+use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
+use assent_common::participant::{Answer, Evaluation, Participant, Prepare, Request};
+use assent_common::wire::branch::{BranchState, Mode};
+use assent_common::{Epoch, TxNumber};
+
+use crate::config::{Client, ClientBranch};
+use crate::mutants::Mutant;
+use crate::state::{Ask, Breach, From, INCARNATION, Mark, Packet, State, log_id};
+use crate::world::World;
+
+impl World {
+    pub(crate) fn arrive(&self, state: &mut State, ask: Ask) {
+        let answer = self.execute(state, &ask);
+        if ask.from == From::Coordinator {
+            // What the message carried beside itself has been said.
+            let mark = Mark { epoch: Epoch(0), low_water: TxNumber { epoch: Epoch(0), n: 0 } };
+            state.send(Packet::Answer(Ask { mark, ..ask }, Arc::new(answer)));
+        }
+    }
+
+    /// The mark, and one script.
+    fn execute(&self, state: &mut State, ask: &Ask) -> Answer {
+        let Ask { at, txid, message, mark, .. } = *ask;
+        let client = &self.config.clients[ask.client];
+        let branch = client.branches.iter().find(|branch| branch.at == at).expect("a branch");
+        let participant = Arc::make_mut(&mut state.participants[at]);
+        let incarnation = self.incarnation(participant);
+        let Mark { epoch, low_water } = mark;
+        participant
+            .step(incarnation, Request::LowWater { log_id: txid.log_id, epoch, mark: low_water });
+        let before = participant.clone();
+        let request = match message {
+            Message::Prepare | Message::PrepareWaiting => {
+                Request::Prepare(self.prepare(client, branch, ask))
+            }
+            Message::Commit => Request::Commit(txid),
+            Message::Abort => Request::Abort(txid),
+        };
+        let stepped = self.script(participant, incarnation, request);
+        let is_applied = stepped.apply.is_some();
+        observe(state, ask, client, branch, &before, is_applied, &stepped.answer);
+        match (message, stepped.answer) {
+            // A prepare that waits is at the agent for as long as it is not delivered here; then its time is over.
+            (Message::PrepareWaiting, Answer::Prepared(Call::Applied(Prepared::Wait(holder)))) => {
+                let refusal = Refusal::new(ErrorCode::LockConflict, holder.to_string());
+                Answer::Prepared(Call::Refused(Refusal { holder: Some(holder), ..refusal }))
+            }
+            (_, answer) => answer,
+        }
+    }
+
+    fn prepare(&self, client: &Client, branch: &ClientBranch, ask: &Ask) -> Prepare {
+        let redo = if branch.reads() { [][..].into() } else { [1][..].into() };
+        let refusal = || Refusal::new(ErrorCode::ExpectationFailed, "met another value");
+        let mut locks = branch.locks.clone();
+        if self.config.is(Mutant::ReaderReleasedAtVote) {
+            locks.retain(|(_, access)| *access == Access::Exclusive);
+        }
+        Prepare {
+            txid: ask.txid,
+            id: client.id,
+            mode: if client.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
+            locks,
+            evaluation: if branch.fails {
+                Err(refusal())
+            } else {
+                Ok(Evaluation { replies: "[1]".into(), redo })
+            },
+        }
+    }
+
+    /// What the agent believes to be the incarnation of its data: that of its start.
+    pub(crate) fn incarnation(&self, participant: &Participant) -> u64 {
+        match self.config.mutant {
+            Some(Mutant::IncarnationIgnored) => participant.incarnation(),
+            _ => INCARNATION,
+        }
+    }
+
+    /// Another transaction's batch: the mark as it is now, and a sweep.
+    pub(crate) fn batch(&self, state: &mut State, at: usize) {
+        let mark = state.low_water(at, &self.config);
+        let epoch = state.epoch;
+        let participant = Arc::make_mut(&mut state.participants[at]);
+        let incarnation = self.incarnation(participant);
+        participant.step(incarnation, Request::LowWater { log_id: log_id(), epoch, mark });
+        participant.step(incarnation, Request::Sweep);
+        if self.config.is(Mutant::SweepIgnoresMark) && participant.staged().is_empty() {
+            *participant = Participant::new(INCARNATION);
+        }
+    }
+
+    /// A branch in doubt decides for itself after a while; only a mutant does.
+    pub(crate) fn misbehave(&self, state: &mut State, at: usize) {
+        let participant = Arc::make_mut(&mut state.participants[at]);
+        if let Some(txid) = participant.staged().keys().next().copied() {
+            participant.step(INCARNATION, Request::Abort(txid));
+        }
+    }
+}
+
+/// What a script did, as somebody knows it who sees everything.
+fn observe(
+    state: &mut State,
+    ask: &Ask,
+    client: &Client,
+    branch: &ClientBranch,
+    before: &Participant,
+    is_applied: bool,
+    answer: &Answer,
+) {
+    let Ask { at, txid, .. } = *ask;
+    let after = Arc::clone(&state.participants[at]);
+    let witness = state.witness();
+    let (was, is) = (before.state(txid), after.state(txid));
+    let is_prepare = matches!(ask.message, Message::Prepare | Message::PrepareWaiting);
+    let is_staged = was != Some(BranchState::Prepared) && is == Some(BranchState::Prepared);
+    if is_prepare && (is_staged || is_applied) {
+        let heard = before.heard(txid.log_id);
+        if heard.is_some_and(|heard| txid.number.epoch < heard.epoch) {
+            witness.breaches.insert(Breach::StaleEpochStaged);
+        }
+        if heard.is_some_and(|heard| txid.number < heard.low_water) {
+            witness.breaches.insert(Breach::BelowMarkStaged);
+        }
+        if was == Some(BranchState::Aborted) {
+            witness.breaches.insert(Breach::FencedStaged);
+        }
+    }
+    if let Answer::Prepared(Call::Applied(Prepared::Yes(_))) = answer {
+        witness.voted.insert((txid, at));
+    }
+    if is_staged {
+        let versions = &witness.versions;
+        let version = |key| versions.get(&(at, key)).copied().unwrap_or(0);
+        let seen = branch.locks.iter().map(|(key, _)| version(key.clone())).collect();
+        witness.seen.insert((txid, at), seen);
+    }
+    if is_applied && client.is_one_phase() && branch.reads() {
+        witness.untraced.insert(txid.number);
+    } else if is_applied {
+        *witness.applied.entry((txid, at)).or_default() += 1;
+        let written = branch.locks.iter().filter(|(_, access)| *access == Access::Exclusive);
+        for (key, _) in written {
+            *witness.versions.entry((at, key.clone())).or_default() += 1;
+        }
+    }
+    // What comes below the mark, and to nobody's knowledge, changes nothing and tells nothing.
+    let is_told = ask.from == From::Coordinator || is == Some(BranchState::Aborted);
+    if is_told && matches!(answer, Answer::Aborted(Call::Applied(Aborted::Fenced))) {
+        witness.aborted.insert((txid, at));
+    }
+    match answer {
+        Answer::Applied(Call::Applied(_)) if is != Some(BranchState::Applied) => {
+            witness.breaches.insert(Breach::UnappliedAcknowledged);
+        }
+        Answer::Applied(Call::Refused(_)) if was == Some(BranchState::Prepared) => {
+            witness.breaches.insert(Breach::StagedCommitRefused);
+        }
+        _ => {}
+    }
+}
