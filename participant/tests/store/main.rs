@@ -8,3 +8,4 @@ mod locks;
 mod outcomes;
 mod server;
 mod votes;
+mod wire;
