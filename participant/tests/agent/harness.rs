@@ -152,7 +152,8 @@ impl Outage {
     pub(crate) async fn breaks(&self, more: usize) {
         let mut broken = self.broken.subscribe();
         let enough = *broken.borrow() + more;
-        broken.wait_for(|broken| *broken >= enough).await.unwrap();
+        let tried = tokio::time::timeout(PATIENCE, broken.wait_for(|broken| *broken >= enough));
+        assert!(tried.await.is_ok(), "waited in vain until {more} more connections were tried");
     }
 }
 
