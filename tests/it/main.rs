@@ -7,6 +7,7 @@ mod cli;
 mod crash_matrix;
 mod harness;
 mod isolation;
+mod log_faults;
 mod protocol;
 mod redis_faults;
 mod tidy;

@@ -153,8 +153,9 @@ impl Participant {
         }
     }
 
-    /// A prepare of a branch of which nothing is kept. The order of the checks is part of the reference: the mark, the
-    /// epoch, the locks, and the ops last, because only under its locks may a branch read.
+    /// A prepare of a branch of which nothing is kept. The order of the checks is part of the reference: the epoch,
+    /// the mark, the locks, and the ops last, because only under its locks may a branch read. The epoch comes first: the
+    /// mark of a later life is above all of an earlier one, and would hide that two coordinators run.
     fn stage_or_apply(&mut self, prepare: Prepare) -> Stepped {
         let Prepare { txid, id, mode, locks, evaluation } = prepare;
         if let Some(obstacle) = self.obstacle(txid, id, &locks) {
@@ -218,11 +219,11 @@ impl Participant {
     /// Why a prepare may not be new: what was kept of its branch may have been swept, or its coordinator is no more.
     fn too_old(&self, txid: Txid) -> Option<Refusal> {
         let heard = self.logs.get(&txid.log_id)?;
-        if self.is_below_mark(txid) {
-            Some(below_low_water())
-        } else if txid.number.epoch < heard.epoch {
+        if txid.number.epoch < heard.epoch {
             let detail = format!("epoch {} of this coordinator has spoken already", heard.epoch);
             Some(Refusal::new(ErrorCode::StaleEpoch, detail))
+        } else if self.is_below_mark(txid) {
+            Some(below_low_water())
         } else {
             None
         }

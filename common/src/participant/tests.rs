@@ -121,6 +121,7 @@ fn beginnings() -> Vec<(&'static str, Participant)> {
         ("staged, then aborted", after(vec![two_phase(), Request::Abort(txid(4))])),
         ("below the mark", after(vec![mark(5, number(5, 5))])),
         ("stale epoch", after(vec![mark(6, number(5, 0))])),
+        ("stale epoch, below the mark", after(vec![mark(6, number(6, 0))])),
         ("staged, below the mark", after(vec![two_phase(), mark(6, number(6, 0))])),
         ("swept", after(vec![one_phase(), mark(5, number(5, 5)), Request::Sweep])),
     ]
@@ -157,6 +158,13 @@ fn every_state_answers_every_request_as_the_table_says() {
             "fenced",
         ),
         ("stale epoch", "no: stale_epoch", "no: stale_epoch", "no: branch_lost", "fenced"),
+        (
+            "stale epoch, below the mark",
+            "no: stale_epoch",
+            "no: stale_epoch",
+            "no: below_low_water",
+            "fenced",
+        ),
         (
             "staged, below the mark",
             "yes [4] seq 1",

@@ -316,7 +316,8 @@ impl Core {
         for lane in &active.lanes {
             self.lanes[*lane].unfinished.remove(&number);
         }
-        if let Some(position) = active.position {
+        // The record of one that was closing for long may have gone with its segment.
+        if let Some(position) = active.position.filter(|position| self.history.keeps(*position)) {
             self.remember(identity, position);
         }
         if self.active.is_empty() {

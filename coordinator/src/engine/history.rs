@@ -17,6 +17,8 @@ pub struct History {
     by_key: HashMap<u128, LogPosition>,
     /// Branches that operators have given up; few.
     abandoned: HashMap<TransactionId, Vec<ParticipantName>>,
+    /// Segments up to this one are deleted, or about to be.
+    forgotten: u32,
 }
 
 impl History {
@@ -54,11 +56,17 @@ impl History {
 
     /// Forgets everything up to a segment, which is about to be deleted.
     pub(crate) fn forget_through(&mut self, segment: u32) {
+        self.forgotten = segment;
         self.by_id.retain(|_, position| position.segment() > segment);
         self.by_key.retain(|_, position| position.segment() > segment);
         self.abandoned.retain(|id, _| self.by_id.contains_key(&id.uuid().as_u128()));
         self.by_id.shrink_to_fit();
         self.by_key.shrink_to_fit();
+    }
+
+    /// Whether a record lies in a segment that is still there.
+    pub(super) fn keeps(&self, position: LogPosition) -> bool {
+        position.segment() > self.forgotten
     }
 
     /// The answers with the greatest ids, which are the latest.

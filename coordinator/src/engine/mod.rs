@@ -20,6 +20,8 @@ mod lane;
 mod list;
 mod participants;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::BTreeMap;

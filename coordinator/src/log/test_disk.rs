@@ -24,6 +24,9 @@ struct State {
     durable_names: BTreeMap<String, usize>,
     changes: Vec<Change>,
     syncs_until_failure: Option<u32>,
+    /// Writes until the disk is full, and writes that then fail.
+    full: Option<(u32, u32)>,
+    failures: u32,
 }
 
 #[derive(Clone, Default)]
@@ -98,6 +101,23 @@ impl TestDisk {
     /// The sync after this many more fails.
     pub(super) fn fail_sync_after(&self, syncs: u32) {
         self.state().syncs_until_failure = Some(syncs);
+    }
+
+    /// After this many more writes the disk is full, for so many.
+    pub(super) fn full_after(&self, writes: u32, lasts: u32) {
+        self.state().full = Some((writes, lasts));
+    }
+
+    /// Nothing fails any more.
+    pub(super) fn heal(&self) {
+        let mut state = self.state();
+        state.full = None;
+        state.syncs_until_failure = None;
+    }
+
+    /// How many writes and syncs have failed.
+    pub(super) fn failures(&self) -> u32 {
+        self.state().failures
     }
 
     /// Whether a file is absent, shorter than this, or not synced.
@@ -215,6 +235,20 @@ impl DiskFile for TestFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.state();
+        let full = match &mut state.full {
+            Some((0, lasts)) if *lasts > 0 => {
+                *lasts -= 1;
+                true
+            }
+            Some((writes, _)) => {
+                *writes = writes.saturating_sub(1);
+                false
+            }
+            None => false,
+        };
+        state.failures += u32::from(full);
+        // A full disk takes what it can.
+        let bytes = if full { &bytes[..bytes.len() / 2] } else { bytes };
         let content = &mut state.files[self.file];
         let (begin, end) = (offset as usize, offset as usize + bytes.len());
         if content.cached.len() < end {
@@ -222,7 +256,7 @@ impl DiskFile for TestFile {
         }
         content.cached[begin..end].copy_from_slice(bytes);
         content.dirty.extend(begin / SECTOR..end.div_ceil(SECTOR));
-        Ok(())
+        if full { Err(io::Error::from_raw_os_error(28)) } else { Ok(()) }
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -232,6 +266,7 @@ impl DiskFile for TestFile {
             *left = left.wrapping_sub(1);
             now
         });
+        state.failures += u32::from(fails);
         let content = &mut state.files[self.file];
         let dirty = std::mem::take(&mut content.dirty);
         if fails {

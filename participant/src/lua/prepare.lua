@@ -182,11 +182,12 @@ local function prepare(b)
   end
   if fields[2] then return again(fields[2], b) end
   local _, epoch, n = parts(b.txid)
-  if below_low_water(epoch, n) then
-    return {'n', 'below_low_water', -1, 'everything of this coordinator up to here has ended'}
-  end
+  -- The epoch first: the mark of a later life is above all of an earlier one, and would hide that two coordinators run.
   if less(epoch, epoch_seen) then
     return {'n', 'stale_epoch', -1, 'a later life of the coordinator has been seen: epoch ' .. epoch_seen}
+  end
+  if below_low_water(epoch, n) then
+    return {'n', 'below_low_water', -1, 'everything of this coordinator up to here has ended'}
   end
   local waits
   for i = 1, #b.modes do

@@ -13,8 +13,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use assent_client::participant::ParticipantAdmin;
 use assent_client::{Http, HttpOptions, ParticipantClient};
@@ -79,6 +80,29 @@ impl Redis {
         self.answers().await;
     }
 
+    /// `kill -9`, and in the place of the server one that breaks every connection.
+    pub(crate) fn outage(&mut self) -> Outage {
+        self.kill();
+        let socket = self.dir.path().join("redis.sock");
+        std::fs::remove_file(&socket).unwrap();
+        let listener = UnixListener::bind(socket).unwrap();
+        let broken = watch::Sender::new(0);
+        let count = broken.clone();
+        let server = tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                count.send_modify(|count| *count += 1);
+            }
+        });
+        Outage { broken, server }
+    }
+
+    /// All fields of the control hash that begin so.
+    pub(crate) async fn control(&self, prefix: &str) -> Vec<String> {
+        let mut fields: Vec<String> = self.ask(&["HKEYS", "assent:ctl"]).await.unwrap();
+        fields.retain(|field| field.starts_with(prefix));
+        fields
+    }
+
     async fn answers(&self) {
         until("Redis answers", async || self.ask::<String>(&["PING"]).await.ok()).await;
     }
@@ -114,6 +138,28 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A time in which Redis is down. It ends with its drop.
+pub(crate) struct Outage {
+    broken: watch::Sender<usize>,
+    server: JoinHandle<()>,
+}
+
+impl Outage {
+    /// Waits until so many connections were tried in vain, from now on.
+    pub(crate) async fn breaks(&self, more: usize) {
+        let mut broken = self.broken.subscribe();
+        let enough = *broken.borrow() + more;
+        let tried = tokio::time::timeout(PATIENCE, broken.wait_for(|broken| *broken >= enough));
+        assert!(tried.await.is_ok(), "waited in vain until {more} more connections were tried");
+    }
+}
+
+impl Drop for Outage {
+    fn drop(&mut self) {
+        self.server.abort();
     }
 }
 

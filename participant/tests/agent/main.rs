@@ -3,6 +3,7 @@
 
 mod harness;
 mod http;
+mod outages;
 mod resolver;
 
 use assent_common::ErrorCode;

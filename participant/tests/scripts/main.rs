@@ -14,6 +14,8 @@ mod outcomes;
 mod server;
 #[path = "../store/votes.rs"]
 mod votes;
+#[path = "../store/wire.rs"]
+mod wire;
 
 /// Whether the stores of these tests own their Redis while they are alone.
 pub(crate) const SOLE_OWNERSHIP: bool = false;

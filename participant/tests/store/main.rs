@@ -9,6 +9,7 @@ mod outcomes;
 mod owner;
 mod server;
 mod votes;
+mod wire;
 
 /// Whether the stores of these tests own their Redis while they are alone.
 pub(crate) const SOLE_OWNERSHIP: bool = true;

@@ -122,6 +122,27 @@ async fn marks_are_collected_below_the_low_water_mark_and_nothing_comes_back_the
     assert_eq!(other.prepare(tx(38), &["GET z"]).await.refused().code, ErrorCode::BelowLowWater);
 }
 
+/// Both are true of an earlier life once the later one's mark is kept; only one tells that two coordinators run.
+#[tokio::test]
+async fn an_earlier_life_below_the_mark_is_told_that_its_epoch_is_stale() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    for n in 0..40 {
+        store.one_phase(tx(n), &["INCR a"]).await.done();
+    }
+    let mark = TxNumber { epoch: Epoch(2), n: 1 };
+    let message = prepare(tx_of(2, 1), Mode::TwoPhase, ops(&["GET b"]));
+    vote(prepared(store.execute(&coordinator(2), mark, vec![message]).await.remove(0)));
+    // Through an agent that has no memory of the mark: Redis has it.
+    let other = redis.store().await;
+    assert_eq!(other.prepare(tx(50), &["GET b"]).await.refused().code, ErrorCode::StaleEpoch);
+    assert_eq!(other.one_phase(tx(39), &["INCR a"]).await.refused().code, ErrorCode::StaleEpoch);
+    assert_eq!(other.commit(tx(39)).await.refused().code, ErrorCode::BelowLowWater);
+    let below = prepare(tx_of(2, 0), Mode::TwoPhase, ops(&["GET b"]));
+    let refusal = prepared(other.execute(&coordinator(2), NO_MARK, vec![below]).await.remove(0));
+    assert_eq!(refusal.refused().code, ErrorCode::BelowLowWater);
+}
+
 #[tokio::test]
 async fn the_sweep_finds_what_another_agent_left() {
     let redis = Redis::start();

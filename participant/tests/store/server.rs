@@ -1,15 +1,21 @@
 //! What happens to the server: restarts, lost scripts, lost data, no memory, a failing disk, unsafe settings.
 
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use assent_common::code::ErrorCode;
+use assent_common::ids::{Epoch, TxNumber};
 use assent_common::outcome::{Aborted, Call};
 use assent_common::wire::branch::Mode;
 use assent_participant::store::{
     BranchAnswer, BranchMessage, Store, StoreError, StoreOptions, StoreState,
 };
 
-use crate::harness::{Ask as _, CLEAN, Expected as _, Redis, ops, prepare, prepared, tx, vote};
+use crate::harness::{
+    Ask as _, CLEAN, Expected as _, NO_MARK, Redis, committed, coordinator, ops, prepare, prepared,
+    tx, vote,
+};
+use crate::wire::Wire;
 
 #[tokio::test]
 async fn a_script_flush_is_not_noticed() {
@@ -80,6 +86,87 @@ async fn votes_that_are_missing_after_a_restart_are_noticed() {
     assert_eq!(store.prepare(tx(3), &["GET c"]).await.refused().code, ErrorCode::Quarantined);
     // What is there can be ended.
     assert_eq!(store.commit(tx(1)).await, CLEAN);
+}
+
+/// Invariant 12 without a false alarm: a vote that comes over the connection that was given up, while the new one is
+/// asked how far Redis is, is no vote that Redis has lost.
+#[tokio::test(start_paused = true)]
+async fn a_vote_under_way_on_the_old_connection_is_not_missed_on_the_new_one() {
+    // The clock moves only when the test moves it: it stands while a blocking task runs.
+    let (_running, until_dropped) = mpsc::channel::<()>();
+    tokio::task::spawn_blocking(move || until_dropped.recv());
+    let redis = Redis::start();
+    let wire = Wire::to(&redis);
+    let mut options = StoreOptions::new(wire.url());
+    options.response_timeout = Duration::from_secs(5);
+    let store = Arc::new(Store::connect(options).await.unwrap());
+    let asking = |n, line: &'static str| {
+        let store = Arc::clone(&store);
+        let message = prepare(tx(n), Mode::TwoPhase, ops(&[line]));
+        tokio::spawn(async move { store.execute(&coordinator(1), NO_MARK, vec![message]).await })
+    };
+
+    let old = wire.link(0).await;
+    old.hold_requests(true);
+    let first = asking(1, "SET a 1");
+    old.says(&tx(1).txid.to_string()).await;
+    tokio::time::advance(Duration::from_secs(3)).await;
+    let second = asking(2, "SET b 1");
+    old.says(&tx(2).txid.to_string()).await;
+    tokio::time::advance(Duration::from_secs(3)).await;
+    // The first has waited for too long, so that its connection is given up; the second has not.
+    let first = prepared(first.await.unwrap().remove(0));
+    assert!(matches!(first, Call::Unknown(_)), "{first:?}");
+
+    wire.hold_replies_after("m:seq");
+    let reconnecting = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.ping().await.map(drop) }
+    });
+    let new = wire.link(1).await;
+    new.holds_a_reply().await;
+    old.hold_requests(false);
+    let second = vote(prepared(second.await.unwrap().remove(0)));
+    assert_eq!(second.seq, 2, "Redis had no vote when it was asked, and has two now");
+    new.release_replies();
+    reconnecting.await.unwrap().unwrap();
+    assert_eq!(store.state(), StoreState::Ready);
+    vote(store.prepare(tx(3), &["SET c 1"]).await);
+}
+
+/// Invariant 10: a marker may go only when the mark that takes its place is kept. Redis refuses the mark for memory, and
+/// would not refuse to delete the markers.
+#[tokio::test]
+async fn without_memory_for_the_mark_the_markers_below_it_stay() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    for n in 0..36 {
+        store.one_phase(tx(n), &["INCR a"]).await.done();
+    }
+    for n in 36..40 {
+        store.abort(tx(n)).await.done();
+    }
+    let () = plain.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let mark = TxNumber { epoch: Epoch(1), n: 40 };
+    let message = prepare(tx(50), Mode::TwoPhase, ops(&["SET b 1"]));
+    let refusal = prepared(store.execute(&coordinator(1), mark, vec![message]).await.remove(0));
+    assert_eq!(refusal.refused().code, ErrorCode::RedisOutOfMemory);
+    let () = plain.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    // Duplicates that come late, to an agent that has heard of no mark.
+    let other = redis.store().await;
+    for n in [0, 35] {
+        let again = other.one_phase(tx(n), &["INCR a"]).await;
+        assert_eq!(*committed(again), format!("[{}]", n + 1), "{n} was run again");
+    }
+    for n in [36, 39] {
+        let late = other.prepare(tx(n), &["INCR a"]).await.refused();
+        assert_eq!(late.code, ErrorCode::Fenced);
+    }
+    assert_eq!(plain.get("a").await.as_deref(), Some("36"));
+    // With memory, the mark is kept and they go.
+    assert_eq!(store.sweep().await.unwrap(), 40);
+    let below = other.one_phase(tx(0), &["INCR a"]).await.refused();
+    assert_eq!(below.code, ErrorCode::BelowLowWater);
 }
 
 #[tokio::test]

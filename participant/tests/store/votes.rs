@@ -94,6 +94,57 @@ async fn one_phase_applies_at_once_and_answers_a_duplicate_with_the_same_replies
     assert_eq!(queried, assent_common::outcome::Aborted::AlreadyCommitted(replies));
 }
 
+/// Promise *honest*: once something is written, no error is a definite no. The store lets a branch write to the control
+/// hash itself, which agents refuse: a write that takes the marker's type away is the one way to make a real Redis throw
+/// behind the first write.
+#[tokio::test]
+async fn an_error_behind_the_first_write_of_one_phase_is_unknown() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let call = store.one_phase(tx(1), &["SET assent:ctl x", "XADD s * f v"]).await;
+    assert!(matches!(call, Call::Unknown(_)), "{call:?}");
+    assert_eq!(plain.run::<u32>(&["XLEN", "s"]).await, 1, "there was no write before the error");
+}
+
+/// Promise *bad input changes nothing*: a vote that could not be delivered is not given, in either mode.
+#[tokio::test]
+async fn replies_that_no_answer_holds_are_refused_and_nothing_is_changed() {
+    const FITS: usize = 3 * 1024 * 1024;
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let value = "v".repeat(FITS);
+    let () = plain.run(&["MSET", "a", &value, "b", &value, "c", &value, "n", "1"]).await;
+    let before = plain.data().await;
+    for (n, last) in ["GET c", "GET n"].into_iter().enumerate() {
+        let (n, fits) = (n as u64 * 10, last == "GET n");
+        let writing = ["INCR n", "GET a", "GET b", last];
+        let reading = ["GET a", "GET b", last];
+        let calls = [
+            store.prepare(tx(n + 1), &writing).await,
+            store.prepare(tx(n + 2), &reading).await,
+            store.one_phase(tx(n + 3), &reading).await,
+            store.one_phase(tx(n + 4), &writing).await,
+        ];
+        for (mode, call) in calls.into_iter().enumerate() {
+            match call {
+                Call::Applied(_) => assert!(fits, "{mode}: a vote of three large replies"),
+                Call::Refused(refusal) if !fits => {
+                    assert_eq!(refusal.code, ErrorCode::TooLarge, "{mode}: {}", refusal.detail);
+                }
+                // The writer of two phases, which fits, has the lock.
+                Call::Refused(refusal) => assert_eq!(refusal.code, ErrorCode::LockConflict),
+                Call::Unknown(why) => panic!("{mode}: {why}"),
+            }
+        }
+        if !fits {
+            assert!(plain.data().await == before, "a refused branch has changed the data");
+            for prefix in ["l:", "s:", "d:", "a:"] {
+                assert_eq!(plain.control(prefix).await, Vec::<String>::new());
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_write_without_effect_still_leaves_its_marker_in_one_phase() {
     let redis = Redis::start();

@@ -56,8 +56,8 @@ async fn tx_run_runs_each_line_once_and_its_exit_code_says_how_it_went() {
     let run = assent(&cluster, &["tx", "run", "--file", &wrong.display().to_string()]).await;
     assert!(matches!(run.status.code(), Some(1 | 2)), "{:?}: {}", run.status, stderr(&run));
 
-    // The only branch does not hear of it for now: neither outcome is known.
-    cluster.peers[1].proxy().close(At::Before, "{\"prepare\":");
+    // The only branch does not hear of it for now, neither of a prepare nor of an abort: neither outcome is known.
+    cluster.peers[1].proxy().close(At::Before, "\"txid\"");
     let open = cluster.dir().join("open.jsonl");
     let only = r#"{"timeout": "50ms", "branches": [{"participant": "bank-b", "ops": [{"cmd": ["INCR", "n"]}]}]}"#;
     std::fs::write(&open, only).unwrap();

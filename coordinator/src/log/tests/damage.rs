@@ -68,7 +68,10 @@ fn no_flipped_byte_of_a_closed_log_loses_a_record_silently() {
             assert_eq!(whole, opened.is_ok(), "{name} byte {at}: verify disagrees");
             match opened {
                 Ok(replayed) => assert!(replayed == expected, "{name} byte {at}: silent loss"),
-                Err(LogError::Corrupt { .. }) => refused += 1,
+                Err(error @ LogError::Corrupt { .. }) => {
+                    refused += 1;
+                    says_where_and_what_to_do(&error, name, at as u64);
+                }
                 Err(other) => panic!("{name} byte {at}: {other}"),
             }
         }
@@ -76,6 +79,23 @@ fn no_flipped_byte_of_a_closed_log_loses_a_record_silently() {
     // Every byte of frames, but for zeros after the last.
     let frames: u64 = live(&bed).log.segments().iter().map(|info| info.bytes).sum();
     assert!(refused > frames, "{refused} refused, {frames} bytes of frames");
+}
+
+/// What is damaged is the record that holds the byte, or what the next segment's header says of this one.
+#[track_caller]
+fn says_where_and_what_to_do(error: &LogError, name: &str, at: u64) {
+    let LogError::Corrupt { file, offset, .. } = error else { panic!("{error}") };
+    let text = error.to_string();
+    let found = file.file_name().unwrap().to_string_lossy();
+    if found == name {
+        assert!(*offset <= at, "byte {at} of {name} is found at {offset}: {text}");
+    } else {
+        let before = format!("{:08}.log", name[..8].parse::<u32>().unwrap() - 1);
+        assert_eq!((&*found, at < 4096), (&*before, true), "byte {at} of {name}: {text}");
+    }
+    for part in [&*found, &format!("offset {offset}"), "assent log verify", "restore the file"] {
+        assert!(text.contains(part), "{part:?} is missing in: {text}");
+    }
 }
 
 #[test]

@@ -1,0 +1,264 @@
+//! Compaction of a log that does not keep up: what it must wait for, and what it must not copy. The test is the log's
+//! disk and its writer, so that every interleaving is one that it chose.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use assent_client::transport::HttpOptions;
+use assent_common::coordinator::authority::{Authority, Decisions};
+use assent_common::coordinator::recovery::Replay;
+use assent_common::coordinator::{Branch, Input, State};
+use assent_common::outcome::{Applied, Call};
+use assent_common::record::{Committed, CommittedBranch, Identity, ParticipantRemoved};
+use assent_common::time::Millis;
+use assent_common::{Attempt, Epoch, LogId, TxNumber};
+use tokio::runtime::{Builder, Runtime};
+use uuid::Uuid;
+
+use super::*;
+use crate::clock;
+use crate::log::{
+    Callbacks, DecisionLog, Durability, LogError, LogRecord, MemoryLog, MemoryStore, SegmentInfo,
+    Visitor,
+};
+use crate::recovery::compact;
+
+const LOG_ID: LogId = LogId(Uuid::from_u128(0x0198_f1c2_a4b2_7c1d_9c0e_3f4a_5b6c_7d8e));
+
+/// Records of a segment: the decision's is full and sealed with it and one more.
+const RECORDS_PER_SEGMENT: usize = 2;
+
+/// The transaction of these tests, decided in an earlier life.
+const DECIDED: TxNumber = TxNumber { epoch: Epoch(1), n: 1 };
+
+/// A log that says that its queue is full for as long as it is told to.
+struct Congested {
+    log: Arc<MemoryLog>,
+    full: AtomicBool,
+    refused: AtomicUsize,
+}
+
+impl DecisionLog for Congested {
+    fn log_id(&self) -> LogId {
+        self.log.log_id()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.log.epoch()
+    }
+
+    fn append(
+        &self,
+        token: Token,
+        kind: u8,
+        payload: Vec<u8>,
+        durability: Durability,
+    ) -> Result<(), LogError> {
+        if self.full.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(LogError::Full { queued: 1, max: 1 });
+        }
+        self.log.append(token, kind, payload, durability)
+    }
+
+    fn read(&self, position: LogPosition) -> Result<LogRecord, LogError> {
+        self.log.read(position)
+    }
+
+    fn segments(&self) -> Vec<SegmentInfo> {
+        self.log.segments()
+    }
+
+    fn read_segment(&self, number: u32, visitor: &mut Visitor<'_>) -> Result<(), LogError> {
+        self.log.read_segment(number, visitor)
+    }
+
+    fn retire(&self, through: u32) -> Result<(), LogError> {
+        self.log.retire(through)
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.log.queued_bytes()
+    }
+
+    fn close(&self) {
+        self.log.close();
+    }
+}
+
+/// What a life of the log begins with.
+#[derive(Default)]
+struct Replayed {
+    replay: Replay,
+    decisions: Decisions,
+    history: History,
+}
+
+fn silent() -> Callbacks {
+    Callbacks { on_durable: Box::new(|_| ()), on_fatal: Box::new(|_| ()) }
+}
+
+fn open(store: &MemoryStore) -> (crate::log::OpenedMemoryLog, Replayed) {
+    let mut replayed = Replayed::default();
+    let opened = store.open(&mut |position, kind, payload| {
+        let record = Record::decode(kind, payload)?;
+        replayed.history.apply(position, &record);
+        match &record {
+            Record::Committed(committed) => replayed.decisions.apply(committed),
+            Record::CommittedSet(set) => replayed.decisions.apply_set(set)?,
+            _ => {}
+        }
+        replayed.replay.apply(record);
+        Ok(())
+    });
+    (opened.unwrap(), replayed)
+}
+
+fn decision() -> Record {
+    let branch = |name: &str| CommittedBranch {
+        participant: name.parse().unwrap(),
+        replies: "[70]".into(),
+        redo: [1, 2, 3][..].into(),
+        incarnation: 1,
+        seq: 1,
+    };
+    let id = "0198f1c2-a4b2-7000-8000-000000000001".parse().unwrap();
+    Record::Committed(Committed {
+        number: DECIDED,
+        attempt: Attempt::FIRST,
+        identity: Identity { id, key: None, fingerprint: None, name: None, created_at: Millis(1) },
+        decided_at: Millis(2),
+        branches: vec![branch("bank-a"), branch("bank-b")],
+    })
+}
+
+/// A log whose first segment is sealed and holds a decision that is not applied yet.
+fn decided_in_a_sealed_segment() -> MemoryStore {
+    let store = MemoryStore::init(LOG_ID, RECORDS_PER_SEGMENT);
+    let log = open(&store).0.start(silent());
+    let filler = Record::ParticipantRemoved(ParticipantRemoved { name: "nobody".parse().unwrap() });
+    for record in [decision(), filler.clone(), filler] {
+        let (kind, payload) = record.encode();
+        log.append(0, kind, payload, Durability::Forced).unwrap();
+    }
+    log.close();
+    store
+}
+
+/// An engine that has recovered from such a log. Nothing runs its lanes, so that the transaction stays as it is.
+struct Rig {
+    store: MemoryStore,
+    log: Arc<Congested>,
+    engine: Engine,
+    _runtime: Runtime,
+}
+
+impl Rig {
+    fn start() -> Self {
+        let store = decided_in_a_sealed_segment();
+        let (opened, Replayed { replay, decisions, history }) = open(&store);
+        let started: Arc<OnceLock<Engine>> = Arc::new(OnceLock::new());
+        let of_log = Arc::clone(&started);
+        let log = opened.start(Callbacks {
+            on_durable: Box::new(move |batch| of_log.get().unwrap().durable(batch)),
+            on_fatal: Box::new(|error| panic!("{error}")),
+        });
+        let (full, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let log = Arc::new(Congested { log, full, refused });
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let entered = runtime.enter();
+        let epoch = log.epoch();
+        let core = Core::new(Authority::new(LOG_ID, epoch, decisions), epoch, history);
+        let http = Http::new(&HttpOptions::default()).unwrap();
+        let engine = Engine::new(core, Arc::clone(&log) as LogHandle, String::new(), http);
+        started.set(engine.clone()).ok().unwrap();
+        engine.resume(replay.plan(clock::now()).transactions);
+        assert!(engine.core().active.contains_key(&DECIDED));
+        drop(entered);
+        Self { store, log, engine, _runtime: runtime }
+    }
+
+    /// Compacts; returns when what compaction keeps was handed over, or refused.
+    fn compact(&self) -> JoinHandle<Result<u32, LogError>> {
+        let engine = self.engine.clone();
+        let offered = || self.log.log.queued_records() + self.log.refused.load(Ordering::SeqCst);
+        let before = offered();
+        let compacting = thread::spawn(move || compact(&engine, 0));
+        while offered() == before {
+            thread::yield_now();
+        }
+        // What is kept is handed over under this lock.
+        drop(self.engine.core());
+        compacting
+    }
+
+    /// Kills the process, and reads what the next one would find.
+    fn crash(self) -> Replayed {
+        self.log.log.crash();
+        open(&self.store).1
+    }
+}
+
+fn resumed(replayed: Replayed) -> Vec<TxNumber> {
+    let plan = replayed.replay.plan(clock::now());
+    plan.transactions.iter().map(|recovered| recovered.transaction.spec().number).collect()
+}
+
+/// Promise *durable*, invariant 4: a decision whose copy waits for room in the log's queue is nowhere but in its old
+/// segment.
+#[test]
+fn a_crash_while_copies_wait_for_room_loses_no_decision() {
+    let rig = Rig::start();
+    rig.log.full.store(true, Ordering::SeqCst);
+    let compacting = rig.compact();
+    // Everything in memory is gone, whatever compaction was about to do.
+    *rig.engine.core() = Core::new(
+        Authority::new(LOG_ID, Epoch(2), Decisions::default()),
+        Epoch(2),
+        History::default(),
+    );
+    assert_eq!(compacting.join().unwrap().unwrap(), 0, "segments went without their copies");
+    assert_eq!(resumed(rig.crash()), [DECIDED]);
+}
+
+/// The other half: when there is room, the copies become durable, and the old segment goes.
+#[test]
+fn compaction_goes_on_when_its_copies_are_durable() {
+    let rig = Rig::start();
+    rig.log.full.store(true, Ordering::SeqCst);
+    let compacting = rig.compact();
+    rig.log.full.store(false, Ordering::SeqCst);
+    rig.engine.durable(Vec::new());
+    rig.log.log.sync();
+    assert_eq!(compacting.join().unwrap().unwrap(), 1);
+    assert_eq!(rig.log.segments()[0].number, 2);
+    let position = rig.engine.core().active[&DECIDED].position.unwrap();
+    assert!(rig.log.read(position).is_ok(), "its record is at {position}");
+    assert_eq!(resumed(rig.crash()), [DECIDED]);
+}
+
+/// Promise *once*: a copy behind its end would bring a transaction that has ended back to life.
+#[test]
+fn the_record_of_a_transaction_that_is_closing_is_not_copied_behind_its_end() {
+    let rig = Rig::start();
+    let applied = |branch| {
+        let call = Call::Applied(Applied { dirty_writes: 0 });
+        (DECIDED, Input::Applied { branch: Branch(branch), call })
+    };
+    rig.engine.core().answered(vec![applied(0), applied(1)], &rig.engine.shared);
+    assert!(matches!(rig.engine.core().active[&DECIDED].machine.state(), State::Closing(_)));
+    assert_eq!(rig.log.log.queued_records(), 1, "its end is on the way");
+    let compacting = rig.compact();
+    rig.log.log.sync();
+    assert_eq!(compacting.join().unwrap().unwrap(), 1);
+    assert!(rig.engine.core().is_idle());
+    // The answer went with its segment.
+    let Record::Committed(Committed { identity, .. }) = decision() else { unreachable!() };
+    let looked_up = rig.engine.transaction(identity.id).unwrap_err();
+    assert_eq!(looked_up.code, ErrorCode::NotFound);
+    assert_eq!(rig.engine.core().history.by_id(identity.id), None);
+    let after = rig.crash();
+    assert!(after.decisions.has(DECIDED, Attempt::FIRST), "presumed abort would now be wrong");
+    assert_eq!(resumed(after), []);
+}

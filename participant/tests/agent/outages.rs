@@ -1,0 +1,78 @@
+//! The background tasks while Redis is down for longer than one try: they go on when it is back (promise *finishing*).
+
+use assent_client::participant::ProbeState;
+use assent_common::wire::branch::{Batch, BranchState};
+use assent_common::{Epoch, TxNumber};
+
+use crate::harness::{Oracle, Redis, Sidecar, abort, batch, prepare, until};
+
+/// Milliseconds that no test lasts.
+const NEVER_MS: u64 = 3_600_000;
+
+/// As an orchestrator's does, all the time.
+async fn a_probe_notices(sidecar: &Sidecar) {
+    until("a probe fails", async || {
+        let probe = sidecar.client.readyz().await.unwrap();
+        (probe.state == ProbeState::Failing).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_resolver_outlives_an_outage_of_redis() {
+    let mut redis = Redis::start().await;
+    let sidecar = Sidecar::with(&redis, |options| {
+        options.resolve_interval_ms = 20;
+        options.sweep_interval_ms = NEVER_MS;
+    })
+    .await;
+    let oracle = Oracle::saying(503, "text/plain", "starting".to_owned()).await;
+    sidecar.say_for(&oracle.url, vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    oracle.asked(1).await;
+    let outage = redis.outage();
+    a_probe_notices(&sidecar).await;
+    outage.breaks(2).await;
+    // Told the outcome, it cannot carry it out either.
+    oracle.says(1, "committed");
+    outage.breaks(3).await;
+    drop(outage);
+    redis.start_again().await;
+    until("what was in doubt is applied", async || {
+        (sidecar.state(1).await == Some(BranchState::Applied)).then_some(())
+    })
+    .await;
+    assert_eq!(redis.get("k").await.as_deref(), Some("v"));
+    // It also finds what comes later.
+    oracle.says(2, "aborted");
+    sidecar.say_for(&oracle.url, vec![prepare(2, [&["SET", "k", "w"]])]).await;
+    until("a later branch is dropped", async || {
+        (sidecar.state(2).await == Some(BranchState::Aborted)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_sweeper_outlives_an_outage_of_redis() {
+    let mut redis = Redis::start().await;
+    let sidecar = Sidecar::with(&redis, |options| {
+        options.resolve_interval_ms = NEVER_MS;
+        options.sweep_interval_ms = 10;
+    })
+    .await;
+    sidecar.say(vec![abort(9)]).await;
+    assert_eq!(redis.control("a:").await.len(), 1);
+    let outage = redis.outage();
+    a_probe_notices(&sidecar).await;
+    outage.breaks(3).await;
+    drop(outage);
+    redis.start_again().await;
+    assert_eq!(redis.control("a:").await.len(), 1, "nothing says yet that it may go");
+    let low_water = TxNumber { epoch: Epoch(3), n: 10 };
+    let mark = Batch { low_water, ..batch("http://127.0.0.1:1", vec![abort(11)]) };
+    sidecar.client.batch(&mark).await.unwrap();
+    until("what is below the mark is swept", async || {
+        let fences = redis.control("a:").await;
+        fences.iter().all(|fence| !fence.ends_with(".9.0")).then_some(())
+    })
+    .await;
+}
