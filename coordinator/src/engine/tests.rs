@@ -1,6 +1,7 @@
 //! Compaction of a log that does not keep up: what it must wait for, and what it must not copy. The test is the log's
 //! disk and its writer, so that every interleaving is one that it chose.
 
+use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -19,8 +20,8 @@ use uuid::Uuid;
 use super::*;
 use crate::clock;
 use crate::log::{
-    Callbacks, DecisionLog, Durability, LogError, LogRecord, MemoryLog, MemoryStore, SegmentInfo,
-    Visitor,
+    Callbacks, DecisionLog, Durability, LogError, LogRecord, MemoryLog, MemoryStore, NewRecord,
+    SegmentInfo, Visitor,
 };
 use crate::recovery::compact;
 
@@ -48,18 +49,12 @@ impl DecisionLog for Congested {
         self.log.epoch()
     }
 
-    fn append(
-        &self,
-        token: Token,
-        kind: u8,
-        payload: Vec<u8>,
-        durability: Durability,
-    ) -> Result<(), LogError> {
+    fn append_all(&self, records: &mut VecDeque<NewRecord>) -> Result<(), LogError> {
         if self.full.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);
             return Err(LogError::Full { queued: 1, max: 1 });
         }
-        self.log.append(token, kind, payload, durability)
+        self.log.append_all(records)
     }
 
     fn read(&self, position: LogPosition) -> Result<LogRecord, LogError> {
