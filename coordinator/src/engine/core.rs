@@ -47,6 +47,10 @@ pub(crate) struct Core {
     /// What to do when a record handed to the log is durable.
     appended: HashMap<Token, Appended>,
     next_token: Token,
+    /// The last record that somebody waits for.
+    forced: Token,
+    /// The last record that is durable; all before it are.
+    durable: watch::Sender<Token>,
     /// Records for the log, handed over as one when the core is let go; what its queue has no room for stays.
     outbox: VecDeque<NewRecord>,
     pub(super) history: History,
@@ -85,6 +89,8 @@ impl Core {
             timers: BinaryHeap::new(),
             appended: HashMap::new(),
             next_token: 1,
+            forced: 0,
+            durable: watch::Sender::new(0),
             outbox: VecDeque::new(),
             history,
             recent,
@@ -153,6 +159,9 @@ impl Core {
     /// Records became durable.
     pub(super) fn durable(&mut self, batch: Vec<(Token, LogPosition)>, shared: &Arc<Shared>) {
         let now = clock::now();
+        if let Some((last, _)) = batch.last() {
+            self.durable.send_replace(*last);
+        }
         for (token, position) in batch {
             match self.appended.remove(&token) {
                 Some(Appended::Step(number)) => {
@@ -358,6 +367,9 @@ impl Core {
         let (kind, payload) = record.encode();
         let token = self.next_token;
         self.next_token += 1;
+        if durability == Durability::Forced {
+            self.forced = token;
+        }
         self.appended.insert(token, then);
         self.outbox.push_back(NewRecord { token, kind, payload, durability });
     }
@@ -372,6 +384,15 @@ impl Core {
             Ok(()) | Err(LogError::Full { .. }) => {}
             // Stopped, or a record that no segment holds: its transaction could never go on, and neither may we.
             Err(error) => crate::log::stop_process(&error),
+        }
+    }
+
+    /// Ready when every record that somebody waits for by now is durable.
+    pub(super) fn decided(&self) -> impl Future<Output = ()> + use<> {
+        let (forced, mut durable) = (self.forced, self.durable.subscribe());
+        async move {
+            // The sender goes with the engine, and with it all who wait.
+            let _ = durable.wait_for(|durable| *durable >= forced).await;
         }
     }
 

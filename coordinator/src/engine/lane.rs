@@ -28,6 +28,9 @@ use crate::metrics;
 /// and so much less than the time limit of a request that the transactions behind a hung one still commit.
 const LANE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a lane waits for decisions to become durable: some syncs of a healthy disk.
+const RIDE_MAX: Duration = Duration::from_millis(2);
+
 /// A message on its way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outgoing {
@@ -207,7 +210,9 @@ fn wire_message(
     }
 }
 
-/// A lane's task: one batch at a time, as long as the engine lives. A batch that hangs holds up its own messages only:
+/// A lane's task: one batch at a time, as long as the engine lives. Between two batches it waits until the decisions that
+/// the first one made possible are durable, so that their commits ride with the prepares that are queued: fewer and fuller
+/// batches, each of which is a sync at the participant. A batch that hangs holds up its own messages only:
 /// the lane leaves it to its time limit and goes on.
 async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
     loop {
@@ -215,10 +220,14 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
         let assembled = engine.core().assemble(place, &engine.shared);
         match assembled {
             Some(assembled) => {
-                let mut sending = Box::pin(engine.send_batch(place, assembled));
+                let mut sending = Box::pin(engine.clone().send_batch(place, assembled));
                 if tokio::time::timeout(LANE_PATIENCE, &mut sending).await.is_err() {
                     tokio::spawn(sending);
                 }
+                let decided = engine.core().decided();
+                drop(engine);
+                // Late is as good as never: the commits go with the next batch.
+                let _ = tokio::time::timeout(RIDE_MAX, decided).await;
             }
             None => {
                 drop(engine);

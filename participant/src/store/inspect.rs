@@ -1,6 +1,7 @@
 //! What the control hash holds, for people, for the resolver and for health. Reads only, but for the sweep.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
 use assent_common::participant::Heard;
@@ -10,6 +11,7 @@ use redis::{RedisResult, Value};
 
 use super::call::{self, Head};
 use super::connection::{Live, unavailable};
+use super::decode::{self, Rows};
 use super::execute::send;
 use super::markers::COLLECTED_PER_CALL_MAX;
 use super::packed::{Reader, RedoError};
@@ -257,14 +259,13 @@ impl Store {
     /// many there were.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let live = self.live().await?;
+        self.take_turn(&live).await?;
         let owner = live.turn.read().await.owner().to_owned();
         let swept = self.sweep_on(&live, &owner).await;
-        let swept = swept.map_err(|error| self.unavailable(&error))?;
-        self.take_turn(&live).await?;
-        Ok(swept)
+        swept.map_err(|error| self.given_up(&live, &error))
     }
 
-    async fn sweep_on(&self, live: &Live, owner: &str) -> RedisResult<usize> {
+    async fn sweep_on(&self, live: &Arc<Live>, owner: &str) -> RedisResult<usize> {
         let mut low_waters: HashMap<LogId, TxNumber> =
             lock(&self.markers).low_waters().into_iter().collect();
         let mut fields: Vec<(Txid, Vec<u8>)> = Vec::new();
@@ -310,7 +311,7 @@ impl Store {
 
     async fn sweep_some(
         &self,
-        live: &Live,
+        live: &Arc<Live>,
         head: &Head<'_>,
         fields: &[Vec<u8>],
     ) -> RedisResult<usize> {
@@ -321,12 +322,16 @@ impl Store {
             self.load(live, Script::Sweep).await?;
             result = send(live, &command).await;
         }
-        match result? {
-            Value::Array(items) => match items.get(1) {
+        match decode::rows(result?) {
+            Rows::Each(items) => match items.get(1) {
                 Some(Value::Int(count)) => Ok(usize::try_from(*count).unwrap_or(0)),
                 _ => Ok(0),
             },
-            _ => Ok(0),
+            Rows::OtherOwner(found) => {
+                self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
+                Ok(0)
+            }
+            Rows::OtherIncarnation(_) | Rows::Unreadable => Ok(0),
         }
     }
 }
