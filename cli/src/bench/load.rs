@@ -39,6 +39,8 @@ pub(super) struct Targets {
     pub(super) coordinator: SocketAddr,
     pub(super) redis: [u16; 2],
     pub(super) accounts: u32,
+    /// Accounts that each branch changes.
+    pub(super) writes: usize,
     /// `applied` or `decided`.
     pub(super) ack: &'static str,
     pub(super) keys: Keys,
@@ -169,7 +171,11 @@ impl Client {
         let mut tally = Tally::new()?;
         let mut n = 0_u64;
         while !stopping.load(Ordering::Relaxed) {
-            let accounts = [0, 0].map(|_: u32| rng.random_range(0..targets.accounts));
+            let mut accounts = || -> Vec<String> {
+                let any = |_| account(rng.random_range(0..targets.accounts));
+                (0..targets.writes).map(any).collect()
+            };
+            let accounts = [accounts(), accounts()];
             // From the first server to the second, or back.
             let amount = if rng.random() { 1 } else { -1 };
             let counted = measuring.load(Ordering::Relaxed);
@@ -178,7 +184,7 @@ impl Client {
             n += 1;
             match self.transfer(accounts, amount, &targets, key).await? {
                 Done::Committed => {
-                    tally.moved += amount;
+                    tally.moved += amount * i64::try_from(targets.writes).unwrap_or(0);
                     if counted && measuring.load(Ordering::Relaxed) {
                         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
                         tally.committed += 1;
@@ -193,13 +199,12 @@ impl Client {
 
     async fn transfer(
         &mut self,
-        [from, to]: [u32; 2],
+        [from, to]: [Vec<String>; 2],
         amount: i64,
         targets: &Targets,
         (run, number, n): (u64, u64, u64),
     ) -> Result<Done, Failure> {
         let failed = |error: std::io::Error| Failure::of("a transfer", &error);
-        let [from, to] = [from, to].map(account);
         match self {
             Self::Own(connections) => {
                 let [first, second] = &mut **connections;
@@ -208,16 +213,22 @@ impl Client {
                 Ok(Done::Committed)
             }
             Self::Shared([first, second]) => {
-                tokio::try_join!(first.add(&from, -amount), second.add(&to, amount))
+                tokio::try_join!(first.add(from, -amount), second.add(to, amount))
                     .map_err(failed)?;
                 Ok(Done::Committed)
             }
             Self::Http(connection) => {
                 let ack = targets.ack;
+                let ops = |command: &str, accounts: &[String]| {
+                    let op = |account| format!(r#"{{"cmd":["{command}","{account}",{amount}]}}"#);
+                    accounts.iter().map(op).collect::<Vec<_>>().join(",")
+                };
                 let body = format!(
-                    r#"{{"branches":[{{"participant":"{}","ops":[{{"cmd":["DECRBY","{from}",{amount}]}}]}},{{"participant":"{}","ops":[{{"cmd":["INCRBY","{to}",{amount}]}}]}}],"ack":"{ack}"}}"#,
+                    r#"{{"branches":[{{"participant":"{}","ops":[{}]}},{{"participant":"{}","ops":[{}]}}],"ack":"{ack}"}}"#,
                     super::PARTICIPANTS[0],
+                    ops("DECRBY", &from),
                     super::PARTICIPANTS[1],
+                    ops("INCRBY", &to),
                 );
                 let key = match targets.keys {
                     Keys::None => None,

@@ -55,6 +55,9 @@ pub(crate) struct TransferArgs {
     /// Accounts at each participant, chosen uniformly
     #[arg(long, default_value_t = 100_000)]
     accounts: u32,
+    /// Accounts that each of the two branches changes
+    #[arg(long, default_value_t = 1)]
+    writes: usize,
     /// How often; the report is of medians
     #[arg(long, default_value_t = 3)]
     repetitions: u32,
@@ -93,9 +96,10 @@ impl Ack {
 
 pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<Exit, Failure> {
     let BenchCommand::Transfer(args) = command;
-    if args.clients == 0 || args.seconds == 0 || args.accounts == 0 || args.repetitions == 0 {
+    let numbers = [args.clients, args.writes, args.seconds as usize, args.repetitions as usize];
+    if args.accounts == 0 || numbers.contains(&0) {
         return Err(Failure::usage(
-            "clients, seconds, accounts and repetitions must be at least 1",
+            "clients, seconds, accounts, writes and repetitions must be at least 1",
         ));
     }
     if cfg!(debug_assertions) {
@@ -122,6 +126,7 @@ async fn transfer(args: &TransferArgs, dir: &Path) -> Result<Report, Failure> {
         coordinator: address.map_err(|error| Failure::of("the coordinator's address", &error))?,
         redis: [cluster.members[0].redis.port(), cluster.members[1].redis.port()],
         accounts: args.accounts,
+        writes: args.writes,
         ack: args.ack.as_str(),
         keys: args.keys.into(),
     };

@@ -73,6 +73,7 @@ pub(super) struct Report {
     clients: usize,
     seconds: u64,
     accounts: u32,
+    writes: usize,
     ack: &'static str,
     keys: Keys,
     cores: usize,
@@ -99,6 +100,7 @@ impl Report {
             clients,
             seconds,
             accounts: targets.accounts,
+            writes: targets.writes,
             ack: targets.ack,
             keys: targets.keys,
             cores,
@@ -111,14 +113,15 @@ impl Report {
 
     /// For people.
     pub(super) fn tell(&self) -> Result<(), Failure> {
-        let Self { clients, seconds, accounts, ack, keys, cores, medians, repetitions, .. } = self;
+        let Self { clients, seconds, accounts, writes, ack, keys, cores, medians, .. } = self;
+        let repetitions = &self.repetitions;
         let keys = match keys {
             Keys::None => "no idempotency keys",
             Keys::Each => "an idempotency key each",
         };
         output::line(&format!(
-            "two-branch transfers: {clients} closed-loop clients, {accounts} accounts at each of 2 Redis (AOF, fsync \
-             always), ack {ack}, {keys}"
+            "two-branch transfers, accounts changed in each branch: {writes}; {clients} closed-loop clients, {accounts} \
+             accounts at each of 2 Redis (AOF, fsync always), ack {ack}, {keys}"
         ))?;
         output::line(&format!(
             "all on this machine ({cores} cores), median of {} repetitions of {seconds} s, interleaved",

@@ -11,24 +11,29 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
-/// The lines of an answer: `+OK`, `+QUEUED`, `*1`, and the write's reply.
-const LINES: usize = 4;
+/// The lines of an answer: `+OK`, `+QUEUED` for each write, `*n`, and each write's reply.
+const fn lines_of(writes: usize) -> usize {
+    2 + 2 * writes
+}
 
 /// Requests that go out in one write at most.
 const COALESCED_MAX: usize = 512;
 
-/// Appends `MULTI`, `INCRBY key amount`, `EXEC`.
-fn encode(key: &str, amount: i64, to: &mut Vec<u8>) {
+/// Appends `MULTI`, `INCRBY key amount` for each key, `EXEC`.
+fn encode(keys: &[String], amount: i64, to: &mut Vec<u8>) {
     let amount = amount.to_string();
-    to.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n*3\r\n$6\r\nINCRBY\r\n");
-    for argument in [key, &amount] {
-        to.extend_from_slice(format!("${}\r\n{argument}\r\n", argument.len()).as_bytes());
+    to.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
+    for key in keys {
+        to.extend_from_slice(b"*3\r\n$6\r\nINCRBY\r\n");
+        for argument in [key, &amount] {
+            to.extend_from_slice(format!("${}\r\n{argument}\r\n", argument.len()).as_bytes());
+        }
     }
     to.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
 }
 
 /// The length of the first answer, if it is whole; an error of Redis is an error.
-fn answer_length(bytes: &[u8]) -> io::Result<Option<usize>> {
+fn answer_length(bytes: &[u8], writes: usize) -> io::Result<Option<usize>> {
     let mut lines = 0;
     let mut start = 0;
     for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
@@ -38,7 +43,7 @@ fn answer_length(bytes: &[u8]) -> io::Result<Option<usize>> {
         }
         lines += 1;
         start = at + 1;
-        if lines == LINES {
+        if lines == lines_of(writes) {
             return Ok(Some(start));
         }
     }
@@ -60,12 +65,12 @@ impl OwnConnection {
         Ok(Self { stream, request: Vec::new(), answer: Vec::new() })
     }
 
-    pub(super) async fn add(&mut self, key: &str, amount: i64) -> io::Result<()> {
+    pub(super) async fn add(&mut self, keys: &[String], amount: i64) -> io::Result<()> {
         self.request.clear();
-        encode(key, amount, &mut self.request);
+        encode(keys, amount, &mut self.request);
         self.stream.write_all(&self.request).await?;
         self.answer.clear();
-        while answer_length(&self.answer)?.is_none() {
+        while answer_length(&self.answer, keys.len())?.is_none() {
             if self.stream.read_buf(&mut self.answer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -75,10 +80,13 @@ impl OwnConnection {
 }
 
 struct Asked {
-    key: String,
+    keys: Vec<String>,
     amount: i64,
     answer: oneshot::Sender<()>,
 }
+
+/// An answer to come: to how many writes, and to whom.
+type Awaited = (usize, oneshot::Sender<()>);
 
 /// A connection that all clients share.
 #[derive(Debug, Clone)]
@@ -99,10 +107,10 @@ impl SharedConnection {
         Ok(Self { asked })
     }
 
-    pub(super) async fn add(&self, key: &str, amount: i64) -> io::Result<()> {
+    pub(super) async fn add(&self, keys: Vec<String>, amount: i64) -> io::Result<()> {
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         let (answer, answered) = oneshot::channel();
-        let asked = Asked { key: key.to_owned(), amount, answer };
+        let asked = Asked { keys, amount, answer };
         self.asked.send(asked).await.map_err(|_| broken())?;
         answered.await.map_err(|_| broken())
     }
@@ -111,15 +119,15 @@ impl SharedConnection {
 async fn write_requests(
     mut write: OwnedWriteHalf,
     mut asking: mpsc::Receiver<Asked>,
-    sent: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    sent: mpsc::UnboundedSender<Awaited>,
 ) -> io::Result<()> {
     let mut asked = Vec::new();
     let mut request = Vec::new();
     while asking.recv_many(&mut asked, COALESCED_MAX).await > 0 {
         request.clear();
-        for Asked { key, amount, answer } in asked.drain(..) {
-            encode(&key, amount, &mut request);
-            let _reader_gone = sent.send(answer);
+        for Asked { keys, amount, answer } in asked.drain(..) {
+            encode(&keys, amount, &mut request);
+            let _reader_gone = sent.send((keys.len(), answer));
         }
         write.write_all(&request).await?;
     }
@@ -128,19 +136,20 @@ async fn write_requests(
 
 async fn read_answers(
     mut read: OwnedReadHalf,
-    mut sent: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    mut sent: mpsc::UnboundedReceiver<Awaited>,
 ) -> io::Result<()> {
     let mut bytes = Vec::new();
-    let mut waiting = VecDeque::new();
+    let mut waiting: VecDeque<Awaited> = VecDeque::new();
     while read.read_buf(&mut bytes).await? > 0 {
+        while let Ok(awaited) = sent.try_recv() {
+            waiting.push_back(awaited);
+        }
         let mut used = 0;
-        while let Some(length) = answer_length(&bytes[used..])? {
+        while let Some((writes, _)) = waiting.front()
+            && let Some(length) = answer_length(&bytes[used..], *writes)?
+        {
             used += length;
-            while let Ok(answer) = sent.try_recv() {
-                waiting.push_back(answer);
-            }
-            let answer: Option<oneshot::Sender<()>> = waiting.pop_front();
-            let _client_gone = answer.map(|answer| answer.send(()));
+            let _client_gone = waiting.pop_front().map(|(_, answer)| answer.send(()));
         }
         bytes.drain(..used);
     }
@@ -152,10 +161,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_has_four_lines() {
+    fn an_answer_has_two_lines_and_two_for_each_write() {
         let answer = b"+OK\r\n+QUEUED\r\n*1\r\n:-12\r\n+OK\r\n";
-        assert_eq!(answer_length(answer).unwrap(), Some(answer.len() - 5));
-        assert_eq!(answer_length(&answer[..20]).unwrap(), None);
-        assert!(answer_length(b"+OK\r\n-ERR value is not an integer\r\n").is_err());
+        assert_eq!(answer_length(answer, 1).unwrap(), Some(answer.len() - 5));
+        assert_eq!(answer_length(answer, 2).unwrap(), None);
+        assert_eq!(answer_length(&answer[..20], 1).unwrap(), None);
+        assert!(answer_length(b"+OK\r\n-ERR value is not an integer\r\n", 1).is_err());
     }
 }

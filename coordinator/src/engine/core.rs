@@ -47,10 +47,8 @@ pub(crate) struct Core {
     /// What to do when a record handed to the log is durable.
     appended: HashMap<Token, Appended>,
     next_token: Token,
-    /// The last record that somebody waits for.
-    forced: Token,
-    /// The last record that is durable; all before it are.
-    durable: watch::Sender<Token>,
+    /// Counts what came in from participants and from the log.
+    progress: watch::Sender<u64>,
     /// Records for the log, handed over as one when the core is let go; what its queue has no room for stays.
     outbox: VecDeque<NewRecord>,
     pub(super) history: History,
@@ -89,8 +87,7 @@ impl Core {
             timers: BinaryHeap::new(),
             appended: HashMap::new(),
             next_token: 1,
-            forced: 0,
-            durable: watch::Sender::new(0),
+            progress: watch::Sender::new(0),
             outbox: VecDeque::new(),
             history,
             recent,
@@ -154,14 +151,13 @@ impl Core {
         for (number, input) in inputs {
             self.step(number, input, now, shared);
         }
+        self.progress.send_modify(|n| *n += 1);
     }
 
     /// Records became durable.
     pub(super) fn durable(&mut self, batch: Vec<(Token, LogPosition)>, shared: &Arc<Shared>) {
         let now = clock::now();
-        if let Some((last, _)) = batch.last() {
-            self.durable.send_replace(*last);
-        }
+        self.progress.send_modify(|n| *n += 1);
         for (token, position) in batch {
             match self.appended.remove(&token) {
                 Some(Appended::Step(number)) => {
@@ -367,9 +363,6 @@ impl Core {
         let (kind, payload) = record.encode();
         let token = self.next_token;
         self.next_token += 1;
-        if durability == Durability::Forced {
-            self.forced = token;
-        }
         self.appended.insert(token, then);
         self.outbox.push_back(NewRecord { token, kind, payload, durability });
     }
@@ -387,13 +380,14 @@ impl Core {
         }
     }
 
-    /// Ready when every record that somebody waits for by now is durable.
-    pub(super) fn decided(&self) -> impl Future<Output = ()> + use<> {
-        let (forced, mut durable) = (self.forced, self.durable.subscribe());
-        async move {
-            // The sender goes with the engine, and with it all who wait.
-            let _ = durable.wait_for(|durable| *durable >= forced).await;
-        }
+    /// Tells of progress while one of these transactions is not decided; `None` once all are.
+    pub(super) fn undecided(&self, numbers: &[TxNumber]) -> Option<watch::Receiver<u64>> {
+        let is_open = |number| {
+            let active: Option<&Active> = self.active.get(number);
+            let state = active.map(|active| active.machine.state());
+            matches!(state, Some(State::Preparing(_) | State::Deciding { .. }))
+        };
+        numbers.iter().any(is_open).then(|| self.progress.subscribe())
     }
 
     fn record_durable(&mut self, number: TxNumber, position: LogPosition) {

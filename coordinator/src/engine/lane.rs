@@ -28,8 +28,8 @@ use crate::metrics;
 /// and so much less than the time limit of a request that the transactions behind a hung one still commit.
 const LANE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a lane waits for decisions to become durable: some syncs of a healthy disk.
-const RIDE_MAX: Duration = Duration::from_millis(2);
+/// How long a lane waits for decisions after a batch: some syncs of a healthy disk, and not much for whom it delays.
+const RIDE_MAX: Duration = Duration::from_millis(1);
 
 /// A message on its way.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +72,14 @@ struct Assembled {
     client: Option<Arc<ParticipantClient>>,
     batch: Batch<PassedOps>,
     outgoing: Vec<Outgoing>,
+}
+
+impl Assembled {
+    /// The transactions whose prepares it carries.
+    fn prepared(&self) -> Vec<TxNumber> {
+        let prepares = self.outgoing.iter().filter(|out| out.message == Message::Prepare);
+        prepares.map(|out| out.number).collect()
+    }
 }
 
 impl Lane {
@@ -210,9 +218,9 @@ fn wire_message(
     }
 }
 
-/// A lane's task: one batch at a time, as long as the engine lives. Between two batches it waits until the decisions that
-/// the first one made possible are durable, so that their commits ride with the prepares that are queued: fewer and fuller
-/// batches, each of which is a sync at the participant. A batch that hangs holds up its own messages only:
+/// A lane's task: one batch at a time, as long as the engine lives. Between two batches it waits a moment for
+/// the decisions of the transactions in the first, so that their commits ride with the prepares that are queued: fewer and
+/// fuller batches, each of which is a sync at the participant; and the lanes fall into step. A batch that hangs holds up its own messages only:
 /// the lane leaves it to its time limit and goes on.
 async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
     loop {
@@ -220,14 +228,13 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
         let assembled = engine.core().assemble(place, &engine.shared);
         match assembled {
             Some(assembled) => {
+                let prepared = assembled.prepared();
                 let mut sending = Box::pin(engine.clone().send_batch(place, assembled));
                 if tokio::time::timeout(LANE_PATIENCE, &mut sending).await.is_err() {
                     tokio::spawn(sending);
                 }
-                let decided = engine.core().decided();
-                drop(engine);
-                // Late is as good as never: the commits go with the next batch.
-                let _ = tokio::time::timeout(RIDE_MAX, decided).await;
+                // Late is as good as never: the commits go with the batch after the next one.
+                let _ = tokio::time::timeout(RIDE_MAX, engine.decided(&prepared)).await;
             }
             None => {
                 drop(engine);
@@ -238,6 +245,15 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
 }
 
 impl Engine {
+    /// Ready when these transactions are decided, durably.
+    async fn decided(self, numbers: &[TxNumber]) {
+        loop {
+            let Some(mut progress) = self.core().undecided(numbers) else { return };
+            // The sender goes with the engine, which this holds.
+            let _ = progress.changed().await;
+        }
+    }
+
     async fn send_batch(self, place: usize, assembled: Assembled) {
         let Assembled { client, batch, outgoing } = assembled;
         if outgoing.iter().any(|outgoing| outgoing.message == Message::Prepare) {

@@ -117,16 +117,19 @@ impl Store {
         unavailable(&self.options, error)
     }
 
+    /// The error of a call; a connection that broke with it is given up, so that the next call opens another.
+    fn given_up(&self, live: &Arc<Live>, error: &redis::RedisError) -> StoreError {
+        if error.is_io_error() {
+            self.disconnect(live, &error.to_string());
+        }
+        self.unavailable(error)
+    }
+
     /// Whether Redis answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let live = self.live().await?;
         let answer = send(&live, &redis::cmd("PING")).await;
-        answer.map(drop).map_err(|error| {
-            if error.is_io_error() {
-                self.disconnect(&live, &error.to_string());
-            }
-            self.unavailable(&error)
-        })
+        answer.map(drop).map_err(|error| self.given_up(&live, &error))
     }
 
     /// Goes through the fields of the control hash that match.
@@ -168,7 +171,7 @@ impl Store {
                 }
             })
             .await;
-        scanned.map_err(|error| self.unavailable(&error))?;
+        scanned.map_err(|error| self.given_up(&live, &error))?;
         if let Some(reason) = corrupt {
             return Err(StoreError::Corrupt { key: self.options.control_key.clone(), reason });
         }
@@ -183,9 +186,9 @@ impl Store {
         let mut command = redis::cmd("HMGET");
         command.arg(&self.options.control_key);
         command.arg(format!("s:{txid}")).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
-        let value = send(&live, &command).await.map_err(|error| self.unavailable(&error))?;
+        let value = send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
         let found: Vec<Option<Vec<u8>>> =
-            redis::from_redis_value(value).map_err(|error| self.unavailable(&error.into()))?;
+            redis::from_redis_value(value).map_err(|error| self.given_up(&live, &error.into()))?;
         let mut found = found.into_iter();
         let (record, done, fence) =
             (found.next().flatten(), found.next().flatten(), found.next().flatten());
@@ -210,7 +213,7 @@ impl Store {
         let live = self.live().await?;
         let mut command = redis::cmd("HDEL");
         command.arg(&self.options.control_key).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
-        send(&live, &command).await.map_err(|error| self.unavailable(&error))?;
+        send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
         self.disconnect(&live, "an operator changed what is kept");
         Ok(())
     }
@@ -251,7 +254,7 @@ impl Store {
                 _ => {}
             })
             .await;
-        scanned.map_err(|error| self.unavailable(&error))?;
+        scanned.map_err(|error| self.given_up(&live, &error))?;
         Ok(facts)
     }
 
