@@ -7,7 +7,7 @@
 //!
 //! **One call of a script handles many branches**, so that its cost is shared. The rules of the protocol are in the
 //! scripts, where they are atomic; this code only carries messages there and answers back. An agent that is alone on its
-//! Redis owns it and goes a shorter way ([`owner`]), with the same fields in the same hash. What else is kept in memory
+//! Redis owns it and goes a shorter way (`owner/`), with the same fields in the same hash. What else is kept in memory
 //! (the queue of markers, the cache of keys) is a shortcut, and is rebuilt or done without.
 //!
 //! It must never report an unclear result as a definite one: a call whose reply did not come is *unknown*, for exactly
