@@ -213,6 +213,9 @@ impl Store {
                 return self.run_scripts(live, owner, speaker, sorted, answers).await;
             }
         };
+        if !owner.begin_batch() {
+            return self.disconnect(live, "a batch was cut off half-way");
+        }
         let mut done = self.run_rounds(live, owner, speaker, sorted, answers).await;
         if done.is_ok() && !sorted.is_empty() {
             let prepares = sorted.prepares.clone();
@@ -221,7 +224,7 @@ impl Store {
             done = owner.learn_all(&prepares, answers);
         }
         match done {
-            Ok(()) => {}
+            Ok(()) => owner.end_batch(),
             Err(Lost::Ownership(why)) => self.disconnect(live, &why),
             Err(Lost::Refused(why)) => {
                 tracing::warn!(why, "Redis refuses the owner's commands; the scripts do the work");

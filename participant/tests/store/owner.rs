@@ -164,6 +164,21 @@ async fn a_batch_of_more_than_one_round_is_answered_in_order() {
     assert_eq!(plain.control("l:").await, Vec::<String>::new());
 }
 
+/// A coordinator that dies takes its requests with it, wherever they are: what the machine has stepped and no `EXEC` has
+/// kept must not be told later.
+#[tokio::test]
+async fn a_batch_whose_caller_goes_away_half_way_is_not_taken_for_done() {
+    let redis = Redis::start();
+    let (owner, mut plain) = (redis.store().await, redis.plain().await);
+    vote(owner.prepare(tx(1), &["SET a 1"]).await);
+    let mut cut = Box::pin(owner.commit_one(tx(1).txid));
+    assert!(futures_util::poll!(&mut cut).is_pending());
+    drop(cut);
+    assert_eq!(owner.commit(tx(1)).await, CLEAN);
+    assert_eq!(plain.get("a").await.as_deref(), Some("1"));
+    assert_eq!(plain.control("s:").await, Vec::<String>::new());
+}
+
 /// Numbers that look random, the same in every run.
 struct Numbers(u64);
 

@@ -155,7 +155,7 @@ impl Store {
             let added = add(&mut restored, &mut stored, self.incarnation, field, value);
             added.ok_or_else(|| corrupt(format!("{} cannot be read", readable(field))))?;
         }
-        Ok(Owner { guard, machine: restored.finish(), stored })
+        Ok(Owner { guard, machine: restored.finish(), stored, busy: false })
     }
 }
 

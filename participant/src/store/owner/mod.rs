@@ -64,9 +64,22 @@ pub(super) struct Owner {
     machine: Participant,
     /// What the hash holds of each log; the machine may have heard more.
     stored: HashMap<LogId, Heard>,
+    /// Whether a batch is under way. One that is dropped half-way, because its caller went away, leaves this behind: the
+    /// machine has taken steps then that no `EXEC` keeps.
+    busy: bool,
 }
 
 impl Owner {
+    /// Begins a batch; no if one was dropped half-way, so that what is in memory is worth nothing.
+    pub(super) fn begin_batch(&mut self) -> bool {
+        !std::mem::replace(&mut self.busy, true)
+    }
+
+    /// The batch is kept.
+    pub(super) fn end_batch(&mut self) {
+        self.busy = false;
+    }
+
     /// The value of the owner key.
     pub(super) fn guard(&self) -> &str {
         &self.guard
