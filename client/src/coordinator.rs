@@ -294,6 +294,18 @@ impl CoordinatorAdmin {
         self.endpoint.http.say(request).await.into_result()
     }
 
+    /// Puts up with what a participant's Redis lost: recorded, loud, and no undo (invariant 16).
+    pub async fn accept_loss(
+        &self,
+        participant: &ParticipantName,
+        request: &AbandonRequest,
+    ) -> Result<ParticipantView, CallError> {
+        let path = ["v1", "participants", participant.as_str(), "accept-loss"];
+        let request =
+            Request::new(Method::POST, self.endpoint.url(&path), Media::Json).json(request)?;
+        self.endpoint.http.say(request).await.into_result()
+    }
+
     /// The metrics, in the text format of Prometheus.
     pub async fn metrics(&self) -> Result<String, Unknown> {
         let url = self.endpoint.url(&["metrics"]);

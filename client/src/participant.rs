@@ -11,11 +11,15 @@ use utoipa::ToSchema;
 use assent_common::Txid;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::wire::branch::{Answer, Answers, Batch, BranchList, BranchState, BranchView};
+use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::wire::transaction::VersionView;
 
 use crate::transport::{
     CallError, Endpoint, Http, InvalidBaseUrl, Media, RawAnswer, Request, Unknown,
 };
+
+/// What the repair of a participant's data may take beyond the time of a usual request, in milliseconds.
+const RESYNC_MS: u64 = 60_000;
 
 /// Talks to one participant's public API.
 #[derive(Debug, Clone)]
@@ -82,6 +86,20 @@ impl ParticipantClient {
             Ok(answer) => answer.into_prepared(),
             Err(Unknown(why)) => Call::Unknown(why),
         }
+    }
+
+    /// What the participant's data is now.
+    pub async fn data(&self) -> Result<DataView, CallError> {
+        let url = self.endpoint.url(&["v1", "data"]);
+        let request = Request::new(Method::GET, url, Media::Protocol);
+        self.endpoint.http.say(request).await.into_result()
+    }
+
+    /// Says a part of what a log has committed and the participant's data may lack.
+    pub async fn resync(&self, part: &Resync) -> Result<Resynced, CallError> {
+        let url = self.endpoint.url(&["v1", "data", "resync"]);
+        let request = Request::new(Method::POST, url, Media::Protocol).waiting(RESYNC_MS);
+        self.endpoint.http.say(request.json(part)?).await.into_result()
     }
 
     /// The branches that the participant keeps.

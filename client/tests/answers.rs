@@ -71,6 +71,7 @@ fn txid() -> Txid {
 
 fn batch() -> Batch {
     Batch {
+        known: None,
         participant: "bank-a".parse().unwrap(),
         coordinator: CoordinatorRef {
             log_id: LOG.parse().unwrap(),

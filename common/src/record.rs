@@ -33,6 +33,11 @@ pub enum Record {
     /// Which transactions of an epoch were committed; written before compaction deletes their records, so that presumed
     /// abort never presumes wrongly.
     CommittedSet(CommittedSet),
+    /// What was seen of a participant's data: written when it is opened after a loss, and before compaction deletes the
+    /// decisions that tell.
+    DataSeen(DataSeen),
+    /// An operator put up with a loss (invariant 16).
+    LossAccepted(LossAccepted),
 }
 
 /// Who asked for what: what the public API needs to know of a transaction, whatever became of it.
@@ -186,6 +191,34 @@ pub struct CommittedSet {
     pub retried: Vec<(u64, Attempt)>,
 }
 
+/// See [`Record::DataSeen`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DataSeen {
+    /// The participant.
+    pub participant: ParticipantName,
+    /// The incarnation of its data.
+    pub incarnation: u64,
+    /// The highest number of a vote.
+    pub seq: u64,
+    /// The highest number of a committed vote whose writes the log has let go.
+    pub retired: u64,
+}
+
+/// See [`Record::LossAccepted`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LossAccepted {
+    /// The participant whose data was lost.
+    pub participant: ParticipantName,
+    /// What is lost, as it was told.
+    pub loss: String,
+    /// Who decided it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Millis,
+}
+
 /// A payload cannot be read as its kind says. The frame's checksum was right, so this is a version mismatch or a bug.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -214,6 +247,8 @@ mod kind {
     pub(super) const PARTICIPANT_REMOVED_V1: u8 = 6;
     pub(super) const ABANDONED_V1: u8 = 7;
     pub(super) const COMMITTED_SET_V1: u8 = 8;
+    pub(super) const DATA_SEEN_V1: u8 = 9;
+    pub(super) const LOSS_ACCEPTED_V1: u8 = 10;
 }
 
 impl Record {
@@ -229,6 +264,8 @@ impl Record {
             Self::ParticipantRemoved(record) => (kind::PARTICIPANT_REMOVED_V1, payload(record)),
             Self::Abandoned(record) => (kind::ABANDONED_V1, payload(record)),
             Self::CommittedSet(record) => (kind::COMMITTED_SET_V1, payload(record)),
+            Self::DataSeen(record) => (kind::DATA_SEEN_V1, payload(record)),
+            Self::LossAccepted(record) => (kind::LOSS_ACCEPTED_V1, payload(record)),
         }
     }
 
@@ -243,6 +280,8 @@ impl Record {
             kind::PARTICIPANT_REMOVED_V1 => read(kind, payload).map(Self::ParticipantRemoved),
             kind::ABANDONED_V1 => read(kind, payload).map(Self::Abandoned),
             kind::COMMITTED_SET_V1 => read(kind, payload).map(Self::CommittedSet),
+            kind::DATA_SEEN_V1 => read(kind, payload).map(Self::DataSeen),
+            kind::LOSS_ACCEPTED_V1 => read(kind, payload).map(Self::LossAccepted),
             kind => Err(DecodeError::UnknownKind(kind)),
         }
     }
@@ -256,7 +295,11 @@ impl Record {
             | Self::Ended(Ended { number })
             | Self::Answered(Answered { number, .. })
             | Self::Abandoned(Abandoned { number, .. }) => Some(*number),
-            Self::ParticipantSet(_) | Self::ParticipantRemoved(_) | Self::CommittedSet(_) => None,
+            Self::ParticipantSet(_)
+            | Self::ParticipantRemoved(_)
+            | Self::CommittedSet(_)
+            | Self::DataSeen(_)
+            | Self::LossAccepted(_) => None,
         }
     }
 }
@@ -366,6 +409,19 @@ mod tests {
                 epoch: Epoch(3),
                 bitmap: vec![1, 2, 3],
                 retried: vec![(1042, Attempt(2))],
+            }),
+            Record::DataSeen(DataSeen {
+                participant: "bank-a".parse().unwrap(),
+                incarnation: 99,
+                seq: 5,
+                retired: 3,
+            }),
+            Record::LossAccepted(LossAccepted {
+                participant: "bank-a".parse().unwrap(),
+                loss: "back at vote 3".to_owned(),
+                actor: "ana".to_owned(),
+                reason: "disk gone".to_owned(),
+                at: Millis(1_700_000_000_009),
             }),
         ]
     }

@@ -2,6 +2,7 @@
 
 use assent_common::ParticipantName;
 use assent_common::coordinator::Outcome;
+use assent_common::wire::transaction::ParticipantData;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::engine::Engine;
@@ -14,6 +15,8 @@ const IN_DOUBT_OLDEST: &str = "assent_in_doubt_oldest_age_seconds";
 const PARTICIPANT_UP: &str = "assent_participant_up";
 const BATCH_MESSAGES: &str = "assent_batch_messages";
 const BRANCHES_LOST: &str = "assent_branches_lost";
+const DATA: &str = "assent_participant_data";
+const REDONE: &str = "assent_branches_redone_total";
 const HISTORY: &str = "assent_history_transactions";
 const BUILD_INFO: &str = "assent_build_info";
 
@@ -23,6 +26,13 @@ pub const DURATION_BUCKETS: &[f64] =
 
 /// The states that [`ACTIVE`] has a series for, so that a state that empties goes to zero.
 const STATES: &[&str] = &["preparing", "retrying", "deciding", "committing", "aborting", "asking"];
+
+/// The states of [`DATA`].
+const DATA_STATES: &[(&str, ParticipantData)] = &[
+    ("open", ParticipantData::Open),
+    ("resynchronising", ParticipantData::Resynchronising),
+    ("lost", ParticipantData::Lost),
+];
 
 /// Registers the help texts with the installed recorder.
 pub fn describe() {
@@ -40,6 +50,11 @@ pub fn describe() {
     describe_gauge!(PARTICIPANT_UP, "Whether the last message to a participant was answered");
     describe_histogram!(BATCH_MESSAGES, "Messages in one batch to a participant");
     describe_gauge!(BRANCHES_LOST, "Committed branches whose participant lost its data");
+    describe_gauge!(
+        DATA,
+        "1 for what a participant's data is: open, resynchronising after a loss, or lost until an operator decides"
+    );
+    describe_counter!(REDONE, "Branches told again to a participant whose Redis lost data");
     describe_gauge!(HISTORY, "Ended transactions whose answers can be looked up");
     describe_gauge!(BUILD_INFO, "1, with the version as a label");
 }
@@ -58,6 +73,12 @@ pub fn observe(engine: &Engine) {
     for (participant, up) in counts.up {
         gauge!(PARTICIPANT_UP, "participant" => participant).set(if up { 1.0 } else { 0.0 });
     }
+    for (participant, data) in counts.data {
+        for (word, state) in DATA_STATES {
+            gauge!(DATA, "participant" => participant.clone(), "state" => *word)
+                .set(if data == *state { 1.0 } else { 0.0 });
+        }
+    }
     gauge!(BRANCHES_LOST).set(as_f64(counts.lost));
     gauge!(HISTORY).set(as_f64(counts.history));
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "role" => "coordinator").set(1.0);
@@ -70,6 +91,10 @@ pub(crate) fn transaction_answered(outcome: &Outcome, duration_ms: u64) {
     };
     counter!(TRANSACTIONS, "outcome" => word, "code" => code).increment(1);
     histogram!(DURATION, "outcome" => word).record(as_f64(duration_ms) / 1_000.0);
+}
+
+pub(crate) fn branches_redone(participant: &ParticipantName, branches: usize) {
+    counter!(REDONE, "participant" => participant.to_string()).increment(branches as u64);
 }
 
 pub(crate) fn batch_sent(participant: &ParticipantName, messages: usize) {

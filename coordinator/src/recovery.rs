@@ -9,6 +9,7 @@ use assent_client::transport::Http;
 use assent_common::ParticipantName;
 use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::recovery::Replay;
+use assent_common::coordinator::resync::SeenData;
 use assent_common::crash::CrashPoint;
 use assent_common::record::Record;
 
@@ -63,9 +64,11 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     let mut replay = Replay::default();
     let mut decisions = Decisions::default();
     let mut history = History::default();
+    let mut seen = SeenData::default();
     let opened = log::open(log, &mut |position, kind, payload| {
         let record = Record::decode(kind, payload)?;
         history.apply(position, &record);
+        seen.apply(&record);
         match &record {
             Record::Committed(committed) => decisions.apply(committed),
             Record::CommittedSet(set) => decisions.apply_set(set)?,
@@ -94,6 +97,7 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     let mut registered = plan.participants;
     registered.extend(participants);
     engine.restore_participants(registered)?;
+    engine.restore_data(seen);
     let resumed = plan.transactions.len();
     engine.resume(plan.transactions);
     let report = RecoveryReport {
@@ -136,9 +140,16 @@ pub(crate) fn compact(engine: &Engine, retention_ms: u64) -> Result<u32, LogErro
         .collect();
     let (Some(&first), Some(&last)) = (segments.first(), segments.last()) else { return Ok(0) };
     let mut records = Vec::new();
+    let mut retired: BTreeMap<ParticipantName, u64> = BTreeMap::new();
     for segment in &segments {
         log.read_segment(*segment, &mut |_, kind, payload| {
             let record = Record::decode(kind, payload)?;
+            if let Record::Committed(committed) = &record {
+                for branch in &committed.branches {
+                    let highest = retired.entry(branch.participant.clone()).or_default();
+                    *highest = branch.seq.max(*highest);
+                }
+            }
             if engine.is_active(&record) {
                 records.push(record);
             }
@@ -146,7 +157,7 @@ pub(crate) fn compact(engine: &Engine, retention_ms: u64) -> Result<u32, LogErro
         })?;
     }
     // Not a word of the old segments may go before all of this is durable.
-    if engine.keep(records, last).blocking_recv().is_err() {
+    if engine.keep(records, &retired, last).blocking_recv().is_err() {
         return Ok(0);
     }
     log.retire(last)?;

@@ -21,6 +21,7 @@ use assent_common::crash::CrashPoint;
 use assent_common::limits;
 use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal};
 use assent_common::wire::branch::{Answer, Answers, Batch, CoordinatorRef, Message};
+use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
 use crate::metrics::Metrics;
@@ -82,9 +83,13 @@ impl Agent {
 
     /// Answers a batch. Nothing in it waits, and a bad branch harms no other.
     pub(crate) async fn batch(&self, batch: Batch) -> Result<Answers, Refusal> {
+        let known = batch.known;
         let (speaker, messages) = self.take(batch)?;
         let _admitted = self.admit()?;
-        let answers = self.execute(&speaker, messages).await;
+        let answers = match self.store.admit(speaker.coordinator.log_id, known).await {
+            None => self.execute(&speaker, messages).await,
+            Some(refusal) => messages.iter().map(|message| refused(message, &refusal)).collect(),
+        };
         Ok(Answers { answers: answers.into_iter().map(into_wire).collect() })
     }
 
@@ -94,12 +99,16 @@ impl Agent {
             Some(Message::Prepare(prepare)) => prepare.wait_ms.min(limits::WAIT_MAX_MS),
             Some(Message::Commit(_) | Message::Abort(_)) | None => 0,
         };
+        let known = batch.known;
         let (speaker, messages) = self.take(batch)?;
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
         let mut place = None;
         let mut pause_ms = POLL_MIN_MS;
         loop {
             let admitted = self.admit()?;
+            if let Some(refusal) = self.store.admit(speaker.coordinator.log_id, known).await {
+                return Ok(into_wire(BranchAnswer::Prepared(Call::Refused(refusal))));
+            }
             let answer = self.execute(&speaker, messages.clone()).await.pop();
             drop(admitted);
             let holder = match answer {
@@ -144,6 +153,26 @@ impl Agent {
         answer.unwrap_or_else(|| BranchAnswer::Applied(Call::Unknown("no answer".to_owned())))
     }
 
+    /// What the data is now.
+    pub(crate) async fn data(&self) -> Result<DataView, Refusal> {
+        let view = self.store.data().await;
+        view.map_err(|error| Refusal::new(ErrorCode::RedisUnavailable, error.to_string()))
+    }
+
+    /// Takes a part of what a log says of fenced data.
+    pub(crate) async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
+        self.check_name(&part.participant)?;
+        self.store.resync(part).await
+    }
+
+    fn check_name(&self, named: &ParticipantName) -> Result<(), Refusal> {
+        if *named == self.name {
+            return Ok(());
+        }
+        let detail = format!("the message is for {named}; this is {}", self.name);
+        Err(Refusal::new(ErrorCode::UnknownParticipant, detail))
+    }
+
     fn admit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         self.in_flight.try_acquire().map_err(|_| {
             let detail = format!("{BATCHES_IN_FLIGHT_MAX} batches are at Redis already");
@@ -153,11 +182,8 @@ impl Agent {
 
     /// Checks the batch as a whole, then each message.
     fn take(&self, batch: Batch) -> Result<(Speaker, Vec<Checked>), Refusal> {
-        let Batch { participant, coordinator, low_water, messages } = batch;
-        if participant != self.name {
-            let detail = format!("the batch is for {participant}; this is {}", self.name);
-            return Err(Refusal::new(ErrorCode::UnknownParticipant, detail));
-        }
+        let Batch { participant, coordinator, low_water, messages, .. } = batch;
+        self.check_name(&participant)?;
         if messages.len() > limits::BATCH_MESSAGES_MAX {
             let max = limits::BATCH_MESSAGES_MAX;
             let detail = format!("{} messages; a batch has at most {max}", messages.len());
@@ -279,6 +305,17 @@ fn check(message: Message, control_key: &str) -> Checked {
 fn is_own(key: &[u8], control_key: &str) -> bool {
     key.strip_prefix(control_key.as_bytes())
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
+}
+
+/// The same no to any message.
+fn refused(message: &Checked, refusal: &Refusal) -> BranchAnswer {
+    let refusal = refusal.clone();
+    match message {
+        Ok(BranchMessage::Commit(_)) => BranchAnswer::Applied(Call::Refused(refusal)),
+        Ok(BranchMessage::Abort(_)) => BranchAnswer::Aborted(Call::Refused(refusal)),
+        Ok(BranchMessage::Prepare { .. }) => BranchAnswer::Prepared(Call::Refused(refusal)),
+        Err(own) => BranchAnswer::Prepared(Call::Refused(own.clone())),
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -10,6 +10,7 @@ mod isolation;
 mod log_faults;
 mod protocol;
 mod redis_faults;
+mod redis_loss;
 mod tidy;
 
 /// What the tests start and kill.

@@ -46,6 +46,7 @@ impl Messenger {
 
     async fn say(&self, message: Message) -> Answer {
         let batch = Batch {
+            known: None,
             participant: self.participant.clone(),
             coordinator: self.coordinator.clone(),
             low_water: self.low_water,

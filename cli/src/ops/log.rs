@@ -158,6 +158,8 @@ fn record_document(record: &Record) -> (&'static str, Value) {
         Record::ParticipantRemoved(removed) => {
             ("participant_removed", serde_json::to_value(removed))
         }
+        Record::DataSeen(seen) => ("data_seen", serde_json::to_value(seen)),
+        Record::LossAccepted(accepted) => ("loss_accepted", serde_json::to_value(accepted)),
         Record::Abandoned(abandoned) => ("abandoned", serde_json::to_value(abandoned)),
         Record::CommittedSet(set) => {
             // The bitmap is bytes of another format; how many says enough.

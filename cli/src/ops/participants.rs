@@ -1,7 +1,7 @@
-//! `assent participants list|set|remove`: whom the coordinator knows, and where.
+//! `assent participants list|set|remove|accept-loss`: whom the coordinator knows, and where.
 
 use assent_common::ParticipantName;
-use assent_common::wire::transaction::ParticipantView;
+use assent_common::wire::transaction::{AbandonRequest, ParticipantData, ParticipantView};
 use clap::{Args, Subcommand};
 
 use crate::config::ClientSettings;
@@ -18,6 +18,8 @@ pub(crate) enum ParticipantsCommand {
     Set(SetArgs),
     /// Remove a participant that no transaction needs any more
     Remove(RemoveArgs),
+    /// Put up with what a participant's Redis lost and the log does not have any more
+    AcceptLoss(AcceptLossArgs),
 }
 
 #[derive(Debug, Args)]
@@ -32,6 +34,18 @@ pub(crate) struct SetArgs {
 pub(crate) struct RemoveArgs {
     /// Its name
     name: ParticipantName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AcceptLossArgs {
+    /// Its name
+    name: ParticipantName,
+    /// Who decides it; recorded
+    #[arg(long)]
+    actor: String,
+    /// Why; recorded
+    #[arg(long)]
+    reason: String,
 }
 
 pub(crate) fn run(
@@ -57,6 +71,16 @@ pub(crate) fn run(
                     Format::Id | Format::Table => show(&[view], format)?,
                 }
             }
+            ParticipantsCommand::AcceptLoss(AcceptLossArgs { name, actor, reason }) => {
+                let request = AbandonRequest { actor, reason };
+                let admin = settings.admin()?;
+                let failed = |error| Failure::of_call(&settings.admin_url, error);
+                let view = admin.accept_loss(&name, &request).await.map_err(failed)?;
+                match format {
+                    Format::Json => output::json(&view)?,
+                    Format::Id | Format::Table => show(&[view], format)?,
+                }
+            }
             ParticipantsCommand::Remove(RemoveArgs { name }) => {
                 client.remove_participant(&name).await.map_err(failed)?;
                 output::talk(&format!("{name} removed"));
@@ -70,7 +94,7 @@ fn show(views: &[ParticipantView], format: Format) -> Result<(), Failure> {
     if format == Format::Id {
         return views.iter().try_for_each(|view| output::line(view.name.as_str()));
     }
-    let mut rows = Rows::new(&["NAME", "URL", "UP", "UNFINISHED", "LAST ERROR"]);
+    let mut rows = Rows::new(&["NAME", "URL", "UP", "DATA", "UNFINISHED", "LAST ERROR"]);
     for view in views {
         let up = match view.up {
             Some(true) => "yes",
@@ -78,7 +102,12 @@ fn show(views: &[ParticipantView], format: Format) -> Result<(), Failure> {
             None => "-",
         };
         let last = view.last_error.as_deref().unwrap_or("-");
-        rows.push([view.name.as_str(), &view.url, up, &view.unfinished.to_string(), last]);
+        let data = match view.data {
+            ParticipantData::Open => "open",
+            ParticipantData::Resynchronising => "resynchronising",
+            ParticipantData::Lost => "lost",
+        };
+        rows.push([view.name.as_str(), &view.url, up, data, &view.unfinished.to_string(), last]);
     }
     output::rows(&rows)
 }

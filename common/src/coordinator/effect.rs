@@ -56,6 +56,9 @@ pub enum Input {
     RetryNow,
     /// An operator gives up a branch; that is recorded already (invariant 16).
     Abandon(Branch),
+    /// The data that the branch may have voted on is no more: its vote counts for nothing, whether it has been heard or
+    /// not (invariant 12). A decision stands, and is redone.
+    DataLost(Branch),
 }
 
 /// Something is to be done.

@@ -308,6 +308,9 @@ impl Transaction {
                 preparing.votes.iter_mut().for_each(|vote| vote.hurry(now));
                 self.preparing_tick(preparing, now, effects)
             }
+            (State::Preparing(preparing), Input::DataLost(branch)) => {
+                self.data_lost(preparing, now, branch, effects)
+            }
             (State::Pausing { next, resume_at, failure }, Input::Tick) if resume_at <= now => {
                 if now < self.spec.deadline {
                     self.begin(next, Some(failure), effects)
@@ -348,7 +351,11 @@ impl Transaction {
             // Answers that come late or twice: what they tell is known, or a stray abort takes care of it.
             (
                 state,
-                Input::Prepared { .. } | Input::Applied { .. } | Input::Tick | Input::RetryNow,
+                Input::Prepared { .. }
+                | Input::Applied { .. }
+                | Input::DataLost(_)
+                | Input::Tick
+                | Input::RetryNow,
             ) => state,
             (state, input @ (Input::Begin | Input::Persisted | Input::Abandon(_))) => {
                 let illegal =
@@ -474,6 +481,7 @@ impl Input {
             Self::Tick => "tick",
             Self::RetryNow => "retry now",
             Self::Abandon(_) => "abandon",
+            Self::DataLost(_) => "data lost",
         }
     }
 }

@@ -24,6 +24,7 @@ mod machine;
 mod one_phase;
 mod preparing;
 pub mod recovery;
+pub mod resync;
 mod strays;
 mod view;
 

@@ -118,6 +118,19 @@ impl Transaction {
         State::Preparing(preparing)
     }
 
+    /// The vote of a branch is gone, or will be when it comes: the attempt cannot commit any more.
+    pub(super) fn data_lost(
+        &mut self,
+        preparing: Preparing,
+        now: Millis,
+        branch: Branch,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        let detail = "the participant's Redis lost data, and what was prepared there with it";
+        let refusal = Refusal::new(ErrorCode::Quarantined, detail);
+        self.give_up(preparing, now, Failure { branch: Some(branch), refusal }, effects)
+    }
+
     /// Aborts every branch of the attempt and closes.
     pub(super) fn give_up(
         &mut self,

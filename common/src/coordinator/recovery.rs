@@ -60,8 +60,8 @@ impl Replay {
             Record::Abandoned(abandoned) => {
                 self.abandoned.entry(abandoned.number).or_default().insert(abandoned.participant);
             }
-            // `authority` keeps these.
-            Record::CommittedSet(_) => {}
+            // `authority` and `resync` keep these; the last is for people.
+            Record::CommittedSet(_) | Record::DataSeen(_) | Record::LossAccepted(_) => {}
             Record::ParticipantSet(set) => {
                 self.participants.insert(set.name, set.url);
             }

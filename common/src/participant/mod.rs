@@ -24,6 +24,7 @@
 //! (invariant 3); markers go by the low-water mark (invariant 10).
 
 mod locks;
+mod repair;
 mod request;
 pub mod resolver;
 mod restore;
@@ -35,6 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use locks::Conflict;
 pub use locks::{Lock, Locks};
+pub use repair::Repair;
 pub use request::{Answer, Evaluation, Key, Prepare, Request, Stepped};
 pub use restore::Restored;
 

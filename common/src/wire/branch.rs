@@ -16,6 +16,7 @@ use crate::command::OpRequest;
 use crate::ids::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
 use crate::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Vote};
 use crate::wire::redo::Base64;
+use crate::wire::resync::DataPoint;
 
 /// Who speaks: the log that decides, the process life, and where to ask for outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -45,6 +46,10 @@ pub struct Batch<Ops = Vec<OpRequest>> {
     /// its done-markers and fences may go, its late prepares are refused (invariant 10).
     #[schema(value_type = Object)]
     pub low_water: TxNumber,
+    /// What the coordinator has seen of the participant's data; absent before the first vote that it heard. Other data,
+    /// or a lower number, is a loss: nothing of the batch is done, and the data is fenced (invariant 12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<DataPoint>,
     /// The messages.
     pub messages: Vec<Message<Ops>>,
 }

@@ -5,6 +5,7 @@ pub mod branch;
 pub mod outcome;
 pub mod problem;
 pub mod redo;
+pub mod resync;
 pub mod submission;
 pub mod transaction;
 

@@ -195,6 +195,22 @@ pub struct ParticipantView {
     /// The last thing that went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// What is known of its data.
+    #[serde(default)]
+    pub data: ParticipantData,
+}
+
+/// What a coordinator knows of the data behind a participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ParticipantData {
+    /// Nothing is missing, as far as is known.
+    #[default]
+    Open,
+    /// Its Redis lost data; what the log has of it is being redone.
+    Resynchronising,
+    /// Its Redis lost data that the log does not have any more: nothing runs there before an operator accepts that.
+    Lost,
 }
 
 /// The registered participants.

@@ -246,7 +246,13 @@ impl Core {
 
     // ---- steps and their effects -----------------------------------------------------------------------------------
 
-    fn step(&mut self, number: TxNumber, input: Input, now: Millis, shared: &Arc<Shared>) {
+    pub(super) fn step(
+        &mut self,
+        number: TxNumber,
+        input: Input,
+        now: Millis,
+        shared: &Arc<Shared>,
+    ) {
         let mut effects = std::mem::take(&mut self.effects);
         let Some(active) = self.active.get_mut(&number) else {
             self.effects = effects;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use assent_common::coordinator::Branch;
-use assent_common::wire::transaction::{BranchProgress, TransactionState};
+use assent_common::wire::transaction::{BranchProgress, ParticipantData, TransactionState};
 
 use super::core::Core;
 use crate::clock;
@@ -22,6 +22,8 @@ pub struct Counts {
     pub history: u64,
     /// Branches whose participants lost their data.
     pub lost: u64,
+    /// Per participant: whether its data is open, is being resynchronised, or is lost.
+    pub data: BTreeMap<String, ParticipantData>,
 }
 
 impl Core {
@@ -30,6 +32,7 @@ impl Core {
         let mut counts = Counts { history: self.history.len() as u64, ..Counts::default() };
         for lane in &self.lanes {
             counts.in_doubt.insert(lane.name.to_string(), (0, 0));
+            counts.data.insert(lane.name.to_string(), lane.data.word());
             if let Some(up) = lane.up {
                 counts.up.insert(lane.name.to_string(), up);
             }

@@ -32,7 +32,9 @@ impl History {
             | Record::Ended(_)
             | Record::CommittedSet(_)
             | Record::ParticipantSet(_)
-            | Record::ParticipantRemoved(_) => {}
+            | Record::ParticipantRemoved(_)
+            | Record::DataSeen(_)
+            | Record::LossAccepted(_) => {}
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 
 use super::active::{Accepted, Active};
 use super::core::Core;
+use super::resync::LaneData;
 use super::{Engine, Shared};
 use crate::metrics;
 
@@ -52,6 +53,8 @@ pub(super) struct Lane {
     /// Whether the last message was answered.
     pub(super) up: Option<bool>,
     pub(super) last_error: Option<String>,
+    /// What is known of the data behind it.
+    pub(super) data: LaneData,
 }
 
 /// The client's ops of a branch, written into a batch as they came.
@@ -93,7 +96,12 @@ impl Lane {
             runs: false,
             up: None,
             last_error: None,
+            data: LaneData::default(),
         }
+    }
+
+    pub(super) fn client(&self) -> Option<Arc<ParticipantClient>> {
+        self.client.clone()
     }
 
     /// The participant's base URL, if it is registered.
@@ -162,9 +170,10 @@ impl Core {
         if outgoing.is_empty() {
             return None;
         }
-        let (client, participant) = (lane.client.clone(), lane.name.clone());
+        let (client, participant) = (lane.client(), lane.name.clone());
         let coordinator = shared.identity.clone();
-        let batch = Batch { participant, coordinator, low_water, messages };
+        let known = lane.data.seen.known;
+        let batch = Batch { participant, coordinator, low_water, known, messages };
         Some(Assembled { client, batch, outgoing })
     }
 
@@ -264,7 +273,7 @@ impl Engine {
             Some(client) => client.batch(&batch).await.map_err(|unknown| unknown.0),
             None => Err(format!("participant {} is not registered", batch.participant)),
         };
-        let (inputs, error) = match result {
+        let (mut inputs, error): (Vec<_>, _) = match result {
             Ok(answers) => {
                 let answered = outgoing.iter().zip(answers.answers);
                 (answered.map(|(outgoing, answer)| input_of(*outgoing, answer)).collect(), None)
@@ -279,12 +288,14 @@ impl Engine {
         }
         let mut core = self.core();
         core.lane_answered(place, error.as_deref());
+        core.data_heard(place, &mut inputs, &self.shared);
         core.answered(inputs, &self.shared);
     }
 
     /// Sends one prepare by the call that may wait, beside the lane's batches.
     async fn send_waiting(
         self,
+        place: usize,
         client: Arc<ParticipantClient>,
         batch: Batch<PassedOps>,
         outgoing: Outgoing,
@@ -294,7 +305,10 @@ impl Engine {
         let call = client.prepare_waiting(txid, wait_ms, &batch).await;
         let Outgoing { number, branch, attempt, .. } = outgoing;
         let input = Input::Prepared { branch, attempt, call };
-        self.core().answered(vec![(number, input)], &self.shared);
+        let mut inputs = vec![(number, input)];
+        let mut core = self.core();
+        core.data_heard(place, &mut inputs, &self.shared);
+        core.answered(inputs, &self.shared);
     }
 }
 
@@ -313,10 +327,11 @@ impl Core {
             participant: lane.name.clone(),
             coordinator: shared.identity.clone(),
             low_water: self.low_water(place),
+            known: lane.data.seen.known,
             messages: vec![message],
         };
         let engine = Engine { shared: Arc::clone(shared) };
-        shared.runtime.spawn(engine.send_waiting(client, batch, outgoing, txid, wait_ms));
+        shared.runtime.spawn(engine.send_waiting(place, client, batch, outgoing, txid, wait_ms));
     }
 }
 

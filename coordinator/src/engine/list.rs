@@ -95,7 +95,8 @@ impl Engine {
                     url: lane.url()?.to_owned(),
                     up: lane.up,
                     unfinished: lane.unfinished.len() as u64,
-                    last_error: lane.last_error.clone(),
+                    last_error: lane.data.trouble.clone().or_else(|| lane.last_error.clone()),
+                    data: lane.data.word(),
                 })
             })
             .collect();

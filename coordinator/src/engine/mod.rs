@@ -19,6 +19,7 @@ mod history;
 mod lane;
 mod list;
 mod participants;
+mod resync;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use assent_client::transport::Http;
 use assent_common::coordinator::recovery::Recovered;
+use assent_common::coordinator::resync::SeenData;
 use assent_common::record::Record;
 use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer};
@@ -278,6 +280,15 @@ impl Engine {
     }
 
     /// Goes on with the transactions that the log left unfinished.
+    /// What the log has seen of the participants' data.
+    pub(crate) fn restore_data(&self, seen: SeenData) {
+        let mut core = self.core();
+        for (participant, seen) in seen.into_each() {
+            let lane = core.lane(&participant);
+            core.lanes[lane].data.seen = seen;
+        }
+    }
+
     pub(crate) fn resume(&self, transactions: Vec<Recovered>) {
         let mut core = self.core();
         for recovered in transactions {
@@ -292,8 +303,14 @@ impl Engine {
 
     /// Appends again what must outlive the segments up to `segment`, and forgets the answers in them. The receiver hears
     /// when the segments may go.
-    pub(crate) fn keep(&self, records: Vec<Record>, segment: u32) -> oneshot::Receiver<()> {
+    pub(crate) fn keep(
+        &self,
+        records: Vec<Record>,
+        retired: &BTreeMap<ParticipantName, u64>,
+        segment: u32,
+    ) -> oneshot::Receiver<()> {
         let mut core = self.core();
+        core.retire_votes(retired.iter().map(|(participant, seq)| (participant, *seq)));
         let durable = core.keep(records);
         core.forget_through(segment);
         durable

@@ -1,7 +1,7 @@
-//! What only operators may do: hurry a transaction, and give up a branch.
+//! What only operators may do: hurry a transaction, give up a branch, accept a loss.
 
 use assent_common::wire::problem::Problem;
-use assent_common::wire::transaction::{AbandonRequest, TransactionView};
+use assent_common::wire::transaction::{AbandonRequest, ParticipantView, TransactionView};
 use assent_common::{ErrorCode, ParticipantName, TransactionId};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -52,13 +52,38 @@ pub(super) async fn abandon(
     PathOfTwo(id, participant): PathOfTwo<TransactionId, ParticipantName>,
     JsonBody { value: request, .. }: JsonBody<AbandonRequest>,
 ) -> Result<Response, Rejection> {
-    let AbandonRequest { actor, reason } = request;
-    for (field, text) in [("actor", &actor), ("reason", &reason)] {
+    let AbandonRequest { actor, reason } = checked(request)?;
+    let view = state.engine().abandon(id, &participant, actor, reason).await?;
+    Ok(reply::json(StatusCode::OK, &view))
+}
+
+/// Puts up with what a participant's Redis lost and the log does not have any more: what the log has is redone, and the
+/// data is opened. Recorded with who and why; there is no way back.
+#[utoipa::path(
+    post, path = "/v1/participants/{name}/accept-loss", operation_id = "acceptLoss", tag = "admin",
+    params(("name" = String, Path, description = "The participant's name")),
+    request_body(content = AbandonRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The participant", body = ParticipantView),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn accept_loss(
+    State(state): State<HttpState>,
+    PathOf(name): PathOf<ParticipantName>,
+    JsonBody { value: request, .. }: JsonBody<AbandonRequest>,
+) -> Result<Response, Rejection> {
+    let AbandonRequest { actor, reason } = checked(request)?;
+    let view = state.engine().accept_loss(&name, actor, reason).await?;
+    Ok(reply::json(StatusCode::OK, &view))
+}
+
+fn checked(request: AbandonRequest) -> Result<AbandonRequest, Rejection> {
+    for (field, text) in [("actor", &request.actor), ("reason", &request.reason)] {
         if text.trim().is_empty() || text.len() > OVERRIDE_TEXT_BYTES_MAX {
             let detail = format!("`{field}` must have 1 to {OVERRIDE_TEXT_BYTES_MAX} bytes");
             return Err(Rejection::new(ErrorCode::BadRequest, detail));
         }
     }
-    let view = state.engine().abandon(id, &participant, actor, reason).await?;
-    Ok(reply::json(StatusCode::OK, &view))
+    Ok(request)
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! public  POST transactions · PUT|DELETE participants ─┐
 //! both    everything that reads · health · documents  ─┼─► Engine
-//! admin   retry · abandon                             ─┘
+//! admin   retry · abandon · accept-loss                             ─┘
 //! ```
 //!
 //! Errors are problem documents throughout, from the router's own (no such path, a handler that panicked) to the
@@ -134,7 +134,10 @@ fn read_routes() -> OpenApiRouter<HttpState> {
 
 /// What only operators may change.
 fn admin_routes() -> OpenApiRouter<HttpState> {
-    OpenApiRouter::new().routes(routes!(admin::retry)).routes(routes!(admin::abandon))
+    OpenApiRouter::new()
+        .routes(routes!(admin::retry))
+        .routes(routes!(admin::abandon))
+        .routes(routes!(admin::accept_loss))
 }
 
 /// What is open to everybody: an orchestrator's probes carry no token.

@@ -13,6 +13,7 @@ mod admin;
 mod auth;
 mod body;
 mod branches;
+mod data;
 mod probes;
 mod reply;
 
@@ -62,6 +63,8 @@ fn protocol_routes() -> OpenApiRouter<App> {
         .routes(routes!(branches::abort))
         .routes(routes!(branches::list))
         .routes(routes!(branches::get))
+        .routes(routes!(data::get))
+        .routes(routes!(data::resync))
 }
 
 fn operator_routes() -> OpenApiRouter<App> {

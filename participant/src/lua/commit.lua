@@ -22,17 +22,7 @@ local function commit(txid)
   free_locks(txid, record[5], gone, kept)
   call('HDEL', ctl, unpack(gone))
   call('HSET', ctl, unpack(kept))
-  local dirty, first_error = 0, nil
-  if record[7] ~= '' then
-    for _, write in ipairs(unpack_record(record[7])) do
-      local result = try(unpack(write))
-      if type(result) == 'table' and result.err then
-        dirty = dirty + 1
-        first_error = first_error or result.err
-      end
-    end
-  end
-  return {'a', dirty, first_error}
+  return {'a', apply_writes(record[7])}
 end
 
 local answers = {}

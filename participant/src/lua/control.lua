@@ -13,9 +13,10 @@
 --          {'o', owner or ''} if another agent has it for itself, or had; else as the script's own file says
 --
 -- The control hash:
---   m:inc          incarnation
+--   m:inc          incarnation; 0 while the data is fenced, and m:was says what it was
 --   m:seq          number of the last vote
 --   m:c:<log id>   "<highest epoch> <low-water epoch> <low-water n>"
+--   m:r:<log id>   incarnation that the log knew when the last repair took its word
 --   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"
 --   s:<txid>       staged: pack(version, id, url, seq, keys, modes, writes, replies)
 --   d:<txid>       done: pack(kinds, replies) of one phase, empty for two
@@ -101,4 +102,19 @@ local function free_locks(txid, keys, gone, kept)
       gone[#gone + 1] = fields[i]
     end
   end
+end
+
+-- Applies the packed writes of a branch. Returns how many met data of another type, and the first error.
+local function apply_writes(writes)
+  local dirty, first_error = 0, nil
+  if writes ~= '' then
+    for _, write in ipairs(unpack_record(writes)) do
+      local result = try(unpack(write))
+      if type(result) == 'table' and result.err then
+        dirty = dirty + 1
+        first_error = first_error or result.err
+      end
+    end
+  end
+  return dirty, first_error
 end

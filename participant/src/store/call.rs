@@ -181,6 +181,15 @@ pub(super) fn outcome(
     cmd
 }
 
+/// A call of `redo.lua`.
+pub(super) fn redo(digest: &str, head: &Head<'_>, keys: &[Arg], branches: &[(Txid, &[u8])]) -> Cmd {
+    let mut cmd = evalsha(digest, head, keys.iter());
+    for (txid, writes) in branches {
+        cmd.arg(txid.to_string()).arg(*writes);
+    }
+    cmd
+}
+
 /// A call of `sweep.lua`.
 pub(super) fn sweep(digest: &str, head: &Head<'_>, fields: &[Vec<u8>]) -> Cmd {
     let mut cmd = evalsha(digest, head, std::iter::empty());

@@ -23,6 +23,9 @@ const FAILURE_SHARED: Duration = Duration::from_millis(50);
 /// The field of the incarnation.
 const INCARNATION: &str = "m:inc";
 
+/// The incarnation of data that is fenced: no script runs against it, because no agent resynchronised with it.
+pub(super) const FENCED: u64 = 0;
+
 /// The field of the number of the last vote.
 const SEQ: &str = "m:seq";
 
@@ -50,7 +53,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    fn current(&self) -> Option<Arc<Live>> {
+    pub(super) fn current(&self) -> Option<Arc<Live>> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -85,15 +88,15 @@ async fn open(client: &Client, options: &StoreOptions) -> Result<Live, StoreErro
     Ok(Live { connection, server, turn })
 }
 
-/// A random number below 2^53, which a script's numbers can hold; never 0.
-fn new_incarnation() -> u64 {
+/// A random number below 2^53, which a script's numbers can hold; never that of fenced data.
+pub(super) fn new_incarnation() -> u64 {
     const MASK: u128 = (1 << 53) - 1;
     // The last 62 bits of a UUIDv7 are random.
     u64::try_from(Uuid::now_v7().as_u128() & MASK).unwrap_or_default().max(1)
 }
 
 /// The incarnation and the number of the last vote, as the control hash has them.
-async fn identity(live: &Live, key: &str) -> RedisResult<(Option<u64>, u64)> {
+pub(super) async fn identity(live: &Live, key: &str) -> RedisResult<(Option<u64>, u64)> {
     let mut command = redis::cmd("HMGET");
     command.arg(key).arg(INCARNATION).arg(SEQ);
     let (incarnation, seq): (Option<u64>, Option<u64>) =
@@ -115,7 +118,7 @@ async fn find_or_create_incarnation(live: &Live, key: &str) -> RedisResult<(u64,
 
 /// Writes the participant's name into the control hash, or finds its own there. Branches are known by txid only, so that
 /// two participants with one control hash would take each other's branches for their own.
-async fn claim(live: &Live, options: &StoreOptions) -> Result<(), StoreError> {
+pub(super) async fn claim(live: &Live, options: &StoreOptions) -> Result<(), StoreError> {
     let Some(name) = &options.participant else { return Ok(()) };
     let failed = |error: RedisError| unavailable(options, &error);
     let connection = &mut live.connection.clone();
@@ -150,14 +153,20 @@ impl Store {
             agent: Uuid::now_v7().simple().to_string(),
             options,
             client,
-            incarnation,
+            incarnation: AtomicU64::new(incarnation),
             link: Link::default(),
             scripts: Scripts::default(),
             quarantine: RwLock::new(None),
             seq_seen: AtomicU64::new(seq),
             markers: Mutex::new(Markers::default()),
             keys: Mutex::new(HashMap::new()),
+            words: tokio::sync::Mutex::default(),
         };
+        if incarnation == FENCED {
+            // Of no data: no script of this agent runs before it has heard of the data's next incarnation.
+            store.incarnation.store(new_incarnation(), Ordering::Release);
+            store.quarantine("it was fenced before this agent started".to_owned());
+        }
         store.load_always(&live).await?;
         *live.turn.write().await = store.arbitrate(&live).await?;
         store.link.set(Some(Arc::new(live)));
@@ -211,23 +220,19 @@ impl Store {
     }
 
     /// Connects again, and compares the data with what this agent knew. Other data is met with quarantine, not with an
-    /// error: what is there can still be committed and aborted.
+    /// error: it can be looked at, and repaired.
     async fn reconnect(&self) -> Result<Arc<Live>, StoreError> {
         let live = open(&self.client, &self.options).await?;
         // Before Redis is asked: a vote of the connection that was given up may still arrive there, and then here.
         let seen = self.seq_seen.load(Ordering::Acquire);
         let identity = identity(&live, &self.options.control_key).await;
         let (incarnation, seq) = identity.map_err(|error| unavailable(&self.options, &error))?;
-        if incarnation != Some(self.incarnation) {
-            self.quarantine(format!(
-                "the data has incarnation {}, this agent started with {}: Redis was flushed, restored or replaced",
-                incarnation.map_or_else(|| "none".to_owned(), |incarnation| incarnation.to_string()),
-                self.incarnation
-            ));
-        } else if seq < seen {
-            self.quarantine(format!(
-                "the last vote in Redis is number {seq}, but number {seen} was given: votes were lost"
-            ));
+        if let Some(reason) = self.not_as_known(incarnation, seq, seen) {
+            self.quarantine(reason);
+            // What has an incarnation of its own may have been repaired by another agent; a coordinator will tell.
+            if incarnation.is_none() || incarnation == Some(self.incarnation()) {
+                self.fence(&live, incarnation).await?;
+            }
         }
         self.load_always(&live).await?;
         *live.turn.write().await = self.arbitrate(&live).await?;

@@ -380,7 +380,7 @@ impl Store {
         let head = Head {
             control_key: &self.options.control_key,
             owner_key: self.owner_key(),
-            incarnation: self.incarnation,
+            incarnation: self.incarnation(),
             owner,
             log_id: speaker.log_id,
             epoch: speaker.epoch,
@@ -421,7 +421,7 @@ impl Store {
     pub(super) fn quarantine_foreign(&self, found: &str) -> Refusal {
         let reason = format!(
             "the data has incarnation {found:?}, this agent started with {}: Redis was flushed, restored or replaced",
-            self.incarnation
+            self.incarnation()
         );
         self.quarantine(reason.clone());
         Refusal::new(ErrorCode::Quarantined, reason)
@@ -462,7 +462,7 @@ impl Store {
         let mut call = decode::prepared(row, &item);
         match &mut call {
             Call::Applied(Prepared::Yes(vote)) => {
-                vote.incarnation = self.incarnation;
+                vote.incarnation = self.incarnation();
                 self.saw(vote.seq);
                 let keys = item.branch.locks.into_iter().map(|lock| lock.key).collect();
                 self.remember_keys(item.txid, keys);

@@ -299,7 +299,7 @@ impl Store {
                 let head = Head {
                     control_key: &self.options.control_key,
                     owner_key: self.owner_key(),
-                    incarnation: self.incarnation,
+                    incarnation: self.incarnation(),
                     owner,
                     log_id,
                     epoch: Epoch(0),

@@ -18,16 +18,18 @@ mod connection;
 mod decode;
 mod error;
 mod execute;
+mod fence;
 mod inspect;
 mod markers;
 mod options;
 mod owner;
 mod packed;
+mod repair;
 mod scripts;
 mod settings;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use assent_common::ids::{TransactionId, Txid};
@@ -79,7 +81,7 @@ pub enum StoreState {
     Ready,
     /// There is no connection; the next call tries again.
     Disconnected(String),
-    /// The data is not the data of this agent's start (invariant 12): prepares are refused until it is repaired.
+    /// The data is not what it should be (invariant 12): everything is refused until it is resynchronised.
     Quarantined(String),
 }
 
@@ -88,8 +90,8 @@ pub enum StoreState {
 pub struct Store {
     options: StoreOptions,
     client: redis::Client,
-    /// The incarnation of the data that this agent started with.
-    incarnation: u64,
+    /// The incarnation of the data that this agent resynchronised with last.
+    incarnation: AtomicU64,
     /// The key that says which agent has the Redis for itself.
     owner_key: String,
     /// This agent, among those of the participant.
@@ -102,13 +104,15 @@ pub struct Store {
     markers: Mutex<markers::Markers>,
     /// The keys of the branches that this agent staged, so that a commit can declare them without asking first.
     keys: Mutex<HashMap<Txid, Vec<Arg>>>,
+    /// What logs have said of the data while it is fenced.
+    words: tokio::sync::Mutex<repair::Words>,
 }
 
 impl Store {
-    /// The incarnation of the data that this agent started with.
+    /// The incarnation of the data that this agent resynchronised with last.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
-        self.incarnation
+        self.incarnation.load(Ordering::Acquire)
     }
 
     /// The options that the store was opened with.

@@ -11,6 +11,9 @@ const PREPARE: &str = include_str!("../lua/prepare.lua");
 const COMMIT: &str = include_str!("../lua/commit.lua");
 const ABORT: &str = include_str!("../lua/abort.lua");
 const SWEEP: &str = include_str!("../lua/sweep.lua");
+const REDO: &str = include_str!("../lua/redo.lua");
+const FENCE: &str = include_str!("../lua/fence.lua");
+const OPEN: &str = include_str!("../lua/open.lua");
 
 /// The handlers of each family.
 const OPS: [(Family, &str); 7] = [
@@ -34,6 +37,12 @@ pub(super) enum Script {
     Abort,
     /// Deletes markers below the low-water mark.
     Sweep,
+    /// Applies committed branches that fenced data lost.
+    Redo,
+    /// Fences data that is not what it should be.
+    Fence,
+    /// Opens it after its repair.
+    Open,
 }
 
 impl Script {
@@ -47,6 +56,9 @@ impl Script {
             Self::Commit => [CONTROL, COMMIT].concat(),
             Self::Abort => [CONTROL, ABORT].concat(),
             Self::Sweep => [CONTROL, SWEEP].concat(),
+            Self::Redo => [CONTROL, REDO].concat(),
+            Self::Fence => FENCE.to_owned(),
+            Self::Open => OPEN.to_owned(),
             Self::Prepare(families) => {
                 let mut source = [CONTROL, OVERLAY].concat();
                 for (family, handlers) in OPS {

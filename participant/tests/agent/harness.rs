@@ -319,6 +319,7 @@ pub(crate) fn id(n: u64) -> TransactionId {
 pub(crate) fn batch(url: &str, messages: Vec<Message>) -> Batch {
     let log_id: LogId = LOG.parse().unwrap();
     Batch {
+        known: None,
         participant: NAME.parse().unwrap(),
         coordinator: CoordinatorRef { log_id, epoch: Epoch(3), url: url.to_owned() },
         low_water: TxNumber { epoch: Epoch(0), n: 0 },

@@ -10,6 +10,8 @@ mod harness;
 mod locks;
 #[path = "../store/outcomes.rs"]
 mod outcomes;
+#[path = "../store/repair.rs"]
+mod repair;
 #[path = "../store/server.rs"]
 mod server;
 #[path = "../store/votes.rs"]

@@ -1,7 +1,7 @@
 //! A real `redis-server` of its own for each test, and words to say what a test does.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -62,6 +62,23 @@ impl Redis {
         self.child = Self::spawn(&self.dir, &self.arguments);
     }
 
+    /// A copy of what is on the disk now; every answer that was given is in it.
+    pub(crate) fn backup(&self) -> TempDir {
+        let backup = TempDir::new().unwrap();
+        copy(&self.dir.path().join("appendonlydir"), backup.path());
+        backup
+    }
+
+    /// `kill -9`, then a start on an old copy.
+    pub(crate) fn restore(&mut self, backup: &TempDir) {
+        self.kill();
+        let live = self.dir.path().join("appendonlydir");
+        std::fs::remove_dir_all(&live).unwrap();
+        std::fs::create_dir(&live).unwrap();
+        copy(backup.path(), &live);
+        self.child = Self::spawn(&self.dir, &self.arguments);
+    }
+
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -93,6 +110,13 @@ impl Redis {
     pub(crate) async fn plain(&self) -> Plain {
         let client = redis::Client::open(self.url()).unwrap();
         Plain(client.get_multiplexed_async_connection().await.unwrap())
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
 

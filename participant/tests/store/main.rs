@@ -7,6 +7,7 @@ mod harness;
 mod locks;
 mod outcomes;
 mod owner;
+mod repair;
 mod server;
 mod votes;
 mod wire;

@@ -57,6 +57,19 @@ async fn what_another_agent_staged_is_met_by_the_owner_that_was() {
     assert_eq!(owner.state(), StoreState::Ready);
 }
 
+/// Invariant 13: a lock that several share is gone when all of them have ended in one batch.
+#[tokio::test]
+async fn a_shared_lock_that_ends_in_one_batch_leaves_nothing() {
+    let redis = Redis::start();
+    let (owner, mut plain) = (redis.store().await, redis.plain().await);
+    for n in [1, 2, 3] {
+        vote(owner.prepare(tx(n), &["GET a"]).await);
+    }
+    let messages = [1, 2].map(|n| BranchMessage::Commit(tx(n).txid)).into_iter();
+    owner.send(messages.chain([BranchMessage::Abort(tx(3).txid)]).collect()).await;
+    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+}
+
 /// Invariant 12, for a commit: the branch was dropped by somebody else, and must not be applied from memory.
 #[tokio::test]
 async fn a_branch_that_another_agent_dropped_is_not_applied_from_memory() {

@@ -146,13 +146,13 @@ impl Store {
             let (_, value) = fields.iter().find(|(field, _)| field == name)?;
             std::str::from_utf8(value).ok()?.parse::<u64>().ok()
         };
-        if number(b"m:inc") != Some(self.incarnation) {
+        if number(b"m:inc") != Some(self.incarnation()) {
             return Err(corrupt("its incarnation has changed".to_owned()));
         }
-        let mut restored = Restored::new(self.incarnation, number(b"m:seq").unwrap_or(0));
+        let mut restored = Restored::new(self.incarnation(), number(b"m:seq").unwrap_or(0));
         let mut stored = HashMap::new();
         for (field, value) in &fields {
-            let added = add(&mut restored, &mut stored, self.incarnation, field, value);
+            let added = add(&mut restored, &mut stored, self.incarnation(), field, value);
             added.ok_or_else(|| corrupt(format!("{} cannot be read", readable(field))))?;
         }
         Ok(Owner { guard, machine: restored.finish(), stored, busy: false })

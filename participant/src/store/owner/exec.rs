@@ -136,7 +136,7 @@ impl Store {
             Some(Value::BulkString(found)) => String::from_utf8_lossy(found).into_owned(),
             _ => String::new(),
         };
-        if incarnation != self.incarnation.to_string() {
+        if incarnation != self.incarnation().to_string() {
             return Ended::Foreign(incarnation);
         }
         let sure = exec.sure_commands();

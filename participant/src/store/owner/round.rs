@@ -34,6 +34,8 @@ pub(super) struct Round {
     pub(super) applied: Vec<(usize, std::ops::Range<usize>)>,
     /// The keys whose data the round changes: what is read before it is not what will be.
     pub(super) changed: HashSet<Key>,
+    /// The keys whose locks it takes or frees.
+    locked: HashSet<Key>,
     /// Whether an answer is only good if the ownership is: then there is an `EXEC` although nothing is written.
     pub(super) asserts: bool,
 }
@@ -90,10 +92,8 @@ impl Owner {
         if let Some(redo) = &apply {
             round.applied.push((slot, round.exec.apply(redo)?));
         }
-        for key in keys {
-            self.keep_lock(&mut round.exec, &key);
-            round.changed.insert(key);
-        }
+        round.locked.extend(keys.iter().cloned());
+        round.changed.extend(keys);
         round.asserts |= matches!(answer, Answer::Applied(Call::Refused(_)));
         round.answers.push((slot, into_answer(answer)));
         Ok(())
@@ -133,9 +133,7 @@ impl Owner {
                 let record = staged_record(item, url, vote.seq, &vote.redo, &packed);
                 round.exec.set(format!("s:{}", item.txid), record);
                 round.exec.set("m:seq", vote.seq.to_string());
-                for lock in &item.branch.locks {
-                    self.keep_lock(&mut round.exec, &lock.key);
-                }
+                round.locked.extend(item.branch.locks.iter().map(|lock| lock.key.clone()));
             }
             Answer::Prepared(Call::Applied(Prepared::Committed(_))) if item.leaves_marker() => {
                 let marker = Marker::Done(item.txid);
@@ -186,12 +184,15 @@ impl Owner {
         if agrees { Learnt::Agrees } else { Learnt::Differs }
     }
 
-    /// Writes a lock as it is now.
-    fn keep_lock(&self, exec: &mut Exec, key: &Key) {
-        let field = [b"l:", key.0.as_slice()].concat();
-        match self.machine.locks().get(key) {
-            Some(lock) => exec.set(field, lock_value(lock)),
-            None => exec.delete(field),
+    /// Writes the locks that a round took or freed as they are at its end: once each, because an `EXEC` sets after it
+    /// deletes.
+    pub(super) fn keep_locks(&self, round: &mut Round) {
+        for key in round.locked.drain() {
+            let field = [b"l:", key.0.as_slice()].concat();
+            match self.machine.locks().get(&key) {
+                Some(lock) => round.exec.set(field, lock_value(lock)),
+                None => round.exec.delete(field),
+            }
         }
     }
 }

@@ -198,10 +198,11 @@ impl Store {
         &self,
         live: &Live,
         owner: &Owner,
-        round: Round,
+        mut round: Round,
         sorted: &mut Sorted,
         answers: &mut Answers,
     ) -> Result<(), Lost> {
+        owner.keep_locks(&mut round);
         if round.exec.is_empty() && !round.asserts {
             give(round, &[], answers);
             return Ok(());

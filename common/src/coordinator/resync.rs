@@ -1,0 +1,352 @@
+//! What a log knows of its participants' data, and what it has to say when one of them lost some (invariants 9, 12).
+//!
+//! Owns the comparison and the plan; the shell reads the log, and carries. It must never plan a redo that could be
+//! wrong: what the log does not hold any more, or was voted on data that it never saw, is a [`Loss`], which is named
+//! and left to people.
+//!
+//! ```text
+//! seen:   ……… retired ……… found.seq ……………………… known.seq        numbers of votes at one participant
+//!         the log lets go │ still in the data │ lost: redone from the log, in this order
+//! ```
+//!
+//! The order of the votes is a right order to redo in: a branch votes only after every branch that it conflicts with has
+//! been applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{ParticipantName, TxNumber, Txid};
+use crate::outcome::Redo;
+use crate::record::{Abandoned, Committed, DataSeen, Record};
+use crate::wire::resync::{DataPoint, DataView, StagedView};
+
+/// What a log has seen of one participant's data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// The data, and the highest number of a vote on it; `None` before the first vote that was heard.
+    pub known: Option<DataPoint>,
+    /// The highest number of a committed vote whose writes the log has let go.
+    pub retired: u64,
+}
+
+/// What became of a vote's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VoteData {
+    /// It is the data that is known.
+    Known,
+    /// It is other data: the vote came from before a loss, and counts for nothing.
+    Other,
+}
+
+impl Seen {
+    /// Takes note of a vote.
+    pub fn vote(&mut self, vote: DataPoint) -> VoteData {
+        match &mut self.known {
+            None => self.known = Some(vote),
+            Some(known) if known.incarnation == vote.incarnation => {
+                known.seq = known.seq.max(vote.seq);
+            }
+            Some(_) => return VoteData::Other,
+        }
+        VoteData::Known
+    }
+
+    /// Takes note of data that was opened after a loss.
+    pub fn opened(&mut self, open: DataPoint) {
+        self.known = Some(open);
+    }
+
+    /// Takes note of a decision that the log lets go.
+    pub fn retire(&mut self, seq: u64) {
+        self.retired = self.retired.max(seq);
+    }
+}
+
+/// What a log has seen of all its participants, from replay.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenData(BTreeMap<ParticipantName, Seen>);
+
+impl SeenData {
+    /// Takes the next record.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Committed(committed) => {
+                for branch in &committed.branches {
+                    let vote = DataPoint { incarnation: branch.incarnation, seq: branch.seq };
+                    let seen = self.0.entry(branch.participant.clone()).or_default();
+                    // Numbers rise over incarnations, so that the highest is of the latest data.
+                    seen.known = seen.known.filter(|known| known.seq >= vote.seq).or(Some(vote));
+                }
+            }
+            Record::DataSeen(DataSeen { participant, incarnation, seq, retired }) => {
+                let seen = self.0.entry(participant.clone()).or_default();
+                let said = DataPoint { incarnation: *incarnation, seq: *seq };
+                seen.known = seen.known.filter(|known| known.seq > said.seq).or(Some(said));
+                seen.retired = seen.retired.max(*retired);
+            }
+            _ => {}
+        }
+    }
+
+    /// What was seen of each.
+    pub fn into_each(self) -> impl Iterator<Item = (ParticipantName, Seen)> {
+        self.0.into_iter()
+    }
+}
+
+/// A committed branch to be applied again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redone {
+    /// The number of its vote.
+    pub seq: u64,
+    /// The branch's transaction.
+    pub txid: Txid,
+    /// Its writes.
+    pub redo: Redo,
+}
+
+/// Why a loss cannot be made good from the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Loss {
+    /// Too old.
+    #[error(
+        "the data is back at vote {found}, and this log keeps no writes up to vote {retired}: committed transactions between them are lost at this participant"
+    )]
+    Retired {
+        /// The last vote in the data.
+        found: u64,
+        /// The highest number whose writes are gone.
+        retired: u64,
+    },
+    /// Somebody voted on data of which this log knows nothing.
+    #[error(
+        "the data (incarnation {incarnation:?}, vote {found}) is not what this log knew (vote {known}), and it has votes of its own: redoing over them could be wrong"
+    )]
+    Foreign {
+        /// Which data was found.
+        incarnation: Option<u64>,
+        /// The last vote in it.
+        found: u64,
+        /// The last vote that the log has seen.
+        known: u64,
+    },
+}
+
+/// The plan of one resynchronisation, made of the records of a log.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    participant: &'a ParticipantName,
+    found: &'a DataView,
+    incarnations: BTreeSet<u64>,
+    redo: BTreeMap<(u64, Txid), Redone>,
+    /// Given up here by an operator, who may have done by hand what they say (invariant 16).
+    abandoned: BTreeSet<TxNumber>,
+}
+
+impl<'a> Plan<'a> {
+    /// For a participant whose data was found like this. `is_committed` says what the log decided of a transaction, its
+    /// own or not; a branch that is staged needs no writes, its record has them.
+    #[must_use]
+    pub fn new(
+        participant: &'a ParticipantName,
+        found: &'a DataView,
+        is_committed: impl Fn(Txid) -> bool,
+    ) -> Self {
+        let staged = found.staged.iter().filter(|staged| is_committed(staged.txid));
+        let redo = staged.map(|&StagedView { txid, seq }| {
+            ((seq, txid), Redone { seq, txid, redo: Redo::default() })
+        });
+        let (incarnations, abandoned) = Default::default();
+        Self { participant, found, incarnations, redo: redo.collect(), abandoned }
+    }
+
+    /// Takes a record of the log, in any order; `txid` names a transaction of the log.
+    pub fn apply(&mut self, record: &Record, txid: impl Fn(TxNumber) -> Txid) {
+        match record {
+            Record::Committed(committed) => self.committed(committed, txid),
+            Record::Abandoned(Abandoned { number, participant, .. })
+                if participant == self.participant =>
+            {
+                self.abandoned.insert(*number);
+            }
+            _ => {}
+        }
+    }
+
+    fn committed(&mut self, committed: &Committed, txid: impl Fn(TxNumber) -> Txid) {
+        for branch in &committed.branches {
+            if branch.participant != *self.participant {
+                continue;
+            }
+            self.incarnations.insert(branch.incarnation);
+            let txid = Txid { attempt: committed.attempt, ..txid(committed.number) };
+            // A branch that only read has nothing to be redone.
+            if branch.seq > self.found.seq && !branch.redo.is_empty() {
+                let redo = branch.redo.clone();
+                self.redo.insert((branch.seq, txid), Redone { seq: branch.seq, txid, redo });
+            }
+        }
+    }
+
+    /// What is to be redone, in the order of the votes; or why that would not be all. `overruled` by an operator, it is
+    /// what there is.
+    pub fn finish(mut self, seen: Seen, overruled: bool) -> Result<Vec<Redone>, Loss> {
+        if let Some(known) = seen.known {
+            self.incarnations.insert(known.incarnation);
+            let of_ours = self.found.incarnation.is_some_and(|it| self.incarnations.contains(&it));
+            let (incarnation, found) = (self.found.incarnation, self.found.seq);
+            if !overruled && !of_ours && found > 0 {
+                return Err(Loss::Foreign { incarnation, found, known: known.seq });
+            }
+            if !overruled && found < seen.retired {
+                return Err(Loss::Retired { found, retired: seen.retired });
+            }
+        }
+        self.redo.retain(|(seq, txid), _| {
+            *seq <= self.found.seq || !self.abandoned.contains(&txid.number)
+        });
+        Ok(self.redo.into_values().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Attempt, Epoch, LogId};
+    use crate::record::{CommittedBranch, Identity};
+    use crate::time::Millis;
+
+    fn name() -> ParticipantName {
+        "bank-a".parse().unwrap()
+    }
+
+    fn log() -> LogId {
+        "0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e".parse().unwrap()
+    }
+
+    fn txid(number: TxNumber) -> Txid {
+        Txid { log_id: log(), number, attempt: Attempt::FIRST }
+    }
+
+    fn number(n: u64) -> TxNumber {
+        TxNumber { epoch: Epoch(1), n }
+    }
+
+    fn committed(n: u64, incarnation: u64, seq: u64, redo: &[u8]) -> Committed {
+        let branch = |participant: &str, seq| CommittedBranch {
+            participant: participant.parse().unwrap(),
+            replies: "[]".into(),
+            redo: redo.into(),
+            incarnation,
+            seq,
+        };
+        Committed {
+            number: number(n),
+            attempt: Attempt(2),
+            identity: Identity {
+                id: "0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e".parse().unwrap(),
+                key: None,
+                fingerprint: None,
+                name: None,
+                created_at: Millis(0),
+            },
+            decided_at: Millis(1),
+            branches: vec![branch("bank-a", seq), branch("bank-b", seq + 1_000)],
+        }
+    }
+
+    fn found(incarnation: Option<u64>, seq: u64, staged: &[(u64, u64)]) -> DataView {
+        let staged = staged.iter().map(|(n, seq)| StagedView {
+            txid: Txid { attempt: Attempt(2), ..txid(number(*n)) },
+            seq: *seq,
+        });
+        DataView {
+            incarnation,
+            seq,
+            fenced: true,
+            reason: None,
+            owed: vec![log()],
+            staged: staged.collect(),
+            served: Vec::new(),
+        }
+    }
+
+    fn plan(found: &DataView, log: &[Committed], seen: Seen) -> Result<Vec<u64>, Loss> {
+        let name = name();
+        let is_committed = |txid: Txid| log.iter().any(|it| it.number == txid.number);
+        let mut plan = Plan::new(&name, found, is_committed);
+        for committed in log {
+            plan.apply(&Record::Committed(committed.clone()), txid);
+        }
+        plan.finish(seen, false).map(|redo| redo.iter().map(|redone| redone.seq).collect())
+    }
+
+    fn seen(seq: u64, retired: u64) -> Seen {
+        Seen { known: Some(DataPoint { incarnation: 7, seq }), retired }
+    }
+
+    /// Invariant 9: what was lost is redone in the order of the votes, whatever the order of the decisions.
+    #[test]
+    fn what_the_data_lacks_is_redone_in_the_order_of_the_votes() {
+        let log = [committed(1, 7, 5, b"w"), committed(2, 7, 4, b"w"), committed(3, 7, 2, b"w")];
+        assert_eq!(plan(&found(Some(7), 3, &[]), &log, seen(5, 0)), Ok(vec![4, 5]));
+        assert_eq!(plan(&found(None, 0, &[]), &log, seen(5, 0)), Ok(vec![2, 4, 5]));
+        assert_eq!(plan(&found(Some(9), 0, &[]), &log, seen(5, 0)), Ok(vec![2, 4, 5]));
+    }
+
+    #[test]
+    fn a_reader_is_told_only_where_it_is_staged() {
+        let log = [committed(1, 7, 2, b""), committed(2, 7, 4, b"")];
+        assert_eq!(plan(&found(Some(7), 3, &[(1, 2)]), &log, seen(5, 0)), Ok(vec![2]));
+    }
+
+    #[test]
+    fn a_staged_branch_that_was_committed_is_redone_though_its_vote_is_there() {
+        let log = [committed(1, 7, 2, b"w"), committed(2, 7, 5, b"w")];
+        assert_eq!(plan(&found(Some(7), 3, &[(1, 2), (9, 3)]), &log, seen(5, 0)), Ok(vec![2, 5]));
+    }
+
+    /// A loss that reaches behind what the log keeps is named, not papered over.
+    #[test]
+    fn what_the_log_let_go_is_a_loss() {
+        let log = [committed(1, 7, 5, b"w")];
+        assert_eq!(
+            plan(&found(Some(7), 3, &[]), &log, seen(5, 4)),
+            Err(Loss::Retired { found: 3, retired: 4 })
+        );
+        assert_eq!(plan(&found(Some(7), 4, &[]), &log, seen(5, 4)), Ok(vec![5]));
+    }
+
+    #[test]
+    fn votes_on_foreign_data_are_not_written_over() {
+        let log = [committed(1, 7, 5, b"w")];
+        let plan = plan(&found(Some(8), 2, &[]), &log, seen(5, 0));
+        assert_eq!(plan, Err(Loss::Foreign { incarnation: Some(8), found: 2, known: 5 }));
+    }
+
+    #[test]
+    fn an_incarnation_of_the_own_past_is_not_foreign() {
+        let log = [committed(1, 6, 3, b"w"), committed(2, 7, 5, b"w")];
+        assert_eq!(plan(&found(Some(6), 3, &[]), &log, seen(5, 0)), Ok(vec![5]));
+    }
+
+    #[test]
+    fn replay_knows_the_latest_data_and_what_was_let_go() {
+        let mut seen = SeenData::default();
+        seen.apply(&Record::Committed(committed(1, 7, 5, b"w")));
+        seen.apply(&Record::Committed(committed(2, 7, 4, b"w")));
+        let said = DataSeen { participant: name(), incarnation: 8, seq: 5, retired: 3 };
+        seen.apply(&Record::DataSeen(said));
+        let seen: BTreeMap<_, _> = seen.into_each().collect();
+        let known = Some(DataPoint { incarnation: 8, seq: 5 });
+        assert_eq!(seen[&name()], Seen { known, retired: 3 });
+    }
+
+    #[test]
+    fn a_vote_of_other_data_counts_for_nothing() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.vote(DataPoint { incarnation: 7, seq: 4 }), VoteData::Known);
+        assert_eq!(seen.vote(DataPoint { incarnation: 7, seq: 2 }), VoteData::Known);
+        assert_eq!(seen.vote(DataPoint { incarnation: 6, seq: 9 }), VoteData::Other);
+        assert_eq!(seen.known, Some(DataPoint { incarnation: 7, seq: 4 }));
+    }
+}

@@ -1,0 +1,52 @@
+//! Repair: fenced data is made whole from what the logs committed, and opened under a new incarnation (invariants 9, 12).
+//!
+//! The reference for `store/repair` at the participant. Until it is done, nothing else runs against the data, so that
+//! no branch can see it half repaired.
+
+use super::{Heard, Participant};
+use crate::coordinator::resync::Redone;
+use crate::ids::LogId;
+use crate::outcome::Redo;
+use crate::wire::resync::DataPoint;
+
+/// What all logs that the data owes say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repair {
+    /// What is committed and may be missing, in the order of the votes.
+    pub redo: Vec<Redone>,
+    /// How far each log is.
+    pub logs: Vec<(LogId, Heard)>,
+    /// The incarnation of the data when it is whole, and the highest number of a vote that a log has seen.
+    pub open: DataPoint,
+}
+
+impl Participant {
+    /// Makes the data whole, and returns the writes that are to be applied for it, in order. Done again it does nothing:
+    /// what was redone has its marker.
+    ///
+    /// What is staged and in no log's word was not committed by any: its coordinator has given it up before it spoke.
+    pub fn repair(&mut self, repair: Repair) -> Vec<Redo> {
+        let mut writes = Vec::new();
+        for Redone { txid, redo, .. } in repair.redo {
+            if self.done.contains_key(&txid) {
+                continue;
+            }
+            self.free(txid);
+            self.done.insert(txid, None);
+            if !redo.is_empty() {
+                writes.push(redo);
+            }
+        }
+        let undecided: Vec<_> = self.staged.keys().copied().collect();
+        for txid in undecided {
+            self.free(txid);
+            self.fences.insert(txid);
+        }
+        for (log_id, heard) in repair.logs {
+            self.hear(log_id, heard.epoch, heard.low_water);
+        }
+        self.incarnation = repair.open.incarnation;
+        self.seq = self.seq.max(repair.open.seq);
+        writes
+    }
+}

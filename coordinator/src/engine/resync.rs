@@ -1,0 +1,382 @@
+//! Resynchronisation with a participant whose Redis lost data: the acting half of `common`'s `coordinator::resync`.
+//!
+//! ```text
+//! an answer says `quarantined` ──► look at the data ──► give up what is undecided there ──► wait for decisions under way
+//!        ▲                                                                                          │
+//!        └── later: the participant is away, owes another log's word ◄── say it ◄── plan ◄── read the whole log
+//!                                                                          │
+//!                                                                          └── Loss: named, and left to an operator
+//! ```
+//!
+//! One at a time for each participant. While it runs the participant does nothing for anybody, so that no decision about
+//! a branch there can be made behind the log that was read.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use assent_client::participant::ParticipantClient;
+use assent_common::backoff::Backoff;
+use assent_common::coordinator::resync::{Loss, Plan, Redone, Seen, VoteData};
+use assent_common::coordinator::{Branch, Input, State};
+use assent_common::ids::TxNumber;
+use assent_common::outcome::{Call, Prepared, Refusal};
+use assent_common::record::{DataSeen, LossAccepted, Record};
+use assent_common::wire::outcome::BranchOutcome;
+use assent_common::wire::problem::Problem;
+use assent_common::wire::redo::Base64;
+use assent_common::wire::resync::{DataPoint, DataView, RedoBranch, Resync};
+use assent_common::wire::transaction::{ParticipantData, ParticipantView};
+use assent_common::{Attempt, ErrorCode, LogId, ParticipantName, Txid};
+use tokio::sync::{oneshot, watch};
+
+use super::core::{Appended, Core};
+use super::{Engine, Shared};
+use crate::clock;
+use crate::log::{Durability, LogError};
+use crate::metrics;
+
+/// Between tries: the participant may be away, or wait for the word of another log.
+const AGAIN: Backoff = Backoff { base_ms: 50, cap_ms: 2_000 };
+
+/// Bytes of writes in one part; in base64, far below what a participant takes.
+const PART_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Branches in one part.
+const PART_BRANCHES_MAX: usize = 10_000;
+
+/// What a lane knows of its participant's data.
+#[derive(Debug, Default)]
+pub(super) struct LaneData {
+    pub(super) seen: Seen,
+    /// Whether a resynchronisation is under way.
+    resyncs: bool,
+    /// What holds it up, for people.
+    pub(super) trouble: Option<String>,
+    /// Whether that is a loss that only an operator can put up with.
+    pub(super) is_lost: bool,
+    /// Whether one did.
+    overruled: bool,
+}
+
+impl LaneData {
+    pub(super) const fn word(&self) -> ParticipantData {
+        match (self.resyncs, self.is_lost) {
+            (true, true) => ParticipantData::Lost,
+            (true, false) => ParticipantData::Resynchronising,
+            (false, _) => ParticipantData::Open,
+        }
+    }
+}
+
+/// Why a resynchronisation did not come to its end.
+enum Stop {
+    Loss(Loss),
+    Later(String),
+}
+
+impl Core {
+    /// Takes note of what answers say of the data behind a lane, before the machines hear them.
+    pub(super) fn data_heard(
+        &mut self,
+        place: usize,
+        inputs: &mut [(TxNumber, Input)],
+        shared: &Arc<Shared>,
+    ) {
+        let data = &mut self.lanes[place].data;
+        let mut quarantined = false;
+        for (_, input) in inputs {
+            match input {
+                Input::Prepared { call, .. } => {
+                    if let Call::Applied(Prepared::Yes(vote)) = call {
+                        let point = DataPoint { incarnation: vote.incarnation, seq: vote.seq };
+                        if data.seen.vote(point) == VoteData::Other {
+                            let why = "the vote was given on data that is no more";
+                            *call = Call::Unknown(why.to_owned());
+                        }
+                    }
+                    quarantined |= is_quarantined(call);
+                }
+                Input::Applied { call, .. } => quarantined |= is_quarantined(call),
+                Input::Aborted { call, .. } => quarantined |= is_quarantined(call),
+                _ => {}
+            }
+        }
+        if quarantined && !data.resyncs {
+            data.resyncs = true;
+            shared.runtime.spawn(run(Arc::downgrade(shared), place));
+        }
+    }
+
+    /// Gives up what is undecided at a participant that lost data, and tells of progress while decisions are under way.
+    fn give_up_undecided(
+        &mut self,
+        place: usize,
+        shared: &Arc<Shared>,
+    ) -> Option<watch::Receiver<u64>> {
+        let numbers: Vec<TxNumber> = self.lanes[place].unfinished.iter().copied().collect();
+        let now = clock::now();
+        for number in &numbers {
+            let Some(active) = self.active.get(number) else { continue };
+            if !matches!(active.machine.state(), State::Preparing(_)) {
+                continue;
+            }
+            let branch = active.lanes.iter().position(|lane| *lane == place);
+            if let Some(branch) = branch.and_then(|branch| u16::try_from(branch).ok()) {
+                self.step(*number, Input::DataLost(Branch(branch)), now, shared);
+            }
+        }
+        self.undecided(&numbers)
+    }
+
+    /// The data is open, as what became of what was known.
+    fn data_opened(&mut self, place: usize, open: Option<DataPoint>, shared: &Arc<Shared>) {
+        let lane = &mut self.lanes[place];
+        lane.data.resyncs = false;
+        lane.data.trouble = None;
+        lane.data.is_lost = false;
+        lane.data.overruled = false;
+        if let Some(open) = open {
+            tracing::warn!(participant = %lane.name, incarnation = open.incarnation, seq = open.seq,
+                "a participant's data is resynchronised, and open");
+            lane.data.seen.opened(open);
+            let retired = lane.data.seen.retired;
+            let record = data_seen(&lane.name, open, retired);
+            self.append(&record, Durability::Forced, Appended::Nothing);
+        }
+        let unfinished: Vec<TxNumber> = self.lanes[place].unfinished.iter().copied().collect();
+        for number in unfinished {
+            self.retry(number, shared);
+        }
+    }
+
+    /// Takes note that the log lets go of decisions up to these votes, and of what must be known in their stead.
+    pub(super) fn retire_votes<'a>(
+        &mut self,
+        retired: impl IntoIterator<Item = (&'a ParticipantName, u64)>,
+    ) {
+        for (participant, seq) in retired {
+            let lane = self.lane(participant);
+            self.lanes[lane].data.seen.retire(seq);
+        }
+        let seen = self.lanes.iter().filter_map(|lane| {
+            let Seen { known, retired } = lane.data.seen;
+            Some(data_seen(&lane.name, known?, retired))
+        });
+        for record in seen.collect::<Vec<_>>() {
+            self.append(&record, Durability::Lazy, Appended::Nothing);
+        }
+    }
+
+    /// An operator puts up with what is lost. The receiver hears when that is durable.
+    pub(super) fn accept_loss(
+        &mut self,
+        name: &ParticipantName,
+        actor: String,
+        reason: String,
+    ) -> Result<oneshot::Receiver<()>, Problem> {
+        let lane = self.registered_lane(name).map(|lane| &mut self.lanes[lane]);
+        let lost = lane.filter(|lane| lane.data.is_lost && !lane.data.overruled);
+        let Some(lane) = lost else {
+            let detail = format!("no loss of participant {name} waits to be accepted");
+            let problem = Problem::new(ErrorCode::WrongState, detail);
+            return Err(Problem { participant: Some(name.to_string()), ..problem });
+        };
+        let loss = lane.data.trouble.clone().unwrap_or_default();
+        tracing::error!(participant = %name, loss, actor, reason, "an operator accepts a loss of data");
+        lane.data.overruled = true;
+        let (told, durable) = oneshot::channel();
+        let at = clock::now();
+        let record = Record::LossAccepted(LossAccepted {
+            participant: name.clone(),
+            loss,
+            actor,
+            reason,
+            at,
+        });
+        self.append(&record, Durability::Forced, Appended::Told(told));
+        Ok(durable)
+    }
+}
+
+const fn is_quarantined<T>(call: &Call<T>) -> bool {
+    matches!(call, Call::Refused(Refusal { code: ErrorCode::Quarantined, .. }))
+}
+
+fn data_seen(participant: &ParticipantName, known: DataPoint, retired: u64) -> Record {
+    let DataPoint { incarnation, seq } = known;
+    Record::DataSeen(DataSeen { participant: participant.clone(), incarnation, seq, retired })
+}
+
+/// Tries until the data is open, without keeping the engine alive.
+async fn run(shared: Weak<Shared>, place: usize) {
+    for tries in 0.. {
+        {
+            let Some(engine) = shared.upgrade().map(|shared| Engine { shared }) else { return };
+            match engine.resync(place).await {
+                Ok(open) => return engine.core().data_opened(place, open, &engine.shared),
+                Err(stop) => engine.note_stop(place, stop),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(AGAIN.delay_ms(tries, place as u64))).await;
+    }
+}
+
+impl Engine {
+    fn note_stop(&self, place: usize, stop: Stop) {
+        let (trouble, is_lost) = match stop {
+            Stop::Loss(loss) => (loss.to_string(), true),
+            Stop::Later(why) => (why, false),
+        };
+        let mut core = self.core();
+        let lane = &mut core.lanes[place];
+        if lane.data.trouble.as_ref() != Some(&trouble) {
+            if is_lost {
+                tracing::error!(participant = %lane.name, trouble, "lost for good, unless an older Redis comes back: \
+                    nothing runs there before an operator has decided (docs/operating.md, `A Redis lost data`)");
+            } else {
+                tracing::warn!(participant = %lane.name, trouble, "not resynchronised yet");
+            }
+        }
+        lane.data.trouble = Some(trouble);
+        lane.data.is_lost = is_lost;
+    }
+
+    /// One try. The data that is open then, if it is not the data that was known.
+    async fn resync(&self, place: usize) -> Result<Option<DataPoint>, Stop> {
+        let later = |why: &dyn std::fmt::Display| Stop::Later(why.to_string());
+        let (client, name) = {
+            let core = self.core();
+            let lane = &core.lanes[place];
+            (lane.client(), lane.name.clone())
+        };
+        let client = client.ok_or_else(|| later(&"the participant is not registered"))?;
+        let found = client.data().await.map_err(|error| later(&error))?;
+        let log_id = self.identity().log_id;
+        if !found.fenced {
+            let known = self.core().lanes[place].data.seen.known;
+            let served = known.is_some_and(|known| found.has_served(log_id, known));
+            let incarnation = found.incarnation.filter(|_| served);
+            return Ok(incarnation.map(|incarnation| DataPoint { incarnation, seq: found.seq }));
+        }
+        while let Some(mut progress) = self.give_up(place) {
+            // The sender goes with the engine, which this holds.
+            let _ = progress.changed().await;
+        }
+        let (seen, overruled) = {
+            let core = self.core();
+            (core.lanes[place].data.seen, core.lanes[place].data.overruled)
+        };
+        let engine = self.clone();
+        let (of, data) = (name.clone(), found.clone());
+        let planned =
+            tokio::task::spawn_blocking(move || engine.plan(&of, &data, seen, overruled)).await;
+        let redo = planned.map_err(|error| later(&error))?.map_err(|error| later(&error))?;
+        let redo = redo.map_err(Stop::Loss)?;
+        tracing::warn!(participant = %name, branches = redo.len(), found = found.seq, ?seen,
+            "a participant lost data; it is told what it may lack");
+        metrics::branches_redone(&name, redo.len());
+        self.say(&client, place, &found, seen, redo).await
+    }
+
+    fn give_up(&self, place: usize) -> Option<watch::Receiver<u64>> {
+        self.core().give_up_undecided(place, &self.shared)
+    }
+
+    /// Reads the whole log for what the data may lack. Blocks.
+    fn plan(
+        &self,
+        participant: &ParticipantName,
+        found: &DataView,
+        seen: Seen,
+        overruled: bool,
+    ) -> Result<Result<Vec<Redone>, Loss>, LogError> {
+        let log = self.log();
+        let committed = |txid| self.outcome(txid).outcome == BranchOutcome::Committed;
+        let mut plan = Plan::new(participant, found, committed);
+        let log_id = log.log_id();
+        for segment in log.segments() {
+            log.read_segment(segment.number, &mut |_, kind, payload| {
+                plan.apply(&Record::decode(kind, payload)?, |number| first_try(log_id, number));
+                Ok(())
+            })?;
+        }
+        Ok(plan.finish(seen, overruled))
+    }
+
+    /// Says in parts what was committed. The data that is open then; or why it is not.
+    async fn say(
+        &self,
+        client: &ParticipantClient,
+        place: usize,
+        found: &DataView,
+        seen: Seen,
+        redo: Vec<Redone>,
+    ) -> Result<Option<DataPoint>, Stop> {
+        let mut parts = parts(redo).into_iter().peekable();
+        let mut part = 0;
+        let mut owed = Vec::new();
+        while let Some(redo) = parts.next() {
+            let word = {
+                let core = self.core();
+                Resync {
+                    participant: core.lanes[place].name.clone(),
+                    coordinator: self.identity().clone(),
+                    low_water: core.low_water(place),
+                    found: found.found(),
+                    known: seen.known,
+                    part,
+                    last: parts.peek().is_none(),
+                    redo,
+                }
+            };
+            let said = client.resync(&word).await;
+            let said = said.map_err(|error| Stop::Later(error.to_string()))?;
+            if said.open.is_some() {
+                return Ok(said.open);
+            }
+            owed = said.owed;
+            part += 1;
+        }
+        let owed: Vec<String> = owed.iter().map(ToString::to_string).collect();
+        Err(Stop::Later(format!("the participant waits for the word of log {}", owed.join(", "))))
+    }
+
+    /// An operator puts up with what a participant lost.
+    pub async fn accept_loss(
+        &self,
+        name: &ParticipantName,
+        actor: String,
+        reason: String,
+    ) -> Result<ParticipantView, Problem> {
+        let durable = self.core().accept_loss(name, actor, reason)?;
+        let stopping = "the process is stopping";
+        durable.await.map_err(|_| Problem::new(ErrorCode::NotReady, stopping.to_owned()))?;
+        let view = self.participants().into_iter().find(|view| view.name == *name);
+        view.ok_or_else(|| Problem::new(ErrorCode::NotFound, format!("no participant {name}")))
+    }
+}
+
+/// A transaction of a log; the attempt is the record's to say.
+const fn first_try(log_id: LogId, number: TxNumber) -> Txid {
+    Txid { log_id, number, attempt: Attempt::FIRST }
+}
+
+/// Cuts a word into parts; a word without a branch has one.
+fn parts(redo: Vec<Redone>) -> Vec<Vec<RedoBranch>> {
+    let mut parts = vec![Vec::new()];
+    let mut bytes = 0;
+    for Redone { seq, txid, redo } in redo {
+        bytes += redo.len();
+        let branch = RedoBranch { txid, seq, redo: Base64(redo) };
+        match parts.last_mut() {
+            Some(part) if bytes <= PART_BYTES_MAX && part.len() < PART_BRANCHES_MAX => {
+                part.push(branch);
+            }
+            _ => {
+                bytes = branch.redo.0.len();
+                parts.push(vec![branch]);
+            }
+        }
+    }
+    parts
+}

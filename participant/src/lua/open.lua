@@ -1,0 +1,12 @@
+-- Opens fenced data after its repair.
+--
+-- KEYS     1 the control hash
+-- ARGV     1 the new incarnation, 2 the number of the last vote, 3 … fields m:r:<log id> and values: the incarnation that
+--          each log knew whose word was taken
+-- Returns  {incarnation, number of the last vote}: these, or those that another agent was faster with
+local inc = redis.call('HGET', KEYS[1], 'm:inc')
+if inc == '0' then
+  redis.call('HDEL', KEYS[1], 'm:was')
+  redis.call('HSET', KEYS[1], 'm:inc', ARGV[1], 'm:seq', ARGV[2], unpack(ARGV, 3))
+end
+return redis.call('HMGET', KEYS[1], 'm:inc', 'm:seq')

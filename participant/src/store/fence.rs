@@ -1,0 +1,141 @@
+//! Whose data this is, asked with every batch: what its coordinator has seen of it must be there (invariant 12).
+//!
+//! ```text
+//! Batch.known ──┬─ as this agent knows it ───────────────────────────────► executed
+//!               └─ else the data is looked at ──┬─ as the coordinator says ► executed; another agent repaired it
+//!                                               └─ not so ► fenced ► refused, until it is resynchronised (repair.rs)
+//! ```
+
+use std::sync::atomic::Ordering;
+
+use assent_common::code::ErrorCode;
+use assent_common::ids::LogId;
+use assent_common::outcome::Refusal;
+use assent_common::wire::resync::DataPoint;
+use redis::{RedisResult, Value};
+
+use super::connection::{FENCED, Live, identity};
+use super::execute::send;
+use super::scripts::Script;
+use super::{Store, StoreError, lock};
+
+impl Store {
+    /// Why nothing may be done for a coordinator that knows this of the data; `None` if it may.
+    pub async fn admit(&self, log_id: LogId, known: Option<DataPoint>) -> Option<Refusal> {
+        let quarantined = self.is_quarantined();
+        let is_as_known = known.is_none_or(|known| {
+            known.incarnation == self.incarnation()
+                && known.seq <= self.seq_seen.load(Ordering::Acquire)
+        });
+        if quarantined.is_none() && is_as_known {
+            return None;
+        }
+        match self.look_again(log_id, known).await {
+            Ok(None) => None,
+            Ok(Some(reason)) => Some(Refusal::new(ErrorCode::Quarantined, reason)),
+            Err(error) => Some(Refusal::new(ErrorCode::RedisUnavailable, error.to_string())),
+        }
+    }
+
+    /// Compares the data itself with what a coordinator knows of it, and fences it if it is not that.
+    async fn look_again(
+        &self,
+        log_id: LogId,
+        known: Option<DataPoint>,
+    ) -> Result<Option<String>, StoreError> {
+        let live = self.live().await?;
+        let (incarnation, seq) = identity(&live, &self.options.control_key)
+            .await
+            .map_err(|error| self.unavailable(&error))?;
+        let quarantined = self.is_quarantined();
+        let waits = || quarantined.clone().unwrap_or_else(|| "the data is fenced".to_owned());
+        if incarnation == Some(FENCED) {
+            self.quarantine(waits());
+            return Ok(Some(waits()));
+        }
+        if let Some(known) = known
+            && incarnation == Some(known.incarnation)
+            && seq >= known.seq
+            && (quarantined.is_none() || known.incarnation != self.incarnation())
+        {
+            self.adopt(DataPoint { incarnation: known.incarnation, seq }).await;
+            return Ok(None);
+        }
+        if let Some(known) = known
+            && self.data().await?.has_served(log_id, known)
+        {
+            let data = "what it knew was repaired; the coordinator asks for what it is now";
+            return Ok(Some(data.to_owned()));
+        }
+        let reason = quarantined.clone().or_else(|| {
+            let known = known?;
+            not_as_known(incarnation, seq, known, "its coordinator knew")
+        });
+        let reason = reason.unwrap_or_else(waits);
+        self.quarantine(reason.clone());
+        self.fence(&live, incarnation).await?;
+        Ok(Some(reason))
+    }
+
+    /// Goes on with this data.
+    pub(super) async fn adopt(&self, data: DataPoint) {
+        let before = self.incarnation.swap(data.incarnation, Ordering::AcqRel);
+        self.seq_seen.fetch_max(data.seq, Ordering::AcqRel);
+        if before == data.incarnation {
+            return;
+        }
+        *self.quarantine.write().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        lock(&self.keys).clear();
+        tracing::warn!(incarnation = data.incarnation, seq = data.seq, "the data is open");
+        if let Some(live) = self.link.current() {
+            self.disconnect(&live, "the data was repaired");
+        }
+    }
+
+    /// Why the data is not what this agent knew, if it is not.
+    pub(super) fn not_as_known(
+        &self,
+        incarnation: Option<u64>,
+        seq: u64,
+        seen: u64,
+    ) -> Option<String> {
+        let known = DataPoint { incarnation: self.incarnation(), seq: seen };
+        not_as_known(incarnation, seq, known, "this agent knew")
+    }
+
+    /// Fences the data, if it is still of this incarnation.
+    pub(super) async fn fence(
+        &self,
+        live: &Live,
+        incarnation: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let mut command = redis::cmd("EVAL");
+        command.arg(Script::Fence.source()).arg(2);
+        command.arg(&self.options.control_key).arg(self.owner_key());
+        command.arg(incarnation.map_or_else(String::new, |incarnation| incarnation.to_string()));
+        let fenced: RedisResult<Value> = send(live, &command).await;
+        let fenced = fenced.map_err(|error| self.unavailable(&error))?;
+        if fenced == Value::Int(1) {
+            tracing::error!(?incarnation, "the data is fenced until its coordinators have spoken");
+        }
+        Ok(())
+    }
+}
+
+fn not_as_known(
+    incarnation: Option<u64>,
+    seq: u64,
+    known: DataPoint,
+    who_knew: &str,
+) -> Option<String> {
+    let DataPoint { incarnation: expected, seq: seen } = known;
+    if incarnation != Some(expected) {
+        let found = incarnation.map_or_else(|| "none".to_owned(), |found| found.to_string());
+        return Some(format!(
+            "the data has incarnation {found}, {who_knew} {expected}: Redis was flushed, restored or replaced"
+        ));
+    }
+    (seq < seen).then(|| {
+        format!("the last vote in Redis is number {seq}, {who_knew} {seen}: votes were lost")
+    })
+}

@@ -1,0 +1,367 @@
+//! Repair of fenced data, from what the logs say they committed (invariants 9, 12).
+//!
+//! Every log that has ever spoken here owes its word. The words are kept until the last one is there, because redoing in
+//! the order of the votes needs all of them; then the data is made whole and opened under a new incarnation. Everything
+//! is idempotent: an agent that dies half-way leaves fenced data, and is told again. `Participant::repair` in `common` is
+//! the reference.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use assent_common::code::ErrorCode;
+use assent_common::ids::{Epoch, LogId, Txid};
+use assent_common::outcome::{Call, Refusal};
+use assent_common::participant::Heard;
+use assent_common::value::Arg;
+use assent_common::wire::resync::{
+    DataPoint, DataView, FoundData, RedoBranch, Resync, Resynced, Served, StagedView,
+};
+use redis::{Cmd, RedisResult, Value};
+
+use super::call::{self, BRANCHES_PER_CALL_MAX, BYTES_PER_CALL_MAX, Head};
+use super::connection::{FENCED, Live, claim, identity, new_incarnation};
+use super::decode::{self, Rows};
+use super::execute::{report_dirty, send};
+use super::inspect::{InDoubt, stored_mark};
+use super::packed::decode_redo;
+use super::scripts::Script;
+use super::{Store, StoreError, lock};
+
+/// What logs have said of the data that was found like this.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    found: Option<FoundData>,
+    logs: BTreeMap<LogId, Word>,
+}
+
+/// What one log has said.
+#[derive(Debug)]
+struct Word {
+    heard: Heard,
+    known: Option<DataPoint>,
+    redo: Vec<RedoBranch>,
+    parts: u32,
+    whole: bool,
+}
+
+/// A committed branch, and how it is applied.
+enum Step {
+    /// It is staged in the data: by its record.
+    Commit(InDoubt),
+    /// The data lost it: by its writes.
+    Redo(RedoBranch),
+}
+
+impl Step {
+    fn seq(&self) -> (u64, Txid) {
+        match self {
+            Self::Commit(branch) => (branch.seq, branch.txid),
+            Self::Redo(branch) => (branch.seq, branch.txid),
+        }
+    }
+
+    const fn is_redo(&self) -> bool {
+        matches!(self, Self::Redo(_))
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Commit(_) => 0,
+            Self::Redo(branch) => branch.redo.0.len(),
+        }
+    }
+}
+
+impl Words {
+    /// Adds a part of a word.
+    fn add(&mut self, part: Resync) -> Result<(), Refusal> {
+        let Resync { coordinator, low_water, found, known, part, last, redo, .. } = part;
+        if self.found != Some(found) {
+            *self = Self { found: Some(found), logs: BTreeMap::new() };
+        }
+        let heard = Heard { epoch: coordinator.epoch, low_water };
+        let fresh = || Word { heard, known, redo: Vec::new(), parts: 0, whole: false };
+        let word = self.logs.entry(coordinator.log_id).or_insert_with(fresh);
+        if part == 0 {
+            *word = fresh();
+        }
+        if part != word.parts || heard.epoch != word.heard.epoch {
+            let detail = format!("part {part} came where part {} was due; begin anew", word.parts);
+            return Err(Refusal::new(ErrorCode::WrongState, detail));
+        }
+        word.parts += 1;
+        word.whole = last;
+        word.redo.extend(redo);
+        Ok(())
+    }
+
+    fn owed(&self, logs: BTreeSet<LogId>) -> Vec<LogId> {
+        let is_whole = |log_id: &LogId| self.logs.get(log_id).is_some_and(|word| word.whole);
+        logs.into_iter().filter(|log_id| !is_whole(log_id)).collect()
+    }
+}
+
+impl Store {
+    /// What the data is now.
+    pub async fn data(&self) -> Result<DataView, StoreError> {
+        let words = self.words.lock().await;
+        let live = self.live().await?;
+        self.view(&live, &words).await
+    }
+
+    async fn view(&self, live: &Live, words: &Words) -> Result<DataView, StoreError> {
+        let identity = identity(live, &self.options.control_key).await;
+        let (incarnation, seq) = identity.map_err(|error| self.unavailable(&error))?;
+        let fenced = incarnation == Some(FENCED);
+        let open = DataView {
+            incarnation,
+            seq,
+            fenced,
+            reason: self.is_quarantined(),
+            owed: Vec::new(),
+            staged: Vec::new(),
+            served: self.served(live).await?,
+        };
+        if !fenced {
+            return Ok(open);
+        }
+        let mut command = redis::cmd("HGET");
+        command.arg(&self.options.control_key).arg("m:was");
+        let was: RedisResult<Option<String>> =
+            command.query_async(&mut live.connection.clone()).await;
+        let was = was.map_err(|error| self.unavailable(&error))?;
+        let staged = self.in_doubt().await?.into_iter();
+        Ok(DataView {
+            incarnation: was.and_then(|was| was.parse().ok()),
+            owed: words.owed(self.logs_heard(live).await?),
+            staged: staged.map(|it| StagedView { txid: it.txid, seq: it.seq }).collect(),
+            ..open
+        })
+    }
+
+    /// The logs whose word the last repair took.
+    async fn served(&self, live: &Live) -> Result<Vec<Served>, StoreError> {
+        let mut served = Vec::new();
+        let scanned = self
+            .scan(live, "m:r:*", |field, value| {
+                let text = |bytes| std::str::from_utf8(bytes).ok();
+                let log_id = text(&field[4..]).and_then(|log_id| log_id.parse().ok());
+                let incarnation = text(&value).and_then(|incarnation| incarnation.parse().ok());
+                if let (Some(log_id), Some(incarnation)) = (log_id, incarnation) {
+                    served.push(Served { log_id, incarnation });
+                }
+            })
+            .await;
+        scanned.map_err(|error| self.unavailable(&error))?;
+        Ok(served)
+    }
+
+    /// Every log that has spoken here, as the data or this agent remembers.
+    async fn logs_heard(&self, live: &Live) -> Result<BTreeSet<LogId>, StoreError> {
+        let mut logs: BTreeSet<LogId> =
+            lock(&self.markers).low_waters().into_iter().map(|(log_id, _)| log_id).collect();
+        let scanned = self
+            .scan(live, "m:c:*", |field, value| {
+                let stored = field.strip_prefix(b"m:c:").and_then(|id| stored_mark(id, &value));
+                logs.extend(stored.map(|(log_id, _)| log_id));
+            })
+            .await;
+        scanned.map_err(|error| self.unavailable(&error))?;
+        Ok(logs)
+    }
+
+    /// Takes a part of what a log says; with the last part of the last log that is owed, repairs and opens the data.
+    pub async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
+        let unavailable =
+            |error: StoreError| Refusal::new(ErrorCode::RedisUnavailable, error.to_string());
+        let mut words = self.words.lock().await;
+        let live = self.live().await.map_err(unavailable)?;
+        let view = self.view(&live, &words).await.map_err(unavailable)?;
+        if !view.fenced {
+            let incarnation = view.incarnation.unwrap_or_default();
+            let open = Some(DataPoint { incarnation, seq: view.seq });
+            return Ok(Resynced { open, owed: Vec::new(), redone: 0 });
+        }
+        if part.found != view.found() {
+            let detail = "the data is not what the coordinator was shown; look again";
+            return Err(Refusal::new(ErrorCode::WrongState, detail));
+        }
+        let last = part.last;
+        words.add(part)?;
+        let owed = words.owed(self.logs_heard(&live).await.map_err(unavailable)?);
+        if !last || !owed.is_empty() {
+            return Ok(Resynced { open: None, owed, redone: 0 });
+        }
+        let repaired = self.repair(&live, &words).await;
+        let (open, redone) = repaired.map_err(|why| {
+            Refusal::new(ErrorCode::RedisUnavailable, format!("the repair stopped: {why}"))
+        })?;
+        *words = Words::default();
+        Ok(Resynced { open: Some(open), owed: Vec::new(), redone })
+    }
+
+    /// Makes the data whole, and opens it. Returns the data, and how many branches were applied.
+    async fn repair(&self, live: &Live, words: &Words) -> Result<(DataPoint, u64), String> {
+        let staged = self.in_doubt().await.map_err(|error| error.to_string())?;
+        let (steps, undecided) = steps(staged, words);
+        let redone = steps.len() as u64;
+        for script in [Script::Commit, Script::Abort, Script::Redo] {
+            self.load(live, script).await.map_err(|error| error.to_string())?;
+        }
+        for steps in calls(steps) {
+            self.redo(live, &steps).await?;
+        }
+        for branches in undecided.chunks(BRANCHES_PER_CALL_MAX) {
+            self.end(live, Script::Abort, branches).await?;
+        }
+        let mut seq = words.found.map_or(0, |found| found.seq);
+        for (log_id, word) in &words.logs {
+            let head = Head { epoch: word.heard.epoch, ..self.head_of_fenced(*log_id) };
+            let head = Head { low_water: Some(word.heard.low_water), ..head };
+            let digest = self.scripts.digest(Script::Abort).unwrap_or_default();
+            self.run_fenced(live, &call::outcome(&digest, &head, &[], &[])).await?;
+            seq = seq.max(word.known.map_or(0, |known| known.seq));
+        }
+        let open = self.open(live, seq, words).await.map_err(|error| error.to_string())?;
+        claim(live, &self.options).await.map_err(|error| error.to_string())?;
+        tracing::warn!(redone, undecided = undecided.len(), "the data is repaired from the logs");
+        self.adopt(open).await;
+        Ok((open, redone))
+    }
+
+    fn head_of_fenced(&self, log_id: LogId) -> Head<'_> {
+        Head {
+            control_key: &self.options.control_key,
+            owner_key: self.owner_key(),
+            incarnation: FENCED,
+            owner: "",
+            log_id,
+            epoch: Epoch(0),
+            low_water: None,
+            collected: Vec::new(),
+        }
+    }
+
+    /// Applies committed branches, of one call.
+    async fn redo(&self, live: &Live, steps: &[Step]) -> Result<(), String> {
+        let mut staged = Vec::new();
+        let mut lost = Vec::new();
+        for step in steps {
+            match step {
+                Step::Commit(branch) => staged.push(branch.clone()),
+                Step::Redo(branch) => lost.push(branch),
+            }
+        }
+        if lost.is_empty() {
+            return self.end(live, Script::Commit, &staged).await;
+        }
+        let mut keys: BTreeSet<Arg> = BTreeSet::new();
+        for branch in &lost {
+            let writes = decode_redo(&branch.redo.0);
+            let writes =
+                writes.map_err(|error| format!("the writes of {}: {error}", branch.txid))?;
+            keys.extend(writes.into_iter().filter_map(|write| write.into_iter().nth(1)));
+        }
+        let keys: Vec<Arg> = keys.into_iter().collect();
+        let branches: Vec<(Txid, &[u8])> =
+            lost.iter().map(|branch| (branch.txid, &*branch.redo.0)).collect();
+        let Some((first, _)) = branches.first() else { return Ok(()) };
+        let digest = self.scripts.digest(Script::Redo).unwrap_or_default();
+        let command = call::redo(&digest, &self.head_of_fenced(first.log_id), &keys, &branches);
+        let rows = self.run_fenced(live, &command).await?;
+        for ((txid, _), row) in branches.into_iter().zip(rows) {
+            applied(txid, row)?;
+        }
+        Ok(())
+    }
+
+    /// Ends branches that are staged, by the script of their outcome.
+    async fn end(&self, live: &Live, script: Script, branches: &[InDoubt]) -> Result<(), String> {
+        let Some(first) = branches.first() else { return Ok(()) };
+        let keys: Vec<&Arg> = branches.iter().flat_map(|branch| &branch.keys).collect();
+        let txids: Vec<(usize, Txid)> =
+            branches.iter().map(|branch| branch.txid).enumerate().collect();
+        let digest = self.scripts.digest(script).unwrap_or_default();
+        let head = self.head_of_fenced(first.txid.log_id);
+        let rows = self.run_fenced(live, &call::outcome(&digest, &head, &keys, &txids)).await?;
+        if script == Script::Commit {
+            for ((_, txid), row) in txids.into_iter().zip(rows) {
+                applied(txid, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn run_fenced(&self, live: &Live, command: &Cmd) -> Result<Vec<Value>, String> {
+        let value = send(live, command).await.map_err(|error| error.to_string())?;
+        match decode::rows(value) {
+            Rows::Each(rows) => Ok(rows),
+            Rows::OtherIncarnation(found) => Err(format!("the data is of incarnation {found}")),
+            Rows::OtherOwner(found) => Err(format!("agent {found} owns this Redis")),
+            Rows::Unreadable => Err("the script's answer cannot be read".to_owned()),
+        }
+    }
+
+    async fn open(&self, live: &Live, seq: u64, words: &Words) -> RedisResult<DataPoint> {
+        let mut command = redis::cmd("EVAL");
+        command.arg(Script::Open.source()).arg(1).arg(&self.options.control_key);
+        command.arg(new_incarnation()).arg(seq);
+        for (log_id, word) in &words.logs {
+            let known = word.known.map_or(0, |known| known.incarnation);
+            command.arg(format!("m:r:{log_id}")).arg(known);
+        }
+        let (incarnation, seq): (u64, u64) =
+            command.query_async(&mut live.connection.clone()).await?;
+        Ok(DataPoint { incarnation, seq })
+    }
+}
+
+/// What is to be applied, in the order of the votes, and what is staged and was not committed.
+fn steps(staged: Vec<InDoubt>, words: &Words) -> (Vec<Step>, Vec<InDoubt>) {
+    let mut staged: BTreeMap<Txid, InDoubt> =
+        staged.into_iter().map(|branch| (branch.txid, branch)).collect();
+    let committed = words.logs.values().flat_map(|word| &word.redo);
+    let mut steps: Vec<Step> = committed
+        .map(|branch| match staged.remove(&branch.txid) {
+            Some(staged) => Step::Commit(staged),
+            None => Step::Redo(branch.clone()),
+        })
+        .collect();
+    steps.sort_by_key(Step::seq);
+    (steps, staged.into_values().collect())
+}
+
+/// Cuts the steps into calls of bounded work, each of one kind, in order.
+fn calls(steps: Vec<Step>) -> Vec<Vec<Step>> {
+    let mut calls: Vec<Vec<Step>> = Vec::new();
+    let mut bytes = 0;
+    for step in steps {
+        bytes += step.bytes();
+        match calls.last_mut() {
+            Some(call)
+                if call.len() < BRANCHES_PER_CALL_MAX
+                    && call[0].is_redo() == step.is_redo()
+                    && bytes <= BYTES_PER_CALL_MAX =>
+            {
+                call.push(step);
+            }
+            _ => {
+                bytes = step.bytes();
+                calls.push(vec![step]);
+            }
+        }
+    }
+    calls
+}
+
+fn applied(txid: Txid, row: Value) -> Result<(), String> {
+    match decode::applied(row) {
+        (Call::Applied(applied), first_error) => {
+            if applied.dirty_writes > 0 {
+                report_dirty(txid, &applied, first_error.as_deref());
+            }
+            Ok(())
+        }
+        (Call::Refused(refusal), _) => Err(format!("{txid}: {}", refusal.detail)),
+        (Call::Unknown(why), _) => Err(format!("{txid}: {why}")),
+    }
+}

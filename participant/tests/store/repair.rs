@@ -1,0 +1,244 @@
+//! Data that is not what it was (invariants 9, 12): noticed, fenced, and made whole from what a log says.
+
+use assent_common::code::ErrorCode;
+use assent_common::ids::LogId;
+use assent_common::outcome::Vote;
+use assent_common::wire::branch::CoordinatorRef;
+use assent_common::wire::redo::Base64;
+use assent_common::wire::resync::{DataPoint, DataView, RedoBranch, Resync};
+use assent_participant::store::{Store, StoreState};
+
+use crate::harness::{
+    Ask as _, CLEAN, Expected as _, LOG, NO_MARK, Redis, Tx, coordinator, tx, vote,
+};
+
+const OTHER_LOG: LogId = LogId(uuid::Uuid::from_u128(LOG.0.as_u128() + 1));
+
+fn point(vote: &Vote) -> DataPoint {
+    DataPoint { incarnation: vote.incarnation, seq: vote.seq }
+}
+
+fn redo(tx: Tx, vote: &Vote) -> RedoBranch {
+    RedoBranch { txid: tx.txid, seq: vote.seq, redo: Base64(vote.redo.clone()) }
+}
+
+/// All that the log of these tests has to say, in one part.
+fn word(found: &DataView, known: DataPoint, redo: Vec<RedoBranch>) -> Resync {
+    Resync {
+        participant: "bank-a".parse().unwrap(),
+        coordinator: coordinator(1),
+        low_water: NO_MARK,
+        found: found.found(),
+        known: Some(known),
+        part: 0,
+        last: true,
+        redo,
+    }
+}
+
+/// A store that has noticed what it is to notice.
+async fn until_quarantined(store: &Store) -> DataView {
+    while !matches!(store.state(), StoreState::Quarantined(_)) {
+        let _ = store.ping().await;
+        tokio::task::yield_now().await;
+    }
+    store.data().await.unwrap()
+}
+
+/// Three votes, two of them committed, and a Redis that has the first only.
+async fn rolled_back(redis: &mut Redis, store: &Store) -> [Vote; 3] {
+    let first = vote(store.prepare(tx(1), &["INCRBY a 1"]).await);
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    let backup = redis.backup();
+    let second = vote(store.prepare(tx(2), &["INCRBY a 1", "RPUSH l x"]).await);
+    assert_eq!(store.commit(tx(2)).await, CLEAN);
+    let third = vote(store.prepare(tx(3), &["SET b 1"]).await);
+    redis.restore(&backup);
+    [first, second, third]
+}
+
+/// Invariants 9 and 12: an old copy that is put back is noticed, what was committed since is redone, once, and what was
+/// not decided is gone for good.
+#[tokio::test]
+async fn what_an_old_copy_lacks_is_redone_from_the_log() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    let [first, second, third] = rolled_back(&mut redis, &store).await;
+    let found = until_quarantined(&store).await;
+    assert_eq!(found.found().seq, first.seq);
+    assert_eq!(found.incarnation, Some(first.incarnation));
+    assert_eq!((found.fenced, &found.owed[..]), (true, &[LOG][..]));
+    assert_eq!(store.prepare(tx(4), &["GET a"]).await.refused().code, ErrorCode::Quarantined);
+
+    let word = word(&found, point(&third), vec![redo(tx(2), &second)]);
+    let said = store.resync(word.clone()).await.unwrap();
+    let open = said.open.unwrap();
+    assert_eq!((said.redone, open.seq), (1, third.seq));
+    assert_ne!(open.incarnation, third.incarnation);
+    let mut plain = redis.plain().await;
+    assert_eq!(plain.get("a").await.as_deref(), Some("2"));
+    assert_eq!(plain.run::<u32>(&["LLEN", "l"]).await, 1);
+    store.ping().await.unwrap();
+    assert_eq!(store.state(), StoreState::Ready);
+
+    // Late messages of before the loss find what they would have found.
+    assert_eq!(store.commit(tx(2)).await, CLEAN);
+    assert_eq!(store.commit(tx(3)).await.refused().code, ErrorCode::BranchLost);
+    let next = vote(store.prepare(tx(5), &["INCRBY a 1"]).await);
+    assert_eq!(point(&next), DataPoint { seq: third.seq + 1, ..open });
+    // Said again, nothing is done.
+    let again = store.resync(word).await.unwrap();
+    assert_eq!((again.redone, again.open), (0, Some(point(&next))));
+    assert_eq!(store.commit(tx(5)).await, CLEAN);
+    assert_eq!(plain.get("a").await.as_deref(), Some("3"));
+}
+
+/// Invariant 12: an agent that starts on data of the past is told by what its coordinator has seen, and fences it for
+/// every agent of that Redis.
+#[tokio::test]
+async fn an_agent_that_starts_on_an_old_copy_is_told_by_its_coordinator() {
+    let mut redis = Redis::start();
+    let before = redis.store().await;
+    let [_, _, third] = rolled_back(&mut redis, &before).await;
+    drop(before);
+    let (store, other) = (redis.store().await, redis.sharing_store().await);
+    assert_eq!(store.admit(LOG, None).await, None);
+    let known = Some(point(&third));
+    assert_eq!(store.admit(LOG, known).await.unwrap().code, ErrorCode::Quarantined);
+    assert!(store.data().await.unwrap().fenced);
+    assert_eq!(other.prepare(tx(4), &["SET b 2"]).await.refused().code, ErrorCode::Quarantined);
+    // And one that starts after that finds the fence.
+    let late = redis.store().await;
+    assert!(matches!(late.state(), StoreState::Quarantined(_)));
+    assert_eq!(late.prepare(tx(5), &["SET b 2"]).await.refused().code, ErrorCode::Quarantined);
+}
+
+/// Invariant 9: flushed data is made whole from the first vote on.
+#[tokio::test]
+async fn flushed_data_is_redone_from_the_beginning() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let first = vote(store.prepare(tx(1), &["SET a 1"]).await);
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    let second = vote(store.prepare(tx(2), &["APPEND a 2"]).await);
+    let () = plain.run(&["FLUSHALL"]).await;
+    assert_eq!(store.prepare(tx(3), &["GET c"]).await.refused().code, ErrorCode::Quarantined);
+    assert_eq!(store.admit(LOG, Some(point(&second))).await.unwrap().code, ErrorCode::Quarantined);
+    let found = store.data().await.unwrap();
+    assert_eq!((found.incarnation, found.seq, found.fenced), (None, 0, true));
+    let redo = vec![redo(tx(1), &first), redo(tx(2), &second)];
+    store.resync(word(&found, point(&second), redo)).await.unwrap().open.unwrap();
+    assert_eq!(plain.get("a").await.as_deref(), Some("12"));
+}
+
+/// A branch that is staged in the old copy is applied by its record if it was committed, and dropped if not.
+#[tokio::test]
+async fn what_is_staged_in_an_old_copy_gets_its_outcome_in_its_place() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    let first = vote(store.prepare(tx(1), &["SET a 1"]).await);
+    let undecided = vote(store.prepare(tx(2), &["SET b 1"]).await);
+    let backup = redis.backup();
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    let third = vote(store.prepare(tx(3), &["APPEND a 2"]).await);
+    assert_eq!(store.commit(tx(3)).await, CLEAN);
+    redis.restore(&backup);
+    let found = until_quarantined(&store).await;
+    assert_eq!(
+        found.staged.iter().map(|it| it.seq).collect::<Vec<_>>(),
+        [first.seq, undecided.seq]
+    );
+    let staged = RedoBranch { redo: Base64(Vec::new().into()), ..redo(tx(1), &first) };
+    let said = store.resync(word(&found, point(&third), vec![redo(tx(3), &third), staged])).await;
+    assert_eq!(said.unwrap().redone, 2);
+    let mut plain = redis.plain().await;
+    assert_eq!(plain.get("a").await.as_deref(), Some("12"));
+    assert_eq!(plain.get("b").await, None);
+    assert!(plain.control("l:").await.is_empty(), "locks are left");
+    assert_eq!(store.commit(tx(2)).await.refused().code, ErrorCode::Fenced);
+}
+
+/// A repair that an agent's death cut off is begun again, and applies nothing twice.
+#[tokio::test]
+async fn a_repair_that_is_done_again_applies_nothing_twice() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    let [first, second, third] = rolled_back(&mut redis, &store).await;
+    let found = until_quarantined(&store).await;
+    let word = word(&found, point(&third), vec![redo(tx(2), &second)]);
+    store.resync(word.clone()).await.unwrap().open.unwrap();
+    // As if the last step had not been reached.
+    let mut plain = redis.plain().await;
+    let (was, seq) = (first.incarnation.to_string(), first.seq.to_string());
+    let fields = ["HSET", "assent:ctl", "m:inc", "0", "m:was", &was, "m:seq", &seq];
+    let _: u32 = plain.run(&fields).await;
+    let next = redis.store().await;
+    assert!(next.resync(word).await.unwrap().open.is_some());
+    assert_eq!(plain.get("a").await.as_deref(), Some("2"));
+    assert_eq!(plain.run::<u32>(&["LLEN", "l"]).await, 1);
+}
+
+/// What two logs committed is redone in the order of the votes, so that nothing is begun before both have spoken.
+#[tokio::test]
+async fn every_log_that_spoke_here_owes_its_word() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    let other = CoordinatorRef { log_id: OTHER_LOG, ..coordinator(1) };
+    let foreign = |n| Tx { txid: assent_common::Txid { log_id: OTHER_LOG, ..tx(n).txid }, ..tx(n) };
+    let backup = redis.backup();
+    let message = crate::harness::prepare(
+        foreign(1),
+        assent_common::wire::branch::Mode::TwoPhase,
+        crate::harness::ops(&["SET a 1"]),
+    );
+    let answer = store.execute(&other, NO_MARK, vec![message]).await.remove(0);
+    let first = vote(crate::harness::prepared(answer));
+    assert_eq!(store.commit(foreign(1)).await, CLEAN);
+    let second = vote(store.prepare(tx(2), &["APPEND a 2"]).await);
+    assert_eq!(store.commit(tx(2)).await, CLEAN);
+    redis.restore(&backup);
+    let found = until_quarantined(&store).await;
+    assert_eq!(found.owed, [LOG, OTHER_LOG]);
+
+    let ours = word(&found, point(&second), vec![redo(tx(2), &second)]);
+    let said = store.resync(ours).await.unwrap();
+    assert_eq!((said.open, said.owed), (None, vec![OTHER_LOG]));
+    assert_eq!(redis.plain().await.get("a").await, None, "redone before all have spoken");
+    let theirs = word(&found, point(&first), vec![redo(foreign(1), &first)]);
+    let said = store.resync(Resync { coordinator: other, ..theirs }).await.unwrap();
+    assert_eq!(said.redone, 2);
+    assert_eq!(redis.plain().await.get("a").await.as_deref(), Some("12"));
+}
+
+/// A coordinator that died before it had noted the repair is told what became of the data, and fences nothing.
+#[tokio::test]
+async fn a_coordinator_that_missed_the_end_of_the_repair_is_told() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    let [_, second, third] = rolled_back(&mut redis, &store).await;
+    let found = until_quarantined(&store).await;
+    store.resync(word(&found, point(&third), vec![redo(tx(2), &second)])).await.unwrap();
+    let refusal = store.admit(LOG, Some(point(&third))).await.unwrap();
+    assert_eq!(refusal.code, ErrorCode::Quarantined);
+    let view = store.data().await.unwrap();
+    assert!(view.has_served(LOG, point(&third)), "{view:?}");
+    assert!(!view.has_served(OTHER_LOG, point(&third)));
+    let open = DataPoint { incarnation: view.incarnation.unwrap(), seq: view.seq };
+    assert_eq!(store.admit(LOG, Some(open)).await, None);
+}
+
+/// A word about other data than there is would redo what is not missing.
+#[tokio::test]
+async fn a_word_about_other_data_is_not_taken() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    let [_, second, third] = rolled_back(&mut redis, &store).await;
+    let mut found = until_quarantined(&store).await;
+    found.seq += 1;
+    let said = store.resync(word(&found, point(&third), vec![redo(tx(2), &second)])).await;
+    assert_eq!(said.unwrap_err().code, ErrorCode::WrongState);
+    found.seq -= 1;
+    let second_part = Resync { part: 1, ..word(&found, point(&third), Vec::new()) };
+    assert_eq!(store.resync(second_part).await.unwrap_err().code, ErrorCode::WrongState);
+    assert!(store.data().await.unwrap().fenced);
+}

@@ -1,0 +1,241 @@
+//! A Redis that loses what it had on disk (invariants 9, 12): noticed, fenced, and made whole from the decision log, so that
+//! every committed transaction is in all of its branches; or, where the log has let go of it, named, and left to people.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use assent::process::{RedisOptions, RedisServer};
+use assent_client::Transaction;
+use assent_common::ErrorCode;
+use assent_common::wire::transaction::{AbandonRequest, ParticipantData, ParticipantView};
+use assent_tests::wait::wait_for;
+use assent_tests::{Bank, Cluster, Options, Told, Transfer, plain, wait_settled};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::ASSENT;
+
+const CLIENTS: usize = 4;
+
+type Ledger = Vec<(Transfer, Told)>;
+
+/// Clients that insist on transfers until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Ledger>>,
+    done: Arc<AtomicUsize>,
+}
+
+impl Load {
+    fn start(bank: &Bank) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let done: Arc<AtomicUsize> = Arc::default();
+        let client = |name: usize| {
+            let (bank, stop, done) = (bank.clone(), Arc::clone(&stop), Arc::clone(&done));
+            tokio::spawn(async move {
+                let mut ledger = Vec::new();
+                for n in 0_usize.. {
+                    if stop.load(Ordering::Acquire) {
+                        break;
+                    }
+                    let ways = [("bank-a", "bank-b"), ("bank-b", "bank-a")];
+                    let (from, to) = ways[n % 2];
+                    let transfer = Transfer {
+                        key: format!("{name} {n}"),
+                        from: (from, name),
+                        to: (to, (name + 1) % CLIENTS),
+                        amount: 1,
+                    };
+                    let told = bank.insist(&transfer).await;
+                    ledger.push((transfer, told));
+                    done.fetch_add(1, Ordering::AcqRel);
+                }
+                ledger
+            })
+        };
+        let clients = (0..CLIENTS).map(client).collect();
+        Self { stop, clients, done }
+    }
+
+    /// Waits until so many more transfers have their outcome.
+    async fn go_on(&self, more: usize) {
+        let until = self.done.load(Ordering::Acquire) + more;
+        wait_for("the load to go on", || async {
+            let done = self.done.load(Ordering::Acquire);
+            if done >= until { Ok(()) } else { Err(format!("{done} of {until}")) }
+        })
+        .await;
+    }
+
+    async fn finish(self) -> Ledger {
+        self.stop.store(true, Ordering::Release);
+        let mut ledger = Vec::new();
+        for client in self.clients {
+            ledger.extend(client.await.unwrap());
+        }
+        ledger
+    }
+}
+
+/// A bank whose opening balances are the log's to know too.
+async fn open(cluster: &Cluster) -> Bank {
+    let bank = Bank::open(cluster, CLIENTS).await;
+    let mut transaction = Transaction::new();
+    for peer in &cluster.peers {
+        transaction = transaction.branch(peer.name, |ops| {
+            (0..CLIENTS).fold(ops, |ops, account| {
+                let key = format!("acct:{account}");
+                ops.op(["SET", &key, &assent_tests::bank::OPENING.to_string()])
+            })
+        });
+    }
+    cluster.api.submit(&transaction.build().unwrap(), None, None).await.unwrap();
+    bank
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+fn files_of(redis: &RedisServer) -> PathBuf {
+    redis.dir().join("appendonlydir")
+}
+
+/// Puts other files in the place of a server's, and starts it on them.
+async fn start_on(redis: &mut RedisServer, files: &Path) {
+    redis.kill9();
+    std::fs::remove_dir_all(files_of(redis)).unwrap();
+    copy(files, &files_of(redis));
+    redis.restart().await.unwrap();
+}
+
+async fn audit(cluster: &Cluster, bank: &Bank, load: Load) {
+    load.go_on(30).await;
+    let ledger = load.finish().await;
+    wait_settled(cluster).await;
+    bank.check(cluster, &ledger).await;
+    let committed = ledger.iter().filter(|(_, told)| told.is_committed()).count();
+    assert!(committed > 60, "{committed} of {} committed", ledger.len());
+    for view in cluster.api.participants().await.unwrap().participants {
+        assert_eq!(view.data, ParticipantData::Open, "{view:?}");
+    }
+}
+
+/// An append-only file of a while ago is put back while clients go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_append_only_file_that_is_put_back_is_made_whole() {
+    let mut cluster = Cluster::start(ASSENT, Options::default()).await;
+    let bank = open(&cluster).await;
+    let load = Load::start(&bank);
+    load.go_on(20).await;
+    let backup = TempDir::with_prefix("assent-it-").unwrap();
+    copy(&files_of(&cluster.peers[1].redis), backup.path());
+    load.go_on(40).await;
+    start_on(&mut cluster.peers[1].redis, backup.path()).await;
+    audit(&cluster, &bank, load).await;
+}
+
+/// The same, and the agent and the coordinator have died too: what is known of the data is known from the log alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_copy_is_noticed_by_processes_that_never_saw_the_data() {
+    let mut cluster = Cluster::start(ASSENT, Options::default()).await;
+    let bank = open(&cluster).await;
+    let load = Load::start(&bank);
+    load.go_on(20).await;
+    let backup = TempDir::with_prefix("assent-it-").unwrap();
+    copy(&files_of(&cluster.peers[1].redis), backup.path());
+    load.go_on(40).await;
+    cluster.coordinator.kill9();
+    cluster.peers[1].agent.kill9();
+    start_on(&mut cluster.peers[1].redis, backup.path()).await;
+    assent_tests::cluster::restart(&mut cluster.peers[1].agent).await;
+    assent_tests::cluster::restart(&mut cluster.coordinator).await;
+    audit(&cluster, &bank, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushall_during_load_is_made_whole() {
+    let cluster = Cluster::start(ASSENT, Options::default()).await;
+    let bank = open(&cluster).await;
+    let load = Load::start(&bank);
+    load.go_on(40).await;
+    plain::run::<()>(&cluster.peers[1].redis, &["FLUSHALL"]).await;
+    audit(&cluster, &bank, load).await;
+}
+
+/// A replica that lags takes its master's place and address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lagging_replica_that_is_promoted_is_made_whole() {
+    let mut cluster = Cluster::start(ASSENT, Options::default()).await;
+    let bank = open(&cluster).await;
+    let dir = TempDir::with_prefix("assent-it-").unwrap();
+    let replica = RedisServer::start(dir.path().join("replica"), RedisOptions::default());
+    let mut replica = replica.await.unwrap();
+    let port = cluster.peers[1].redis.port().to_string();
+    plain::run::<()>(&replica, &["REPLICAOF", "127.0.0.1", &port]).await;
+    wait_for("the replica to follow", || async {
+        let info: String = plain::run(&replica, &["INFO", "replication"]).await;
+        if info.contains("master_link_status:up") { Ok(()) } else { Err(info) }
+    })
+    .await;
+    let load = Load::start(&bank);
+    load.go_on(20).await;
+    // From here on it hears nothing any more.
+    plain::run::<()>(&replica, &["REPLICAOF", "NO", "ONE"]).await;
+    load.go_on(40).await;
+    replica.kill9();
+    start_on(&mut cluster.peers[1].redis, &files_of(&replica)).await;
+    audit(&cluster, &bank, load).await;
+}
+
+async fn wait_for_data(cluster: &Cluster, data: ParticipantData) -> ParticipantView {
+    wait_for(&format!("the data of bank-b to be {data:?}"), || async {
+        let list = cluster.api.participants().await.map_err(|error| error.to_string())?;
+        let view = list.participants.into_iter().find(|view| view.name.as_str() == "bank-b");
+        let view = view.ok_or("no bank-b")?;
+        if view.data == data { Ok(view) } else { Err(format!("{view:?}")) }
+    })
+    .await
+}
+
+/// What the log has let go of cannot be redone: nothing runs there, the loss is named, and an operator decides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_behind_the_log_is_named_and_waits_for_an_operator() {
+    let options = Options {
+        coordinator: vec!["--retention", "1ms"],
+        segment_bytes: 256 * 1024,
+        ..Options::default()
+    };
+    let mut cluster = Cluster::start(ASSENT, options).await;
+    let bank = open(&cluster).await;
+    let backup = TempDir::with_prefix("assent-it-").unwrap();
+    copy(&files_of(&cluster.peers[1].redis), backup.path());
+    let load = Load::start(&bank);
+    wait_for("the log to let go of its first segment", || async {
+        let first = cluster.data_dir().join("00000001.log");
+        if first.exists() { Err(format!("{} is there", first.display())) } else { Ok(()) }
+    })
+    .await;
+    load.finish().await;
+    wait_settled(&cluster).await;
+    start_on(&mut cluster.peers[1].redis, backup.path()).await;
+
+    let after = Transfer::new("after", "bank-a", "bank-b");
+    assert_eq!(bank.ask(&after).await, Told::Aborted(ErrorCode::Quarantined));
+    let view = wait_for_data(&cluster, ParticipantData::Lost).await;
+    let said = view.last_error.unwrap();
+    assert!(said.contains("keeps no writes up to vote"), "{said}");
+    let listed = cluster.run(&["participants", "list"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("lost"), "{listed:?}");
+
+    let request = AbandonRequest { actor: "ana".to_owned(), reason: "no other copy".to_owned() };
+    cluster.admin().accept_loss(&"bank-b".parse().unwrap(), &request).await.unwrap();
+    wait_for_data(&cluster, ParticipantData::Open).await;
+    let told = bank.insist(&Transfer::new("at last", "bank-a", "bank-b")).await;
+    assert!(told.is_committed(), "{told:?}");
+}
