@@ -83,7 +83,7 @@ pub enum Prepared {
     /// The branch is staged and durable: a vote of yes.
     Yes(Vote),
     /// One phase: the branch is prepared and applied in one step.
-    Committed(Replies),
+    Committed(Done),
     /// Wait-die: the holder is younger, so ask again by the waiting call. No vote, nothing staged.
     Wait(Holder),
 }
@@ -100,6 +100,38 @@ pub struct Vote {
     pub incarnation: u64,
     /// The number of the vote within that incarnation.
     pub seq: u64,
+}
+
+/// What came of one phase.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Done {
+    /// The replies of the branch's ops.
+    pub replies: Replies,
+    /// What it wrote. `None` for a branch that only reads, and when the answer comes again: the branch does not keep it.
+    pub written: Option<Written>,
+}
+
+/// What a one-phase branch wrote, for the log to keep, so that it can be redone like a branch of two phases.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Written {
+    /// The resolved writes.
+    pub redo: Redo,
+    /// The incarnation of the data.
+    pub incarnation: u64,
+    /// The number that it took among the votes.
+    pub seq: u64,
+}
+
+impl From<Replies> for Done {
+    fn from(replies: Replies) -> Self {
+        Self { replies, written: None }
+    }
+}
+
+impl From<&str> for Done {
+    fn from(replies: &str) -> Self {
+        Replies::from(replies).into()
+    }
 }
 
 /// The replies of a branch's ops, in order: the text of a JSON array, passed through unread.

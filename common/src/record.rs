@@ -121,6 +121,21 @@ pub struct Answered {
     pub participants: Vec<ParticipantName>,
     /// What was answered.
     pub answer: AnswerRecord,
+    /// What a committed one-phase branch wrote. A kind of its own on the disk, for those that have it.
+    #[serde(skip)]
+    pub written: Option<WrittenRecord>,
+}
+
+/// What a one-phase branch wrote, with all that is needed to apply it again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct WrittenRecord {
+    /// The resolved writes.
+    #[serde(with = "shared_bytes")]
+    pub redo: Redo,
+    /// The incarnation of the data.
+    pub incarnation: u64,
+    /// Its number among the votes.
+    pub seq: u64,
 }
 
 /// The answer that a client got.
@@ -249,6 +264,7 @@ mod kind {
     pub(super) const COMMITTED_SET_V1: u8 = 8;
     pub(super) const DATA_SEEN_V1: u8 = 9;
     pub(super) const LOSS_ACCEPTED_V1: u8 = 10;
+    pub(super) const ANSWERED_WRITTEN_V1: u8 = 11;
 }
 
 impl Record {
@@ -259,7 +275,10 @@ impl Record {
             Self::Begun(record) => (kind::BEGUN_V1, payload(record)),
             Self::Committed(record) => (kind::COMMITTED_V1, payload(record)),
             Self::Ended(record) => (kind::ENDED_V1, payload(record)),
-            Self::Answered(record) => (kind::ANSWERED_V1, payload(record)),
+            Self::Answered(record) => match &record.written {
+                None => (kind::ANSWERED_V1, payload(record)),
+                Some(written) => (kind::ANSWERED_WRITTEN_V1, payload(&(record, written))),
+            },
             Self::ParticipantSet(record) => (kind::PARTICIPANT_SET_V1, payload(record)),
             Self::ParticipantRemoved(record) => (kind::PARTICIPANT_REMOVED_V1, payload(record)),
             Self::Abandoned(record) => (kind::ABANDONED_V1, payload(record)),
@@ -282,8 +301,27 @@ impl Record {
             kind::COMMITTED_SET_V1 => read(kind, payload).map(Self::CommittedSet),
             kind::DATA_SEEN_V1 => read(kind, payload).map(Self::DataSeen),
             kind::LOSS_ACCEPTED_V1 => read(kind, payload).map(Self::LossAccepted),
+            kind::ANSWERED_WRITTEN_V1 => {
+                let (answered, written) = read::<(Answered, WrittenRecord)>(kind, payload)?;
+                Ok(Self::Answered(Answered { written: Some(written), ..answered }))
+            }
             kind => Err(DecodeError::UnknownKind(kind)),
         }
+    }
+
+    /// The numbers of the committed votes whose writes the record holds, each with its participant.
+    pub fn votes(&self) -> impl Iterator<Item = (&ParticipantName, u64)> {
+        let branches = match self {
+            Self::Committed(committed) => &committed.branches[..],
+            _ => &[],
+        };
+        let one_phase = match self {
+            Self::Answered(Answered { participants, written: Some(written), .. }) => {
+                participants.first().map(|participant| (participant, written.seq))
+            }
+            _ => None,
+        };
+        branches.iter().map(|branch| (&branch.participant, branch.seq)).chain(one_phase)
     }
 
     /// The transaction that the record is about, where it is about one.
@@ -391,6 +429,7 @@ mod tests {
                     op: Some(0),
                     reply: Some("-5".into()),
                 },
+                written: None,
             }),
             Record::ParticipantSet(ParticipantSet {
                 name: "bank-a".parse().unwrap(),
@@ -422,6 +461,15 @@ mod tests {
                 actor: "ana".to_owned(),
                 reason: "disk gone".to_owned(),
                 at: Millis(1_700_000_000_009),
+            }),
+            Record::Answered(Answered {
+                number: number(),
+                attempt: Attempt::FIRST,
+                identity: Identity { key: None, fingerprint: None, name: None, ..identity() },
+                decided_at: Millis(1_700_000_000_005),
+                participants: vec!["bank-a".parse().unwrap()],
+                answer: AnswerRecord::Committed { replies: "[5]".into() },
+                written: Some(WrittenRecord { redo: [1, 2][..].into(), incarnation: 99, seq: 6 }),
             }),
         ]
     }

@@ -144,11 +144,9 @@ pub(crate) fn compact(engine: &Engine, retention_ms: u64) -> Result<u32, LogErro
     for segment in &segments {
         log.read_segment(*segment, &mut |_, kind, payload| {
             let record = Record::decode(kind, payload)?;
-            if let Record::Committed(committed) = &record {
-                for branch in &committed.branches {
-                    let highest = retired.entry(branch.participant.clone()).or_default();
-                    *highest = branch.seq.max(*highest);
-                }
+            for (participant, seq) in record.votes() {
+                let highest = retired.entry(participant.clone()).or_default();
+                *highest = seq.max(*highest);
             }
             if engine.is_active(&record) {
                 records.push(record);

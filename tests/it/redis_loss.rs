@@ -39,8 +39,8 @@ impl Load {
                     if stop.load(Ordering::Acquire) {
                         break;
                     }
-                    let ways = [("bank-a", "bank-b"), ("bank-b", "bank-a")];
-                    let (from, to) = ways[n % 2];
+                    let ways = [("bank-a", "bank-b"), ("bank-b", "bank-a"), ("bank-b", "bank-b")];
+                    let (from, to) = ways[n % 3];
                     let transfer = Transfer {
                         key: format!("{name} {n}"),
                         from: (from, name),

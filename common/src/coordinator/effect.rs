@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::ids::Attempt;
-use crate::outcome::{Aborted, Applied, Call, Prepared, Refusal, Replies, Vote};
+use crate::outcome::{Aborted, Applied, Call, Prepared, Refusal, Replies, Vote, Written};
 use crate::time::Millis;
 
 /// The place of a branch in its transaction, from 0.
@@ -116,6 +116,8 @@ pub enum Entry {
         decided_at: Millis,
         /// The answer.
         outcome: Outcome,
+        /// What a committed one-phase branch wrote, where it said so.
+        written: Option<Written>,
     },
 }
 

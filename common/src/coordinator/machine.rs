@@ -422,7 +422,8 @@ impl Transaction {
                 ClosingRecord::Told
             }
         };
-        let entry = Entry::Answered { attempt, decided_at: now, outcome: outcome.clone() };
+        let told = outcome.clone();
+        let entry = Entry::Answered { attempt, decided_at: now, outcome: told, written: None };
         effects.push(Effect::Persist(entry));
         let abandoned = Vec::new();
         State::Closing(Closing { attempt, outcome, decided_at: now, record, abandoned })

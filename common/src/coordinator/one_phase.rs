@@ -11,7 +11,7 @@ use super::machine::{AnswerDurability, Closing, ClosingRecord, Purpose, State, T
 use crate::backoff::Backoff;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
-use crate::outcome::{Aborted, Call, Prepared, Refusal, Replies};
+use crate::outcome::{Aborted, Call, Done, Prepared, Refusal};
 use crate::time::Millis;
 
 /// The only branch.
@@ -101,11 +101,9 @@ impl Transaction {
             (
                 _,
                 Input::Prepared {
-                    attempt: of,
-                    call: Call::Applied(Prepared::Committed(replies)),
-                    ..
+                    attempt: of, call: Call::Applied(Prepared::Committed(done)), ..
                 },
-            ) if of == attempt => self.close_committed(attempt, now, replies, effects),
+            ) if of == attempt => self.close_committed(attempt, now, done, effects),
             (OnePhaseCall::Sent { tries }, Input::Prepared { attempt: of, call, .. })
                 if of == attempt =>
             {
@@ -150,8 +148,8 @@ impl Transaction {
             State::OnePhase(OnePhase { attempt, call, met })
         };
         match call {
-            Call::Applied(Prepared::Committed(replies)) => {
-                self.close_committed(attempt, now, replies, effects)
+            Call::Applied(Prepared::Committed(done)) => {
+                self.close_committed(attempt, now, done, effects)
             }
             Call::Applied(Prepared::Wait(_)) if tries == 0 => {
                 effects.push(Effect::Send {
@@ -189,7 +187,7 @@ impl Transaction {
         match input {
             Input::Aborted { attempt: of, call, .. } if of == attempt => match call {
                 Call::Applied(Aborted::AlreadyCommitted(replies)) => {
-                    return self.close_committed(attempt, now, replies, effects);
+                    return self.close_committed(attempt, now, replies.into(), effects);
                 }
                 Call::Applied(Aborted::Fenced) => {
                     return self.failed(attempt, now, failure, effects);
@@ -216,7 +214,7 @@ impl Transaction {
         &self,
         attempt: Attempt,
         now: Millis,
-        replies: Replies,
+        Done { replies, written }: Done,
         effects: &mut Vec<Effect>,
     ) -> State {
         let outcome = Outcome::Committed { applied: true, replies: vec![replies] };
@@ -227,7 +225,8 @@ impl Transaction {
                 ClosingRecord::Told
             }
         };
-        let entry = Entry::Answered { attempt, decided_at: now, outcome: outcome.clone() };
+        let told = outcome.clone();
+        let entry = Entry::Answered { attempt, decided_at: now, outcome: told, written };
         effects.push(Effect::Persist(entry));
         let abandoned = Vec::new();
         State::Closing(Closing { attempt, outcome, decided_at: now, record, abandoned })

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ParticipantName, TxNumber, Txid};
 use crate::outcome::Redo;
-use crate::record::{Abandoned, Committed, DataSeen, Record};
+use crate::record::{Abandoned, Answered, DataSeen, Record};
 use crate::wire::resync::{DataPoint, DataView, StagedView};
 
 /// What a log has seen of one participant's data.
@@ -72,9 +72,13 @@ impl SeenData {
             Record::Committed(committed) => {
                 for branch in &committed.branches {
                     let vote = DataPoint { incarnation: branch.incarnation, seq: branch.seq };
-                    let seen = self.0.entry(branch.participant.clone()).or_default();
-                    // Numbers rise over incarnations, so that the highest is of the latest data.
-                    seen.known = seen.known.filter(|known| known.seq >= vote.seq).or(Some(vote));
+                    self.vote(&branch.participant, vote);
+                }
+            }
+            Record::Answered(Answered { participants, written: Some(written), .. }) => {
+                let vote = DataPoint { incarnation: written.incarnation, seq: written.seq };
+                if let Some(participant) = participants.first() {
+                    self.vote(participant, vote);
                 }
             }
             Record::DataSeen(DataSeen { participant, incarnation, seq, retired }) => {
@@ -85,6 +89,12 @@ impl SeenData {
             }
             _ => {}
         }
+    }
+
+    /// Numbers rise over incarnations, so that the highest is of the latest data.
+    fn vote(&mut self, participant: &ParticipantName, vote: DataPoint) {
+        let seen = self.0.entry(participant.clone()).or_default();
+        seen.known = seen.known.filter(|known| known.seq >= vote.seq).or(Some(vote));
     }
 
     /// What was seen of each.
@@ -162,7 +172,20 @@ impl<'a> Plan<'a> {
     /// Takes a record of the log, in any order; `txid` names a transaction of the log.
     pub fn apply(&mut self, record: &Record, txid: impl Fn(TxNumber) -> Txid) {
         match record {
-            Record::Committed(committed) => self.committed(committed, txid),
+            Record::Committed(committed) => {
+                for branch in &committed.branches {
+                    let txid = Txid { attempt: committed.attempt, ..txid(committed.number) };
+                    let vote = DataPoint { incarnation: branch.incarnation, seq: branch.seq };
+                    self.committed(&branch.participant, txid, vote, &branch.redo);
+                }
+            }
+            Record::Answered(Answered { number, attempt, participants, written, .. }) => {
+                if let (Some(participant), Some(written)) = (participants.first(), written) {
+                    let txid = Txid { attempt: *attempt, ..txid(*number) };
+                    let vote = DataPoint { incarnation: written.incarnation, seq: written.seq };
+                    self.committed(participant, txid, vote, &written.redo);
+                }
+            }
             Record::Abandoned(Abandoned { number, participant, .. })
                 if participant == self.participant =>
             {
@@ -172,18 +195,21 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn committed(&mut self, committed: &Committed, txid: impl Fn(TxNumber) -> Txid) {
-        for branch in &committed.branches {
-            if branch.participant != *self.participant {
-                continue;
-            }
-            self.incarnations.insert(branch.incarnation);
-            let txid = Txid { attempt: committed.attempt, ..txid(committed.number) };
-            // A branch that only read has nothing to be redone.
-            if branch.seq > self.found.seq && !branch.redo.is_empty() {
-                let redo = branch.redo.clone();
-                self.redo.insert((branch.seq, txid), Redone { seq: branch.seq, txid, redo });
-            }
+    fn committed(
+        &mut self,
+        participant: &ParticipantName,
+        txid: Txid,
+        vote: DataPoint,
+        redo: &Redo,
+    ) {
+        if participant != self.participant {
+            return;
+        }
+        let DataPoint { incarnation, seq } = vote;
+        self.incarnations.insert(incarnation);
+        // A branch that only read has nothing to be redone.
+        if seq > self.found.seq && !redo.is_empty() {
+            self.redo.insert((seq, txid), Redone { seq, txid, redo: redo.clone() });
         }
     }
 
@@ -212,7 +238,7 @@ impl<'a> Plan<'a> {
 mod tests {
     use super::*;
     use crate::ids::{Attempt, Epoch, LogId};
-    use crate::record::{CommittedBranch, Identity};
+    use crate::record::{Committed, CommittedBranch, Identity};
     use crate::time::Millis;
 
     fn name() -> ParticipantName {

@@ -43,7 +43,9 @@ pub use restore::Restored;
 use crate::code::ErrorCode;
 use crate::command::Access;
 use crate::ids::{Attempt, Epoch, LogId, TransactionId, TxNumber, Txid};
-use crate::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Replies, Vote};
+use crate::outcome::{
+    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Replies, Vote, Written,
+};
 use crate::wire::branch::{BranchState, Mode};
 
 /// The control data of one Redis.
@@ -116,7 +118,7 @@ impl Participant {
                 Answer::Prepared(Call::Applied(Prepared::Yes(vote))).into()
             }
             (Kept::Done(Some(replies)), Request::Prepare(Prepare { mode: Mode::OnePhase, .. })) => {
-                Answer::Prepared(Call::Applied(Prepared::Committed(replies))).into()
+                Answer::Prepared(Call::Applied(Prepared::Committed(replies.into()))).into()
             }
             (Kept::Done(_), Request::Prepare(_)) => {
                 Answer::Prepared(Call::Refused(wrong_state())).into()
@@ -171,10 +173,14 @@ impl Participant {
         match mode {
             Mode::OnePhase => {
                 // A reader has nothing to apply twice, and leaves no trace.
-                if locks.iter().any(|(_, access)| *access == Access::Exclusive) {
-                    self.done.insert(txid, Some(replies.clone()));
-                }
-                Answer::Prepared(Call::Applied(Prepared::Committed(replies))).applying(redo)
+                let written =
+                    locks.iter().any(|(_, access)| *access == Access::Exclusive).then(|| {
+                        self.seq += 1;
+                        self.done.insert(txid, Some(replies.clone()));
+                        Written { redo: redo.clone(), incarnation: self.incarnation, seq: self.seq }
+                    });
+                let done = Done { replies, written };
+                Answer::Prepared(Call::Applied(Prepared::Committed(done))).applying(redo)
             }
             Mode::TwoPhase => {
                 self.seq += 1;

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::code::ErrorCode;
 use crate::command::OpRequest;
 use crate::ids::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
-use crate::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Vote};
+use crate::outcome::{Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Vote, Written};
 use crate::wire::redo::Base64;
 use crate::wire::resync::DataPoint;
 
@@ -263,7 +263,14 @@ impl Answer {
                 _ => incomplete(),
             },
             Some(VoteWord::Committed) => match self.replies {
-                Some(replies) => Call::Applied(Prepared::Committed(replies.get().into())),
+                Some(replies) => {
+                    let written = self.incarnation.zip(self.seq).map(|(incarnation, seq)| {
+                        let redo = self.redo.map_or_else(|| [].into(), |redo| redo.0);
+                        Written { redo, incarnation, seq }
+                    });
+                    let replies = replies.get().into();
+                    Call::Applied(Prepared::Committed(Done { replies, written }))
+                }
                 None => incomplete(),
             },
             Some(VoteWord::Wait) => match self.holder {
@@ -327,8 +334,18 @@ impl From<Call<Prepared>> for Answer {
                 seq: Some(vote.seq),
                 ..Self::default()
             },
-            Call::Applied(Prepared::Committed(replies)) => {
-                Self { vote: Some(VoteWord::Committed), replies: raw(&replies), ..Self::default() }
+            Call::Applied(Prepared::Committed(Done { replies, written })) => {
+                let incarnation = written.as_ref().map(|written| written.incarnation);
+                let seq = written.as_ref().map(|written| written.seq);
+                let redo = written.map(|written| written.redo).filter(|redo| !redo.is_empty());
+                Self {
+                    vote: Some(VoteWord::Committed),
+                    replies: raw(&replies),
+                    redo: redo.map(Base64),
+                    incarnation,
+                    seq,
+                    ..Self::default()
+                }
             }
             Call::Applied(Prepared::Wait(holder)) => {
                 Self { vote: Some(VoteWord::Wait), holder: Some(holder.into()), ..Self::default() }

@@ -8,6 +8,7 @@ use assent_common::coordinator::{AnswerDurability, Entry, Outcome, Spec, Transac
 use assent_common::outcome::Vote;
 use assent_common::record::{
     AnswerRecord, Answered, Begun, Committed, CommittedBranch, Ended, Identity, Record,
+    WrittenRecord,
 };
 use assent_common::time::Millis;
 use assent_common::wire::outcome::BranchOutcome;
@@ -122,12 +123,23 @@ impl Coordinator {
                 Record::Committed(Committed { number, attempt, identity, decided_at, branches })
             }
             Entry::Ended => Record::Ended(Ended { number }),
-            Entry::Answered { attempt, decided_at, outcome } => {
+            Entry::Answered { attempt, decided_at, outcome, written } => {
                 let answer = answer_record(outcome);
                 let participants = names().collect();
-                let answered =
-                    Answered { number, attempt, identity, decided_at, participants, answer };
-                Record::Answered(answered)
+                let written = written.map(|written| WrittenRecord {
+                    redo: written.redo,
+                    incarnation: written.incarnation,
+                    seq: written.seq,
+                });
+                Record::Answered(Answered {
+                    number,
+                    attempt,
+                    identity,
+                    decided_at,
+                    participants,
+                    answer,
+                    written,
+                })
             }
         };
         self.log.push(record);

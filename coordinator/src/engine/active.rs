@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use assent_common::coordinator::{Entry, Outcome, Transaction};
 use assent_common::ids::TxNumber;
-use assent_common::outcome::Replies;
+use assent_common::outcome::{Replies, Written};
 use assent_common::record::{
     AnswerRecord, Answered, Begun, Committed, CommittedBranch, Ended, Identity, Record,
+    WrittenRecord,
 };
 use assent_common::time::Millis;
 use assent_common::wire::transaction::Ack;
@@ -88,19 +89,26 @@ impl Active {
                 })
             }
             Entry::Ended => Record::Ended(Ended { number }),
-            Entry::Answered { attempt, decided_at, outcome } => Record::Answered(Answered {
-                number,
-                attempt,
-                identity: identity(),
-                decided_at,
-                participants: self
-                    .accepted
-                    .branches
-                    .iter()
-                    .map(|branch| branch.participant.clone())
-                    .collect(),
-                answer: answer_record(outcome),
-            }),
+            Entry::Answered { attempt, decided_at, outcome, written } => {
+                Record::Answered(Answered {
+                    number,
+                    attempt,
+                    identity: identity(),
+                    decided_at,
+                    participants: self
+                        .accepted
+                        .branches
+                        .iter()
+                        .map(|branch| branch.participant.clone())
+                        .collect(),
+                    answer: answer_record(outcome),
+                    written: written.map(|Written { redo, incarnation, seq }| WrittenRecord {
+                        redo,
+                        incarnation,
+                        seq,
+                    }),
+                })
+            }
         }
     }
 }

@@ -87,12 +87,9 @@ impl Core {
         for (_, input) in inputs {
             match input {
                 Input::Prepared { call, .. } => {
-                    if let Call::Applied(Prepared::Yes(vote)) = call {
-                        let point = DataPoint { incarnation: vote.incarnation, seq: vote.seq };
-                        if data.seen.vote(point) == VoteData::Other {
-                            let why = "the vote was given on data that is no more";
-                            *call = Call::Unknown(why.to_owned());
-                        }
+                    if voted_on(call).is_some_and(|at| data.seen.vote(at) == VoteData::Other) {
+                        let why = "the vote was given on data that is no more";
+                        *call = Call::Unknown(why.to_owned());
                     }
                     quarantined |= is_quarantined(call);
                 }
@@ -195,6 +192,20 @@ impl Core {
         });
         self.append(&record, Durability::Forced, Appended::Told(told));
         Ok(durable)
+    }
+}
+
+/// Which data a vote was given on.
+fn voted_on(call: &Call<Prepared>) -> Option<DataPoint> {
+    match call {
+        Call::Applied(Prepared::Yes(vote)) => {
+            Some(DataPoint { incarnation: vote.incarnation, seq: vote.seq })
+        }
+        Call::Applied(Prepared::Committed(done)) => {
+            let written = done.written.as_ref()?;
+            Some(DataPoint { incarnation: written.incarnation, seq: written.seq })
+        }
+        _ => None,
     }
 }
 

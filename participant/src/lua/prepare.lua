@@ -9,7 +9,9 @@
 --              count of comparisons, and for each: its sign and its operand (none for 'N' 'M' 'E' 'e')
 -- Returns  an array with one of these for each branch:
 --   {'y', seq, writes, replies}         yes; writes and replies packed, writes empty if there are none
---   {'c', kinds and replies}            one phase: applied; both packed, as the done-marker has them
+--   {'c', kinds and replies, seq, writes}
+--                                       one phase: applied; kinds and replies packed, as the done-marker has them; number and
+--                                       writes only of a branch that writes, and only the first time
 --   {'w', id, txid, key}                a lock is held by a younger transaction
 --   {'l', id, txid, key}                a lock is held by an older transaction
 --   {'n', code, op or -1, detail}       no
@@ -115,9 +117,14 @@ end
 -- Applies the writes of one phase. The done-marker is the first write: it takes memory, so that OOM refuses all.
 local function apply(b, writes, replies)
   local packed = pack(b.kinds, replies)
-  if #packed > VOTE_PART_BYTES_MAX then refuse('too_large', 'the replies are too large') end
+  local redo = #writes > 0 and not b.read_only and pack(writes) or ''
+  if #packed > VOTE_PART_BYTES_MAX or #redo > VOTE_PART_BYTES_MAX then
+    refuse('too_large', 'the writes or the replies are too large')
+  end
   if b.read_only then return {'c', packed} end
-  call('HSET', ctl, 'd:' .. b.txid, packed)
+  local next_seq = format('%.0f', seq + 1)
+  call('HSET', ctl, 'd:' .. b.txid, packed, 'm:seq', next_seq)
+  seq = seq + 1
   b.begun = true
   local patched = false
   for _, write in ipairs(writes) do
@@ -132,7 +139,7 @@ local function apply(b, writes, replies)
     packed = pack(b.kinds, replies)
     call('HSET', ctl, 'd:' .. b.txid, packed)
   end
-  return {'c', packed}
+  return {'c', packed, next_seq, redo}
 end
 
 -- Stages the branch: record, locks and sequence number in one write.

@@ -3,7 +3,9 @@
 
 use assent_common::code::ErrorCode;
 use assent_common::command::ReplyKind;
-use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Vote};
+use assent_common::outcome::{
+    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Vote, Written,
+};
 use assent_common::value::readable;
 use redis::{RedisError, Value};
 
@@ -80,10 +82,15 @@ pub(super) fn prepared(value: Value, item: &PrepareItem) -> Call<Prepared> {
     let Some(mut row) = Row::new(value) else { return unreadable() };
     let answer = match row.tag() {
         b'y' => vote(&mut row, item).map(|vote| Call::Applied(Prepared::Yes(vote))),
-        b'c' => row
-            .take(1)
-            .and_then(|packed| done_replies(&packed).ok())
-            .map(|replies| Call::Applied(Prepared::Committed(replies.into()))),
+        b'c' => row.take(1).and_then(|packed| done_replies(&packed).ok()).map(|replies| {
+            let seq = row.text(2).and_then(|seq| seq.parse().ok());
+            let written = seq.zip(row.take(3)).map(|(seq, redo)| Written {
+                redo: redo.into(),
+                incarnation: 0,
+                seq,
+            });
+            Call::Applied(Prepared::Committed(Done { replies: replies.into(), written }))
+        }),
         b'w' => holder(&mut row).map(|holder| Call::Applied(Prepared::Wait(holder))),
         b'l' => holder(&mut row).map(|holder| {
             let mut refusal = Refusal::new(ErrorCode::LockConflict, holder.to_string());

@@ -467,7 +467,11 @@ impl Store {
                 let keys = item.branch.locks.into_iter().map(|lock| lock.key).collect();
                 self.remember_keys(item.txid, keys);
             }
-            Call::Applied(Prepared::Committed(_)) => {
+            Call::Applied(Prepared::Committed(done)) => {
+                if let Some(written) = &mut done.written {
+                    written.incarnation = self.incarnation();
+                    self.saw(written.seq);
+                }
                 if item.leaves_marker() {
                     lock(&self.markers).left(Marker::Done(item.txid));
                 }

@@ -274,7 +274,7 @@ pub(crate) fn vote(call: Call<Prepared>) -> Vote {
 
 pub(crate) fn committed(call: Call<Prepared>) -> Arc<str> {
     match call.done() {
-        Prepared::Committed(replies) => replies,
+        Prepared::Committed(done) => done.replies,
         other => panic!("not committed: {other:?}"),
     }
 }

@@ -101,7 +101,8 @@ fn record(number: TxNumber, client: &Client, entry: Entry) -> Record {
             Record::Committed(Committed { number, attempt, identity, decided_at, branches })
         }
         Entry::Ended => Record::Ended(Ended { number }),
-        Entry::Answered { attempt, decided_at, outcome } => {
+        // Repair is not modelled, so that nobody reads what was written.
+        Entry::Answered { attempt, decided_at, outcome, written: _ } => {
             let (answer, participants) = (answer_record(outcome), names().collect());
             Record::Answered(Answered {
                 number,
@@ -110,6 +111,7 @@ fn record(number: TxNumber, client: &Client, entry: Entry) -> Record {
                 decided_at,
                 participants,
                 answer,
+                written: None,
             })
         }
     }

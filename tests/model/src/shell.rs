@@ -207,7 +207,7 @@ impl World {
             let refusal = Refusal::new(ErrorCode::Timeout, "too late");
             let failure = assent_common::coordinator::Failure { branch: None, refusal };
             let outcome = Outcome::Aborted(failure);
-            let entry = Entry::Answered { attempt, decided_at: LATE, outcome };
+            let entry = Entry::Answered { attempt, decided_at: LATE, outcome, written: None };
             let request = &self.config.clients[client];
             Arc::make_mut(&mut state.log).append(number, request, entry);
         }

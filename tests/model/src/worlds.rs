@@ -60,12 +60,12 @@ mod one_phase {
 
     #[test]
     fn a_keyed_write() {
-        explore(one(Client::writer(1), faults(2, 2)), 11_459);
+        explore(one(Client::writer(1), faults(2, 2)), 11_592);
     }
 
     #[test]
     fn a_write_without_a_key() {
-        explore(one(Client::writer(1).keyless(), faults(2, 2)), 2_645);
+        explore(one(Client::writer(1).keyless(), faults(2, 2)), 2_702);
     }
 
     #[test]
@@ -82,7 +82,7 @@ mod one_phase {
     fn two_writes_of_one_key() {
         let younger = Client::writer(1).aged(2).keyless();
         let clients = vec![Client::writer(1).keyless(), younger];
-        explore(Config::new(clients, faults(1, 1)), 43_999);
+        explore(Config::new(clients, faults(1, 1)), 47_747);
     }
 }
 

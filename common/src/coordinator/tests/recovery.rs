@@ -58,6 +58,7 @@ fn answered(n: u64) -> Record {
         decided_at: Millis(50),
         participants: vec!["a".parse().unwrap()],
         answer: AnswerRecord::Committed { replies },
+        written: None,
     })
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use assent_common::command::Access;
 use assent_common::ids::{LogId, Txid};
-use assent_common::outcome::{Applied, Call, Prepared};
+use assent_common::outcome::{Applied, Call, Done, Prepared};
 use assent_common::participant::{Answer, Evaluation, Heard, Key, Lock, Prepare, Request, Stepped};
 use assent_common::value::Reply;
 use assent_common::wire::branch::Mode;
@@ -138,6 +138,7 @@ impl Owner {
             Answer::Prepared(Call::Applied(Prepared::Committed(_))) if item.leaves_marker() => {
                 let marker = Marker::Done(item.txid);
                 round.exec.set(marker.field(), done_marker(item, &packed));
+                round.exec.set("m:seq", self.machine.seq().to_string());
                 round.left.push(marker);
             }
             _ => {}
@@ -156,7 +157,7 @@ impl Owner {
         let (replies, redo) = match call {
             Call::Applied(Prepared::Yes(vote)) => (vote.replies.clone(), vote.redo.clone()),
             // What it wrote is applied already, and needs not be known.
-            Call::Applied(Prepared::Committed(replies)) => (replies.clone(), [].into()),
+            Call::Applied(Prepared::Committed(done)) => (done.replies.clone(), [].into()),
             Call::Applied(Prepared::Wait(_)) | Call::Refused(_) => return Learnt::Agrees,
             Call::Unknown(_) => return Learnt::Differs,
         };
@@ -176,9 +177,9 @@ impl Owner {
                 Call::Applied(Prepared::Yes(vote)),
             ) => own.seq == vote.seq,
             (
-                Answer::Prepared(Call::Applied(Prepared::Committed(_))),
-                Call::Applied(Prepared::Committed(_)),
-            ) => true,
+                Answer::Prepared(Call::Applied(Prepared::Committed(own))),
+                Call::Applied(Prepared::Committed(done)),
+            ) => seq_of(own) == seq_of(done),
             _ => false,
         };
         if agrees { Learnt::Agrees } else { Learnt::Differs }
@@ -195,6 +196,10 @@ impl Owner {
             }
         }
     }
+}
+
+fn seq_of(done: &Done) -> Option<u64> {
+    done.written.as_ref().map(|written| written.seq)
 }
 
 /// Whether the machine came to what the script said.

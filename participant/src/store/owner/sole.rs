@@ -1,7 +1,7 @@
 //! A batch, as the sole owner does it: rounds, and the scripts for what only they can evaluate.
 
 use assent_common::ids::{Epoch, TxNumber, Txid};
-use assent_common::outcome::{Call, Prepared};
+use assent_common::outcome::{Call, Done, Prepared};
 use assent_common::participant::{Heard, Request};
 use redis::{Pipeline, Value};
 
@@ -237,8 +237,13 @@ impl Store {
     /// What is remembered of the answers of a round that is kept.
     fn note(&self, round: &Round) {
         for (_, answer) in &round.answers {
-            if let BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) = answer {
-                self.saw(vote.seq);
+            match answer {
+                BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => self.saw(vote.seq),
+                BranchAnswer::Prepared(Call::Applied(Prepared::Committed(Done {
+                    written: Some(written),
+                    ..
+                }))) => self.saw(written.seq),
+                _ => {}
             }
         }
         let mut markers = lock(&self.markers);

@@ -254,7 +254,7 @@ impl Pair {
         let call = prepared(self.store.send(vec![prepare(tx, mode, branch)]).await.remove(0));
         let replies = match call {
             Call::Applied(Prepared::Yes(vote)) => vote.replies,
-            Call::Applied(Prepared::Committed(replies)) => replies,
+            Call::Applied(Prepared::Committed(done)) => done.replies,
             Call::Refused(refusal) => {
                 let after = (data(&self.ours, keys, false).await, expiries(&self.ours, keys).await);
                 if after != before {
