@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use assent::process::{RedisOptions, RedisServer};
 use assent_client::Transaction;
 use assent_common::ErrorCode;
+use assent_common::time::DurationMs;
 use assent_common::wire::transaction::{AbandonRequest, ParticipantData, ParticipantView};
 use assent_tests::wait::wait_for;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, plain, wait_settled};
@@ -25,6 +26,8 @@ struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Ledger>>,
     done: Arc<AtomicUsize>,
+    /// What others were told.
+    ledger: Ledger,
 }
 
 impl Load {
@@ -55,7 +58,7 @@ impl Load {
             })
         };
         let clients = (0..CLIENTS).map(client).collect();
-        Self { stop, clients, done }
+        Self { stop, clients, done, ledger: Vec::new() }
     }
 
     /// Waits until so many more transfers have their outcome.
@@ -70,7 +73,7 @@ impl Load {
 
     async fn finish(self) -> Ledger {
         self.stop.store(true, Ordering::Release);
-        let mut ledger = Vec::new();
+        let mut ledger = self.ledger;
         for client in self.clients {
             ledger.extend(client.await.unwrap());
         }
@@ -174,15 +177,7 @@ async fn a_lagging_replica_that_is_promoted_is_made_whole() {
     let mut cluster = Cluster::start(ASSENT, Options::default()).await;
     let bank = open(&cluster).await;
     let dir = TempDir::with_prefix("assent-it-").unwrap();
-    let replica = RedisServer::start(dir.path().join("replica"), RedisOptions::default());
-    let mut replica = replica.await.unwrap();
-    let port = cluster.peers[1].redis.port().to_string();
-    plain::run::<()>(&replica, &["REPLICAOF", "127.0.0.1", &port]).await;
-    wait_for("the replica to follow", || async {
-        let info: String = plain::run(&replica, &["INFO", "replication"]).await;
-        if info.contains("master_link_status:up") { Ok(()) } else { Err(info) }
-    })
-    .await;
+    let mut replica = replica_of(&cluster.peers[1].redis, &dir.path().join("replica")).await;
     let load = Load::start(&bank);
     load.go_on(20).await;
     // From here on it hears nothing any more.
@@ -191,6 +186,58 @@ async fn a_lagging_replica_that_is_promoted_is_made_whole() {
     replica.kill9();
     start_on(&mut cluster.peers[1].redis, &files_of(&replica)).await;
     audit(&cluster, &bank, load).await;
+}
+
+/// Invariant 2, at the level that `--min-replicas` sets: what the replica has not heard is no vote, so that a replica that is
+/// promoted has every vote that counted, and nothing has to be redone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vote_that_replicas_must_have_survives_their_promotion() {
+    let options = Options { participant: vec!["--min-replicas", "1"], ..Options::default() };
+    let mut cluster = Cluster::start(ASSENT, options).await;
+    let dir = TempDir::with_prefix("assent-it-").unwrap();
+    let mut replicas = Vec::new();
+    for peer in &cluster.peers {
+        replicas.push(replica_of(&peer.redis, &dir.path().join(peer.name)).await);
+    }
+    let bank = open(&cluster).await;
+    let mut load = Load::start(&bank);
+    load.go_on(30).await;
+
+    // A replica that hears nothing makes no vote, and no failure: the client is told when it is known.
+    replicas[1].pause();
+    let mut impatient = bank.clone();
+    impatient.timeout = DurationMs(300);
+    let told = impatient.ask(&Transfer::new("unheard", "bank-a", "bank-b")).await;
+    assert!(!told.is_committed(), "{told:?}");
+    replicas[1].resume();
+    load.ledger.push((Transfer::new("unheard", "bank-a", "bank-b"), told));
+    load.go_on(30).await;
+
+    let redone = redone(&cluster).await;
+    cluster.peers[1].redis.kill9();
+    replicas[1].kill9();
+    start_on(&mut cluster.peers[1].redis, &files_of(&replicas[1])).await;
+    replicas[1] = replica_of(&cluster.peers[1].redis, &dir.path().join("next")).await;
+    audit(&cluster, &bank, load).await;
+    assert_eq!(self::redone(&cluster).await, redone, "a vote that counted was lost");
+}
+
+async fn redone(cluster: &Cluster) -> Option<String> {
+    let metrics = cluster.admin().metrics().await.unwrap();
+    let line = metrics.lines().find(|line| line.starts_with("assent_branches_redone_total"));
+    line.map(str::to_owned)
+}
+
+async fn replica_of(master: &RedisServer, dir: &Path) -> RedisServer {
+    let replica = RedisServer::start(dir, RedisOptions::default()).await.unwrap();
+    let port = master.port().to_string();
+    plain::run::<()>(&replica, &["REPLICAOF", "127.0.0.1", &port]).await;
+    wait_for("the replica to follow", || async {
+        let info: String = plain::run(&replica, &["INFO", "replication"]).await;
+        if info.contains("master_link_status:up") { Ok(()) } else { Err(info) }
+    })
+    .await;
+    replica
 }
 
 async fn wait_for_data(cluster: &Cluster, data: ParticipantData) -> ParticipantView {

@@ -29,6 +29,9 @@ pub struct ParticipantArgs {
     /// Start although the settings of Redis would lose votes; said in its health and in its version
     #[arg(long, env = "ASSENT_PARTICIPANT_ALLOW_UNSAFE_REDIS", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub allow_unsafe_redis: Option<bool>,
+    /// How many replicas of its Redis must have a vote before it counts [default: 0]
+    #[arg(long, env = "ASSENT_PARTICIPANT_MIN_REPLICAS", value_name = "N")]
+    pub min_replicas: Option<u32>,
     /// Address of the API for coordinators [default: 127.0.0.1:7710]
     #[arg(long, env = "ASSENT_PARTICIPANT_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
@@ -97,6 +100,8 @@ impl ParticipantSettings {
             file.allow_unsafe_redis,
             false,
         );
+        options.store.min_replicas =
+            layers.value("min_replicas", args.min_replicas, file.min_replicas, 0);
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let listen = layers.value("listen", args.listen, file.listen, address(7710));
         let admin_listen =

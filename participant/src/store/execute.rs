@@ -93,6 +93,11 @@ impl Answers {
         self.0.get(slot)?.as_ref()
     }
 
+    /// The slots that have no answer yet.
+    fn open(&self) -> Vec<usize> {
+        (0..self.0.len()).filter(|slot| self.0[*slot].is_none()).collect()
+    }
+
     fn finish(self) -> Vec<BranchAnswer> {
         let unanswered = || BranchAnswer::Prepared(Call::Unknown("no answer".to_owned()));
         self.0.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
@@ -187,7 +192,11 @@ impl Store {
                 break;
             }
             match self.live().await {
-                Ok(live) => self.run_on(&live, speaker, &mut sorted, &mut answers).await,
+                Ok(live) => {
+                    let open = answers.open();
+                    self.run_on(&live, speaker, &mut sorted, &mut answers).await;
+                    self.certify(&live, &open, &mut answers).await;
+                }
                 Err(error) => fail(&mut sorted, &error.to_string(), &mut answers),
             }
         }

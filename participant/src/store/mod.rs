@@ -25,6 +25,7 @@ mod options;
 mod owner;
 mod packed;
 mod repair;
+mod replicas;
 mod scripts;
 mod settings;
 

@@ -19,6 +19,8 @@ pub struct StoreOptions {
     pub connect_timeout: Duration,
     /// Start although the settings of Redis would lose votes; the violations become warnings.
     pub allow_unsafe_redis: bool,
+    /// How many replicas must have a vote, and an outcome, before it is answered.
+    pub min_replicas: u32,
     /// Own the Redis while no other agent is connected to it: faster, and the same promises.
     pub sole_ownership: bool,
 }
@@ -33,6 +35,7 @@ impl StoreOptions {
             response_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
             allow_unsafe_redis: false,
+            min_replicas: 0,
             sole_ownership: true,
         }
     }
@@ -57,6 +60,7 @@ impl std::fmt::Debug for StoreOptions {
             .field("response_timeout", &self.response_timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("allow_unsafe_redis", &self.allow_unsafe_redis)
+            .field("min_replicas", &self.min_replicas)
             .field("sole_ownership", &self.sole_ownership)
             .finish()
     }
