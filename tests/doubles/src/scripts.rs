@@ -1,0 +1,124 @@
+//! The participant's scripts, and known-bad variants of them: each the breach of one invariant.
+//!
+//! The machine is the real one throughout; what goes into it and what comes out of it is bent.
+
+use assent_common::code::ErrorCode;
+use assent_common::command::Access;
+use assent_common::outcome::{Aborted, Applied, Call, Refusal};
+use assent_common::participant::{Answer, Evaluation, Participant, Prepare, Request, Stepped};
+use assent_common::wire::branch::{BranchState, Mode};
+
+/// How a script is bent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bend {
+    /// A vote is given before it is durable, and lost.
+    VoteNotDurable,
+    /// A branch is applied and leaves no done-marker.
+    NoDoneMarker,
+    /// The abort of an unknown branch leaves no fence.
+    NoFence,
+    /// A prepare does not look for a fence.
+    FenceIgnored,
+    /// Prepares of an earlier life are taken.
+    EpochIgnored,
+    /// A prepare below the mark is taken.
+    MarkIgnored,
+    /// A commit can be refused for memory.
+    CommitNeedsMemory,
+    /// An end frees the locks of its keys, whoever holds them.
+    FreesForeignLocks,
+    /// The commit of a branch that is lost is acknowledged.
+    LossAcknowledged,
+}
+
+/// One script, bent or not.
+pub fn step(
+    bend: Option<Bend>,
+    participant: &mut Participant,
+    incarnation: u64,
+    request: Request,
+) -> Stepped {
+    let Some(bend) = bend else { return participant.step(incarnation, request) };
+    let is_prepare = matches!(request, Request::Prepare(_));
+    let state = request.txid().and_then(|txid| participant.state(txid));
+    match bend {
+        Bend::VoteNotDurable if is_prepare => participant.clone().step(incarnation, request),
+        Bend::NoDoneMarker => {
+            let mut applied = participant.clone();
+            let stepped = applied.step(incarnation, request);
+            if stepped.apply.is_none() {
+                *participant = applied;
+            }
+            stepped
+        }
+        Bend::NoFence if matches!(request, Request::Abort(_)) && state.is_none() => {
+            Answer::Aborted(Call::Applied(Aborted::Fenced)).into()
+        }
+        Bend::FenceIgnored | Bend::EpochIgnored | Bend::MarkIgnored if is_prepare => {
+            step_ignoring(bend, participant, incarnation, request)
+        }
+        Bend::CommitNeedsMemory
+            if matches!(request, Request::Commit(_)) && state == Some(BranchState::Prepared) =>
+        {
+            let refusal = Refusal::new(ErrorCode::RedisOutOfMemory, "no memory");
+            Answer::Applied(Call::Refused(refusal)).into()
+        }
+        Bend::FreesForeignLocks => {
+            let stepped = participant.step(incarnation, request);
+            if matches!(stepped.answer, Answer::Applied(_) | Answer::Aborted(_)) {
+                *participant = unlocked(participant);
+            }
+            stepped
+        }
+        Bend::LossAcknowledged => {
+            let mut stepped = participant.step(incarnation, request);
+            if let Answer::Applied(Call::Refused(_)) = stepped.answer {
+                stepped.answer = Answer::Applied(Call::Applied(Applied { dirty_writes: 0 }));
+            }
+            stepped
+        }
+        _ => participant.step(incarnation, request),
+    }
+}
+
+/// Stages all the same what is refused for one reason, as if nothing had ever been heard here.
+fn step_ignoring(
+    bend: Bend,
+    participant: &mut Participant,
+    incarnation: u64,
+    request: Request,
+) -> Stepped {
+    let ignored = match bend {
+        Bend::FenceIgnored => ErrorCode::Fenced,
+        Bend::EpochIgnored => ErrorCode::StaleEpoch,
+        _ => ErrorCode::BelowLowWater,
+    };
+    let stepped = participant.step(incarnation, request.clone());
+    match &stepped.answer {
+        Answer::Prepared(Call::Refused(refusal)) if refusal.code == ignored => {
+            *participant = Participant::new(incarnation);
+            participant.step(incarnation, request)
+        }
+        _ => stepped,
+    }
+}
+
+/// The same branches in doubt, and nobody holds a lock.
+fn unlocked(participant: &Participant) -> Participant {
+    let mut free = Participant::new(participant.incarnation());
+    for (txid, staged) in participant.staged() {
+        let evaluation =
+            Evaluation { replies: staged.vote.replies.clone(), redo: staged.vote.redo.clone() };
+        free.step(
+            participant.incarnation(),
+            Request::Prepare(Prepare {
+                txid: *txid,
+                id: staged.id,
+                mode: Mode::TwoPhase,
+                locks: Vec::<(_, Access)>::new(),
+                evaluation: Ok(evaluation),
+            }),
+        );
+    }
+    free
+}
