@@ -29,9 +29,8 @@ const TURN_US: u64 = 60_000;
 /// How long a branch is in doubt before its agent asks, in milliseconds.
 const RESOLVE_INTERVAL_MS: u64 = 100;
 
-/// How long a prepare waits for a younger holder, in microseconds, and how often it looks.
+/// How long a prepare waits for a younger holder, in microseconds.
 const WAIT_US: u64 = 30_000;
-const LOOK_US: u64 = 1_500;
 
 /// Questions of one turn.
 const QUESTIONS_MAX: usize = 16;
@@ -50,6 +49,8 @@ pub(crate) struct Agent {
     pub(crate) is_connected: bool,
     /// Whether it found other data than it knew, and so takes no prepares.
     pub(crate) is_quarantined: bool,
+    /// Prepares that wait for a younger holder, in their order.
+    waiting: BTreeMap<u64, (Ask, Waits)>,
     resolver: Resolver,
     /// Public ids of the branches that it asks about.
     asked: BTreeMap<Txid, TransactionId>,
@@ -65,6 +66,7 @@ impl Agent {
             seq_seen: 0,
             is_connected: true,
             is_quarantined: false,
+            waiting: BTreeMap::new(),
             resolver: Resolver::new(RESOLVE_INTERVAL_MS),
             asked: BTreeMap::new(),
         }
@@ -109,9 +111,7 @@ impl World {
             self.result_unknown(ask, "the connection was refused");
             return Ok(());
         }
-        if !self.agents[at].is_connected {
-            self.agents[at].reconnect(self.config.mutant);
-        }
+        self.reconnect(at);
         if ask.from != From::Resolver {
             self.hear_mark(&ask)?;
             if self.agent_strikes(at, "between two scripts") {
@@ -127,24 +127,63 @@ impl World {
         }
         match (ask.message, answer) {
             (Message::PrepareWaiting, Answer::Prepared(Call::Applied(Prepared::Wait(holder)))) => {
-                let life = self.agents[at].life;
-                let until_us = waits.map_or(self.now_us + WAIT_US, |waits| waits.until_us);
-                if self.now_us < until_us {
-                    let at_us = self.now_us + self.random.between(LOOK_US / 3, LOOK_US);
-                    let waits = Some(Waits { life, until_us });
-                    self.queue.push(at_us, Event::Arrived { ask, waits });
+                if self.waits(ask, waits) {
                     return Ok(());
                 }
                 let refusal = Refusal::new(ErrorCode::LockConflict, holder.to_string());
                 let refusal = Refusal { holder: Some(holder), ..refusal };
                 self.reply(ask, Answer::Prepared(Call::Refused(refusal)));
             }
-            (_, answer) => {
+            (message, answer) => {
+                if matches!(message, Message::Commit | Message::Abort) {
+                    self.wake_waiting(at);
+                }
                 self.oracle.leaves(&ask, &answer, &self.agents[at].redis.control)?;
                 self.reply(ask, answer);
             }
         }
         Ok(())
+    }
+
+    pub(crate) fn reconnect(&mut self, at: usize) {
+        let agent = &mut self.agents[at];
+        if !agent.is_connected {
+            agent.reconnect(self.config.mutant);
+            self.oracle.reconnected(at, agent.is_quarantined);
+        }
+    }
+
+    /// A prepare waits for a lock, if it may any longer.
+    fn waits(&mut self, ask: Ask, waits: Option<Waits>) -> bool {
+        let (at, life) = (ask.at, self.agents[ask.at].life);
+        let waits = waits.unwrap_or_else(|| {
+            let (ticket, until_us) = (self.report.waits, self.now_us + WAIT_US);
+            self.report.waits += 1;
+            self.queue.push(until_us, Event::WaitedLong { at, life, ticket });
+            Waits { life, until_us, ticket }
+        });
+        let may_wait = self.now_us < waits.until_us;
+        if may_wait {
+            self.agents[at].waiting.insert(waits.ticket, (ask, waits));
+        }
+        may_wait
+    }
+
+    /// A lock may be free: all that wait look again, the first that came first.
+    fn wake_waiting(&mut self, at: usize) {
+        for (ask, waits) in std::mem::take(&mut self.agents[at].waiting).into_values() {
+            self.queue.push(self.now_us, Event::Arrived { ask, waits: Some(waits) });
+        }
+    }
+
+    pub(crate) fn waited_long(&mut self, at: usize, life: u64, ticket: u64) -> Step {
+        if self.agents[at].life != life {
+            return Ok(());
+        }
+        match self.agents[at].waiting.remove(&ticket) {
+            Some((ask, waits)) => self.arrived(ask, Some(waits)),
+            None => Ok(()),
+        }
     }
 
     fn hear_mark(&mut self, ask: &Ask) -> Step {
@@ -221,6 +260,9 @@ impl World {
         self.report.agent_crashes += 1;
         self.agents[at].is_up = false;
         self.agents[at].life += 1;
+        for (ask, _) in std::mem::take(&mut self.agents[at].waiting).into_values() {
+            self.result_unknown(ask, "the connection broke");
+        }
         let down_us = self.random.between(500, 100_000);
         self.queue.push(self.now_us + down_us, Event::AgentStarted { at });
     }
@@ -241,13 +283,11 @@ impl World {
     /// Scans for branches in doubt, asks about those that are for long, and sweeps.
     pub(crate) fn agent_turn(&mut self, at: usize, life: u64) -> Step {
         let now = self.now();
-        let agent = &mut self.agents[at];
-        if agent.life != life {
+        if self.agents[at].life != life {
             return Ok(());
         }
-        if !agent.is_connected {
-            agent.reconnect(self.config.mutant);
-        }
+        self.reconnect(at);
+        let agent = &mut self.agents[at];
         let staged = agent.redis.control.staged();
         agent.asked = staged.iter().map(|(txid, staged)| (*txid, staged.id)).collect();
         let in_doubt = |txid: &Txid| InDoubt { txid: *txid, coordinator_url: String::new() };

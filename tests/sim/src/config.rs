@@ -105,6 +105,8 @@ pub(crate) enum Trouble {
     RedisGoesBack,
     /// A Redis is replaced by an empty one.
     RedisReplaced,
+    /// No trouble: an operator looks after what was lost.
+    OperatorLooks,
 }
 
 impl Profile {
@@ -157,9 +159,9 @@ impl Faults {
             Losses::Always => true,
         };
         if loses {
-            troubles.push(Trouble::RedisGoesBack);
+            troubles.extend([Trouble::RedisGoesBack, Trouble::OperatorLooks]);
             if random.percent(30) {
-                troubles.push(Trouble::RedisReplaced);
+                troubles.extend([Trouble::RedisReplaced, Trouble::OperatorLooks]);
             }
         }
         let trouble_us = [20_000, 100_000, 400_000][random.place(3)];

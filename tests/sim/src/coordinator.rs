@@ -114,6 +114,11 @@ impl Coordinator {
 
     /// The answer to a branch in doubt.
     pub(crate) fn outcome(&self, txid: Txid, mutant: Option<Mutant>) -> BranchOutcome {
+        // Numbers are a log's own: another log's transaction may have that of one which is active here.
+        let is_own = txid.log_id == self.log.log_id();
+        if !is_own && mutant != Some(Mutant::AnswersForOtherLogs) {
+            return BranchOutcome::UnknownAuthority;
+        }
         match self.active.get(&txid.number) {
             Some(active) if mutant != Some(Mutant::PresumesActive) => {
                 active.machine.outcome_for(txid.attempt)
@@ -283,11 +288,16 @@ impl World {
     }
 
     pub(crate) fn append(&mut self, c: usize, record: Record, forced: bool) {
+        self.coordinators[c].log.append(record, forced);
+        self.write_or_wait(c);
+    }
+
+    /// Writes if somebody waits for it; else what there is waits a moment for company.
+    fn write_or_wait(&mut self, c: usize) {
         let coordinator = &mut self.coordinators[c];
-        coordinator.log.append(record, forced);
         if coordinator.log.wants_write(false) {
             self.write_log(c);
-        } else if !coordinator.flush_is_due {
+        } else if coordinator.log.wants_write(true) && !coordinator.flush_is_due {
             coordinator.flush_is_due = true;
             let life = coordinator.life;
             self.queue.push(self.now_us + LAZY_US, Event::Flushed { coordinator: c, life });
@@ -345,9 +355,7 @@ impl World {
                 return Ok(());
             }
         }
-        if self.coordinators[c].log.wants_write(false) {
-            self.write_log(c);
-        }
+        self.write_or_wait(c);
         Ok(())
     }
 

@@ -49,6 +49,8 @@ pub enum Mutant {
     AnswersBeforeReplay,
     /// 7: compaction forgets what was committed.
     CompactionForgets,
+    /// 7: a coordinator answers by the number alone, whose log it is of.
+    AnswersForOtherLogs,
     /// 7: another log's answer counts.
     ForeignLogBelieved,
     /// 7: a 404 is taken for aborted.

@@ -22,6 +22,8 @@ pub(crate) enum Event {
     Heard { request: usize, heard: Heard },
     /// A message reaches an agent; by then it may have waited for a lock.
     Arrived { ask: Ask, waits: Option<Waits> },
+    /// A prepare has waited for a lock as long as it may.
+    WaitedLong { at: usize, life: u64, ticket: u64 },
     /// The result of a call reaches the coordinator.
     Answered { ask: Ask, answer: Box<Answer> },
     /// A timer of a transaction.
@@ -51,6 +53,8 @@ pub(crate) struct Waits {
     pub(crate) life: u64,
     /// Until when.
     pub(crate) until_us: u64,
+    /// Its place in the order of waiting.
+    pub(crate) ticket: u64,
 }
 
 #[derive(Debug)]

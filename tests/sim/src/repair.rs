@@ -7,6 +7,7 @@
 //! violations.
 
 use assent_common::TxNumber;
+use assent_common::code::ErrorCode;
 use assent_common::coordinator::{Branch, Delivery, Input, Problem, State as Phase, Transaction};
 use assent_common::record::{Abandoned, Record};
 use assent_common::time::Millis;
@@ -19,13 +20,11 @@ use crate::world::World;
 /// Looks after everything that waits for a human because a Redis lost data.
 pub(crate) fn after_losses(world: &mut World) -> Step {
     for at in 0..world.agents.len() {
-        let agent = &mut world.agents[at];
-        let is_other = agent.incarnation != agent.redis.control.incarnation();
-        if agent.is_up && (agent.is_quarantined || is_other) {
-            note!(world, "p{at}: an operator resynchronises its agent");
-            world.agents[at].resynchronise();
-            world.oracle.resynchronised(at);
-            world.schedule_turn(at);
+        if world.agents[at].is_up {
+            world.reconnect(at);
+            if world.agents[at].is_quarantined {
+                world.agent_dies(at, "as an operator starts it anew, with the data that there are");
+            }
         }
     }
     give_up_what_is_lost(world)
@@ -80,8 +79,10 @@ fn give_up(
 
 /// Branches whose participant has said, clearly, that it cannot do what it is told.
 fn hopeless(machine: &Transaction) -> Vec<Branch> {
+    // Quarantine ends when the agent is resynchronised; what is told then counts.
     let is_refused = |delivery: &Delivery| {
-        matches!(delivery, Delivery::Due { problem: Problem::Refused { .. }, .. })
+        matches!(delivery, Delivery::Due { problem: Problem::Refused { code, .. }, .. }
+            if *code != ErrorCode::Quarantined)
     };
     match machine.state() {
         Phase::Committing(committing) => (0..)

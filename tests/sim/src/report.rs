@@ -49,6 +49,8 @@ report! {
     duplicated,
     /// Messages and answers that took much longer than usual.
     delayed,
+    /// Prepares that waited at an agent for a younger holder.
+    waits,
     /// Scripts run.
     scripts,
     /// Deaths of coordinators.

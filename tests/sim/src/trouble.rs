@@ -5,6 +5,7 @@ use crate::network::Cut;
 use crate::oracle::Step;
 use crate::queue::Event;
 use crate::redis::Redis;
+use crate::repair;
 use crate::trace::note;
 use crate::world::World;
 
@@ -40,6 +41,7 @@ impl World {
             }
             Trouble::RedisGoesBack => self.redis_goes_back(at),
             Trouble::RedisReplaced => self.redis_is_replaced(at),
+            Trouble::OperatorLooks => repair::after_losses(self)?,
         }
         self.schedule_trouble();
         Ok(())

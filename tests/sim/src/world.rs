@@ -114,6 +114,7 @@ impl World {
             Event::Submitted { request } => self.submitted(request)?,
             Event::Heard { request, heard } => self.client_hears(request, heard)?,
             Event::Arrived { ask, waits } => self.arrived(ask, waits)?,
+            Event::WaitedLong { at, life, ticket } => self.waited_long(at, life, ticket)?,
             Event::Answered { ask, answer } => self.answered(&ask, *answer)?,
             Event::Woken { coordinator, life, number } => self.woken(coordinator, life, number)?,
             Event::Flushed { coordinator, life } => self.flushed(coordinator, life),

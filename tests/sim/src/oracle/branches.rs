@@ -53,8 +53,6 @@ impl Oracle {
     ) -> Step {
         let after = agent.redis.control.state(ask.txid);
         let ran = Ran { ask, before, after, agent, is_applied, answer, requests };
-        self.sites[ask.at].was_quarantined |= agent.is_quarantined;
-        self.sites[ask.at].loses &= !agent.is_connected;
         may_stage(&ran)?;
         acknowledged(&ran)?;
         let is_changed = before.state != after || is_applied;

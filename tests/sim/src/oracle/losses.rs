@@ -59,18 +59,18 @@ impl Oracle {
         (*has_lost, *loses) = (true, true);
     }
 
+    /// An agent has met the data that there are now, and knows them or not.
+    pub(crate) fn reconnected(&mut self, at: usize, is_quarantined: bool) {
+        self.sites[at].was_quarantined |= is_quarantined;
+        self.sites[at].loses = false;
+    }
+
     /// An agent begins, and knows nothing of what was before.
     pub(crate) fn agent_forgets(&mut self, at: usize) {
         let site = &mut self.sites[at];
         site.seq_given = 0;
         site.was_blind |= site.loses;
         site.loses = false;
-    }
-
-    /// An operator resynchronises an agent with the data that there are.
-    pub(crate) fn resynchronised(&mut self, at: usize) {
-        self.sites[at].seq_given = 0;
-        self.sites[at].loses = false;
     }
 
     /// Whether any data of a participant has been lost.
