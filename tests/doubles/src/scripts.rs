@@ -2,17 +2,19 @@
 //!
 //! The machine is the real one throughout; what goes into it and what comes out of it is bent.
 
+use assent_common::Txid;
 use assent_common::code::ErrorCode;
-use assent_common::command::Access;
 use assent_common::outcome::{Aborted, Applied, Call, Refusal};
-use assent_common::participant::{Answer, Evaluation, Participant, Prepare, Request, Stepped};
-use assent_common::wire::branch::{BranchState, Mode};
+use assent_common::participant::{Answer, Participant, Request, Restored, Stepped};
+use assent_common::wire::branch::BranchState;
 
 /// How a script is bent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bend {
     /// A vote is given before it is durable, and lost.
     VoteNotDurable,
+    /// A commit that comes again is applied again.
+    AppliesAgain,
     /// A branch is applied and leaves no done-marker.
     NoDoneMarker,
     /// The abort of an unknown branch leaves no fence.
@@ -43,6 +45,11 @@ pub fn step(
     let state = request.txid().and_then(|txid| participant.state(txid));
     match bend {
         Bend::VoteNotDurable if is_prepare => participant.clone().step(incarnation, request),
+        Bend::AppliesAgain
+            if matches!(request, Request::Commit(_)) && state == Some(BranchState::Applied) =>
+        {
+            Stepped { apply: Some([][..].into()), ..participant.step(incarnation, request) }
+        }
         Bend::NoDoneMarker => {
             let mut applied = participant.clone();
             let stepped = applied.step(incarnation, request);
@@ -64,9 +71,11 @@ pub fn step(
             Answer::Applied(Call::Refused(refusal)).into()
         }
         Bend::FreesForeignLocks => {
+            let txid = request.txid();
             let stepped = participant.step(incarnation, request);
-            if matches!(stepped.answer, Answer::Applied(_) | Answer::Aborted(_)) {
-                *participant = unlocked(participant);
+            let is_end = matches!(stepped.answer, Answer::Applied(_) | Answer::Aborted(_));
+            if let Some(txid) = txid.filter(|_| is_end && !participant.locks().is_empty()) {
+                *participant = unlocked(participant, txid);
             }
             stepped
         }
@@ -104,21 +113,15 @@ fn step_ignoring(
 }
 
 /// The same branches in doubt, and nobody holds a lock.
-fn unlocked(participant: &Participant) -> Participant {
-    let mut free = Participant::new(participant.incarnation());
+fn unlocked(participant: &Participant, ended: Txid) -> Participant {
+    let mut free = Restored::new(participant.incarnation(), participant.seq());
     for (txid, staged) in participant.staged() {
-        let evaluation =
-            Evaluation { replies: staged.vote.replies.clone(), redo: staged.vote.redo.clone() };
-        free.step(
-            participant.incarnation(),
-            Request::Prepare(Prepare {
-                txid: *txid,
-                id: staged.id,
-                mode: Mode::TwoPhase,
-                locks: Vec::<(_, Access)>::new(),
-                evaluation: Ok(evaluation),
-            }),
-        );
+        free.staged(*txid, staged.clone(), &[]);
     }
-    free
+    match participant.state(ended) {
+        Some(BranchState::Applied) => free.done(ended, None),
+        Some(BranchState::Aborted) => free.fence(ended),
+        Some(BranchState::Prepared) | None => {}
+    }
+    free.finish()
 }

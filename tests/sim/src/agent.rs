@@ -295,7 +295,7 @@ impl World {
         agent.resolver.seen(now, found);
         let due = agent.resolver.take_due(now, QUESTIONS_MAX);
         if self.config.is(Mutant::VoteTimesOut) && let Some(doubt) = due.first() {
-            return self.resolve(at, doubt.txid, Message::Abort);
+            return self.conclude(at, doubt.txid, Message::Abort);
         }
         for InDoubt { txid, .. } in due {
             self.ask_about(at, life, txid);
@@ -318,20 +318,25 @@ impl World {
 
     fn ask_about(&mut self, at: usize, life: u64, txid: Txid) {
         self.report.questions += 1;
-        let own = self.coordinators.iter().position(|c| c.log.log_id() == txid.log_id);
-        let mut coordinator = own.expect("a log of this world");
+        let own = self.coordinator_of(txid);
+        let mut coordinator = own;
         let is_cut = self.is_cut(coordinator, at);
         if is_cut || self.random.strikes(self.profile.faults.loss) {
             return self.learn(at, life, txid, Call::Unknown("no answer".to_owned()));
         }
         if self.random.strikes(self.profile.faults.astray) {
             coordinator = self.random.place(self.coordinators.len());
-            if Some(coordinator) == own {
+            if coordinator == own {
                 return self.learn(at, life, txid, Call::Unknown("404".to_owned()));
             }
         }
         let at_us = self.now_us + self.latency_us();
         self.queue.push(at_us, Event::Asked { at, life, coordinator, txid });
+    }
+
+    fn coordinator_of(&self, txid: Txid) -> usize {
+        let own = self.coordinators.iter().position(|c| c.log.log_id() == txid.log_id);
+        own.expect("a log of this world")
     }
 
     fn learn(&mut self, at: usize, life: u64, txid: Txid, answer: Call<BranchOutcome>) {
@@ -377,12 +382,14 @@ impl World {
         let conclusion = match verdict {
             Verdict::Commit => {
                 self.report.learned_by_asking += 1;
-                self.resolve(at, txid, Message::Commit)?;
+                self.conclude(at, txid, Message::Commit)?;
                 Conclusion::Resolved
             }
             Verdict::Abort => {
                 self.report.learned_by_asking += 1;
-                self.resolve(at, txid, Message::Abort)?;
+                let coordinator = self.coordinator_of(txid);
+                self.oracle.presumes_abort(coordinator, txid)?;
+                self.conclude(at, txid, Message::Abort)?;
                 Conclusion::Resolved
             }
             Verdict::Later(why) | Verdict::Hold(why) => Conclusion::Open(why),
@@ -393,16 +400,13 @@ impl World {
     }
 
     /// What the resolver tells its own store.
-    fn resolve(&mut self, at: usize, txid: Txid, message: Message) -> Step {
+    fn conclude(&mut self, at: usize, txid: Txid, message: Message) -> Step {
         let Some(id) = self.agents[at].asked.get(&txid).copied() else { return Ok(()) };
         let request = place_of(id);
         let branches = &self.requests[request].branches;
         let place = branches.iter().position(|branch| branch.at == at).expect("a branch");
         let branch = assent_common::coordinator::Branch(u16::try_from(place).expect("few"));
-        let coordinator = self.requests[request].coordinator;
-        if message == Message::Abort {
-            self.oracle.presumes_abort(coordinator, txid)?;
-        }
+        let coordinator = self.coordinator_of(txid);
         let from = From::Resolver;
         let mark = Mark::NONE;
         self.arrived(Ask { coordinator, at, request, branch, txid, message, mark, from }, None)

@@ -192,6 +192,9 @@ impl World {
         let now = self.now();
         let Some(active) = self.coordinators[c].active.get_mut(&number) else { return Ok(()) };
         let request = active.request;
+        if let Input::Abandon(branch) = input {
+            self.oracle.gives_up(c, number, branch)?;
+        }
         let mut effects = Vec::new();
         note!(self, "c{c}: {}.{} <- {input:?}", number.epoch, number.n);
         if let Err(illegal) = active.machine.step(now, input, &mut effects) {

@@ -55,6 +55,8 @@ pub enum Mutant {
     ForeignLogBelieved,
     /// 7: a 404 is taken for aborted.
     NotFoundIsAborted,
+    /// 8: a commit that comes again is applied again.
+    AppliesAgain,
     /// 8: a branch is applied and leaves no done-marker.
     NoDoneMarker,
     /// 9: the commit of a branch that is lost is acknowledged.
@@ -92,6 +94,7 @@ impl Mutant {
     pub(crate) const fn bend(self) -> Option<Bend> {
         Some(match self {
             Self::VoteNotDurable => Bend::VoteNotDurable,
+            Self::AppliesAgain => Bend::AppliesAgain,
             Self::NoDoneMarker => Bend::NoDoneMarker,
             Self::NoFence => Bend::NoFence,
             Self::FenceIgnored => Bend::FenceIgnored,

@@ -43,7 +43,9 @@ impl Redis {
         incarnation: u64,
         request: Request,
     ) -> Stepped {
-        if let Some(journal) = &mut self.journal {
+        // What is refused for its incarnation is no write.
+        let is_own = incarnation == self.control.incarnation();
+        if let Some(journal) = self.journal.as_mut().filter(|_| is_own) {
             journal.append(request.clone());
         }
         let stepped = scripts::step(bend, &mut self.control, incarnation, request);
@@ -80,7 +82,6 @@ impl Journal {
     fn replayed(&self, count: usize) -> (Participant, Vec<i64>) {
         let (mut control, mut balances) = (self.control.clone(), self.balances.clone());
         for script in &self.scripts[..count] {
-            // What was refused for its incarnation was refused by the agent's, and is not in the file.
             let stepped = control.step(control.incarnation(), script.clone());
             if let Some(redo) = &stepped.apply {
                 request::apply(redo, &mut balances);

@@ -151,6 +151,11 @@ fn met(balance: i64) -> Refusal {
     Refusal::new(ErrorCode::ExpectationFailed, format!("met {balance}"))
 }
 
+/// The key of an account.
+pub(crate) fn key(account: usize) -> Key {
+    Key::from(format!("k{account}").as_str())
+}
+
 /// Writes what was resolved.
 pub(crate) fn apply(redo: &[u8], balances: &mut [i64]) {
     for write in redo.chunks_exact(9) {

@@ -14,7 +14,7 @@ use crate::queue::{Event, Queue};
 use crate::random::Random;
 use crate::redis::Redis;
 use crate::report::Report;
-use crate::request::Request;
+use crate::request::{self, Request};
 use crate::trace::Trace;
 
 /// Faults end when all clients are served, or when so much simulated time is over for each of their requests, in
@@ -62,7 +62,7 @@ impl World {
             agents: (0..).take(profile.participants).map(|at| Agent::new(redis(at))).collect(),
             clients: (0..profile.clients).map(|_| Client::default()).collect(),
             requests: Vec::new(),
-            keys: (0..profile.keys).map(|key| Key::from(format!("k{key}").as_str())).collect(),
+            keys: (0..profile.keys).map(request::key).collect(),
             cuts: Vec::new(),
             oracle: Oracle::new(logs, profile.participants),
             report: Report::default(),

@@ -53,7 +53,6 @@ impl Oracle {
     ) -> Step {
         let after = agent.redis.control.state(ask.txid);
         let ran = Ran { ask, before, after, agent, is_applied, answer, requests };
-        may_stage(&ran)?;
         acknowledged(&ran)?;
         let is_changed = before.state != after || is_applied;
         if !is_changed {
@@ -61,6 +60,7 @@ impl Oracle {
         }
         let is_own = agent.incarnation == agent.redis.control.incarnation();
         ensure(is_own, "12 nothing runs on other data", || ran.text())?;
+        may_stage(&ran)?;
         if ran.is_staged() {
             self.voted(&ran)?;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use assent_common::coordinator::Message;
+use assent_common::coordinator::{Branch, Message};
 use assent_common::record::{AnswerRecord, Answered, Committed, Record};
 use assent_common::{TxNumber, Txid};
 
@@ -164,6 +164,15 @@ impl Oracle {
         (attempt.is_presumed_aborted, attempt.may_drop) = (true, true);
         let check = "7 a branch is told aborted only of what never commits";
         ensure(!attempt.is_decided || is_tainted, check, || txid.to_string())
+    }
+
+    /// 16: what is given up was given up by a record of an operator's.
+    pub(crate) fn gives_up(&self, coordinator: usize, number: TxNumber, branch: Branch) -> Step {
+        let fact = self.facts[coordinator].get(&number);
+        let is_recorded = fact.is_some_and(|fact| fact.abandoned.contains(&branch.index()));
+        ensure(is_recorded, "16 a branch is given up by an operator only", || {
+            format!("c{coordinator}: {number:?}, {branch:?}")
+        })
     }
 
     /// 10: a participant hears that everything below has ended.

@@ -1,10 +1,10 @@
 //! Invariant 13 (and 3): locks, and who holds them.
 
 use assent_common::command::Access;
-use assent_common::participant::{Lock, Participant};
+use assent_common::participant::{Key, Lock, Participant};
 
 use super::{Step, ensure};
-use crate::request::{Request, place_of};
+use crate::request::{self, BranchPlan, Request, place_of};
 
 const CHECK: &str = "13 locks are held by the votes, and by nobody else";
 
@@ -22,12 +22,12 @@ pub(super) fn are_the_votes(at: usize, control: &Participant, requests: &[Reques
     for (txid, staged) in control.staged() {
         let mut branches = requests[place_of(staged.id)].branches.iter();
         let plan = branches.find(|branch| branch.at == at).expect("a branch");
-        wanted += plan.ops.len();
+        wanted += staged.keys.len();
         for key in &staged.keys {
-            let is_held = match control.locks().get(key) {
-                Some(Lock::Exclusive(owner, _)) => owner == txid,
-                Some(Lock::Shared(owners)) => owners.contains_key(txid) && has_reader(plan),
-                None => false,
+            let is_held = match (control.locks().get(key), access(plan, key)) {
+                (Some(Lock::Exclusive(owner, _)), Some(Access::Exclusive)) => owner == txid,
+                (Some(Lock::Shared(owners)), Some(Access::Shared)) => owners.contains_key(txid),
+                _ => false,
             };
             ensure(is_held, CHECK, || format!("p{at}: {txid} does not hold {key:?}"))?;
         }
@@ -35,6 +35,8 @@ pub(super) fn are_the_votes(at: usize, control: &Participant, requests: &[Reques
     ensure(held == wanted, CHECK, || format!("p{at}: {held} locks are held for {wanted} keys"))
 }
 
-fn has_reader(plan: &crate::request::BranchPlan) -> bool {
-    plan.ops.iter().any(|op| op.access() == Access::Shared)
+/// How a branch was to lock a key.
+fn access(plan: &BranchPlan, key: &Key) -> Option<Access> {
+    let op = plan.ops.iter().find(|op| request::key(op.account) == *key);
+    op.map(|op| op.access())
 }

@@ -1,1 +1,7 @@
-//! The simulator's own tests.
+//! The simulator's own tests: that worlds hold, that they repeat themselves, that they meet what matters, and that bad
+//! ones are caught.
+
+mod mutations;
+mod regressions;
+mod repeats;
+mod worlds;
