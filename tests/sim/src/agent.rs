@@ -294,7 +294,9 @@ impl World {
         let found: Vec<_> = staged.keys().map(in_doubt).collect();
         agent.resolver.seen(now, found);
         let due = agent.resolver.take_due(now, QUESTIONS_MAX);
-        if self.config.is(Mutant::VoteTimesOut) && let Some(doubt) = due.first() {
+        if self.config.is(Mutant::VoteTimesOut)
+            && let Some(doubt) = due.first()
+        {
             return self.conclude(at, doubt.txid, Message::Abort);
         }
         for InDoubt { txid, .. } in due {

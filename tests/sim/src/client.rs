@@ -71,7 +71,11 @@ impl World {
         let place = self.requests.len();
         let now_ms = self.now_us / 1_000;
         let request = Request::new(place, client, now_ms, &self.profile, &mut self.random);
-        note!(self, "client {client} sends request {place} to c{}: {request:?}", request.coordinator);
+        note!(
+            self,
+            "client {client} sends request {place} to c{}: {request:?}",
+            request.coordinator
+        );
         self.requests.push(request);
         self.oracle.asked();
         self.clients[client].waits_for = Some(place);

@@ -105,6 +105,8 @@ pub(crate) enum Trouble {
     RedisGoesBack,
     /// A Redis is replaced by an empty one.
     RedisReplaced,
+    /// No trouble: an operator wants what waits to be sent now.
+    RetryNow,
     /// No trouble: an operator looks after what was lost.
     OperatorLooks,
 }
@@ -147,6 +149,7 @@ impl Faults {
             (50, Trouble::CoordinatorDies),
             (50, Trouble::AgentDies),
             (50, Trouble::Partition),
+            (50, Trouble::RetryNow),
         ];
         for (percent, trouble) in larger {
             if random.percent(percent) {

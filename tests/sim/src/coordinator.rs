@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use assent_common::code::ErrorCode;
 use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::{
     Branch, Effect, Entry, Failure, Input, Message, Outcome, Spec, State as Phase, Transaction,
 };
-use assent_common::code::ErrorCode;
 use assent_common::outcome::{Call, Refusal};
 use assent_common::participant::Answer;
 use assent_common::record::{Identity, Record};
@@ -247,7 +247,15 @@ impl World {
             mark: Mark { epoch: speaker.log.epoch, low_water },
             from: From::Coordinator(speaker.life),
         };
-        note!(self, "c{coordinator}: {message:?} {}.{}.{} to p{at}", number.epoch, number.n, attempt.0);
+        note!(
+            self,
+            "c{coordinator}: {message:?} {}.{}.{} to p{at}",
+            number.epoch,
+            number.n,
+            attempt.0
+        );
+        let is_question = message == Message::Abort && self.requests[request].is_one_phase();
+        self.report.one_phase_questions += u64::from(is_question);
         self.oracle.sends(&ask, self.requests[request].branches.len())?;
         self.transmit(ask);
         Ok(())
@@ -270,6 +278,11 @@ impl World {
             let outcome = Outcome::Aborted(Failure { branch: None, refusal });
             let late = Entry::Answered { attempt: *attempt, decided_at: Millis(0), outcome };
             self.persist(c, number, request, late)?;
+        }
+        if self.config.is(Mutant::AbortsWhileDeciding)
+            && let Entry::Committed { attempt, .. } = &entry
+        {
+            self.call(c, request, number, Branch(0), *attempt, Message::Abort)?;
         }
         let asked = &self.requests[request];
         let identity = Identity {
@@ -344,6 +357,7 @@ impl World {
         note!(self, "c{c}: {} records synced", records.len());
         for record in records {
             if let Record::Committed(committed) = &record {
+                self.report.retried += u64::from(committed.attempt != Attempt::FIRST);
                 self.coordinators[c].authority.committed(committed.number, committed.attempt);
             }
             let number = match record {

@@ -37,6 +37,8 @@ pub enum Mutant {
     AttemptIgnored,
     /// 5: a deadline aborts what is being decided.
     DecidesTwice,
+    /// 5: a branch is told to abort while its transaction is being decided.
+    AbortsWhileDeciding,
     /// 5: prepares of an earlier life are taken.
     EpochIgnored,
     /// 6: the abort of an unknown branch leaves no fence.
@@ -83,6 +85,8 @@ pub enum Mutant {
     UnknownIsConflict,
     /// 15: a coordinator does not know after a restart which keys it has served.
     KeysForgotten,
+    /// Answers: the replies of a vote are lost on the way.
+    RepliesLost,
     /// 16: a timer gives up a branch.
     TimerAbandons,
     /// 4 and 15: a one-phase answer that leaves no trace is told before it is kept.
@@ -119,6 +123,10 @@ pub(crate) fn misread(config: &Config, ask: &Ask, answer: Answer) -> Answer {
             if ask.message == Message::Prepare =>
         {
             Answer::Prepared(Call::Refused(Refusal::new(ErrorCode::LockConflict, why)))
+        }
+        (Some(Mutant::RepliesLost), Answer::Prepared(Call::Applied(Prepared::Yes(vote)))) => {
+            let vote = Vote { replies: "[]".into(), ..vote };
+            Answer::Prepared(Call::Applied(Prepared::Yes(vote)))
         }
         (_, answer) => answer,
     }

@@ -78,7 +78,13 @@ impl World {
             for _ in 0..copies {
                 self.send_late_copy(ask);
             }
-            note!(self, "lost: {:?} {} to p{}, {copies} copies late", ask.message, ask.txid, ask.at);
+            note!(
+                self,
+                "lost: {:?} {} to p{}, {copies} copies late",
+                ask.message,
+                ask.txid,
+                ask.at
+            );
             return self.result_unknown(ask, "the call timed out");
         }
         let is_two_phase = !self.requests[ask.request].is_one_phase();

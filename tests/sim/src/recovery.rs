@@ -20,7 +20,7 @@ use crate::world::World;
 const RETENTION_US: u64 = 3_000_000;
 
 /// A log longer than this is compacted at a start, in bytes.
-const LONG_BYTES: usize = 24 * 1024;
+const LONG_BYTES: usize = 12 * 1024;
 
 impl World {
     /// The process dies: its messages travel on, answers reach nobody, and what was not synced may be gone.

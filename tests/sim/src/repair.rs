@@ -49,13 +49,7 @@ fn give_up_what_is_lost(world: &mut World) -> Step {
     Ok(())
 }
 
-fn give_up(
-    world: &mut World,
-    c: usize,
-    number: TxNumber,
-    request: usize,
-    branch: Branch,
-) -> Step {
+fn give_up(world: &mut World, c: usize, number: TxNumber, request: usize, branch: Branch) -> Step {
     let asked = &world.requests[request];
     let at = asked.branches[branch.index()].at;
     ensure(world.oracle.has_lost(at), "16 a branch is given up after a loss only", || {

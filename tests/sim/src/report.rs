@@ -69,6 +69,10 @@ report! {
     resumed,
     /// Questions of branches in doubt.
     questions,
+    /// Decisions of another attempt than the first.
+    retried,
+    /// Questions to the only branch of a transaction, whether it was applied.
+    one_phase_questions,
     /// Outcomes learned by asking.
     learned_by_asking,
     /// Redis servers that lost data.

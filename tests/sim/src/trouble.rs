@@ -1,5 +1,7 @@
 //! Larger trouble, now and then: processes that die, networks that are cut, Redis servers that lose data.
 
+use assent_common::coordinator::Input;
+
 use crate::config::Trouble;
 use crate::network::Cut;
 use crate::oracle::Step;
@@ -41,10 +43,20 @@ impl World {
             }
             Trouble::RedisGoesBack => self.redis_goes_back(at),
             Trouble::RedisReplaced => self.redis_is_replaced(at),
+            Trouble::RetryNow => self.retry_now(coordinator)?,
             Trouble::OperatorLooks => repair::after_losses(self)?,
         }
         self.schedule_trouble();
         Ok(())
+    }
+
+    fn retry_now(&mut self, c: usize) -> Step {
+        let count = self.coordinators[c].active.len();
+        let which = self.random.place(count);
+        match self.coordinators[c].active.keys().nth(which).copied() {
+            Some(number) => self.feed(c, number, Input::RetryNow),
+            None => Ok(()),
+        }
     }
 
     /// The Redis is restored from an older append-only file: connections break, and the last scripts never were.

@@ -24,12 +24,17 @@ impl Oracle {
         let is_same = before.is_none_or(|before| before == committed);
         let text = || format!("request {request} as {txid}: {outcome:?}");
         ensure(is_same || is_tainted, "answers: a client hears one outcome", text)?;
-        let Outcome::Committed { applied, .. } = outcome else {
+        let Outcome::Committed { applied, replies } = outcome else {
             let is_true = !takes_effect || is_tainted;
             return ensure(is_true, "answers: what is told is true", text);
         };
         let fact = self.fact(coordinator, txid.number);
         let attempt = fact.attempt(txid.attempt, asked.branches.len());
+        let mut branches = attempt.branches.iter().zip(replies);
+        let are_theirs = branches.all(|(branch, told)| branch.replies.as_ref() == Some(told));
+        let check = "answers: the replies are those of the votes";
+        // What is read in one phase may be read again by a copy of the message, and then differently.
+        ensure(are_theirs || is_tainted || is_untraced, check, text)?;
         if asked.is_one_phase() {
             let is_true = attempt.branches[0].was_applied || is_untraced;
             return ensure(is_true, "answers: what is told is true", text);

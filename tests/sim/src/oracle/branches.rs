@@ -32,7 +32,8 @@ impl Ran<'_> {
     }
 
     fn is_staged(&self) -> bool {
-        self.before.state != Some(BranchState::Prepared) && self.after == Some(BranchState::Prepared)
+        self.before.state != Some(BranchState::Prepared)
+            && self.after == Some(BranchState::Prepared)
     }
 
     fn text(&self) -> String {
@@ -54,6 +55,7 @@ impl Oracle {
         let after = agent.redis.control.state(ask.txid);
         let ran = Ran { ask, before, after, agent, is_applied, answer, requests };
         acknowledged(&ran)?;
+        self.replied(&ran);
         let is_changed = before.state != after || is_applied;
         if !is_changed {
             return Ok(());
@@ -71,6 +73,19 @@ impl Oracle {
             self.aborted(&ran)?;
         }
         super::locks::are_the_votes(ask.at, &agent.redis.control, requests)
+    }
+
+    /// What the ops of a branch replied, for whoever is told so later.
+    fn replied(&mut self, ran: &Ran<'_>) {
+        let replies = match ran.answer {
+            Answer::Prepared(Call::Applied(Prepared::Yes(vote))) => &vote.replies,
+            Answer::Prepared(Call::Applied(Prepared::Committed(replies))) => replies,
+            _ => return,
+        };
+        let branches = ran.request().branches.len();
+        let fact = self.fact(ran.ask.coordinator, ran.ask.txid.number);
+        let attempt = fact.attempt(ran.ask.txid.attempt, branches);
+        attempt.branches[ran.ask.branch.index()].replies = Some(replies.clone());
     }
 
     /// 12: a branch votes yes; no number of a vote is given twice.
@@ -206,7 +221,8 @@ fn acknowledged(ran: &Ran<'_>) -> Step {
 fn data_waits_for_the_votes(ran: &Ran<'_>) -> Step {
     let Ask { at, txid, branch, .. } = *ran.ask;
     let plan = &ran.request().branches[branch.index()];
-    let written = plan.ops.iter().filter(|op| op.access() == assent_common::command::Access::Exclusive);
+    let written =
+        plan.ops.iter().filter(|op| op.access() == assent_common::command::Access::Exclusive);
     for op in written {
         let in_doubt = ran.agent.redis.control.staged().iter();
         let mut others = in_doubt.filter(|(other, _)| **other != txid);

@@ -63,10 +63,11 @@ impl Oracle {
             }
             Record::Answered(Answered { attempt, answer, .. }) => {
                 write_once(fact, number)?;
-                let only = fact.attempt(*attempt, asked.branches.len()).branches[0];
+                let only = &fact.attempt(*attempt, asked.branches.len()).branches[0];
+                let was_applied = only.was_applied;
                 let request = &self.requests[place_of(asked.id)];
                 let is_true = match answer {
-                    AnswerRecord::Committed { .. } => only.was_applied || request.is_untraced,
+                    AnswerRecord::Committed { .. } => was_applied || request.is_untraced,
                     AnswerRecord::Aborted { .. } => true,
                 };
                 ensure(is_true, "5 commit only with all votes yes", || format!("{number:?}"))
@@ -91,11 +92,8 @@ impl Oracle {
         let fact = self.fact(coordinator, number);
         match record {
             Record::Committed(committed) => {
-                let txid = Txid {
-                    log_id: self.logs[coordinator],
-                    number,
-                    attempt: committed.attempt,
-                };
+                let txid =
+                    Txid { log_id: self.logs[coordinator], number, attempt: committed.attempt };
                 self.decided(coordinator, txid, requests)
             }
             Record::Answered(_) => {
@@ -126,7 +124,9 @@ impl Oracle {
         ensure(!attempt.is_presumed_aborted, check, || txid.to_string())?;
         let is_dropped = attempt.branches.iter().any(|branch| branch.is_aborted);
         let check = "8 all branches or none";
-        ensure(!is_dropped || is_tainted, check, || format!("{txid} is decided, a branch dropped"))?;
+        ensure(!is_dropped || is_tainted, check, || {
+            format!("{txid} is decided, a branch dropped")
+        })?;
         let is_again = fact.is_durable;
         (fact.is_written, fact.is_durable) = (true, true);
         ensure(!is_again, "5 the decision is written once", || txid.to_string())?;
@@ -159,11 +159,10 @@ impl Oracle {
     pub(crate) fn presumes_abort(&mut self, coordinator: usize, txid: Txid) -> Step {
         let place = usize::try_from(txid.attempt.0).expect("few attempts");
         let fact = self.fact(coordinator, txid.number);
-        let is_tainted = fact.is_tainted;
         let Some(attempt) = fact.attempts.get_mut(place) else { return Ok(()) };
         (attempt.is_presumed_aborted, attempt.may_drop) = (true, true);
         let check = "7 a branch is told aborted only of what never commits";
-        ensure(!attempt.is_decided || is_tainted, check, || txid.to_string())
+        ensure(!attempt.is_decided, check, || txid.to_string())
     }
 
     /// 16: what is given up was given up by a record of an operator's.

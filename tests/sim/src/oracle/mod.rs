@@ -14,6 +14,7 @@ mod losses;
 
 use std::collections::BTreeMap;
 
+use assent_common::outcome::Replies;
 use assent_common::wire::branch::BranchState;
 use assent_common::{LogId, TxNumber, Txid};
 
@@ -90,9 +91,11 @@ struct AttemptFact {
     branches: Vec<BranchFact>,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 struct BranchFact {
     has_voted: bool,
+    /// What its ops replied when it voted, or was applied in one phase.
+    replies: Option<Replies>,
     /// Its writes are in the keyspace.
     is_applied: bool,
     /// They once were.

@@ -7,8 +7,7 @@ use assent_sim::{Config, Losses, Mutant, regression};
 #[test]
 fn hold() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions");
-    let mut files: Vec<_> =
-        folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "no regression file was found: the test looks at the wrong place");
     for file in files {

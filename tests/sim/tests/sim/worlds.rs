@@ -3,7 +3,7 @@
 use assent_sim::{Config, Losses, Report, regression};
 
 /// Some twenty seconds of one core. `make sim` runs many more.
-const WORLDS: u64 = 80;
+const WORLDS: u64 = 240;
 
 fn hold(seeds: std::ops::Range<u64>, losses: Losses) -> Report {
     let mut total = Report::default();
@@ -41,6 +41,8 @@ fn of_faults_and_crashes_hold_and_heal() {
         ("compactions", total.compactions),
         ("resumed", total.resumed),
         ("learned by asking", total.learned_by_asking),
+        ("retried", total.retried),
+        ("one-phase questions", total.one_phase_questions),
         ("waits", total.waits),
         ("duplicated", total.duplicated),
     ]);
