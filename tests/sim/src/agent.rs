@@ -52,6 +52,8 @@ pub(crate) struct Agent {
     /// Prepares that wait for a younger holder, in their order.
     waiting: BTreeMap<u64, (Ask, Waits)>,
     resolver: Resolver,
+    /// For a mutant.
+    balances_at_start: Vec<i64>,
     /// Public ids of the branches that it asks about.
     asked: BTreeMap<Txid, TransactionId>,
 }
@@ -60,6 +62,7 @@ impl Agent {
     pub(crate) fn new(redis: Redis) -> Self {
         Self {
             incarnation: redis.control.incarnation(),
+            balances_at_start: redis.balances.clone(),
             redis,
             is_up: true,
             life: 1,
@@ -77,6 +80,7 @@ impl Agent {
         self.life += 1;
         self.is_up = true;
         self.incarnation = self.redis.control.incarnation();
+        self.balances_at_start.clone_from(&self.redis.balances);
         self.seq_seen = self.redis.control.seq();
         self.is_connected = true;
         self.is_quarantined = false;
@@ -226,7 +230,10 @@ impl World {
                     id: asked.id,
                     mode: if asked.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
                     locks,
-                    evaluation: plan.evaluate(&agent.redis.balances),
+                    evaluation: match self.config.mutant {
+                        Some(Mutant::StaleReads) => plan.evaluate(&agent.balances_at_start),
+                        _ => plan.evaluate(&agent.redis.balances),
+                    },
                 })
             }
         };
@@ -299,6 +306,11 @@ impl World {
         {
             return self.conclude(at, doubt.txid, Message::Abort);
         }
+        if self.config.is(Mutant::DoubtCommits)
+            && let Some(doubt) = due.first()
+        {
+            return self.conclude(at, doubt.txid, Message::Commit);
+        }
         for InDoubt { txid, .. } in due {
             self.ask_about(at, life, txid);
         }
@@ -310,7 +322,9 @@ impl World {
     pub(crate) fn sweep(&mut self, at: usize) -> Step {
         let agent = &mut self.agents[at];
         let incarnation = agent.believed_incarnation(self.config.mutant);
-        agent.redis.run(None, incarnation, Request::Sweep);
+        if !self.config.is(Mutant::NeverSweeps) {
+            agent.redis.run(None, incarnation, Request::Sweep);
+        }
         let is_empty = agent.redis.control.staged().is_empty();
         if self.config.is(Mutant::SweepIgnoresMark) && is_empty {
             agent.redis.control = Participant::new(incarnation);

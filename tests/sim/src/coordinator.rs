@@ -367,6 +367,9 @@ impl World {
             };
             if let Some(number) = number.filter(|_| !self.config.is(Mutant::PersistedTooEarly)) {
                 self.feed(c, number, Input::Persisted)?;
+                if self.config.is(Mutant::PersistedTwice) {
+                    self.feed(c, number, Input::Persisted)?;
+                }
             }
             if self.coordinators[c].life != life {
                 return Ok(());

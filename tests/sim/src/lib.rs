@@ -28,7 +28,7 @@ mod world;
 
 pub use config::{Config, Losses};
 pub use mutants::Mutant;
-pub use oracle::Violation;
+pub use oracle::{CHECKS, Violation};
 pub use report::Report;
 
 use trace::Trace;

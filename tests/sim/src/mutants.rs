@@ -23,6 +23,8 @@ pub enum Mutant {
     VoteNotDurable,
     /// 3: a branch in doubt decides for itself after a while.
     VoteTimesOut,
+    /// 4: a branch in doubt commits by itself after a while.
+    DoubtCommits,
     /// 3: a branch that reads frees its locks when it votes.
     ReaderReleasedAtVote,
     /// 4: records are acknowledged before they are synced.
@@ -61,12 +63,16 @@ pub enum Mutant {
     AppliesAgain,
     /// 8: a branch is applied and leaves no done-marker.
     NoDoneMarker,
+    /// 8: an agent evaluates ops on what it remembers, not on what is there.
+    StaleReads,
     /// 9: the commit of a branch that is lost is acknowledged.
     LossAcknowledged,
     /// 10: the low-water mark passes transactions that are active.
     MarkTooHigh,
     /// 10: a sweep collects above the mark.
     SweepIgnoresMark,
+    /// 10: nothing is swept.
+    NeverSweeps,
     /// 10: a prepare below the mark is taken.
     MarkIgnored,
     /// 11: the first acknowledgement is taken for all.
@@ -87,6 +93,10 @@ pub enum Mutant {
     KeysForgotten,
     /// Answers: the replies of a vote are lost on the way.
     RepliesLost,
+    /// Of the shell: a record is reported durable twice.
+    PersistedTwice,
+    /// 16: an operator gives up a branch whose Redis has lost nothing.
+    OperatorIsHasty,
     /// 16: a timer gives up a branch.
     TimerAbandons,
     /// 4 and 15: a one-phase answer that leaves no trace is told before it is kept.

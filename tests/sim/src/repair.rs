@@ -2,9 +2,9 @@
 //! human's. So this is a human: who resynchronises quarantined agents with the data that there are, and gives up the
 //! branches that are lost, each by a record (invariant 16).
 //!
-//! When branches are redone from the log, this is to call that instead of [`give_up_what_is_lost`], the taint of
-//! `oracle::losses` is to end where a redo has been applied, and [`may_be_unseen`](crate::oracle) losses become
-//! violations.
+//! When branches are redone from the log, [`after_losses`] is to do that instead of giving up; the taint of
+//! `oracle::losses` is to end where a redo has been applied; and a loss that nobody has seen (`losses_unseen` of the
+//! report, excused in `oracle::ending`) is to become a violation.
 
 use assent_common::TxNumber;
 use assent_common::code::ErrorCode;
@@ -13,6 +13,7 @@ use assent_common::record::{Abandoned, Record};
 use assent_common::time::Millis;
 
 use crate::coordinator::participant_name;
+use crate::mutants::Mutant;
 use crate::oracle::{Step, ensure};
 use crate::trace::note;
 use crate::world::World;
@@ -35,10 +36,11 @@ fn give_up_what_is_lost(world: &mut World) -> Step {
         if !world.coordinators[c].is_up {
             continue;
         }
+        let is_hasty = world.config.is(Mutant::OperatorIsHasty);
         let active = world.coordinators[c].active.iter();
         let hopeless: Vec<_> = active
             .flat_map(|(number, active)| {
-                let branches = hopeless(&active.machine).into_iter();
+                let branches = hopeless(&active.machine, is_hasty).into_iter();
                 branches.map(|branch| (*number, active.request, branch))
             })
             .collect();
@@ -71,12 +73,15 @@ fn give_up(world: &mut World, c: usize, number: TxNumber, request: usize, branch
     world.feed(c, number, Input::Abandon(branch))
 }
 
-/// Branches whose participant has said, clearly, that it cannot do what it is told.
-fn hopeless(machine: &Transaction) -> Vec<Branch> {
+/// Branches whose participant has said, clearly, that it cannot do what it is told. Only a mutant does not wait for that.
+fn hopeless(machine: &Transaction, is_hasty: bool) -> Vec<Branch> {
     // Quarantine ends when the agent is resynchronised; what is told then counts.
-    let is_refused = |delivery: &Delivery| {
-        matches!(delivery, Delivery::Due { problem: Problem::Refused { code, .. }, .. }
-            if *code != ErrorCode::Quarantined)
+    let is_refused = |delivery: &Delivery| match delivery {
+        Delivery::Due { problem: Problem::Refused { code, .. }, .. } => {
+            *code != ErrorCode::Quarantined
+        }
+        Delivery::Due { .. } => is_hasty,
+        _ => false,
     };
     match machine.state() {
         Phase::Committing(committing) => (0..)

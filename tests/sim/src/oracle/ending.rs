@@ -48,13 +48,4 @@ impl Oracle {
         }
         ensure(false, "9 a decided branch that is lost is noticed", text)
     }
-
-    /// Every client that asks until it knows has heard.
-    pub(crate) fn all_heard(&self, requests: &[Request]) -> Step {
-        let silent = requests
-            .iter()
-            .zip(&self.requests)
-            .position(|(request, known)| request.is_keyed() && known.heard.is_none());
-        ensure(silent.is_none(), "progress: every client is answered", || format!("{silent:?}"))
-    }
 }

@@ -18,6 +18,48 @@ use assent_common::outcome::Replies;
 use assent_common::wire::branch::BranchState;
 use assent_common::{LogId, TxNumber, Txid};
 
+/// Every check, by the number of the invariant that it states.
+pub const CHECKS: &[&str] = &[
+    "1 ids are never reused",
+    "2 a yes is staged durably before it is said",
+    "2 what was durable is still in the log",
+    "3 a yes stands until the outcome is told",
+    "3 what was read under a vote stays as it was",
+    "4 no commit message before the decision is durable",
+    "4 no committed before it is durable",
+    "5 commit only with all votes yes",
+    "5 the decision is written once",
+    "5 a prepare of an earlier life is refused",
+    "6 an acknowledged abort has left its fence",
+    "6 a fenced branch is never staged",
+    "7 a branch is told aborted only of what never commits",
+    "8 a branch is applied once at most",
+    "8 applied only what is decided",
+    "8 all branches or none",
+    "8 sums balance",
+    "9 unknown is never ok",
+    "9 a decided branch that is lost is noticed",
+    "10 the mark covers only what has ended",
+    "10 a prepare below the mark is refused",
+    "10 markers above the mark are kept",
+    "11 the end only after every branch has applied",
+    "12 nothing runs on other data",
+    "12 votes that were lost are noticed",
+    "13 locks are held by the votes, and by nobody else",
+    "14 the commit of a staged branch is never refused",
+    "15 nothing is run again before it is definitely aborted",
+    "15 one request commits once at most",
+    "16 a branch is given up by an operator only",
+    "16 a branch is given up after a loss only",
+    "answers: a client hears one outcome",
+    "answers: what is told is true",
+    "answers: applied is said of what is applied",
+    "answers: the replies are those of the votes",
+    "progress: what is healed ends",
+    "progress: nothing is left",
+    "the shell feeds no impossible input",
+];
+
 /// A promise is broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{check}: {detail}")]
@@ -31,11 +73,12 @@ pub struct Violation {
 pub(crate) type Step = Result<(), Violation>;
 
 pub(crate) fn violation(check: &'static str, detail: impl Into<String>) -> Step {
+    debug_assert!(CHECKS.contains(&check), "{check:?} is not in the list of checks");
     Err(Violation { check, detail: detail.into() })
 }
 
 pub(crate) fn ensure(holds: bool, check: &'static str, detail: impl FnOnce() -> String) -> Step {
-    if holds { Ok(()) } else { Err(Violation { check, detail: detail() }) }
+    if holds { Ok(()) } else { violation(check, detail()) }
 }
 
 /// All that ever happened.
