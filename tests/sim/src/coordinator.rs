@@ -304,6 +304,7 @@ impl World {
     }
 
     pub(crate) fn append(&mut self, c: usize, record: Record, forced: bool) {
+        debug_assert!(self.coordinators[c].is_up, "a dead process writes nothing");
         self.coordinators[c].log.append(record, forced);
         self.write_or_wait(c);
     }

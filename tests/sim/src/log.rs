@@ -123,7 +123,8 @@ impl Log {
         }
     }
 
-    /// Reads everything, cuts a torn tail, and begins the next life. An error is damage of what was durable. Only a mutant keeps the tail.
+    /// Reads everything, cuts a torn tail, and begins the next life. An error is damage of what was durable. Only a
+    /// mutant keeps the tail.
     pub(crate) fn replay(&mut self, keeps_tail: bool) -> Result<Replayed, String> {
         let mut records = Vec::new();
         let mut end = SEGMENT_HEADER_BYTES;

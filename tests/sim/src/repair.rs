@@ -45,6 +45,10 @@ fn give_up_what_is_lost(world: &mut World) -> Step {
             })
             .collect();
         for (number, request, branch) in hopeless {
+            // It may die of giving up the one before.
+            if !world.coordinators[c].is_up {
+                break;
+            }
             give_up(world, c, number, request, branch)?;
         }
     }
@@ -73,7 +77,8 @@ fn give_up(world: &mut World, c: usize, number: TxNumber, request: usize, branch
     world.feed(c, number, Input::Abandon(branch))
 }
 
-/// Branches whose participant has said, clearly, that it cannot do what it is told. Only a mutant does not wait for that.
+/// Branches whose participant has said, clearly, that it cannot do what it is told. Only a mutant does not wait for
+/// that.
 fn hopeless(machine: &Transaction, is_hasty: bool) -> Vec<Branch> {
     // Quarantine ends when the agent is resynchronised; what is told then counts.
     let is_refused = |delivery: &Delivery| match delivery {
