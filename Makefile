@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test model lint docs deny fix tools redis clean
+.PHONY: help demo bench test model sim lint docs deny fix tools redis clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -22,6 +22,11 @@ test: redis tools lint ## everything CI runs
 
 model: ## the model checker's larger worlds, some minutes
 	ASSENT_MODEL_LARGE=1 cargo test -p assent-model --locked -- --test-threads 1
+
+SIM_SEED ?= 1
+SIM_WORLDS ?= 2500
+sim: ## a long run of the simulator: more than a million transactions, some minutes of one core
+	cargo run --profile sim --locked --quiet -p assent-sim -- --seed $(SIM_SEED) --iterations $(SIM_WORLDS)
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check

@@ -1,14 +1,12 @@
 //! The decision log: records, and how many of them are on disk.
 
 use assent_common::ParticipantName;
+use assent_common::coordinator::Entry;
 use assent_common::coordinator::authority::{Authority, Decisions};
-use assent_common::coordinator::{Entry, Outcome};
-use assent_common::outcome::Vote;
-use assent_common::record::{
-    AnswerRecord, Answered, Begun, Committed, CommittedBranch, Ended, Identity, Record,
-};
+use assent_common::record::{AnswerRecord, Answered, Begun, Committed, Identity, Record};
 use assent_common::time::Millis;
 use assent_common::{Epoch, LogId, TxNumber, Txid};
+use assent_doubles::records;
 
 use crate::config::Client;
 use crate::state::Told;
@@ -88,56 +86,15 @@ pub(crate) fn participant_name(at: usize) -> ParticipantName {
 }
 
 fn record(number: TxNumber, client: &Client, entry: Entry) -> Record {
+    // Repair is not modelled, so that nobody reads what one phase wrote.
+    let entry = match entry {
+        Entry::Answered { attempt, decided_at, outcome, written: _ } => {
+            Entry::Answered { attempt, decided_at, outcome, written: None }
+        }
+        entry => entry,
+    };
     let identity =
         Identity { id: client.id, key: None, fingerprint: None, name: None, created_at: Millis(0) };
-    let names = || client.branches.iter().map(|branch| participant_name(branch.at));
-    match entry {
-        Entry::Begun(attempt) => {
-            let participant = participant_name(client.branches[0].at);
-            Record::Begun(Begun { number, attempt, identity, participant })
-        }
-        Entry::Committed { attempt, votes, decided_at } => {
-            let branches = names().zip(votes).map(branch).collect();
-            Record::Committed(Committed { number, attempt, identity, decided_at, branches })
-        }
-        Entry::Ended => Record::Ended(Ended { number }),
-        // Repair is not modelled, so that nobody reads what was written.
-        Entry::Answered { attempt, decided_at, outcome, written: _ } => {
-            let (answer, participants) = (answer_record(outcome), names().collect());
-            Record::Answered(Answered {
-                number,
-                attempt,
-                identity,
-                decided_at,
-                participants,
-                answer,
-                written: None,
-            })
-        }
-    }
-}
-
-fn branch((participant, vote): (ParticipantName, Vote)) -> CommittedBranch {
-    CommittedBranch {
-        participant,
-        replies: vote.replies,
-        redo: vote.redo,
-        incarnation: vote.incarnation,
-        seq: vote.seq,
-    }
-}
-
-fn answer_record(outcome: Outcome) -> AnswerRecord {
-    match outcome {
-        Outcome::Committed { replies, .. } => {
-            AnswerRecord::Committed { replies: replies[0].clone() }
-        }
-        Outcome::Aborted(failure) => AnswerRecord::Aborted {
-            branch: failure.branch.map(|branch| branch.0),
-            code: failure.refusal.code,
-            detail: failure.refusal.detail,
-            op: None,
-            reply: None,
-        },
-    }
+    let names = client.branches.iter().map(|branch| participant_name(branch.at));
+    records::record(number, identity, names, entry)
 }

@@ -3,11 +3,10 @@
 //! They bend what goes into the machines and what comes out of them; the machines are the real ones throughout.
 
 use assent_common::code::ErrorCode;
-use assent_common::command::Access;
 use assent_common::coordinator::{Message, Purpose};
-use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Vote};
-use assent_common::participant::{Answer, Evaluation, Participant, Prepare, Request, Stepped};
-use assent_common::wire::branch::{BranchState, Mode};
+use assent_common::outcome::{Call, Prepared, Refusal, Vote};
+use assent_common::participant::{Answer, Participant, Request, Stepped};
+use assent_doubles::scripts::{self, Bend};
 
 use crate::config::Client;
 use crate::state::Ask;
@@ -76,6 +75,24 @@ pub(crate) enum Mutant {
     ReaderToldEarly,
 }
 
+impl Mutant {
+    /// How the scripts of its world are bent.
+    const fn bend(self) -> Option<Bend> {
+        Some(match self {
+            Self::VoteNotDurable => Bend::VoteNotDurable,
+            Self::EpochIgnored => Bend::EpochIgnored,
+            Self::NoFence => Bend::NoFence,
+            Self::FenceIgnored => Bend::FenceIgnored,
+            Self::NoDoneMarker => Bend::NoDoneMarker,
+            Self::LossAcknowledged => Bend::LossAcknowledged,
+            Self::MarkIgnored => Bend::MarkIgnored,
+            Self::FreesForeignLocks => Bend::FreesForeignLocks,
+            Self::CommitNeedsMemory => Bend::CommitNeedsMemory,
+            _ => return None,
+        })
+    }
+}
+
 impl World {
     /// One script, bent.
     pub(crate) fn script(
@@ -84,50 +101,8 @@ impl World {
         incarnation: u64,
         request: Request,
     ) -> Stepped {
-        let Some(mutant) = self.config.mutant else {
-            return participant.step(incarnation, request);
-        };
-        let is_prepare = matches!(request, Request::Prepare(_));
-        let state = request.txid().and_then(|txid| participant.state(txid));
-        match mutant {
-            Mutant::VoteNotDurable if is_prepare => participant.clone().step(incarnation, request),
-            Mutant::NoDoneMarker => {
-                let mut applied = participant.clone();
-                let stepped = applied.step(incarnation, request);
-                if stepped.apply.is_none() {
-                    *participant = applied;
-                }
-                stepped
-            }
-            Mutant::NoFence if matches!(request, Request::Abort(_)) && state.is_none() => {
-                Answer::Aborted(Call::Applied(Aborted::Fenced)).into()
-            }
-            Mutant::FenceIgnored | Mutant::EpochIgnored | Mutant::MarkIgnored if is_prepare => {
-                step_ignoring(mutant, participant, incarnation, request)
-            }
-            Mutant::CommitNeedsMemory
-                if matches!(request, Request::Commit(_))
-                    && state == Some(BranchState::Prepared) =>
-            {
-                let refusal = Refusal::new(ErrorCode::RedisOutOfMemory, "no memory");
-                Answer::Applied(Call::Refused(refusal)).into()
-            }
-            Mutant::FreesForeignLocks => {
-                let stepped = participant.step(incarnation, request);
-                if matches!(stepped.answer, Answer::Applied(_) | Answer::Aborted(_)) {
-                    *participant = unlocked(participant);
-                }
-                stepped
-            }
-            Mutant::LossAcknowledged => {
-                let mut stepped = participant.step(incarnation, request);
-                if let Answer::Applied(Call::Refused(_)) = stepped.answer {
-                    stepped.answer = Answer::Applied(Call::Applied(Applied { dirty_writes: 0 }));
-                }
-                stepped
-            }
-            _ => participant.step(incarnation, request),
-        }
+        let bend = self.config.mutant.and_then(Mutant::bend);
+        scripts::step(bend, participant, incarnation, request)
     }
 
     /// What the coordinator makes of an answer, bent.
@@ -153,46 +128,4 @@ impl World {
             _ => request.purpose,
         }
     }
-}
-
-/// Stages all the same what is refused for one reason, as if nothing had ever been heard here.
-fn step_ignoring(
-    mutant: Mutant,
-    participant: &mut Participant,
-    incarnation: u64,
-    request: Request,
-) -> Stepped {
-    let ignored = match mutant {
-        Mutant::FenceIgnored => ErrorCode::Fenced,
-        Mutant::EpochIgnored => ErrorCode::StaleEpoch,
-        _ => ErrorCode::BelowLowWater,
-    };
-    let stepped = participant.step(incarnation, request.clone());
-    match &stepped.answer {
-        Answer::Prepared(Call::Refused(refusal)) if refusal.code == ignored => {
-            *participant = Participant::new(incarnation);
-            participant.step(incarnation, request)
-        }
-        _ => stepped,
-    }
-}
-
-/// The same branches in doubt, and nobody holds a lock.
-fn unlocked(participant: &Participant) -> Participant {
-    let mut free = Participant::new(participant.incarnation());
-    for (txid, staged) in participant.staged() {
-        let evaluation =
-            Evaluation { replies: staged.vote.replies.clone(), redo: staged.vote.redo.clone() };
-        free.step(
-            participant.incarnation(),
-            Request::Prepare(Prepare {
-                txid: *txid,
-                id: staged.id,
-                mode: Mode::TwoPhase,
-                locks: Vec::<(_, Access)>::new(),
-                evaluation: Ok(evaluation),
-            }),
-        );
-    }
-    free
 }

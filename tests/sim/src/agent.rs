@@ -1,0 +1,437 @@
+//! A participant's agent: takes messages, runs scripts, asks about branches in doubt. It dies at any place and keeps
+//! nothing, save what it knows of its Redis's data while it lives.
+
+use std::collections::BTreeMap;
+
+use assent_common::code::ErrorCode;
+use assent_common::command::Access;
+use assent_common::coordinator::Message;
+use assent_common::outcome::{Call, Prepared, Refusal};
+use assent_common::participant::resolver::{Conclusion, InDoubt, Resolver, Verdict, judge};
+use assent_common::participant::{Answer, Participant, Prepare, Request};
+use assent_common::wire::branch::{BranchState, Mode};
+use assent_common::wire::outcome::BranchOutcome;
+use assent_common::{TransactionId, Txid};
+
+use crate::coordinator::Mark;
+use crate::mutants::Mutant;
+use crate::network::{Ask, From};
+use crate::oracle::Step;
+use crate::queue::{Event, Waits};
+use crate::redis::Redis;
+use crate::request::place_of;
+use crate::trace::note;
+use crate::world::World;
+
+/// How often an agent scans for branches in doubt and sweeps, in microseconds.
+const TURN_US: u64 = 60_000;
+
+/// How long a branch is in doubt before its agent asks, in milliseconds.
+const RESOLVE_INTERVAL_MS: u64 = 100;
+
+/// How long a prepare waits for a younger holder, in microseconds.
+const WAIT_US: u64 = 30_000;
+
+/// Questions of one turn.
+const QUESTIONS_MAX: usize = 16;
+
+/// An agent and its Redis.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) redis: Redis,
+    pub(crate) is_up: bool,
+    pub(crate) life: u64,
+    /// Of the data that it resynchronised with last.
+    pub(crate) incarnation: u64,
+    /// The highest number of a vote that it knows of.
+    pub(crate) seq_seen: u64,
+    /// Whether its connection still is to the Redis that it knows.
+    pub(crate) is_connected: bool,
+    /// Whether it found other data than it knew, and so takes no prepares.
+    pub(crate) is_quarantined: bool,
+    /// Prepares that wait for a younger holder, in their order.
+    waiting: BTreeMap<u64, (Ask, Waits)>,
+    resolver: Resolver,
+    /// For a mutant.
+    balances_at_start: Vec<i64>,
+    /// Public ids of the branches that it asks about.
+    asked: BTreeMap<Txid, TransactionId>,
+}
+
+impl Agent {
+    pub(crate) fn new(redis: Redis) -> Self {
+        Self {
+            incarnation: redis.control.incarnation(),
+            balances_at_start: redis.balances.clone(),
+            redis,
+            is_up: true,
+            life: 1,
+            seq_seen: 0,
+            is_connected: true,
+            is_quarantined: false,
+            waiting: BTreeMap::new(),
+            resolver: Resolver::new(RESOLVE_INTERVAL_MS),
+            asked: BTreeMap::new(),
+        }
+    }
+
+    /// A process begins, and knows what it finds.
+    pub(crate) fn resynchronise(&mut self) {
+        self.life += 1;
+        self.is_up = true;
+        self.incarnation = self.redis.control.incarnation();
+        self.balances_at_start.clone_from(&self.redis.balances);
+        self.seq_seen = self.redis.control.seq();
+        self.is_connected = true;
+        self.is_quarantined = false;
+        self.resolver = Resolver::new(RESOLVE_INTERVAL_MS);
+        self.asked.clear();
+    }
+
+    /// The connection is opened again: other data than this agent knew is met with quarantine.
+    fn reconnect(&mut self, mutant: Option<Mutant>) {
+        self.is_connected = true;
+        let control = &self.redis.control;
+        let is_other = control.incarnation() != self.incarnation;
+        let is_older = control.seq() < self.seq_seen && mutant != Some(Mutant::LostVotesIgnored);
+        self.is_quarantined |= is_other || is_older;
+    }
+
+    /// What the agent believes to be the incarnation of its data: that of its start.
+    fn believed_incarnation(&self, mutant: Option<Mutant>) -> u64 {
+        match mutant {
+            Some(Mutant::IncarnationIgnored) => self.redis.control.incarnation(),
+            _ => self.incarnation,
+        }
+    }
+}
+
+impl World {
+    /// A message has come. The process may die before its scripts, between them, and before it answers.
+    pub(crate) fn arrived(&mut self, ask: Ask, waits: Option<Waits>) -> Step {
+        let at = ask.at;
+        let is_gone = waits.is_some_and(|waits| waits.life != self.agents[at].life);
+        if !self.agents[at].is_up || is_gone || self.agent_strikes(at, "as a message came") {
+            self.result_unknown(ask, "the connection was refused");
+            return Ok(());
+        }
+        self.reconnect(at);
+        if ask.from != From::Resolver {
+            self.hear_mark(&ask)?;
+            if self.agent_strikes(at, "between two scripts") {
+                self.result_unknown(ask, "the connection broke");
+                return Ok(());
+            }
+        }
+        let answer = self.execute(&ask)?;
+        note!(self, "p{at}: {:?} {} -> {answer:?}", ask.message, ask.txid);
+        if self.agent_strikes(at, "before it answered") {
+            self.result_unknown(ask, "the connection broke");
+            return Ok(());
+        }
+        match (ask.message, answer) {
+            (Message::PrepareWaiting, Answer::Prepared(Call::Applied(Prepared::Wait(holder)))) => {
+                if self.waits(ask, waits) {
+                    return Ok(());
+                }
+                let refusal = Refusal::new(ErrorCode::LockConflict, holder.to_string());
+                let refusal = Refusal { holder: Some(holder), ..refusal };
+                self.reply(ask, Answer::Prepared(Call::Refused(refusal)));
+            }
+            (message, answer) => {
+                if matches!(message, Message::Commit | Message::Abort) {
+                    self.wake_waiting(at);
+                }
+                self.oracle.leaves(&ask, &answer, &self.agents[at].redis.control)?;
+                self.reply(ask, answer);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reconnect(&mut self, at: usize) {
+        let agent = &mut self.agents[at];
+        if !agent.is_connected {
+            agent.reconnect(self.config.mutant);
+            self.oracle.reconnected(at, agent.is_quarantined);
+        }
+    }
+
+    /// A prepare waits for a lock, if it may any longer.
+    fn waits(&mut self, ask: Ask, waits: Option<Waits>) -> bool {
+        let (at, life) = (ask.at, self.agents[ask.at].life);
+        let waits = waits.unwrap_or_else(|| {
+            let (ticket, until_us) = (self.report.waits, self.now_us + WAIT_US);
+            self.report.waits += 1;
+            self.queue.push(until_us, Event::WaitedLong { at, life, ticket });
+            Waits { life, until_us, ticket }
+        });
+        let may_wait = self.now_us < waits.until_us;
+        if may_wait {
+            self.agents[at].waiting.insert(waits.ticket, (ask, waits));
+        }
+        may_wait
+    }
+
+    /// A lock may be free: all that wait look again, the first that came first.
+    fn wake_waiting(&mut self, at: usize) {
+        for (ask, waits) in std::mem::take(&mut self.agents[at].waiting).into_values() {
+            self.queue.push(self.now_us, Event::Arrived { ask, waits: Some(waits) });
+        }
+    }
+
+    pub(crate) fn waited_long(&mut self, at: usize, life: u64, ticket: u64) -> Step {
+        if self.agents[at].life != life {
+            return Ok(());
+        }
+        match self.agents[at].waiting.remove(&ticket) {
+            Some((ask, waits)) => self.arrived(ask, Some(waits)),
+            None => Ok(()),
+        }
+    }
+
+    fn hear_mark(&mut self, ask: &Ask) -> Step {
+        let Mark { epoch, low_water } = ask.mark;
+        let active = &self.coordinators[ask.coordinator].active;
+        self.oracle.hears_mark(ask, active, &self.requests)?;
+        let request = Request::LowWater { log_id: ask.txid.log_id, epoch, mark: low_water };
+        let agent = &mut self.agents[ask.at];
+        let incarnation = agent.believed_incarnation(self.config.mutant);
+        agent.redis.run(None, incarnation, request);
+        Ok(())
+    }
+
+    /// One script, and the witness sees what it did.
+    fn execute(&mut self, ask: &Ask) -> Result<Answer, crate::Violation> {
+        let Ask { at, txid, message, request, branch, .. } = *ask;
+        let agent = &self.agents[at];
+        let is_prepare = matches!(message, Message::Prepare | Message::PrepareWaiting);
+        if is_prepare && agent.is_quarantined {
+            let detail = "the data is not what this agent knew";
+            let refusal = Refusal::new(ErrorCode::Quarantined, detail);
+            return Ok(Answer::Prepared(Call::Refused(refusal)));
+        }
+        let before = Before {
+            state: agent.redis.control.state(txid),
+            heard: agent.redis.control.heard(txid.log_id),
+        };
+        let script = match message {
+            Message::Commit => Request::Commit(txid),
+            Message::Abort => Request::Abort(txid),
+            Message::Prepare | Message::PrepareWaiting => {
+                let asked = &self.requests[request];
+                let plan = &asked.branches[branch.index()];
+                let mut locks = plan.locks(&self.keys);
+                if self.config.is(Mutant::ReaderReleasedAtVote) {
+                    locks.retain(|(_, access)| *access == Access::Exclusive);
+                }
+                Request::Prepare(Prepare {
+                    txid,
+                    id: asked.id,
+                    mode: if asked.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
+                    locks,
+                    evaluation: match self.config.mutant {
+                        Some(Mutant::StaleReads) => plan.evaluate(&agent.balances_at_start),
+                        _ => plan.evaluate(&agent.redis.balances),
+                    },
+                })
+            }
+        };
+        let incarnation = agent.believed_incarnation(self.config.mutant);
+        let bend = self.config.mutant.and_then(Mutant::bend);
+        let agent = &mut self.agents[at];
+        let stepped = agent.redis.run(bend, incarnation, script);
+        if let Answer::Prepared(Call::Applied(Prepared::Yes(vote))) = &stepped.answer {
+            agent.seq_seen = agent.seq_seen.max(vote.seq);
+        }
+        self.report.scripts += 1;
+        let is_applied = stepped.apply.is_some();
+        let agent = &self.agents[at];
+        self.oracle.ran(ask, &before, agent, is_applied, &stepped.answer, &self.requests)?;
+        Ok(stepped.answer)
+    }
+
+    fn agent_strikes(&mut self, at: usize, when: &str) -> bool {
+        let dies = self.random.strikes(self.profile.faults.agent_dies);
+        if dies {
+            self.agent_dies(at, when);
+        }
+        dies
+    }
+
+    pub(crate) fn agent_dies(&mut self, at: usize, when: &str) {
+        if !self.agents[at].is_up {
+            return;
+        }
+        note!(self, "p{at}: its agent dies {when}");
+        self.report.agent_crashes += 1;
+        self.agents[at].is_up = false;
+        self.agents[at].life += 1;
+        for (ask, _) in std::mem::take(&mut self.agents[at].waiting).into_values() {
+            self.result_unknown(ask, "the connection broke");
+        }
+        let down_us = self.random.between(500, 100_000);
+        self.queue.push(self.now_us + down_us, Event::AgentStarted { at });
+    }
+
+    pub(crate) fn agent_starts(&mut self, at: usize) {
+        note!(self, "p{at}: its agent starts");
+        self.agents[at].resynchronise();
+        self.oracle.agent_forgets(at);
+        self.schedule_turn(at);
+    }
+
+    pub(crate) fn schedule_turn(&mut self, at: usize) {
+        let life = self.agents[at].life;
+        let at_us = self.now_us + self.random.between(TURN_US / 2, TURN_US);
+        self.queue.push(at_us, Event::AgentTurn { at, life });
+    }
+
+    /// Scans for branches in doubt, asks about those that are for long, and sweeps.
+    pub(crate) fn agent_turn(&mut self, at: usize, life: u64) -> Step {
+        let now = self.now();
+        if self.agents[at].life != life {
+            return Ok(());
+        }
+        self.reconnect(at);
+        let agent = &mut self.agents[at];
+        let staged = agent.redis.control.staged();
+        agent.asked = staged.iter().map(|(txid, staged)| (*txid, staged.id)).collect();
+        let in_doubt = |txid: &Txid| InDoubt { txid: *txid, coordinator_url: String::new() };
+        let found: Vec<_> = staged.keys().map(in_doubt).collect();
+        agent.resolver.seen(now, found);
+        let due = agent.resolver.take_due(now, QUESTIONS_MAX);
+        if self.config.is(Mutant::VoteTimesOut)
+            && let Some(doubt) = due.first()
+        {
+            return self.conclude(at, doubt.txid, Message::Abort);
+        }
+        if self.config.is(Mutant::DoubtCommits)
+            && let Some(doubt) = due.first()
+        {
+            return self.conclude(at, doubt.txid, Message::Commit);
+        }
+        for InDoubt { txid, .. } in due {
+            self.ask_about(at, life, txid);
+        }
+        self.sweep(at)?;
+        self.schedule_turn(at);
+        Ok(())
+    }
+
+    pub(crate) fn sweep(&mut self, at: usize) -> Step {
+        let agent = &mut self.agents[at];
+        let incarnation = agent.believed_incarnation(self.config.mutant);
+        if !self.config.is(Mutant::NeverSweeps) {
+            agent.redis.run(None, incarnation, Request::Sweep);
+        }
+        let is_empty = agent.redis.control.staged().is_empty();
+        if self.config.is(Mutant::SweepIgnoresMark) && is_empty {
+            agent.redis.control = Participant::new(incarnation);
+        }
+        self.oracle.swept(at, &self.agents[at].redis.control)
+    }
+
+    fn ask_about(&mut self, at: usize, life: u64, txid: Txid) {
+        self.report.questions += 1;
+        let own = self.coordinator_of(txid);
+        let mut coordinator = own;
+        let is_cut = self.is_cut(coordinator, at);
+        if is_cut || self.random.strikes(self.profile.faults.loss) {
+            return self.learn(at, life, txid, Call::Unknown("no answer".to_owned()));
+        }
+        if self.random.strikes(self.profile.faults.astray) {
+            coordinator = self.random.place(self.coordinators.len());
+            if coordinator == own {
+                return self.learn(at, life, txid, Call::Unknown("404".to_owned()));
+            }
+        }
+        let at_us = self.now_us + self.latency_us();
+        self.queue.push(at_us, Event::Asked { at, life, coordinator, txid });
+    }
+
+    fn coordinator_of(&self, txid: Txid) -> usize {
+        let own = self.coordinators.iter().position(|c| c.log.log_id() == txid.log_id);
+        own.expect("a log of this world")
+    }
+
+    fn learn(&mut self, at: usize, life: u64, txid: Txid, answer: Call<BranchOutcome>) {
+        let at_us = self.now_us + self.latency_us();
+        let answer = Box::new(answer);
+        self.queue.push(at_us, Event::Learned { at, life, txid, answer });
+    }
+
+    /// A question has reached a coordinator.
+    pub(crate) fn asked(&mut self, at: usize, life: u64, coordinator: usize, txid: Txid) {
+        let mutant = self.config.mutant;
+        let speaker = &self.coordinators[coordinator];
+        let answer = if speaker.is_up {
+            Call::Applied(speaker.outcome(txid, mutant))
+        } else if mutant == Some(Mutant::AnswersBeforeReplay) {
+            Call::Applied(BranchOutcome::Aborted)
+        } else {
+            Call::Unknown("the connection was refused".to_owned())
+        };
+        note!(self, "p{at}: asks c{coordinator} about {txid}: {answer:?}");
+        self.learn(at, life, txid, answer);
+    }
+
+    /// The answer to a question has come.
+    pub(crate) fn learned(
+        &mut self,
+        at: usize,
+        life: u64,
+        txid: Txid,
+        answer: Call<BranchOutcome>,
+    ) -> Step {
+        if self.agents[at].life != life {
+            return Ok(());
+        }
+        let is_404 = matches!(&answer, Call::Unknown(why) if why == "404");
+        let verdict = match judge(answer) {
+            Verdict::Hold(_) if self.config.is(Mutant::ForeignLogBelieved) => Verdict::Abort,
+            Verdict::Later(_) if is_404 && self.config.is(Mutant::NotFoundIsAborted) => {
+                Verdict::Abort
+            }
+            verdict => verdict,
+        };
+        let conclusion = match verdict {
+            Verdict::Commit => {
+                self.report.learned_by_asking += 1;
+                self.conclude(at, txid, Message::Commit)?;
+                Conclusion::Resolved
+            }
+            Verdict::Abort => {
+                self.report.learned_by_asking += 1;
+                let coordinator = self.coordinator_of(txid);
+                self.oracle.presumes_abort(coordinator, txid)?;
+                self.conclude(at, txid, Message::Abort)?;
+                Conclusion::Resolved
+            }
+            Verdict::Later(why) | Verdict::Hold(why) => Conclusion::Open(why),
+        };
+        let now = self.now();
+        self.agents[at].resolver.concluded(now, txid, conclusion);
+        Ok(())
+    }
+
+    /// What the resolver tells its own store.
+    fn conclude(&mut self, at: usize, txid: Txid, message: Message) -> Step {
+        let Some(id) = self.agents[at].asked.get(&txid).copied() else { return Ok(()) };
+        let request = place_of(id);
+        let branches = &self.requests[request].branches;
+        let place = branches.iter().position(|branch| branch.at == at).expect("a branch");
+        let branch = assent_common::coordinator::Branch(u16::try_from(place).expect("few"));
+        let coordinator = self.coordinator_of(txid);
+        let from = From::Resolver;
+        let mark = Mark::NONE;
+        self.arrived(Ask { coordinator, at, request, branch, txid, message, mark, from }, None)
+    }
+}
+
+/// What was kept before a script.
+#[derive(Debug)]
+pub(crate) struct Before {
+    pub(crate) state: Option<BranchState>,
+    pub(crate) heard: Option<assent_common::participant::Heard>,
+}

@@ -1,0 +1,95 @@
+//! Nothing goes wrong any more: everything must come to its end, and nothing may be left.
+
+use assent_common::participant::Request as Script;
+
+use crate::config::Faults;
+use crate::oracle::{Step, ensure, violation};
+use crate::repair;
+use crate::request::BALANCE;
+use crate::trace::note;
+use crate::world::World;
+
+/// Within so much simulated time everything must have ended, in microseconds.
+const HEALED_US: u64 = 120_000_000;
+
+/// How often somebody looks, in events.
+const LOOK_EVENTS: u32 = 64;
+
+/// How often an operator looks after lost data, in microseconds.
+const OPERATOR_US: u64 = 5_000_000;
+
+impl World {
+    pub(crate) fn heal(&mut self) -> Step {
+        note!(self, "healing");
+        let has_losses = self.profile.faults.lose_data();
+        self.profile.faults = Faults::default();
+        self.cuts.clear();
+        let begin_us = self.now_us;
+        let mut operator_us = begin_us + OPERATOR_US;
+        let mut events = 0;
+        loop {
+            events += 1;
+            if events % LOOK_EVENTS == 0 {
+                if self.is_quiet() {
+                    break;
+                }
+                if has_losses && self.now_us > operator_us {
+                    operator_us = self.now_us + OPERATOR_US;
+                    repair::after_losses(self)?;
+                }
+                if self.now_us > begin_us + HEALED_US {
+                    return violation("progress: what is healed ends", self.what_is_left());
+                }
+            }
+            if !self.happen()? {
+                return violation("progress: what is healed ends", "nothing is to come");
+            }
+        }
+        self.is_over()
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.is_served()
+            && self.agents.iter().all(|a| a.is_up && a.redis.control.staged().is_empty())
+            && self.coordinators.iter().all(|c| c.is_up && c.active.is_empty() && c.log.is_idle())
+    }
+
+    fn what_is_left(&self) -> String {
+        let active = self.coordinators.iter().flat_map(|c| c.active.values());
+        let active: Vec<_> = active.map(|active| active.machine.state()).take(3).collect();
+        let staged = self.agents.iter().map(|a| a.redis.control.staged().len());
+        format!(
+            "staged {:?}, clients waiting {}, active {active:?}",
+            staged.collect::<Vec<_>>(),
+            self.clients.iter().filter(|client| client.is_waiting()).count()
+        )
+    }
+
+    /// Every promise is kept, and nothing is left.
+    fn is_over(&mut self) -> Step {
+        self.oracle.is_settled(&self.requests, &mut self.report)?;
+        let mut sum = 0;
+        for at in 0..self.agents.len() {
+            for coordinator in &self.coordinators {
+                let (log_id, epoch) = (coordinator.log.log_id(), coordinator.log.epoch);
+                let mark = coordinator.next();
+                let agent = &mut self.agents[at];
+                let incarnation = agent.redis.control.incarnation();
+                agent.redis.run(None, incarnation, Script::LowWater { log_id, epoch, mark });
+            }
+            self.sweep(at)?;
+            let redis = &self.agents[at].redis;
+            let (locks, markers) = (redis.control.locks(), redis.control.markers());
+            let is_clean = locks.is_empty() && markers == 0;
+            ensure(is_clean, "progress: nothing is left", || {
+                format!("p{at}: {locks:?}, {markers} markers")
+            })?;
+            sum += redis.balances.iter().sum::<i64>();
+        }
+        let accounts = i64::try_from(self.agents.len() * self.profile.keys).expect("few accounts");
+        let has_lost = (0..self.agents.len()).any(|at| self.oracle.has_lost(at));
+        ensure(has_lost || sum == accounts * BALANCE, "8 sums balance", || {
+            format!("{sum} in all accounts, and {} were there", accounts * BALANCE)
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! Known-bad variants of the world, each the breach of one invariant: a check that cannot fail proves nothing.
+//!
+//! They bend what goes into the machines and what comes out of them; the machines are the real ones throughout.
+
+use assent_common::code::ErrorCode;
+use assent_common::coordinator::{Message, Purpose};
+use assent_common::outcome::{Call, Prepared, Refusal, Vote};
+use assent_common::participant::Answer;
+use assent_doubles::scripts::Bend;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::network::Ask;
+use crate::request::Request;
+
+/// What is bent, and the invariant that it breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mutant {
+    /// 1: a restart goes on in the epoch of the last life.
+    EpochReused,
+    /// 2: a vote is given before it is durable, and lost.
+    VoteNotDurable,
+    /// 3: a branch in doubt decides for itself after a while.
+    VoteTimesOut,
+    /// 4: a branch in doubt commits by itself after a while.
+    DoubtCommits,
+    /// 3: a branch that reads frees its locks when it votes.
+    ReaderReleasedAtVote,
+    /// 4: records are acknowledged before they are synced.
+    PersistedTooEarly,
+    /// 4: a record that could not be synced is taken for durable.
+    FailedSyncIgnored,
+    /// 4: a torn tail is not cut, and what is written behind it is lost.
+    TornTailKept,
+    /// 5: a branch that did not answer is counted as a yes.
+    SilenceIsYes,
+    /// 5: a vote of an earlier attempt counts.
+    AttemptIgnored,
+    /// 5: a deadline aborts what is being decided.
+    DecidesTwice,
+    /// 5: a branch is told to abort while its transaction is being decided.
+    AbortsWhileDeciding,
+    /// 5: prepares of an earlier life are taken.
+    EpochIgnored,
+    /// 6: the abort of an unknown branch leaves no fence.
+    NoFence,
+    /// 6: a prepare does not look for a fence.
+    FenceIgnored,
+    /// 7: presumed abort answers for transactions that are active.
+    PresumesActive,
+    /// 7: presumed abort answers before the log is replayed.
+    AnswersBeforeReplay,
+    /// 7: compaction forgets what was committed.
+    CompactionForgets,
+    /// 7: a coordinator answers by the number alone, whose log it is of.
+    AnswersForOtherLogs,
+    /// 7: another log's answer counts.
+    ForeignLogBelieved,
+    /// 7: a 404 is taken for aborted.
+    NotFoundIsAborted,
+    /// 8: a commit that comes again is applied again.
+    AppliesAgain,
+    /// 8: a branch is applied and leaves no done-marker.
+    NoDoneMarker,
+    /// 8: an agent evaluates ops on what it remembers, not on what is there.
+    StaleReads,
+    /// 9: the commit of a branch that is lost is acknowledged.
+    LossAcknowledged,
+    /// 10: the low-water mark passes transactions that are active.
+    MarkTooHigh,
+    /// 10: a sweep collects above the mark.
+    SweepIgnoresMark,
+    /// 10: nothing is swept.
+    NeverSweeps,
+    /// 10: a prepare below the mark is taken.
+    MarkIgnored,
+    /// 11: the first acknowledgement is taken for all.
+    EndsAfterFirstAck,
+    /// 11: a commit that was not acknowledged is not sent again.
+    DeliversOnce,
+    /// 12: scripts run on whatever data they find.
+    IncarnationIgnored,
+    /// 12: nobody compares the numbers of votes after a Redis came back.
+    LostVotesIgnored,
+    /// 13: an end frees the locks of its keys, whoever holds them.
+    FreesForeignLocks,
+    /// 14: a commit can be refused for memory.
+    CommitNeedsMemory,
+    /// 15: a call without an answer is taken for a no, and run anew.
+    UnknownIsConflict,
+    /// 15: a coordinator does not know after a restart which keys it has served.
+    KeysForgotten,
+    /// Answers: the replies of a vote are lost on the way.
+    RepliesLost,
+    /// Of the shell: a record is reported durable twice.
+    PersistedTwice,
+    /// 16: an operator gives up a branch whose Redis has lost nothing.
+    OperatorIsHasty,
+    /// 16: a timer gives up a branch.
+    TimerAbandons,
+    /// 4 and 15: a one-phase answer that leaves no trace is told before it is kept.
+    ReaderToldEarly,
+}
+
+impl Mutant {
+    /// How the scripts of its world are bent.
+    pub(crate) const fn bend(self) -> Option<Bend> {
+        Some(match self {
+            Self::VoteNotDurable => Bend::VoteNotDurable,
+            Self::AppliesAgain => Bend::AppliesAgain,
+            Self::NoDoneMarker => Bend::NoDoneMarker,
+            Self::NoFence => Bend::NoFence,
+            Self::FenceIgnored => Bend::FenceIgnored,
+            Self::EpochIgnored => Bend::EpochIgnored,
+            Self::MarkIgnored => Bend::MarkIgnored,
+            Self::CommitNeedsMemory => Bend::CommitNeedsMemory,
+            Self::FreesForeignLocks => Bend::FreesForeignLocks,
+            Self::LossAcknowledged => Bend::LossAcknowledged,
+            _ => return None,
+        })
+    }
+}
+
+/// What a coordinator makes of an answer.
+pub(crate) fn misread(config: &Config, ask: &Ask, answer: Answer) -> Answer {
+    match (config.mutant, answer) {
+        (Some(Mutant::SilenceIsYes), Answer::Prepared(Call::Unknown(_))) => {
+            let vote = Vote { replies: "[]".into(), redo: [][..].into(), incarnation: 1, seq: 1 };
+            Answer::Prepared(Call::Applied(Prepared::Yes(vote)))
+        }
+        (Some(Mutant::UnknownIsConflict), Answer::Prepared(Call::Unknown(why)))
+            if ask.message == Message::Prepare =>
+        {
+            Answer::Prepared(Call::Refused(Refusal::new(ErrorCode::LockConflict, why)))
+        }
+        (Some(Mutant::RepliesLost), Answer::Prepared(Call::Applied(Prepared::Yes(vote)))) => {
+            let vote = Vote { replies: "[]".into(), ..vote };
+            Answer::Prepared(Call::Applied(Prepared::Yes(vote)))
+        }
+        (_, answer) => answer,
+    }
+}
+
+/// What a coordinator takes a request for.
+pub(crate) fn purpose(config: &Config, request: &Request) -> Purpose {
+    match config.mutant {
+        Some(Mutant::ReaderToldEarly) => Purpose::Write,
+        _ => request.purpose,
+    }
+}

@@ -1,0 +1,100 @@
+//! The queue of what is to come: by simulated time, and by the order of scheduling where that is the same.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use assent_common::outcome::Call;
+use assent_common::participant::Answer;
+use assent_common::wire::outcome::BranchOutcome;
+use assent_common::{TxNumber, Txid};
+
+use crate::client::Heard;
+use crate::network::Ask;
+
+/// Something that is to happen.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// A client looks what to do next; stale if its turn is another by now.
+    ClientTurn { client: usize, turn: u64 },
+    /// A client's request reaches a coordinator.
+    Submitted { request: usize },
+    /// A client hears of its request.
+    Heard { request: usize, heard: Heard },
+    /// A message reaches an agent; by then it may have waited for a lock.
+    Arrived { ask: Ask, waits: Option<Waits> },
+    /// A prepare has waited for a lock as long as it may.
+    WaitedLong { at: usize, life: u64, ticket: u64 },
+    /// The result of a call reaches the coordinator.
+    Answered { ask: Ask, answer: Box<Answer> },
+    /// A timer of a transaction.
+    Woken { coordinator: usize, life: u64, number: TxNumber },
+    /// The log's writer looks whether something lazy is to be written.
+    Flushed { coordinator: usize, life: u64 },
+    /// A sync of the log returns.
+    Synced { coordinator: usize, life: u64 },
+    /// A coordinator comes back.
+    CoordinatorStarted { coordinator: usize },
+    /// An agent comes back.
+    AgentStarted { at: usize },
+    /// An agent scans for branches in doubt, and sweeps.
+    AgentTurn { at: usize, life: u64 },
+    /// An agent's question reaches a coordinator.
+    Asked { at: usize, life: u64, coordinator: usize, txid: Txid },
+    /// The answer to a question reaches the agent.
+    Learned { at: usize, life: u64, txid: Txid, answer: Box<Call<BranchOutcome>> },
+    /// Something goes wrong.
+    Trouble,
+}
+
+/// A prepare that waits at an agent for a younger holder.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    /// The agent's life in which it began to.
+    pub(crate) life: u64,
+    /// Until when.
+    pub(crate) until_us: u64,
+    /// Its place in the order of waiting.
+    pub(crate) ticket: u64,
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at_us: u64,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at_us, self.order) == (other.at_us, other.order)
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at_us, self.order).cmp(&(other.at_us, other.order))
+    }
+}
+
+/// What is to come.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    heap: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+}
+
+impl Queue {
+    pub(crate) fn push(&mut self, at_us: u64, event: Event) {
+        self.scheduled += 1;
+        self.heap.push(Reverse(Scheduled { at_us, order: self.scheduled, event }));
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
+        self.heap.pop().map(|Reverse(next)| (next.at_us, next.event))
+    }
+}

@@ -1,0 +1,86 @@
+//! What a run has met.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+macro_rules! report {
+    ($($(#[doc = $doc:literal])+ $field:ident,)+) => {
+        /// Counts of what a run, or many, have met.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Report {
+            $($(#[doc = $doc])+ pub $field: u64,)+
+        }
+
+        impl AddAssign<&Self> for Report {
+            fn add_assign(&mut self, other: &Self) {
+                $(self.$field += other.$field;)+
+            }
+        }
+
+        impl fmt::Display for Report {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(writeln!(f, "{:>12} {}", self.$field, stringify!($field).replace('_', " "))?;)+
+                Ok(())
+            }
+        }
+    };
+}
+
+report! {
+    /// Worlds simulated.
+    worlds,
+    /// Requests of clients.
+    transactions,
+    /// Requests whose clients heard that they are committed.
+    committed,
+    /// Requests whose clients heard that they are aborted.
+    aborted,
+    /// Requests whose clients did not hear the first time.
+    unknown_at_first,
+    /// Transactions that coordinators have ended.
+    ended,
+    /// Events.
+    events,
+    /// Messages to participants.
+    messages,
+    /// Messages and answers lost.
+    dropped,
+    /// Copies of messages that nobody waits for.
+    duplicated,
+    /// Messages and answers that took much longer than usual.
+    delayed,
+    /// Prepares that waited at an agent for a younger holder.
+    waits,
+    /// Scripts run.
+    scripts,
+    /// Deaths of coordinators.
+    coordinator_crashes,
+    /// Deaths of agents.
+    agent_crashes,
+    /// Networks cut for a while.
+    partitions,
+    /// Syncs of a log that failed.
+    failed_syncs,
+    /// Logs found with a torn tail.
+    torn_tails,
+    /// Logs compacted.
+    compactions,
+    /// Transactions that went on after a crash.
+    resumed,
+    /// Questions of branches in doubt.
+    questions,
+    /// Decisions of another attempt than the first.
+    retried,
+    /// Questions to the only branch of a transaction, whether it was applied.
+    one_phase_questions,
+    /// Outcomes learned by asking.
+    learned_by_asking,
+    /// Redis servers that lost data.
+    losses,
+    /// Decided branches that were lost, noticed by their coordinator or agent.
+    losses_noticed,
+    /// Decided branches that were lost while nobody lived who could notice.
+    losses_unseen,
+    /// Branches given up by an operator after a loss.
+    given_up,
+}

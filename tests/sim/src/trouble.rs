@@ -1,0 +1,86 @@
+//! Larger trouble, now and then: processes that die, networks that are cut, Redis servers that lose data.
+
+use assent_common::coordinator::Input;
+
+use crate::config::Trouble;
+use crate::network::Cut;
+use crate::oracle::Step;
+use crate::queue::Event;
+use crate::redis::Redis;
+use crate::repair;
+use crate::trace::note;
+use crate::world::World;
+
+/// How long a network is cut at most, in microseconds.
+const CUT_US: u64 = 600_000;
+
+impl World {
+    pub(crate) fn schedule_trouble(&mut self) {
+        let every_us = self.profile.faults.trouble_us;
+        if every_us > 0 {
+            let at_us = self.now_us + self.random.between(every_us / 4, 2 * every_us);
+            self.queue.push(at_us, Event::Trouble);
+        }
+    }
+
+    pub(crate) fn trouble(&mut self) -> Step {
+        if self.profile.faults.troubles.is_empty() {
+            return Ok(());
+        }
+        let which = self.random.place(self.profile.faults.troubles.len());
+        let coordinator = self.random.place(self.coordinators.len());
+        let at = self.random.place(self.agents.len());
+        match self.profile.faults.troubles[which] {
+            Trouble::CoordinatorDies => self.coordinator_dies(coordinator, "just so")?,
+            Trouble::AgentDies => self.agent_dies(at, "just so"),
+            Trouble::Partition => {
+                let until_us = self.now_us + self.random.between(1_000, CUT_US);
+                note!(self, "c{coordinator} and p{at} do not hear each other until {until_us} us");
+                self.report.partitions += 1;
+                let now_us = self.now_us;
+                self.cuts.retain(|cut| cut.until_us > now_us);
+                self.cuts.push(Cut { coordinator, at, until_us });
+            }
+            Trouble::RedisGoesBack => self.redis_goes_back(at),
+            Trouble::RedisReplaced => self.redis_is_replaced(at),
+            Trouble::RetryNow => self.retry_now(coordinator)?,
+            Trouble::OperatorLooks => repair::after_losses(self)?,
+        }
+        self.schedule_trouble();
+        Ok(())
+    }
+
+    fn retry_now(&mut self, c: usize) -> Step {
+        let count = self.coordinators[c].active.len();
+        let which = self.random.place(count);
+        match self.coordinators[c].active.keys().nth(which).copied() {
+            Some(number) => self.feed(c, number, Input::RetryNow),
+            None => Ok(()),
+        }
+    }
+
+    /// The Redis is restored from an older append-only file: connections break, and the last scripts never were.
+    fn redis_goes_back(&mut self, at: usize) {
+        let most = self.agents[at].redis.journal_scripts();
+        let count = [1, 10, most][self.random.place(3)].min(most);
+        if count == 0 {
+            return;
+        }
+        let count = 1 + self.random.place(count);
+        let agent = &mut self.agents[at];
+        let lost = agent.redis.go_back(count);
+        agent.is_connected = false;
+        note!(self, "p{at}: its Redis goes back by {} scripts", lost.len());
+        self.report.losses += 1;
+        self.oracle.lost(at, &lost, &self.agents[at].redis.control, &self.requests);
+    }
+
+    fn redis_is_replaced(&mut self, at: usize) {
+        let incarnation = self.agents[at].redis.control.incarnation() + 1;
+        note!(self, "p{at}: its Redis is replaced by incarnation {incarnation}");
+        self.report.losses += 1;
+        self.agents[at].redis = Redis::new(incarnation, self.profile.keys, true);
+        self.agents[at].is_connected = false;
+        self.oracle.replaced(at, &self.requests);
+    }
+}

@@ -1,0 +1,137 @@
+//! The world of one run: what there is in it, and how one event after the other happens.
+
+use assent_common::LogId;
+use assent_common::participant::Key;
+use assent_common::time::Millis;
+
+use crate::agent::Agent;
+use crate::client::Client;
+use crate::config::{Config, Profile};
+use crate::coordinator::Coordinator;
+use crate::network::Cut;
+use crate::oracle::{Oracle, Step};
+use crate::queue::{Event, Queue};
+use crate::random::Random;
+use crate::redis::Redis;
+use crate::report::Report;
+use crate::request::{self, Request};
+use crate::trace::Trace;
+
+/// Faults end when all clients are served, or when so much simulated time is over for each of their requests, in
+/// microseconds: a client may wait for a human.
+const FAULTY_US: u64 = 100_000;
+
+/// Every Redis begins with data of its own.
+const FIRST_INCARNATION: u64 = 100;
+
+/// The whole world.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) config: Config,
+    pub(crate) profile: Profile,
+    pub(crate) random: Random,
+    pub(crate) now_us: u64,
+    pub(crate) queue: Queue,
+    pub(crate) coordinators: Vec<Coordinator>,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) keys: Vec<Key>,
+    pub(crate) cuts: Vec<Cut>,
+    pub(crate) oracle: Oracle,
+    pub(crate) report: Report,
+    pub(crate) trace: Trace,
+}
+
+impl World {
+    pub(crate) fn new(config: Config, trace: Trace) -> Self {
+        let mut random = Random::new(config.seed);
+        let profile = Profile::new(&config, &mut random);
+        let logs: Vec<_> = (0..profile.coordinators).map(log_id).collect();
+        let loses = profile.faults.lose_data();
+        let redis = |at: u64| Redis::new(FIRST_INCARNATION * (at + 1), profile.keys, loses);
+        let mut world = Self {
+            config,
+            random,
+            now_us: 0,
+            queue: Queue::default(),
+            coordinators: logs
+                .iter()
+                .map(|log_id| Coordinator::new(*log_id, profile.participants))
+                .collect(),
+            agents: (0..).take(profile.participants).map(|at| Agent::new(redis(at))).collect(),
+            clients: (0..profile.clients).map(|_| Client::default()).collect(),
+            requests: Vec::new(),
+            keys: (0..profile.keys).map(request::key).collect(),
+            cuts: Vec::new(),
+            oracle: Oracle::new(logs, profile.participants),
+            report: Report::default(),
+            trace,
+            profile,
+        };
+        for client in 0..world.clients.len() {
+            world.queue.push(client as u64, Event::ClientTurn { client, turn: 0 });
+        }
+        (0..world.agents.len()).for_each(|at| world.schedule_turn(at));
+        world.schedule_trouble();
+        world
+    }
+
+    /// Runs to the end: faults first, and then none.
+    pub(crate) fn run(&mut self) -> Step {
+        crate::trace::note!(self, "{:?}", self.profile);
+        let result = self.suffer().and_then(|()| self.heal());
+        self.report.worlds = 1;
+        self.report.transactions = self.requests.len() as u64;
+        result
+    }
+
+    fn suffer(&mut self) -> Step {
+        let until_us = u64::from(self.config.transactions) * FAULTY_US;
+        while self.now_us < until_us && !self.is_served() {
+            self.happen()?;
+        }
+        Ok(())
+    }
+
+    /// Whether all clients have sent all their requests and know, or have given up.
+    pub(crate) fn is_served(&self) -> bool {
+        self.requests.len() >= self.config.transactions as usize
+            && self.clients.iter().all(|client| !client.is_waiting())
+    }
+
+    pub(crate) const fn now(&self) -> Millis {
+        Millis(self.now_us / 1_000)
+    }
+
+    /// The next event; whether there is one.
+    pub(crate) fn happen(&mut self) -> Result<bool, crate::Violation> {
+        let Some((at_us, event)) = self.queue.pop() else { return Ok(false) };
+        self.now_us = self.now_us.max(at_us);
+        self.report.events += 1;
+        match event {
+            Event::ClientTurn { client, turn } => self.client_turn(client, turn),
+            Event::Submitted { request } => self.submitted(request)?,
+            Event::Heard { request, heard } => self.client_hears(request, heard)?,
+            Event::Arrived { ask, waits } => self.arrived(ask, waits)?,
+            Event::WaitedLong { at, life, ticket } => self.waited_long(at, life, ticket)?,
+            Event::Answered { ask, answer } => self.answered(&ask, *answer)?,
+            Event::Woken { coordinator, life, number } => self.woken(coordinator, life, number)?,
+            Event::Flushed { coordinator, life } => self.flushed(coordinator, life),
+            Event::Synced { coordinator, life } => self.synced(coordinator, life)?,
+            Event::CoordinatorStarted { coordinator } => self.coordinator_starts(coordinator)?,
+            Event::AgentStarted { at } => self.agent_starts(at),
+            Event::AgentTurn { at, life } => self.agent_turn(at, life)?,
+            Event::Asked { at, life, coordinator, txid } => {
+                self.asked(at, life, coordinator, txid);
+            }
+            Event::Learned { at, life, txid, answer } => self.learned(at, life, txid, *answer)?,
+            Event::Trouble => self.trouble()?,
+        }
+        Ok(true)
+    }
+}
+
+fn log_id(coordinator: usize) -> LogId {
+    format!("0198f1c2-a4b2-7c1d-9c0e-{coordinator:012x}").parse().expect("a log id")
+}

@@ -1,0 +1,60 @@
+//! Many worlds: no promise is broken in any, all of them heal, and together they meet what matters.
+
+use assent_sim::{Config, Losses, Report, regression};
+
+/// Some twenty seconds of one core. `make sim` runs many more.
+const WORLDS: u64 = 240;
+
+fn hold(seeds: std::ops::Range<u64>, losses: Losses) -> Report {
+    let mut total = Report::default();
+    for seed in seeds {
+        let config = Config { losses, ..Config::new(seed) };
+        let run = assent_sim::run(config);
+        if let Err(violation) = run.result {
+            let kept = regression::text(&config, &violation.to_string());
+            panic!("keep this under tests/sim/regressions, and see it by --reproduce:\n{kept}");
+        }
+        total += &run.report;
+    }
+    total
+}
+
+fn met(least: &[(&str, u64)]) {
+    for (what, times) in least {
+        assert!(*times >= 20, "{what}: met {times} times only");
+    }
+}
+
+#[test]
+fn of_faults_and_crashes_hold_and_heal() {
+    let total = hold(0..WORLDS, Losses::Never);
+    assert_eq!(total.losses, 0);
+    met(&[
+        ("committed", total.committed),
+        ("aborted", total.aborted),
+        ("unknown at first", total.unknown_at_first),
+        ("coordinator crashes", total.coordinator_crashes),
+        ("agent crashes", total.agent_crashes),
+        ("partitions", total.partitions),
+        ("failed syncs", total.failed_syncs),
+        ("torn tails", total.torn_tails),
+        ("compactions", total.compactions),
+        ("resumed", total.resumed),
+        ("learned by asking", total.learned_by_asking),
+        ("retried", total.retried),
+        ("one-phase questions", total.one_phase_questions),
+        ("waits", total.waits),
+        ("duplicated", total.duplicated),
+    ]);
+}
+
+#[test]
+fn in_which_redis_servers_lose_data_notice_it() {
+    let total = hold(0..WORLDS / 2, Losses::Always);
+    met(&[
+        ("losses", total.losses),
+        ("losses noticed", total.losses_noticed),
+        ("given up", total.given_up),
+        ("committed", total.committed),
+    ]);
+}
