@@ -23,7 +23,7 @@ pub enum Mutant {
     VoteNotDurable,
     /// 3: a branch in doubt decides for itself after a while.
     VoteTimesOut,
-    /// 4: a branch in doubt commits by itself after a while.
+    /// 3: a branch in doubt commits by itself after a while.
     DoubtCommits,
     /// 3: a branch that reads frees its locks when it votes.
     ReaderReleasedAtVote,
