@@ -8,6 +8,7 @@ mod crash_matrix;
 mod harness;
 mod isolation;
 mod log_faults;
+mod network;
 mod protocol;
 mod redis_faults;
 mod redis_loss;
