@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod crash_matrix;
 mod harness;
+mod history;
 mod isolation;
 mod log_faults;
 mod network;

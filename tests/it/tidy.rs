@@ -27,7 +27,14 @@ const MAY_USE: [(&str, &[&str]); 6] = [
     ("cli", &["assent-common", "assent-client", "assent-coordinator", "assent-participant"]),
     (
         "tests",
-        &["assent", "assent-common", "assent-client", "assent-coordinator", "assent-participant"],
+        &[
+            "assent",
+            "assent-checkers",
+            "assent-common",
+            "assent-client",
+            "assent-coordinator",
+            "assent-participant",
+        ],
     ),
 ];
 
