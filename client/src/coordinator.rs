@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 use url::Url;
 
 use assent_common::limits;
+use assent_common::mutant::Mutant;
 use assent_common::outcome::Call;
 use assent_common::time::DurationMs;
 use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer};
@@ -19,6 +20,7 @@ use assent_common::wire::transaction::{
 };
 use assent_common::{ErrorCode, IdempotencyKey, ParticipantName, TransactionId, Txid};
 
+use crate::mutant;
 use crate::participant::{Probe, probe};
 use crate::transport::{
     CallError, Endpoint, Heard, Http, InvalidBaseUrl, Media, Request, Unknown, parse,
@@ -158,6 +160,9 @@ impl CoordinatorClient {
         let url = self.endpoint.url(&["v1", "transactions", &txid.to_string(), "outcome"]);
         let request = Request::new(Method::GET, url, Media::Protocol);
         match self.endpoint.http.say(request).await.into_said::<OutcomeAnswer>() {
+            Err(Unknown(why)) if is_taken_for_aborted(&why) => {
+                Call::Applied(BranchOutcome::Aborted)
+            }
             Err(Unknown(why)) => Call::Unknown(why),
             Ok(answer) if answer.txid != txid => {
                 Call::Unknown(told_of_another(&txid, &answer.txid).0)
@@ -223,6 +228,12 @@ impl CoordinatorClient {
 fn prefer_wait(wait: DurationMs) -> HeaderValue {
     HeaderValue::try_from(format!("wait={}", wait.0.div_ceil(1_000)))
         .unwrap_or_else(|_| HeaderValue::from_static("wait=0"))
+}
+
+/// Never, but as a mutant.
+fn is_taken_for_aborted(why: &str) -> bool {
+    mutant::is(Mutant::NotFoundIsAborted)
+        && ["HTTP 404", "HTTP 502", "not_found"].iter().any(|sign| why.contains(sign))
 }
 
 fn told_of_another(asked: &impl ToString, told: &impl ToString) -> Unknown {

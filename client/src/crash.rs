@@ -1,16 +1,17 @@
 //! Dying on purpose, at a named point. Tests only: without the feature `crash-points` it compiles to nothing.
 //!
 //! `ASSENT_CRASH_AT=participant.after_apply:3` ends the process at the third pass of that point, with no destructor, no
-//! flush and no message, as a power cut would. The names are [`CrashPoint`]'s.
+//! flush and no message, as a power cut would. `ASSENT_STALL_AT`, of the same form, hangs the thread there for ever, as a
+//! disk does that does not answer. The names are [`CrashPoint`]'s.
 
 use assent_common::crash::CrashPoint;
 
-/// Dies here if `ASSENT_CRASH_AT` names this point.
+/// Dies here if `ASSENT_CRASH_AT` names this point, and hangs if `ASSENT_STALL_AT` does.
 #[cfg(not(feature = "crash-points"))]
 #[inline]
 pub const fn point(_: CrashPoint) {}
 
-/// Dies here if `ASSENT_CRASH_AT` names this point.
+/// Dies here if `ASSENT_CRASH_AT` names this point, and hangs if `ASSENT_STALL_AT` does.
 #[cfg(feature = "crash-points")]
 pub fn point(point: CrashPoint) {
     armed::pass(point);
@@ -23,22 +24,33 @@ mod armed {
 
     use assent_common::crash::CrashPoint;
 
-    static ARMED: OnceLock<Option<(CrashPoint, AtomicU64)>> = OnceLock::new();
+    type Armed = OnceLock<Option<(CrashPoint, AtomicU64)>>;
+
+    static CRASH: Armed = OnceLock::new();
+    static STALL: Armed = OnceLock::new();
 
     pub(super) fn pass(point: CrashPoint) {
-        if let Some((armed, left)) = ARMED.get_or_init(read)
-            && *armed == point
-            && left.fetch_sub(1, Ordering::AcqRel) == 1
-        {
+        if is_due(CRASH.get_or_init(|| read("ASSENT_CRASH_AT")).as_ref(), point) {
             std::process::abort();
+        }
+        if is_due(STALL.get_or_init(|| read("ASSENT_STALL_AT")).as_ref(), point) {
+            loop {
+                std::thread::park();
+            }
         }
     }
 
-    fn read() -> Option<(CrashPoint, AtomicU64)> {
-        let spec = std::env::var("ASSENT_CRASH_AT").ok()?;
+    fn is_due(armed: Option<&(CrashPoint, AtomicU64)>, point: CrashPoint) -> bool {
+        armed.is_some_and(|(armed, left)| {
+            *armed == point && left.fetch_sub(1, Ordering::AcqRel) == 1
+        })
+    }
+
+    fn read(variable: &str) -> Option<(CrashPoint, AtomicU64)> {
+        let spec = std::env::var(variable).ok()?;
         let parsed = parse(&spec);
         // A typo would make a crash test pass without its crash.
-        assert!(parsed.is_some(), "ASSENT_CRASH_AT={spec:?} is not `point` or `point:count`");
+        assert!(parsed.is_some(), "{variable}={spec:?} is not `point` or `point:count`");
         parsed.map(|(point, count)| (point, AtomicU64::new(count)))
     }
 

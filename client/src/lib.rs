@@ -11,6 +11,7 @@
 
 pub mod coordinator;
 pub mod crash;
+pub mod mutant;
 pub mod participant;
 mod token;
 pub mod transaction;

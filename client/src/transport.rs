@@ -23,9 +23,11 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use assent_common::limits;
+use assent_common::mutant::Mutant;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
 
+use crate::mutant;
 pub use crate::token::Token;
 
 /// The media type of the public API's answers and of all requests.
@@ -127,9 +129,22 @@ impl Http {
     /// Says it once, and tells what came of it.
     pub(crate) async fn say(&self, request: Request) -> Heard {
         let expected = request.expects;
-        match self.exchange(request).await {
+        let again = mutant::is(Mutant::RetriesUnclear).then(|| request.clone());
+        match self.exchange_or_again(request, again).await {
             Ok(answer) => judge(expected, answer),
             Err(unknown) => Heard::Unknown(unknown),
+        }
+    }
+
+    /// Says it once; twice only as a mutant.
+    async fn exchange_or_again(
+        &self,
+        request: Request,
+        again: Option<Request>,
+    ) -> Result<RawAnswer, Unknown> {
+        match (self.exchange(request).await, again) {
+            (Err(_), Some(again)) => self.exchange(again).await,
+            (answered, _) => answered,
         }
     }
 
@@ -180,6 +195,7 @@ fn describe(error: &dyn std::error::Error) -> Unknown {
 }
 
 /// What to say, to whom, and what an answer must look like.
+#[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) url: Url,

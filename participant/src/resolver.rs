@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use assent_client::CoordinatorClient;
+use assent_client::{CoordinatorClient, mutant};
 use assent_common::Txid;
+use assent_common::mutant::Mutant;
 use assent_common::participant::resolver::{self as plan, Conclusion, InDoubt, Verdict};
 use assent_common::wire::branch::CoordinatorRef;
 
@@ -88,6 +89,12 @@ async fn ask(app: Arc<Shared>, branch: InDoubt) -> Conclusion {
     match verdict {
         Verdict::Commit => end(&app, coordinator, End::Commit(txid), "commit").await,
         Verdict::Abort => end(&app, coordinator, End::Abort(txid), "abort").await,
+        Verdict::Later(_) if mutant::is(Mutant::InDoubtTimesOut) => {
+            end(&app, coordinator, End::Abort(txid), "abort").await
+        }
+        Verdict::Hold(_) if mutant::is(Mutant::UnknownAuthorityIgnored) => {
+            end(&app, coordinator, End::Abort(txid), "abort").await
+        }
         Verdict::Later(why) => {
             app.metrics.resolver("later");
             Conclusion::Open(why)

@@ -4,10 +4,11 @@ mod ops;
 
 use std::path::Path;
 
-use assent::process::Signal;
+use assent::process::{Assent, ProcessError, Signal};
 use assent_client::participant::ProbeState;
 use assent_common::ErrorCode;
-use assent_tests::cluster::{init, run, wait_ended};
+use assent_tests::cluster::{coordinator_args, init, run, wait_ended};
+use assent_tests::ports::Port;
 use assent_tests::proxy::At;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer};
 use tempfile::TempDir;
@@ -51,19 +52,14 @@ fn a_coordinator_refuses_a_directory_without_a_log_and_init_refuses_one_with() {
 #[tokio::test]
 async fn a_second_coordinator_on_the_same_log_is_refused() {
     let cluster = Cluster::start(ASSENT, Options::default()).await;
-    let data_dir = cluster.data_dir().display().to_string();
-    let refused = cluster.run(&[
-        "coordinator",
-        "--data-dir",
-        &data_dir,
-        "--listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "127.0.0.1:0",
-        "--segment-bytes",
-        "1048576",
-    ]);
-    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    let ports = [Port::take(), Port::take()];
+    let addresses = [&*ports[0].address(), &*ports[1].address()];
+    let mut arguments = coordinator_args(&cluster.data_dir(), addresses);
+    arguments.extend(["--segment-bytes".to_owned(), "1048576".to_owned()]);
+    let (binary, log) = (Path::new(ASSENT), cluster.dir().join("second.log"));
+    let started = Assent::start("second", binary, arguments, &ports[0].url(), &log).await;
+    let Err(ProcessError::Ended { status, tail, .. }) = started else { panic!("{started:?}") };
+    assert!(status.contains("1") && tail.contains("in use"), "{status}: {tail}");
 }
 
 #[test]

@@ -27,7 +27,14 @@ const MAY_USE: [(&str, &[&str]); 6] = [
     ("cli", &["assent-common", "assent-client", "assent-coordinator", "assent-participant"]),
     (
         "tests",
-        &["assent", "assent-common", "assent-client", "assent-coordinator", "assent-participant"],
+        &[
+            "assent",
+            "assent-checkers",
+            "assent-common",
+            "assent-client",
+            "assent-coordinator",
+            "assent-participant",
+        ],
     ),
 ];
 
@@ -130,5 +137,64 @@ fn the_packages_use_each_other_only_downwards() {
             dependencies(folder).into_iter().filter(|name| name.starts_with("assent")).collect();
         let extra: Vec<_> = ours.iter().filter(|name| !allowed.contains(&name.as_str())).collect();
         assert!(extra.is_empty(), "{folder} uses {extra:?}");
+    }
+}
+
+/// The names of tests that a page has: words in backticks that are too long for anything else.
+fn tests_named_in(page: &str) -> BTreeSet<&str> {
+    let is_test = |word: &&str| {
+        let is_name =
+            word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        is_name
+            && !word.starts_with("assent_")
+            && !word.starts_with("redis_out_")
+            && word.matches('_').count() >= 3
+    };
+    page.split('`').skip(1).step_by(2).filter(is_test).collect()
+}
+
+fn assert_tests_exist(page: &str, text: &str) {
+    let sources = sources("rs");
+    let exists = |name: &&str| {
+        // A function, or a row of a table that makes one.
+        let (function, row) = (format!("fn {name}("), format!(" {name}: "));
+        sources.iter().any(|(_, text)| text.contains(&function) || text.contains(&row))
+    };
+    let named = tests_named_in(text);
+    assert!(!named.is_empty(), "{page} names no test: this looks at the wrong thing");
+    let missing: Vec<_> = named.iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "{page} names tests that are not there: {missing:?}");
+}
+
+#[test]
+fn the_page_of_failure_modes_has_every_crash_point_and_no_test_that_is_not_there() {
+    let page = std::fs::read_to_string(root().join("docs/failure-modes.md")).unwrap();
+    let points = assent_common::crash::CrashPoint::ALL.iter();
+    let missing: Vec<_> =
+        points.filter(|point| !page.contains(&format!("| `{point}` |"))).collect();
+    assert!(missing.is_empty(), "docs/failure-modes.md says nothing of {missing:?}");
+    assert_tests_exist("docs/failure-modes.md", &page);
+}
+
+#[test]
+fn the_table_of_invariants_names_no_test_that_is_not_there() {
+    let page = std::fs::read_to_string(root().join("tests/model/README.md")).unwrap();
+    let table = page.split("## Invariants, properties, mutants").nth(1).unwrap();
+    assert_tests_exist("tests/model/README.md", table.split("\n## ").next().unwrap());
+}
+
+/// What is for tests only must be in no release: no package asks for the feature but that of the tests.
+#[test]
+fn crash_points_and_mutants_are_asked_for_by_the_tests_only() {
+    for (folder, _) in MAY_USE.iter().filter(|(folder, _)| *folder != "tests") {
+        let manifest = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        let features = manifest.get("features").and_then(toml::Value::as_table);
+        let default = features.and_then(|features| features.get("default"));
+        assert_eq!(default, None, "{folder} has features by default");
+        for (name, dependency) in manifest["dependencies"].as_table().unwrap() {
+            let text = dependency.to_string();
+            assert!(!text.contains("crash-points"), "{folder} asks for crash points of {name}");
+        }
     }
 }

@@ -153,10 +153,13 @@ impl Bank {
         let mut marks = BTreeMap::new();
         for peer in &cluster.peers {
             let keys: Vec<String> = plain::run(&peer.redis, &["KEYS", "mark:*"]).await;
-            for key in keys {
-                let count: i64 = plain::run(&peer.redis, &["GET", &key]).await;
-                marks.insert((peer.name, key), count);
+            if keys.is_empty() {
+                continue;
             }
+            let words: Vec<&str> =
+                std::iter::once("MGET").chain(keys.iter().map(String::as_str)).collect();
+            let counts: Vec<i64> = plain::run(&peer.redis, &words).await;
+            marks.extend(keys.into_iter().map(|key| (peer.name, key)).zip(counts));
         }
         for (transfer, told) in told {
             let mark = format!("mark:{}", transfer.key);

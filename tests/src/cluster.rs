@@ -13,6 +13,7 @@ use assent_client::{
 };
 use tempfile::TempDir;
 
+use crate::link::Link;
 use crate::ports::Port;
 use crate::proxy::Proxy;
 use crate::wait::wait_for;
@@ -30,6 +31,8 @@ pub struct Options {
     pub participants: Vec<&'static str>,
     /// Whether a [`Proxy`] stands before every server.
     pub proxied: bool,
+    /// Whether a [`Link`] lies between any two processes that talk to each other.
+    pub linked: bool,
     /// Whether participants are registered over the API instead of by the command line.
     pub register: bool,
     /// Further arguments of the coordinator.
@@ -47,6 +50,7 @@ impl Default for Options {
         Self {
             participants: vec!["bank-a", "bank-b"],
             proxied: false,
+            linked: false,
             register: false,
             coordinator: Vec::new(),
             participant: Vec::new(),
@@ -67,6 +71,10 @@ pub struct Peer {
     pub agent: Assent,
     /// What stands before it.
     pub proxy: Option<Proxy>,
+    /// The way from the coordinator to it.
+    pub link: Option<Link>,
+    /// The way from it to its Redis.
+    pub redis_link: Option<Link>,
     admin_url: String,
     _ports: [Port; 2],
 }
@@ -80,6 +88,10 @@ pub struct Cluster {
     pub coordinator: Assent,
     /// What participants ask through.
     pub proxy: Option<Proxy>,
+    /// The way from the participants to the coordinator.
+    pub link: Option<Link>,
+    /// The way of the clients to the coordinator.
+    pub client_link: Option<Link>,
     /// The client of the public API.
     pub api: CoordinatorClient,
     /// The connections of all clients.
@@ -100,20 +112,28 @@ impl Peer {
         let redis = RedisServer::start(dir.join(format!("redis-{name}")), options.redis.clone());
         let redis = redis.await.unwrap_or_else(|error| panic!("{error}"));
         let ports = [Port::take(), Port::take()];
+        let redis_link = link(options.linked, &format!("127.0.0.1:{}", redis.port())).await;
+        let redis_url = redis_link
+            .as_ref()
+            .map_or_else(|| redis.url(), |link| format!("redis://{}", link.address()));
         let mut arguments =
-            participant_args(name, &redis.url(), [&ports[0].address(), &ports[1].address()]);
+            participant_args(name, &redis_url, [&ports[0].address(), &ports[1].address()]);
         arguments.extend(args(options.participant.iter().copied()));
         let log = dir.join(format!("{name}.log"));
         let agent = Assent::start(name, binary, arguments, &ports[0].url(), &log).await;
         let agent = agent.unwrap_or_else(|error| panic!("{error}"));
         let proxy = if options.proxied { Some(Proxy::start(agent.url()).await) } else { None };
-        Self { name, redis, agent, proxy, admin_url: ports[1].url(), _ports: ports }
+        let proxied = proxy.as_ref().map_or_else(|| agent.url(), Proxy::url);
+        let link = link(options.linked, proxied).await;
+        let admin_url = ports[1].url();
+        Self { name, redis, agent, proxy, link, redis_link, admin_url, _ports: ports }
     }
 
     /// Where the coordinator reaches it.
     #[must_use]
-    pub fn url(&self) -> &str {
-        self.proxy.as_ref().map_or_else(|| self.agent.url(), Proxy::url)
+    pub fn url(&self) -> String {
+        let proxied = self.proxy.as_ref().map_or_else(|| self.agent.url(), Proxy::url);
+        self.link.as_ref().map_or_else(|| proxied.to_owned(), Link::url)
     }
 
     /// The typed client of the agent itself, past its proxy.
@@ -136,6 +156,10 @@ impl Peer {
     pub fn proxy(&self) -> &Proxy {
         self.proxy.as_ref().expect("a proxied cluster")
     }
+}
+
+async fn link(is_wanted: bool, upstream: &str) -> Option<Link> {
+    if is_wanted { Some(Link::start(upstream).await) } else { None }
 }
 
 /// The arguments of an agent.
@@ -182,6 +206,10 @@ impl Cluster {
         }
         let ports = [Port::take(), Port::take()];
         let proxy = if options.proxied { Some(Proxy::start(&ports[0].url()).await) } else { None };
+        let asked = proxy.as_ref().map_or_else(|| ports[0].url(), |proxy| proxy.url().to_owned());
+        let (link, client_link) =
+            (link(options.linked, &asked).await, link(options.linked, &ports[0].url()).await);
+        let asked = link.as_ref().map_or(asked, Link::url);
         let data_dir = dir.path().join("log");
         init(&binary, &data_dir, options.segment_bytes);
         let mut arguments = coordinator_args(&data_dir, [&ports[0].address(), &ports[1].address()]);
@@ -189,8 +217,8 @@ impl Cluster {
         for peer in configured {
             arguments.extend(["--participant".to_owned(), format!("{}={}", peer.name, peer.url())]);
         }
-        if let Some(proxy) = &proxy {
-            arguments.extend(["--advertised-url".to_owned(), proxy.url().to_owned()]);
+        if options.proxied || options.linked {
+            arguments.extend(["--advertised-url".to_owned(), asked]);
         }
         arguments.extend(["--segment-bytes".to_owned(), options.segment_bytes.to_string()]);
         arguments.extend(args(options.coordinator.iter().copied()));
@@ -198,14 +226,27 @@ impl Cluster {
         let coordinator = Assent::start("coordinator", &binary, arguments, &url, &log).await;
         let coordinator = coordinator.unwrap_or_else(|error| panic!("{error}"));
         let http = Http::new(&HttpOptions::default()).expect("an HTTP client");
-        let api = CoordinatorClient::new(&http, &url).expect("the coordinator's URL");
+        let api_url = client_link.as_ref().map_or_else(|| url.clone(), Link::url);
+        let api = CoordinatorClient::new(&http, &api_url).expect("the coordinator's URL");
         for peer in peers.iter().filter(|_| options.register) {
             let name = peer.name.parse().expect("a participant's name");
-            let set = api.set_participant(&name, peer.url()).await;
+            let set = api.set_participant(&name, &peer.url()).await;
             set.unwrap_or_else(|error| panic!("{name} cannot be registered: {error}"));
         }
         let admin_url = ports[1].url();
-        Self { peers, coordinator, proxy, api, http, binary, admin_url, _ports: ports, dir }
+        Self {
+            peers,
+            coordinator,
+            proxy,
+            link,
+            client_link,
+            api,
+            http,
+            binary,
+            admin_url,
+            _ports: ports,
+            dir,
+        }
     }
 
     /// The directory of everything.
@@ -276,6 +317,15 @@ pub fn init(binary: &Path, data_dir: &Path, segment_bytes: u32) {
 pub async fn arm(process: &mut Assent, spec: &str) {
     process.respawn(&[("ASSENT_CRASH_AT", spec)]).expect("the process starts");
     process.wait_until_ready().await.unwrap_or_else(|error| panic!("armed with {spec}: {error}"));
+}
+
+/// Starts it again so that it hangs at this point for ever, `point` or `point:count`, as on a disk that does not answer.
+///
+/// # Panics
+/// If it does not become ready.
+pub async fn stall(process: &mut Assent, spec: &str) {
+    process.respawn(&[("ASSENT_STALL_AT", spec)]).expect("the process starts");
+    process.wait_until_ready().await.unwrap_or_else(|error| panic!("stalls at {spec}: {error}"));
 }
 
 /// Waits until it has died, and checks that it died on purpose: by SIGABRT.

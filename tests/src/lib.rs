@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! Cluster ──┬─ coordinator ──(Proxy)──┬─ participant ── Redis     all processes of their own, ended at the drop
-//!           │                         └─ participant ── Redis
-//! Bank ─────┘ transfers, with a mark of each in every branch
+//!           │                         └─ participant ── Redis     each ── may be a Link, which cuts, delays, swallows
+//! Bank ─────┘ transfers, with a mark of each in every branch; Load: clients that go on with them
 //! audit     ─ by plain Redis clients: nothing locked or staged, every mark in all of its branches or in none
 //! ```
 //!
@@ -13,6 +13,8 @@
 pub mod audit;
 pub mod bank;
 pub mod cluster;
+pub mod link;
+pub mod load;
 pub mod messenger;
 pub mod plain;
 pub mod ports;
@@ -22,4 +24,6 @@ pub mod wait;
 pub use audit::wait_settled;
 pub use bank::{Bank, Told, Transfer};
 pub use cluster::{Cluster, Options, Peer};
+pub use link::Link;
+pub use load::Load;
 pub use wait::{BOUND, wait_for, wait_for_up_to};

@@ -27,14 +27,24 @@ impl Messenger {
     /// A new log's voice, of epoch 1. Agents that ask for outcomes find nobody at its URL.
     #[must_use]
     pub fn new(peer: &Peer, http: &Http) -> Self {
+        Self::at(peer.agent.url(), peer.name, http)
+    }
+
+    /// The same, to an agent at this URL.
+    ///
+    /// # Panics
+    /// If it is no URL, or no participant's name.
+    #[must_use]
+    pub fn at(url: &str, participant: &str, http: &Http) -> Self {
         let coordinator = CoordinatorRef {
             log_id: LogId(Uuid::now_v7()),
             epoch: Epoch(1),
             url: "http://127.0.0.1:9".to_owned(),
         };
         let low_water = TxNumber { epoch: Epoch(0), n: 0 };
-        let participant = peer.name.parse().expect("a participant's name");
-        Self { client: peer.client(http), participant, coordinator, low_water }
+        let participant = participant.parse().expect("a participant's name");
+        let client = ParticipantClient::new(http, url).expect("an agent's URL");
+        Self { client, participant, coordinator, low_water }
     }
 
     /// The txid of its `n`-th transaction, first attempt.

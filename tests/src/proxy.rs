@@ -13,8 +13,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use tokio::sync::watch;
 
@@ -42,6 +42,9 @@ pub enum Fault {
     CutAfter,
     /// Passes it on twice, one after the other, and answers with the second answer.
     Twice,
+    /// Passes it on twice at once, and answers with one of the answers. Not between a coordinator and a participant: there
+    /// a copy may still be under way when another is answered, which one phase does not bear (`tests/model/README.md`).
+    TwiceAtOnce,
     /// Passes it on after this many milliseconds.
     Delay(u64),
 }
@@ -67,6 +70,7 @@ struct Gate {
 pub struct Recorded {
     method: Method,
     path: String,
+    headers: HeaderMap,
     body: Bytes,
 }
 
@@ -91,7 +95,9 @@ pub struct Proxy {
 impl Proxy {
     /// Starts a proxy for the server at this base URL.
     pub async fn start(upstream: &str) -> Self {
-        let client = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).build();
+        // No connection is used twice, so that what is repeated comes on another one.
+        let client = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never());
+        let client = client.pool_max_idle_per_host(0).build();
         let inner = Arc::new(Inner {
             upstream: upstream.to_owned(),
             client: client.expect("an HTTP client"),
@@ -139,6 +145,12 @@ impl Proxy {
         .await;
     }
 
+    /// Whether it holds an exchange right now.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        *self.inner.held.borrow() > 0
+    }
+
     /// How many requests it has taken, faults included.
     #[must_use]
     pub fn taken(&self) -> u64 {
@@ -164,11 +176,11 @@ impl Inner {
         &self,
         recorded: &Recorded,
     ) -> reqwest::Result<(StatusCode, HeaderValue, Bytes)> {
-        let Recorded { method, path, body } = recorded;
+        let Recorded { method, path, headers, body } = recorded;
         let request = self
             .client
             .request(method.clone(), format!("{}{path}", self.upstream))
-            .header(CONTENT_TYPE, "application/json")
+            .headers(headers.clone())
             .body(body.clone());
         let response = request.send().await?;
         let status = response.status();
@@ -196,7 +208,12 @@ async fn handle(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     let Ok(body) = to_bytes(body, usize::MAX).await else { return cut() };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let text = format!("{path} {}", String::from_utf8_lossy(&body));
-    let request = Recorded { method: parts.method, path, body };
+    let mut headers = parts.headers;
+    // These are of the connection; the client makes its own.
+    for of_connection in [HOST, CONTENT_LENGTH, CONNECTION, TRANSFER_ENCODING] {
+        headers.remove(of_connection);
+    }
+    let request = Recorded { method: parts.method, path, headers, body };
     inner.hold(At::Before, &text).await;
     let fault = lock(&inner.fault).clone();
     match fault {
@@ -206,9 +223,12 @@ async fn handle(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         Fault::Twice => {
             let _first = inner.forward(&request).await;
         }
-        Fault::None | Fault::HalfBody | Fault::CutAfter => {}
+        Fault::TwiceAtOnce | Fault::None | Fault::HalfBody | Fault::CutAfter => {}
     }
-    let answered = inner.forward(&request).await;
+    let answered = match fault {
+        Fault::TwiceAtOnce => tokio::join!(inner.forward(&request), inner.forward(&request)).1,
+        _ => inner.forward(&request).await,
+    };
     if request.method == Method::POST {
         lock(&inner.recorded).push(request);
     }

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 /// means that the condition never comes.
 pub const BOUND: Duration = Duration::from_secs(30);
 
+/// The same for a mutant (`ASSENT_MUTANT`): most of them leave something undone for ever, and the test only has to tell
+/// that from what a healthy process does in a fraction of it.
+const BOUND_OF_MUTANTS: Duration = Duration::from_secs(6);
+
 /// Between two looks at a condition; it only decides how soon a test notices.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -18,7 +22,8 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    wait_for_up_to(BOUND, what, look).await
+    let is_mutant = std::env::var_os("ASSENT_MUTANT").is_some();
+    wait_for_up_to(if is_mutant { BOUND_OF_MUTANTS } else { BOUND }, what, look).await
 }
 
 /// The same with another bound.

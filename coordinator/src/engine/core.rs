@@ -5,13 +5,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use assent_client::crash;
+use assent_client::{crash, mutant};
 use assent_common::coordinator::authority::Authority;
 use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::{
     Branch, Effect, Entry, Input, Message, Outcome, State, Transaction,
 };
 use assent_common::crash::CrashPoint;
+use assent_common::mutant::Mutant;
 use assent_common::record::{Abandoned, ParticipantSet, Record};
 use assent_common::time::Millis;
 use assent_common::wire::outcome::BranchOutcome;
@@ -25,6 +26,7 @@ use tokio::sync::{oneshot, watch};
 use super::active::{Accepted, AcceptedBranch, Active, Decided};
 use super::history::History;
 use super::lane::{Lane, Outgoing};
+use super::mutants;
 use super::{Shared, problem_of};
 use crate::clock;
 use crate::log::{Durability, LogError, LogPosition, NewRecord, Token};
@@ -240,6 +242,7 @@ impl Core {
             reason,
             at: clock::now(),
         });
+        let record = mutants::of_override(record, &self.authority);
         self.append(&record, Durability::Forced, Appended::Abandon { number, branch, done });
         Ok(durable)
     }
@@ -283,8 +286,12 @@ impl Core {
             Effect::Persist(entry) => {
                 let durability = durability_of(&entry, &self.active[&number]);
                 crash_before(&entry);
+                let is_early = is_sent_before_persisted(&entry);
                 let record = self.active[&number].record(number, entry);
                 self.append(&record, durability, Appended::Step(number));
+                if is_early {
+                    self.step(number, Input::Persisted, now, shared);
+                }
             }
             Effect::Answer(outcome) => self.tell(number, outcome, now),
         }
@@ -459,6 +466,7 @@ impl Core {
 
     pub(super) fn outcome(&self, txid: Txid) -> BranchOutcome {
         match self.active.get(&txid.number) {
+            Some(_) if mutant::is(Mutant::PresumesActive) => BranchOutcome::Aborted,
             Some(active) => active.machine.outcome_for(txid.attempt),
             None => self.authority.outcome(txid),
         }
@@ -485,6 +493,9 @@ impl Core {
     /// Everything of this log below it has ended, as far as a participant is concerned (invariant 10).
     pub(super) fn low_water(&self, lane: usize) -> TxNumber {
         let next = TxNumber { epoch: self.epoch, n: self.next_n };
+        if mutant::is(Mutant::MarkTooHigh) {
+            return TxNumber { n: self.next_n - 1, ..next };
+        }
         self.lanes[lane].unfinished.first().copied().unwrap_or(next)
     }
 
@@ -532,4 +543,9 @@ fn crash_before(entry: &Entry) {
         Entry::Ended => crash::point(CrashPoint::BeforeEnd),
         Entry::Begun(_) | Entry::Answered { .. } => {}
     }
+}
+
+/// Never, but as a mutant.
+fn is_sent_before_persisted(entry: &Entry) -> bool {
+    mutant::is(Mutant::SendsBeforePersisted) && matches!(entry, Entry::Committed { .. })
 }

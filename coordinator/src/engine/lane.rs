@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 
 use super::active::{Accepted, Active};
 use super::core::Core;
+use super::mutants;
 use super::resync::LaneData;
 use super::{Engine, Shared};
 use crate::metrics;
@@ -280,7 +281,8 @@ impl Engine {
             }
             Err(why) => {
                 let unknown = |outgoing: &Outgoing| input_unknown(*outgoing, &why);
-                (outgoing.iter().map(unknown).collect(), Some(why))
+                let inputs = outgoing.iter().map(unknown).filter_map(mutants::not_heard);
+                (inputs.collect(), Some(why))
             }
         };
         if error.is_none() && outgoing.iter().any(|outgoing| outgoing.message == Message::Commit) {
@@ -341,7 +343,7 @@ fn input_of(outgoing: Outgoing, answer: Answer) -> (TxNumber, Input) {
         Message::Prepare | Message::PrepareWaiting => {
             Input::Prepared { branch, attempt, call: answer.into_prepared() }
         }
-        Message::Commit => Input::Applied { branch, call: answer.into_applied() },
+        Message::Commit => Input::Applied { branch, call: mutants::heard(answer.into_applied()) },
         Message::Abort => Input::Aborted { branch, attempt, call: answer.into_aborted() },
     };
     (number, input)

@@ -18,6 +18,7 @@ mod counts;
 mod history;
 mod lane;
 mod list;
+mod mutants;
 mod participants;
 mod resync;
 mod submit;
@@ -29,9 +30,11 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use assent_client::mutant;
 use assent_client::transport::Http;
 use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::resync::SeenData;
+use assent_common::mutant::Mutant;
 use assent_common::record::Record;
 use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer};
@@ -114,6 +117,8 @@ impl Engine {
     pub fn outcome(&self, txid: Txid) -> OutcomeAnswer {
         let outcome = if txid.log_id == self.shared.identity.log_id {
             self.core().outcome(txid)
+        } else if mutant::is(Mutant::AnswersForOthers) {
+            BranchOutcome::Aborted
         } else {
             BranchOutcome::UnknownAuthority
         };

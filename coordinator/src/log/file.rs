@@ -12,7 +12,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use assent_client::mutant;
 use assent_common::frame::{self, Found, Place, Scanner, SegmentHeader};
+use assent_common::mutant::Mutant;
 use assent_common::{Epoch, LogId};
 use rustix::fs::FlockOperation;
 
@@ -136,7 +138,8 @@ fn open_uncounted(options: LogOptions, visitor: &mut Visitor<'_>) -> Result<Open
     let current = settle_tail(&options, &survey, &walked, &bytes)?;
     drop(bytes);
     let log_id = survey.superblock().log_id;
-    let epoch = Epoch(walked.epoch + 1);
+    let raise = u64::from(walked.epoch == 0 || !mutant::is(Mutant::EpochNotRaised));
+    let epoch = Epoch(walked.epoch + raise);
     let report =
         OpenReport { records, torn_tail, superblock_slot_damaged: survey.loaded.slot_damaged };
     let superblock = SuperblockFile::open(disk, dir, &survey.loaded)?;
@@ -358,6 +361,7 @@ fn take_lock(dir: &Path) -> Result<File, LogError> {
     let mut file = opened.map_err(LogError::io("open", &path))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) if mutant::is(Mutant::NotLocked) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut pid = String::new();
             // What cannot be read is not worth hiding the real error for.

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use assent_client::mutant;
 use assent_common::frame::{self, Place, SegmentHeader};
+use assent_common::mutant::Mutant;
 
 use super::disk::DiskFile;
 use super::options::LogCrashPoint;
@@ -162,12 +164,16 @@ impl Writer {
             return Ok(());
         }
         let (current, options) = (&mut self.current, &self.shared.options);
+        if mutant::is(Mutant::ReportsBeforeSync) {
+            on_durable(std::mem::take(&mut self.batch.records));
+        }
         options.crash_point(LogCrashPoint::BeforeWrite);
         let written = current.file.write_all_at(&self.batch.bytes, current.end.into());
         written.map_err(LogError::io("write", &current.path))?;
         options.crash_point(LogCrashPoint::AfterWriteBeforeSync);
         let begun = Instant::now();
-        current.file.sync().map_err(LogError::io("sync", &current.path))?;
+        let synced = current.file.sync().map_err(LogError::io("sync", &current.path));
+        synced.or_else(|error| mutant::is(Mutant::FailedSyncIgnored).then_some(()).ok_or(error))?;
         metric::record_batch(self.batch.records.len(), begun.elapsed());
         options.crash_point(LogCrashPoint::AfterSync);
         let begin = LogPosition::new(current.header.place.segment, current.end);

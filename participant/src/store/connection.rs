@@ -11,6 +11,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 use uuid::Uuid;
 
+use super::mutants;
 use super::owner::Turn;
 use super::scripts::{Script, Scripts};
 use super::settings::{self, Server};
@@ -80,7 +81,7 @@ async fn open(client: &Client, options: &StoreOptions) -> Result<Live, StoreErro
     let mut connection = connection.map_err(|error| unavailable(options, &error))?;
     let server = settings::inspect(&mut connection).await;
     let server = server.map_err(|error| unavailable(options, &error))?;
-    if !server.violations.is_empty() && !options.allow_unsafe_redis {
+    if mutants::minds(&server.violations) && !options.allow_unsafe_redis {
         let violations = server.violations;
         return Err(StoreError::Unsafe { address: options.address(), violations });
     }
@@ -184,7 +185,7 @@ impl Store {
     /// Loads a script into the server, and remembers its digest.
     pub(super) async fn load(&self, live: &Live, script: Script) -> RedisResult<()> {
         let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(script.source());
+        command.arg("LOAD").arg(mutants::script(script.source()));
         let digest: String = command.query_async(&mut live.connection.clone()).await?;
         self.scripts.learn(script, digest.into());
         Ok(())

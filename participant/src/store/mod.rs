@@ -21,6 +21,7 @@ mod execute;
 mod fence;
 mod inspect;
 mod markers;
+mod mutants;
 mod options;
 mod owner;
 mod packed;

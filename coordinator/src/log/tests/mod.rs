@@ -3,6 +3,8 @@
 mod crash;
 mod damage;
 mod faults;
+#[cfg(feature = "crash-points")]
+mod mutants;
 mod rules;
 
 use std::path::PathBuf;

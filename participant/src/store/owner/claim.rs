@@ -17,6 +17,7 @@ use redis::{RedisResult, Value};
 
 use super::super::connection::Live;
 use super::super::inspect::{Record, record, stored_mark, txid_of};
+use super::super::mutants;
 use super::super::packed::done_replies;
 use super::super::{Store, StoreError};
 use super::{Owner, Turn};
@@ -82,7 +83,7 @@ fn field<'a>(client: &'a str, name: &str) -> Option<&'a str> {
 
 /// `WATCH` and the value watched: of no use unless it is the expected one.
 async fn watch(connection: &mut MultiplexedConnection, owner_key: &str) -> RedisResult<Value> {
-    let () = redis::cmd("WATCH").arg(owner_key).query_async(connection).await?;
+    let () = redis::cmd(mutants::watch()).arg(owner_key).query_async(connection).await?;
     redis::cmd("GET").arg(owner_key).query_async(connection).await
 }
 

@@ -6,6 +6,7 @@ use redis::{Cmd, Pipeline, RedisError, Value};
 
 use super::super::Store;
 use super::super::connection::Live;
+use super::super::mutants;
 use super::super::packed::{RedoError, decode_redo};
 
 /// The writes of a round.
@@ -53,8 +54,11 @@ impl Exec {
     }
 
     pub(super) fn set(&mut self, field: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.kept.push(field.into());
-        self.kept.push(value.into());
+        let field = field.into();
+        if mutants::keeps(&field) {
+            self.kept.push(field);
+            self.kept.push(value.into());
+        }
     }
 
     /// Adds the writes of a branch; returns which of the results will be of those that may fail on foreign data.
@@ -95,7 +99,7 @@ impl Exec {
         }
         let before = pipeline.len();
         pipeline.cmd("EXEC");
-        pipeline.cmd("WATCH").arg(owner_key);
+        pipeline.cmd(mutants::watch()).arg(owner_key);
         pipeline.cmd("GET").arg(owner_key);
         (pipeline, before)
     }

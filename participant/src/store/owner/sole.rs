@@ -9,6 +9,7 @@ use super::super::call::PrepareItem;
 use super::super::connection::Live;
 use super::super::execute::{Answers, Sorted, Speaker, report_dirty};
 use super::super::markers::Marker;
+use super::super::mutants;
 use super::super::{BranchAnswer, Store, lock};
 use super::Owner;
 use super::evaluate::{self, Found};
@@ -226,6 +227,10 @@ impl Store {
                 self.quarantine_foreign(&found);
                 give_unknown(&round, "the data is not what this agent knew", answers);
                 lost("the data is not what this agent knew")
+            }
+            Ended::Unknown(_) if mutants::believes_the_unclear() => {
+                give(round, &[], answers);
+                lost("it may have run")
             }
             Ended::Unknown(error) => {
                 give_unknown(&round, &error.to_string(), answers);

@@ -1,0 +1,119 @@
+//! The named mutants: known-bad variants of the real code, each the breach of one invariant. A test that stays green with
+//! one of them is no test of that invariant; `tests/it/mutants.rs` runs one for each, and demands that it goes red.
+//!
+//! What breaks the pure machines of this crate is in `tests/model/src/mutants.rs`: here is what only real processes,
+//! real files and a real Redis can show.
+
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! mutants {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, breaks $invariant:literal;)+) => {
+        /// A known-bad variant, by name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Mutant {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Mutant {
+            /// Every mutant.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name, as `ASSENT_MUTANT` has it: where it is, and what it does wrong.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// The number of the invariant that it breaks.
+            #[must_use]
+            pub const fn invariant(self) -> u8 {
+                match self { $(Self::$variant => $invariant,)+ }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// A start goes on in the epoch of the last life.
+    EpochNotRaised = "log.epoch_not_raised", breaks 1;
+    /// A second process may open the log.
+    NotLocked = "log.not_locked", breaks 1;
+    /// A vote whose `EXEC` was not answered is given as a yes.
+    UnclearVoteIsYes = "owner.unclear_vote_is_yes", breaks 2;
+    /// An agent starts on a Redis that would lose votes.
+    SettingsUnchecked = "agent.settings_unchecked", breaks 2;
+    /// A branch in doubt is dropped when its coordinator does not answer.
+    InDoubtTimesOut = "resolver.in_doubt_times_out", breaks 3;
+    /// A branch that reads takes no lock beyond its vote.
+    ReaderFreedAtVote = "script.reader_freed_at_vote", breaks 3;
+    /// A prepare does not look at the locks of others.
+    LocksIgnored = "script.locks_ignored", breaks 3;
+    /// The log tells of records before they are synced.
+    ReportsBeforeSync = "log.reports_before_sync", breaks 4;
+    /// The coordinator takes a decision that it has handed over for one that is durable.
+    SendsBeforePersisted = "coordinator.sends_before_persisted", breaks 4;
+    /// The log takes a failed sync for a good one.
+    FailedSyncIgnored = "log.failed_sync_ignored", breaks 4;
+    /// A prepare of an earlier life of its coordinator is taken.
+    EpochIgnored = "script.epoch_ignored", breaks 5;
+    /// The abort of an unknown branch leaves nothing in Redis.
+    NoFence = "agent.no_fence", breaks 6;
+    /// A prepare does not look for a fence.
+    FenceIgnored = "script.fence_ignored", breaks 6;
+    /// An HTTP 404 or 502 says that the branch was aborted.
+    NotFoundIsAborted = "client.not_found_is_aborted", breaks 7;
+    /// A coordinator that is not the branch's own is believed.
+    UnknownAuthorityIgnored = "resolver.unknown_authority_ignored", breaks 7;
+    /// A coordinator presumes abort of what another log began.
+    AnswersForOthers = "coordinator.answers_for_others", breaks 7;
+    /// A coordinator presumes abort of what it has not decided yet.
+    PresumesActive = "coordinator.presumes_active", breaks 7;
+    /// A branch is applied, and nothing in Redis says so.
+    NoDoneMarker = "agent.no_done_marker", breaks 8;
+    /// A commit that the participant knows nothing of is taken for applied.
+    LossAcknowledged = "coordinator.loss_acknowledged", breaks 9;
+    /// The repair of data that lost votes says that it has redone them, and has not.
+    RedoForgets = "script.redo_forgets", breaks 9;
+    /// The low-water mark passes transactions that are active.
+    MarkTooHigh = "coordinator.mark_too_high", breaks 10;
+    /// A prepare below the low-water mark is taken.
+    MarkIgnored = "script.mark_ignored", breaks 10;
+    /// A commit that was not acknowledged is not sent again.
+    DeliversOnce = "coordinator.delivers_once", breaks 11;
+    /// Scripts run on whatever data they find.
+    IncarnationIgnored = "script.incarnation_ignored", breaks 12;
+    /// A reconnect does not look whether votes are missing.
+    SeqNotCompared = "agent.seq_not_compared", breaks 12;
+    /// The owner's `EXEC` is not guarded by a `WATCH`.
+    OwnerUnwatched = "owner.unwatched", breaks 12;
+    /// The end of a branch frees the locks of its keys, whoever holds them.
+    FreesForeignLocks = "script.frees_foreign_locks", breaks 13;
+    /// A commit begins with a write that a full Redis refuses.
+    CommitNeedsMemory = "script.commit_needs_memory", breaks 14;
+    /// A call without an answer is taken for a conflict, and run as a new attempt.
+    UnknownIsConflict = "coordinator.unknown_is_conflict", breaks 15;
+    /// The HTTP client says again what was not answered.
+    RetriesUnclear = "client.retries_unclear", breaks 15;
+    /// An operator's override is not recorded.
+    OverrideUnrecorded = "coordinator.override_unrecorded", breaks 16;
+}
+
+impl fmt::Display for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text names no mutant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no mutant")]
+pub struct UnknownMutant(String);
+
+impl FromStr for Mutant {
+    type Err = UnknownMutant;
+    fn from_str(text: &str) -> Result<Self, UnknownMutant> {
+        let found = Self::ALL.iter().copied().find(|mutant| mutant.as_str() == text);
+        found.ok_or_else(|| UnknownMutant(text.to_owned()))
+    }
+}

@@ -1,0 +1,95 @@
+//! The store's mutants, for tests only: scripts with one line bent, and what the owner's way leaves out. Without the
+//! feature `crash-points` every script is as it is written, and every answer here is known to the compiler.
+
+use assent_client::mutant;
+use assent_common::mutant::Mutant;
+
+/// A line of a script, and what a mutant has in its place.
+#[cfg(feature = "crash-points")]
+const BENT: [(Mutant, &str, &str); 11] = [
+    (Mutant::RedoForgets, "{'a', apply_writes(ARGV[i + 1])}", "{'a', 0}"),
+    (
+        Mutant::ReaderFreedAtVote,
+        "    keys[i] = key\n    values[2 * i - 1] = 'l:' .. key\n",
+        "    keys[i] = key\n    values[2 * i - 1] = (sub(b.modes, i, i) == 'S' and 'x:' or 'l:') .. key\n",
+    ),
+    (
+        Mutant::LocksIgnored,
+        "    local answer = lock\n      and conflict(",
+        "    local answer = false and conflict(",
+    ),
+    (Mutant::EpochIgnored, "  if less(epoch, epoch_seen) then", "  if false then"),
+    (Mutant::NoFence, "local kept = {'a:' .. txid, ''}", "local kept = {'x:' .. txid, ''}"),
+    (Mutant::FenceIgnored, "  if fields[1] then return", "  if false then return"),
+    (Mutant::NoDoneMarker, "{'d:' .. txid, ''}", "{'x:' .. txid, ''}"),
+    (Mutant::MarkIgnored, "  if below_low_water(epoch, n) then\n", "  if false then\n"),
+    (Mutant::IncarnationIgnored, "if head[1] ~= ARGV[1] then", "if false then"),
+    (
+        Mutant::FreesForeignLocks,
+        "    if match(lock, '^X (%S+) ') == txid then return false end\n    return nil\n",
+        "    return false\n",
+    ),
+    (
+        Mutant::CommitNeedsMemory,
+        "call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))\nif marks",
+        "call('HSET', ctl, '-', '')\nif marks",
+    ),
+];
+
+/// The text of a script.
+pub(super) fn script(source: String) -> String {
+    #[cfg(feature = "crash-points")]
+    for (mutant, good, bad) in BENT {
+        if mutant::is(mutant) {
+            return source.replace(good, bad);
+        }
+    }
+    source
+}
+
+/// Whether settings that lose votes matter.
+pub(super) fn minds(violations: &[String]) -> bool {
+    !violations.is_empty() && !mutant::is(Mutant::SettingsUnchecked)
+}
+
+/// Whether votes that are missing are looked for.
+pub(super) fn compares_votes() -> bool {
+    !mutant::is(Mutant::SeqNotCompared)
+}
+
+/// Whether the owner writes down this field.
+pub(super) fn keeps(field: &[u8]) -> bool {
+    let is_left_out = match field {
+        [b'a', b':', ..] => mutant::is(Mutant::NoFence),
+        [b'd', b':', ..] => mutant::is(Mutant::NoDoneMarker),
+        _ => false,
+    };
+    !is_left_out
+}
+
+/// The command that guards the owner.
+pub(super) fn watch() -> &'static str {
+    if mutant::is(Mutant::OwnerUnwatched) { "EXISTS" } else { "WATCH" }
+}
+
+/// Whether an `EXEC` without an answer is taken for done.
+pub(super) fn believes_the_unclear() -> bool {
+    mutant::is(Mutant::UnclearVoteIsYes)
+}
+
+#[cfg(all(test, feature = "crash-points"))]
+mod tests {
+    use assent_common::command::Family;
+
+    use super::super::scripts::Script;
+    use super::*;
+
+    #[test]
+    fn every_bent_line_is_a_line_of_a_script() {
+        let prepare = Script::Prepare(Family::Strings.bit());
+        let scripts = [prepare, Script::Commit, Script::Abort, Script::Redo].map(Script::source);
+        for (mutant, good, _) in BENT {
+            assert!(scripts.iter().any(|script| script.contains(good)), "{mutant} bends nothing");
+        }
+    }
+}

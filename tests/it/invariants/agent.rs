@@ -1,0 +1,191 @@
+//! One agent, and messages said to it in the name of a log.
+
+use assent::process::Assent;
+use assent_common::Epoch;
+use assent_common::ErrorCode;
+use assent_common::ids::TxNumber;
+use assent_common::outcome::{Aborted, Applied, Call, Prepared};
+use assent_tests::cluster::{participant_args, restart};
+use assent_tests::link::{Fault, Which};
+use assent_tests::messenger::Messenger;
+use assent_tests::ports::Port;
+use assent_tests::{Cluster, Options, audit, plain, wait_for};
+
+use super::{is_dropped, wait_asked};
+use crate::ASSENT;
+
+/// A command that only the scripts evaluate.
+const SCRIPTED: [&str; 4] = ["HINCRBY", "h", "n", "1"];
+
+async fn one_agent(linked: bool) -> (Cluster, Messenger) {
+    let options = Options { participants: vec!["bank-a"], linked, ..Options::default() };
+    let cluster = Cluster::start(ASSENT, options).await;
+    let log = Messenger::new(&cluster.peers[0], &cluster.http);
+    (cluster, log)
+}
+
+fn is_yes(call: &Call<Prepared>) -> bool {
+    matches!(call, Call::Applied(Prepared::Yes(_)))
+}
+
+fn code<T: std::fmt::Debug>(call: Call<T>) -> ErrorCode {
+    match call {
+        Call::Refused(refusal) => refusal.code,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Invariant 2: a yes leaves the agent only after Redis has acknowledged the vote.
+#[tokio::test]
+async fn a_vote_that_redis_did_not_get_is_no_yes() {
+    let (cluster, log) = one_agent(true).await;
+    let link = cluster.peers[0].redis_link.clone().unwrap();
+    link.set(Fault::CutBefore(Which::With("MULTI")));
+    let voted = log.prepare(1, &["INCR", "n"]).await;
+    assert!(matches!(voted, Call::Unknown(_)), "a vote that is nowhere: {voted:?}");
+    assert_eq!(audit::leftovers(&cluster).await.unwrap(), Vec::<String>::new());
+    link.set(Fault::None);
+    wait_for("the same prepare to be taken", || async {
+        let voted = log.prepare(1, &["INCR", "n"]).await;
+        if is_yes(&voted) { Ok(()) } else { Err(format!("{voted:?}")) }
+    })
+    .await;
+}
+
+/// Invariants 3 and 13: what a branch has read or written under its vote is locked until its outcome.
+#[tokio::test]
+async fn what_a_vote_rests_on_stays_locked_until_its_outcome() {
+    let (cluster, log) = one_agent(false).await;
+    plain::run::<()>(&cluster.peers[0].redis, &["HSET", "h", "n", "7", "m", "1"]).await;
+    for (n, words) in [(1, &["HGET", "h", "n"][..]), (3, &SCRIPTED)] {
+        let voted = log.prepare(n, words).await;
+        assert!(is_yes(&voted), "{voted:?}");
+        let other = log.prepare(n + 1, &SCRIPTED).await;
+        assert_eq!(code(other), ErrorCode::LockConflict, "after {words:?}");
+        log.abort(n).await;
+        log.abort(n + 1).await;
+    }
+    assert_eq!(audit::leftovers(&cluster).await.unwrap(), Vec::<String>::new());
+}
+
+/// Invariant 6, as the scripts have it.
+#[tokio::test]
+async fn the_scripts_refuse_a_prepare_behind_its_fence() {
+    let (_cluster, log) = one_agent(false).await;
+    assert_eq!(log.abort(1).await, Call::Applied(Aborted::Fenced));
+    assert_eq!(code(log.prepare(1, &SCRIPTED).await), ErrorCode::Fenced);
+}
+
+/// Invariant 6: the fence is in Redis, not in the agent that was told to leave it.
+#[tokio::test]
+async fn a_fence_outlives_its_agent() {
+    let (mut cluster, log) = one_agent(false).await;
+    assert_eq!(log.abort(1).await, Call::Applied(Aborted::Fenced));
+    restart(&mut cluster.peers[0].agent).await;
+    assert_eq!(code(log.prepare(1, &["INCR", "n"]).await), ErrorCode::Fenced);
+}
+
+/// Invariant 8: that a branch is applied is in Redis, not in the agent that did it.
+#[tokio::test]
+async fn a_done_marker_outlives_its_agent() {
+    let (mut cluster, log) = one_agent(false).await;
+    let voted = log.prepare(1, &["INCR", "n"]).await;
+    assert!(is_yes(&voted), "{voted:?}");
+    let applied = Call::Applied(Applied { dirty_writes: 0 });
+    assert_eq!(log.commit(1).await, applied);
+    restart(&mut cluster.peers[0].agent).await;
+    assert_eq!(log.commit(1).await, applied, "it is not applied any more");
+    assert_eq!(plain::run::<i64>(&cluster.peers[0].redis, &["GET", "n"]).await, 1);
+}
+
+/// Invariant 10: the mark under which markers were let go is in Redis, where the next agent finds it.
+#[tokio::test]
+async fn a_mark_outlives_its_agent() {
+    // More than it takes for a mark to be worth storing.
+    const FENCES: u64 = 40;
+    let (mut cluster, mut log) = one_agent(false).await;
+    let late = log.clone();
+    for n in 1..=FENCES {
+        assert_eq!(log.abort(n).await, Call::Applied(Aborted::Fenced));
+    }
+    log.low_water = TxNumber { epoch: Epoch(1), n: FENCES + 1 };
+    assert_eq!(log.abort(FENCES + 1).await, Call::Applied(Aborted::Fenced));
+    let fields: Vec<String> = plain::run(&cluster.peers[0].redis, &["HKEYS", audit::CONTROL]).await;
+    let fences = fields.iter().filter(|field| field.starts_with("a:")).count();
+    assert_eq!(fences, 1, "the fences below the mark are let go");
+    restart(&mut cluster.peers[0].agent).await;
+    assert_eq!(code(late.prepare(5, &SCRIPTED).await), ErrorCode::BelowLowWater);
+}
+
+/// Invariant 5, as the scripts have it.
+#[tokio::test]
+async fn the_scripts_refuse_a_prepare_of_an_earlier_life() {
+    let (_cluster, mut log) = one_agent(false).await;
+    let old = log.clone();
+    log.coordinator.epoch = Epoch(2);
+    assert_eq!(log.abort(1).await, Call::Applied(Aborted::Fenced));
+    assert_eq!(code(old.prepare(20, &SCRIPTED).await), ErrorCode::StaleEpoch);
+}
+
+/// Invariant 7: a coordinator that never began a branch may not end it.
+#[tokio::test]
+async fn a_branch_of_another_log_is_not_ended_by_whoever_answers_at_its_address() {
+    let options = Options { participants: vec!["bank-a"], proxied: true, ..Options::default() };
+    let cluster = Cluster::start(ASSENT, options).await;
+    let asked = cluster.proxy.as_ref().unwrap();
+    let mut log = Messenger::new(&cluster.peers[0], &cluster.http);
+    log.coordinator.url = asked.url().to_owned();
+    let voted = log.prepare(1, &["INCR", "n"]).await;
+    assert!(is_yes(&voted), "{voted:?}");
+    wait_asked(asked, 2, async || is_dropped(&cluster, "bank-a").await).await;
+    assert!(!is_dropped(&cluster, "bank-a").await, "it was dropped");
+    log.abort(1).await;
+}
+
+/// Invariants 12 and 13: an owner that has been passed by another agent writes nothing any more.
+#[tokio::test]
+async fn an_owner_that_another_agent_has_passed_writes_nothing() {
+    let (cluster, log) = one_agent(true).await;
+    let peer = &cluster.peers[0];
+    let link = peer.redis_link.clone().unwrap();
+    link.set(Fault::Hold("MULTI"));
+    let voting = tokio::spawn({
+        let log = log.clone();
+        async move { log.prepare(1, &["INCR", "n"]).await }
+    });
+    link.wait_met(0, 1).await;
+
+    let ports = [Port::take(), Port::take()];
+    let addresses = [&*ports[0].address(), &*ports[1].address()];
+    let arguments = participant_args("bank-a", &peer.redis.url(), addresses);
+    let (binary, path) = (std::path::Path::new(ASSENT), cluster.dir().join("second.log"));
+    let second = Assent::start("second", binary, arguments, &ports[0].url(), &path).await.unwrap();
+    let other = Messenger::at(second.url(), peer.name, &cluster.http);
+    let first_vote = other.prepare(1, &["INCR", "n"]).await;
+    assert!(is_yes(&first_vote), "{first_vote:?}");
+    link.set(Fault::None);
+    let second_vote = voting.await.unwrap();
+    assert!(!is_yes(&second_vote), "two branches hold one lock: {first_vote:?}, {second_vote:?}");
+}
+
+/// Invariant 13: the end of a branch compares the owner of a lock before it frees it. Two agents, so that the scripts
+/// do it.
+#[tokio::test]
+async fn the_end_of_a_branch_leaves_the_lock_of_another() {
+    let (mut cluster, log) = one_agent(false).await;
+    let _company = plain::keep_company(&cluster.peers[0].redis, "bank-a").await.unwrap();
+    restart(&mut cluster.peers[0].agent).await;
+    let voted = log.prepare(1, &["INCR", "n"]).await;
+    assert!(is_yes(&voted), "{voted:?}");
+    let other = format!("X {} 0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e", log.txid(2));
+    let redis = &cluster.peers[0].redis;
+    plain::run::<()>(redis, &["HSET", audit::CONTROL, "l:n", &other]).await;
+    assert_eq!(log.commit(1).await, Call::Applied(Applied { dirty_writes: 0 }));
+    let lock: Option<String> = plain::run(redis, &["HGET", audit::CONTROL, "l:n"]).await;
+    assert_eq!(lock, Some(other), "the lock of another branch is gone");
+    wait_for("the agent to go on", || async {
+        let next = log.prepare(3, &["INCR", "m"]).await;
+        if is_yes(&next) { Ok(()) } else { Err(format!("{next:?}")) }
+    })
+    .await;
+}
