@@ -1,6 +1,8 @@
 //! What one round writes: a `MULTI`/`EXEC` with the control fields and the data, and the owner key watched again behind
 //! it, in one breath.
 
+use std::collections::HashMap;
+
 use assent_common::value::Arg;
 use redis::{Cmd, Pipeline, RedisError, Value};
 
@@ -15,6 +17,9 @@ pub(super) struct Exec {
     gone: Vec<Vec<u8>>,
     /// Fields of the control hash that are set, in order, each followed by its value.
     kept: Vec<Vec<u8>>,
+    /// Fields of locks, with what is left of each when the round is over. A shared one may lose several holders in one
+    /// round, and what goes is deleted before what stays is set: only the last word on it may be written.
+    locks: HashMap<Vec<u8>, Option<Vec<u8>>>,
     /// Strings that are set, in order, each key followed by its value: one `MSET`, since each key is one branch's.
     strings: Vec<Vec<u8>>,
     /// Other writes to the data.
@@ -44,6 +49,7 @@ impl Exec {
     pub(super) fn is_empty(&self) -> bool {
         self.gone.is_empty()
             && self.kept.is_empty()
+            && self.locks.is_empty()
             && self.strings.is_empty()
             && self.writes.is_empty()
     }
@@ -55,6 +61,23 @@ impl Exec {
     pub(super) fn set(&mut self, field: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.kept.push(field.into());
         self.kept.push(value.into());
+    }
+
+    /// Says what is left of a lock by now; nothing, if it is free.
+    pub(super) fn lock(&mut self, field: Vec<u8>, left: Option<Vec<u8>>) {
+        self.locks.insert(field, left);
+    }
+
+    /// Everything that is deleted from the control hash.
+    fn all_gone(&self) -> Vec<&[u8]> {
+        let free = self.locks.iter().filter(|(_, left)| left.is_none());
+        self.gone.iter().chain(free.map(|(field, _)| field)).map(Vec::as_slice).collect()
+    }
+
+    /// Everything that is set in the control hash, each field followed by its value.
+    fn all_kept(&self) -> Vec<&[u8]> {
+        let held = self.locks.iter().filter_map(|(field, left)| Some([field, left.as_ref()?]));
+        self.kept.iter().chain(held.flatten()).map(Vec::as_slice).collect()
     }
 
     /// Adds the writes of a branch; returns which of the results will be of those that may fail on foreign data.
@@ -77,11 +100,12 @@ impl Exec {
         let mut pipeline = Pipeline::with_capacity(self.writes.len() + 8);
         pipeline.cmd("MULTI");
         pipeline.cmd("HGET").arg(control_key).arg("m:inc");
-        if !self.gone.is_empty() {
-            pipeline.cmd("HDEL").arg(control_key).arg(&self.gone);
+        let (gone, kept) = (self.all_gone(), self.all_kept());
+        if !gone.is_empty() {
+            pipeline.cmd("HDEL").arg(control_key).arg(gone);
         }
-        if !self.kept.is_empty() {
-            pipeline.cmd("HSET").arg(control_key).arg(&self.kept);
+        if !kept.is_empty() {
+            pipeline.cmd("HSET").arg(control_key).arg(kept);
         }
         if !self.strings.is_empty() {
             pipeline.cmd("MSET").arg(&self.strings);
@@ -102,8 +126,9 @@ impl Exec {
 
     /// How many commands stand before the writes that may fail.
     fn sure_commands(&self) -> usize {
-        let lists = [&self.gone, &self.kept, &self.strings];
-        1 + lists.iter().filter(|list| !list.is_empty()).count()
+        let are_there =
+            [!self.all_gone().is_empty(), !self.all_kept().is_empty(), !self.strings.is_empty()];
+        1 + are_there.into_iter().filter(|is_there| *is_there).count()
     }
 }
 

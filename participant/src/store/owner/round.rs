@@ -189,10 +189,7 @@ impl Owner {
     /// Writes a lock as it is now.
     fn keep_lock(&self, exec: &mut Exec, key: &Key) {
         let field = [b"l:", key.0.as_slice()].concat();
-        match self.machine.locks().get(key) {
-            Some(lock) => exec.set(field, lock_value(lock)),
-            None => exec.delete(field),
-        }
+        exec.lock(field, self.machine.locks().get(key).map(|lock| lock_value(lock).into_bytes()));
     }
 }
 
