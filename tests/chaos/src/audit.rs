@@ -177,6 +177,17 @@ pub(crate) async fn close(
     ])
 }
 
+/// Some of the transactions that the coordinator has not decided, or not delivered everywhere.
+pub(crate) async fn unfinished(coordinator: &CoordinatorClient) -> Result<Vec<String>, String> {
+    let mut ids = Vec::new();
+    for (outcome, in_doubt) in [(Some(OutcomeWord::Pending), false), (None, true)] {
+        let filter = ListFilter { outcome, in_doubt, page_size: Some(5), ..ListFilter::default() };
+        let page = coordinator.list(&filter).await.map_err(|error| format!("the list: {error}"))?;
+        ids.extend(page.transactions.iter().map(|view| view.id.to_string()));
+    }
+    Ok(ids)
+}
+
 /// How the coordinator says that each transaction has ended.
 async fn endings(coordinator: &CoordinatorClient) -> Result<Vec<FinalTransaction>, String> {
     let mut filter = ListFilter { page_size: Some(500), ..ListFilter::default() };

@@ -96,22 +96,20 @@ impl Nemesis {
         self.start_all(&step.faults.iter().map(|timed| &timed.fault).collect::<Vec<_>>()).await?;
         watcher.healed();
         self.recorder.note("nemesis", "heal", &json!({"step": step.number}));
-        self.story.tell(&format!("step {}: healed; {} in doubt", step.number, watcher.in_doubt()));
+        self.story.tell(&format!(
+            "step {}: healed; {} branches voted and not ended",
+            step.number,
+            watcher.in_doubt()
+        ));
         Ok(())
     }
 
     async fn begin(&mut self, fault: &Fault) -> Result<(), String> {
         let project = Arc::clone(&self.project);
         match fault {
-            // Whoever ended by itself meanwhile cannot be killed, frozen or restarted; it is started at the healing.
-            Fault::Kill { service } | Fault::Pause { service } | Fault::Restart { service }
-                if !project.condition(service).await?.running =>
-            {
-                Ok(())
-            }
-            Fault::Kill { service } => project.kill(service).await,
+            Fault::Kill { service } => self.unless_ended(service, project.kill(service)).await,
             Fault::Restart { service } => project.restart(service).await,
-            Fault::Pause { service } => project.pause(service).await,
+            Fault::Pause { service } => self.unless_ended(service, project.pause(service)).await,
             Fault::Partition { service, network } => project.disconnect(service, network).await,
             Fault::Link { link, weather, .. } => self.door.put(link, "weather", weather).await,
             Fault::FullDisk { disk, .. } => {
@@ -137,13 +135,7 @@ impl Nemesis {
         let project = Arc::clone(&self.project);
         match fault {
             Fault::Kill { .. } | Fault::Restart { .. } | Fault::Promote { .. } => Ok(()),
-            Fault::Pause { service } => {
-                if project.condition(service).await?.running {
-                    // It is not frozen if it was not running when the fault began.
-                    let _frozen = project.unpause(service).await;
-                }
-                Ok(())
-            }
+            Fault::Pause { service } => self.unless_ended(service, project.unpause(service)).await,
             Fault::Partition { service, network } => project.connect(service, network).await,
             Fault::Link { link, .. } => self.door.put(link, "weather", &Weather::default()).await,
             Fault::FullDisk { disk, .. } => {
@@ -152,14 +144,24 @@ impl Nemesis {
             Fault::Clock { service, .. } => self.set_clock(service, "+0").await,
             Fault::OldAof { bank } => {
                 let redis = format!("redis-{bank}");
-                if project.condition(&redis).await?.running {
-                    project.kill(&redis).await?;
-                }
+                self.unless_ended(&redis, project.kill(&redis)).await?;
                 let put_back = format!(
                     "cd /disks/redis-{bank}; rm -rf ./appendonlydir; cp -a /tmp/{bank}/appendonlydir ."
                 );
                 project.shell(DISKS, &put_back).await.map(drop)
             }
+        }
+    }
+
+    /// Whoever has ended by itself meanwhile can be neither killed nor frozen; it is started at the healing.
+    async fn unless_ended(
+        &self,
+        service: &str,
+        done: impl Future<Output = Result<(), String>>,
+    ) -> Result<(), String> {
+        match done.await {
+            Err(_) if !self.project.condition(service).await?.running => Ok(()),
+            done => done,
         }
     }
 
@@ -175,9 +177,7 @@ impl Nemesis {
         let (master, replica) = (format!("redis-{bank}"), format!("redis-{bank}-replica"));
         let shut = Weather { cut: Cut::Both, ..Weather::default() };
         self.door.put(&format!("replica-{bank}"), "weather", &shut).await?;
-        if self.project.condition(&master).await?.running {
-            self.project.kill(&master).await?;
-        }
+        self.unless_ended(&master, self.project.kill(&master)).await?;
         self.retired.insert(master);
         self.project.shell(&replica, "redis-cli replicaof no one").await?;
         let target = format!("{replica}:6379");

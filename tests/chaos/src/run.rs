@@ -26,7 +26,7 @@ use crate::schedule::{BANKS, Kind, Schedule};
 use crate::story::Story;
 use crate::watch::Watcher;
 
-/// Within this everything must be well after the last fault. Far longer than it ever takes: beyond it, it hangs.
+/// Within this everything must be well after the last fault: far longer than it ever takes, so that beyond it, it hangs.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at.
@@ -175,7 +175,7 @@ async fn everything(
     for work in load.world.last_reads() {
         load.once(LAST_READER, work).await;
     }
-    wait_rest(&watcher).await.unwrap_or_else(|unrest| findings.push(unrest));
+    wait_rest(&watcher, &coordinator).await.unwrap_or_else(|unrest| findings.push(unrest));
     for document in audit::close(&mut stores, &coordinator).await? {
         recorder.observe(document);
     }
@@ -243,7 +243,7 @@ async fn settle(
     load.stop().await?;
     story.tell("all is healed, and every client has ended what it began");
     let stopped = Instant::now();
-    match wait_rest(watcher).await {
+    match wait_rest(watcher, coordinator).await {
         Ok(()) => {
             let ms = u64::try_from(stopped.elapsed().as_millis()).unwrap_or(u64::MAX);
             story.tell(&format!("nothing is in doubt or locked anywhere ({ms} ms)"));
@@ -257,18 +257,24 @@ async fn settle(
     }
 }
 
-async fn wait_rest(watcher: &Watcher) -> Result<(), String> {
+/// Waits until no Redis holds anything of a branch, and the coordinator has nothing left to do.
+async fn wait_rest(watcher: &Watcher, coordinator: &CoordinatorClient) -> Result<(), String> {
     let began = Instant::now();
-    while let Some(unrest) = watcher.unrest(began) {
+    loop {
+        let unrest = match watcher.unrest(began) {
+            Some(unrest) => unrest,
+            None => match audit::unfinished(coordinator).await {
+                Ok(ids) if ids.is_empty() => return Ok(()),
+                Ok(ids) => format!("the coordinator has not finished {}", ids.join(", ")),
+                Err(why) => why,
+            },
+        };
         if began.elapsed() > SETTLE_MAX {
-            return Err(format!(
-                "not at rest {} s after everything was healed: {unrest}",
-                SETTLE_MAX.as_secs()
-            ));
+            let seconds = SETTLE_MAX.as_secs();
+            return Err(format!("not at rest {seconds} s after everything was healed: {unrest}"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    Ok(())
 }
 
 async fn wait_ready(coordinator: &CoordinatorClient) -> Result<(), String> {
