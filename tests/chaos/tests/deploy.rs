@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_yaml_ng::Value;
 
@@ -149,5 +150,27 @@ fn under_chaos_nothing_starts_again_by_itself_and_all_links_go_through_the_proxy
             assert_eq!(target_of(&port), Some(format!("redis-{bank}:6379")), "{port}");
         }
         assert_eq!(target_of(&format!("771{number}")), Some(format!("bank-{bank}:7710")));
+    }
+}
+
+/// Compose itself has the last word on what a compose file is; where it is not installed there is nobody to ask.
+#[test]
+fn compose_takes_the_files_alone_and_together() {
+    let works = |words: &[&str]| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("version");
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    let programs = [&["docker", "compose"][..], &["docker-compose"]];
+    let Some(program) = programs.into_iter().find(|words| works(words)) else { return };
+    for files in [&["compose.yaml"][..], &["compose.yaml", "compose.chaos.yaml"]] {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]);
+        for file in files {
+            command.arg("-f").arg(deploy().join(file));
+        }
+        let output = command.args(["-p", "assent-test", "config", "--quiet"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{files:?}: {said}");
     }
 }
