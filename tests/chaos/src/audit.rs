@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use assent_checkers::{Document, Ending, FinalCount, FinalState, FinalTransaction};
-use assent_client::{CoordinatorClient, ListFilter};
+use assent_client::{CallError, CoordinatorClient, ListFilter};
 use assent_common::wire::problem::OutcomeWord;
+use assent_common::wire::transaction::TransactionView;
+use assent_common::{ErrorCode, TransactionId};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
@@ -147,6 +149,7 @@ pub(crate) async fn open(stores: &mut [Store]) -> Result<Document, String> {
 pub(crate) async fn close(
     stores: &mut [Store],
     coordinator: &CoordinatorClient,
+    ids: &[TransactionId],
 ) -> Result<Vec<Document>, String> {
     let mut balances = BTreeMap::new();
     for (account, name) in load::account_names().enumerate() {
@@ -162,7 +165,7 @@ pub(crate) async fn close(
     }
     let mut marks = BTreeMap::new();
     let mut state =
-        FinalState { transactions: endings(coordinator).await?, ..FinalState::default() };
+        FinalState { transactions: endings(coordinator, ids).await?, ..FinalState::default() };
     for store in stores {
         marks.insert(store.participant.clone(), store.counted("tx:").await?);
         let Control { staged, locked } = store.control().await?;
@@ -188,23 +191,39 @@ pub(crate) async fn unfinished(coordinator: &CoordinatorClient) -> Result<Vec<St
     Ok(ids)
 }
 
-/// How the coordinator says that each transaction has ended.
-async fn endings(coordinator: &CoordinatorClient) -> Result<Vec<FinalTransaction>, String> {
+/// How the coordinator says that each of these has ended. It lists the latest; the others are asked for one by one. One
+/// that it knows nothing of was never begun.
+async fn endings(
+    coordinator: &CoordinatorClient,
+    ids: &[TransactionId],
+) -> Result<Vec<FinalTransaction>, String> {
     let mut filter = ListFilter { page_size: Some(500), ..ListFilter::default() };
-    let mut endings = Vec::new();
+    let mut endings = BTreeMap::new();
     loop {
         let page = coordinator.list(&filter).await.map_err(|error| format!("the list: {error}"))?;
-        endings.extend(page.transactions.into_iter().map(|view| FinalTransaction {
-            id: view.id.to_string(),
-            ending: match view.outcome {
-                OutcomeWord::Committed => Ending::Committed,
-                OutcomeWord::Aborted => Ending::Aborted,
-                OutcomeWord::Pending => Ending::Open,
-            },
-        }));
+        endings.extend(page.transactions.iter().map(|view| (view.id, ending(view))));
         filter.page_token = page.next_page_token;
         if filter.page_token.is_none() {
-            return Ok(endings);
+            break;
         }
+    }
+    let older: Vec<_> = ids.iter().filter(|id| !endings.contains_key(id)).copied().collect();
+    for id in older {
+        match coordinator.transaction(id, None).await {
+            Ok(view) => drop(endings.insert(id, ending(&view))),
+            Err(CallError::Rejected(problem)) if problem.code == ErrorCode::NotFound => {}
+            Err(error) => return Err(format!("transaction {id}: {error}")),
+        }
+    }
+    let named =
+        |(id, ending): (TransactionId, Ending)| FinalTransaction { id: id.to_string(), ending };
+    Ok(endings.into_iter().map(named).collect())
+}
+
+const fn ending(view: &TransactionView) -> Ending {
+    match view.outcome {
+        OutcomeWord::Committed => Ending::Committed,
+        OutcomeWord::Aborted => Ending::Aborted,
+        OutcomeWord::Pending => Ending::Open,
     }
 }

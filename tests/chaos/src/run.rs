@@ -176,7 +176,7 @@ async fn everything(
         load.once(LAST_READER, work).await;
     }
     wait_rest(&watcher, &coordinator).await.unwrap_or_else(|unrest| findings.push(unrest));
-    for document in audit::close(&mut stores, &coordinator).await? {
+    for document in audit::close(&mut stores, &coordinator, &load.ids()).await? {
         recorder.observe(document);
     }
     keep_logs(project, dir).await;

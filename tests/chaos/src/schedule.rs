@@ -237,12 +237,22 @@ impl Schedule {
                 // All are promoted: a kill, so that the step is none the emptier.
                 None => Fault::Kill { service: self.service() },
             },
-            Kind::OldAof => Fault::OldAof { bank: self.bank() },
+            Kind::OldAof => match self.bank() {
+                bank if self.promotable.contains(&bank) => Fault::OldAof { bank },
+                // The file of a Redis that is dead for good.
+                bank => Fault::Kill { service: self.redis(bank) },
+            },
         }
     }
 
     fn bank(&mut self) -> &'static str {
         BANKS.choose(&mut self.rng).copied().unwrap_or(BANKS[0])
+    }
+
+    /// Whoever is the master of a bank by then.
+    fn redis(&self, bank: &str) -> String {
+        let promoted = !self.promotable.contains(&bank);
+        format!("redis-{bank}{}", if promoted { "-replica" } else { "" })
     }
 
     /// A third each: the coordinator, a participant, a Redis; now and then a replica.
@@ -251,7 +261,7 @@ impl Schedule {
         match self.rng.random_range(0..10) {
             0..3 => "coordinator".to_owned(),
             3..6 => format!("bank-{bank}"),
-            6..9 => format!("redis-{bank}"),
+            6..9 => self.redis(bank),
             _ => format!("redis-{bank}-replica"),
         }
     }
@@ -263,7 +273,7 @@ impl Schedule {
             1 => ("coordinator".to_owned(), "front".to_owned()),
             2 => (format!("bank-{bank}"), "agents".to_owned()),
             3 => (format!("bank-{bank}"), format!("bank-{bank}")),
-            4 => (format!("redis-{bank}"), format!("bank-{bank}")),
+            4 => (self.redis(bank), format!("bank-{bank}")),
             _ => (format!("redis-{bank}-replica"), format!("bank-{bank}")),
         };
         Fault::Partition { service, network }
@@ -296,7 +306,8 @@ impl Schedule {
 
     fn full_disk(&mut self) -> Fault {
         let bank = self.bank();
-        if self.rng.random_bool(0.4) {
+        // A replica's disk has no size here.
+        if self.rng.random_bool(0.4) || !self.promotable.contains(&bank) {
             Fault::FullDisk { disk: "log".to_owned(), service: "coordinator".to_owned() }
         } else {
             Fault::FullDisk { disk: format!("redis-{bank}"), service: format!("redis-{bank}") }
@@ -368,6 +379,12 @@ mod tests {
         for step in steps(1, &[Kind::OldAof]) {
             assert!(step.faults.iter().all(|timed| timed.fault.kind() == Kind::OldAof), "{step:?}");
         }
+        let losing = steps(1, &[Kind::Promote, Kind::OldAof, Kind::FullDisk]);
+        let faults: Vec<&Fault> =
+            losing.iter().flat_map(|step| step.faults.iter().map(|timed| &timed.fault)).collect();
+        let promoted = faults.iter().rposition(|fault| fault.kind() == Kind::Promote).unwrap();
+        let dead = ["redis-a", "redis-b", "redis-c"].map(str::to_owned);
+        assert!(faults[promoted + 1..].iter().all(|fault| !dead.contains(&fault.subject())));
     }
 
     #[test]

@@ -5,12 +5,13 @@
 
 mod work;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use assent_checkers::{Action, Mark, Recorder, Token as Operation};
 use assent_client::{CoordinatorClient, SubmitError, Transaction};
+use assent_common::TransactionId;
 use assent_common::time::DurationMs;
 use assent_common::wire::problem::OutcomeWord;
 use assent_common::wire::transaction::TransactionView;
@@ -54,6 +55,8 @@ pub(crate) struct Load {
     pub(crate) world: Arc<World>,
     pub(crate) recorder: Recorder,
     pub(crate) tally: Arc<Tally>,
+    /// The ids of all transactions.
+    ids: Arc<Mutex<Vec<TransactionId>>>,
     client: CoordinatorClient,
     stop: Arc<AtomicBool>,
     tasks: JoinSet<()>,
@@ -73,6 +76,7 @@ impl Load {
             world: Arc::new(world),
             recorder,
             tally: Arc::default(),
+            ids: Arc::default(),
             client,
             stop: Arc::default(),
             tasks: JoinSet::new(),
@@ -89,6 +93,7 @@ impl Load {
                 world: Arc::clone(&self.world),
                 recorder: self.recorder.clone(),
                 tally: Arc::clone(&self.tally),
+                ids: Arc::clone(&self.ids),
                 client: self.client.clone(),
             };
             self.tasks.spawn(one.run(Arc::clone(&self.stop), pace));
@@ -104,6 +109,11 @@ impl Load {
         Ok(())
     }
 
+    /// The ids of all transactions so far.
+    pub(crate) fn ids(&self) -> Vec<TransactionId> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Does one more, as a client of its own. For the reads that end a history.
     pub(crate) async fn once(&self, number: i64, work: Work) {
         let one = Client {
@@ -112,6 +122,7 @@ impl Load {
             world: Arc::clone(&self.world),
             recorder: self.recorder.clone(),
             tally: Arc::clone(&self.tally),
+            ids: Arc::clone(&self.ids),
             client: self.client.clone(),
         };
         one.transact(work).await;
@@ -124,6 +135,7 @@ struct Client {
     world: Arc<World>,
     recorder: Recorder,
     tally: Arc<Tally>,
+    ids: Arc<Mutex<Vec<TransactionId>>>,
     client: CoordinatorClient,
 }
 
@@ -140,6 +152,7 @@ impl Client {
     async fn transact(&self, work: Work) {
         let transaction = Transaction::new().timeout(DurationMs(TIMEOUT_MS));
         let Some(id) = transaction.id() else { return };
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
         let id = id.to_string();
         let Ok(transaction) = work.write(transaction, &id) else { return };
         let asked = self.recorder.invoke(self.number, work.action(&id));
