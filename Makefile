@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test model sim lint docs deny fix tools redis clean
+.PHONY: help demo bench chaos test model sim lint docs deny fix tools redis clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -14,6 +14,16 @@ demo: redis ## build, start three Redis servers, move money, kill processes, aud
 bench: redis ## transfers against the unsafe floor, in one run
 	cargo build --release --locked -p assent
 	./target/release/assent bench transfer
+
+# How long make chaos breaks things, in seconds, by which seed, and which kinds of faults (all that are safe).
+TIME ?= 60
+SEED ?= 1
+FAULTS ?=
+
+chaos: ## break a compose deployment for TIME seconds by SEED, and check what its clients were told; needs Docker
+	cargo build --release --locked -p assent -p assent-chaos
+	./deploy/chaos-images.sh
+	@./target/release/assent-chaos run --seed $(SEED) --seconds $(TIME) $(if $(FAULTS),--faults $(FAULTS))
 
 test: redis tools lint ## everything CI runs
 	cargo nextest run --workspace --locked

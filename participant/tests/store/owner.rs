@@ -57,19 +57,6 @@ async fn what_another_agent_staged_is_met_by_the_owner_that_was() {
     assert_eq!(owner.state(), StoreState::Ready);
 }
 
-/// Invariant 13: a lock that several share is gone when all of them have ended in one batch.
-#[tokio::test]
-async fn a_shared_lock_that_ends_in_one_batch_leaves_nothing() {
-    let redis = Redis::start();
-    let (owner, mut plain) = (redis.store().await, redis.plain().await);
-    for n in [1, 2, 3] {
-        vote(owner.prepare(tx(n), &["GET a"]).await);
-    }
-    let messages = [1, 2].map(|n| BranchMessage::Commit(tx(n).txid)).into_iter();
-    owner.send(messages.chain([BranchMessage::Abort(tx(3).txid)]).collect()).await;
-    assert_eq!(plain.control("l:").await, Vec::<String>::new());
-}
-
 /// Invariant 12, for a commit: the branch was dropped by somebody else, and must not be applied from memory.
 #[tokio::test]
 async fn a_branch_that_another_agent_dropped_is_not_applied_from_memory() {
@@ -130,6 +117,38 @@ async fn a_control_hash_that_vanished_gives_no_vote_and_quarantines() {
     assert!(matches!(owner.prepare(tx(2), &["SET b 1"]).await, Call::Unknown(_)));
     assert!(matches!(owner.state(), StoreState::Quarantined(_) | StoreState::Disconnected(_)));
     assert_eq!(owner.prepare(tx(3), &["SET c 1"]).await.refused().code, ErrorCode::Quarantined);
+}
+
+/// Invariant 13: the first end leaves the lock to the other, the second leaves it to nobody, in one round.
+#[tokio::test]
+async fn readers_of_one_key_that_end_in_one_batch_leave_no_lock() {
+    let redis = Redis::start();
+    let (owner, mut plain) = (redis.store().await, redis.plain().await);
+    for n in 1..=4 {
+        vote(owner.prepare(tx(n), &["GET a", &format!("SET own:{n} 1")]).await);
+    }
+    assert_eq!(plain.control("l:").await.len(), 5);
+    let answers = owner
+        .send(vec![
+            BranchMessage::Commit(tx(1).txid),
+            BranchMessage::Abort(tx(2).txid),
+            BranchMessage::Commit(tx(3).txid),
+        ])
+        .await;
+    assert_eq!(answers.len(), 3);
+    let left: String = plain.run(&["HGET", "assent:ctl", "l:a"]).await;
+    assert_eq!(left, format!("S {} {}", tx(4).txid, tx(4).id), "who has not ended keeps it");
+    owner.send(vec![BranchMessage::Commit(tx(4).txid)]).await;
+    for n in 5..=6 {
+        vote(owner.prepare(tx(n), &["GET a", &format!("SET own:{n} 1")]).await);
+    }
+    let both = vec![BranchMessage::Commit(tx(5).txid), BranchMessage::Commit(tx(6).txid)];
+    owner.send(both).await;
+    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    // Whoever comes next knows only what is in the hash.
+    drop(owner);
+    let next = redis.store().await;
+    vote(next.prepare(tx(7), &["SET a 1"]).await);
 }
 
 #[tokio::test]
