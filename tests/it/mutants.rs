@@ -73,7 +73,7 @@ caught! {
     m07_presumes_active: PresumesActive, "invariants::a_branch_in_doubt_is_not_told_aborted_while_others_vote", "dropped";
     m08_no_done_marker: NoDoneMarker, "invariants::agent::a_done_marker_outlives_its_agent", "it is not applied any more";
     m09_loss_acknowledged: LossAcknowledged, "invariants::a_branch_that_is_lost_is_not_called_applied", "called applied";
-    m09_redo_forgets: RedoForgets, "redis_loss::an_old_append_only_file_that_is_put_back_is_made_whole", "half of Transfer";
+    m09_redo_forgets: RedoForgets, "redis_loss::an_old_append_only_file_that_is_put_back_is_made_whole", "told Committed";
     m10_mark_too_high: MarkTooHigh, "invariants::a_slow_prepare_is_not_below_the_mark", "Aborted(BelowLowWater)";
     m10_mark_ignored: MarkIgnored, "invariants::agent::a_mark_outlives_its_agent", "not refused";
     m11_delivers_once: DeliversOnce, "protocol::lies::a_coordinator_takes_no_foreign_answer_for_an_acknowledgement", "the commit to be said again";
