@@ -51,7 +51,7 @@ deny: ## licences, bans and sources of dependencies, where cargo-deny is install
 
 fix: ## rewrite formatting and the generated files: OpenAPI, error codes, CLI help
 	cargo fmt --all
-	UPDATE=1 cargo nextest run --workspace --locked -E 'test(drift) + test(is_current)' --no-fail-fast
+	UPDATE=1 cargo nextest run --workspace --locked -E 'test(is_current) + test(committed) + test(contract)' --no-fail-fast
 
 redis: ## install redis-server by the system's package manager, if it is missing
 	@./deploy/install-redis.sh

@@ -116,8 +116,8 @@ error_codes! {
     BelowLowWater = "below_low_water", 409, false, "Nothing: a late duplicate was refused.";
     /// The prepare is from an earlier life of the coordinator than the participant has seen.
     StaleEpoch = "stale_epoch", 409, false, "Check that no second coordinator runs on a copy of the log.";
-    /// The participant's data is not the data of its last start: Redis was flushed, restored or replaced.
-    Quarantined = "quarantined", 503, true, "See docs/operating.md, section `A Redis lost data`.";
+    /// The participant's Redis was flushed, restored or replaced: nothing runs there until what is missing is redone from the log.
+    Quarantined = "quarantined", 503, true, "Try again in a moment; if it stays so, see docs/operating.md, section `A Redis lost data`.";
     /// The participant knows no branch under this txid, although it voted yes: its Redis lost data.
     BranchLost = "branch_lost", 409, false, "See docs/operating.md, section `A Redis lost data`.";
     /// The server sheds load.
