@@ -88,7 +88,10 @@ impl Agent {
         let _admitted = self.admit()?;
         let answers = match self.store.admit(speaker.coordinator.log_id, known).await {
             None => self.execute(&speaker, messages).await,
-            Some(refusal) => messages.iter().map(|message| refused(message, &refusal)).collect(),
+            Some(refusal) => {
+                self.store.heard(speaker.coordinator.log_id, speaker.low_water);
+                messages.iter().map(|message| refused(message, &refusal)).collect()
+            }
         };
         Ok(Answers { answers: answers.into_iter().map(into_wire).collect() })
     }

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{ParticipantName, TxNumber, Txid};
+use crate::ids::{LogId, ParticipantName, TxNumber, Txid};
 use crate::outcome::Redo;
 use crate::record::{Abandoned, Answered, DataSeen, Record};
 use crate::wire::resync::{DataPoint, DataView, StagedView};
@@ -83,8 +83,8 @@ impl SeenData {
             }
             Record::DataSeen(DataSeen { participant, incarnation, seq, retired }) => {
                 let seen = self.0.entry(participant.clone()).or_default();
-                let said = DataPoint { incarnation: *incarnation, seq: *seq };
-                seen.known = seen.known.filter(|known| known.seq > said.seq).or(Some(said));
+                // It knew all that was heard before it.
+                seen.known = Some(DataPoint { incarnation: *incarnation, seq: *seq });
                 seen.retired = seen.retired.max(*retired);
             }
             _ => {}
@@ -144,6 +144,7 @@ pub enum Loss {
 /// The plan of one resynchronisation, made of the records of a log.
 #[derive(Debug)]
 pub struct Plan<'a> {
+    log_id: LogId,
     participant: &'a ParticipantName,
     found: &'a DataView,
     incarnations: BTreeSet<u64>,
@@ -153,10 +154,11 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// For a participant whose data was found like this. `is_committed` says what the log decided of a transaction, its
+    /// Of this log, for a participant whose data was found like this. `is_committed` says what the log decided of a transaction, its
     /// own or not; a branch that is staged needs no writes, its record has them.
     #[must_use]
     pub fn new(
+        log_id: LogId,
         participant: &'a ParticipantName,
         found: &'a DataView,
         is_committed: impl Fn(Txid) -> bool,
@@ -166,7 +168,7 @@ impl<'a> Plan<'a> {
             ((seq, txid), Redone { seq, txid, redo: Redo::default() })
         });
         let (incarnations, abandoned) = Default::default();
-        Self { participant, found, incarnations, redo: redo.collect(), abandoned }
+        Self { log_id, participant, found, incarnations, redo: redo.collect(), abandoned }
     }
 
     /// Takes a record of the log, in any order; `txid` names a transaction of the log.
@@ -218,7 +220,11 @@ impl<'a> Plan<'a> {
     pub fn finish(mut self, seen: Seen, overruled: bool) -> Result<Vec<Redone>, Loss> {
         if let Some(known) = seen.known {
             self.incarnations.insert(known.incarnation);
-            let of_ours = self.found.incarnation.is_some_and(|it| self.incarnations.contains(&it));
+            let is_known = |incarnation: &u64| self.incarnations.contains(incarnation);
+            // Its own, or what a repair that took this log's word made of one of them.
+            let served = self.found.served.iter().filter(|served| served.log_id == self.log_id);
+            let of_ours = self.found.incarnation.iter().any(is_known)
+                || served.map(|served| served.incarnation).any(|it| is_known(&it));
             let (incarnation, found) = (self.found.incarnation, self.found.seq);
             if !overruled && !of_ours && found > 0 {
                 return Err(Loss::Foreign { incarnation, found, known: known.seq });
@@ -237,9 +243,10 @@ impl<'a> Plan<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Attempt, Epoch, LogId};
+    use crate::ids::{Attempt, Epoch};
     use crate::record::{Committed, CommittedBranch, Identity};
     use crate::time::Millis;
+    use crate::wire::resync::Served;
 
     fn name() -> ParticipantName {
         "bank-a".parse().unwrap()
@@ -299,7 +306,7 @@ mod tests {
     fn plan(found: &DataView, log: &[Committed], seen: Seen) -> Result<Vec<u64>, Loss> {
         let name = name();
         let is_committed = |txid: Txid| log.iter().any(|it| it.number == txid.number);
-        let mut plan = Plan::new(&name, found, is_committed);
+        let mut plan = Plan::new(self::log(), &name, found, is_committed);
         for committed in log {
             plan.apply(&Record::Committed(committed.clone()), txid);
         }
@@ -353,6 +360,14 @@ mod tests {
     fn an_incarnation_of_the_own_past_is_not_foreign() {
         let log = [committed(1, 6, 3, b"w"), committed(2, 7, 5, b"w")];
         assert_eq!(plan(&found(Some(6), 3, &[]), &log, seen(5, 0)), Ok(vec![5]));
+    }
+
+    #[test]
+    fn what_a_repair_made_of_the_own_data_is_not_foreign() {
+        let log = [committed(1, 7, 3, b"w"), committed(2, 7, 5, b"w")];
+        let mut found = found(Some(8), 4, &[]);
+        found.served = vec![Served { log_id: self::log(), incarnation: 7 }];
+        assert_eq!(plan(&found, &log, seen(5, 0)), Ok(vec![5]));
     }
 
     #[test]

@@ -30,6 +30,9 @@ use crate::metrics;
 /// and so much less than the time limit of a request that the transactions behind a hung one still commit.
 const LANE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a lane is idle before it looks whether the participant waits for this log's word.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
 /// How long a lane waits for decisions after a batch: some syncs of a healthy disk, and not much for whom it delays.
 const RIDE_MAX: Duration = Duration::from_millis(1);
 
@@ -248,7 +251,10 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
             }
             None => {
                 drop(engine);
-                wake.notified().await;
+                if tokio::time::timeout(LOOK_INTERVAL, wake.notified()).await.is_err() {
+                    let Some(shared) = shared.upgrade() else { return };
+                    Engine { shared }.look_at_data(place).await;
+                }
             }
         }
     }

@@ -24,7 +24,7 @@ use assent_common::record::{DataSeen, LossAccepted, Record};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::redo::Base64;
-use assent_common::wire::resync::{DataPoint, DataView, RedoBranch, Resync};
+use assent_common::wire::resync::{DataPoint, DataView, FoundData, RedoBranch, Resync};
 use assent_common::wire::transaction::{ParticipantData, ParticipantView};
 use assent_common::{Attempt, ErrorCode, LogId, ParticipantName, Txid};
 use tokio::sync::{oneshot, watch};
@@ -54,8 +54,10 @@ pub(super) struct LaneData {
     pub(super) trouble: Option<String>,
     /// Whether that is a loss that only an operator can put up with.
     pub(super) is_lost: bool,
-    /// Whether one did.
-    overruled: bool,
+    /// The data that is found now.
+    found: Option<FoundData>,
+    /// The data for which an operator put up with what is missing: a loss, or another log's word.
+    accepted: Option<FoundData>,
 }
 
 impl LaneData {
@@ -67,6 +69,9 @@ impl LaneData {
         }
     }
 }
+
+/// What is to be redone, or why that would not be all.
+type Planned = Result<Vec<Redone>, Loss>;
 
 /// Why a resynchronisation did not come to its end.
 enum Stop {
@@ -87,7 +92,9 @@ impl Core {
         for (_, input) in inputs {
             match input {
                 Input::Prepared { call, .. } => {
-                    if voted_on(call).is_some_and(|at| data.seen.vote(at) == VoteData::Other) {
+                    // While the data is resynchronised the log may have been read already, so that it is too late.
+                    let mut counts = |at| !data.resyncs && data.seen.vote(at) == VoteData::Known;
+                    if voted_on(call).is_some_and(|at| !counts(at)) {
                         let why = "the vote was given on data that is no more";
                         *call = Call::Unknown(why.to_owned());
                     }
@@ -98,7 +105,13 @@ impl Core {
                 _ => {}
             }
         }
-        if quarantined && !data.resyncs {
+        self.resync_if_fenced(place, quarantined, shared);
+    }
+
+    /// A participant that has nothing to say to this coordinator may wait for its word.
+    pub(super) fn resync_if_fenced(&mut self, place: usize, fenced: bool, shared: &Arc<Shared>) {
+        let data = &mut self.lanes[place].data;
+        if fenced && !data.resyncs {
             data.resyncs = true;
             shared.runtime.spawn(run(Arc::downgrade(shared), place));
         }
@@ -131,7 +144,8 @@ impl Core {
         lane.data.resyncs = false;
         lane.data.trouble = None;
         lane.data.is_lost = false;
-        lane.data.overruled = false;
+        lane.data.found = None;
+        lane.data.accepted = None;
         if let Some(open) = open {
             tracing::warn!(participant = %lane.name, incarnation = open.incarnation, seq = open.seq,
                 "a participant's data is resynchronised, and open");
@@ -172,15 +186,15 @@ impl Core {
         reason: String,
     ) -> Result<oneshot::Receiver<()>, Problem> {
         let lane = self.registered_lane(name).map(|lane| &mut self.lanes[lane]);
-        let lost = lane.filter(|lane| lane.data.is_lost && !lane.data.overruled);
-        let Some(lane) = lost else {
-            let detail = format!("no loss of participant {name} waits to be accepted");
+        let waiting = lane.filter(|lane| lane.data.found.is_some() && lane.data.trouble.is_some());
+        let Some(lane) = waiting else {
+            let detail = format!("nothing of participant {name} waits to be accepted");
             let problem = Problem::new(ErrorCode::WrongState, detail);
             return Err(Problem { participant: Some(name.to_string()), ..problem });
         };
         let loss = lane.data.trouble.clone().unwrap_or_default();
         tracing::error!(participant = %name, loss, actor, reason, "an operator accepts a loss of data");
-        lane.data.overruled = true;
+        lane.data.accepted = lane.data.found;
         let (told, durable) = oneshot::channel();
         let at = clock::now();
         let record = Record::LossAccepted(LossAccepted {
@@ -252,6 +266,19 @@ impl Engine {
         lane.data.is_lost = is_lost;
     }
 
+    /// Looks whether a participant of which this log has seen votes waits for its word.
+    pub(super) async fn look_at_data(&self, place: usize) {
+        let client = {
+            let core = self.core();
+            let lane = &core.lanes[place];
+            lane.client().filter(|_| lane.data.seen.known.is_some())
+        };
+        let Some(client) = client else { return };
+        if let Ok(found) = client.data().await {
+            self.core().resync_if_fenced(place, found.fenced, &self.shared);
+        }
+    }
+
     /// One try. The data that is open then, if it is not the data that was known.
     async fn resync(&self, place: usize) -> Result<Option<DataPoint>, Stop> {
         let later = |why: &dyn std::fmt::Display| Stop::Later(why.to_string());
@@ -263,6 +290,7 @@ impl Engine {
         let client = client.ok_or_else(|| later(&"the participant is not registered"))?;
         let found = client.data().await.map_err(|error| later(&error))?;
         let log_id = self.identity().log_id;
+        self.core().lanes[place].data.found = found.fenced.then(|| found.found());
         if !found.fenced {
             let known = self.core().lanes[place].data.seen.known;
             let served = known.is_some_and(|known| found.has_served(log_id, known));
@@ -273,15 +301,12 @@ impl Engine {
             // The sender goes with the engine, which this holds.
             let _ = progress.changed().await;
         }
-        let (seen, overruled) = {
-            let core = self.core();
-            (core.lanes[place].data.seen, core.lanes[place].data.overruled)
-        };
+        self.all_is_durable(place).await;
         let engine = self.clone();
-        let (of, data) = (name.clone(), found.clone());
-        let planned =
-            tokio::task::spawn_blocking(move || engine.plan(&of, &data, seen, overruled)).await;
-        let redo = planned.map_err(|error| later(&error))?.map_err(|error| later(&error))?;
+        let data = found.clone();
+        let planned = tokio::task::spawn_blocking(move || engine.plan(place, &data)).await;
+        let (seen, redo) =
+            planned.map_err(|error| later(&error))?.map_err(|error| later(&error))?;
         let redo = redo.map_err(Stop::Loss)?;
         tracing::warn!(participant = %name, branches = redo.len(), found = found.seq, ?seen,
             "a participant lost data; it is told what it may lack");
@@ -293,25 +318,44 @@ impl Engine {
         self.core().give_up_undecided(place, &self.shared)
     }
 
+    /// Waits until everything that has been said to the log so far can be read in it.
+    async fn all_is_durable(&self, place: usize) {
+        let durable = {
+            let mut core = self.core();
+            let lane = &core.lanes[place];
+            let Some(known) = lane.data.seen.known else { return };
+            let record = data_seen(&lane.name, known, lane.data.seen.retired);
+            let (told, durable) = oneshot::channel();
+            core.append(&record, Durability::Forced, Appended::Told(told));
+            durable
+        };
+        // The process stops if it does not become so.
+        let _ = durable.await;
+    }
+
     /// Reads the whole log for what the data may lack. Blocks.
-    fn plan(
-        &self,
-        participant: &ParticipantName,
-        found: &DataView,
-        seen: Seen,
-        overruled: bool,
-    ) -> Result<Result<Vec<Redone>, Loss>, LogError> {
+    fn plan(&self, place: usize, found: &DataView) -> Result<(Seen, Planned), LogError> {
         let log = self.log();
+        let participant = self.core().lanes[place].name.clone();
         let committed = |txid| self.outcome(txid).outcome == BranchOutcome::Committed;
-        let mut plan = Plan::new(participant, found, committed);
         let log_id = log.log_id();
+        let mut plan = Plan::new(log_id, &participant, found, committed);
         for segment in log.segments() {
             log.read_segment(segment.number, &mut |_, kind, payload| {
                 plan.apply(&Record::decode(kind, payload)?, |number| first_try(log_id, number));
                 Ok(())
             })?;
         }
-        Ok(plan.finish(seen, overruled))
+        // After the reading: what compaction has let go of meanwhile is said here.
+        let (seen, overruled) = self.seen(place, found);
+        Ok((seen, plan.finish(seen, overruled)))
+    }
+
+    /// What is known of the data, and whether an operator has put up with what it lacks.
+    fn seen(&self, place: usize, found: &DataView) -> (Seen, bool) {
+        let core = self.core();
+        let data = &core.lanes[place].data;
+        (data.seen, data.accepted == Some(found.found()))
     }
 
     /// Says in parts what was committed. The data that is open then; or why it is not.
@@ -326,6 +370,7 @@ impl Engine {
         let mut parts = parts(redo).into_iter().peekable();
         let mut part = 0;
         let mut owed = Vec::new();
+        let (_, alone) = self.seen(place, found);
         while let Some(redo) = parts.next() {
             let word = {
                 let core = self.core();
@@ -337,6 +382,7 @@ impl Engine {
                     known: seen.known,
                     part,
                     last: parts.peek().is_none(),
+                    alone,
                     redo,
                 }
             };
@@ -349,7 +395,10 @@ impl Engine {
             part += 1;
         }
         let owed: Vec<String> = owed.iter().map(ToString::to_string).collect();
-        Err(Stop::Later(format!("the participant waits for the word of log {}", owed.join(", "))))
+        Err(Stop::Later(format!(
+            "the participant waits for the word of log {}; if its coordinator is gone for good, accept the loss of what only it knew",
+            owed.join(", ")
+        )))
     }
 
     /// An operator puts up with what a participant lost.

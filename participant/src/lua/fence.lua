@@ -7,6 +7,7 @@
 local found = redis.call('HGET', KEYS[1], 'm:inc') or ''
 if found == '0' then return 1 end
 if found ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'm:was', found, 'm:inc', '0')
+-- The deletion first: it is not refused for memory, and after it nothing is.
 redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[1], 'm:was', found, 'm:inc', '0')
 return 1

@@ -305,12 +305,14 @@ impl Store {
             }
             return;
         }
+        // A vote is of the data that it was sent to, whatever data this agent goes on with meanwhile.
+        let incarnation = self.incarnation();
         let mut collected = lock(&self.markers).collect(speaker.log_id);
         let carried = collected.clone();
         let mut commands = Vec::with_capacity(work.len());
         for work in &work {
             let collected = std::mem::take(&mut collected);
-            commands.push(self.command(speaker, owner, work, collected));
+            commands.push(self.command(speaker, owner, incarnation, work, collected));
         }
         // All are polled once, in order, before any is awaited: they leave back to back.
         let results = join_all(commands.iter().map(|command| send(live, command))).await;
@@ -334,7 +336,7 @@ impl Store {
                     sorted.put_back(work);
                     self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
                 }
-                Ok(rows) => self.take_answers(work, rows, answers),
+                Ok(rows) => self.take_answers(incarnation, work, rows, answers),
                 Err(error) => {
                     let call = self.failed(live, &error);
                     work.answer_all(answers, &call);
@@ -383,13 +385,14 @@ impl Store {
         &self,
         speaker: &Speaker<'_>,
         owner: &str,
+        incarnation: u64,
         work: &Work,
         collected: Vec<Marker>,
     ) -> Cmd {
         let head = Head {
             control_key: &self.options.control_key,
             owner_key: self.owner_key(),
-            incarnation: self.incarnation(),
+            incarnation,
             owner,
             log_id: speaker.log_id,
             epoch: speaker.epoch,
@@ -436,7 +439,7 @@ impl Store {
         Refusal::new(ErrorCode::Quarantined, reason)
     }
 
-    fn take_answers(&self, work: Work, rows: Rows, answers: &mut Answers) {
+    fn take_answers(&self, incarnation: u64, work: Work, rows: Rows, answers: &mut Answers) {
         let rows = match rows {
             Rows::Each(rows) => rows,
             Rows::OtherIncarnation(found) => {
@@ -461,25 +464,28 @@ impl Store {
             Work::Prepares(items) => {
                 for item in items {
                     let slot = item.slot;
-                    answers.put(slot, BranchAnswer::Prepared(self.prepared(item, next())));
+                    answers.put(
+                        slot,
+                        BranchAnswer::Prepared(self.prepared(incarnation, item, next())),
+                    );
                 }
             }
         }
     }
 
-    fn prepared(&self, item: PrepareItem, row: Value) -> Call<Prepared> {
+    fn prepared(&self, incarnation: u64, item: PrepareItem, row: Value) -> Call<Prepared> {
         let mut call = decode::prepared(row, &item);
         match &mut call {
             Call::Applied(Prepared::Yes(vote)) => {
-                vote.incarnation = self.incarnation();
-                self.saw(vote.seq);
+                vote.incarnation = incarnation;
+                self.saw(incarnation, vote.seq);
                 let keys = item.branch.locks.into_iter().map(|lock| lock.key).collect();
                 self.remember_keys(item.txid, keys);
             }
             Call::Applied(Prepared::Committed(done)) => {
                 if let Some(written) = &mut done.written {
-                    written.incarnation = self.incarnation();
-                    self.saw(written.seq);
+                    written.incarnation = incarnation;
+                    self.saw(incarnation, written.seq);
                 }
                 if item.leaves_marker() {
                     lock(&self.markers).left(Marker::Done(item.txid));
@@ -503,8 +509,11 @@ impl Store {
     }
 
     /// Takes note of a vote that was given.
-    pub(super) fn saw(&self, seq: u64) {
-        self.seq_seen.fetch_max(seq, Ordering::AcqRel);
+    pub(super) fn saw(&self, incarnation: u64, seq: u64) {
+        // A number of data that is no more says nothing of the data that is.
+        if incarnation == self.incarnation() {
+            self.seq_seen.fetch_max(seq, Ordering::AcqRel);
+        }
     }
 
     fn aborted(&self, txid: Txid, row: Value) -> Call<Aborted> {

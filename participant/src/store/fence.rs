@@ -9,7 +9,7 @@
 use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
-use assent_common::ids::LogId;
+use assent_common::ids::{LogId, TxNumber};
 use assent_common::outcome::Refusal;
 use assent_common::wire::resync::DataPoint;
 use redis::{RedisResult, Value};
@@ -38,6 +38,11 @@ impl Store {
         }
     }
 
+    /// Takes note of a log that speaks here, also where it is refused: its word is owed.
+    pub fn heard(&self, log_id: LogId, low_water: TxNumber) {
+        lock(&self.markers).raise(log_id, low_water);
+    }
+
     /// Compares the data itself with what a coordinator knows of it, and fences it if it is not that.
     async fn look_again(
         &self,
@@ -53,6 +58,13 @@ impl Store {
         if incarnation == Some(FENCED) {
             self.quarantine(waits());
             return Ok(Some(waits()));
+        }
+        if known.is_none()
+            && let Some(incarnation) = incarnation.filter(|found| *found != self.incarnation())
+        {
+            // Nobody knows better: as an agent that starts takes data that it does not know.
+            self.adopt(DataPoint { incarnation, seq }).await;
+            return Ok(None);
         }
         if let Some(known) = known
             && incarnation == Some(known.incarnation)
@@ -81,10 +93,12 @@ impl Store {
     /// Goes on with this data.
     pub(super) async fn adopt(&self, data: DataPoint) {
         let before = self.incarnation.swap(data.incarnation, Ordering::AcqRel);
-        self.seq_seen.fetch_max(data.seq, Ordering::AcqRel);
         if before == data.incarnation {
+            self.seq_seen.fetch_max(data.seq, Ordering::AcqRel);
             return;
         }
+        // What was seen of other data says nothing of this.
+        self.seq_seen.store(data.seq, Ordering::Release);
         *self.quarantine.write().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         lock(&self.keys).clear();
         tracing::warn!(incarnation = data.incarnation, seq = data.seq, "the data is open");

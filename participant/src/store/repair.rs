@@ -6,6 +6,7 @@
 //! the reference.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, Txid};
@@ -95,8 +96,17 @@ impl Words {
     }
 
     fn owed(&self, logs: BTreeSet<LogId>) -> Vec<LogId> {
-        let is_whole = |log_id: &LogId| self.logs.get(log_id).is_some_and(|word| word.whole);
-        logs.into_iter().filter(|log_id| !is_whole(log_id)).collect()
+        let begun: BTreeSet<LogId> = self.logs.keys().copied().collect();
+        logs.union(&begun).filter(|log_id| !self.is_whole(**log_id)).copied().collect()
+    }
+
+    fn is_whole(&self, log_id: LogId) -> bool {
+        self.logs.get(&log_id).is_some_and(|word| word.whole)
+    }
+
+    /// The logs that have said all.
+    fn whole(&self) -> impl Iterator<Item = (&LogId, &Word)> {
+        self.logs.iter().filter(|(_, word)| word.whole)
     }
 }
 
@@ -177,6 +187,12 @@ impl Store {
         let live = self.live().await.map_err(unavailable)?;
         let view = self.view(&live, &words).await.map_err(unavailable)?;
         if !view.fenced {
+            // Open by the words of others is not open by this one.
+            let log_id = part.coordinator.log_id;
+            if !part.known.is_none_or(|known| view.has_served(log_id, known)) {
+                let detail = "the data was opened without this log's word; look again";
+                return Err(Refusal::new(ErrorCode::WrongState, detail));
+            }
             let incarnation = view.incarnation.unwrap_or_default();
             let open = Some(DataPoint { incarnation, seq: view.seq });
             return Ok(Resynced { open, owed: Vec::new(), redone: 0 });
@@ -185,10 +201,10 @@ impl Store {
             let detail = "the data is not what the coordinator was shown; look again";
             return Err(Refusal::new(ErrorCode::WrongState, detail));
         }
-        let last = part.last;
+        let (last, alone) = (part.last, part.alone);
         words.add(part)?;
         let owed = words.owed(self.logs_heard(&live).await.map_err(unavailable)?);
-        if !last || !owed.is_empty() {
+        if !last || !(owed.is_empty() || alone) {
             return Ok(Resynced { open: None, owed, redone: 0 });
         }
         let repaired = self.repair(&live, &words).await;
@@ -213,8 +229,10 @@ impl Store {
         for branches in undecided.chunks(BRANCHES_PER_CALL_MAX) {
             self.end(live, Script::Abort, branches).await?;
         }
-        let mut seq = words.found.map_or(0, |found| found.seq);
-        for (log_id, word) in &words.logs {
+        // Also above the votes that nobody heard of: their numbers are not given again.
+        let mut seq = self.seq_seen.load(Ordering::Acquire);
+        seq = seq.max(words.found.map_or(0, |found| found.seq));
+        for (log_id, word) in words.whole() {
             let head = Head { epoch: word.heard.epoch, ..self.head_of_fenced(*log_id) };
             let head = Head { low_water: Some(word.heard.low_water), ..head };
             let digest = self.scripts.digest(Script::Abort).unwrap_or_default();
@@ -305,7 +323,7 @@ impl Store {
         let mut command = redis::cmd("EVAL");
         command.arg(Script::Open.source()).arg(1).arg(&self.options.control_key);
         command.arg(new_incarnation()).arg(seq);
-        for (log_id, word) in &words.logs {
+        for (log_id, word) in words.whole() {
             let known = word.known.map_or(0, |known| known.incarnation);
             command.arg(format!("m:r:{log_id}")).arg(known);
         }
@@ -319,7 +337,7 @@ impl Store {
 fn steps(staged: Vec<InDoubt>, words: &Words) -> (Vec<Step>, Vec<InDoubt>) {
     let mut staged: BTreeMap<Txid, InDoubt> =
         staged.into_iter().map(|branch| (branch.txid, branch)).collect();
-    let committed = words.logs.values().flat_map(|word| &word.redo);
+    let committed = words.whole().flat_map(|(_, word)| &word.redo);
     let mut steps: Vec<Step> = committed
         .map(|branch| match staged.remove(&branch.txid) {
             Some(staged) => Step::Commit(staged),
@@ -327,7 +345,9 @@ fn steps(staged: Vec<InDoubt>, words: &Words) -> (Vec<Step>, Vec<InDoubt>) {
         })
         .collect();
     steps.sort_by_key(Step::seq);
-    (steps, staged.into_values().collect())
+    // What is of a log that has not spoken stays in doubt.
+    let undecided = staged.into_values().filter(|branch| words.is_whole(branch.txid.log_id));
+    (steps, undecided.collect())
 }
 
 /// Cuts the steps into calls of bounded work, each of one kind, in order.

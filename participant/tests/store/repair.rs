@@ -32,6 +32,7 @@ fn word(found: &DataView, known: DataPoint, redo: Vec<RedoBranch>) -> Resync {
         known: Some(known),
         part: 0,
         last: true,
+        alone: false,
         redo,
     }
 }
@@ -208,6 +209,43 @@ async fn every_log_that_spoke_here_owes_its_word() {
     let said = store.resync(Resync { coordinator: other, ..theirs }).await.unwrap();
     assert_eq!(said.redone, 2);
     assert_eq!(redis.plain().await.get("a").await.as_deref(), Some("12"));
+}
+
+/// A vote that nobody heard of raises nobody's number but the agent's own: the data opens above it, and stays open.
+#[tokio::test]
+async fn data_opens_above_the_votes_that_nobody_heard() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    let [_, second, third] = rolled_back(&mut redis, &store).await;
+    let found = until_quarantined(&store).await;
+    // The third vote never came to its coordinator.
+    let word = word(&found, point(&second), vec![redo(tx(2), &second)]);
+    let open = store.resync(word).await.unwrap().open.unwrap();
+    assert_eq!(open.seq, third.seq);
+    store.ping().await.unwrap();
+    assert_eq!(store.state(), StoreState::Ready);
+    assert_eq!(store.admit(LOG, Some(open)).await, None);
+    vote(store.prepare(tx(4), &["GET a"]).await);
+}
+
+/// What has not been said whole is not taken for said, and open data is not open by the word of a log that it did not hear.
+#[tokio::test]
+async fn a_word_that_is_not_whole_is_owed() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    let [_, second, third] = rolled_back(&mut redis, &store).await;
+    let found = until_quarantined(&store).await;
+    let other = CoordinatorRef { log_id: OTHER_LOG, ..coordinator(1) };
+    let whole = word(&found, point(&third), vec![redo(tx(2), &second)]);
+    let begun =
+        Resync { coordinator: other.clone(), last: false, redo: Vec::new(), ..whole.clone() };
+    assert_eq!(store.resync(begun.clone()).await.unwrap().open, None);
+    let said = store.resync(whole.clone()).await.unwrap();
+    assert_eq!((said.open, said.owed), (None, vec![OTHER_LOG]));
+    // An operator does not wait for it.
+    assert!(store.resync(Resync { alone: true, ..whole }).await.unwrap().open.is_some());
+    let late = store.resync(Resync { part: 1, last: true, ..begun }).await;
+    assert_eq!(late.unwrap_err().code, ErrorCode::WrongState);
 }
 
 /// A coordinator that died before it had noted the repair is told what became of the data, and fences nothing.

@@ -243,11 +243,13 @@ impl Store {
     fn note(&self, round: &Round) {
         for (_, answer) in &round.answers {
             match answer {
-                BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => self.saw(vote.seq),
+                BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
+                    self.saw(vote.incarnation, vote.seq);
+                }
                 BranchAnswer::Prepared(Call::Applied(Prepared::Committed(Done {
                     written: Some(written),
                     ..
-                }))) => self.saw(written.seq),
+                }))) => self.saw(written.incarnation, written.seq),
                 _ => {}
             }
         }
