@@ -294,6 +294,7 @@ mod tests {
         DataView {
             incarnation,
             seq,
+            view: 1,
             fenced: true,
             reason: None,
             owed: vec![log()],

@@ -56,6 +56,7 @@ impl Store {
         if let Some(known) = known
             && incarnation == Some(known.incarnation)
             && seq >= known.seq
+            && seq >= self.seq_seen.load(Ordering::Acquire)
             && (quarantined.is_none() || known.incarnation != self.incarnation())
         {
             self.adopt(DataPoint { incarnation: known.incarnation, seq }).await;
@@ -79,11 +80,14 @@ impl Store {
 
     /// Goes on with this data.
     pub(super) async fn adopt(&self, data: DataPoint) {
-        let before = self.incarnation.swap(data.incarnation, Ordering::AcqRel);
-        self.seq_seen.fetch_max(data.seq, Ordering::AcqRel);
+        let before = self.incarnation.load(Ordering::Acquire);
         if before == data.incarnation {
+            self.seq_seen.fetch_max(data.seq, Ordering::AcqRel);
             return;
         }
+        // What was seen of other data says nothing of this; and until this is known, no vote on it is taken for seen.
+        self.seq_seen.store(data.seq, Ordering::Release);
+        self.incarnation.store(data.incarnation, Ordering::Release);
         *self.quarantine.write().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         lock(&self.keys).clear();
         tracing::warn!(incarnation = data.incarnation, seq = data.seq, "the data is open");

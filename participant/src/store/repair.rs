@@ -6,6 +6,7 @@
 //! the reference.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, Txid};
@@ -115,6 +116,7 @@ impl Store {
         let open = DataView {
             incarnation,
             seq,
+            view: self.view.load(Ordering::Acquire),
             fenced,
             reason: self.is_quarantined(),
             owed: Vec::new(),
@@ -177,6 +179,12 @@ impl Store {
         let live = self.live().await.map_err(unavailable)?;
         let view = self.view(&live, &words).await.map_err(unavailable)?;
         if !view.fenced {
+            // Open without this word, because the fence was lost or the data had forgotten the log: whoever takes that
+            // for a repair forgets what it lost.
+            if part.known.is_some_and(|known| !view.has_served(part.coordinator.log_id, known)) {
+                let detail = "the data is open, and did not take this word; look again";
+                return Err(Refusal::new(ErrorCode::WrongState, detail));
+            }
             let incarnation = view.incarnation.unwrap_or_default();
             let open = Some(DataPoint { incarnation, seq: view.seq });
             return Ok(Resynced { open, owed: Vec::new(), redone: 0 });
@@ -196,6 +204,7 @@ impl Store {
             Refusal::new(ErrorCode::RedisUnavailable, format!("the repair stopped: {why}"))
         })?;
         *words = Words::default();
+        self.view.store(new_incarnation(), Ordering::Release);
         Ok(Resynced { open: Some(open), owed: Vec::new(), redone })
     }
 

@@ -44,8 +44,8 @@ pub(crate) struct Agent {
     pub(crate) life: u64,
     /// Of the data that it resynchronised with last.
     pub(crate) incarnation: u64,
-    /// Incarnations that it knew before.
-    pub(crate) left: BTreeSet<u64>,
+    /// Which look at the data this is.
+    pub(crate) view: u64,
     /// The highest number of a vote that it knows of.
     pub(crate) seq_seen: u64,
     /// Whether its connection still is to the Redis that it knows.
@@ -69,7 +69,7 @@ impl Agent {
     pub(crate) fn new(redis: Redis) -> Self {
         Self {
             words: Words::default(),
-            left: BTreeSet::new(),
+            view: 0,
             heard: BTreeSet::new(),
             incarnation: redis.data.control.incarnation(),
             balances_at_start: redis.data.balances.clone(),
@@ -95,7 +95,6 @@ impl Agent {
         let control = &self.redis.data.control;
         self.incarnation = if self.is_quarantined { u64::MAX } else { control.incarnation() };
         (self.heard, self.words) = (BTreeSet::new(), Words::default());
-        self.left.clear();
         self.balances_at_start.clone_from(&self.redis.data.balances);
         self.seq_seen = self.redis.data.control.seq();
         self.is_connected = true;
@@ -187,8 +186,13 @@ impl World {
     }
 
     pub(crate) fn reconnect(&mut self, at: usize) {
+        let view = self.next_incarnation();
+        let is_old_taken = self.config.is(Mutant::OldWordsCount);
         let agent = &mut self.agents[at];
         if !agent.is_connected {
+            if !is_old_taken {
+                agent.view = view;
+            }
             if agent.reconnect(self.config.mutant) {
                 self.fence(at);
             }
@@ -317,6 +321,9 @@ impl World {
     pub(crate) fn agent_starts(&mut self, at: usize) {
         note!(self, "p{at}: its agent starts");
         self.agents[at].resynchronise();
+        if !self.config.is(Mutant::OldWordsCount) {
+            self.agents[at].view = self.next_incarnation();
+        }
         self.oracle.agent_forgets(at);
         self.schedule_turn(at);
     }

@@ -60,12 +60,15 @@ impl World {
     fn is_data_known(&self) -> bool {
         self.agents.iter().enumerate().all(|(at, agent)| {
             let (data, found) = (&agent.redis.data, agent.redis.data.point());
-            let mut known = self.coordinators.iter().map(|c| &c.data[at]);
+            let lanes = || self.coordinators.iter().map(|c| &c.data[at]);
             let is_that = |known: DataPoint| {
                 known.incarnation == found.incarnation && known.seq <= found.seq
             };
-            let is_fine = known.all(|lane| lane.is_open() && lane.seen.known.is_none_or(is_that));
-            is_fine && !data.is_fenced && !data.is_blank && !agent.is_quarantined
+            let is_fine = lanes().all(|lane| lane.is_open() && lane.seen.known.is_none_or(is_that));
+            // Of data that nobody ever voted on nobody knows, and nobody has to repair it.
+            let is_unknown = lanes().all(|lane| lane.seen.known.is_none());
+            let waits = data.is_fenced || data.is_blank || agent.is_quarantined;
+            is_fine && (is_unknown || !waits)
         })
     }
 
@@ -75,8 +78,14 @@ impl World {
         let staged = self.agents.iter().map(|a| a.redis.data.control.staged().len());
         let data = self.coordinators.iter().flat_map(|c| c.data.iter());
         let data: Vec<_> = data.filter(|data| !data.is_open()).map(|data| &data.stage).collect();
+        let found = self.agents.iter().enumerate().map(|(at, agent)| {
+            let known = self.coordinators.iter().map(|c| c.data[at].seen.known);
+            let data = &agent.redis.data;
+            (data.incarnation(), data.control.seq(), agent.is_quarantined, known.collect::<Vec<_>>())
+        });
         format!(
-            "data {data:?}, staged {:?}, clients waiting {}, active {active:?}",
+            "found {:?}, data {data:?}, staged {:?}, clients waiting {}, active {active:?}",
+            found.collect::<Vec<_>>(),
             staged.collect::<Vec<_>>(),
             self.clients.iter().filter(|client| client.is_waiting()).count()
         )

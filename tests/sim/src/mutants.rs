@@ -87,7 +87,7 @@ pub enum Mutant {
     KnownIgnored,
     /// 12: fenced data is known to be so in the agent's memory only.
     FenceInMemory,
-    /// 12: an agent goes back to data that it had left, because somebody knows no better.
+    /// 12: an agent takes data with fewer votes than it has seen, because somebody knows no better.
     AdoptsOldData,
     /// 12: the repaired data keeps its incarnation.
     KeepsIncarnation,
@@ -103,6 +103,8 @@ pub enum Mutant {
     RedoneBackwards,
     /// 9: a repair that begins anew applies again what it had.
     RedoneTwice,
+    /// 9: a word about what the data was before it was lost once more counts.
+    OldWordsCount,
     /// 9: a log speaks of active transactions only.
     PlanMissesEnded,
     /// 9: a log speaks before all that clients have been told is on disk.

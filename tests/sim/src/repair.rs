@@ -44,6 +44,7 @@ impl Agent {
         DataView {
             incarnation: (!data.is_blank).then(|| data.control.incarnation()),
             seq: data.control.seq(),
+            view: self.view,
             fenced,
             reason: None,
             owed: if fenced { self.owed(logs) } else { Vec::new() },
@@ -66,10 +67,11 @@ impl Agent {
     }
 
     fn adopt(&mut self, open: DataPoint) {
-        self.seq_seen = self.seq_seen.max(open.seq);
-        if self.incarnation != open.incarnation {
-            self.left.insert(self.incarnation);
-            self.incarnation = open.incarnation;
+        if self.incarnation == open.incarnation {
+            self.seq_seen = self.seq_seen.max(open.seq);
+        } else {
+            // What it saw of other data says nothing of this.
+            (self.incarnation, self.seq_seen) = (open.incarnation, open.seq);
             self.is_quarantined = false;
         }
     }
@@ -116,9 +118,9 @@ impl World {
         }
         if let Some(known) = known {
             let is_that = view.incarnation == Some(known.incarnation) && view.seq >= known.seq;
-            // Data that this agent has left is not what became of it, whoever knows no better.
-            let is_back = agent.left.contains(&known.incarnation)
-                && self.config.mutant != Some(Mutant::AdoptsOldData);
+            // Data with fewer votes than this agent saw is not what became of it, whoever knows no better.
+            let is_back =
+                view.seq < agent.seq_seen && self.config.mutant != Some(Mutant::AdoptsOldData);
             let is_other = known.incarnation != agent.incarnation;
             if is_that && !is_back && (!agent.is_quarantined || is_other) {
                 agent.adopt(DataPoint { incarnation: known.incarnation, seq: view.seq });
@@ -254,14 +256,19 @@ impl World {
             _ => self.next_incarnation(),
         };
         let open = DataPoint { incarnation, seq };
+        let view = self.next_incarnation();
         let repair = Repair { redo, logs, open };
         let spoke: Vec<_> = served.keys().copied().collect();
         self.agents[at].redis.open(repair, served);
         self.report.opened += 1;
         note!(self, "p{at}: the data is open as {open:?}, {} branches dropped", undecided.len());
         self.oracle.opened(at, &undecided, &spoke, &self.agents[at].redis.data, &self.requests)?;
+        let is_old_taken = self.config.is(Mutant::OldWordsCount);
         let agent = &mut self.agents[at];
         agent.words = Words::default();
+        if !is_old_taken {
+            agent.view = view;
+        }
         let open = agent.redis.data.point();
         agent.adopt(open);
         agent.is_quarantined = false;
