@@ -193,6 +193,12 @@ impl<'a> Plan<'a> {
             {
                 self.abandoned.insert(*number);
             }
+            // Data that was opened with this log's word is of its past, though no vote of its may be on it.
+            Record::DataSeen(DataSeen { participant, incarnation, .. })
+                if participant == self.participant =>
+            {
+                self.incarnations.insert(*incarnation);
+            }
             _ => {}
         }
     }
@@ -295,6 +301,7 @@ mod tests {
         DataView {
             incarnation,
             seq,
+            view: 1,
             fenced: true,
             reason: None,
             owed: vec![log()],
@@ -360,6 +367,18 @@ mod tests {
     fn an_incarnation_of_the_own_past_is_not_foreign() {
         let log = [committed(1, 6, 3, b"w"), committed(2, 7, 5, b"w")];
         assert_eq!(plan(&found(Some(6), 3, &[]), &log, seen(5, 0)), Ok(vec![5]));
+    }
+
+    /// Redis went back behind the last repair, to data that an earlier one opened and on which this log has no vote.
+    #[test]
+    fn an_incarnation_that_was_only_seen_is_not_foreign() {
+        let (name, found) = (name(), found(Some(6), 3, &[]));
+        let mut plan = Plan::new(log(), &name, &found, |_| false);
+        let opened = DataSeen { participant: name.clone(), incarnation: 6, seq: 3, retired: 0 };
+        plan.apply(&Record::DataSeen(opened), txid);
+        plan.apply(&Record::Committed(committed(1, 7, 5, b"w")), txid);
+        let redo = plan.finish(seen(5, 0), false).unwrap();
+        assert_eq!(redo.iter().map(|redone| redone.seq).collect::<Vec<_>>(), [5]);
     }
 
     #[test]

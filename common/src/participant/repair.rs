@@ -26,17 +26,7 @@ impl Participant {
     ///
     /// What is staged and in no log's word was not committed by any: its coordinator has given it up before it spoke.
     pub fn repair(&mut self, repair: Repair) -> Vec<Redo> {
-        let mut writes = Vec::new();
-        for Redone { txid, redo, .. } in repair.redo {
-            if self.done.contains_key(&txid) {
-                continue;
-            }
-            self.free(txid);
-            self.done.insert(txid, None);
-            if !redo.is_empty() {
-                writes.push(redo);
-            }
-        }
+        let writes = repair.redo.into_iter().filter_map(|redone| self.redo(redone)).collect();
         let undecided: Vec<_> = self.staged.keys().copied().collect();
         for txid in undecided {
             self.free(txid);
@@ -48,5 +38,19 @@ impl Participant {
         self.incarnation = repair.open.incarnation;
         self.seq = self.seq.max(repair.open.seq);
         writes
+    }
+
+    /// Applies one committed branch, and returns the writes that are to be applied for it: one step of a repair, which may
+    /// end behind any of them and begin anew.
+    ///
+    /// What is staged is applied by its record: whoever planned named no writes for it.
+    pub fn redo(&mut self, Redone { txid, redo, .. }: Redone) -> Option<Redo> {
+        if self.done.contains_key(&txid) {
+            return None;
+        }
+        let staged = self.staged.get(&txid).map(|staged| staged.vote.redo.clone());
+        self.free(txid);
+        self.done.insert(txid, None);
+        Some(staged.unwrap_or(redo)).filter(|redo| !redo.is_empty())
     }
 }

@@ -3,8 +3,10 @@
 use super::*;
 use crate::command::Access;
 use crate::command::Access::{Exclusive, Shared};
+use crate::coordinator::resync::Redone;
 use crate::ids::Attempt;
 use crate::outcome::Redo;
+use crate::wire::resync::DataPoint;
 
 const INCARNATION: u64 = 7;
 
@@ -478,4 +480,24 @@ fn a_vote_carries_the_incarnation_and_a_number_that_counts_up() {
     assert_eq!((first.incarnation, first.seq), (INCARNATION, 1));
     assert_eq!((second.incarnation, second.seq), (INCARNATION, 3), "one phase takes a number too");
     assert_eq!(participant.seq(), 3);
+}
+
+/// A coordinator names no writes for a branch that is staged: its record has them, and they are applied once.
+#[test]
+fn a_repair_applies_what_is_staged_by_its_record() {
+    let mut participant = Participant::new(INCARNATION);
+    staged(&mut participant, 1, &[("a", Exclusive)]);
+    staged(&mut participant, 2, &[("b", Exclusive)]);
+    let named = coordinator_names(1);
+    let open = DataPoint { incarnation: INCARNATION + 1, seq: 5 };
+    let repair = Repair { redo: vec![named], logs: Vec::new(), open };
+    assert_eq!(participant.repair(repair.clone()), [redo(1)]);
+    assert_eq!(participant.repair(repair), [] as [Redo; 0]);
+    assert_eq!(participant.state(txid(1)), Some(BranchState::Applied));
+    assert_eq!(participant.state(txid(2)), Some(BranchState::Aborted));
+    assert_eq!((participant.incarnation(), participant.seq()), (INCARNATION + 1, 5));
+}
+
+fn coordinator_names(n: u64) -> Redone {
+    Redone { seq: n, txid: txid(n), redo: Redo::default() }
 }

@@ -34,6 +34,9 @@ pub struct DataView {
     pub incarnation: Option<u64>,
     /// The number of the last vote in it.
     pub seq: u64,
+    /// Which look at it this is: random, another one after each reconnection and each repair. A Redis that goes back once
+    /// more may show the same last vote again, and a word about what it was before then says nothing of what it lost.
+    pub view: u64,
     /// Whether it takes nothing before it is resynchronised.
     pub fenced: bool,
     /// Why it is fenced, where this agent knows.
@@ -105,6 +108,16 @@ pub struct FoundData {
     pub incarnation: Option<u64>,
     /// As in [`DataView`].
     pub seq: u64,
+    /// As in [`DataView`].
+    pub view: u64,
+}
+
+impl FoundData {
+    /// Whether it is the same data, whichever look at it this was.
+    #[must_use]
+    pub fn is_same_data(&self, other: Self) -> bool {
+        (self.incarnation, self.seq) == (other.incarnation, other.seq)
+    }
 }
 
 /// A committed branch, with its writes.
@@ -144,6 +157,6 @@ impl DataView {
     /// What a word about this data names.
     #[must_use]
     pub const fn found(&self) -> FoundData {
-        FoundData { incarnation: self.incarnation, seq: self.seq }
+        FoundData { incarnation: self.incarnation, seq: self.seq, view: self.view }
     }
 }

@@ -355,7 +355,7 @@ impl Engine {
     fn seen(&self, place: usize, found: &DataView) -> (Seen, bool) {
         let core = self.core();
         let data = &core.lanes[place].data;
-        (data.seen, data.accepted == Some(found.found()))
+        (data.seen, data.accepted.is_some_and(|accepted| accepted.is_same_data(found.found())))
     }
 
     /// Says in parts what was committed. The data that is open then; or why it is not.

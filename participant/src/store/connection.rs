@@ -155,6 +155,7 @@ impl Store {
             options,
             client,
             incarnation: AtomicU64::new(incarnation),
+            view: AtomicU64::new(new_incarnation()),
             link: Link::default(),
             scripts: Scripts::default(),
             quarantine: RwLock::new(None),
@@ -224,6 +225,7 @@ impl Store {
     /// error: it can be looked at, and repaired.
     async fn reconnect(&self) -> Result<Arc<Live>, StoreError> {
         let live = open(&self.client, &self.options).await?;
+        self.view.store(new_incarnation(), Ordering::Release);
         // Before Redis is asked: a vote of the connection that was given up may still arrive there, and then here.
         let seen = self.seq_seen.load(Ordering::Acquire);
         let identity = identity(&live, &self.options.control_key).await;

@@ -69,7 +69,7 @@ impl Store {
         if let Some(known) = known
             && incarnation == Some(known.incarnation)
             && seq >= known.seq
-            && (quarantined.is_none() || known.incarnation != self.incarnation())
+            && self.may_go_on_with(known.incarnation, seq)
         {
             self.adopt(DataPoint { incarnation: known.incarnation, seq }).await;
             return Ok(None);
@@ -90,15 +90,24 @@ impl Store {
         Ok(Some(reason))
     }
 
+    /// Whether data that is as its coordinator knows it is so for this agent too: other data, which another agent
+    /// repaired; or its own, with all the votes that it saw.
+    fn may_go_on_with(&self, incarnation: u64, seq: u64) -> bool {
+        let is_own = incarnation == self.incarnation();
+        let is_whole = seq >= self.seq_seen.load(Ordering::Acquire);
+        !is_own || (is_whole && self.is_quarantined().is_none())
+    }
+
     /// Goes on with this data.
     pub(super) async fn adopt(&self, data: DataPoint) {
-        let before = self.incarnation.swap(data.incarnation, Ordering::AcqRel);
+        let before = self.incarnation.load(Ordering::Acquire);
         if before == data.incarnation {
             self.seq_seen.fetch_max(data.seq, Ordering::AcqRel);
             return;
         }
-        // What was seen of other data says nothing of this.
+        // What was seen of other data says nothing of this; and until this is known, no vote on it is taken for seen.
         self.seq_seen.store(data.seq, Ordering::Release);
+        self.incarnation.store(data.incarnation, Ordering::Release);
         *self.quarantine.write().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         lock(&self.keys).clear();
         tracing::warn!(incarnation = data.incarnation, seq = data.seq, "the data is open");

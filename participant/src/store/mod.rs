@@ -103,6 +103,8 @@ pub struct Store {
     quarantine: RwLock<Option<String>>,
     /// The highest vote number that this agent has seen: lower on a reconnect means that votes were lost.
     seq_seen: AtomicU64,
+    /// Which look at the data this is; see `DataView`.
+    view: AtomicU64,
     markers: Mutex<markers::Markers>,
     /// The keys of the branches that this agent staged, so that a commit can declare them without asking first.
     keys: Mutex<HashMap<Txid, Vec<Arg>>>,

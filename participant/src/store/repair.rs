@@ -125,6 +125,7 @@ impl Store {
         let open = DataView {
             incarnation,
             seq,
+            view: self.view.load(Ordering::Acquire),
             fenced,
             reason: self.is_quarantined(),
             owed: Vec::new(),
@@ -187,10 +188,10 @@ impl Store {
         let live = self.live().await.map_err(unavailable)?;
         let view = self.view(&live, &words).await.map_err(unavailable)?;
         if !view.fenced {
-            // Open by the words of others is not open by this one.
-            let log_id = part.coordinator.log_id;
-            if !part.known.is_none_or(|known| view.has_served(log_id, known)) {
-                let detail = "the data was opened without this log's word; look again";
+            // Open without this word, because the fence was lost or the data had forgotten the log: whoever takes that
+            // for a repair forgets what it lost.
+            if part.known.is_some_and(|known| !view.has_served(part.coordinator.log_id, known)) {
+                let detail = "the data is open, and did not take this word; look again";
                 return Err(Refusal::new(ErrorCode::WrongState, detail));
             }
             let incarnation = view.incarnation.unwrap_or_default();
@@ -212,6 +213,7 @@ impl Store {
             Refusal::new(ErrorCode::RedisUnavailable, format!("the repair stopped: {why}"))
         })?;
         *words = Words::default();
+        self.view.store(new_incarnation(), Ordering::Release);
         Ok(Resynced { open: Some(open), owed: Vec::new(), redone })
     }
 

@@ -1,7 +1,7 @@
 //! A participant's agent: takes messages, runs scripts, asks about branches in doubt. It dies at any place and keeps
 //! nothing, save what it knows of its Redis's data while it lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use assent_common::code::ErrorCode;
 use assent_common::command::Access;
@@ -11,7 +11,7 @@ use assent_common::participant::resolver::{Conclusion, InDoubt, Resolver, Verdic
 use assent_common::participant::{Answer, Participant, Prepare, Request};
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::wire::outcome::BranchOutcome;
-use assent_common::{TransactionId, Txid};
+use assent_common::{LogId, TransactionId, Txid};
 
 use crate::coordinator::Mark;
 use crate::mutants::Mutant;
@@ -19,6 +19,7 @@ use crate::network::{Ask, From};
 use crate::oracle::Step;
 use crate::queue::{Event, Waits};
 use crate::redis::Redis;
+use crate::repair::Words;
 use crate::request::place_of;
 use crate::trace::note;
 use crate::world::World;
@@ -43,6 +44,8 @@ pub(crate) struct Agent {
     pub(crate) life: u64,
     /// Of the data that it resynchronised with last.
     pub(crate) incarnation: u64,
+    /// Which look at the data this is.
+    pub(crate) view: u64,
     /// The highest number of a vote that it knows of.
     pub(crate) seq_seen: u64,
     /// Whether its connection still is to the Redis that it knows.
@@ -51,6 +54,10 @@ pub(crate) struct Agent {
     pub(crate) is_quarantined: bool,
     /// Prepares that wait for a younger holder, in their order.
     waiting: BTreeMap<u64, (Ask, Waits)>,
+    /// The logs that have spoken in its life.
+    pub(crate) heard: BTreeSet<LogId>,
+    /// What they said of data that was lost.
+    pub(crate) words: Words,
     resolver: Resolver,
     /// For a mutant.
     balances_at_start: Vec<i64>,
@@ -61,8 +68,11 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn new(redis: Redis) -> Self {
         Self {
-            incarnation: redis.control.incarnation(),
-            balances_at_start: redis.balances.clone(),
+            words: Words::default(),
+            view: 0,
+            heard: BTreeSet::new(),
+            incarnation: redis.data.control.incarnation(),
+            balances_at_start: redis.data.balances.clone(),
             redis,
             is_up: true,
             life: 1,
@@ -79,28 +89,38 @@ impl Agent {
     pub(crate) fn resynchronise(&mut self) {
         self.life += 1;
         self.is_up = true;
-        self.incarnation = self.redis.control.incarnation();
-        self.balances_at_start.clone_from(&self.redis.balances);
-        self.seq_seen = self.redis.control.seq();
+        self.redis.claim();
+        // Of no data, where they are fenced: nothing runs before it has heard of the next incarnation.
+        self.is_quarantined = self.redis.data.is_fenced;
+        let control = &self.redis.data.control;
+        self.incarnation = if self.is_quarantined { u64::MAX } else { control.incarnation() };
+        (self.heard, self.words) = (BTreeSet::new(), Words::default());
+        self.balances_at_start.clone_from(&self.redis.data.balances);
+        self.seq_seen = self.redis.data.control.seq();
         self.is_connected = true;
-        self.is_quarantined = false;
         self.resolver = Resolver::new(RESOLVE_INTERVAL_MS);
         self.asked.clear();
     }
 
-    /// The connection is opened again: other data than this agent knew is met with quarantine.
-    fn reconnect(&mut self, mutant: Option<Mutant>) {
+    /// The connection is opened again: other data than this agent knew is met with quarantine. Whether it is to be
+    /// fenced.
+    fn reconnect(&mut self, mutant: Option<Mutant>) -> bool {
         self.is_connected = true;
-        let control = &self.redis.control;
-        let is_other = control.incarnation() != self.incarnation;
-        let is_older = control.seq() < self.seq_seen && mutant != Some(Mutant::LostVotesIgnored);
+        let data = &self.redis.data;
+        let is_other = data.incarnation() != Some(self.incarnation)
+            && mutant != Some(Mutant::IncarnationIgnored);
+        let is_older =
+            data.control.seq() < self.seq_seen && mutant != Some(Mutant::LostVotesIgnored);
         self.is_quarantined |= is_other || is_older;
+        // Data with an incarnation of its own may have been repaired by another agent; a coordinator will tell.
+        let is_own = data.is_blank || data.incarnation() == Some(self.incarnation);
+        self.is_quarantined && is_own
     }
 
     /// What the agent believes to be the incarnation of its data: that of its start.
     fn believed_incarnation(&self, mutant: Option<Mutant>) -> u64 {
         match mutant {
-            Some(Mutant::IncarnationIgnored) => self.redis.control.incarnation(),
+            Some(Mutant::IncarnationIgnored) => self.redis.data.incarnation().unwrap_or(0),
             _ => self.incarnation,
         }
     }
@@ -116,7 +136,23 @@ impl World {
             return Ok(());
         }
         self.reconnect(at);
+        let log_id = ask.txid.log_id;
+        let refusal = match ask.from {
+            From::Resolver => None,
+            _ => self.admit(at, log_id, ask.known),
+        };
+        if let Some(refusal) = refusal {
+            let answer = match ask.message {
+                Message::Commit => Answer::Applied(Call::Refused(refusal)),
+                Message::Abort => Answer::Aborted(Call::Refused(refusal)),
+                _ => Answer::Prepared(Call::Refused(refusal)),
+            };
+            note!(self, "p{at}: {:?} {} -> {answer:?}", ask.message, ask.txid);
+            self.reply(ask, answer);
+            return Ok(());
+        }
         if ask.from != From::Resolver {
+            self.agents[at].heard.insert(log_id);
             self.hear_mark(&ask)?;
             if self.agent_strikes(at, "between two scripts") {
                 self.result_unknown(ask, "the connection broke");
@@ -142,7 +178,7 @@ impl World {
                 if matches!(message, Message::Commit | Message::Abort) {
                     self.wake_waiting(at);
                 }
-                self.oracle.leaves(&ask, &answer, &self.agents[at].redis.control)?;
+                self.oracle.leaves(&ask, &answer, &self.agents[at].redis.data.control)?;
                 self.reply(ask, answer);
             }
         }
@@ -150,10 +186,16 @@ impl World {
     }
 
     pub(crate) fn reconnect(&mut self, at: usize) {
+        let view = self.next_incarnation();
+        let is_old_taken = self.config.is(Mutant::OldWordsCount);
         let agent = &mut self.agents[at];
         if !agent.is_connected {
-            agent.reconnect(self.config.mutant);
-            self.oracle.reconnected(at, agent.is_quarantined);
+            if !is_old_taken {
+                agent.view = view;
+            }
+            if agent.reconnect(self.config.mutant) {
+                self.fence(at);
+            }
         }
     }
 
@@ -212,8 +254,8 @@ impl World {
             return Ok(Answer::Prepared(Call::Refused(refusal)));
         }
         let before = Before {
-            state: agent.redis.control.state(txid),
-            heard: agent.redis.control.heard(txid.log_id),
+            state: agent.redis.data.control.state(txid),
+            heard: agent.redis.data.control.heard(txid.log_id),
         };
         let script = match message {
             Message::Commit => Request::Commit(txid),
@@ -232,7 +274,7 @@ impl World {
                     locks,
                     evaluation: match self.config.mutant {
                         Some(Mutant::StaleReads) => plan.evaluate(&agent.balances_at_start),
-                        _ => plan.evaluate(&agent.redis.balances),
+                        _ => plan.evaluate(&agent.redis.data.balances),
                     },
                 })
             }
@@ -241,9 +283,11 @@ impl World {
         let bend = self.config.mutant.and_then(Mutant::bend);
         let agent = &mut self.agents[at];
         let stepped = agent.redis.run(bend, incarnation, script);
-        if let Answer::Prepared(Call::Applied(Prepared::Yes(vote))) = &stepped.answer {
-            agent.seq_seen = agent.seq_seen.max(vote.seq);
+        if matches!(stepped.answer, Answer::Prepared(Call::Applied(_))) {
+            agent.seq_seen = agent.seq_seen.max(agent.redis.data.control.seq());
         }
+        let is_foreign = agent.redis.data.incarnation() != Some(incarnation);
+        agent.is_quarantined |= is_foreign;
         self.report.scripts += 1;
         let is_applied = stepped.apply.is_some();
         let agent = &self.agents[at];
@@ -251,7 +295,7 @@ impl World {
         Ok(stepped.answer)
     }
 
-    fn agent_strikes(&mut self, at: usize, when: &str) -> bool {
+    pub(crate) fn agent_strikes(&mut self, at: usize, when: &str) -> bool {
         let dies = self.random.strikes(self.profile.faults.agent_dies);
         if dies {
             self.agent_dies(at, when);
@@ -277,6 +321,9 @@ impl World {
     pub(crate) fn agent_starts(&mut self, at: usize) {
         note!(self, "p{at}: its agent starts");
         self.agents[at].resynchronise();
+        if !self.config.is(Mutant::OldWordsCount) {
+            self.agents[at].view = self.next_incarnation();
+        }
         self.oracle.agent_forgets(at);
         self.schedule_turn(at);
     }
@@ -295,7 +342,7 @@ impl World {
         }
         self.reconnect(at);
         let agent = &mut self.agents[at];
-        let staged = agent.redis.control.staged();
+        let staged = agent.redis.data.control.staged();
         agent.asked = staged.iter().map(|(txid, staged)| (*txid, staged.id)).collect();
         let in_doubt = |txid: &Txid| InDoubt { txid: *txid, coordinator_url: String::new() };
         let found: Vec<_> = staged.keys().map(in_doubt).collect();
@@ -325,11 +372,12 @@ impl World {
         if !self.config.is(Mutant::NeverSweeps) {
             agent.redis.run(None, incarnation, Request::Sweep);
         }
-        let is_empty = agent.redis.control.staged().is_empty();
-        if self.config.is(Mutant::SweepIgnoresMark) && is_empty {
-            agent.redis.control = Participant::new(incarnation);
+        let is_empty = agent.redis.data.control.staged().is_empty();
+        let is_open = !agent.redis.data.is_fenced;
+        if self.config.is(Mutant::SweepIgnoresMark) && is_empty && is_open {
+            agent.redis.data.control = Participant::new(incarnation);
         }
-        self.oracle.swept(at, &self.agents[at].redis.control)
+        self.oracle.swept(at, &self.agents[at].redis.data.control)
     }
 
     fn ask_about(&mut self, at: usize, life: u64, txid: Txid) {
@@ -425,7 +473,11 @@ impl World {
         let coordinator = self.coordinator_of(txid);
         let from = From::Resolver;
         let mark = Mark::NONE;
-        self.arrived(Ask { coordinator, at, request, branch, txid, message, mark, from }, None)
+        let known = None;
+        self.arrived(
+            Ask { coordinator, at, request, branch, txid, message, mark, known, from },
+            None,
+        )
     }
 }
 

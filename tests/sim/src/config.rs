@@ -90,6 +90,8 @@ pub(crate) struct Faults {
     /// How often something larger goes wrong, in microseconds; 0 for never.
     pub(crate) trouble_us: u64,
     pub(crate) troubles: Vec<Trouble>,
+    /// Redis servers lose data so often at most; where they do so rarely, what follows has its peace.
+    pub(crate) losses_max: u64,
 }
 
 /// Something larger that goes wrong now and then.
@@ -167,6 +169,7 @@ impl Faults {
                 troubles.extend([Trouble::RedisReplaced, Trouble::OperatorLooks]);
             }
         }
+        let losses_max = if random.percent(70) { random.between(1, 5) } else { u64::MAX };
         let trouble_us = [20_000, 100_000, 400_000][random.place(3)];
         Self {
             loss,
@@ -178,6 +181,7 @@ impl Faults {
             astray,
             trouble_us: if troubles.is_empty() { 0 } else { trouble_us },
             troubles,
+            losses_max,
         }
     }
 

@@ -21,6 +21,7 @@ use crate::mutants::{self, Mutant};
 use crate::network::{Ask, From};
 use crate::oracle::{Step, violation};
 use crate::queue::Event;
+use crate::resync::LaneData;
 use crate::trace::note;
 use crate::world::World;
 
@@ -42,6 +43,8 @@ pub(crate) struct Coordinator {
     pub(crate) authority: Authority,
     pub(crate) log: Log,
     pub(crate) flush_is_due: bool,
+    /// By participant: what it knows of the data.
+    pub(crate) data: Vec<LaneData>,
 }
 
 /// A transaction under way.
@@ -96,6 +99,7 @@ impl Coordinator {
             authority: Authority::new(log_id, log.epoch, Decisions::default()),
             log,
             flush_is_due: false,
+            data: (0..participants).map(|_| LaneData::default()).collect(),
         }
     }
 
@@ -130,6 +134,10 @@ impl Coordinator {
 
 pub(crate) fn participant_name(at: usize) -> ParticipantName {
     format!("p{at}").parse().expect("a name")
+}
+
+pub(crate) fn place_of_participant(name: &ParticipantName) -> usize {
+    name.as_str()[1..].parse().expect("p and a number")
 }
 
 impl World {
@@ -245,6 +253,7 @@ impl World {
             txid: speaker.txid(number, attempt),
             message,
             mark: Mark { epoch: speaker.log.epoch, low_water },
+            known: speaker.data[at].seen.known,
             from: From::Coordinator(speaker.life),
         };
         note!(
@@ -362,6 +371,9 @@ impl World {
                 self.report.retried += u64::from(committed.attempt != Attempt::FIRST);
                 self.coordinators[c].authority.committed(committed.number, committed.attempt);
             }
+            if let Record::DataSeen(seen) = &record {
+                self.data_recorded(c, place_of_participant(&seen.participant));
+            }
             let number = match record {
                 // Nobody waits for it: the input has its own way.
                 Record::Abandoned(_) => None,
@@ -444,6 +456,7 @@ impl World {
             return Ok(());
         }
         let (number, branch) = (ask.txid.number, ask.branch);
+        let answer = self.data_heard(ask, answer);
         let Some(active) = self.coordinators[c].active.get(&number) else { return Ok(()) };
         let attempt = match self.config.mutant {
             Some(Mutant::AttemptIgnored) => active.machine.attempt(),

@@ -83,6 +83,36 @@ pub enum Mutant {
     IncarnationIgnored,
     /// 12: nobody compares the numbers of votes after a Redis came back.
     LostVotesIgnored,
+    /// 12: an agent does not compare what coordinators know with its data.
+    KnownIgnored,
+    /// 12: fenced data is known to be so in the agent's memory only.
+    FenceInMemory,
+    /// 12: an agent takes data with fewer votes than it has seen, because somebody knows no better.
+    AdoptsOldData,
+    /// 12: the repaired data keeps its incarnation.
+    KeepsIncarnation,
+    /// 12: a vote that was given before a loss counts after it.
+    OldVotesCount,
+    /// 12: what is undecided is not given up before a log speaks.
+    UndecidedKept,
+    /// 9: the data opens with the first word.
+    OpensEarly,
+    /// 9: a word about open data is answered as if it had been taken.
+    UnfencedIsOpen,
+    /// 9: lost branches are redone in the wrong order.
+    RedoneBackwards,
+    /// 9: a repair that begins anew applies again what it had.
+    RedoneTwice,
+    /// 9: a word about what the data was before it was lost once more counts.
+    OldWordsCount,
+    /// 9: a log speaks of active transactions only.
+    PlanMissesEnded,
+    /// 9: a log speaks before all that clients have been told is on disk.
+    PlansTooEarly,
+    /// 9: an answer of before the loss counts, though the log has spoken.
+    LateAnswersCount,
+    /// 9: coordinators look at data only if they have something to say.
+    NeverLooks,
     /// 13: an end frees the locks of its keys, whoever holds them.
     FreesForeignLocks,
     /// 14: a commit can be refused for memory.

@@ -7,6 +7,7 @@ use assent_common::Txid;
 use assent_common::coordinator::{Branch, Message};
 use assent_common::outcome::Call;
 use assent_common::participant::Answer;
+use assent_common::wire::resync::DataPoint;
 
 use crate::coordinator::Mark;
 use crate::mutants::Mutant;
@@ -30,6 +31,8 @@ pub(crate) struct Ask {
     pub(crate) txid: Txid,
     pub(crate) message: Message,
     pub(crate) mark: Mark,
+    /// What the coordinator has seen of the data.
+    pub(crate) known: Option<DataPoint>,
     pub(crate) from: From,
 }
 

@@ -3,13 +3,15 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-use assent_common::outcome::Call;
+use assent_common::outcome::{Call, Refusal};
 use assent_common::participant::Answer;
 use assent_common::wire::outcome::BranchOutcome;
+use assent_common::wire::resync::{DataPoint, DataView, Resync, Resynced};
 use assent_common::{TxNumber, Txid};
 
 use crate::client::Heard;
 use crate::network::Ask;
+use crate::repair::Asked;
 
 /// Something that is to happen.
 #[derive(Debug, Clone)]
@@ -44,6 +46,22 @@ pub(crate) enum Event {
     Learned { at: usize, life: u64, txid: Txid, answer: Box<Call<BranchOutcome>> },
     /// Something goes wrong.
     Trouble,
+    /// A coordinator asks what a participant's data is.
+    DataAsked { asked: Asked },
+    /// The answer to that; none if it was lost.
+    DataShown { asked: Asked, found: Option<Box<DataView>> },
+    /// A log's word reaches an agent.
+    WordCame { asked: Asked, word: Box<Resync> },
+    /// The answer to that; none if it was lost.
+    WordTaken { asked: Asked, said: Option<Box<Result<Resynced, Refusal>>> },
+    /// A resynchronisation goes on, or is tried again.
+    ResyncDue { asked: Asked },
+    /// A coordinator looks after data that it has nothing to say about.
+    Looking { coordinator: usize },
+    /// Its look reaches an agent.
+    Looked { asked: Asked, known: Option<DataPoint> },
+    /// The data was not as it knew them.
+    DataLost { asked: Asked },
 }
 
 /// A prepare that waits at an agent for a younger holder.

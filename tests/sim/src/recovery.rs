@@ -6,13 +6,15 @@ use assent_common::Epoch;
 use assent_common::coordinator::Input;
 use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::recovery::Replay;
-use assent_common::record::{AnswerRecord, Record};
+use assent_common::coordinator::resync::SeenData;
+use assent_common::record::{AnswerRecord, Answered, Record};
 
-use crate::coordinator::{Active, Known};
+use crate::coordinator::{Active, Known, place_of_participant};
 use crate::mutants::Mutant;
 use crate::oracle::{Step, violation};
 use crate::queue::Event;
 use crate::request::place_of;
+use crate::resync::{LaneData, data_seen};
 use crate::trace::note;
 use crate::world::World;
 
@@ -35,6 +37,7 @@ impl World {
         coordinator.life += 1;
         coordinator.active.clear();
         coordinator.known.clear();
+        coordinator.data.iter_mut().for_each(|data| *data = LaneData::default());
         coordinator.unfinished.iter_mut().for_each(BTreeSet::clear);
         coordinator.flush_is_due = false;
         self.oracle.forgets_pending(c, &lost);
@@ -57,6 +60,7 @@ impl World {
         coordinator.is_up = true;
         coordinator.next_n = 0;
         let (mut replay, mut decisions) = (Replay::default(), Decisions::default());
+        let mut seen = SeenData::default();
         for record in replayed.records {
             self.oracle.durable(c, &record, &self.requests)?;
             let coordinator = &mut self.coordinators[c];
@@ -72,12 +76,16 @@ impl World {
             if !self.config.is(Mutant::KeysForgotten) {
                 remember(&mut coordinator.known, &record);
             }
+            seen.apply(&record);
             replay.apply(record);
         }
         let now = self.now();
         let coordinator = &mut self.coordinators[c];
         let (log_id, epoch) = (coordinator.log.log_id(), coordinator.log.epoch);
         coordinator.authority = Authority::new(log_id, epoch, decisions);
+        for (participant, seen) in seen.into_each() {
+            coordinator.data[place_of_participant(&participant)].seen = seen;
+        }
         let plan = replay.plan(now).transactions;
         note!(self, "c{c}: starts in epoch {epoch} and resumes {}", plan.len());
         self.report.resumed += plan.len() as u64;
@@ -126,19 +134,46 @@ impl World {
             });
             is_active || is_open
         };
-        let mut kept: Vec<_> = coordinator.log.durable_records();
+        let kept: Vec<_> = coordinator.log.durable_records();
         // An end is kept with what it is the end of.
         let numbers: BTreeSet<_> =
             kept.iter().filter(|record| is_kept(record)).filter_map(Record::number).collect();
-        kept.retain(|record| record.number().is_some_and(|number| numbers.contains(&number)));
+        let (mut kept, gone): (Vec<_>, Vec<_>) = kept
+            .into_iter()
+            .partition(|record| record.number().is_some_and(|number| numbers.contains(&number)));
+        let retired: Vec<_> = gone.iter().flat_map(retired).collect();
+        let coordinator = &mut self.coordinators[c];
+        for (at, seq) in retired {
+            coordinator.data[at].seen.retire(seq);
+        }
         let sets = coordinator.authority.sets().into_iter().map(Record::CommittedSet);
         let mut records: Vec<_> = match self.config.mutant {
             Some(Mutant::CompactionForgets) => Vec::new(),
             _ => sets.collect(),
         };
         records.append(&mut kept);
+        let data = coordinator.data.iter().enumerate();
+        records.extend(data.filter_map(|(at, data)| {
+            let seen = data.seen;
+            Some(data_seen(at, &seen, seen.known?))
+        }));
         note!(self, "c{c}: compacts its log to {} records", records.len());
         self.coordinators[c].log.compact(records);
+    }
+}
+
+/// The votes whose writes go with a record.
+fn retired(record: &Record) -> Vec<(usize, u64)> {
+    match record {
+        Record::Committed(committed) => {
+            let branches = committed.branches.iter();
+            branches.map(|it| (place_of_participant(&it.participant), it.seq)).collect()
+        }
+        Record::Answered(Answered { participants, written: Some(written), .. }) => {
+            let first = participants.first().map(|name| (place_of_participant(name), written.seq));
+            first.into_iter().collect()
+        }
+        _ => Vec::new(),
     }
 }
 

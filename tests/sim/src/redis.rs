@@ -1,7 +1,12 @@
 //! A Redis: the control data of the participant's machine, and the balances. Can lose what it had written last, as one
-//! does that comes back from an old append-only file.
+//! does that comes back from an old append-only file; and can be fenced, which whoever uses it has to respect.
 
-use assent_common::participant::{Participant, Request, Stepped};
+use std::collections::BTreeMap;
+
+use assent_common::LogId;
+use assent_common::coordinator::resync::Redone;
+use assent_common::participant::{Participant, Repair, Request, Stepped};
+use assent_common::wire::resync::DataPoint;
 use assent_doubles::scripts::{self, Bend};
 
 use crate::request;
@@ -9,31 +14,65 @@ use crate::request;
 /// Scripts that the journal keeps at least, once it had so many: what a Redis may lose at most.
 const JOURNAL_SCRIPTS: usize = 200;
 
+/// The incarnation of fenced data: no script is of it.
+const FENCED: u64 = 0;
+
 /// One Redis server.
 #[derive(Debug)]
 pub(crate) struct Redis {
+    pub(crate) data: Data,
+    journal: Option<Journal>,
+}
+
+/// All that is in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Data {
     pub(crate) control: Participant,
     pub(crate) balances: Vec<i64>,
-    journal: Option<Journal>,
+    /// Nothing runs before it has been repaired.
+    pub(crate) is_fenced: bool,
+    /// It is empty, and nobody has given it an incarnation yet.
+    pub(crate) is_blank: bool,
+    /// The logs whose word the last repair took, and the incarnations that they knew.
+    pub(crate) served: BTreeMap<LogId, u64>,
+}
+
+/// What changes the data, each atomic.
+#[derive(Debug, Clone)]
+enum Write {
+    Script(Request),
+    Claim,
+    Fence,
+    Redo(Redone),
+    Open(Repair, BTreeMap<LogId, u64>),
 }
 
 /// The append-only file: where a Redis was, and what it did since.
 #[derive(Debug)]
 struct Journal {
-    control: Participant,
-    balances: Vec<i64>,
-    scripts: Vec<Request>,
+    begin: Data,
+    writes: Vec<Write>,
 }
 
 impl Redis {
     pub(crate) fn new(incarnation: u64, keys: usize, keeps_journal: bool) -> Self {
-        let (control, balances) = (Participant::new(incarnation), vec![request::BALANCE; keys]);
-        let journal = keeps_journal.then(|| Journal {
-            control: control.clone(),
-            balances: balances.clone(),
-            scripts: Vec::new(),
-        });
-        Self { control, balances, journal }
+        let data = Data {
+            control: Participant::new(incarnation),
+            balances: vec![request::BALANCE; keys],
+            is_fenced: false,
+            is_blank: false,
+            served: BTreeMap::new(),
+        };
+        let journal = keeps_journal.then(|| Journal { begin: data.clone(), writes: Vec::new() });
+        Self { data, journal }
+    }
+
+    /// An empty one, in the place of another.
+    pub(crate) fn blank(incarnation: u64, keys: usize) -> Self {
+        let mut redis = Self::new(incarnation, keys, true);
+        redis.data.is_blank = true;
+        redis.journal.iter_mut().for_each(|journal| journal.begin.is_blank = true);
+        redis
     }
 
     /// One script.
@@ -43,50 +82,134 @@ impl Redis {
         incarnation: u64,
         request: Request,
     ) -> Stepped {
-        // What is refused for its incarnation is no write.
-        let is_own = incarnation == self.control.incarnation();
-        if let Some(journal) = self.journal.as_mut().filter(|_| is_own) {
-            journal.append(request.clone());
-        }
-        let stepped = scripts::step(bend, &mut self.control, incarnation, request);
+        let incarnation = match self.data.incarnation() {
+            Some(found) if found == incarnation => incarnation,
+            // What is refused for its incarnation is no write.
+            _ => return self.data.control.step(FENCED, request),
+        };
+        self.keep(|| Write::Script(request.clone()));
+        let stepped = scripts::step(bend, &mut self.data.control, incarnation, request);
         if let Some(redo) = &stepped.apply {
-            request::apply(redo, &mut self.balances);
+            request::apply(redo, &mut self.data.balances);
         }
         stepped
     }
 
-    /// How many of the last scripts can be lost.
-    pub(crate) fn journal_scripts(&self) -> usize {
-        self.journal.as_ref().map_or(0, |journal| journal.scripts.len())
+    /// An agent begins: data without an incarnation gets its own.
+    pub(crate) fn claim(&mut self) {
+        if self.data.is_blank {
+            self.write(Write::Claim);
+        }
     }
 
-    /// Comes back without the last scripts, which are returned.
-    pub(crate) fn go_back(&mut self, count: usize) -> Vec<Request> {
-        let Some(journal) = &mut self.journal else { return Vec::new() };
-        let kept = journal.scripts.len().saturating_sub(count);
-        let lost = journal.scripts.split_off(kept);
-        (self.control, self.balances) = journal.replayed(kept);
-        lost
+    pub(crate) fn fence(&mut self) {
+        if !self.data.is_fenced {
+            self.write(Write::Fence);
+        }
+    }
+
+    /// One step of a repair; whether it applied anything.
+    pub(crate) fn redo(&mut self, redone: Redone) -> bool {
+        self.write(Write::Redo(redone))
+    }
+
+    /// The last step of a repair; whether it applied anything.
+    pub(crate) fn open(&mut self, repair: Repair, served: BTreeMap<LogId, u64>) -> bool {
+        self.write(Write::Open(repair, served))
+    }
+
+    fn write(&mut self, write: Write) -> bool {
+        self.keep(|| write.clone());
+        self.data.write(write)
+    }
+
+    fn keep(&mut self, write: impl FnOnce() -> Write) {
+        if let Some(journal) = &mut self.journal {
+            journal.append(write());
+        }
+    }
+
+    /// How many of the last writes can be lost.
+    pub(crate) fn journal_writes(&self) -> usize {
+        self.journal.as_ref().map_or(0, |journal| journal.writes.len())
+    }
+
+    /// Comes back without the last writes.
+    pub(crate) fn go_back(&mut self, count: usize) {
+        let Some(journal) = &mut self.journal else { return };
+        let kept = journal.writes.len().saturating_sub(count);
+        journal.writes.truncate(kept);
+        self.data = journal.replayed(kept);
+    }
+}
+
+impl Data {
+    /// What the control hash says: none of blank data, and that of no data if it is fenced.
+    pub(crate) fn incarnation(&self) -> Option<u64> {
+        if self.is_fenced {
+            return Some(FENCED);
+        }
+        (!self.is_blank).then(|| self.control.incarnation())
+    }
+
+    fn write(&mut self, write: Write) -> bool {
+        match write {
+            Write::Script(script) => {
+                let stepped = self.control.step(self.control.incarnation(), script);
+                self.apply(stepped.apply.iter())
+            }
+            Write::Claim => {
+                self.is_blank = false;
+                false
+            }
+            Write::Fence => {
+                self.is_fenced = true;
+                false
+            }
+            Write::Redo(redone) => {
+                let redo = self.control.redo(redone);
+                self.apply(redo.iter())
+            }
+            Write::Open(repair, served) => {
+                (self.is_fenced, self.is_blank) = (false, false);
+                self.served.extend(served);
+                let redo = self.control.repair(repair);
+                self.apply(redo.iter())
+            }
+        }
+    }
+
+    fn apply<'a>(
+        &mut self,
+        writes: impl Iterator<Item = &'a assent_common::outcome::Redo>,
+    ) -> bool {
+        let mut is_applied = false;
+        for redo in writes {
+            request::apply(redo, &mut self.balances);
+            is_applied = true;
+        }
+        is_applied
+    }
+
+    pub(crate) fn point(&self) -> DataPoint {
+        DataPoint { incarnation: self.control.incarnation(), seq: self.control.seq() }
     }
 }
 
 impl Journal {
-    fn append(&mut self, script: Request) {
-        if self.scripts.len() >= 2 * JOURNAL_SCRIPTS {
-            (self.control, self.balances) = self.replayed(JOURNAL_SCRIPTS);
-            self.scripts.drain(..JOURNAL_SCRIPTS);
+    fn append(&mut self, write: Write) {
+        if self.writes.len() >= 2 * JOURNAL_SCRIPTS {
+            self.begin = self.replayed(JOURNAL_SCRIPTS);
+            self.writes.drain(..JOURNAL_SCRIPTS);
         }
-        self.scripts.push(script);
+        self.writes.push(write);
     }
 
-    fn replayed(&self, count: usize) -> (Participant, Vec<i64>) {
-        let (mut control, mut balances) = (self.control.clone(), self.balances.clone());
-        for script in &self.scripts[..count] {
-            let stepped = control.step(control.incarnation(), script.clone());
-            if let Some(redo) = &stepped.apply {
-                request::apply(redo, &mut balances);
-            }
+    fn replayed(&self, count: usize) -> Data {
+        let mut data = self.begin.clone();
+        for write in &self.writes[..count] {
+            data.write(write.clone());
         }
-        (control, balances)
+        data
     }
 }

@@ -1,104 +1,292 @@
-//! **Where the repair of lost data is plugged in.** Today nothing is repaired: a loss is noticed, and what follows is a
-//! human's. So this is a human: who resynchronises quarantined agents with the data that there are, and gives up the
-//! branches that are lost, each by a record (invariant 16).
-//!
-//! When branches are redone from the log, [`after_losses`] is to do that instead of giving up; the taint of
-//! `oracle::losses` is to end where a redo has been applied; and a loss that nobody has seen (`losses_unseen` of the
-//! report, excused in `oracle::ending`) is to become a violation.
+//! Lost data, at the participant: the shell around `common`'s `Participant::repair`, as `store/fence` and `store/repair` are
+//! at the real agent. Decides nothing of the protocol; the words of the logs are in its memory, the fence in its Redis.
 
-use assent_common::TxNumber;
+use std::collections::BTreeMap;
+
+use assent_common::LogId;
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::{Branch, Delivery, Input, Problem, State as Phase, Transaction};
-use assent_common::record::{Abandoned, Record};
-use assent_common::time::Millis;
+use assent_common::coordinator::resync::Redone;
+use assent_common::outcome::Refusal;
+use assent_common::participant::{Heard, Repair};
+use assent_common::wire::resync::{
+    DataPoint, DataView, FoundData, Resync, Resynced, Served, StagedView,
+};
 
-use crate::coordinator::participant_name;
+use crate::agent::Agent;
 use crate::mutants::Mutant;
-use crate::oracle::{Step, ensure};
+use crate::oracle::Step;
+use crate::queue::Event;
 use crate::trace::note;
 use crate::world::World;
 
-/// Looks after everything that waits for a human because a Redis lost data.
-pub(crate) fn after_losses(world: &mut World) -> Step {
-    for at in 0..world.agents.len() {
-        if world.agents[at].is_up {
-            world.reconnect(at);
-            if world.agents[at].is_quarantined {
-                world.agent_dies(at, "as an operator starts it anew, with the data that there are");
-            }
-        }
-    }
-    give_up_what_is_lost(world)
+/// What logs have said of the data that was found like this.
+#[derive(Debug, Default)]
+pub(crate) struct Words {
+    found: Option<FoundData>,
+    logs: BTreeMap<LogId, Resync>,
 }
 
-fn give_up_what_is_lost(world: &mut World) -> Step {
-    for c in 0..world.coordinators.len() {
-        if !world.coordinators[c].is_up {
-            continue;
+/// A message about data, and the coordinator's life that waits for its answer; a copy has none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) coordinator: usize,
+    pub(crate) life: Option<u64>,
+    pub(crate) at: usize,
+}
+
+impl Agent {
+    fn view(&self, logs: &[LogId], mutant: Option<Mutant>) -> DataView {
+        let data = &self.redis.data;
+        let fenced =
+            data.is_fenced || (mutant == Some(Mutant::FenceInMemory) && self.is_quarantined);
+        let staged = data.control.staged().iter();
+        let served = data.served.iter();
+        DataView {
+            incarnation: (!data.is_blank).then(|| data.control.incarnation()),
+            seq: data.control.seq(),
+            view: self.view,
+            fenced,
+            reason: None,
+            owed: if fenced { self.owed(logs) } else { Vec::new() },
+            staged: staged
+                .filter(|_| fenced)
+                .map(|(txid, staged)| StagedView { txid: *txid, seq: staged.vote.seq })
+                .collect(),
+            served: served
+                .map(|(log_id, incarnation)| Served { log_id: *log_id, incarnation: *incarnation })
+                .collect(),
         }
-        let is_hasty = world.config.is(Mutant::OperatorIsHasty);
-        let active = world.coordinators[c].active.iter();
-        let hopeless: Vec<_> = active
-            .flat_map(|(number, active)| {
-                let branches = hopeless(&active.machine, is_hasty).into_iter();
-                branches.map(|branch| (*number, active.request, branch))
+    }
+
+    /// Every log that has spoken here, as the data or this agent remembers, and has not given its word.
+    fn owed(&self, logs: &[LogId]) -> Vec<LogId> {
+        let control = &self.redis.data.control;
+        let has_spoken = |log: &&LogId| control.heard(**log).is_some() || self.heard.contains(*log);
+        let owes = |log: &&LogId| !self.words.logs.contains_key(*log);
+        logs.iter().filter(has_spoken).filter(owes).copied().collect()
+    }
+
+    fn adopt(&mut self, open: DataPoint) {
+        if self.incarnation == open.incarnation {
+            self.seq_seen = self.seq_seen.max(open.seq);
+        } else {
+            // What it saw of other data says nothing of this.
+            (self.incarnation, self.seq_seen) = (open.incarnation, open.seq);
+            self.is_quarantined = false;
+        }
+    }
+}
+
+impl World {
+    fn logs(&self) -> Vec<LogId> {
+        self.coordinators.iter().map(|c| c.log.log_id()).collect()
+    }
+
+    /// Why nothing may be done for a coordinator that knows this of the data.
+    pub(crate) fn admit(
+        &mut self,
+        at: usize,
+        log_id: LogId,
+        known: Option<DataPoint>,
+    ) -> Option<Refusal> {
+        let agent = &self.agents[at];
+        let is_as_known = known.is_none_or(|known| {
+            known.incarnation == agent.incarnation && known.seq <= agent.seq_seen
+        });
+        let is_blind =
+            matches!(self.config.mutant, Some(Mutant::KnownIgnored | Mutant::IncarnationIgnored));
+        if !agent.is_quarantined && (is_as_known || is_blind) {
+            return None;
+        }
+        let why = self.look_again(at, log_id, known)?;
+        Some(Refusal::new(ErrorCode::Quarantined, why))
+    }
+
+    fn look_again(
+        &mut self,
+        at: usize,
+        log_id: LogId,
+        known: Option<DataPoint>,
+    ) -> Option<&'static str> {
+        let view = self.agents[at].view(&self.logs(), self.config.mutant);
+        let agent = &mut self.agents[at];
+        if view.fenced {
+            agent.is_quarantined = true;
+            return Some("the data is fenced");
+        }
+        if let Some(known) = known {
+            let is_that = view.incarnation == Some(known.incarnation) && view.seq >= known.seq;
+            // Data with fewer votes than this agent saw is not what became of it, whoever knows no better.
+            let is_back =
+                view.seq < agent.seq_seen && self.config.mutant != Some(Mutant::AdoptsOldData);
+            let is_other = known.incarnation != agent.incarnation;
+            if is_that && !is_back && (!agent.is_quarantined || is_other) {
+                agent.adopt(DataPoint { incarnation: known.incarnation, seq: view.seq });
+                return None;
+            }
+            if view.has_served(log_id, known) {
+                return Some("what it knew was repaired");
+            }
+        }
+        self.fence(at);
+        Some("the data is not what was known")
+    }
+
+    /// Fences the data, until its coordinators have spoken.
+    pub(crate) fn fence(&mut self, at: usize) {
+        note!(self, "p{at}: the data is fenced");
+        self.report.fenced += 1;
+        self.agents[at].is_quarantined = true;
+        if !self.config.is(Mutant::FenceInMemory) {
+            self.agents[at].redis.fence();
+        }
+        self.oracle.fenced(at);
+    }
+
+    /// A coordinator that has been quiet says what it knows.
+    pub(crate) fn looked(&mut self, asked: Asked, known: Option<DataPoint>) {
+        let Asked { coordinator, at, .. } = asked;
+        if !self.agents[at].is_up {
+            return;
+        }
+        self.reconnect(at);
+        let log_id = self.coordinators[coordinator].log.log_id();
+        if self.admit(at, log_id, known).is_some() {
+            let at_us = self.now_us + self.latency_us();
+            self.queue.push(at_us, Event::DataLost { asked });
+        }
+    }
+
+    /// A coordinator asks what the data is.
+    pub(crate) fn data_asked(&mut self, asked: Asked) {
+        let at = asked.at;
+        let found = if !self.agents[at].is_up || self.agent_strikes(at, "as it was asked") {
+            None
+        } else {
+            self.reconnect(at);
+            Some(Box::new(self.agents[at].view(&self.logs(), self.config.mutant)))
+        };
+        self.answer_about_data(asked, |asked| Event::DataShown { asked, found });
+    }
+
+    /// A log says what it committed.
+    pub(crate) fn word_came(&mut self, asked: Asked, word: Resync) -> Step {
+        let at = asked.at;
+        let said = if !self.agents[at].is_up || self.agent_strikes(at, "as a word came") {
+            None
+        } else {
+            self.reconnect(at);
+            self.take_word(at, word)?.filter(|_| !self.agent_strikes(at, "before it answered"))
+        };
+        note!(self, "p{at}: the word of c{}: {said:?}", asked.coordinator);
+        let said = said.map(Box::new);
+        self.answer_about_data(asked, |asked| Event::WordTaken { asked, said });
+        Ok(())
+    }
+
+    fn take_word(
+        &mut self,
+        at: usize,
+        word: Resync,
+    ) -> Result<Option<Result<Resynced, Refusal>>, crate::Violation> {
+        let view = self.agents[at].view(&self.logs(), self.config.mutant);
+        let wrong = |detail: &str| Ok(Some(Err(Refusal::new(ErrorCode::WrongState, detail))));
+        if !view.fenced {
+            let log_id = word.coordinator.log_id;
+            let is_served = word.known.is_none_or(|known| view.has_served(log_id, known));
+            if !is_served && !self.config.is(Mutant::UnfencedIsOpen) {
+                return wrong("the data is open without this word; look again");
+            }
+            let open = Some(self.agents[at].redis.data.point());
+            return Ok(Some(Ok(Resynced { open, owed: Vec::new(), redone: 0 })));
+        }
+        let found = view.found();
+        if word.found != found {
+            return wrong("the data is not what the coordinator was shown");
+        }
+        let agent = &mut self.agents[at];
+        if agent.words.found != Some(found) {
+            agent.words = Words { found: Some(found), logs: BTreeMap::new() };
+        }
+        agent.words.logs.insert(word.coordinator.log_id, word);
+        let owed = self.agents[at].owed(&self.logs());
+        if !owed.is_empty() && !self.config.is(Mutant::OpensEarly) {
+            return Ok(Some(Ok(Resynced { open: None, owed, redone: 0 })));
+        }
+        let Some(open) = self.repair(at)? else { return Ok(None) };
+        Ok(Some(Ok(Resynced { open: Some(open), owed: Vec::new(), redone: 0 })))
+    }
+
+    /// Makes the data whole step by step, and opens it; or dies between two of them.
+    fn repair(&mut self, at: usize) -> Result<Option<DataPoint>, crate::Violation> {
+        let words = &self.agents[at].words;
+        let mut redo: Vec<Redone> = words
+            .logs
+            .values()
+            .flat_map(|word| &word.redo)
+            .map(|it| Redone { seq: it.seq, txid: it.txid, redo: it.redo.0.clone() })
+            .collect();
+        redo.sort_by_key(|redone| (redone.seq, redone.txid));
+        let logs: Vec<_> = words
+            .logs
+            .iter()
+            .map(|(log_id, word)| {
+                let heard = Heard { epoch: word.coordinator.epoch, low_water: word.low_water };
+                (*log_id, heard)
             })
             .collect();
-        for (number, request, branch) in hopeless {
-            // It may die of giving up the one before.
-            if !world.coordinators[c].is_up {
-                break;
+        let served = words.logs.iter();
+        let served: BTreeMap<_, _> = served
+            .map(|(log_id, word)| (*log_id, word.known.map_or(0, |known| known.incarnation)))
+            .collect();
+        let knew = words.logs.values().filter_map(|word| word.known).map(|known| known.seq);
+        let found = words.found.map_or(0, |found| found.seq);
+        let seq = knew.max().unwrap_or(0).max(found);
+        if self.config.is(Mutant::RedoneBackwards) {
+            redo.reverse();
+        }
+        for redone in &redo {
+            self.redo(at, redone)?;
+            if self.agent_strikes(at, "between two steps of a repair") {
+                return Ok(None);
             }
-            give_up(world, c, number, request, branch)?;
         }
+        let staged = self.agents[at].redis.data.control.staged();
+        let undecided: Vec<_> = staged.keys().copied().collect();
+        let incarnation = match self.config.mutant {
+            Some(Mutant::KeepsIncarnation) => self.agents[at].redis.data.control.incarnation(),
+            _ => self.next_incarnation(),
+        };
+        let open = DataPoint { incarnation, seq };
+        let view = self.next_incarnation();
+        let repair = Repair { redo, logs, open };
+        let spoke: Vec<_> = served.keys().copied().collect();
+        self.agents[at].redis.open(repair, served);
+        self.report.opened += 1;
+        note!(self, "p{at}: the data is open as {open:?}, {} branches dropped", undecided.len());
+        self.oracle.opened(at, &undecided, &spoke, &self.agents[at].redis.data, &self.requests)?;
+        let is_old_taken = self.config.is(Mutant::OldWordsCount);
+        let agent = &mut self.agents[at];
+        agent.words = Words::default();
+        if !is_old_taken {
+            agent.view = view;
+        }
+        let open = agent.redis.data.point();
+        agent.adopt(open);
+        agent.is_quarantined = false;
+        Ok(Some(open))
     }
-    Ok(())
-}
 
-fn give_up(world: &mut World, c: usize, number: TxNumber, request: usize, branch: Branch) -> Step {
-    let asked = &world.requests[request];
-    let at = asked.branches[branch.index()].at;
-    ensure(world.oracle.has_lost(at), "16 a branch is given up after a loss only", || {
-        format!("c{c}: {number:?} at p{at}")
-    })?;
-    note!(world, "c{c}: an operator gives up {}.{} at p{at}", number.epoch, number.n);
-    world.report.given_up += 1;
-    let record = Record::Abandoned(Abandoned {
-        number,
-        id: asked.id,
-        participant: participant_name(at),
-        actor: "operator".to_owned(),
-        reason: "its Redis lost data".to_owned(),
-        at: Millis(0),
-    });
-    // An operator waits for the disk before the machine hears.
-    world.oracle.durable(c, &record, &world.requests)?;
-    world.append(c, record, true);
-    world.feed(c, number, Input::Abandon(branch))
-}
-
-/// Branches whose participant has said, clearly, that it cannot do what it is told. Only a mutant does not wait for
-/// that.
-fn hopeless(machine: &Transaction, is_hasty: bool) -> Vec<Branch> {
-    // Quarantine ends when the agent is resynchronised; what is told then counts.
-    let is_refused = |delivery: &Delivery| match delivery {
-        Delivery::Due { problem: Problem::Refused { code, .. }, .. } => {
-            *code != ErrorCode::Quarantined
+    fn redo(&mut self, at: usize, redone: &Redone) -> Step {
+        let redis = &mut self.agents[at].redis;
+        let before = redis.data.control.state(redone.txid);
+        let mut is_applied = redis.redo(redone.clone());
+        if self.config.is(Mutant::RedoneTwice) && !is_applied && !redone.redo.is_empty() {
+            crate::request::apply(&redone.redo, &mut redis.data.balances);
+            is_applied = true;
         }
-        Delivery::Due { .. } => is_hasty,
-        _ => false,
-    };
-    match machine.state() {
-        Phase::Committing(committing) => (0..)
-            .map(Branch)
-            .zip(&committing.deliveries)
-            .filter(|(_, delivery)| is_refused(delivery))
-            .map(|(branch, _)| branch)
-            .collect(),
-        Phase::Closing(_) => {
-            let strays = machine.strays().iter();
-            strays.filter(|stray| is_refused(&stray.delivery)).map(|stray| stray.branch).collect()
-        }
-        _ => Vec::new(),
+        self.report.redone += u64::from(is_applied);
+        note!(self, "p{at}: redoes {} of vote {}", redone.txid, redone.seq);
+        self.oracle.redone(at, redone.txid, before, is_applied, &self.requests)
     }
 }

@@ -77,10 +77,24 @@ report! {
     learned_by_asking,
     /// Redis servers that lost data.
     losses,
-    /// Decided branches that were lost, noticed by their coordinator or agent.
-    losses_noticed,
-    /// Decided branches that were lost while nobody lived who could notice.
-    losses_unseen,
+    /// Data fenced.
+    fenced,
+    /// Repairs that opened the data again.
+    opened,
+    /// Branches applied again from the logs.
+    redone,
+    /// Losses that no log could make good, accepted by an operator.
+    accepted,
     /// Branches given up by an operator after a loss.
     given_up,
+    /// Excused: lost branches of data on which others voted before anybody lived who knew better.
+    overtaken,
+    /// Excused: lost branches that an operator put up with.
+    lost_for_good,
+    /// Excused: lost branches of one phase whose writes no log has.
+    unwritten,
+    /// Excused: lost fences of one phase.
+    fences_lost,
+    /// Worlds in which anything was excused, so that balances need not add up.
+    unsound_worlds,
 }

@@ -4,10 +4,10 @@ use assent_common::coordinator::Input;
 
 use crate::config::Trouble;
 use crate::network::Cut;
+use crate::operator;
 use crate::oracle::Step;
 use crate::queue::Event;
 use crate::redis::Redis;
-use crate::repair;
 use crate::trace::note;
 use crate::world::World;
 
@@ -41,10 +41,12 @@ impl World {
                 self.cuts.retain(|cut| cut.until_us > now_us);
                 self.cuts.push(Cut { coordinator, at, until_us });
             }
+            Trouble::RedisGoesBack | Trouble::RedisReplaced
+                if self.report.losses >= self.profile.faults.losses_max => {}
             Trouble::RedisGoesBack => self.redis_goes_back(at),
             Trouble::RedisReplaced => self.redis_is_replaced(at),
             Trouble::RetryNow => self.retry_now(coordinator)?,
-            Trouble::OperatorLooks => repair::after_losses(self)?,
+            Trouble::OperatorLooks => operator::after_losses(self)?,
         }
         self.schedule_trouble();
         Ok(())
@@ -61,26 +63,30 @@ impl World {
 
     /// The Redis is restored from an older append-only file: connections break, and the last scripts never were.
     fn redis_goes_back(&mut self, at: usize) {
-        let most = self.agents[at].redis.journal_scripts();
+        let most = self.agents[at].redis.journal_writes();
         let count = [1, 10, most][self.random.place(3)].min(most);
         if count == 0 {
             return;
         }
         let count = 1 + self.random.place(count);
         let agent = &mut self.agents[at];
-        let lost = agent.redis.go_back(count);
+        agent.redis.go_back(count);
         agent.is_connected = false;
-        note!(self, "p{at}: its Redis goes back by {} scripts", lost.len());
+        note!(self, "p{at}: its Redis goes back by {count} writes");
         self.report.losses += 1;
-        self.oracle.lost(at, &lost, &self.agents[at].redis.control, &self.requests);
+        self.oracle.lost(at, &self.agents[at].redis.data, &self.requests);
     }
 
+    /// By an empty one; which another agent may have met, so that it has an incarnation.
     fn redis_is_replaced(&mut self, at: usize) {
-        let incarnation = self.agents[at].redis.control.incarnation() + 1;
-        note!(self, "p{at}: its Redis is replaced by incarnation {incarnation}");
+        let incarnation = self.next_incarnation();
+        note!(self, "p{at}: its Redis is replaced");
         self.report.losses += 1;
-        self.agents[at].redis = Redis::new(incarnation, self.profile.keys, true);
+        self.agents[at].redis = Redis::blank(incarnation, self.profile.keys);
+        if self.random.percent(50) {
+            self.agents[at].redis.claim();
+        }
         self.agents[at].is_connected = false;
-        self.oracle.replaced(at, &self.requests);
+        self.oracle.lost(at, &self.agents[at].redis.data, &self.requests);
     }
 }

@@ -8,6 +8,7 @@ use crate::agent::Agent;
 use crate::client::Client;
 use crate::config::{Config, Profile};
 use crate::coordinator::Coordinator;
+use crate::mutants::Mutant;
 use crate::network::Cut;
 use crate::oracle::{Oracle, Step};
 use crate::queue::{Event, Queue};
@@ -41,6 +42,7 @@ pub(crate) struct World {
     pub(crate) oracle: Oracle,
     pub(crate) report: Report,
     pub(crate) trace: Trace,
+    incarnations: u64,
 }
 
 impl World {
@@ -67,12 +69,16 @@ impl World {
             oracle: Oracle::new(logs, profile.participants),
             report: Report::default(),
             trace,
+            incarnations: FIRST_INCARNATION * 1_000,
             profile,
         };
         for client in 0..world.clients.len() {
             world.queue.push(client as u64, Event::ClientTurn { client, turn: 0 });
         }
         (0..world.agents.len()).for_each(|at| world.schedule_turn(at));
+        if loses && !config.is(Mutant::NeverLooks) {
+            (0..world.coordinators.len()).for_each(|c| world.schedule_look(c));
+        }
         world.schedule_trouble();
         world
     }
@@ -127,8 +133,33 @@ impl World {
             }
             Event::Learned { at, life, txid, answer } => self.learned(at, life, txid, *answer)?,
             Event::Trouble => self.trouble()?,
+            Event::Looking { coordinator } => self.look(coordinator),
+            event => self.happens_to_data(event)?,
         }
         Ok(true)
+    }
+}
+
+/// What has to do with lost data.
+impl World {
+    fn happens_to_data(&mut self, event: Event) -> Step {
+        match event {
+            Event::DataAsked { asked } => self.data_asked(asked),
+            Event::DataShown { asked, found } => self.data_shown(asked, found)?,
+            Event::WordCame { asked, word } => self.word_came(asked, *word)?,
+            Event::WordTaken { asked, said } => self.word_taken(asked, said)?,
+            Event::ResyncDue { asked } => self.resync_due(asked)?,
+            Event::Looked { asked, known } => self.looked(asked, known),
+            Event::DataLost { asked } => self.data_lost(asked),
+            _ => unreachable!("every other event has its arm in `happen`"),
+        }
+        Ok(())
+    }
+
+    /// An incarnation that no data ever had.
+    pub(crate) const fn next_incarnation(&mut self) -> u64 {
+        self.incarnations += 1;
+        self.incarnations
     }
 }
 

@@ -19,13 +19,13 @@ impl Oracle {
         let committed = matches!(outcome, Outcome::Committed { .. });
         let known = &mut self.requests[request];
         let before = known.told.replace(committed);
-        let (is_untraced, is_tainted) = (known.is_untraced, known.is_tainted);
+        let (is_untraced, is_excused) = (known.is_untraced, known.is_excused);
         let takes_effect = known.committed.is_some();
         let is_same = before.is_none_or(|before| before == committed);
         let text = || format!("request {request} as {txid}: {outcome:?}");
-        ensure(is_same || is_tainted, "answers: a client hears one outcome", text)?;
+        ensure(is_same || is_excused, "answers: a client hears one outcome", text)?;
         let Outcome::Committed { applied, replies } = outcome else {
-            let is_true = !takes_effect || is_tainted;
+            let is_true = !takes_effect || is_excused;
             return ensure(is_true, "answers: what is told is true", text);
         };
         let fact = self.fact(coordinator, txid.number);
@@ -34,7 +34,7 @@ impl Oracle {
         let are_theirs = branches.all(|(branch, told)| branch.replies.as_ref() == Some(told));
         let check = "answers: the replies are those of the votes";
         // What is read in one phase may be read again by a copy of the message, and then differently.
-        ensure(are_theirs || is_tainted || is_untraced, check, text)?;
+        ensure(are_theirs || is_excused || is_untraced, check, text)?;
         if asked.is_one_phase() {
             let is_true = attempt.branches[0].was_applied || is_untraced;
             return ensure(is_true, "answers: what is told is true", text);
@@ -49,6 +49,6 @@ impl Oracle {
     pub(crate) fn heard(&mut self, request: usize, committed: bool) -> bool {
         let known = &mut self.requests[request];
         let before = known.heard.replace(committed);
-        before.is_none_or(|before| before == committed) || known.is_tainted
+        before.is_none_or(|before| before == committed) || known.is_excused
     }
 }

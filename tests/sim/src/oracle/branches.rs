@@ -6,6 +6,7 @@ use assent_common::participant::{Answer, Participant};
 use assent_common::wire::branch::BranchState;
 use assent_common::{Attempt, TxNumber, Txid};
 
+use super::losses::Excuse;
 use super::{Oracle, Step, ensure};
 use crate::agent::{Agent, Before};
 use crate::network::Ask;
@@ -52,7 +53,7 @@ impl Oracle {
         answer: &Answer,
         requests: &[Request],
     ) -> Step {
-        let after = agent.redis.control.state(ask.txid);
+        let after = agent.redis.data.control.state(ask.txid);
         let ran = Ran { ask, before, after, agent, is_applied, answer, requests };
         acknowledged(&ran)?;
         self.replied(&ran);
@@ -60,8 +61,10 @@ impl Oracle {
         if !is_changed {
             return Ok(());
         }
-        let is_own = agent.incarnation == agent.redis.control.incarnation();
+        let is_own = agent.incarnation == agent.redis.data.control.incarnation();
         ensure(is_own, "12 nothing runs on other data", || ran.text())?;
+        let is_open = !self.sites[ask.at].is_fenced;
+        ensure(is_open, "12 nothing runs on fenced data", || ran.text())?;
         may_stage(&ran)?;
         if ran.is_staged() {
             self.voted(&ran)?;
@@ -72,7 +75,7 @@ impl Oracle {
         if after == Some(BranchState::Aborted) && before.state != after {
             self.aborted(&ran)?;
         }
-        super::locks::are_the_votes(ask.at, &agent.redis.control, requests)
+        super::locks::are_the_votes(ask.at, &agent.redis.data.control, requests)
     }
 
     /// What the ops of a branch replied, for whoever is told so later.
@@ -90,8 +93,9 @@ impl Oracle {
 
     /// 12: a branch votes yes; no number of a vote is given twice.
     fn voted(&mut self, ran: &Ran<'_>) -> Step {
+        self.takes_number(ran.ask.at);
         let site = &mut self.sites[ran.ask.at];
-        let seq = ran.agent.redis.control.seq();
+        let seq = ran.agent.redis.data.control.seq();
         let is_higher = seq > site.seq_given;
         site.seq_given = site.seq_given.max(seq);
         let check = "12 votes that were lost are noticed";
@@ -113,20 +117,24 @@ impl Oracle {
             self.requests[request].is_untraced = true;
             return Ok(());
         }
+        if is_one_phase && self.fact(coordinator, txid.number).is_unfenced {
+            self.excuse(coordinator, txid.number, Excuse::FenceLost);
+        }
         let fact = self.fact(coordinator, txid.number);
-        let is_tainted = fact.is_tainted;
+        let is_excused = fact.is_excused;
         let attempt = fact.attempt(txid.attempt, asked.branches.len());
         let known = &mut attempt.branches[branch.index()];
         let is_again = known.is_applied;
         (known.is_applied, known.was_applied) = (true, true);
         let is_decided = attempt.is_decided || is_one_phase;
         let is_dropped = attempt.branches.iter().any(|branch| branch.is_aborted);
-        let is_again = is_again && !is_tainted;
+        let is_again = is_again && !is_excused;
         ensure(!is_again, "8 a branch is applied once at most", || ran.text())?;
         ensure(is_decided, "8 applied only what is decided", || ran.text())?;
-        ensure(!is_dropped || is_tainted, "8 all branches or none", || ran.text())?;
+        ensure(!is_dropped || is_excused, "8 all branches or none", || ran.text())?;
         self.sites[ran.ask.at].markers.insert(txid, BranchState::Applied);
         if is_one_phase {
+            self.takes_number(ran.ask.at);
             self.commits(request, coordinator, txid)?;
         }
         data_waits_for_the_votes(ran)
@@ -137,7 +145,7 @@ impl Oracle {
         let Ask { coordinator, txid, branch, .. } = *ran.ask;
         let branches = ran.request().branches.len();
         let fact = self.fact(coordinator, txid.number);
-        let is_tainted = fact.is_tainted;
+        let is_excused = fact.is_excused;
         let attempt = fact.attempt(txid.attempt, branches);
         let may_drop = attempt.may_drop;
         attempt.branches[branch.index()].is_aborted = true;
@@ -145,7 +153,7 @@ impl Oracle {
         let was_staged = ran.before.state == Some(BranchState::Prepared);
         let check = "3 a yes stands until the outcome is told";
         ensure(may_drop || !was_staged, check, || ran.text())?;
-        ensure(!takes_effect || is_tainted, "8 all branches or none", || ran.text())?;
+        ensure(!takes_effect || is_excused, "8 all branches or none", || ran.text())?;
         self.sites[ran.ask.at].markers.insert(txid, BranchState::Aborted);
         Ok(())
     }
@@ -195,7 +203,7 @@ fn may_stage(ran: &Ran<'_>) -> Step {
 
 /// 6, 9, 14: what is said of an outcome is so.
 fn acknowledged(ran: &Ran<'_>) -> Step {
-    let is_own = ran.agent.incarnation == ran.agent.redis.control.incarnation();
+    let is_own = ran.agent.redis.data.incarnation() == Some(ran.agent.incarnation);
     match ran.answer {
         Answer::Applied(Call::Applied(_)) => {
             let is_so = ran.after == Some(BranchState::Applied);
@@ -224,7 +232,7 @@ fn data_waits_for_the_votes(ran: &Ran<'_>) -> Step {
     let written =
         plan.ops.iter().filter(|op| op.access() == assent_common::command::Access::Exclusive);
     for op in written {
-        let in_doubt = ran.agent.redis.control.staged().iter();
+        let in_doubt = ran.agent.redis.data.control.staged().iter();
         let mut others = in_doubt.filter(|(other, _)| **other != txid);
         let reader = others.find(|(_, staged)| {
             let branches = &ran.requests[place_of(staged.id)].branches;

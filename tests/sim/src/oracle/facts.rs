@@ -6,6 +6,7 @@ use assent_common::coordinator::{Branch, Message};
 use assent_common::record::{AnswerRecord, Answered, Committed, Record};
 use assent_common::{TxNumber, Txid};
 
+use super::losses::Excuse;
 use super::{Fact, Oracle, Step, ensure};
 use crate::coordinator::Active;
 use crate::network::Ask;
@@ -42,7 +43,7 @@ impl Oracle {
                 let is_settled = |earlier: &super::AttemptFact| {
                     earlier.is_decided || earlier.branches.iter().any(|b| b.is_applied)
                 };
-                let reruns = fact.attempts[..place].iter().any(is_settled) && !fact.is_tainted;
+                let reruns = fact.attempts[..place].iter().any(is_settled) && !fact.is_excused;
                 let check = "15 nothing is run again before it is definitely aborted";
                 return ensure(!reruns, check, || txid.to_string());
             }
@@ -61,8 +62,9 @@ impl Oracle {
                 let all = votes.len() == branches.len() && votes.iter().all(|b| b.has_voted);
                 ensure(all, "5 commit only with all votes yes", || format!("{number:?}"))
             }
-            Record::Answered(Answered { attempt, answer, .. }) => {
+            Record::Answered(Answered { attempt, answer, written, .. }) => {
                 write_once(fact, number)?;
+                fact.has_writes = written.is_some();
                 let only = &fact.attempt(*attempt, asked.branches.len()).branches[0];
                 let was_applied = only.was_applied;
                 let request = &self.requests[place_of(asked.id)];
@@ -96,8 +98,14 @@ impl Oracle {
                     Txid { log_id: self.logs[coordinator], number, attempt: committed.attempt };
                 self.decided(coordinator, txid, requests)
             }
-            Record::Answered(_) => {
+            Record::Answered(Answered { attempt, written, .. }) => {
                 (fact.is_written, fact.is_durable) = (true, true);
+                fact.has_writes = written.is_some();
+                if fact.has_writes {
+                    let (request, log_id) = (fact.request, self.logs[coordinator]);
+                    let txid = Txid { log_id, number, attempt: *attempt };
+                    return self.commits(request, coordinator, txid);
+                }
                 Ok(())
             }
             Record::Abandoned(abandoned) => {
@@ -112,9 +120,12 @@ impl Oracle {
     }
 
     fn decided(&mut self, coordinator: usize, txid: Txid, requests: &[Request]) -> Step {
+        if self.fact(coordinator, txid.number).is_overtaken {
+            self.excuse(coordinator, txid.number, Excuse::Overtaken);
+        }
         let fact = self.fact(coordinator, txid.number);
         let branches = requests[fact.request].branches.len();
-        let (request, is_tainted) = (fact.request, fact.is_tainted);
+        let (request, is_excused) = (fact.request, fact.is_excused);
         let attempt = fact.attempt(txid.attempt, branches);
         if attempt.is_decided {
             return Ok(());
@@ -124,7 +135,7 @@ impl Oracle {
         ensure(!attempt.is_presumed_aborted, check, || txid.to_string())?;
         let is_dropped = attempt.branches.iter().any(|branch| branch.is_aborted);
         let check = "8 all branches or none";
-        ensure(!is_dropped || is_tainted, check, || {
+        ensure(!is_dropped || is_excused, check, || {
             format!("{txid} is decided, a branch dropped")
         })?;
         let is_again = fact.is_durable;
@@ -139,10 +150,10 @@ impl Oracle {
         let this = (coordinator, txid.number);
         let other = fact.committed.replace(this).filter(|other| *other != this);
         let check = "15 one request commits once at most";
-        ensure(other.is_none() || fact.is_tainted, check, || {
+        ensure(other.is_none() || fact.is_excused, check, || {
             format!("request {request} as {txid} and {other:?}")
         })?;
-        ensure(fact.told != Some(false) || fact.is_tainted, "answers: what is told is true", || {
+        ensure(fact.told != Some(false) || fact.is_excused, "answers: what is told is true", || {
             format!("request {request} was told aborted, and {txid} commits")
         })
     }
@@ -153,6 +164,7 @@ impl Oracle {
             let fact = self.fact(coordinator, number);
             fact.is_written = fact.is_durable;
         }
+        self.forgets_writes(coordinator);
     }
 
     /// 7: a branch in doubt has been told that its transaction is aborted.

@@ -1,80 +1,293 @@
-//! What a Redis has lost after it had said that it was kept, and who has noticed. What was promised of data that are
-//! gone is promised no more, but for two things that always hold: nobody says `applied` of what is not, and every loss
-//! of a vote is noticed by whoever can know.
+//! What a Redis has lost after it had said that it was kept, and what has been made good of it. A lost branch that is
+//! committed must be applied again before its data opens; what is excused from that is named here, and counted.
 
-use assent_common::participant::{Participant, Request as Script};
+use std::ops::AddAssign;
 
-use super::{Oracle, Site};
+use assent_common::participant::Participant;
+use assent_common::wire::branch::BranchState;
+use assent_common::{Attempt, LogId, TxNumber, Txid};
+
+use super::{Fact, Oracle, Site, Step, ensure};
+use crate::redis::Data;
+use crate::report::Report;
 use crate::request::Request;
 
+/// Why a lost branch need not come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Excuse {
+    /// Others voted on the data, before anybody lived who knew of the loss: a number of a vote says no more which
+    /// history it is of.
+    Overtaken,
+    /// An operator put up with it.
+    Accepted,
+    /// One phase, and no log has its writes: the record died with its coordinator, or the first answer was lost and the
+    /// done-marker says no more than the replies.
+    Unwritten,
+    /// One phase: the fence that kept a late copy of its message out was lost, and no vote with it.
+    FenceLost,
+}
+
 impl Oracle {
-    /// A Redis has come back without its last scripts.
-    pub(crate) fn lost(
+    /// A Redis has come back without its last writes, or empty.
+    pub(crate) fn lost(&mut self, at: usize, data: &Data, requests: &[Request]) {
+        let control = &data.control;
+        let site = &mut self.sites[at];
+        (site.has_lost, site.is_fenced) = (true, data.is_fenced);
+        site.markers.retain(|txid, state| control.state(*txid) == Some(*state));
+        for coordinator in 0..self.facts.len() {
+            let numbers: Vec<_> = self.facts[coordinator].keys().copied().collect();
+            for number in numbers {
+                let fact = &self.facts[coordinator][&number];
+                let asked = &requests[fact.request];
+                if let Some(place) = asked.branches.iter().position(|branch| branch.at == at) {
+                    self.loses(coordinator, number, place, control, asked);
+                }
+            }
+        }
+    }
+
+    fn loses(
         &mut self,
-        at: usize,
-        lost: &[Script],
+        coordinator: usize,
+        number: TxNumber,
+        place: usize,
         control: &Participant,
-        requests: &[Request],
+        asked: &Request,
     ) {
-        self.loses_data(at);
-        for txid in lost.iter().filter_map(Script::txid) {
+        let (log_id, plan) = (self.logs[coordinator], &asked.branches[place]);
+        let is_below = control.heard(log_id).is_some_and(|heard| number < heard.low_water);
+        let fact = self.facts[coordinator].get_mut(&number).expect("it has begun");
+        let (mut is_undone, mut is_unfenced) = (false, false);
+        for (attempt, known) in (0..).map(Attempt).zip(&mut fact.attempts) {
+            let txid = Txid { log_id, number, attempt };
+            let (state, branch) = (control.state(txid), &mut known.branches[place]);
+            if is_below && state.is_none() {
+                // Swept, when it had ended.
+                continue;
+            }
+            let was_applied = branch.is_applied && state != Some(BranchState::Applied);
+            let was_aborted = branch.is_aborted && state != Some(BranchState::Aborted);
+            branch.is_applied &= !was_applied;
+            branch.is_aborted &= !was_aborted;
+            is_undone |= was_applied;
+            is_unfenced |= was_aborted;
+            let counts = was_applied || (branch.has_voted && !branch.is_applied);
+            if counts && state.is_none() && !plan.reads() {
+                self.sites[plan.at].lacks.insert(txid);
+            }
+        }
+        if !asked.is_one_phase() {
+            return;
+        }
+        fact.is_unfenced |= is_unfenced;
+        if is_undone && !fact_of(&self.facts, coordinator, number).has_writes {
+            self.is_undone(coordinator, number);
+        }
+    }
+
+    /// A branch of one phase is gone, and nobody can redo it.
+    fn is_undone(&mut self, coordinator: usize, number: TxNumber) {
+        let known = &mut self.requests[fact_of(&self.facts, coordinator, number).request];
+        if known.committed == Some((coordinator, number)) {
+            known.committed = None;
+        }
+        if known.told == Some(true) {
+            self.excuse(coordinator, number, Excuse::Unwritten);
+        }
+    }
+
+    /// A coordinator has died: records of one phase that were on their way to disk may be gone.
+    pub(super) fn forgets_writes(&mut self, coordinator: usize) {
+        if !self.sites.iter().any(|site| site.has_lost) {
+            return;
+        }
+        let facts = &mut self.facts[coordinator];
+        let mut undone = Vec::new();
+        for (number, fact) in facts {
+            let mut branches = fact.attempts.iter().flat_map(|attempt| &attempt.branches);
+            let is_gone = branches.any(|branch| branch.was_applied && !branch.is_applied);
+            let is_one_phase = fact.attempts.iter().all(|attempt| attempt.branches.len() == 1);
+            if is_one_phase && !fact.is_durable {
+                fact.has_writes = false;
+                undone.extend(is_gone.then_some(*number));
+            }
+        }
+        for number in undone {
+            self.is_undone(coordinator, number);
+        }
+    }
+
+    pub(super) fn excuse(&mut self, coordinator: usize, number: TxNumber, excuse: Excuse) {
+        let fact = self.facts[coordinator].get_mut(&number).expect("it has begun");
+        self.requests[fact.request].is_excused = true;
+        if !std::mem::replace(&mut fact.is_excused, true) {
+            self.excused.push(excuse);
+        }
+    }
+
+    /// A vote is given, or a branch applied in one phase: what the data lacks can no more be told by numbers.
+    pub(super) fn takes_number(&mut self, at: usize) {
+        for txid in std::mem::take(&mut self.sites[at].lacks) {
             let coordinator = self.coordinator_of(txid);
-            let Some(fact) = self.facts[coordinator].get_mut(&txid.number) else { continue };
-            fact.is_tainted = true;
-            self.requests[fact.request].is_tainted = true;
-            let branches = &requests[fact.request].branches;
-            let place = branches.iter().position(|branch| branch.at == at).expect("a branch");
-            let heard = control.heard(txid.log_id);
-            let is_below = heard.is_some_and(|heard| txid.number < heard.low_water);
-            let attempt = fact.attempt(txid.attempt, branches.len());
-            if !is_below {
-                use assent_common::wire::branch::BranchState::{Aborted, Applied};
-                let state = control.state(txid);
-                attempt.branches[place].is_applied &= state == Some(Applied);
-                attempt.branches[place].is_aborted &= state == Some(Aborted);
-            }
-        }
-        let markers = &mut self.sites[at].markers;
-        markers.retain(|txid, state| control.state(*txid) == Some(*state));
-    }
-
-    /// A Redis has been replaced by an empty one.
-    pub(crate) fn replaced(&mut self, at: usize, requests: &[Request]) {
-        self.loses_data(at);
-        self.sites[at].markers.clear();
-        for fact in self.facts.iter_mut().flat_map(|facts| facts.values_mut()) {
-            let branches = &requests[fact.request].branches;
-            let Some(place) = branches.iter().position(|branch| branch.at == at) else { continue };
-            fact.is_tainted = true;
-            self.requests[fact.request].is_tainted = true;
-            for attempt in &mut fact.attempts {
-                attempt.branches[place].is_applied = false;
-                attempt.branches[place].is_aborted = false;
+            let fact = self.fact(coordinator, txid.number);
+            let attempt = usize::try_from(txid.attempt.0).expect("few attempts");
+            let attempt = &fact.attempts[attempt];
+            // What is undecided is aborted as a rule; if not, it is excused then.
+            fact.is_overtaken = true;
+            if attempt.is_decided || attempt.branches.len() == 1 {
+                self.excuse(coordinator, txid.number, Excuse::Overtaken);
             }
         }
     }
 
-    fn loses_data(&mut self, at: usize) {
-        let Site { has_lost, loses, .. } = &mut self.sites[at];
-        (*has_lost, *loses) = (true, true);
-    }
-
-    /// An agent has met the data that there are now, and knows them or not.
-    pub(crate) fn reconnected(&mut self, at: usize, is_quarantined: bool) {
-        self.sites[at].was_quarantined |= is_quarantined;
-        self.sites[at].loses = false;
+    /// An operator puts up with what is lost there.
+    pub(crate) fn accepts(&mut self, at: usize) {
+        self.sites[at].is_accepted = true;
     }
 
     /// An agent begins, and knows nothing of what was before.
     pub(crate) fn agent_forgets(&mut self, at: usize) {
+        self.sites[at].seq_given = 0;
+    }
+
+    /// An agent has fenced its data.
+    pub(crate) fn fenced(&mut self, at: usize) {
+        self.sites[at].is_fenced = true;
+    }
+
+    /// A branch was applied again from its log's record, or by what was staged of it.
+    pub(crate) fn redone(
+        &mut self,
+        at: usize,
+        txid: Txid,
+        before: Option<BranchState>,
+        is_applied: bool,
+        requests: &[Request],
+    ) -> Step {
+        if before == Some(BranchState::Applied) && !is_applied {
+            return Ok(());
+        }
+        let coordinator = self.coordinator_of(txid);
+        let fact = self.fact(coordinator, txid.number);
+        let (request, is_kept) = (fact.request, fact.has_writes && fact.is_durable);
+        let asked = &requests[request];
+        let place = asked.branches.iter().position(|b| b.at == at).expect("a branch");
+        let is_excused = fact.is_excused;
+        let attempt = fact.attempt(txid.attempt, asked.branches.len());
+        let branch = &mut attempt.branches[place];
+        let is_again = branch.is_applied && is_applied && !is_excused;
+        let is_dropped = branch.is_aborted && !is_excused;
+        (branch.is_applied, branch.was_applied) = (true, true);
+        let is_decided = attempt.is_decided || (asked.is_one_phase() && is_kept);
+        let text = || format!("p{at}: {txid} is redone");
+        ensure(!is_again, "8 a branch is applied once at most", text)?;
+        ensure(!is_dropped, "8 all branches or none", text)?;
+        ensure(is_decided, "8 applied only what is decided", text)?;
         let site = &mut self.sites[at];
-        site.seq_given = 0;
-        site.was_blind |= site.loses;
-        site.loses = false;
+        site.markers.insert(txid, BranchState::Applied);
+        site.lacks.remove(&txid);
+        if asked.is_one_phase() { self.commits(request, coordinator, txid) } else { Ok(()) }
+    }
+
+    /// The data is open again: all that the logs know of is in it, and what was undecided is void.
+    pub(crate) fn opened(
+        &mut self,
+        at: usize,
+        undecided: &[Txid],
+        spoke: &[LogId],
+        data: &Data,
+        requests: &[Request],
+    ) -> Step {
+        for txid in undecided {
+            let coordinator = self.coordinator_of(*txid);
+            let fact = self.fact(coordinator, txid.number);
+            let asked = &requests[fact.request];
+            let place = asked.branches.iter().position(|b| b.at == at).expect("a branch");
+            let is_excused = fact.is_excused;
+            let attempt = fact.attempt(txid.attempt, asked.branches.len());
+            attempt.branches[place].is_aborted = true;
+            ensure(!attempt.is_decided || is_excused, "8 all branches or none", || {
+                format!("p{at}: {txid} is decided, and dropped by a repair")
+            })?;
+            self.sites[at].markers.insert(*txid, BranchState::Aborted);
+        }
+        let Site { is_fenced, seq_given, incarnations, .. } = &mut self.sites[at];
+        (*is_fenced, *seq_given) = (false, 0);
+        let open = data.control.incarnation();
+        let check = "12 repaired data has an incarnation of its own";
+        ensure(incarnations.insert(open), check, || format!("p{at} is {open} again"))?;
+        for coordinator in 0..self.facts.len() {
+            if spoke.contains(&self.logs[coordinator]) {
+                self.is_whole(at, coordinator, requests)?;
+            }
+        }
+        let site = &mut self.sites[at];
+        if std::mem::take(&mut site.is_accepted) {
+            self.is_unsound = true;
+            for txid in std::mem::take(&mut site.lacks) {
+                self.excuse(self.coordinator_of(txid), txid.number, Excuse::Accepted);
+            }
+        }
+        super::locks::are_the_votes(at, &data.control, requests)
+    }
+
+    /// 9: what a log has committed is there; and 12: what it has not decided can no more be.
+    fn is_whole(&mut self, at: usize, coordinator: usize, requests: &[Request]) -> Step {
+        let mut lost = Vec::new();
+        for (number, fact) in &mut self.facts[coordinator] {
+            let asked = &requests[fact.request];
+            let Some(place) = asked.branches.iter().position(|b| b.at == at) else { continue };
+            let is_kept = fact.has_writes && fact.is_durable;
+            let mut is_due = asked.is_one_phase() && is_kept;
+            let mut is_applied = false;
+            for attempt in &mut fact.attempts {
+                let branch = &mut attempt.branches[place];
+                is_due |= attempt.is_decided;
+                is_applied |= branch.is_applied;
+                branch.has_voted &= attempt.is_decided;
+            }
+            let is_waived = fact.is_excused || fact.abandoned.contains(&place);
+            if is_due && !is_applied && !is_waived && !asked.branches[place].reads() {
+                lost.push(*number);
+            }
+        }
+        let is_accepted = self.sites[at].is_accepted;
+        for number in lost {
+            let check = "9 the data opens when all is redone";
+            ensure(is_accepted, check, || format!("c{coordinator}: {number:?} at p{at}"))?;
+            self.excuse(coordinator, number, Excuse::Accepted);
+        }
+        Ok(())
     }
 
     /// Whether any data of a participant has been lost.
     pub(crate) fn has_lost(&self, at: usize) -> bool {
         self.sites[at].has_lost
     }
+
+    /// Whether balances need not add up.
+    pub(crate) fn is_excused(&self) -> bool {
+        self.is_unsound || !self.excused.is_empty()
+    }
+
+    pub(super) fn count_excuses(&self, report: &mut Report) {
+        for excuse in &self.excused {
+            let count = match excuse {
+                Excuse::Overtaken => &mut report.overtaken,
+                Excuse::Accepted => &mut report.lost_for_good,
+                Excuse::Unwritten => &mut report.unwritten,
+                Excuse::FenceLost => &mut report.fences_lost,
+            };
+            count.add_assign(1);
+        }
+        report.unsound_worlds += u64::from(self.is_excused());
+    }
+}
+
+fn fact_of(
+    facts: &[std::collections::BTreeMap<TxNumber, Fact>],
+    coordinator: usize,
+    number: TxNumber,
+) -> &Fact {
+    &facts[coordinator][&number]
 }

@@ -12,7 +12,7 @@ mod facts;
 mod locks;
 mod losses;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use assent_common::outcome::Replies;
 use assent_common::wire::branch::BranchState;
@@ -38,12 +38,15 @@ pub const CHECKS: &[&str] = &[
     "8 all branches or none",
     "8 sums balance",
     "9 unknown is never ok",
-    "9 a decided branch that is lost is noticed",
+    "9 what was lost is redone",
+    "9 the data opens when all is redone",
     "10 the mark covers only what has ended",
     "10 a prepare below the mark is refused",
     "10 markers above the mark are kept",
     "11 the end only after every branch has applied",
     "12 nothing runs on other data",
+    "12 nothing runs on fenced data",
+    "12 repaired data has an incarnation of its own",
     "12 votes that were lost are noticed",
     "13 locks are held by the votes, and by nobody else",
     "14 the commit of a staged branch is never refused",
@@ -90,6 +93,9 @@ pub(crate) struct Oracle {
     requests: Vec<RequestFact>,
     /// By participant.
     sites: Vec<Site>,
+    excused: Vec<losses::Excuse>,
+    /// What an operator put up with.
+    is_unsound: bool,
 }
 
 /// What is known of a participant.
@@ -101,12 +107,14 @@ struct Site {
     seq_given: u64,
     /// Its Redis has lost data, ever.
     has_lost: bool,
-    /// Its Redis has lost data that its agent has not yet met.
-    loses: bool,
-    /// Its agent has noticed a loss, ever.
-    was_quarantined: bool,
-    /// An agent has begun on data that had lost something: it cannot know.
-    was_blind: bool,
+    /// Branches that were lost and are not yet made good.
+    lacks: BTreeSet<Txid>,
+    /// Its agent has said that nothing runs before a repair.
+    is_fenced: bool,
+    /// An operator puts up with what the next repair cannot make good.
+    is_accepted: bool,
+    /// Under which the data was opened.
+    incarnations: BTreeSet<u64>,
 }
 
 /// What is known of a transaction.
@@ -117,8 +125,14 @@ struct Fact {
     is_written: bool,
     /// The same, on disk.
     is_durable: bool,
-    /// A Redis has forgotten something of it: of promises that need what a Redis has synced, it is none.
-    is_tainted: bool,
+    /// Its record names the writes, or its decision does.
+    has_writes: bool,
+    /// Votes of it are gone, and others have taken their numbers.
+    is_overtaken: bool,
+    /// A fence of it is gone.
+    is_unfenced: bool,
+    /// A Redis has forgotten something of it that cannot be made good: see [`losses::Excuse`].
+    is_excused: bool,
     /// Branches that an operator has given up.
     abandoned: Vec<usize>,
     attempts: Vec<AttemptFact>,
@@ -153,7 +167,7 @@ struct RequestFact {
     committed: Option<(usize, TxNumber)>,
     /// It read in one phase, of which a branch keeps nothing.
     is_untraced: bool,
-    is_tainted: bool,
+    is_excused: bool,
     told: Option<bool>,
     heard: Option<bool>,
 }
@@ -162,7 +176,7 @@ impl Oracle {
     pub(crate) fn new(logs: Vec<LogId>, participants: usize) -> Self {
         let facts = logs.iter().map(|_| BTreeMap::new()).collect();
         let sites = (0..participants).map(|_| Site::default()).collect();
-        Self { logs, facts, requests: Vec::new(), sites }
+        Self { logs, facts, requests: Vec::new(), sites, excused: Vec::new(), is_unsound: false }
     }
 
     /// A client has thought of its next request.
@@ -185,7 +199,10 @@ impl Fact {
             request,
             is_written: false,
             is_durable: false,
-            is_tainted: false,
+            has_writes: false,
+            is_overtaken: false,
+            is_unfenced: false,
+            is_excused: false,
             abandoned: Vec::new(),
             attempts: Vec::new(),
         }
