@@ -19,7 +19,7 @@ use assent_common::backoff::Backoff;
 use assent_common::coordinator::resync::{Loss, Plan, Redone, Seen, VoteData};
 use assent_common::coordinator::{Branch, Input, State};
 use assent_common::ids::TxNumber;
-use assent_common::outcome::{Call, Prepared, Refusal};
+use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::record::{DataSeen, LossAccepted, Record};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::problem::Problem;
@@ -79,22 +79,37 @@ impl Core {
     pub(super) fn data_heard(
         &mut self,
         place: usize,
+        known: Option<DataPoint>,
         inputs: &mut [(TxNumber, Input)],
         shared: &Arc<Shared>,
     ) {
         let data = &mut self.lanes[place].data;
+        let incarnation = |point: Option<DataPoint>| point.map(|point| point.incarnation);
+        // Of before a loss, as far as anybody can tell: whoever counted it could miss in the log's word what was told.
+        let resyncs = data.resyncs;
+        let is_late = resyncs || incarnation(known) != incarnation(data.seen.known);
+        let why = || "the answer is of data that is no more".to_owned();
         let mut quarantined = false;
         for (_, input) in inputs {
             match input {
                 Input::Prepared { call, .. } => {
-                    if voted_on(call).is_some_and(|at| data.seen.vote(at) == VoteData::Other) {
-                        let why = "the vote was given on data that is no more";
-                        *call = Call::Unknown(why.to_owned());
+                    let is_void = match voted_on(call) {
+                        Some(_) if resyncs => true,
+                        Some(at) => data.seen.vote(at) == VoteData::Other,
+                        None => is_late && matches!(call, Call::Applied(Prepared::Committed(_))),
+                    };
+                    if is_void {
+                        *call = Call::Unknown(why());
                     }
                     quarantined |= is_quarantined(call);
                 }
                 Input::Applied { call, .. } => quarantined |= is_quarantined(call),
-                Input::Aborted { call, .. } => quarantined |= is_quarantined(call),
+                Input::Aborted { call, .. } => {
+                    if is_late && matches!(call, Call::Applied(Aborted::AlreadyCommitted(_))) {
+                        *call = Call::Unknown(why());
+                    }
+                    quarantined |= is_quarantined(call);
+                }
                 _ => {}
             }
         }
@@ -273,6 +288,7 @@ impl Engine {
             // The sender goes with the engine, which this holds.
             let _ = progress.changed().await;
         }
+        self.sync_what_is_told(place).await?;
         let (seen, overruled) = {
             let core = self.core();
             (core.lanes[place].data.seen, core.lanes[place].data.overruled)
@@ -291,6 +307,21 @@ impl Engine {
 
     fn give_up(&self, place: usize) -> Option<watch::Receiver<u64>> {
         self.core().give_up_undecided(place, &self.shared)
+    }
+
+    /// What clients have been told of one phase may be in the log's queue still, and would be missing in the word: waits
+    /// until all of it is on disk.
+    async fn sync_what_is_told(&self, place: usize) -> Result<(), Stop> {
+        let durable = {
+            let mut core = self.core();
+            let lane = &core.lanes[place];
+            let Seen { known: Some(known), retired } = lane.data.seen else { return Ok(()) };
+            let record = data_seen(&lane.name, known, retired);
+            let (told, durable) = oneshot::channel();
+            core.append(&record, Durability::Forced, Appended::Told(told));
+            durable
+        };
+        durable.await.map_err(|_| Stop::Later("the process is stopping".to_owned()))
     }
 
     /// Reads the whole log for what the data may lack. Blocks.

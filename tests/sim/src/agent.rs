@@ -474,7 +474,10 @@ impl World {
         let from = From::Resolver;
         let mark = Mark::NONE;
         let known = None;
-        self.arrived(Ask { coordinator, at, request, branch, txid, message, mark, known, from }, None)
+        self.arrived(
+            Ask { coordinator, at, request, branch, txid, message, mark, known, from },
+            None,
+        )
     }
 }
 

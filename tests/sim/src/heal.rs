@@ -61,9 +61,8 @@ impl World {
         self.agents.iter().enumerate().all(|(at, agent)| {
             let (data, found) = (&agent.redis.data, agent.redis.data.point());
             let lanes = || self.coordinators.iter().map(|c| &c.data[at]);
-            let is_that = |known: DataPoint| {
-                known.incarnation == found.incarnation && known.seq <= found.seq
-            };
+            let is_that =
+                |known: DataPoint| known.incarnation == found.incarnation && known.seq <= found.seq;
             let is_fine = lanes().all(|lane| lane.is_open() && lane.seen.known.is_none_or(is_that));
             // Of data that nobody ever voted on nobody knows, and nobody has to repair it.
             let is_unknown = lanes().all(|lane| lane.seen.known.is_none());
@@ -81,7 +80,12 @@ impl World {
         let found = self.agents.iter().enumerate().map(|(at, agent)| {
             let known = self.coordinators.iter().map(|c| c.data[at].seen.known);
             let data = &agent.redis.data;
-            (data.incarnation(), data.control.seq(), agent.is_quarantined, known.collect::<Vec<_>>())
+            (
+                data.incarnation(),
+                data.control.seq(),
+                agent.is_quarantined,
+                known.collect::<Vec<_>>(),
+            )
         });
         format!(
             "found {:?}, data {data:?}, staged {:?}, clients waiting {}, active {active:?}",

@@ -63,8 +63,7 @@ impl Redis {
             is_blank: false,
             served: BTreeMap::new(),
         };
-        let journal =
-            keeps_journal.then(|| Journal { begin: data.clone(), writes: Vec::new() });
+        let journal = keeps_journal.then(|| Journal { begin: data.clone(), writes: Vec::new() });
         Self { data, journal }
     }
 

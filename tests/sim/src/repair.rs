@@ -93,10 +93,8 @@ impl World {
         let is_as_known = known.is_none_or(|known| {
             known.incarnation == agent.incarnation && known.seq <= agent.seq_seen
         });
-        let is_blind = matches!(
-            self.config.mutant,
-            Some(Mutant::KnownIgnored | Mutant::IncarnationIgnored)
-        );
+        let is_blind =
+            matches!(self.config.mutant, Some(Mutant::KnownIgnored | Mutant::IncarnationIgnored));
         if !agent.is_quarantined && (is_as_known || is_blind) {
             return None;
         }
@@ -229,10 +227,14 @@ impl World {
             .map(|it| Redone { seq: it.seq, txid: it.txid, redo: it.redo.0.clone() })
             .collect();
         redo.sort_by_key(|redone| (redone.seq, redone.txid));
-        let logs: Vec<_> = words.logs.iter().map(|(log_id, word)| {
-            let heard = Heard { epoch: word.coordinator.epoch, low_water: word.low_water };
-            (*log_id, heard)
-        }).collect();
+        let logs: Vec<_> = words
+            .logs
+            .iter()
+            .map(|(log_id, word)| {
+                let heard = Heard { epoch: word.coordinator.epoch, low_water: word.low_water };
+                (*log_id, heard)
+            })
+            .collect();
         let served = words.logs.iter();
         let served: BTreeMap<_, _> = served
             .map(|(log_id, word)| (*log_id, word.known.map_or(0, |known| known.incarnation)))

@@ -30,8 +30,8 @@ impl Oracle {
                 for attempt in &fact.attempts {
                     let branches = attempt.branches.iter().zip(&asked.branches).enumerate();
                     for (place, (branch, plan)) in branches {
-                        let is_waived = fact.abandoned.contains(&place)
-                            || (plan.reads() && !branch.is_applied);
+                        let is_waived =
+                            fact.abandoned.contains(&place) || (plan.reads() && !branch.is_applied);
                         if is_waived || branch.is_applied == attempt.is_decided {
                             continue;
                         }
