@@ -85,7 +85,7 @@ const RARE: &[(Mutant, u64, &str)] = &[
     (Mutant::AdoptsOldData, 111, "12 votes that were lost are noticed"),
     (Mutant::UnfencedIsOpen, 114, "9 what was lost is redone"),
     (Mutant::OldWordsCount, 233, "8 all branches or none"),
-    (Mutant::PlansTooEarly, 325, "9 what was lost is redone"),
+    (Mutant::PlansTooEarly, 325, "9 the data opens when all is redone"),
 ];
 
 const PRESUMED: &str = "7 a branch is told aborted only of what never commits";
