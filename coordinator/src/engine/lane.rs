@@ -296,7 +296,7 @@ impl Engine {
         }
         let mut core = self.core();
         core.lane_answered(place, error.as_deref());
-        core.data_heard(place, &mut inputs, &self.shared);
+        core.data_heard(place, batch.known, &mut inputs, &self.shared);
         core.answered(inputs, &self.shared);
     }
 
@@ -315,7 +315,7 @@ impl Engine {
         let input = Input::Prepared { branch, attempt, call };
         let mut inputs = vec![(number, input)];
         let mut core = self.core();
-        core.data_heard(place, &mut inputs, &self.shared);
+        core.data_heard(place, batch.known, &mut inputs, &self.shared);
         core.answered(inputs, &self.shared);
     }
 }

@@ -19,7 +19,7 @@ use assent_common::backoff::Backoff;
 use assent_common::coordinator::resync::{Loss, Plan, Redone, Seen, VoteData};
 use assent_common::coordinator::{Branch, Input, State};
 use assent_common::ids::TxNumber;
-use assent_common::outcome::{Call, Prepared, Refusal};
+use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::record::{DataSeen, LossAccepted, Record};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::problem::Problem;
@@ -84,24 +84,37 @@ impl Core {
     pub(super) fn data_heard(
         &mut self,
         place: usize,
+        known: Option<DataPoint>,
         inputs: &mut [(TxNumber, Input)],
         shared: &Arc<Shared>,
     ) {
         let data = &mut self.lanes[place].data;
+        let incarnation = |point: Option<DataPoint>| point.map(|point| point.incarnation);
+        // Of before a loss, as far as anybody can tell: whoever counted it could miss in the log's word what was told.
+        let resyncs = data.resyncs;
+        let is_late = resyncs || incarnation(known) != incarnation(data.seen.known);
+        let why = || "the answer is of data that is no more".to_owned();
         let mut quarantined = false;
         for (_, input) in inputs {
             match input {
                 Input::Prepared { call, .. } => {
-                    // While the data is resynchronised the log may have been read already, so that it is too late.
-                    let mut counts = |at| !data.resyncs && data.seen.vote(at) == VoteData::Known;
-                    if voted_on(call).is_some_and(|at| !counts(at)) {
-                        let why = "the vote was given on data that is no more";
-                        *call = Call::Unknown(why.to_owned());
+                    let is_void = match voted_on(call) {
+                        Some(_) if resyncs => true,
+                        Some(at) => data.seen.vote(at) == VoteData::Other,
+                        None => is_late && matches!(call, Call::Applied(Prepared::Committed(_))),
+                    };
+                    if is_void {
+                        *call = Call::Unknown(why());
                     }
                     quarantined |= is_quarantined(call);
                 }
                 Input::Applied { call, .. } => quarantined |= is_quarantined(call),
-                Input::Aborted { call, .. } => quarantined |= is_quarantined(call),
+                Input::Aborted { call, .. } => {
+                    if is_late && matches!(call, Call::Applied(Aborted::AlreadyCommitted(_))) {
+                        *call = Call::Unknown(why());
+                    }
+                    quarantined |= is_quarantined(call);
+                }
                 _ => {}
             }
         }
@@ -301,7 +314,7 @@ impl Engine {
             // The sender goes with the engine, which this holds.
             let _ = progress.changed().await;
         }
-        self.all_is_durable(place).await;
+        self.sync_what_is_told(place).await?;
         let engine = self.clone();
         let data = found.clone();
         let planned = tokio::task::spawn_blocking(move || engine.plan(place, &data)).await;
@@ -318,19 +331,19 @@ impl Engine {
         self.core().give_up_undecided(place, &self.shared)
     }
 
-    /// Waits until everything that has been said to the log so far can be read in it.
-    async fn all_is_durable(&self, place: usize) {
+    /// What clients have been told of one phase may be in the log's queue still, and would be missing in the word: waits
+    /// until all of it is on disk.
+    async fn sync_what_is_told(&self, place: usize) -> Result<(), Stop> {
         let durable = {
             let mut core = self.core();
             let lane = &core.lanes[place];
-            let Some(known) = lane.data.seen.known else { return };
-            let record = data_seen(&lane.name, known, lane.data.seen.retired);
+            let Seen { known: Some(known), retired } = lane.data.seen else { return Ok(()) };
+            let record = data_seen(&lane.name, known, retired);
             let (told, durable) = oneshot::channel();
             core.append(&record, Durability::Forced, Appended::Told(told));
             durable
         };
-        // The process stops if it does not become so.
-        let _ = durable.await;
+        durable.await.map_err(|_| Stop::Later("the process is stopping".to_owned()))
     }
 
     /// Reads the whole log for what the data may lack. Blocks.

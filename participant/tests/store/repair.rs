@@ -174,6 +174,9 @@ async fn a_repair_that_is_done_again_applies_nothing_twice() {
     let fields = ["HSET", "assent:ctl", "m:inc", "0", "m:was", &was, "m:seq", &seq];
     let _: u32 = plain.run(&fields).await;
     let next = redis.store().await;
+    let found = next.data().await.unwrap();
+    assert_eq!(next.resync(word.clone()).await.unwrap_err().code, ErrorCode::WrongState);
+    let word = Resync { found: found.found(), ..word };
     assert!(next.resync(word).await.unwrap().open.is_some());
     assert_eq!(plain.get("a").await.as_deref(), Some("2"));
     assert_eq!(plain.run::<u32>(&["LLEN", "l"]).await, 1);

@@ -91,8 +91,6 @@ pub enum Mutant {
     AdoptsOldData,
     /// 12: the repaired data keeps its incarnation.
     KeepsIncarnation,
-    /// 12: a vote that was given before a loss counts after it.
-    OldVotesCount,
     /// 12: what is undecided is not given up before a log speaks.
     UndecidedKept,
     /// 9: the data opens with the first word.
@@ -109,8 +107,6 @@ pub enum Mutant {
     PlanMissesEnded,
     /// 9: a log speaks before all that clients have been told is on disk.
     PlansTooEarly,
-    /// 9: an answer of before the loss counts, though the log has spoken.
-    LateAnswersCount,
     /// 9: coordinators look at data only if they have something to say.
     NeverLooks,
     /// 13: an end frees the locks of its keys, whoever holds them.

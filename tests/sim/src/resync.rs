@@ -76,18 +76,16 @@ impl LaneData {
 impl World {
     /// Takes note of what an answer says of the data, before the machine hears it.
     pub(crate) fn data_heard(&mut self, ask: &Ask, mut answer: Answer) -> Answer {
-        let is_late_told = self.config.is(Mutant::LateAnswersCount);
-        let is_old_told = self.config.is(Mutant::OldVotesCount);
         let data = &mut self.coordinators[ask.coordinator].data[ask.at];
         let incarnation = |point: Option<DataPoint>| point.map(|point| point.incarnation);
-        let is_late = !data.is_open() && !is_late_told;
+        let is_late = !data.is_open();
         let is_of_other = incarnation(ask.known) != incarnation(data.seen.known);
         let why = || "the answer is of data that is no more".to_owned();
         let is_quarantined = match &mut answer {
             Answer::Prepared(call) => {
                 let is_void = match voted_on(call) {
                     Some(_) if is_late => true,
-                    Some(vote) => data.seen.vote(vote) == VoteData::Other && !is_old_told,
+                    Some(vote) => data.seen.vote(vote) == VoteData::Other,
                     None => is_unnumbered(call) && (is_late || is_of_other),
                 };
                 if is_void {
@@ -97,7 +95,7 @@ impl World {
             }
             Answer::Aborted(call) => {
                 let is_told = matches!(call, Call::Applied(Aborted::AlreadyCommitted(_)));
-                if is_told && (is_late || is_of_other) && !is_late_told {
+                if is_told && (is_late || is_of_other) {
                     *call = Call::Unknown(why());
                 }
                 is_quarantined(call)

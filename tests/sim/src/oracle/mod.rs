@@ -38,7 +38,6 @@ pub const CHECKS: &[&str] = &[
     "8 all branches or none",
     "8 sums balance",
     "9 unknown is never ok",
-    "9 what was lost is redone",
     "9 the data opens when all is redone",
     "10 the mark covers only what has ended",
     "10 a prepare below the mark is refused",
