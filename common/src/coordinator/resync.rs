@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{LogId, ParticipantName, TxNumber, Txid};
-use crate::outcome::Redo;
+use crate::outcome::{Call, Prepared, Redo};
 use crate::record::{Abandoned, Answered, DataSeen, Record};
 use crate::wire::resync::{DataPoint, DataView, StagedView};
 
@@ -58,6 +58,21 @@ impl Seen {
     /// Takes note of a decision that the log lets go.
     pub fn retire(&mut self, seq: u64) {
         self.retired = self.retired.max(seq);
+    }
+}
+
+/// Which data a vote was given on, and its number there; `None` where the answer is no vote, or does not say.
+#[must_use]
+pub fn voted_on(call: &Call<Prepared>) -> Option<DataPoint> {
+    match call {
+        Call::Applied(Prepared::Yes(vote)) => {
+            Some(DataPoint { incarnation: vote.incarnation, seq: vote.seq })
+        }
+        Call::Applied(Prepared::Committed(done)) => {
+            let written = done.written.as_ref()?;
+            Some(DataPoint { incarnation: written.incarnation, seq: written.seq })
+        }
+        _ => None,
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use assent_client::participant::ParticipantClient;
 use assent_common::backoff::Backoff;
-use assent_common::coordinator::resync::{Loss, Plan, Redone, Seen, VoteData};
+use assent_common::coordinator::resync::{Loss, Plan, Redone, Seen, VoteData, voted_on};
 use assent_common::coordinator::{Branch, Input, State};
 use assent_common::ids::TxNumber;
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
@@ -154,11 +154,7 @@ impl Core {
     /// The data is open, as what became of what was known.
     fn data_opened(&mut self, place: usize, open: Option<DataPoint>, shared: &Arc<Shared>) {
         let lane = &mut self.lanes[place];
-        lane.data.resyncs = false;
-        lane.data.trouble = None;
-        lane.data.is_lost = false;
-        lane.data.found = None;
-        lane.data.accepted = None;
+        lane.data = LaneData { seen: lane.data.seen, ..LaneData::default() };
         if let Some(open) = open {
             tracing::warn!(participant = %lane.name, incarnation = open.incarnation, seq = open.seq,
                 "a participant's data is resynchronised, and open");
@@ -219,20 +215,6 @@ impl Core {
         });
         self.append(&record, Durability::Forced, Appended::Told(told));
         Ok(durable)
-    }
-}
-
-/// Which data a vote was given on.
-fn voted_on(call: &Call<Prepared>) -> Option<DataPoint> {
-    match call {
-        Call::Applied(Prepared::Yes(vote)) => {
-            Some(DataPoint { incarnation: vote.incarnation, seq: vote.seq })
-        }
-        Call::Applied(Prepared::Committed(done)) => {
-            let written = done.written.as_ref()?;
-            Some(DataPoint { incarnation: written.incarnation, seq: written.seq })
-        }
-        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@
 
 use assent_common::backoff::Backoff;
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::resync::{Loss, Plan, Seen, VoteData};
+use assent_common::coordinator::resync::{Loss, Plan, Seen, VoteData, voted_on};
 use assent_common::coordinator::{Branch, Input, State as Phase};
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::participant::Answer;
@@ -409,20 +409,6 @@ pub(crate) fn data_seen(at: usize, seen: &Seen, known: DataPoint) -> Record {
     let DataPoint { incarnation, seq } = known;
     let (participant, retired) = (participant_name(at), seen.retired);
     Record::DataSeen(DataSeen { participant, incarnation, seq, retired })
-}
-
-/// Which data a vote was given on.
-fn voted_on(call: &Call<Prepared>) -> Option<DataPoint> {
-    match call {
-        Call::Applied(Prepared::Yes(vote)) => {
-            Some(DataPoint { incarnation: vote.incarnation, seq: vote.seq })
-        }
-        Call::Applied(Prepared::Committed(done)) => {
-            let written = done.written.as_ref()?;
-            Some(DataPoint { incarnation: written.incarnation, seq: written.seq })
-        }
-        _ => None,
-    }
 }
 
 /// Whether a branch says that it is applied, and not on which data.
