@@ -27,6 +27,7 @@ use super::active::{Accepted, AcceptedBranch, Active, Decided};
 use super::history::History;
 use super::lane::{Lane, Outgoing};
 use super::mutants;
+use super::outbound::Haste;
 use super::{Shared, problem_of};
 use crate::clock;
 use crate::log::{Durability, LogError, LogPosition, NewRecord, Token};
@@ -302,8 +303,12 @@ impl Core {
         let Some(lane) = active.lanes.get(outgoing.branch.index()) else { return };
         match outgoing.message {
             Message::PrepareWaiting => self.start_waiting(outgoing, shared),
+            // Who has the answer already does not wait for what is left.
+            Message::Commit if active.has_answered() => {
+                self.lanes[*lane].enqueue(outgoing, Haste::Rides);
+            }
             Message::Prepare | Message::Commit | Message::Abort => {
-                self.lanes[*lane].enqueue(outgoing);
+                self.lanes[*lane].enqueue(outgoing, Haste::Now);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A lane: the way to one participant. Messages queue while a batch is in flight and go out together when it returns,
 //! so that batches grow with load and a quiet system waits for nothing.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use assent_client::participant::ParticipantClient;
 use assent_common::coordinator::{Branch, Input, Message};
 use assent_common::crash::CrashPoint;
 use assent_common::ids::TxNumber;
-use assent_common::outcome::Call;
+use assent_common::outcome::{Call, Prepared};
 use assent_common::wire::branch::{
     Answer, Batch, Message as WireMessage, Mode, PrepareMessage, TxidOnly,
 };
@@ -18,10 +18,12 @@ use assent_common::wire::problem::Problem;
 use assent_common::{Attempt, ErrorCode, ParticipantName, Txid, limits};
 use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::active::{Accepted, Active};
 use super::core::Core;
 use super::mutants;
+use super::outbound::{Haste, Outbound};
 use super::resync::LaneData;
 use super::{Engine, Shared};
 use crate::metrics;
@@ -49,7 +51,7 @@ pub(super) struct Outgoing {
 pub(super) struct Lane {
     pub(super) name: ParticipantName,
     client: Option<Arc<ParticipantClient>>,
-    queue: VecDeque<Outgoing>,
+    queue: Outbound,
     /// The transactions that have a branch here and have not ended.
     pub(super) unfinished: BTreeSet<TxNumber>,
     wake: Arc<Notify>,
@@ -81,6 +83,14 @@ struct Assembled {
     outgoing: Vec<Outgoing>,
 }
 
+/// Why no batch leaves.
+enum Idle {
+    /// Nothing is queued.
+    Empty,
+    /// What is queued may ride until then.
+    Until(Instant),
+}
+
 impl Assembled {
     /// The transactions whose prepares it carries.
     fn prepared(&self) -> Vec<TxNumber> {
@@ -94,7 +104,7 @@ impl Lane {
         Self {
             name,
             client: None,
-            queue: VecDeque::new(),
+            queue: Outbound::default(),
             unfinished: BTreeSet::new(),
             wake: Arc::new(Notify::new()),
             runs: false,
@@ -143,42 +153,54 @@ impl Lane {
         }
     }
 
-    pub(super) fn enqueue(&mut self, outgoing: Outgoing) {
-        self.queue.push_back(outgoing);
+    pub(super) fn enqueue(&mut self, outgoing: Outgoing, haste: Haste) {
+        self.queue.push(outgoing, haste, Instant::now());
+        self.wake.notify_one();
+    }
+
+    /// What rides holds locks that somebody wants.
+    fn hurry(&mut self) {
+        self.queue.hurry(Instant::now());
         self.wake.notify_one();
     }
 }
 
 impl Core {
-    /// Takes what is queued for a lane, up to a batch; `None` if nothing is.
-    fn assemble(&mut self, place: usize, shared: &Shared) -> Option<Assembled> {
+    /// Takes what is queued for a lane, up to a batch, if any of it has to leave now.
+    fn assemble(&mut self, place: usize, shared: &Shared) -> Result<Assembled, Idle> {
         let low_water = self.low_water(place);
         let lane = &mut self.lanes[place];
+        let now = Instant::now();
+        match lane.queue.due() {
+            None => return Err(Idle::Empty),
+            Some(due) if due > now => return Err(Idle::Until(due)),
+            Some(_) => {}
+        }
         let count = lane.queue.len().min(limits::BATCH_MESSAGES_MAX);
         let mut outgoing = Vec::with_capacity(count);
         let mut messages = Vec::with_capacity(count);
         let mut bytes = 0;
         while outgoing.len() < count
-            && let Some(message) = lane.queue.pop_front()
+            && let Some(message) = lane.queue.pop()
         {
             // A transaction that ended meanwhile needs no message any more, and no answer.
             let Some(active) = self.active.get(&message.number) else { continue };
             bytes += ops_bytes(active, message);
             if bytes > limits::BATCH_OPS_BYTES_MAX && !outgoing.is_empty() {
-                lane.queue.push_front(message);
+                lane.queue.put_back(message, now);
                 break;
             }
             messages.push(wire_message(active, message, shared, 0));
             outgoing.push(message);
         }
         if outgoing.is_empty() {
-            return None;
+            return Err(Idle::Empty);
         }
         let (client, participant) = (lane.client(), lane.name.clone());
         let coordinator = shared.identity.clone();
         let known = lane.data.seen.known;
         let batch = Batch { participant, coordinator, low_water, known, messages };
-        Some(Assembled { client, batch, outgoing })
+        Ok(Assembled { client, batch, outgoing })
     }
 
     /// What came of a batch.
@@ -240,7 +262,7 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
         let Some(engine) = shared.upgrade().map(|shared| Engine { shared }) else { return };
         let assembled = engine.core().assemble(place, &engine.shared);
         match assembled {
-            Some(assembled) => {
+            Ok(assembled) => {
                 let prepared = assembled.prepared();
                 let mut sending = Box::pin(engine.clone().send_batch(place, assembled));
                 if tokio::time::timeout(LANE_PATIENCE, &mut sending).await.is_err() {
@@ -249,7 +271,12 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
                 // Late is as good as never: the commits go with the batch after the next one.
                 let _ = tokio::time::timeout(RIDE_MAX, engine.decided(&prepared)).await;
             }
-            None => {
+            Err(Idle::Until(due)) => {
+                drop(engine);
+                // Early or late: the queue is looked at again.
+                let _ = tokio::time::timeout_at(due, wake.notified()).await;
+            }
+            Err(Idle::Empty) => {
                 drop(engine);
                 if tokio::time::timeout(LOOK_INTERVAL, wake.notified()).await.is_err() {
                     let Some(shared) = shared.upgrade() else { return };
@@ -296,6 +323,9 @@ impl Engine {
         }
         let mut core = self.core();
         core.lane_answered(place, error.as_deref());
+        if inputs.iter().any(|(_, input)| met_a_lock(input)) {
+            core.lanes[place].hurry();
+        }
         core.data_heard(place, batch.known, &mut inputs, &self.shared);
         core.answered(inputs, &self.shared);
     }
@@ -340,6 +370,15 @@ impl Core {
         };
         let engine = Engine { shared: Arc::clone(shared) };
         shared.runtime.spawn(engine.send_waiting(place, client, batch, outgoing, txid, wait_ms));
+    }
+}
+
+/// Whether a prepare found a lock taken.
+fn met_a_lock(input: &Input) -> bool {
+    match input {
+        Input::Prepared { call: Call::Applied(vote), .. } => matches!(vote, Prepared::Wait(_)),
+        Input::Prepared { call: Call::Refused(refusal), .. } => refusal.holder.is_some(),
+        _ => false,
     }
 }
 

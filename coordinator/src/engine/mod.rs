@@ -19,6 +19,7 @@ mod history;
 mod lane;
 mod list;
 mod mutants;
+mod outbound;
 mod participants;
 mod resync;
 mod submit;
