@@ -9,6 +9,16 @@ use assent_coordinator::log::{self, LogError, LogOptions};
 
 use super::{Assent, ProcessError, RedisOptions, RedisServer, find_binary, free_port};
 
+/// How agents reach the Redis beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RedisBy {
+    /// Loopback TCP.
+    #[default]
+    Tcp,
+    /// A Unix socket in the server's directory: half the system's work of a round trip.
+    UnixSocket,
+}
+
 /// What a cluster is started from.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
@@ -16,6 +26,8 @@ pub struct ClusterOptions {
     pub participants: Vec<ParticipantName>,
     /// How their Redis servers are started.
     pub redis: RedisOptions,
+    /// How their agents reach them.
+    pub redis_by: RedisBy,
     /// Further arguments of the coordinator.
     pub coordinator_arguments: Vec<String>,
     /// Further arguments of each participant.
@@ -31,6 +43,7 @@ impl ClusterOptions {
         Self {
             participants,
             redis: RedisOptions::default(),
+            redis_by: RedisBy::default(),
             coordinator_arguments: Vec::new(),
             participant_arguments: Vec::new(),
             binary: None,
@@ -108,12 +121,22 @@ async fn start_member(
     name: &ParticipantName,
     options: &ClusterOptions,
 ) -> Result<Member, ProcessError> {
-    let redis = RedisServer::start(dir.join(name.as_str()), options.redis.clone()).await?;
+    let redis_dir = dir.join(name.as_str());
+    let mut redis_options = options.redis.clone();
+    let socket = redis_dir.join("redis.sock").display().to_string();
+    if options.redis_by == RedisBy::UnixSocket {
+        redis_options.settings.push(("unixsocket".to_owned(), socket.clone()));
+    }
+    let redis = RedisServer::start(redis_dir, redis_options).await?;
+    let redis_url = match options.redis_by {
+        RedisBy::Tcp => redis.url(),
+        RedisBy::UnixSocket => format!("unix://{socket}"),
+    };
     let (port, admin_port) = (free_port()?, free_port()?);
     let mut arguments = vec![
         "participant".to_owned(),
         format!("--name={name}"),
-        format!("--redis={}", redis.url()),
+        format!("--redis={redis_url}"),
         format!("--listen=127.0.0.1:{port}"),
         format!("--admin-listen=127.0.0.1:{admin_port}"),
     ];

@@ -15,7 +15,7 @@ mod redis;
 
 pub use assent::{Assent, find_binary};
 pub use child::{Child, Signal};
-pub use cluster::{Cluster, ClusterError, ClusterOptions, Member};
+pub use cluster::{Cluster, ClusterError, ClusterOptions, Member, RedisBy};
 pub use ports::free_port;
 pub use redis::{AppendFsync, RedisOptions, RedisServer};
 
