@@ -144,6 +144,18 @@ impl Engine {
         self.core().changes(id)
     }
 
+    /// An active transaction and the version that `changes` has come to, of the same moment: a version that is read
+    /// apart may be that of the state before.
+    pub(crate) fn at_version(
+        &self,
+        id: TransactionId,
+        changes: &mut watch::Receiver<u64>,
+    ) -> Option<(u64, TransactionView)> {
+        let core = self.core();
+        let view = core.view(id)?;
+        Some((*changes.borrow_and_update(), view))
+    }
+
     /// Sends everything of a transaction that waits now.
     pub fn retry(&self, id: TransactionId) -> Result<TransactionView, Problem> {
         {

@@ -116,12 +116,16 @@ impl Follower {
             if self.told.as_ref().is_some_and(|told| told.state == TransactionState::Ended) {
                 return None;
             }
-            // The version is read before the transaction: an event may be newer than its id says, never older.
             if self.changes.is_none() {
                 self.changes = self.state.engine().changes(self.id);
             }
-            let version = self.changes.as_mut().map(|changes| *changes.borrow_and_update());
-            let view = self.state.engine().transaction(self.id).ok()?;
+            let engine = self.state.engine();
+            let active =
+                self.changes.as_mut().and_then(|changes| engine.at_version(self.id, changes));
+            let (version, view) = match active {
+                Some((version, view)) => (Some(version), view),
+                None => (None, engine.transaction(self.id).ok()?),
+            };
             let standing = Standing::of(&view);
             let event_id = match version {
                 _ if view.state == TransactionState::Ended => ENDED.to_owned(),
