@@ -74,8 +74,9 @@ impl Range {
         Self { low: self.low + delta.min(0), high: self.high + delta.max(0) }
     }
 
-    /// The range of the sum. An end beyond 64 bits is cut: no value lies there.
-    fn shown(self, sum: i64) -> Reply {
+    /// The reply of an op that adds this to a counter in this range. An end beyond 64 bits is cut: no value lies there.
+    #[must_use]
+    pub fn reply(self, sum: i64) -> Reply {
         #[expect(clippy::cast_possible_truncation, reason = "clamped to what fits")]
         let cut =
             |end: i128| (end + i128::from(sum)).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
@@ -109,11 +110,6 @@ impl Claim {
         Reserved { delta, floor: low, ceiling: high }
     }
 
-    /// The reply of each op, where the counter is in this range without the branch: by the places of the ops.
-    pub fn replies(&self, range: Range) -> impl Iterator<Item = (u32, Reply)> {
-        self.steps.iter().map(move |step| (step.op, range.shown(step.sum)))
-    }
-
     /// The no of a claim that nothing in this range satisfies: the first op that is wrong in all of it.
     #[must_use]
     pub fn refusal(&self, range: Range) -> Refusal {
@@ -143,7 +139,7 @@ impl Claim {
         let detail = format!("{title}: the value would be {end}, expected {bound}");
         let mut refusal = Refusal::new(ErrorCode::ExpectationFailed, detail).at_op(step.op);
         // A pair of numbers serialises.
-        refusal.reply = serde_json::to_string(&range.shown(step.sum)).ok().map(Into::into);
+        refusal.reply = serde_json::to_string(&range.reply(step.sum)).ok().map(Into::into);
         refusal
     }
 }

@@ -30,8 +30,9 @@ pub struct Escrow {
 pub struct Claimed {
     /// The claim.
     pub claim: Claim,
-    /// The value; 0 where there is none.
-    pub value: i64,
+    /// The value; 0 where there is none. Nothing where the claim is granted already, because a script has judged it, and
+    /// only learns of it.
+    pub value: Option<i64>,
 }
 
 /// Whether a claim can be granted.
@@ -52,10 +53,11 @@ pub(super) fn range<'a>(value: i64, others: impl Iterator<Item = &'a Reserved>) 
 
 /// The rule.
 pub(super) fn judge(
-    Claimed { claim, value }: &Claimed,
+    claim: &Claim,
+    value: i64,
     others: &[(Txid, TransactionId, Reserved)],
 ) -> Verdict {
-    let range = range(*value, others.iter().map(|(_, _, reserved)| reserved));
+    let range = range(value, others.iter().map(|(_, _, reserved)| reserved));
     let (needs, delta) = (claim.needs(), claim.delta());
     if range.high < needs.low || range.low > needs.high {
         return Verdict::Never(claim.refusal(range));

@@ -51,7 +51,7 @@ fn prepare(n: u64, age: u64, mode: Mode, value: i64, steps: &Steps) -> Request {
         id: id(age),
         mode,
         locks: vec![(Key::from("k"), Access::Escrow(EscrowKind::String))],
-        claims: vec![Claimed { claim: claim(steps), value }],
+        claims: vec![Claimed { claim: claim(steps), value: Some(value) }],
         evaluation: Ok(Evaluation { replies: "[]".into(), redo: delta.to_le_bytes()[..].into() }),
     })
 }
@@ -276,7 +276,7 @@ fn counters_of_one_hash_have_room_of_their_own() {
             id: id(n),
             mode: Mode::TwoPhase,
             locks: vec![(Key::from("k"), Access::Escrow(EscrowKind::Hash))],
-            claims: vec![Claimed { claim, value: 1 }],
+            claims: vec![Claimed { claim, value: Some(1) }],
             evaluation: Ok(Evaluation { replies: "[]".into(), redo: [1][..].into() }),
         })
     };

@@ -146,10 +146,11 @@ impl Locks {
     /// What stands in the way of these claims, among those who hold the counters in escrow too.
     pub(super) fn judge(&self, id: TransactionId, claims: &[Claimed]) -> Result<(), Conflict> {
         let mut met = WaitDie { id, waits: None };
-        for claimed in claims {
-            let key = &claimed.claim.key;
-            let others: Vec<_> = self.reserved(key, &claimed.claim.field).collect();
-            match escrow::judge(claimed, &others) {
+        for Claimed { claim, value } in claims {
+            let Some(value) = *value else { continue };
+            let key = &claim.key;
+            let others: Vec<_> = self.reserved(key, &claim.field).collect();
+            match escrow::judge(claim, value, &others) {
                 Verdict::Granted => {}
                 Verdict::Never(refusal) => return Err(Conflict::Never(refusal)),
                 Verdict::Blocked(holders) => {

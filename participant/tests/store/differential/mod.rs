@@ -235,7 +235,7 @@ impl Pair {
         let first_error = theirs.iter().position(Result::is_err);
         let requests = ops
             .iter()
-            .map(|op| OpRequest { cmd: op.iter().cloned().map(Arg).collect(), expect: None });
+            .map(|op| OpRequest { cmd: op.iter().cloned().map(Arg).collect(), ..OpRequest::new([]) });
         let branch = match ValidatedBranch::new(requests.collect()) {
             Ok(branch) => branch,
             Err(refusal) => {
