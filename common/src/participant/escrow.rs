@@ -6,8 +6,6 @@
 //! outcome, in whatever order outcomes come, at however many counters and participants: any order of the holders is right,
 //! so that of their decisions is.
 
-use std::collections::BTreeMap;
-
 use crate::command::{Claim, Range, Reserved};
 use crate::ids::{TransactionId, Txid};
 use crate::outcome::Refusal;
@@ -21,8 +19,8 @@ pub type Counter = Option<Arg>;
 pub struct Escrow {
     /// Its public id.
     pub id: TransactionId,
-    /// What it has reserved.
-    pub reserved: BTreeMap<Counter, Reserved>,
+    /// What it has reserved, in the order of its claims; each counter once.
+    pub reserved: Vec<(Counter, Reserved)>,
 }
 
 /// A claim, and the counter's value in the keyspace.

@@ -96,8 +96,10 @@ impl Lock {
             Self::Escrow(_, owners) => Some(owners),
             Self::Exclusive(..) | Self::Shared(_) => None,
         };
-        adders.into_iter().flatten().filter_map(|(txid, escrow)| {
-            escrow.reserved.get(counter).map(|reserved| (*txid, escrow.id, *reserved))
+        adders.into_iter().flatten().filter_map(move |(txid, escrow)| {
+            let mut reserved = escrow.reserved.iter();
+            let (_, reserved) = reserved.find(|(of, _)| of == counter)?;
+            Some((*txid, escrow.id, *reserved))
         })
     }
 }
@@ -186,7 +188,7 @@ impl Locks {
             }
             (Some(Lock::Exclusive(owner, _)), _) => debug_assert_eq!(*owner, txid),
             (Some(Lock::Escrow(held, owners)), Access::Escrow(kind)) if *held == kind => {
-                owners.entry(txid).or_insert_with(|| Escrow { id, reserved: BTreeMap::new() });
+                owners.entry(txid).or_insert_with(|| Escrow { id, reserved: Vec::new() });
             }
             (Some(lock), _) => {
                 // Only its own one stands there: a reader that is to write.
@@ -197,7 +199,7 @@ impl Locks {
                 self.0.insert(key.clone(), Lock::Shared(BTreeMap::from([(txid, id)])));
             }
             (None, Access::Escrow(kind)) => {
-                let escrow = Escrow { id, reserved: BTreeMap::new() };
+                let escrow = Escrow { id, reserved: Vec::new() };
                 self.0.insert(key.clone(), Lock::Escrow(kind, BTreeMap::from([(txid, escrow)])));
             }
             (None, Access::Exclusive) => {
@@ -211,7 +213,7 @@ impl Locks {
         if let Some(Lock::Escrow(_, owners)) = self.0.get_mut(key)
             && let Some(escrow) = owners.get_mut(&txid)
         {
-            escrow.reserved.insert(counter, reserved);
+            escrow.reserved.push((counter, reserved));
         }
     }
 

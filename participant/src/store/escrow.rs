@@ -55,8 +55,6 @@ fn field(tag: &str) -> Option<Arg> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
@@ -67,7 +65,7 @@ mod tests {
         let fields = [&b""[..], b"plain", b"\xff\x00;, :"].map(|field| Some(Arg(field.to_vec())));
         for (letter, counters) in [("E", vec![None]), ("F", fields.to_vec())] {
             let of = counters.iter().map(|counter| (counter.clone(), reserved));
-            let escrow = Escrow { id, reserved: of.collect::<BTreeMap<_, _>>() };
+            let escrow = Escrow { id, reserved: of.collect() };
             let mut text = format!("{letter} {txid} {id}");
             write(&mut text, &escrow);
             let read = read(text.as_bytes()).unwrap();

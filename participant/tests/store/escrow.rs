@@ -167,7 +167,8 @@ async fn what_the_data_does_not_allow_is_refused_and_named() {
 async fn counters_that_are_not_there_begin_at_nothing() {
     let redis = Redis::start();
     let (store, mut plain) = (redis.store().await, redis.plain().await);
-    let lines = ["~INCRBY a 5", "~HINCRBY h f 3", "~HINCRBY h g 4", "~DECRBY a 1", "SET b 1", "GET c"];
+    let lines =
+        ["~INCRBY a 5", "~HINCRBY h f 3", "~HINCRBY h g 4", "~DECRBY a 1", "SET b 1", "GET c"];
     let replies = vote(store.prepare(tx(1), &lines).await).replies;
     let estimate = |value: i64| format!(r#"{{"at_least":{value},"at_most":{value}}}"#);
     let all = [5, 3, 4, 4].map(estimate).join(",");
