@@ -11,6 +11,7 @@ use assent_common::participant::{Claimed, Counter, Key, Lock};
 use redis::{Pipeline, Value};
 
 use super::super::call::PrepareItem;
+use super::super::mutants;
 use super::Owner;
 
 /// What `PEXPIRETIME` says of a key that does not expire, or is not there.
@@ -87,7 +88,7 @@ impl Counters {
         let claims = item.branch.claims.iter().map(|claim| {
             let found = (*self.0.get(&claim.key)?.get(&claim.field)?)?;
             let value = i64::try_from(i128::from(found) + added.of(claim)).ok()?;
-            Some(Claimed { claim: claim.clone(), value: Some(value) })
+            Some(mutants::judged(Claimed { claim: claim.clone(), value: Some(value) }))
         });
         claims.collect()
     }

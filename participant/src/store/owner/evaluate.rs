@@ -11,6 +11,7 @@ use assent_common::participant::Claimed;
 use assent_common::value::{Arg, Reply};
 use redis::Value;
 
+use super::super::mutants;
 use super::super::packed::Writer;
 
 /// Keys of a branch that is evaluated here: they are looked up one by one.
@@ -243,12 +244,18 @@ impl<'a> Cells<'a> {
                 redo.bytes(ms.to_string().as_bytes());
             }
         }
-        for Claimed { claim, .. } in claims {
+        for claimed in claims {
+            let claim = &claimed.claim;
+            let (command, number) = match (&claim.field, mutants::resolved(claimed)) {
+                (_, Some(value)) => ("SET", value),
+                (None, None) => ("INCRBY", claim.delta()),
+                (Some(_), None) => ("HINCRBY", claim.delta()),
+            };
             redo.array(if claim.field.is_some() { 4 } else { 3 });
-            redo.bytes(if claim.field.is_some() { b"HINCRBY" } else { b"INCRBY" });
+            redo.bytes(command.as_bytes());
             redo.bytes(&claim.key.0);
             claim.field.iter().for_each(|field| redo.bytes(&field.0));
-            redo.bytes(claim.delta().to_string().as_bytes());
+            redo.bytes(number.to_string().as_bytes());
         }
         for cell in cells().filter(|cell| cell.value.is_none()) {
             redo.array(2);
