@@ -35,6 +35,9 @@ pub enum InvalidTransaction {
     /// An expectation stands before the first op.
     #[error("an expectation must follow the op whose reply it is about")]
     ExpectationWithoutOp,
+    /// Escrow is asked for before the first op.
+    #[error("escrow must follow the op that is done in it")]
+    EscrowWithoutOp,
     /// The ops cannot be written as JSON.
     #[error("the ops cannot be written as JSON")]
     Json(#[source] serde_json::Error),
@@ -122,7 +125,18 @@ impl Ops {
     #[must_use]
     pub fn op<A: Into<Arg>>(mut self, words: impl IntoIterator<Item = A>) -> Self {
         let cmd = words.into_iter().map(Into::into).collect();
-        self.ops.push(OpRequest { cmd, expect: None });
+        self.ops.push(OpRequest { cmd, expect: None, escrow: false });
+        self
+    }
+
+    /// The last op adds to a counter that many add to at once: it shares it with others that do the same, and replies with
+    /// what the value may be. See [`OpRequest::escrow`].
+    #[must_use]
+    pub fn escrow(mut self) -> Self {
+        match self.ops.last_mut() {
+            Some(op) => op.escrow = true,
+            None => self.problem = Some(InvalidTransaction::EscrowWithoutOp),
+        }
         self
     }
 
@@ -194,7 +208,7 @@ mod tests {
             .name("transfer")
             .timeout(DurationMs(5_000))
             .branch("bank-a", |ops| ops.op(["DECRBY", "acct:alice", "30"]).expect_ge(0))
-            .branch("bank-b", |ops| ops.op(["INCRBY", "acct:bob", "30"]))
+            .branch("bank-b", |ops| ops.op(["INCRBY", "acct:bob", "30"]).escrow())
             .build()
             .unwrap();
         assert_eq!(
@@ -205,7 +219,7 @@ mod tests {
                 "branches": [
                     {"participant": "bank-a",
                      "ops": [{"cmd": ["DECRBY", "acct:alice", "30"], "expect": {"ge": "0"}}]},
-                    {"participant": "bank-b", "ops": [{"cmd": ["INCRBY", "acct:bob", "30"]}]},
+                    {"participant": "bank-b", "ops": [{"cmd": ["INCRBY", "acct:bob", "30"], "escrow": true}]},
                 ],
                 "timeout": "5s",
                 "ack": "applied",
@@ -217,6 +231,8 @@ mod tests {
     fn what_is_no_transaction_is_refused_before_it_is_sent() {
         let misplaced = Transaction::new().branch("a", |ops| ops.expect_ge(0)).build();
         assert!(matches!(misplaced, Err(InvalidTransaction::ExpectationWithoutOp)));
+        let nothing = Transaction::new().branch("a", Ops::escrow).build();
+        assert!(matches!(nothing, Err(InvalidTransaction::EscrowWithoutOp)));
         let misnamed = Transaction::new().branch("a b", |ops| ops).build();
         assert!(matches!(misnamed, Err(InvalidTransaction::Participant { .. })));
     }

@@ -88,6 +88,8 @@ error_codes! {
     NotAFloat = "not_a_float", 422, false, "Check the value stored at the key and the argument.";
     /// The result would leave the range of 64 bits, or a time that Redis can keep.
     Overflow = "overflow", 422, false, "Check the value stored at the key and the argument.";
+    /// An op in escrow met a key that expires: with the key, what is reserved would be gone.
+    KeyExpires = "key_expires", 422, false, "Use the op without `escrow`, or PERSIST the key.";
     /// The index is outside the list, or the count is negative.
     OutOfRange = "out_of_range", 422, false, "Check the length first, with an expectation.";
     /// The command needs the key to exist.

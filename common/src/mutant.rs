@@ -45,6 +45,10 @@ mutants! {
     SettingsUnchecked = "agent.settings_unchecked", breaks 2;
     /// A branch in doubt is dropped when its coordinator does not answer.
     InDoubtTimesOut = "resolver.in_doubt_times_out", breaks 3;
+    /// What is added in escrow is applied as the value that it would have made at the vote.
+    EscrowResolved = "agent.escrow_resolved", breaks 8;
+    /// A claim in escrow is judged as if nobody else held the counter.
+    EscrowIgnoresPending = "agent.escrow_ignores_pending", breaks 13;
     /// A branch that reads takes no lock beyond its vote.
     ReaderFreedAtVote = "script.reader_freed_at_vote", breaks 3;
     /// A prepare does not look at the locks of others.

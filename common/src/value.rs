@@ -120,6 +120,13 @@ pub enum Reply {
     Bytes(Vec<u8>),
     /// Several replies.
     Array(Vec<Self>),
+    /// Of an op in escrow: what the value may be.
+    Estimate {
+        /// The least.
+        at_least: i64,
+        /// The most.
+        at_most: i64,
+    },
 }
 
 impl fmt::Debug for Reply {
@@ -129,6 +136,7 @@ impl fmt::Debug for Reply {
             Self::Int(number) => write!(f, "{number}"),
             Self::Bytes(bytes) => write!(f, "\"{}\"", bytes.escape_ascii()),
             Self::Array(items) => f.debug_list().entries(items).finish(),
+            Self::Estimate { at_least, at_most } => write!(f, "{at_least}..={at_most}"),
         }
     }
 }
@@ -140,6 +148,9 @@ impl Serialize for Reply {
             Self::Int(number) => serializer.serialize_i64(*number),
             Self::Bytes(bytes) => serialize_bytes(bytes, serializer),
             Self::Array(items) => serializer.collect_seq(items),
+            Self::Estimate { at_least, at_most } => {
+                serializer.collect_map([("at_least", at_least), ("at_most", at_most)])
+            }
         }
     }
 }

@@ -76,7 +76,8 @@ async fn observe(cluster: &Cluster, recorder: &Recorder) {
         plain::run::<Vec<String>>(&cluster.peers[peer].redis, &words).await
     };
     let value = plain::run(&cluster.peers[0].redis, &["GET", COUNTER]).await;
-    let count = FinalCount { value, ids: Some(list(1, COUNTER).await) };
+    let ids = Some(list(1, COUNTER).await);
+    let count = FinalCount { value, ids, at_least: Some(0) };
     recorder.observe(Document::FinalCounts(BTreeMap::from([(COUNTER.to_owned(), count)])));
     let mut marks = BTreeMap::new();
     for (peer, name) in PARTICIPANTS.into_iter().enumerate() {

@@ -72,6 +72,7 @@ caught! {
     m07_answers_for_others: AnswersForOthers, "protocol::authority::two_coordinators_share_participants_and_answer_only_for_themselves", "UnknownAuthority";
     m07_presumes_active: PresumesActive, "invariants::a_branch_in_doubt_is_not_told_aborted_while_others_vote", "dropped";
     m08_no_done_marker: NoDoneMarker, "invariants::agent::a_done_marker_outlives_its_agent", "it is not applied any more";
+    m08_escrow_resolved: EscrowResolved, "escrow::a_sale_by_many_sells_what_there_is_and_nobody_waits", "sold, and";
     m09_loss_acknowledged: LossAcknowledged, "invariants::a_branch_that_is_lost_is_not_called_applied", "called applied";
     m09_redo_forgets: RedoForgets, "redis_loss::an_old_append_only_file_that_is_put_back_is_made_whole", "told Committed";
     m10_mark_too_high: MarkTooHigh, "invariants::a_slow_prepare_is_not_below_the_mark", "Aborted(BelowLowWater)";
@@ -81,6 +82,7 @@ caught! {
     m12_seq_not_compared: SeqNotCompared, "network::replica::a_lagging_replica_that_is_promoted_is_noticed_and_no_loss_is_called_applied", "the loss to be noticed";
     m12_owner_unwatched: OwnerUnwatched, "invariants::agent::an_owner_that_another_agent_has_passed_writes_nothing", "two branches hold one lock";
     m13_frees_foreign_locks: FreesForeignLocks, "invariants::agent::the_end_of_a_branch_leaves_the_lock_of_another", "the lock of another branch is gone";
+    m13_escrow_ignores_pending: EscrowIgnoresPending, "escrow::a_sale_by_many_sells_what_there_is_and_nobody_waits", "sold, and";
     m14_commit_needs_memory: CommitNeedsMemory, "redis_faults::a_redis_without_memory_votes_no_and_still_commits", "LockConflict";
     m15_unknown_is_conflict: UnknownIsConflict, "network::one_phase_whose_answer_is_lost_has_one_effect", " effects; told";
     m15_retries_unclear: RetriesUnclear, "network::a_request_without_a_key_whose_answer_is_lost_has_one_effect", "Some(2) effects of 1 requests";

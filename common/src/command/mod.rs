@@ -18,6 +18,7 @@
 //! participant cannot resolve.
 
 mod canonical;
+mod escrow;
 mod expect;
 mod number;
 mod options;
@@ -27,8 +28,9 @@ mod table;
 mod tests;
 mod validate;
 
+pub use escrow::{Claim, Range, Reserved, Step};
 pub use expect::{Comparison, Expect};
 pub use number::{is_float, parse_i64};
 pub use request::OpRequest;
-pub use table::{Access, COMMANDS, Command, Family, Keys, ReplyKind};
+pub use table::{Access, COMMANDS, Command, EscrowKind, Family, Keys, ReplyKind};
 pub use validate::{EXPIRY_MS_MAX, Lock, ValidatedBranch, ValidatedOp};

@@ -14,11 +14,20 @@ pub struct OpRequest {
     /// What the reply must be; the branch votes no if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
+    /// Whether the op is done in escrow: it shares its counter with others that do the same, as long as the bounds of all
+    /// hold by every outcome of all. Its reply is `{"at_least": …, "at_most": …}`: what the value may be behind it, by the
+    /// outcomes of those who held the counter before. For `INCR`, `DECR`, `INCRBY`, `DECRBY` and `HINCRBY`; `expect` may
+    /// hold `ge`, `gt`, `le` and `lt`, which are exact. A branch that has a key in escrow does nothing else with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub escrow: bool,
 }
 
 impl OpRequest {
+    /// The name of the handler of ops in escrow.
+    pub const ESCROW_HANDLER: &'static str = "ESCROW";
+
     /// The op of these words, expecting nothing.
     pub fn new<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { cmd: words.into_iter().map(Arg::from).collect(), expect: None }
+        Self { cmd: words.into_iter().map(Arg::from).collect(), expect: None, escrow: false }
     }
 }

@@ -45,8 +45,45 @@ impl Family {
 pub enum Access {
     /// For reading: excludes writers.
     Shared,
+    /// For adding to a counter: excludes all but those who do the same, and those only if there is no room.
+    Escrow(EscrowKind),
     /// For writing: excludes everybody.
     Exclusive,
+}
+
+/// Where a counter is. Who adds to a string and who adds to a hash under one key exclude each other: of a key that does not
+/// exist, only the first of them would be right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EscrowKind {
+    /// In a string.
+    String,
+    /// In the field of a hash.
+    Hash,
+}
+
+impl Access {
+    /// The letter that stands for it in the control hash.
+    #[must_use]
+    pub const fn letter(self) -> u8 {
+        match self {
+            Self::Shared => b'S',
+            Self::Escrow(EscrowKind::String) => b'E',
+            Self::Escrow(EscrowKind::Hash) => b'F',
+            Self::Exclusive => b'X',
+        }
+    }
+
+    /// What a letter stands for.
+    #[must_use]
+    pub const fn of_letter(letter: u8) -> Option<Self> {
+        match letter {
+            b'S' => Some(Self::Shared),
+            b'E' => Some(Self::Escrow(EscrowKind::String)),
+            b'F' => Some(Self::Escrow(EscrowKind::Hash)),
+            b'X' => Some(Self::Exclusive),
+            _ => None,
+        }
+    }
 }
 
 /// Which arguments are keys.
@@ -69,6 +106,8 @@ pub enum ReplyKind {
     Bytes,
     /// An array of bytes, of nils, or of arrays; or nil.
     Array,
+    /// The least and the most that the value may be: of an op in escrow.
+    Estimate,
 }
 
 /// A command of the set.

@@ -148,3 +148,90 @@ fn an_increment_outside_a_long_double_is_refused() {
         assert_eq!(refusal(&["INCRBYFLOAT", "k", bad]), ErrorCode::NotAFloat, "{bad:?}");
     }
 }
+
+/// An op in escrow with an expectation.
+fn escrow(words: &[&str], expect: &str) -> OpRequest {
+    let mut request = OpRequest::new(words.iter().copied());
+    request.escrow = true;
+    request.expect = (!expect.is_empty()).then(|| serde_json::from_str(expect).unwrap());
+    request
+}
+
+#[test]
+fn ops_in_escrow_come_to_one_claim_for_each_counter() {
+    let branch = ValidatedBranch::new(vec![
+        escrow(&["DECRBY", "stock", "5"], r#"{"ge":0}"#),
+        escrow(&["HINCRBY", "sold", "x", "5"], r#"{"lt":100,"le":200}"#),
+        OpRequest::new(["SET", "note", "v"]),
+        escrow(&["INCR", "stock"], r#"{"gt":-3}"#),
+        escrow(&["HINCRBY", "sold", "y", "1"], ""),
+    ])
+    .unwrap();
+    let locks: Vec<_> = branch.locks.iter().map(|lock| lock.access).collect();
+    let (string, hash) = (Access::Escrow(EscrowKind::String), Access::Escrow(EscrowKind::Hash));
+    assert_eq!(locks, [string, hash, Access::Exclusive]);
+    assert!(!branch.read_only);
+    let reserved: Vec<_> = branch.claims.iter().map(Claim::reserved).collect();
+    let max = i128::from(i64::MAX);
+    let min = i128::from(i64::MIN);
+    assert_eq!(
+        reserved,
+        [
+            // After both: 4 less. The first needs 5, the second -3 and 4.
+            Reserved { delta: -4, floor: 1, ceiling: max + 4 },
+            Reserved { delta: 5, floor: min - 5, ceiling: 99 },
+            Reserved { delta: 1, floor: min - 1, ceiling: max },
+        ]
+    );
+    let handlers: Vec<_> = branch.ops.iter().map(|op| (op.handler, op.args.len())).collect();
+    assert_eq!(handlers[0], ("ESCROW", 3));
+    assert_eq!(branch.ops[3].args, ["stock", "1", "-4"].map(crate::value::Arg::from));
+    let reply = crate::value::Reply::Estimate { at_least: 3, at_most: 5 };
+    assert_eq!(Range { low: 7, high: 9 }.reply(-4), reply);
+}
+
+#[test]
+fn what_escrow_is_not_for_is_refused() {
+    let code = |ops: Vec<OpRequest>| {
+        let refusal = ValidatedBranch::new(ops).unwrap_err();
+        (refusal.code, refusal.op)
+    };
+    let bad = (ErrorCode::BadArguments, Some(0));
+    for op in [
+        escrow(&["GET", "k"], ""),
+        escrow(&["INCRBYFLOAT", "k", "1"], ""),
+        escrow(&["SADD", "k", "1"], ""),
+        escrow(&["INCR", "k"], r#"{"eq":1}"#),
+        escrow(&["INCR", "k"], r#"{"ne":null}"#),
+        escrow(&["INCR", "k"], r#"{"exists":true}"#),
+        escrow(&["INCR", "k"], r#"{"ge":0.5}"#),
+        escrow(&["INCR", "k"], r#"{"gt":"9223372036854775807"}"#),
+        escrow(&["INCR", "k"], r#"{"ge":3,"lt":3}"#),
+    ] {
+        let told = format!("{op:?}");
+        assert_eq!(code(vec![op]), bad, "{told}");
+    }
+    let sale = || escrow(&["DECR", "k"], r#"{"ge":0}"#);
+    for other in [
+        OpRequest::new(["GET", "k"]),
+        OpRequest::new(["INCR", "k"]),
+        OpRequest::new(["DEL", "j", "k"]),
+        escrow(&["HINCRBY", "k", "f", "1"], ""),
+    ] {
+        let told = format!("{other:?}");
+        assert_eq!(code(vec![sale(), other.clone()]), (bad.0, Some(1)), "{told}");
+        assert_eq!(code(vec![other, sale()]), (bad.0, Some(1)), "{told}");
+    }
+    let most = || escrow(&["INCRBY", "k", "9223372036854775807"], "");
+    assert_eq!(code(vec![most(), most()]), (ErrorCode::Overflow, Some(1)));
+}
+
+#[test]
+fn a_request_says_escrow_only_where_it_is() {
+    let op = escrow(&["DECR", "k"], "");
+    let json = serde_json::to_string(&op).unwrap();
+    assert_eq!(json, r#"{"cmd":["DECR","k"],"escrow":true}"#);
+    assert_eq!(serde_json::from_str::<OpRequest>(&json).unwrap(), op);
+    let plain = serde_json::to_string(&OpRequest::new(["DECR", "k"])).unwrap();
+    assert_eq!(plain, r#"{"cmd":["DECR","k"]}"#);
+}

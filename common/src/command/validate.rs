@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::code::ErrorCode;
 use crate::command::canonical::canonicalise;
+use crate::command::escrow::{self, Claim};
 use crate::command::table::{self, Access, Command, Keys, ReplyKind};
 use crate::command::{Expect, OpRequest, is_float};
 use crate::limits;
@@ -25,7 +26,7 @@ pub struct ValidatedOp {
     pub args: Vec<Arg>,
     /// What it replies.
     pub reply: ReplyKind,
-    /// What the reply must be.
+    /// What the reply must be. Of an op in escrow, its claim says so.
     pub expect: Option<Expect>,
 }
 
@@ -66,6 +67,8 @@ pub struct ValidatedBranch {
     pub ops: Vec<ValidatedOp>,
     /// The distinct keys, in the order of their first use.
     pub locks: Vec<Lock>,
+    /// The counters that it adds to in escrow, in the order of their first use.
+    pub claims: Vec<Claim>,
     /// Whether no op can write.
     pub read_only: bool,
     /// The families of the ops, one bit each ([`table::Family::bit`]).
@@ -90,6 +93,7 @@ impl ValidatedBranch {
         let mut branch = Self {
             ops: Vec::with_capacity(requests.len()),
             locks: Vec::with_capacity(requests.len()),
+            claims: Vec::new(),
             read_only: true,
             families: 0,
             bytes: 0,
@@ -106,10 +110,18 @@ impl ValidatedBranch {
                 )
                 .at_op(index));
             }
-            let op = ValidatedOp::new(request).map_err(|refusal| refusal.at_op(index))?;
+            let is_escrow = request.escrow;
+            let mut op = ValidatedOp::new(request).map_err(|refusal| refusal.at_op(index))?;
             branch.families |= op.command.family.bit();
-            branch.read_only &= op.command.access == Access::Shared;
-            keys.lock(&mut branch.locks, &op).map_err(|refusal| refusal.at_op(index))?;
+            let mut access = op.command.access;
+            branch.read_only &= access == Access::Shared;
+            if is_escrow {
+                let claimed = escrow::claim(&mut branch.claims, index, &mut op);
+                access = Access::Escrow(claimed.map_err(|refusal| refusal.at_op(index))?);
+                op.reply = ReplyKind::Estimate;
+            }
+            let locked = keys.lock(&mut branch.locks, &op, access);
+            locked.map_err(|refusal| refusal.at_op(index))?;
             branch.ops.push(op);
         }
         Ok(branch)
@@ -117,7 +129,7 @@ impl ValidatedBranch {
 }
 
 impl ValidatedOp {
-    fn new(OpRequest { cmd: mut args, expect }: OpRequest) -> Result<Self, Refusal> {
+    fn new(OpRequest { cmd: mut args, expect, .. }: OpRequest) -> Result<Self, Refusal> {
         if args.is_empty() {
             return Err(Refusal::new(ErrorCode::BadArguments, "the op has no command"));
         }
@@ -184,7 +196,12 @@ struct KeyIndex {
 impl KeyIndex {
     const LINEAR_MAX: usize = 16;
 
-    fn lock(&mut self, locks: &mut Vec<Lock>, op: &ValidatedOp) -> Result<(), Refusal> {
+    fn lock(
+        &mut self,
+        locks: &mut Vec<Lock>,
+        op: &ValidatedOp,
+        access: Access,
+    ) -> Result<(), Refusal> {
         for key in op.keys() {
             if key.0.len() > limits::KEY_BYTES_MAX {
                 return Err(Refusal::new(
@@ -198,7 +215,14 @@ impl KeyIndex {
                 ));
             }
             if let Some(place) = self.find(locks, key) {
-                locks[place].access = locks[place].access.max(op.command.access);
+                let known = &mut locks[place].access;
+                let is_escrow = |access| matches!(access, Access::Escrow(_));
+                if *known != access && (is_escrow(*known) || is_escrow(access)) {
+                    let key = readable(&key.0);
+                    let detail = format!("{}: {key} is in escrow, for nothing else", op.command);
+                    return Err(Refusal::new(ErrorCode::BadArguments, detail));
+                }
+                *known = access.max(*known);
                 continue;
             }
             if locks.len() == limits::KEYS_PER_BRANCH_MAX {
@@ -207,7 +231,7 @@ impl KeyIndex {
                     format!("the branch has more than {} keys", limits::KEYS_PER_BRANCH_MAX),
                 ));
             }
-            locks.push(Lock { key: key.clone(), access: op.command.access });
+            locks.push(Lock { key: key.clone(), access });
         }
         Ok(())
     }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::escrow::{self, Claimed, Counter, Escrow, Verdict};
 use super::request::Key;
-use crate::command::Access;
+use crate::command::{Access, EscrowKind, Range, Reserved};
 use crate::ids::{TransactionId, Txid};
-use crate::outcome::Holder;
+use crate::outcome::{Holder, Refusal};
 use crate::value::readable;
 
 /// Who holds one key. Public ids stand beside the owners, so that a conflict can be judged by age and named to people
@@ -16,6 +17,8 @@ pub enum Lock {
     Exclusive(Txid, TransactionId),
     /// Readers, at least one.
     Shared(BTreeMap<Txid, TransactionId>),
+    /// Those who add to counters of the key, at least one.
+    Escrow(EscrowKind, BTreeMap<Txid, Escrow>),
 }
 
 /// The locks of one Redis.
@@ -29,23 +32,75 @@ pub(super) enum Conflict {
     Wait(Holder),
     /// This holder is: the asker dies.
     Die(Holder),
+    /// A counter has no room for it, whatever becomes of the holders.
+    Never(Refusal),
+}
+
+/// Wait-die, told one holder after the other.
+struct WaitDie {
+    id: TransactionId,
+    waits: Option<Holder>,
+}
+
+impl WaitDie {
+    /// Takes a holder into account; an error if the asker dies of it.
+    fn meet(&mut self, key: &Key, (txid, id): (Txid, TransactionId)) -> Result<(), Conflict> {
+        let holder = || Holder { id, txid, key: readable(&key.0) };
+        // An equal age is an earlier attempt of the same transaction: its abort is on its way, and it waits for nobody.
+        if id < self.id {
+            return Err(Conflict::Die(holder()));
+        }
+        self.waits.get_or_insert_with(holder);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), Conflict> {
+        self.waits.map_or(Ok(()), |holder| Err(Conflict::Wait(holder)))
+    }
 }
 
 impl Lock {
     /// The owners, in the order of their txids.
     pub fn owners(&self) -> impl Iterator<Item = (Txid, TransactionId)> {
-        let (one, many) = match self {
-            Self::Exclusive(txid, id) => (Some((*txid, *id)), None),
-            Self::Shared(owners) => (None, Some(owners.iter().map(|(txid, id)| (*txid, *id)))),
+        let (one, readers, adders) = match self {
+            Self::Exclusive(txid, id) => (Some((*txid, *id)), None, None),
+            Self::Shared(owners) => (None, Some(owners), None),
+            Self::Escrow(_, owners) => (None, None, Some(owners)),
         };
-        one.into_iter().chain(many.into_iter().flatten())
+        let readers = readers.into_iter().flatten().map(|(txid, id)| (*txid, *id));
+        let adders = adders.into_iter().flatten().map(|(txid, escrow)| (*txid, escrow.id));
+        one.into_iter().chain(readers).chain(adders)
     }
 
-    const fn excludes(&self, access: Access) -> bool {
-        match (self, access) {
-            (Self::Shared(_), Access::Shared) => false,
-            (Self::Exclusive(..), _) | (Self::Shared(_), Access::Exclusive) => true,
+    /// How it is held.
+    #[must_use]
+    pub const fn access(&self) -> Access {
+        match self {
+            Self::Exclusive(..) => Access::Exclusive,
+            Self::Shared(_) => Access::Shared,
+            Self::Escrow(kind, _) => Access::Escrow(*kind),
         }
+    }
+
+    /// Whether nobody else may have the key like this, however the others hold it.
+    fn excludes(&self, access: Access) -> bool {
+        access == Access::Exclusive || self.access() != access
+    }
+
+    /// Who holds a counter of the key in escrow.
+    fn reserved<'a>(
+        &'a self,
+        counter: &'a Counter,
+    ) -> impl Iterator<Item = (Txid, TransactionId, Reserved)> + 'a {
+        let adders = match self {
+            Self::Escrow(_, owners) => Some(owners),
+            Self::Exclusive(..) | Self::Shared(_) => None,
+        };
+        adders.into_iter().flatten().filter_map(move |(txid, escrow)| {
+            let mut reserved = escrow.reserved.iter();
+            let (_, reserved) = reserved.find(|(of, _)| of == counter)?;
+            Some((*txid, escrow.id, *reserved))
+        })
     }
 }
 
@@ -71,31 +126,58 @@ impl Locks {
         self.0.is_empty()
     }
 
-    /// What stands in the way of these locks: the first holder that is older than the asker, else the first holder. A transaction's own locks never do.
+    /// What stands in the way of these locks: the first holder that is older than the asker, else the first holder. A
+    /// transaction's own locks never do.
     pub(super) fn conflict(
         &self,
         txid: Txid,
         id: TransactionId,
         wanted: &[(Key, Access)],
-    ) -> Option<Conflict> {
-        let holders = || {
-            wanted.iter().flat_map(|(key, access)| {
-                let lock = self.0.get(key).filter(|lock| lock.excludes(*access));
-                let owners = lock.into_iter().flat_map(Lock::owners);
-                owners.filter(|(owner, _)| *owner != txid).map(move |owner| (key, owner))
-            })
-        };
-        let holder = |(key, (txid, id)): (&Key, (Txid, TransactionId))| Holder {
-            id,
-            txid,
-            key: readable(&key.0),
-        };
-        // An equal age is an earlier attempt of the same transaction: its abort is on its way, and it waits for nobody.
-        let older = holders().find(|(_, (_, holder_id))| *holder_id < id);
-        match older {
-            Some(found) => Some(Conflict::Die(holder(found))),
-            None => holders().next().map(holder).map(Conflict::Wait),
+    ) -> Result<(), Conflict> {
+        let mut met = WaitDie { id, waits: None };
+        for (key, access) in wanted {
+            let lock = self.0.get(key).filter(|lock| lock.excludes(*access));
+            let owners = lock.into_iter().flat_map(Lock::owners);
+            for owner in owners.filter(|(owner, _)| *owner != txid) {
+                met.meet(key, owner)?;
+            }
         }
+        met.finish()
+    }
+
+    /// What stands in the way of these claims, among those who hold the counters in escrow too.
+    pub(super) fn judge(&self, id: TransactionId, claims: &[Claimed]) -> Result<(), Conflict> {
+        let mut met = WaitDie { id, waits: None };
+        for Claimed { claim, value } in claims {
+            let Some(value) = *value else { continue };
+            let key = &claim.key;
+            let others: Vec<_> = self.reserved(key, &claim.field).collect();
+            match escrow::judge(claim, value, &others) {
+                Verdict::Granted => {}
+                Verdict::Never(refusal) => return Err(Conflict::Never(refusal)),
+                Verdict::Blocked(holders) => {
+                    for holder in holders {
+                        met.meet(key, holder)?;
+                    }
+                }
+            }
+        }
+        met.finish()
+    }
+
+    /// What a counter of this value may become by those who hold it in escrow.
+    #[must_use]
+    pub fn range(&self, key: &Key, counter: &Counter, value: i64) -> Range {
+        let others: Vec<_> = self.reserved(key, counter).collect();
+        escrow::range(value, others.iter().map(|(_, _, reserved)| reserved))
+    }
+
+    fn reserved<'a>(
+        &'a self,
+        key: &Key,
+        counter: &'a Counter,
+    ) -> impl Iterator<Item = (Txid, TransactionId, Reserved)> + 'a {
+        self.0.get(key).into_iter().flat_map(|lock| lock.reserved(counter))
     }
 
     /// Takes a lock that nothing stands in the way of; the stronger one stays where a key comes twice.
@@ -105,15 +187,33 @@ impl Locks {
                 owners.insert(txid, id);
             }
             (Some(Lock::Exclusive(owner, _)), _) => debug_assert_eq!(*owner, txid),
-            (Some(lock @ Lock::Shared(_)), Access::Exclusive) => {
+            (Some(Lock::Escrow(held, owners)), Access::Escrow(kind)) if *held == kind => {
+                owners.entry(txid).or_insert_with(|| Escrow { id, reserved: Vec::new() });
+            }
+            (Some(lock), _) => {
+                // Only its own one stands there: a reader that is to write.
+                debug_assert!(lock.owners().all(|(owner, _)| owner == txid));
                 *lock = Lock::Exclusive(txid, id);
             }
             (None, Access::Shared) => {
                 self.0.insert(key.clone(), Lock::Shared(BTreeMap::from([(txid, id)])));
             }
+            (None, Access::Escrow(kind)) => {
+                let escrow = Escrow { id, reserved: Vec::new() };
+                self.0.insert(key.clone(), Lock::Escrow(kind, BTreeMap::from([(txid, escrow)])));
+            }
             (None, Access::Exclusive) => {
                 self.0.insert(key.clone(), Lock::Exclusive(txid, id));
             }
+        }
+    }
+
+    /// Notes what a transaction has reserved of a counter whose key it has taken in escrow.
+    pub(super) fn reserve(&mut self, txid: Txid, key: &Key, counter: Counter, reserved: Reserved) {
+        if let Some(Lock::Escrow(_, owners)) = self.0.get_mut(key)
+            && let Some(escrow) = owners.get_mut(&txid)
+        {
+            escrow.reserved.push((counter, reserved));
         }
     }
 
@@ -122,6 +222,10 @@ impl Locks {
         let is_free = match self.0.get_mut(key) {
             Some(Lock::Exclusive(owner, _)) => *owner == txid,
             Some(Lock::Shared(owners)) => {
+                owners.remove(&txid);
+                owners.is_empty()
+            }
+            Some(Lock::Escrow(_, owners)) => {
                 owners.remove(&txid);
                 owners.is_empty()
             }

@@ -23,6 +23,7 @@
 //! A refused or waiting request changes nothing. Nothing here knows time: no lock, staged record or fence expires
 //! (invariant 3); markers go by the low-water mark (invariant 10).
 
+mod escrow;
 mod locks;
 mod repair;
 mod request;
@@ -30,10 +31,13 @@ pub mod resolver;
 mod restore;
 
 #[cfg(test)]
+mod escrow_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use escrow::{Claimed, Counter, Escrow};
 use locks::Conflict;
 pub use locks::{Lock, Locks};
 pub use repair::Repair;
@@ -158,12 +162,15 @@ impl Participant {
     }
 
     /// A prepare of a branch of which nothing is kept. The order of the checks is part of the reference: the epoch,
-    /// the mark, the locks, and the ops last, because only under its locks may a branch read. The epoch comes first: the
+    /// the mark, the locks, the room at counters, and the ops last, because only under its locks may a branch read. The epoch comes first: the
     /// mark of a later life is above all of an earlier one, and would hide that two coordinators run.
     fn stage_or_apply(&mut self, prepare: Prepare) -> Stepped {
-        let Prepare { txid, id, mode, locks, evaluation } = prepare;
+        let Prepare { txid, id, mode, locks, claims, evaluation } = prepare;
         if let Some(obstacle) = self.obstacle(txid, id, &locks) {
             return Answer::Prepared(obstacle).into();
+        }
+        if let Err(conflict) = self.locks.judge(id, &claims) {
+            return Answer::Prepared(no(conflict)).into();
         }
         let Evaluation { replies, redo } = match evaluation {
             Ok(evaluation) => evaluation,
@@ -174,7 +181,7 @@ impl Participant {
             Mode::OnePhase => {
                 // A reader has nothing to apply twice, and leaves no trace.
                 let written =
-                    locks.iter().any(|(_, access)| *access == Access::Exclusive).then(|| {
+                    locks.iter().any(|(_, access)| *access != Access::Shared).then(|| {
                         self.seq += 1;
                         self.done.insert(txid, Some(replies.clone()));
                         Written { redo: redo.clone(), incarnation: self.incarnation, seq: self.seq }
@@ -186,6 +193,10 @@ impl Participant {
                 self.seq += 1;
                 for (key, access) in &locks {
                     self.locks.take(txid, id, key, *access);
+                }
+                for Claimed { claim, .. } in claims {
+                    let reserved = claim.reserved();
+                    self.locks.reserve(txid, &claim.key, claim.field, reserved);
                 }
                 let keys = locks.into_iter().map(|(key, _)| key).collect();
                 let vote = Vote { replies, redo, incarnation: self.incarnation, seq: self.seq };
@@ -218,10 +229,7 @@ impl Participant {
         if let Some(refusal) = self.too_old(txid) {
             return Some(Call::Refused(refusal));
         }
-        Some(match self.locks.conflict(txid, id, locks)? {
-            Conflict::Wait(holder) => Call::Applied(Prepared::Wait(holder)),
-            Conflict::Die(holder) => Call::Refused(lock_conflict(holder)),
-        })
+        self.locks.conflict(txid, id, locks).err().map(no)
     }
 
     /// Why a prepare may not be new: what was kept of its branch may have been swept, or its coordinator is no more.
@@ -328,6 +336,15 @@ impl Participant {
     #[must_use]
     pub fn markers(&self) -> usize {
         self.done.len() + self.fences.len()
+    }
+}
+
+/// What is said of a prepare that something stands in the way of.
+fn no(conflict: Conflict) -> Call<Prepared> {
+    match conflict {
+        Conflict::Wait(holder) => Call::Applied(Prepared::Wait(holder)),
+        Conflict::Die(holder) => Call::Refused(lock_conflict(holder)),
+        Conflict::Never(refusal) => Call::Refused(refusal),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a participant is asked, and what it answers.
 
+use super::escrow::Claimed;
 use crate::command::Access;
 use crate::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
 use crate::outcome::{Aborted, Applied, Call, Prepared, Redo, Refusal, Replies};
@@ -42,6 +43,8 @@ pub struct Prepare {
     pub mode: Mode,
     /// The keys, in the order of their first use.
     pub locks: Vec<(Key, Access)>,
+    /// What it adds to counters in escrow. Their keys are among the locks, and each counter is there once.
+    pub claims: Vec<Claimed>,
     /// What the ops come to on the present data, under these locks. Evaluation needs Redis and is outside; it is asked
     /// for nothing if the locks cannot be had.
     pub evaluation: Result<Evaluation, Refusal>,

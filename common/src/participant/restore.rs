@@ -1,13 +1,14 @@
 //! The machine as a control hash has it: for an agent that goes on where another one stopped.
 
-use super::{Heard, Key, Participant, Staged};
-use crate::command::Access;
+use super::{Counter, Heard, Key, Participant, Staged};
+use crate::command::{Access, Reserved};
 use crate::ids::{LogId, Txid};
 use crate::outcome::Replies;
 
 /// What is read from a control hash, in any order.
 ///
-/// Locks are not read: they are what the staged records say, because only a staged branch holds any.
+/// Locks are what the staged records say, because only a staged branch holds any; what a branch has reserved in escrow is
+/// with the lock.
 #[derive(Debug)]
 pub struct Restored(Participant);
 
@@ -26,6 +27,11 @@ impl Restored {
             self.0.locks.take(txid, staged.id, key, *access);
         }
         self.0.staged.insert(txid, staged);
+    }
+
+    /// What a branch in doubt has reserved of a counter. It comes behind the branch.
+    pub fn reserved(&mut self, txid: Txid, key: &Key, counter: Counter, reserved: Reserved) {
+        self.0.locks.reserve(txid, key, counter, reserved);
     }
 
     /// A done-marker; with the replies, if it is of one phase.

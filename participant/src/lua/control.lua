@@ -17,7 +17,8 @@
 --   m:seq          number of the last vote
 --   m:c:<log id>   "<highest epoch> <low-water epoch> <low-water n>"
 --   m:r:<log id>   incarnation that the log knew when the last repair took its word
---   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"
+--   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id> <reserved>;…" of a string,
+--                  "F …" of a hash, where reserved is "<field in hexadecimal>:<delta>:<floor>:<ceiling>,…" (escrow.lua)
 --   s:<txid>       staged: pack(version, id, url, seq, keys, modes, writes, replies)
 --   d:<txid>       done: pack(kinds, replies) of one phase, empty for two
 --   a:<txid>       fence
@@ -73,16 +74,16 @@ local function without(lock, txid)
     return nil
   end
   local rest, found = {}, nil
-  for holder, id in string.gmatch(sub(lock, 3), '([^; ]+) ([^;]+)') do
+  for holder, more in string.gmatch(sub(lock, 3), '([^; ]+) ([^;]+)') do
     if holder == txid then
       found = true
     else
-      rest[#rest + 1] = holder .. ' ' .. id
+      rest[#rest + 1] = holder .. ' ' .. more
     end
   end
   if not found then return nil end
   if #rest == 0 then return false end
-  return 'S ' .. table.concat(rest, ';')
+  return sub(lock, 1, 2) .. table.concat(rest, ';')
 end
 
 -- Adds to `gone` the fields that a branch's end deletes, and to `kept` the fields and values of locks that others share.

@@ -185,8 +185,8 @@ local function limbs(s)
   return high, low
 end
 
--- The sum of two integers of 64 bits; nil if it is none.
-local function add64(a, b)
+-- The sum of two integers of up to 24 digits: of 64 bits, or of bounds and sums of such.
+local function sum_of(a, b)
   if #a < 16 and #b < 16 then return format('%.0f', tonumber(a) + tonumber(b)) end
   local ah, al = limbs(a)
   local bh, bl = limbs(b)
@@ -199,9 +199,21 @@ local function add64(a, b)
   local negative = high < 0 or low < 0
   high, low = math.abs(high), math.abs(low)
   local digits = high > 0 and format('%.0f%010.0f', high, low) or format('%.0f', low)
-  local sum = negative and '-' .. digits or digits
-  if not is_int64(sum) then return nil end
-  return sum
+  return negative and '-' .. digits or digits
+end
+
+-- The sum of two integers of 64 bits; nil if it is none.
+local function add64(a, b)
+  local sum = sum_of(a, b)
+  return is_int64(sum) and sum or nil
+end
+
+-- Whether one integer is less than another, of any length.
+local function int_less(a, b)
+  local negative_a, negative_b = sub(a, 1, 1) == '-', sub(b, 1, 1) == '-'
+  if negative_a ~= negative_b then return negative_a end
+  if negative_a then return less(sub(b, 2), sub(a, 2)) end
+  return less(a, b)
 end
 
 local function add_integer(old, increment)

@@ -4,7 +4,10 @@
 -- ARGV     the head (control.lua), then
 --          coordinator's url, count of branches, and for each:
 --            txid, public id, mode ('2' phases or '1'), read-only ('1' or ''), modes of its keys ("XXS"; KEYS goes on),
---            kinds of the replies ("IBA": integer, bytes, array), count of ops, count of words of all ops, and for each op:
+--            kinds of the replies ("IBAE": integer, bytes, array, estimate), count of ops, count of words of all that follows,
+--            count of claims in escrow, and for each (escrow.lua):
+--              place of its key, first op from 1, field, name in the lock, delta, least and most that it needs, floor, ceiling
+--            and for each op:
 --              handler, count of arguments, arguments,
 --              count of comparisons, and for each: its sign and its operand (none for 'N' 'M' 'E' 'e')
 -- Returns  an array with one of these for each branch:
@@ -16,6 +19,7 @@
 --   {'l', id, txid, key}                a lock is held by an older transaction
 --   {'n', code, op or -1, detail}       no
 --   {'e', op, comparison, reply}        no: an expectation was false; reply packed
+--   {'b', claim, low, high}             no: a counter is between these, and a claim in escrow has no room by any outcome
 --   {'?'}                               not known: an error came after the first write of one phase
 --
 -- Order of the writes: what takes memory goes first and may be refused for it (OOM), before anything is written.
@@ -34,11 +38,8 @@ if marks then mark_kept = type(try('HSET', ctl, 'm:c:' .. log_id, marks)) ~= 'ta
 -- Compares two numbers as text: -1, 0 or 1; nil if one is none.
 local function compare(a, b)
   if is_int64(a) and is_int64(b) then
-    local negative_a, negative_b = sub(a, 1, 1) == '-', sub(b, 1, 1) == '-'
     if a == b then return 0 end
-    if negative_a ~= negative_b then return negative_a and -1 or 1 end
-    if negative_a then return less(sub(a, 2), sub(b, 2)) and 1 or -1 end
-    return less(a, b) and -1 or 1
+    return int_less(a, b) and -1 or 1
   end
   if match(a, '%s') or match(b, '%s') then return nil end
   local x, y = tonumber(a), tonumber(b)
@@ -91,24 +92,23 @@ local function run(op_count, kinds)
   return replies
 end
 
-local function writes_of_branch()
+local function writes_of_branch(b)
   local writes, deletions = {}, {}
   for _, e in ipairs(order) do flush(e, writes, deletions) end
+  for _, c in ipairs(b.claims) do writes[#writes + 1] = delta_of(c) end
   for _, write in ipairs(deletions) do writes[#writes + 1] = write end
   return writes
 end
 
 -- Looks through the holders of a lock that the branch wants; returns the answer of a conflict.
 local function conflict(lock, wanted, txid, id, key)
-  local shared = sub(lock, 1, 1) == 'S'
-  if shared and wanted == 'S' then return nil end
+  if wanted ~= 'X' and sub(lock, 1, 1) == wanted then return nil end
   local answer
-  for holder, holder_id in string.gmatch(sub(lock, 3), '([^; ]+) ([^;]+)') do
+  for holder, holder_id in string.gmatch(sub(lock, 3), '([^; ]+) ([^; ]+)[^;]*') do
     if holder ~= txid then
-      -- Wait-die: only the older waits, so that no cycle can form. Its own earlier attempt is on its way out.
-      local may_wait = id <= holder_id
-      if not may_wait then return {'l', holder_id, holder, key} end
-      answer = answer or {'w', holder_id, holder, key}
+      local met = wait_or_die(id, holder, holder_id, key)
+      if met[1] == 'l' then return met end
+      answer = answer or met
     end
   end
   return answer
@@ -155,10 +155,12 @@ local function stage(b, writes, replies)
     local key, lock = KEYS[b.first_key + i], b.fields[3 + i]
     keys[i] = key
     values[2 * i - 1] = 'l:' .. key
-    if sub(b.modes, i, i) == 'X' then
+    local letter = sub(b.modes, i, i)
+    if letter == 'X' then
       values[2 * i] = 'X ' .. b.txid .. ' ' .. b.id
     else
-      values[2 * i] = (lock and lock .. ';' or 'S ') .. b.txid .. ' ' .. b.id
+      values[2 * i] = (lock and lock .. ';' or letter .. ' ') .. b.txid .. ' ' .. b.id
+      if letter ~= 'S' then values[2 * i] = values[2 * i] .. ' ' .. reserved_of(b.claims, key) end
     end
   end
   local next_seq = seq + 1
@@ -173,7 +175,10 @@ end
 local function again(record, b)
   local staged = unpack_record(record)
   local replies = staged[8]
-  if staged[7] == '' then replies = pack(run(b.op_count, b.kinds)) end
+  if staged[7] == '' then
+    b.claims = claims(b)
+    replies = pack(run(b.op_count, b.kinds))
+  end
   return {'y', staged[4], staged[7], replies}
 end
 
@@ -205,8 +210,11 @@ local function prepare(b)
     waits = waits or answer
   end
   if waits then return waits end
+  b.claims = claims(b)
+  local no_room = judge_all(b)
+  if no_room then return no_room end
   local replies = run(b.op_count, b.kinds)
-  local writes = writes_of_branch()
+  local writes = writes_of_branch(b)
   if b.mode == '1' then return apply(b, writes, replies) end
   return stage(b, writes, replies)
 end

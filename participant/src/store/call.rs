@@ -1,11 +1,12 @@
 //! The commands that go to Redis: which branches share a call of a script, and how they stand in its arguments.
 
-use assent_common::command::{Access, Comparison, ValidatedBranch, ValidatedOp};
+use assent_common::command::{Claim, Comparison, Reserved, ValidatedBranch, ValidatedOp};
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 use redis::Cmd;
 
+use super::escrow::tag;
 use super::markers::Marker;
 use super::packed::kind_letter;
 
@@ -108,20 +109,34 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
         cmd.arg(txid.to_string()).arg(id.to_string()).arg(mode);
         cmd.arg(if branch.read_only { "1" } else { "" });
         letters.clear();
-        letters.extend(branch.locks.iter().map(|lock| match lock.access {
-            Access::Shared => b'S',
-            Access::Exclusive => b'X',
-        }));
+        letters.extend(branch.locks.iter().map(|lock| lock.access.letter()));
         cmd.arg(letters.as_slice());
         letters.clear();
         letters.extend(branch.ops.iter().map(|op| kind_letter(op.reply)));
         cmd.arg(letters.as_slice()).arg(branch.ops.len());
-        cmd.arg(branch.ops.iter().map(op_words).sum::<usize>());
+        let op_words = branch.ops.iter().map(op_words).sum::<usize>();
+        cmd.arg(1 + CLAIM_WORDS * branch.claims.len() + op_words).arg(branch.claims.len());
+        for claim in &branch.claims {
+            claim_args(&mut cmd, branch, claim);
+        }
         for op in &branch.ops {
             op_args(&mut cmd, op);
         }
     }
     cmd
+}
+
+/// How many arguments [`claim_args`] writes.
+const CLAIM_WORDS: usize = 9;
+
+fn claim_args(cmd: &mut Cmd, branch: &ValidatedBranch, claim: &Claim) {
+    let key = branch.locks.iter().position(|lock| lock.key == claim.key).unwrap_or(0);
+    let first = claim.steps.first().map_or(0, |step| step.op);
+    let (needs, Reserved { delta, floor, ceiling }) = (claim.needs(), claim.reserved());
+    cmd.arg(key + 1).arg(first + 1);
+    cmd.arg(claim.field.as_ref().map_or(&[][..], |field| &field.0)).arg(tag(&claim.field));
+    cmd.arg(delta).arg(needs.low.to_string()).arg(needs.high.to_string());
+    cmd.arg(floor.to_string()).arg(ceiling.to_string());
 }
 
 /// How many arguments [`op_args`] writes.

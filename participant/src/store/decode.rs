@@ -2,7 +2,7 @@
 //! something happened, and not what.
 
 use assent_common::code::ErrorCode;
-use assent_common::command::ReplyKind;
+use assent_common::command::{Range, ReplyKind};
 use assent_common::outcome::{
     Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Vote, Written,
 };
@@ -97,6 +97,7 @@ pub(super) fn prepared(value: Value, item: &PrepareItem) -> Call<Prepared> {
             refusal.holder = Some(holder);
             Call::Refused(refusal)
         }),
+        b'b' => no_room(&mut row, item).map(Call::Refused),
         b'e' => expectation(&mut row, item).map(Call::Refused),
         b'n' => no(&mut row, Some(item)).map(Call::Refused),
         _ => None,
@@ -145,13 +146,20 @@ fn expectation(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
     let reply = serde_json::to_string(&reply).ok()?;
     let shown = match op.reply {
         ReplyKind::Array => "an array",
-        ReplyKind::Int | ReplyKind::Bytes => reply.as_str(),
+        ReplyKind::Int | ReplyKind::Bytes | ReplyKind::Estimate => reply.as_str(),
     };
     let detail = format!("{}: the reply is {shown}, expected {}", op.title(), wanted(&sign, op));
     let mut refusal = Refusal::new(ErrorCode::ExpectationFailed, detail);
     refusal.op = u32::try_from(place).ok();
     refusal.reply = Some(reply.into());
     Some(refusal)
+}
+
+/// A claim in escrow that no outcome of the others leaves room for.
+fn no_room(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
+    let claim = item.branch.claims.get(usize::try_from(row.int(1)?).ok()?)?;
+    let range = Range { low: row.text(2)?.parse().ok()?, high: row.text(3)?.parse().ok()? };
+    Some(claim.refusal(range))
 }
 
 /// The comparison that was false, in words.

@@ -77,7 +77,7 @@ pub(super) struct Record {
     pub(super) coordinator: String,
     pub(super) seq: u64,
     pub(super) keys: Vec<Arg>,
-    /// `X` or `S` for each key.
+    /// How each key is locked, one letter each ([`assent_common::command::Access`]).
     pub(super) modes: Vec<u8>,
     pub(super) redo: Vec<u8>,
 }

@@ -17,6 +17,7 @@ mod call;
 mod connection;
 mod decode;
 mod error;
+mod escrow;
 mod execute;
 mod fence;
 mod inspect;

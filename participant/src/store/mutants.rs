@@ -3,6 +3,7 @@
 
 use assent_client::mutant;
 use assent_common::mutant::Mutant;
+use assent_common::participant::Claimed;
 
 /// A line of a script, and what a mutant has in its place.
 #[cfg(feature = "crash-points")]
@@ -55,6 +56,22 @@ pub(super) fn minds(violations: &[String]) -> bool {
 /// Whether votes that are missing are looked for.
 pub(super) fn compares_votes() -> bool {
     !mutant::is(Mutant::SeqNotCompared)
+}
+
+/// What a claim in escrow is judged on.
+pub(super) fn judged(mut claimed: Claimed) -> Claimed {
+    if mutant::is(Mutant::EscrowIgnoresPending) {
+        let needs = claimed.claim.needs();
+        let fits = |value: &i64| (needs.low..=needs.high).contains(&i128::from(*value));
+        claimed.value = claimed.value.filter(|value| !fits(value));
+    }
+    claimed
+}
+
+/// What a counter would be set to, instead of what is added to it.
+pub(super) fn resolved(Claimed { claim, value }: &Claimed) -> Option<i64> {
+    let resolves = mutant::is(Mutant::EscrowResolved) && claim.field.is_none();
+    value.filter(|_| resolves).map(|value| value + claim.delta())
 }
 
 /// Whether the owner writes down this field.

@@ -122,6 +122,13 @@ impl<'a> Reader<'a> {
                 Reply::Int(text.ok_or(RedoError("an integer was expected"))?)
             }
             (Item::Bytes(bytes), _) => Reply::Bytes(bytes.to_vec()),
+            (Item::Array(2), ReplyKind::Estimate) => {
+                let mut end = || match self.reply(ReplyKind::Int)? {
+                    Reply::Int(number) => Ok(number),
+                    _ => Err(RedoError("an integer was expected")),
+                };
+                Reply::Estimate { at_least: end()?, at_most: end()? }
+            }
             (Item::Array(length), _) => {
                 let items = (0..length).map(|_| self.reply(ReplyKind::Bytes));
                 Reply::Array(items.collect::<Result<_, _>>()?)
@@ -219,6 +226,11 @@ impl Writer {
                     self.reply(item);
                 }
             }
+            Reply::Estimate { at_least, at_most } => {
+                self.array(2);
+                self.bytes(at_least.to_string().as_bytes());
+                self.bytes(at_most.to_string().as_bytes());
+            }
         }
     }
 }
@@ -229,6 +241,7 @@ pub(super) const fn kind_letter(kind: ReplyKind) -> u8 {
         ReplyKind::Int => b'I',
         ReplyKind::Bytes => b'B',
         ReplyKind::Array => b'A',
+        ReplyKind::Estimate => b'E',
     }
 }
 
@@ -242,6 +255,7 @@ pub(super) fn done_replies(packed: &[u8]) -> Result<String, RedoError> {
     reader.replies(kinds.iter().map(|letter| match letter {
         b'I' => ReplyKind::Int,
         b'A' => ReplyKind::Array,
+        b'E' => ReplyKind::Estimate,
         _ => ReplyKind::Bytes,
     }))
 }
@@ -310,6 +324,10 @@ mod tests {
         let mut writer = Writer::default();
         writer.reply(&reply);
         assert_eq!(Reader(&writer.0).reply(ReplyKind::Array).unwrap(), reply);
+        let estimate = Reply::Estimate { at_least: i64::MIN, at_most: -1 };
+        let mut writer = Writer::default();
+        writer.reply(&estimate);
+        assert_eq!(Reader(&writer.0).reply(ReplyKind::Estimate).unwrap(), estimate);
         let mut writer = Writer::default();
         writer.reply(&Reply::Int(i64::MIN));
         assert_eq!(Reader(&writer.0).reply(ReplyKind::Int).unwrap(), Reply::Int(i64::MIN));

@@ -7,6 +7,7 @@ use assent_common::command::Family;
 
 const CONTROL: &str = include_str!("../lua/control.lua");
 const OVERLAY: &str = include_str!("../lua/overlay.lua");
+const ESCROW: &str = include_str!("../lua/escrow.lua");
 const PREPARE: &str = include_str!("../lua/prepare.lua");
 const COMMIT: &str = include_str!("../lua/commit.lua");
 const ABORT: &str = include_str!("../lua/abort.lua");
@@ -66,6 +67,7 @@ impl Script {
                         source.push_str(handlers);
                     }
                 }
+                source.push_str(ESCROW);
                 source.push_str(PREPARE);
                 source
             }

@@ -4,6 +4,8 @@
 
 #[path = "../store/differential/mod.rs"]
 mod differential;
+#[path = "../store/escrow.rs"]
+mod escrow;
 #[path = "../store/harness.rs"]
 mod harness;
 #[path = "../store/locks.rs"]

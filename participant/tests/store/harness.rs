@@ -194,11 +194,13 @@ pub(crate) fn coordinator(epoch: u64) -> CoordinatorRef {
 
 pub(crate) const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };
 
-/// Ops, one to a line of words; `?` begins an expectation as JSON.
+/// Ops, one to a line of words; `?` begins an expectation as JSON, `~` an op in escrow.
 pub(crate) fn ops(lines: &[&str]) -> ValidatedBranch {
     let requests = lines.iter().map(|line| {
         let (words, expect) = line.split_once('?').unwrap_or((line, ""));
-        let mut request = OpRequest::new(words.split_whitespace());
+        let escrow = words.strip_prefix('~');
+        let mut request = OpRequest::new(escrow.unwrap_or(words).split_whitespace());
+        request.escrow = escrow.is_some();
         if !expect.is_empty() {
             request.expect = Some(serde_json::from_str(expect).unwrap());
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not their helpers")]
 
 mod differential;
+mod escrow;
 mod harness;
 mod locks;
 mod outcomes;

@@ -11,7 +11,7 @@ use assent_common::{ErrorCode, TransactionId};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
-use crate::load::{self, COUNTERS, OPENING_BALANCE};
+use crate::load::{self, COUNTERS, OPENING_BALANCE, STOCK};
 use crate::schedule::BANKS;
 
 /// The hash that holds locks (`l:`) and staged branches (`s:`).
@@ -157,11 +157,12 @@ pub(crate) async fn close(
         balances.insert(name, store.number(&load::balance_key(account)).await?);
     }
     let mut counts = BTreeMap::new();
-    for (name, bank) in COUNTERS {
+    for (counter, (name, bank)) in COUNTERS.into_iter().enumerate() {
         let store = &mut stores[bank];
         let value = store.number(&format!("counter:{name}")).await?;
         let ids = Some(store.counted(&load::add_key(name, "")).await?);
-        counts.insert(name.to_owned(), FinalCount { value, ids });
+        let at_least = (counter == STOCK).then_some(0);
+        counts.insert(name.to_owned(), FinalCount { value, ids, at_least });
     }
     let mut marks = BTreeMap::new();
     let mut state =

@@ -61,13 +61,15 @@ pub fn check(history: &History) -> Report {
         readings.entry(&count.counter).or_default().push((operation, count));
         by_counter.entry(&count.counter).or_default();
     }
-    let nothing = FinalCount { value: 0, ids: None };
+    let nothing = FinalCount { value: 0, ids: None, at_least: None };
     for (counter, adds) in by_counter {
         let sums = Sums::of(&adds);
+        let held = end.get(counter).unwrap_or(&nothing);
         for (operation, count) in readings.remove(counter).unwrap_or_default() {
             reading(operation, count, &sums, &mut found);
+            bounded(counter, count.value.unwrap_or(0), held.at_least, [operation], &mut found);
         }
-        let held = end.get(counter).unwrap_or(&nothing);
+        bounded(counter, held.value, held.at_least, None, &mut found);
         match &held.ids {
             Some(ids) => exactly(counter, held.value, ids, &adds, &mut found),
             None => within(counter, held.value, &adds, &mut found),
@@ -160,6 +162,19 @@ fn reading(operation: &Operation, count: &Count, sums: &Sums, found: &mut Vec<An
             count.counter, bounds.least, bounds.most
         );
         found.push(Anomaly::new(name, [operation], detail));
+    }
+}
+
+fn bounded<'a>(
+    counter: &str,
+    value: i64,
+    at_least: Option<i64>,
+    operation: impl IntoIterator<Item = &'a Operation>,
+    found: &mut Vec<Anomaly>,
+) {
+    if let Some(bound) = at_least.filter(|bound| value < *bound) {
+        let detail = format!("{counter} is {value}; every increment was to leave {bound} at least");
+        found.push(Anomaly::new(Name::BelowBound, operation, detail));
     }
 }
 
@@ -277,6 +292,18 @@ mod tests {
             let answer = format!(r#"1 ok count {{"counter":"c","value":{value}}}"#);
             let lines = [r#"1 invoke count {"counter":"c","value":null}"#, &answer, end];
             assert_eq!(names(&lines), expected.into_iter().collect::<Vec<_>>(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_bound_holds_for_every_reading_and_at_the_end() {
+        for (bound, reading, end, expected) in
+            [(1, 1, 1, vec![]), (2, 101, 1, vec!["below-bound"]), (2, 1, 101, vec!["below-bound"])]
+        {
+            let end = format!(r#"! final-counts {{"c":{{"value":{end},"at_least":{bound}}}}}"#);
+            let answer = format!(r#"1 ok count {{"counter":"c","value":{reading}}}"#);
+            let lines = [r#"1 invoke count {"counter":"c","value":null}"#, &answer, &end];
+            assert_eq!(names(&lines), expected, "{bound} {reading}");
         }
     }
 

@@ -17,6 +17,9 @@ pub struct FinalCount {
     /// The ids of the increments that were applied, each as often as it was; where the workload keeps them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<String>>,
+    /// The bound that every increment kept, where the workload has one: no reading is below it, and neither is the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<i64>,
 }
 
 /// How a transaction stood at the end.

@@ -215,7 +215,7 @@ impl World {
             lists: BTreeMap::new(),
             registers: BTreeMap::new(),
             balances: ACCOUNTS.map(|account| (account.to_owned(), OPENING)).into(),
-            counter: FinalCount { value: 0, ids: Some(Vec::new()) },
+            counter: FinalCount { value: 0, ids: Some(Vec::new()), at_least: None },
             marks: BRANCHES.map(|branch| (branch.to_owned(), Vec::new())).into(),
         }
     }

@@ -111,6 +111,8 @@ names! {
         Stranger = "stranger",
         /// A counter does not hold the sum of its increments.
         WrongSum = "wrong-sum",
+        /// A counter is below the bound that every increment kept.
+        BelowBound = "below-bound",
         /// A transaction is in some of its branches.
         Torn = "torn",
         /// A committed transaction is nowhere.

@@ -4,6 +4,7 @@
 
 use assent_common::Txid;
 use assent_common::code::ErrorCode;
+use assent_common::command::Range;
 use assent_common::outcome::{Aborted, Applied, Call, Refusal};
 use assent_common::participant::{Answer, Participant, Request, Restored, Stepped};
 use assent_common::wire::branch::BranchState;
@@ -31,6 +32,10 @@ pub enum Bend {
     FreesForeignLocks,
     /// The commit of a branch that is lost is acknowledged.
     LossAcknowledged,
+    /// A claim in escrow is judged as if nobody held the counter.
+    EscrowIgnoresPending,
+    /// A claim in escrow is judged by its own bounds alone.
+    EscrowIgnoresBounds,
 }
 
 /// One script, bent or not.
@@ -86,8 +91,30 @@ pub fn step(
             }
             stepped
         }
+        Bend::EscrowIgnoresPending | Bend::EscrowIgnoresBounds => {
+            let request = ungoverned(bend, participant, request);
+            participant.step(incarnation, request)
+        }
         _ => participant.step(incarnation, request),
     }
+}
+
+/// The same prepare with those claims granted that only the rest of the rule refuses.
+fn ungoverned(bend: Bend, participant: &Participant, mut request: Request) -> Request {
+    if let Request::Prepare(prepare) = &mut request {
+        for claimed in &mut prepare.claims {
+            let Some(value) = claimed.value else { continue };
+            let met = match bend {
+                Bend::EscrowIgnoresPending => Range::of(value),
+                _ => participant.locks().range(&claimed.claim.key, &claimed.claim.field, value),
+            };
+            let needs = claimed.claim.needs();
+            if needs.low <= met.low && met.high <= needs.high {
+                claimed.value = None;
+            }
+        }
+    }
+    request
 }
 
 /// Stages all the same what is refused for one reason, as if nothing had ever been heard here.

@@ -246,7 +246,7 @@ impl Client {
         .await;
     }
 
-    /// An increment with its id, or a look.
+    /// An increment with its id, often in escrow, or a look.
     async fn count(&mut self) {
         let counter = COUNTER.to_owned();
         if self.pick(3) == 0 {
@@ -258,10 +258,15 @@ impl Client {
             self.record(count(None), look, STUBBORN, answered).await;
             return;
         }
-        let (id, by) =
-            (self.element().to_string(), i64::try_from(self.pick(9)).expect("small") + 1);
+        let id = self.element().to_string();
+        let by = i64::try_from(self.pick(14)).expect("small") - 4;
+        // Some share the counter, some have it for themselves; the bound is for all.
+        let in_escrow = self.pick(3) > 0;
         let transaction = Transaction::default()
-            .branch(PARTICIPANTS[0], |ops| ops.op(["INCRBY", COUNTER, &by.to_string()]))
+            .branch(PARTICIPANTS[0], |ops| {
+                let ops = ops.op(["INCRBY", COUNTER, &by.to_string()]).expect_ge(0);
+                if in_escrow { ops.escrow() } else { ops }
+            })
             .branch(PARTICIPANTS[1], |ops| ops.op(["RPUSH", COUNTER, &id]));
         let action = Action::Add(Add { counter, id, by });
         self.record(action.clone(), transaction, STUBBORN, |_| Some(action)).await;

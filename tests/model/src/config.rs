@@ -2,9 +2,9 @@
 //! run that it allows is explored.
 
 use assent_common::TransactionId;
-use assent_common::command::Access;
+use assent_common::command::{Access, Claim, EscrowKind, Step};
 use assent_common::coordinator::{AnswerDurability, Purpose};
-use assent_common::participant::Key;
+use assent_common::participant::{Claimed, Key};
 use assent_common::wire::transaction::Ack;
 
 use crate::mutants::Mutant;
@@ -18,6 +18,8 @@ pub(crate) struct Config {
     pub(crate) budget: Budget,
     /// How often a conflict is tried again before time runs out.
     pub(crate) attempts: u32,
+    /// What the counter `k` of every participant begins with.
+    pub(crate) stock: i64,
     pub(crate) mutant: Option<Mutant>,
 }
 
@@ -75,9 +77,30 @@ pub(crate) struct ClientBranch {
     pub(crate) locks: Vec<(Key, Access)>,
     /// Whether its ops end in a false expectation.
     pub(crate) fails: bool,
+    /// What it adds to the counter, if its lock is one of escrow.
+    pub(crate) adds: Option<Adds>,
+}
+
+/// What a branch adds to its counter in escrow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Adds {
+    pub(crate) delta: i64,
+    pub(crate) at_least: i64,
+    pub(crate) at_most: i64,
 }
 
 impl ClientBranch {
+    /// What it claims of the counter, which has this value.
+    pub(crate) fn claims(&self, value: i64) -> Vec<Claimed> {
+        let claim = |adds: Adds| {
+            let Adds { delta, at_least, at_most } = adds;
+            let step = Step { op: 0, command: "INCRBY", sum: delta, at_least, at_most };
+            let claim = Claim { key: self.locks[0].0.clone(), field: None, steps: vec![step] };
+            Claimed { claim, value: Some(value) }
+        };
+        self.adds.map(claim).into_iter().collect()
+    }
+
     pub(crate) fn reads(&self) -> bool {
         self.locks.iter().all(|(_, access)| *access == Access::Shared)
     }
@@ -90,6 +113,7 @@ impl Client {
             at,
             locks: vec![(Key::from("k"), *access)],
             fails: false,
+            adds: None,
         });
         let reads = accesses.iter().all(|access| *access == Access::Shared);
         Self {
@@ -104,6 +128,18 @@ impl Client {
     /// A request that writes `k` at so many participants.
     pub(crate) fn writer(branches: usize) -> Self {
         Self::of(&vec![Access::Exclusive; branches])
+    }
+
+    /// A request that adds to the counter `k` at so many participants, in escrow.
+    pub(crate) fn adder(branches: usize, adds: Adds) -> Self {
+        let mut client = Self::of(&vec![Access::Escrow(EscrowKind::String); branches]);
+        client.branches.iter_mut().for_each(|branch| branch.adds = Some(adds));
+        client
+    }
+
+    /// A request that takes one from the counter `k` at so many participants, in escrow, and leaves no less than nothing.
+    pub(crate) fn seller(branches: usize) -> Self {
+        Self::adder(branches, Adds { delta: -1, at_least: 0, at_most: i64::MAX })
     }
 
     pub(crate) fn aged(mut self, age: u64) -> Self {
@@ -141,7 +177,22 @@ impl Config {
     pub(crate) fn new(clients: Vec<Client>, budget: Budget) -> Self {
         let places = clients.iter().flat_map(|client| &client.branches).map(|branch| branch.at);
         let participants = places.max().map_or(0, |last| last + 1);
-        Self { clients, participants, budget, attempts: 2, mutant: None }
+        Self { clients, participants, budget, attempts: 2, stock: 0, mutant: None }
+    }
+
+    pub(crate) fn stocked(mut self, stock: i64) -> Self {
+        self.stock = stock;
+        self
+    }
+
+    /// Whether all that is asked for is in escrow, and there is room for all of it at once.
+    pub(crate) fn has_room(&self) -> bool {
+        let branches = || self.clients.iter().flat_map(|client| &client.branches);
+        branches().all(|branch| {
+            let there = branches().filter(|other| other.at == branch.at);
+            let low: i64 = there.filter_map(|b| b.adds).map(|adds| adds.delta.min(0)).sum();
+            branch.adds.is_some_and(|it| it.at_most == i64::MAX && self.stock + low >= it.at_least)
+        })
     }
 
     pub(crate) fn with(mut self, mutant: Mutant) -> Self {

@@ -49,6 +49,14 @@ pub(crate) enum Mutant {
     NotFoundIsAborted,
     /// 8: a branch is applied and leaves no done-marker.
     NoDoneMarker,
+    /// Escrow: what others have reserved is not counted.
+    EscrowIgnoresPending,
+    /// Escrow: the bounds of others are not kept.
+    EscrowIgnoresBounds,
+    /// Escrow: a counter is locked like any other key.
+    EscrowExclusive,
+    /// Escrow: the write is what the value would be, not what is added.
+    EscrowResolved,
     /// 9: the commit of a branch that is lost is acknowledged.
     LossAcknowledged,
     /// 10: the low-water mark passes transactions that are active.
@@ -88,6 +96,8 @@ impl Mutant {
             Self::MarkIgnored => Bend::MarkIgnored,
             Self::FreesForeignLocks => Bend::FreesForeignLocks,
             Self::CommitNeedsMemory => Bend::CommitNeedsMemory,
+            Self::EscrowIgnoresPending => Bend::EscrowIgnoresPending,
+            Self::EscrowIgnoresBounds => Bend::EscrowIgnoresBounds,
             _ => return None,
         })
     }

@@ -7,14 +7,16 @@ use crate::check::is_violated;
 use crate::config::{Budget, Client, Config};
 use crate::mutants::Mutant;
 use crate::properties;
-use crate::worlds::{attempts, crossed, faults, few_faults, one, rivals};
+use crate::worlds::{
+    a_seller_and_one_who_keeps_a_bound, attempts, crossed, faults, few_faults, one, rivals, sellers,
+};
 
 /// What is bent, in which world, and which property must notice. A mutant that is missing here is an unused variant,
 /// which is an error of the build.
 type Case = (Mutant, Config, &'static str);
 
 fn cases() -> Vec<Case> {
-    [cases_of_votes(), cases_of_outcomes(), cases_of_what_is_kept()].concat()
+    [cases_of_votes(), cases_of_outcomes(), cases_of_what_is_kept(), cases_of_escrow()].concat()
 }
 
 fn two() -> Config {
@@ -99,6 +101,22 @@ fn cases_of_what_is_kept() -> Vec<Case> {
     ]
 }
 
+/// Escrow. Who takes no more than there is may still break the bound of another, or be broken by one.
+fn cases_of_escrow() -> Vec<Case> {
+    let sellers = || attempts(1, sellers(Budget::default())).stocked(1);
+    let bounded = attempts(1, a_seller_and_one_who_keeps_a_bound(Budget::default())).stocked(2);
+    vec![
+        (Mutant::EscrowIgnoresPending, sellers(), "escrow: a bound holds when it is applied"),
+        (
+            Mutant::EscrowExclusive,
+            sellers().stocked(2),
+            "escrow: who has room neither waits nor dies",
+        ),
+        (Mutant::EscrowIgnoresBounds, bounded, "escrow: a bound holds by every outcome"),
+        (Mutant::EscrowResolved, sellers().stocked(2), "escrow: nothing is lost or added twice"),
+    ]
+}
+
 fn all_caught(cases: Vec<Case>) {
     for (mutant, config, property) in cases {
         assert!(
@@ -116,6 +134,11 @@ fn of_votes_are_caught() {
 #[test]
 fn of_outcomes_are_caught() {
     all_caught(cases_of_outcomes());
+}
+
+#[test]
+fn of_escrow_are_caught() {
+    all_caught(cases_of_escrow());
 }
 
 #[test]

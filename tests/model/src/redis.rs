@@ -10,7 +10,7 @@ use assent_common::participant::{Answer, Evaluation, Participant, Prepare, Reque
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::{Epoch, TxNumber};
 
-use crate::config::{Client, ClientBranch};
+use crate::config::{Adds, Client, ClientBranch};
 use crate::mutants::Mutant;
 use crate::state::{Ask, Breach, From, INCARNATION, Mark, Packet, State, log_id};
 use crate::world::World;
@@ -32,19 +32,23 @@ impl World {
         let branch = client.branches.iter().find(|branch| branch.at == at).expect("a branch");
         let participant = Arc::make_mut(&mut state.participants[at]);
         let incarnation = self.incarnation(participant);
+        let value = state.counters[at];
         let Mark { epoch, low_water } = mark;
         participant
             .step(incarnation, Request::LowWater { log_id: txid.log_id, epoch, mark: low_water });
         let before = participant.clone();
         let request = match message {
             Message::Prepare | Message::PrepareWaiting => {
-                Request::Prepare(self.prepare(client, branch, ask))
+                Request::Prepare(self.prepare(client, branch, ask, value))
             }
             Message::Commit => Request::Commit(txid),
             Message::Abort => Request::Abort(txid),
         };
         let stepped = self.script(participant, incarnation, request);
         let is_applied = stepped.apply.is_some();
+        if let (Some(adds), Some(redo)) = (branch.adds, &stepped.apply) {
+            count(state, at, adds, redo);
+        }
         observe(state, ask, client, branch, &before, is_applied, &stepped.answer);
         match (message, stepped.answer) {
             // A prepare that waits is at the agent for as long as it is not delivered here; then its time is over.
@@ -56,18 +60,29 @@ impl World {
         }
     }
 
-    fn prepare(&self, client: &Client, branch: &ClientBranch, ask: &Ask) -> Prepare {
-        let redo = if branch.reads() { [][..].into() } else { [1][..].into() };
+    fn prepare(&self, client: &Client, branch: &ClientBranch, ask: &Ask, value: i64) -> Prepare {
+        let redo = match branch.adds {
+            _ if branch.reads() => [][..].into(),
+            None => [1][..].into(),
+            Some(adds) if self.config.is(Mutant::EscrowResolved) => {
+                resolved(value + adds.delta).into()
+            }
+            Some(adds) => adds.delta.to_le_bytes()[..].into(),
+        };
         let refusal = || Refusal::new(ErrorCode::ExpectationFailed, "met another value");
         let mut locks = branch.locks.clone();
         if self.config.is(Mutant::ReaderReleasedAtVote) {
             locks.retain(|(_, access)| *access == Access::Exclusive);
+        }
+        if self.config.is(Mutant::EscrowExclusive) {
+            locks.iter_mut().for_each(|(_, access)| *access = Access::Exclusive);
         }
         Prepare {
             txid: ask.txid,
             id: client.id,
             mode: if client.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
             locks,
+            claims: branch.claims(value),
             evaluation: if branch.fails {
                 Err(refusal())
             } else {
@@ -103,6 +118,26 @@ impl World {
         if let Some(txid) = participant.staged().keys().next().copied() {
             participant.step(INCARNATION, Request::Abort(txid));
         }
+    }
+}
+
+/// The write of a mutant: what the value is to be, not what is added.
+fn resolved(value: i64) -> Vec<u8> {
+    [&[1], &value.to_le_bytes()[..]].concat()
+}
+
+/// Applies what a branch adds to the counter. The bound holds behind it in this order of applications, whatever the order is.
+fn count(state: &mut State, at: usize, adds: Adds, redo: &[u8]) {
+    let number = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    let counter = &mut state.counters[at];
+    match redo {
+        [_, value @ ..] if value.len() == 8 => *counter = number(value),
+        delta if delta.len() == 8 => *counter += number(delta),
+        // A mutant's second application.
+        _ => *counter += adds.delta,
+    }
+    if !(adds.at_least..=adds.at_most).contains(counter) {
+        state.witness().breaches.insert(Breach::BoundBroken);
     }
 }
 

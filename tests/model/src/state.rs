@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) active: BTreeMap<TxNumber, Active>,
     pub(crate) log: Arc<Log>,
     pub(crate) participants: Vec<Arc<Participant>>,
+    /// The counter `k` in the keyspace of each.
+    pub(crate) counters: Vec<i64>,
     network: Vec<(u64, Packet)>,
     /// What may still go wrong.
     pub(crate) budget: Budget,
@@ -130,6 +132,8 @@ pub(crate) enum Breach {
     UnappliedAcknowledged,
     /// A commit of a staged branch was answered with a no.
     StagedCommitRefused,
+    /// A counter was not what a branch that added to it had been promised.
+    BoundBroken,
     /// A client was told `applied` before every branch was.
     SaidAppliedTooEarly,
     /// The shell fed something that the machine has no transition for.
@@ -145,6 +149,7 @@ impl State {
             active: BTreeMap::new(),
             log: Arc::default(),
             participants: vec![participant; config.participants],
+            counters: vec![config.stock; config.participants],
             network: Vec::new(),
             budget: config.budget,
             witness: Arc::default(),

@@ -4,7 +4,7 @@ use assent_common::command::Access::{Exclusive, Shared};
 use assent_common::wire::transaction::Ack;
 
 use crate::check::{explore, has_circle, is_violated};
-use crate::config::{Budget, Client, Config, Questions};
+use crate::config::{Adds, Budget, Client, Config, Questions};
 
 /// So many lost messages and deaths of the coordinator, with all that may happen at any time.
 pub(crate) fn faults(losses: u8, crashes: u8) -> Budget {
@@ -49,6 +49,20 @@ pub(crate) fn mixed(budget: Budget) -> Config {
 /// The same; the one of one phase is the younger, and dies of a conflict.
 pub(crate) fn mixed_the_other_way(budget: Budget) -> Config {
     Config::new(vec![Client::writer(2).keyless(), Client::writer(1).aged(2).keyless()], budget)
+}
+
+/// Two transactions that take one from the same counters, at two participants, in escrow.
+pub(crate) fn sellers(budget: Budget) -> Config {
+    let younger = Client::seller(2).aged(2).keyless();
+    Config::new(vec![Client::seller(2).keyless(), younger], budget)
+}
+
+/// One takes one and minds no bound; the other adds one, and needs what was there to stay.
+pub(crate) fn a_seller_and_one_who_keeps_a_bound(budget: Budget) -> Config {
+    let keeper = Adds { delta: 1, at_least: 3, at_most: 3 };
+    let taker = Adds { delta: -1, at_least: 0, at_most: i64::MAX };
+    let younger = Client::adder(2, taker).aged(2).keyless();
+    Config::new(vec![Client::adder(2, keeper).keyless(), younger], budget)
 }
 
 pub(crate) fn attempts(attempts: u32, config: Config) -> Config {
@@ -189,6 +203,53 @@ mod conflicts {
     #[test]
     fn of_one_phase_with_two() {
         explore(mixed(few_faults(0, 1)), 216_962);
+    }
+}
+
+/// Two hold one counter at once, where there is room for both; where there is none, wait-die.
+mod escrow {
+    use super::*;
+
+    #[test]
+    fn of_two_sellers_with_enough_for_both() {
+        explore(attempts(1, sellers(Budget::default())).stocked(2), 3_221);
+    }
+
+    #[test]
+    fn of_two_sellers_of_the_last_one() {
+        explore(attempts(1, sellers(Budget::default())).stocked(1), 25_977);
+    }
+
+    #[test]
+    fn of_a_seller_and_one_who_keeps_a_bound() {
+        let config = a_seller_and_one_who_keeps_a_bound(Budget::default());
+        explore(attempts(1, config).stocked(2), 25_637);
+    }
+
+    #[test]
+    fn of_two_sellers_with_a_crash() {
+        let budget = Budget { deadlines: false, ..few_faults(0, 1) };
+        explore(attempts(1, sellers(budget)).stocked(2), 110_052);
+    }
+
+    #[test]
+    fn of_one_phase_with_two() {
+        let younger = Client::seller(2).aged(2).keyless();
+        let clients = vec![Client::seller(1).keyless(), younger];
+        explore(Config::new(clients, few_faults(0, 1)).stocked(1), 200_846);
+    }
+
+    #[test]
+    fn of_one_phase_with_a_loss() {
+        let clients = vec![Client::seller(1).keyless(), Client::seller(1).aged(2).keyless()];
+        explore(Config::new(clients, faults(1, 1)).stocked(2), 47_747);
+    }
+
+    #[test]
+    fn of_a_seller_and_a_writer() {
+        let younger = Client::writer(2).aged(2).keyless();
+        let clients = vec![Client::seller(2).keyless(), younger];
+        explore(attempts(1, Config::new(clients, Budget::default())).stocked(1), 20_543);
     }
 }
 

@@ -267,15 +267,21 @@ impl World {
                 if self.config.is(Mutant::ReaderReleasedAtVote) {
                     locks.retain(|(_, access)| *access == Access::Exclusive);
                 }
+                let balances = match self.config.mutant {
+                    Some(Mutant::StaleReads) => &agent.balances_at_start,
+                    _ => &agent.redis.data.balances,
+                };
                 Request::Prepare(Prepare {
                     txid,
                     id: asked.id,
                     mode: if asked.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
                     locks,
-                    evaluation: match self.config.mutant {
-                        Some(Mutant::StaleReads) => plan.evaluate(&agent.balances_at_start),
-                        _ => plan.evaluate(&agent.redis.data.balances),
-                    },
+                    claims: plan.claims(&self.keys, balances),
+                    evaluation: plan.evaluate(
+                        balances,
+                        agent.redis.data.control.locks(),
+                        self.config.is(Mutant::EscrowResolved),
+                    ),
                 })
             }
         };

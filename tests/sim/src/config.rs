@@ -67,6 +67,8 @@ pub(crate) struct Profile {
     /// How long a message takes at most if nothing is wrong, in microseconds.
     pub(crate) latency_us: u64,
     pub(crate) sync_us: u64,
+    /// Whether most of what is added is added in escrow: in every fourth world. It takes no chance of its own.
+    pub(crate) escrow: bool,
     pub(crate) faults: Faults,
 }
 
@@ -125,6 +127,7 @@ impl Profile {
             think_us: [500, 5_000, 20_000][random.place(3)],
             latency_us: [200, 1_000, 5_000][random.place(3)],
             sync_us: [300, 2_000, 15_000][random.place(3)],
+            escrow: config.seed.is_multiple_of(4),
             faults: Faults::new(config, random),
         }
     }

@@ -65,6 +65,12 @@ pub enum Mutant {
     NoDoneMarker,
     /// 8: an agent evaluates ops on what it remembers, not on what is there.
     StaleReads,
+    /// Escrow: what others have reserved is not counted.
+    EscrowIgnoresPending,
+    /// Escrow: the bounds of others are not kept.
+    EscrowIgnoresBounds,
+    /// Escrow: the write is what the balance would be, not what is added.
+    EscrowResolved,
     /// 9: the commit of a branch that is lost is acknowledged.
     LossAcknowledged,
     /// 10: the low-water mark passes transactions that are active.
@@ -143,6 +149,8 @@ impl Mutant {
             Self::CommitNeedsMemory => Bend::CommitNeedsMemory,
             Self::FreesForeignLocks => Bend::FreesForeignLocks,
             Self::LossAcknowledged => Bend::LossAcknowledged,
+            Self::EscrowIgnoresPending => Bend::EscrowIgnoresPending,
+            Self::EscrowIgnoresBounds => Bend::EscrowIgnoresBounds,
             _ => return None,
         })
     }

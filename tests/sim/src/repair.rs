@@ -287,6 +287,7 @@ impl World {
         }
         self.report.redone += u64::from(is_applied);
         note!(self, "p{at}: redoes {} of vote {}", redone.txid, redone.seq);
-        self.oracle.redone(at, redone.txid, before, is_applied, &self.requests)
+        let data = &self.agents[at].redis.data;
+        self.oracle.redone(at, redone.txid, before, is_applied, data, &self.requests)
     }
 }

@@ -2,10 +2,10 @@
 
 use assent_common::TransactionId;
 use assent_common::code::ErrorCode;
-use assent_common::command::Access;
+use assent_common::command::{Access, Claim, EscrowKind, Step};
 use assent_common::coordinator::{AnswerDurability, Purpose};
 use assent_common::outcome::Refusal;
-use assent_common::participant::{Evaluation, Key};
+use assent_common::participant::{Claimed, Evaluation, Key, Locks};
 use assent_common::wire::transaction::Ack;
 
 use crate::config::Profile;
@@ -59,7 +59,21 @@ pub(crate) enum OpKind {
     Read,
     /// Adds to the balance, which must not fall below zero.
     Add(i64),
+    /// The same in escrow.
+    Escrow(Adds),
 }
+
+/// What an op adds in escrow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Adds {
+    pub(crate) amount: i64,
+    /// What the balance must be behind it, at least and at most.
+    pub(crate) at_least: i64,
+    pub(crate) at_most: i64,
+}
+
+/// Beside the account of a write: it is what is added, not what the balance is to be.
+const DELTA: u8 = 0x80;
 
 impl Request {
     pub(crate) fn is_one_phase(&self) -> bool {
@@ -83,7 +97,10 @@ impl Request {
         profile: &Profile,
         random: &mut Random,
     ) -> Self {
-        let branches = branches(profile, random);
+        let mut branches = branches(profile, random);
+        if profile.escrow {
+            branches.iter_mut().for_each(|branch| branch.go_to_escrow(place));
+        }
         let reads = branches.iter().all(BranchPlan::reads);
         let age_ms = BEGINNING_MS + now_ms + random.below(SKEW_MS);
         Self {
@@ -112,8 +129,42 @@ impl BranchPlan {
         self.ops.iter().map(|op| (keys[op.account].clone(), op.access())).collect()
     }
 
-    /// What the ops come to on these balances.
-    pub(crate) fn evaluate(&self, balances: &[i64]) -> Result<Evaluation, Refusal> {
+    /// Does in escrow what it adds, mostly; and rather to the first account than to others.
+    fn go_to_escrow(&mut self, place: usize) {
+        let is_alone = self.ops.len() == 1;
+        for op in &mut self.ops {
+            let OpKind::Add(amount) = op.kind else { continue };
+            if (place + op.account).is_multiple_of(3) {
+                continue;
+            }
+            let at_least = if amount < 0 { 0 } else { i64::MIN };
+            let has_ceiling = amount > 0 && place.is_multiple_of(4);
+            let at_most = if has_ceiling { 2 * BALANCE } else { i64::MAX };
+            op.kind = OpKind::Escrow(Adds { amount, at_least, at_most });
+            if is_alone && place.is_multiple_of(2) {
+                op.account = 0;
+            }
+        }
+    }
+
+    /// What it claims of accounts with these balances.
+    pub(crate) fn claims(&self, keys: &[Key], balances: &[i64]) -> Vec<Claimed> {
+        let claim = |op: &Op| {
+            let OpKind::Escrow(Adds { amount, at_least, at_most }) = op.kind else { return None };
+            let step = Step { op: 0, command: "INCRBY", sum: amount, at_least, at_most };
+            let claim = Claim { key: keys[op.account].clone(), field: None, steps: vec![step] };
+            Some(Claimed { claim, value: Some(balances[op.account]) })
+        };
+        self.ops.iter().filter_map(claim).collect()
+    }
+
+    /// What the ops come to on these balances, of which some are held in escrow.
+    pub(crate) fn evaluate(
+        &self,
+        balances: &[i64],
+        locks: &Locks,
+        is_resolved: bool,
+    ) -> Result<Evaluation, Refusal> {
         let (mut replies, mut redo) = (String::from("["), Vec::with_capacity(9 * self.ops.len()));
         for op in &self.ops {
             let mut balance = balances[op.account];
@@ -125,10 +176,23 @@ impl BranchPlan {
                 redo.push(u8::try_from(op.account).expect("few accounts"));
                 redo.extend(balance.to_le_bytes());
             }
+            let mut reply = balance.to_string();
+            if let OpKind::Escrow(Adds { amount, .. }) = op.kind {
+                let range = locks.range(&key(op.account), &None, balance);
+                reply = format!("{:?}", range.reply(amount));
+                let account = u8::try_from(op.account).expect("few accounts");
+                let (account, written) = if is_resolved {
+                    (account, balance + amount)
+                } else {
+                    (account | DELTA, amount)
+                };
+                redo.push(account);
+                redo.extend(written.to_le_bytes());
+            }
             if replies.len() > 1 {
                 replies.push(',');
             }
-            replies.push_str(&balance.to_string());
+            replies.push_str(&reply);
         }
         if self.fails {
             return Err(met(0));
@@ -143,6 +207,7 @@ impl Op {
         match self.kind {
             OpKind::Read => Access::Shared,
             OpKind::Add(_) => Access::Exclusive,
+            OpKind::Escrow(_) => Access::Escrow(EscrowKind::String),
         }
     }
 }
@@ -159,8 +224,9 @@ pub(crate) fn key(account: usize) -> Key {
 /// Writes what was resolved.
 pub(crate) fn apply(redo: &[u8], balances: &mut [i64]) {
     for write in redo.chunks_exact(9) {
-        let balance = write[1..].try_into().expect("eight bytes");
-        balances[usize::from(write[0])] = i64::from_le_bytes(balance);
+        let number = i64::from_le_bytes(write[1..].try_into().expect("eight bytes"));
+        let balance = &mut balances[usize::from(write[0] & !DELTA)];
+        *balance = if write[0] & DELTA == 0 { number } else { *balance + number };
     }
 }
 

@@ -11,11 +11,12 @@ use assent_common::ParticipantName;
 use assent_common::command::Access;
 use assent_common::ids::{LogId, Txid};
 use assent_common::participant::{Heard, Restored, Staged};
-use assent_common::value::readable;
+use assent_common::value::{Arg, readable};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 
 use super::super::connection::Live;
+use super::super::escrow;
 use super::super::inspect::{Record, record, stored_mark, txid_of};
 use super::super::mutants;
 use super::super::packed::done_replies;
@@ -152,9 +153,19 @@ impl Store {
         }
         let mut restored = Restored::new(self.incarnation(), number(b"m:seq").unwrap_or(0));
         let mut stored = HashMap::new();
+        let unreadable = |field: &[u8]| corrupt(format!("{} cannot be read", readable(field)));
         for (field, value) in &fields {
             let added = add(&mut restored, &mut stored, self.incarnation(), field, value);
-            added.ok_or_else(|| corrupt(format!("{} cannot be read", readable(field))))?;
+            added.ok_or_else(|| unreadable(field))?;
+        }
+        // Behind the branches that have reserved it.
+        for (field, value) in &fields {
+            let Some(key) = field.strip_prefix(b"l:") else { continue };
+            let key = Arg(key.to_vec());
+            let reserved = escrow::read(value).ok_or_else(|| unreadable(field))?;
+            for (txid, counter, reserved) in reserved {
+                restored.reserved(txid, &key, counter, reserved);
+            }
         }
         Ok(Owner { guard, machine: restored.finish(), stored, busy: false })
     }
@@ -183,19 +194,20 @@ fn add(
             restored.heard(log_id, heard);
             stored.insert(log_id, heard);
         }
-        // Locks are in the staged records; the rest is not the machine's.
+        // Locks are in the staged records, but for what is reserved in escrow; the rest is not the machine's.
         _ => {}
     }
     Some(())
 }
 
-type Locks = Vec<(assent_common::value::Arg, Access)>;
+type Locks = Vec<(Arg, Access)>;
 
 /// A branch in doubt. Its replies stay where they are: a prepare that comes again is the scripts' to answer.
 fn staged(incarnation: u64, txid: Txid, value: &[u8]) -> Option<(Txid, Staged, Locks)> {
     let Record { id, seq, keys, modes, redo, .. } = record(value).ok()?;
-    let access = |mode: &u8| if *mode == b'X' { Access::Exclusive } else { Access::Shared };
-    let locks = keys.iter().cloned().zip(modes.iter().map(access)).collect();
+    let accesses = modes.iter().map(|letter| Access::of_letter(*letter));
+    let accesses = accesses.collect::<Option<Vec<_>>>()?;
+    let locks = keys.iter().cloned().zip(accesses).collect();
     let vote =
         assent_common::outcome::Vote { replies: "[]".into(), redo: redo.into(), incarnation, seq };
     Some((txid, Staged { id, keys: keys.into_iter().collect(), vote }, locks))

@@ -4,12 +4,14 @@
 //! float, a value that is too large) it leaves to the scripts, so that every no has one home.
 
 use assent_common::command::{
-    Access, Comparison, ReplyKind, ValidatedBranch, ValidatedOp, parse_i64,
+    Access, Comparison, OpRequest, Range, ReplyKind, ValidatedBranch, ValidatedOp, parse_i64,
 };
 use assent_common::limits;
+use assent_common::participant::Claimed;
 use assent_common::value::{Arg, Reply};
 use redis::Value;
 
+use super::super::mutants;
 use super::super::packed::Writer;
 
 /// Keys of a branch that is evaluated here: they are looked up one by one.
@@ -64,6 +66,8 @@ pub(super) struct Yes {
     pub(super) replies: Vec<Reply>,
     /// The writes, packed; empty for a branch that wrote nothing.
     pub(super) redo: Vec<u8>,
+    /// What it adds to counters in escrow.
+    pub(super) claims: Vec<Claimed>,
 }
 
 impl Yes {
@@ -78,10 +82,10 @@ impl Yes {
     }
 }
 
-/// Whether an op writes a key without a look at it.
+/// Whether an op writes a key without a look at it here. Counters in escrow are looked at by themselves.
 fn overwrites(op: &ValidatedOp) -> bool {
     match op.handler {
-        "MSET" => true,
+        "MSET" | OpRequest::ESCROW_HANDLER => true,
         "SET" => op.args[2..].iter().all(|option| option.0.is_empty()),
         _ => false,
     }
@@ -93,6 +97,7 @@ pub(super) fn is_known(branch: &ValidatedBranch) -> bool {
         // Conditions and expiries are the scripts'.
         "SET" => op.args[2].0.is_empty() && op.args[4].0.is_empty(),
         "GET" | "STRLEN" | "SETNX" | "GETDEL" | "APPEND" | "INCRBY" | "MGET" | "MSET" => true,
+        OpRequest::ESCROW_HANDLER => true,
         _ => false,
     };
     branch.locks.len() <= KEYS_MAX && branch.ops.iter().all(known)
@@ -165,7 +170,7 @@ impl<'a> Cells<'a> {
     }
 
     /// Runs one op; `None` if it is not for this file to answer.
-    fn run(&mut self, op: &ValidatedOp) -> Option<Reply> {
+    fn run(&mut self, op: &ValidatedOp, ranges: &[Range]) -> Option<Reply> {
         let args = &op.args;
         let ok = || Reply::Bytes(b"OK".to_vec());
         if op.handler == "MSET" {
@@ -177,6 +182,10 @@ impl<'a> Cells<'a> {
         if op.handler == "MGET" {
             let replies = args.iter().map(|key| self.at(key).map(|cell| cell.reply()));
             return replies.collect::<Option<_>>().map(Reply::Array);
+        }
+        if op.handler == OpRequest::ESCROW_HANDLER {
+            let claim = usize::try_from(parse_i64(&args[1].0)?).ok()?.checked_sub(1)?;
+            return Some(ranges.get(claim)?.reply(parse_i64(&args[2].0)?));
         }
         let cell = self.at(&args[0])?;
         Some(match op.handler {
@@ -214,10 +223,10 @@ impl<'a> Cells<'a> {
         })
     }
 
-    /// The writes that leave the keys as they are here; deletions last.
-    fn redo(&self) -> Vec<u8> {
+    /// The writes that leave the keys as they are here, and what is added in escrow; deletions last.
+    fn redo(&self, claims: &[Claimed]) -> Vec<u8> {
         let written = |cell: &&Cell<'_>| cell.written && (cell.value.is_some() || cell.existed);
-        let count = self.0.iter().filter(written).count();
+        let count = self.0.iter().filter(written).count() + claims.len();
         if count == 0 {
             return Vec::new();
         }
@@ -235,6 +244,19 @@ impl<'a> Cells<'a> {
                 redo.bytes(ms.to_string().as_bytes());
             }
         }
+        for claimed in claims {
+            let claim = &claimed.claim;
+            let (command, number) = match (&claim.field, mutants::resolved(claimed)) {
+                (_, Some(value)) => ("SET", value),
+                (None, None) => ("INCRBY", claim.delta()),
+                (Some(_), None) => ("HINCRBY", claim.delta()),
+            };
+            redo.array(if claim.field.is_some() { 4 } else { 3 });
+            redo.bytes(command.as_bytes());
+            redo.bytes(&claim.key.0);
+            claim.field.iter().for_each(|field| redo.bytes(&field.0));
+            redo.bytes(number.to_string().as_bytes());
+        }
         for cell in cells().filter(|cell| cell.value.is_none()) {
             redo.array(2);
             redo.bytes(b"DEL");
@@ -248,12 +270,18 @@ fn length(bytes: usize) -> Reply {
     Reply::Int(i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
-/// Runs the ops on what was found, a [`Found`] for each lock; `None` if it is not for this file to answer.
-pub(super) fn evaluate(branch: &ValidatedBranch, found: Vec<Found>) -> Option<Yes> {
+/// Runs the ops on what was found, a [`Found`] for each lock, and on what is claimed, a [`Range`] for each claim; `None` if
+/// it is not for this file to answer.
+pub(super) fn evaluate(
+    branch: &ValidatedBranch,
+    found: Vec<Found>,
+    claims: Vec<Claimed>,
+    ranges: &[Range],
+) -> Option<Yes> {
     let mut cells = Cells::new(branch, found)?;
     let mut replies = Vec::with_capacity(branch.ops.len());
     for op in &branch.ops {
-        let reply = cells.run(op)?;
+        let reply = cells.run(op, ranges)?;
         let expected = op.expect.as_ref().map(|expect| expect.comparisons());
         for comparison in expected.into_iter().flatten() {
             if !holds(comparison, &reply, op.reply) {
@@ -262,7 +290,7 @@ pub(super) fn evaluate(branch: &ValidatedBranch, found: Vec<Found>) -> Option<Ye
         }
         replies.push(reply);
     }
-    let yes = Yes { replies, redo: cells.redo() };
+    let yes = Yes { replies, redo: cells.redo(&claims), claims };
     let replies_bytes: usize = yes.replies.iter().map(bytes_of).sum();
     (yes.redo.len() <= VOTE_PART_BYTES_MAX && replies_bytes <= VOTE_PART_BYTES_MAX).then_some(yes)
 }
@@ -272,6 +300,7 @@ fn bytes_of(reply: &Reply) -> usize {
     HEADER
         + match reply {
             Reply::Nil | Reply::Int(_) => 20,
+            Reply::Estimate { .. } => 40,
             Reply::Bytes(bytes) => bytes.len(),
             Reply::Array(items) => items.iter().map(bytes_of).sum(),
         }
@@ -283,17 +312,17 @@ fn holds(comparison: Comparison<'_>, reply: &Reply, kind: ReplyKind) -> bool {
         (Reply::Nil, _) => false,
         (Reply::Int(number), ReplyKind::Int) => *number != 0,
         (Reply::Array(items), _) => !items.is_empty(),
-        (Reply::Int(_) | Reply::Bytes(_), _) => true,
+        (Reply::Int(_) | Reply::Bytes(_) | Reply::Estimate { .. }, _) => true,
     };
     let equals = |operand: &[u8]| match reply {
         Reply::Int(number) => number.to_string().as_bytes() == operand,
         Reply::Bytes(bytes) => bytes == operand,
-        Reply::Nil | Reply::Array(_) => false,
+        Reply::Nil | Reply::Array(_) | Reply::Estimate { .. } => false,
     };
     let number = || match reply {
         Reply::Int(number) => Some(*number),
         Reply::Bytes(bytes) => parse_i64(bytes),
-        Reply::Nil | Reply::Array(_) => None,
+        Reply::Nil | Reply::Array(_) | Reply::Estimate { .. } => None,
     };
     let ordered = |operand: &[u8], holds: fn(&i64, &i64) -> bool| {
         number().zip(parse_i64(operand)).is_some_and(|(reply, operand)| holds(&reply, &operand))

@@ -21,6 +21,7 @@
 //! It must never answer before the `EXEC` that keeps the answer, and never write outside of one.
 
 mod claim;
+mod counters;
 mod evaluate;
 mod exec;
 mod round;

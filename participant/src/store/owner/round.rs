@@ -3,19 +3,23 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use assent_common::command::Access;
+use assent_common::command::{Access, Claim};
 use assent_common::ids::{LogId, Txid};
 use assent_common::outcome::{Applied, Call, Done, Prepared};
-use assent_common::participant::{Answer, Evaluation, Heard, Key, Lock, Prepare, Request, Stepped};
+use assent_common::participant::{
+    Answer, Claimed, Evaluation, Heard, Key, Lock, Prepare, Request, Stepped,
+};
 use assent_common::value::Reply;
 use assent_common::wire::branch::Mode;
 
 use super::super::BranchAnswer;
 use super::super::call::PrepareItem;
+use super::super::escrow;
 use super::super::inspect::RECORD_VERSION;
 use super::super::markers::Marker;
 use super::super::packed::{RedoError, Writer, kind_letter};
 use super::Owner;
+use super::counters::{Added, is_escrow};
 use super::evaluate::Yes;
 use super::exec::Exec;
 
@@ -34,6 +38,8 @@ pub(super) struct Round {
     pub(super) applied: Vec<(usize, std::ops::Range<usize>)>,
     /// The keys whose data the round changes: what is read before it is not what will be.
     pub(super) changed: HashSet<Key>,
+    /// What it adds to counters in escrow.
+    pub(super) added: Added,
     /// The keys whose locks it takes or frees.
     locked: HashSet<Key>,
     /// Whether an answer is only good if the ownership is: then there is an `EXEC` although nothing is written.
@@ -43,8 +49,12 @@ pub(super) struct Round {
 impl Round {
     /// Whether a prepare must wait for the next round.
     pub(super) fn concerns(&self, item: &PrepareItem) -> bool {
-        !self.changed.is_empty()
-            && item.branch.locks.iter().any(|lock| self.changed.contains(&lock.key))
+        let is_changed = |lock: &assent_common::command::Lock| {
+            self.changed.contains(&lock.key)
+                || !is_escrow(lock.access) && self.added.concerns(&lock.key)
+        };
+        !(self.changed.is_empty() && self.added.is_empty())
+            && item.branch.locks.iter().any(is_changed)
     }
 }
 
@@ -81,6 +91,7 @@ impl Owner {
         let staged = self.machine.staged().get(&txid);
         let keys: Vec<Key> = staged.iter().flat_map(|staged| staged.keys.iter().cloned()).collect();
         let was = self.machine.state(txid);
+        let adds: Vec<_> = keys.iter().map(|key| self.adds(txid, key)).collect();
         let Stepped { answer, apply } = self.step(request);
         if was != self.machine.state(txid) {
             round.exec.delete(format!("s:{txid}"));
@@ -93,7 +104,15 @@ impl Owner {
             round.applied.push((slot, round.exec.apply(redo)?));
         }
         round.locked.extend(keys.iter().cloned());
-        round.changed.extend(keys);
+        for (key, adds) in keys.into_iter().zip(adds) {
+            match adds {
+                Some(adds) if apply.is_some() => {
+                    adds.iter().for_each(|(of, delta)| round.added.add(&key, of, *delta));
+                }
+                Some(_) => {}
+                None => drop(round.changed.insert(key)),
+            }
+        }
         round.asserts |= matches!(answer, Answer::Applied(Call::Refused(_)));
         round.answers.push((slot, into_answer(answer)));
         Ok(())
@@ -118,13 +137,14 @@ impl Owner {
         url: &str,
     ) -> Result<(), RedoError> {
         let packed = yes.packed_replies();
-        let Yes { replies, redo } = yes;
+        let Yes { replies, redo, claims } = yes;
         let writes = !redo.is_empty();
         let Stepped { answer, apply } = self.step(Request::Prepare(Prepare {
             txid: item.txid,
             id: item.id,
             mode: item.mode,
             locks: locks(item),
+            claims,
             evaluation: Ok(Evaluation { replies: json(&replies).into(), redo: redo.into() }),
         }));
         match &answer {
@@ -146,7 +166,11 @@ impl Owner {
         if let Some(redo) = apply.filter(|redo| !redo.is_empty()) {
             // An op that wrote past the agent does not show in the answer of one phase.
             round.exec.apply(&redo)?;
-            round.changed.extend(item.branch.locks.iter().map(|lock| lock.key.clone()));
+            let others = item.branch.locks.iter().filter(|lock| !is_escrow(lock.access));
+            round.changed.extend(others.map(|lock| lock.key.clone()));
+            for claim in &item.branch.claims {
+                round.added.add(&claim.key, &claim.field, claim.delta());
+            }
         }
         round.answers.push((item.slot, into_answer(answer)));
         Ok(())
@@ -169,6 +193,7 @@ impl Owner {
             id: item.id,
             mode: item.mode,
             locks: locks(item),
+            claims: item.branch.claims.iter().map(granted).collect(),
             evaluation: Ok(Evaluation { replies, redo }),
         }));
         let agrees = match (&stepped.answer, call) {
@@ -208,6 +233,11 @@ pub(super) enum Learnt {
     Agrees,
     /// What is in memory is worth nothing any more.
     Differs,
+}
+
+/// A claim that the scripts have judged.
+fn granted(claim: &Claim) -> Claimed {
+    Claimed { claim: claim.clone(), value: None }
 }
 
 fn locks(item: &PrepareItem) -> Vec<(Key, Access)> {
@@ -257,12 +287,15 @@ fn json(replies: &[Reply]) -> String {
 }
 
 fn lock_value(lock: &Lock) -> String {
-    let mut text = String::from(if matches!(lock, Lock::Exclusive(..)) { "X " } else { "S " });
+    let mut text = String::from(char::from(lock.access().letter()));
     for (place, (txid, id)) in lock.owners().enumerate() {
-        if place > 0 {
-            text.push(';');
-        }
+        text.push(if place == 0 { ' ' } else { ';' });
         let _ = write!(text, "{txid} {id}");
+        if let Lock::Escrow(_, owners) = lock
+            && let Some(escrow) = owners.get(&txid)
+        {
+            escrow::write(&mut text, escrow);
+        }
     }
     text
 }
@@ -279,11 +312,8 @@ fn staged_record(item: &PrepareItem, url: &str, seq: u64, redo: &[u8], replies: 
     for lock in &item.branch.locks {
         record.bytes(&lock.key.0);
     }
-    let mode = |lock: &assent_common::command::Lock| match lock.access {
-        Access::Shared => b'S',
-        Access::Exclusive => b'X',
-    };
-    record.bytes(&item.branch.locks.iter().map(mode).collect::<Vec<_>>());
+    let modes = item.branch.locks.iter().map(|lock| lock.access.letter());
+    record.bytes(&modes.collect::<Vec<_>>());
     record.bytes(redo);
     record.bytes(replies);
     record.0

@@ -12,6 +12,7 @@ use super::super::markers::Marker;
 use super::super::mutants;
 use super::super::{BranchAnswer, Store, lock};
 use super::Owner;
+use super::counters::{self, Counters};
 use super::evaluate::{self, Found};
 use super::exec::Ended;
 use super::round::{Learnt, Round, dirty};
@@ -122,7 +123,7 @@ impl Store {
         if candidates.is_empty() {
             return Ok(());
         }
-        let found = match self.look(live, owner, &candidates).await {
+        let (found, counters) = match self.look(live, owner, &candidates).await {
             Ok(found) => found,
             Err(lost) => {
                 round.prepares.extend(candidates);
@@ -134,7 +135,12 @@ impl Store {
                 aside.later.push(item);
                 continue;
             }
-            let Some(yes) = evaluate::evaluate(&item.branch, found) else {
+            let claims = counters.claimed(&item, &round.added);
+            let yes = claims.and_then(|claims| {
+                let ranges = owner.ranges(&claims);
+                evaluate::evaluate(&item.branch, found, claims, &ranges)
+            });
+            let Some(yes) = yes else {
                 aside.scripts.push(item);
                 continue;
             };
@@ -152,7 +158,7 @@ impl Store {
         live: &Live,
         owner: &Owner,
         items: &[PrepareItem],
-    ) -> Result<Vec<Vec<Found>>, Lost> {
+    ) -> Result<(Vec<Vec<Found>>, Counters), Lost> {
         let asked = || items.iter().flat_map(|item| evaluate::asked(&item.branch));
         let mut strings = redis::cmd("MGET");
         for (_, key, _) in asked().filter(|(_, _, written)| *written) {
@@ -166,6 +172,8 @@ impl Store {
         for (_, key, written) in asked() {
             pipeline.cmd(if written { "PEXPIRETIME" } else { "GET" }).arg(key.0.as_slice());
         }
+        let counters = counters::asked(items);
+        counters::look(&mut pipeline, &counters);
         // Last: who owned the Redis until here has read what nobody else could change.
         pipeline.cmd("GET").arg(self.owner_key());
         let count = pipeline.len();
@@ -174,6 +182,8 @@ impl Store {
         if values.pop() != Some(Value::BulkString(owner.guard.clone().into_bytes())) {
             return Err(Lost::Ownership("another agent owns this Redis, or shares it".to_owned()));
         }
+        let of_counters = values.split_off(values.len() - 2 * counters.len());
+        let counters = Counters::found(&counters, &of_counters);
         let mut values = values.into_iter();
         let strings = match are_written.then(|| values.next()).flatten() {
             Some(Value::Array(strings)) => strings,
@@ -191,7 +201,7 @@ impl Store {
             }
             found
         });
-        Ok(found.collect())
+        Ok((found.collect(), counters))
     }
 
     /// Has Redis keep what the round came to, and gives its answers.

@@ -20,7 +20,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinSet;
 
 pub(crate) use self::work::{
-    COUNTERS, OPENING_BALANCE, Work, World, account_names, add_key, balance_key,
+    COUNTERS, OPENING_BALANCE, STOCK, Work, World, account_names, add_key, balance_key,
 };
 
 /// Marks are written under numbers from here on.

@@ -19,7 +19,11 @@ pub(crate) const OPENING_BALANCE: i64 = 500;
 const ACCOUNTS: usize = 8;
 
 /// The counters, and the bank of each.
-pub(crate) const COUNTERS: [(&str, usize); 3] = [("red", 0), ("green", 1), ("blue", 2)];
+pub(crate) const COUNTERS: [(&str, usize); 4] =
+    [("red", 0), ("green", 1), ("blue", 2), ("stock", 0)];
+
+/// The one that is added to in escrow, and sold from: the hot one. Its value is never below nothing.
+pub(crate) const STOCK: usize = 3;
 
 /// Lists in use at a time, spread over the banks, and elements after which the next lists are taken: a list is read as a
 /// whole, so it must not grow for ever.
@@ -86,10 +90,12 @@ impl World {
             45..48 => Work::Balances,
             48..80 => self.lists(rng),
             80..95 => {
-                let counter = rng.random_range(0..COUNTERS.len());
+                let is_hot = rng.random_bool(0.5);
+                let counter = if is_hot { STOCK } else { rng.random_range(0..STOCK) };
                 let also_at =
                     (COUNTERS[counter].1 + rng.random_range(1..BANKS.len())) % BANKS.len();
-                Work::Add { counter, also_at, by: rng.random_range(1..=9) }
+                let by = if is_hot { rng.random_range(-4..=5) } else { rng.random_range(1..=9) };
+                Work::Add { counter, also_at, by }
             }
             _ => Work::Count { counter: rng.random_range(0..COUNTERS.len()) },
         }
@@ -193,8 +199,11 @@ impl Work {
             transaction = transaction.branch(&participant(bank), |ops| {
                 commands.into_iter().fold(mark(ops), |ops, words| {
                     let takes = words[0] == "DECRBY";
+                    let shares = words[1] == format!("counter:{}", COUNTERS[STOCK].0)
+                        && words[0] == "INCRBY";
                     let ops = ops.op(words.iter().map(String::as_str));
-                    if takes { ops.expect_ge(0) } else { ops }
+                    let ops = if takes || shares { ops.expect_ge(0) } else { ops };
+                    if shares { ops.escrow() } else { ops }
                 })
             });
         }

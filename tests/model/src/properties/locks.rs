@@ -30,6 +30,10 @@ fn votes_hold_their_locks(world: &World, at: usize, participant: &Participant) -
             branch.locks.iter().all(|(key, access)| match (participant.locks().get(key), access) {
                 (Some(Lock::Exclusive(owner, _)), Access::Exclusive) => owner == txid,
                 (Some(Lock::Shared(owners)), Access::Shared) => owners.contains_key(txid),
+                (Some(Lock::Escrow(kind, owners)), Access::Escrow(wanted)) => {
+                    let reserved = owners.get(txid).map(|escrow| &escrow.reserved);
+                    kind == wanted && reserved.is_some_and(|reserved| reserved.len() == 1)
+                }
                 _ => false,
             })
         })

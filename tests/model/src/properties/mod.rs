@@ -3,6 +3,7 @@
 
 mod answers;
 mod decision;
+mod escrow;
 mod fences;
 mod locks;
 mod marks;
@@ -30,6 +31,9 @@ const ALWAYS: &[(&str, Check)] = &[
     ("7 a branch is told aborted only of what never commits", fences::presumed_abort_is_true),
     ("8 applied only what is decided", outcome::applied_only_when_decided),
     ("8 all branches or none", outcome::all_or_none),
+    ("escrow: a bound holds when it is applied", escrow::bounds_hold),
+    ("escrow: a bound holds by every outcome", escrow::bounds_will_hold),
+    ("escrow: who has room neither waits nor dies", escrow::room_is_for_all),
     ("9 unknown is never ok", outcome::unknown_is_never_ok),
     ("10 a prepare below the mark is refused", marks::below_mark_is_refused),
     ("10 the mark covers only what has ended", marks::covers_only_what_has_ended),
@@ -53,6 +57,7 @@ const WITHOUT_LOSS: &[(&str, Check)] = &[
     ("3 what was read under a vote stays as it was", locks::data_waits_for_the_outcome),
     ("6 an acknowledged abort has left its fence", fences::abort_leaves_a_fence),
     ("8 a branch is applied once at most", outcome::applied_once),
+    ("escrow: nothing is lost or added twice", escrow::nothing_is_lost),
     ("10 markers above the mark are kept", marks::markers_above_the_mark_are_kept),
     ("progress: what is quiet has ended", progress::quiet_means_ended),
 ];

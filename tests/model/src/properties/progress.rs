@@ -41,7 +41,12 @@ type Met = fn(&World, &State) -> bool;
 /// Paths that must be among those explored, each for the configurations that have it.
 pub(super) const SOMETIMES: &[(&str, Concerns, Met)] = &[
     ("met: a commit", may_commit, commit),
-    ("met: an abort", |config| config.clients.iter().any(|c| !c.is_one_phase()), abort),
+    ("met: an abort", may_abort, abort),
+    (
+        "met: two that hold one counter",
+        |config| config.has_room() && has_two_phases(config),
+        shared,
+    ),
     (
         "met: a commit finished by the next life",
         |config| config.budget.crashes > 0 && has_two_phases(config),
@@ -74,7 +79,7 @@ pub(super) const SOMETIMES: &[(&str, Concerns, Met)] = &[
     ("met: a wait for a younger holder", may_wait, wait),
     (
         "met: a retried attempt that goes through",
-        |config| config.clients.len() > 1 && has_two_phases(config) && config.attempts > 1,
+        |config| may_wait(config) && config.attempts > 1,
         retried,
     ),
     ("met: a branch that is lost", |config| config.budget.rollbacks > 0, lost),
@@ -95,12 +100,19 @@ fn may_commit(config: &Config) -> bool {
     config.clients.iter().all(|client| client.branches.iter().all(|branch| !branch.fails))
 }
 
+/// Where all is in escrow, and there is room for all of it, only time can run out.
+fn may_abort(config: &Config) -> bool {
+    has_two_phases(config) && (config.budget.deadlines || !config.has_room())
+}
+
 /// Whether somebody may hold a lock that an older one wants; one phase holds none.
 fn may_wait(config: &Config) -> bool {
-    config.clients.iter().any(|younger| {
-        let is_older = |other: &crate::config::Client| other.id < younger.id;
-        !younger.is_one_phase() && config.clients.iter().any(is_older)
-    })
+    let is_shared = config.has_room();
+    !is_shared
+        && config.clients.iter().any(|younger| {
+            let is_older = |other: &crate::config::Client| other.id < younger.id;
+            !younger.is_one_phase() && config.clients.iter().any(is_older)
+        })
 }
 
 fn commit(world: &World, state: &State) -> bool {
@@ -147,6 +159,11 @@ fn wait(_: &World, state: &State) -> bool {
     state
         .answers()
         .any(|(_, answer)| matches!(answer, Answer::Prepared(Call::Applied(Prepared::Wait(_)))))
+}
+
+fn shared(_: &World, state: &State) -> bool {
+    let mut locks = state.participants.iter().flat_map(|participant| participant.locks().iter());
+    locks.any(|(_, lock)| lock.owners().count() > 1)
 }
 
 fn retried(_: &World, state: &State) -> bool {

@@ -1,5 +1,6 @@
 //! Invariants 2, 3, 5, 6, 8, 9, 10, 12, 14: what scripts do, and what of it leaves an agent.
 
+use assent_common::command::Access;
 use assent_common::coordinator::Message;
 use assent_common::outcome::{Aborted, Call, Prepared};
 use assent_common::participant::{Answer, Participant};
@@ -7,10 +8,10 @@ use assent_common::wire::branch::BranchState;
 use assent_common::{Attempt, TxNumber, Txid};
 
 use super::losses::Excuse;
-use super::{Oracle, Step, ensure};
+use super::{Oracle, Step, ensure, escrow};
 use crate::agent::{Agent, Before};
 use crate::network::Ask;
-use crate::request::{Request, place_of};
+use crate::request::{Op, Request, place_of};
 
 /// A script that ran.
 struct Ran<'a> {
@@ -75,7 +76,16 @@ impl Oracle {
         if after == Some(BranchState::Aborted) && before.state != after {
             self.aborted(&ran)?;
         }
-        super::locks::are_the_votes(ask.at, &agent.redis.data.control, requests)
+        super::locks::are_the_votes(ask.at, &agent.redis.data.control, requests)?;
+        if self.is_excused() {
+            return Ok(());
+        }
+        let data = &agent.redis.data;
+        if is_applied {
+            let plan = &ran.request().branches[ask.branch.index()];
+            escrow::bounds_hold(plan, data, || ran.text())?;
+        }
+        escrow::bounds_will_hold(ask.at, data, requests)
     }
 
     /// What the ops of a branch replied, for whoever is told so later.
@@ -229,15 +239,17 @@ fn acknowledged(ran: &Ran<'_>) -> Step {
 fn data_waits_for_the_votes(ran: &Ran<'_>) -> Step {
     let Ask { at, txid, branch, .. } = *ran.ask;
     let plan = &ran.request().branches[branch.index()];
-    let written =
-        plan.ops.iter().filter(|op| op.access() == assent_common::command::Access::Exclusive);
+    let written = plan.ops.iter().filter(|op| op.access() != Access::Shared);
     for op in written {
         let in_doubt = ran.agent.redis.data.control.staged().iter();
         let mut others = in_doubt.filter(|(other, _)| **other != txid);
         let reader = others.find(|(_, staged)| {
             let branches = &ran.requests[place_of(staged.id)].branches;
             let mut ops = branches.iter().filter(|b| b.at == at).flat_map(|b| &b.ops);
-            ops.any(|other| other.account == op.account)
+            // In escrow nobody has read the value.
+            let may_share = op.access() != Access::Exclusive;
+            let is_met = |other: &Op| !(may_share && other.access() == op.access());
+            ops.any(|other| other.account == op.account && is_met(other))
         });
         let check = "3 what was read under a vote stays as it was";
         ensure(reader.is_none(), check, || {

@@ -27,6 +27,9 @@ pub(super) fn are_the_votes(at: usize, control: &Participant, requests: &[Reques
             let is_held = match (control.locks().get(key), access(plan, key)) {
                 (Some(Lock::Exclusive(owner, _)), Some(Access::Exclusive)) => owner == txid,
                 (Some(Lock::Shared(owners)), Some(Access::Shared)) => owners.contains_key(txid),
+                (Some(Lock::Escrow(kind, owners)), Some(Access::Escrow(wanted))) => {
+                    *kind == wanted && owners.get(txid).is_some_and(|it| it.reserved.len() == 1)
+                }
                 _ => false,
             };
             ensure(is_held, CHECK, || format!("p{at}: {txid} does not hold {key:?}"))?;

@@ -7,7 +7,7 @@ use assent_common::participant::Participant;
 use assent_common::wire::branch::BranchState;
 use assent_common::{Attempt, LogId, TxNumber, Txid};
 
-use super::{Fact, Oracle, Site, Step, ensure};
+use super::{Fact, Oracle, Site, Step, ensure, escrow};
 use crate::redis::Data;
 use crate::report::Report;
 use crate::request::Request;
@@ -162,6 +162,7 @@ impl Oracle {
         txid: Txid,
         before: Option<BranchState>,
         is_applied: bool,
+        data: &Data,
         requests: &[Request],
     ) -> Step {
         if before == Some(BranchState::Applied) && !is_applied {
@@ -186,6 +187,9 @@ impl Oracle {
         let site = &mut self.sites[at];
         site.markers.insert(txid, BranchState::Applied);
         site.lacks.remove(&txid);
+        if is_applied && !self.is_excused() {
+            escrow::bounds_hold(&asked.branches[place], data, text)?;
+        }
         if asked.is_one_phase() { self.commits(request, coordinator, txid) } else { Ok(()) }
     }
 

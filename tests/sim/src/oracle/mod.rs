@@ -3,11 +3,12 @@
 //!
 //! Each check is named after the invariant of the design that it states. [`Fact`] is what is remembered of a
 //! transaction; `facts` of what coordinators do, `branches` of what participants do, `answers` of what clients are
-//! told, `losses` of what a Redis forgot, `ending` of what must be left when nothing goes wrong any more.
+//! told, `losses` of what a Redis forgot, `escrow` of counters, `ending` of what must be left when nothing goes wrong any more.
 
 mod answers;
 mod branches;
 mod ending;
+mod escrow;
 mod facts;
 mod locks;
 mod losses;
@@ -37,6 +38,7 @@ pub const CHECKS: &[&str] = &[
     "8 applied only what is decided",
     "8 all branches or none",
     "8 sums balance",
+    "8 a bound in escrow holds by every outcome",
     "9 unknown is never ok",
     "9 the data opens when all is redone",
     "10 the mark covers only what has ended",

@@ -8,6 +8,9 @@ const WORLDS: u64 = 200;
 
 /// What is bent, whether it needs a Redis that loses data, and which check must notice.
 const CASES: &[(Mutant, Losses, &str)] = &[
+    (Mutant::EscrowIgnoresPending, Losses::Never, "8 a bound in escrow holds by every outcome"),
+    (Mutant::EscrowIgnoresBounds, Losses::Never, "8 a bound in escrow holds by every outcome"),
+    (Mutant::EscrowResolved, Losses::Never, "8 sums balance"),
     (Mutant::EpochReused, Losses::Never, "1 ids are never reused"),
     (Mutant::VoteNotDurable, Losses::Never, "2 a yes is staged durably before it is said"),
     (Mutant::TornTailKept, Losses::Never, "2 what was durable is still in the log"),
