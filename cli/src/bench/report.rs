@@ -42,6 +42,7 @@ pub(super) struct Measured {
     pub(super) retried_percent: f64,
     pub(super) retries_per_tx: f64,
     pub(super) cpu_us_per_tx: ByKind,
+    /// Those of the coordinator hold the zeros that it writes ahead, into segments that are not used yet.
     pub(super) disk_bytes_per_tx: ByKind,
     /// By the coordinator's own count.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,8 +194,10 @@ pub(super) fn cells(measured: &[(Subject, Measured)]) -> Vec<Cell> {
         let own = of(*subject);
         let against = |way: Way, figure: fn(&Measured) -> f64| {
             let reference = of(Subject { way, ..*subject });
-            let ratios = own.iter().zip(&reference).map(|(one, other)| figure(one) / figure(other));
-            let ratios: Vec<f64> = ratios.filter(|ratio| ratio.is_finite()).collect();
+            let both = own.iter().zip(&reference);
+            // Where nothing was committed there is no latency.
+            let both = both.filter(|(one, other)| one.committed > 0 && other.committed > 0);
+            let ratios: Vec<f64> = both.map(|(one, other)| figure(one) / figure(other)).collect();
             (subject.way != way && !ratios.is_empty()).then(|| median(ratios))
         };
         let uncontended = match subject.way {

@@ -70,7 +70,8 @@ fn rates(report: &Report) -> Rows {
         "FAILED",
         "RETRIED",
     ]);
-    let ratio = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+    let ratio =
+        |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
     for cell in &report.cells {
         let one = &cell.median;
         rows.push([
@@ -112,8 +113,9 @@ fn costs(report: &Report) -> Rows {
         let one = &cell.median;
         let ByKind { redis, agents, coordinator, load: generator } = one.cpu_us_per_tx;
         let through = cell.subject.way.mode().is_some();
-        let syncs =
-            |syncs: Option<f64>| syncs.map_or("-".to_owned(), |syncs| format!("{syncs:.2}"));
+        let syncs = |syncs: Option<f64>| {
+            syncs.map_or_else(|| "-".to_owned(), |syncs| format!("{syncs:.2}"))
+        };
         rows.push([
             workload(cell.subject.shape),
             load(cell),
@@ -163,7 +165,8 @@ fn foot(report: &Report) -> Vec<String> {
         lines.push(format!("not measured: {}: {}", way(missing.way), missing.why));
     }
     lines.push(
-        "syncs of Redis are its writes less its reads (/proc/PID/io), those of the log its own count"
+        "syncs of Redis: its writes less its reads (/proc/PID/io); of the log: its own count; bytes of the log: with the \
+         zeros of segments written ahead"
             .to_owned(),
     );
     let verdict = &report.verdict;
