@@ -45,6 +45,9 @@ pub(crate) struct CommonArgs {
     /// How often; the report is of medians
     #[arg(long, default_value_t = 3)]
     pub(super) repetitions: u32,
+    /// In which repetition of a longer series this run begins: the way that comes first goes by it
+    #[arg(long, default_value_t = 1, hide = true)]
+    pub(super) first: u32,
     /// Accounts at each participant, chosen uniformly
     #[arg(long, default_value_t = 100_000)]
     pub(super) accounts: u64,
@@ -127,6 +130,7 @@ pub(super) struct Plan {
     pub(super) loads: Vec<(usize, Pace)>,
     pub(super) duration: Duration,
     pub(super) repetitions: u32,
+    pub(super) first: u32,
     pub(super) accounts: u64,
     pub(super) idempotency_keys: bool,
     pub(super) redis_server: String,
@@ -194,6 +198,7 @@ impl CommonArgs {
             loads: self.clients.iter().flat_map(loads).collect(),
             duration: Duration::from_secs_f64(self.seconds),
             repetitions: self.repetitions,
+            first: self.first,
             accounts: self.accounts,
             idempotency_keys: self.idempotency_keys,
             redis_server: self.redis_server.clone(),

@@ -89,7 +89,7 @@ async fn measure_all(plan: &Plan, dir: &Path) -> Result<Report, Failure> {
         for shape in &plan.shapes {
             let mut ways = bench.ways(*shape).await?;
             // Another one begins each time: what a way leaves behind for the next is not always the same one's burden.
-            let first = repetition as usize % ways.len();
+            let first = (plan.first + repetition) as usize % ways.len();
             ways.rotate_left(first);
             for (clients, pace) in &plan.loads {
                 for way in &ways {
