@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -10,12 +11,17 @@ use tokio::net::TcpStream;
 /// Bytes read at once; an answer is some hundreds.
 const READ_BYTES: usize = 4 * 1024;
 
+/// The target of every request.
+const PATH: &str = "/v1/transactions";
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct HttpConnection {
     stream: TcpStream,
     request: Vec<u8>,
     answer: Vec<u8>,
+    /// Where the last answer's body is.
+    body: Range<usize>,
 }
 
 impl HttpConnection {
@@ -26,20 +32,20 @@ impl HttpConnection {
             stream,
             request: Vec::with_capacity(1_024),
             answer: Vec::with_capacity(READ_BYTES),
+            body: 0..0,
         })
     }
 
-    /// Posts a JSON body; returns the status and the answer's body.
-    pub(super) async fn post(
+    /// Submits a transaction; returns the status and the answer's body.
+    pub(super) async fn submit(
         &mut self,
-        path: &str,
         key: Option<&str>,
         body: &str,
     ) -> io::Result<(u16, &[u8])> {
         self.request.clear();
         let length = body.len();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+            "POST {PATH} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
              content-length: {length}\r\n"
         );
         self.request.extend_from_slice(head.as_bytes());
@@ -50,6 +56,7 @@ impl HttpConnection {
         self.request.extend_from_slice(body.as_bytes());
         self.stream.write_all(&self.request).await?;
         self.answer.clear();
+        self.body = 0..0;
         loop {
             if self.stream.read_buf(&mut self.answer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -57,9 +64,15 @@ impl HttpConnection {
             if let Some((status, start, end)) = parse(&self.answer)?
                 && self.answer.len() >= end
             {
+                self.body = start..end;
                 return Ok((status, &self.answer[start..end]));
             }
         }
+    }
+
+    /// The body of the last answer.
+    pub(super) fn last_body(&self) -> Option<&[u8]> {
+        self.answer.get(self.body.clone())
     }
 }
 

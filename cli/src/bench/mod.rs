@@ -1,278 +1,228 @@
-//! `assent bench transfer`: what atomicity costs here and now.
+//! `assent bench`: what atomicity costs here and now.
 //!
-//! Two-branch transfers through Assent against the same writes at the same Redis servers without it, one after the other
-//! in every repetition, so that a noisy machine is noisy for all. Everything runs on this machine and shares its cores:
-//! the figures are ratios first.
+//! Transactions through Assent against the same work at the same Redis servers without it, one after the other in every
+//! repetition, so that a noisy machine is noisy for all. Everything runs on this machine and shares its cores: the figures
+//! are ratios first. In the end the data must be what the clients were told, or the figures are none.
+//!
+//! ```text
+//! args ── Plan ── for each repetition, shape, load, way:  workload ── client (Assent, or a floor) ── Tally
+//!                                                                                                     │
+//!                 report (median, ratios) ── verify (Ledger against the data) ────────────────────────┘
+//! ```
 
-mod cpu;
+mod args;
+mod client;
 mod http;
 mod load;
+mod machine;
+mod pace;
 mod report;
 mod resp;
+mod stage;
+mod table;
+mod unit;
+mod verify;
+mod workload;
+mod zipf;
 
-use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use assent_client::{CoordinatorAdmin, Http, HttpOptions};
-use clap::{Args, Subcommand, ValueEnum};
-use redis::aio::MultiplexedConnection;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 
-use self::load::{Moment, Targets, Way};
-use self::report::{CpuMicros, Measured, Report};
-use crate::exit::{Exit, Failure, chain};
+pub(crate) use self::args::BenchCommand;
+use self::args::Plan;
+use self::client::{Asking, Client, Targets, Told, Way};
+use self::load::{Ledger, Pace, Run};
+use self::report::{Measured, NotMeasured, Report, Subject};
+use self::stage::{Edge, Stage, merged};
+use self::verify::Books;
+use self::workload::{Drawer, Shape, Workload};
+use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
-use crate::process::{Cluster, ClusterOptions, RedisOptions};
 use crate::runtime;
 
-const PARTICIPANTS: [&str; 2] = ["bank-a", "bank-b"];
-
-/// In each account at the beginning.
-const OPENING_BALANCE: i64 = 1_000;
-
-/// Accounts of one command.
-const CHUNK: u32 = 5_000;
-
-/// How long branches that were decided may take to be applied, after the load.
-const SETTLE_MAX: Duration = Duration::from_secs(30);
-
-/// What to measure.
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchCommand {
-    /// Two-branch transfers, beside the same writes without atomicity
-    Transfer(TransferArgs),
-}
-
-/// The flags of `assent bench transfer`.
-#[derive(Debug, Args)]
-pub(crate) struct TransferArgs {
-    /// Clients at once, each waiting for its answer before it goes on
-    #[arg(long, default_value_t = 64)]
-    clients: usize,
-    /// Measured time of each way in each repetition
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Accounts at each participant, chosen uniformly
-    #[arg(long, default_value_t = 100_000)]
-    accounts: u32,
-    /// Accounts that each of the two branches changes
-    #[arg(long, default_value_t = 1)]
-    writes: usize,
-    /// How often; the report is of medians
-    #[arg(long, default_value_t = 3)]
-    repetitions: u32,
-    /// When `committed` is answered
-    #[arg(long, value_enum, default_value_t = Ack::Applied)]
-    ack: Ack,
-    /// Send an idempotency key with each transfer, which the coordinator must remember
-    #[arg(long)]
-    keys: bool,
-    /// The program that is started as Redis
-    #[arg(
-        long,
-        env = "ASSENT_REDIS_SERVER",
-        default_value = "redis-server",
-        value_name = "PROGRAM"
-    )]
-    redis_server: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Ack {
-    /// When every branch has applied
-    Applied,
-    /// When the decision is durable
-    Decided,
-}
-
-impl Ack {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Decided => "decided",
-        }
-    }
-}
+/// Of the document of `-o json`.
+const REPORT_VERSION: u32 = 1;
 
 pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<Exit, Failure> {
-    let BenchCommand::Transfer(args) = command;
-    let numbers = [args.clients, args.writes, args.seconds as usize, args.repetitions as usize];
-    if args.accounts == 0 || numbers.contains(&0) {
-        return Err(Failure::usage(
-            "clients, seconds, accounts, writes and repetitions must be at least 1",
-        ));
-    }
+    let plan = command.plan()?;
     if cfg!(debug_assertions) {
         output::talk("this is a debug build: the figures say nothing (cargo build --release)");
     }
+    machine::allow_many_connections();
     let dir = tempfile::Builder::new().prefix("assent-bench-").tempdir()?;
-    let report =
-        runtime::start(runtime::workers_default())?.block_on(transfer(args, dir.path()))?;
+    let runtime = runtime::start(runtime::workers_default())?;
+    let report = runtime.block_on(measure_all(&plan, dir.path()))?;
     match format {
         Format::Json => output::json(&report)?,
-        Format::Table | Format::Id => report.tell()?,
+        Format::Table | Format::Id => table::tell(&report)?,
+    }
+    if !report.verdict.as_reported {
+        return Err(Failure::error(
+            "the data is not what the clients were told: these are no figures",
+        ));
+    }
+    if !report.cells.iter().any(|cell| matches!(cell.subject.way, Way::Assent(_))) {
+        return Err(Failure::error("the coordinator does not take what was to be measured"));
     }
     Ok(Exit::Ok)
 }
 
-async fn transfer(args: &TransferArgs, dir: &Path) -> Result<Report, Failure> {
-    let participants = PARTICIPANTS.iter().filter_map(|name| name.parse().ok()).collect();
-    let mut options = ClusterOptions::new(participants);
-    options.redis = RedisOptions { program: args.redis_server.clone(), ..RedisOptions::default() };
-    let cluster =
-        Cluster::start(dir, &options).await.map_err(|error| Failure::error(error.to_string()))?;
-    let address = cluster.coordinator.url().trim_start_matches("http://").parse::<SocketAddr>();
-    let targets = Targets {
-        coordinator: address.map_err(|error| Failure::of("the coordinator's address", &error))?,
-        redis: [cluster.members[0].redis.port(), cluster.members[1].redis.port()],
-        accounts: args.accounts,
-        writes: args.writes,
-        ack: args.ack.as_str(),
-        keys: args.keys.into(),
+async fn measure_all(plan: &Plan, dir: &Path) -> Result<Report, Failure> {
+    // At least two: a floor of one server is no floor of a transaction over several.
+    let places = plan.shapes.iter().map(|shape| shape.places()).max().unwrap_or(2).max(2);
+    let mut stage = Stage::start(dir, places, &plan.redis_server).await?;
+    let settings = stage.settings(dir).await?;
+    let families = merged(plan.shapes.iter().flat_map(|shape| shape.families(plan.accounts)));
+    stage.fill(&families).await?;
+    let mut bench = Bench {
+        plan,
+        targets: stage.targets(plan.escrow, plan.idempotency_keys.into())?,
+        stage: &stage,
+        books: Books::default(),
+        runs: 0,
+        measured: Vec::new(),
+        not_measured: Vec::new(),
     };
-    let mut connections = [connect(&cluster, 0).await?, connect(&cluster, 1).await?];
-    for connection in &mut connections {
-        fill(connection, args.accounts).await?;
-    }
-    let admin = CoordinatorAdmin::new(&Http::new(&HttpOptions::default())?, &cluster.admin_url)?;
-    let mut measured = Vec::new();
-    let mut moved = 0;
-    for repetition in 0..args.repetitions {
-        for way in [Way::Floor, Way::FloorPipelined, Way::Assent] {
-            let one = measure(way, args, &targets, &cluster, &admin, measured.len() as u64).await?;
-            let (rate, number) = (one.0.rate, repetition + 1);
-            output::talk(&format!("repetition {number}: {way:?}: {rate:.0}/s"));
-            moved += one.1;
-            measured.push(one.0);
+    for repetition in 1..=plan.repetitions {
+        for shape in &plan.shapes {
+            let mut ways = bench.ways(*shape).await?;
+            // Another one begins each time: what a way leaves behind for the next is not always the same one's burden.
+            let first = (plan.first + repetition) as usize % ways.len();
+            ways.rotate_left(first);
+            for (clients, pace) in &plan.loads {
+                for way in &ways {
+                    bench.measure(*shape, *way, *clients, *pace, repetition).await?;
+                }
+            }
         }
     }
-    check_sums(&mut connections, args.accounts, moved).await?;
-    Ok(Report::new(args.clients, args.seconds, &targets, moved, measured))
-}
-
-async fn measure(
-    way: Way,
-    args: &TransferArgs,
-    targets: &Targets,
-    cluster: &Cluster,
-    admin: &CoordinatorAdmin,
-    run: u64,
-) -> Result<(Measured, i64), Failure> {
-    let before = fsyncs(admin).await;
-    let mut times = (CpuTimes::default(), CpuTimes::default());
-    let duration = Duration::from_secs(args.seconds);
-    let tally = load::run(way, targets, args.clients, duration, run, |moment| match moment {
-        Moment::Begin => times.0 = CpuTimes::now(cluster),
-        Moment::End => times.1 = CpuTimes::now(cluster),
+    let Bench { mut books, measured, not_measured, targets, .. } = bench;
+    let resolved = books.resolve(&stage.api).await?;
+    let verdict = books.check(&mut stage.redis, &families, resolved).await?;
+    Ok(Report {
+        version: REPORT_VERSION,
+        settings,
+        seconds: plan.duration.as_secs_f64(),
+        repetitions: plan.repetitions,
+        accounts: plan.accounts,
+        escrow: plan.escrow,
+        idempotency_keys: targets.keys,
+        verdict,
+        not_measured,
+        cells: report::cells(&measured),
     })
-    .await?;
-    let synced = match (before, fsyncs(admin).await) {
-        (Some(before), Some(after)) => Some(after - before),
-        _ => None,
-    };
-    let cpu = times.1.since(&times.0, tally.committed);
-    let measured = Measured::new(way, &tally, cpu, synced.filter(|_| way == Way::Assent));
-    Ok((measured, tally.moved))
 }
 
-#[derive(Debug, Default)]
-struct CpuTimes {
-    redis: Duration,
-    agents: Duration,
-    coordinator: Duration,
-    load: Duration,
+struct Bench<'a> {
+    plan: &'a Plan,
+    targets: Targets,
+    stage: &'a Stage,
+    books: Books,
+    /// Runs so far; each has a number of its own.
+    runs: u64,
+    measured: Vec<(Subject, Measured)>,
+    not_measured: Vec<NotMeasured>,
 }
 
-impl CpuTimes {
-    fn now(cluster: &Cluster) -> Self {
-        let sum = |pids: &mut dyn Iterator<Item = u32>| pids.map(cpu::time_of).sum();
-        Self {
-            redis: sum(&mut cluster.members.iter().map(|member| member.redis.pid())),
-            agents: sum(&mut cluster.members.iter().map(|member| member.agent.pid())),
-            coordinator: cpu::time_of(cluster.coordinator.pid()),
-            load: cpu::time_of(std::process::id()),
+impl Bench<'_> {
+    /// The ways that a shape is done in, without those that the coordinator does not take.
+    async fn ways(&mut self, shape: Shape) -> Result<Vec<Way>, Failure> {
+        let mut ways = vec![Way::Floor, Way::FloorPipelined];
+        for mode in &self.plan.modes {
+            if matches!(shape, Shape::Hot { .. }) {
+                ways.push(Way::Uncontended(*mode));
+            }
+            ways.push(Way::Assent(*mode));
         }
+        let mut taken = Vec::with_capacity(ways.len());
+        for way in ways {
+            if self.not_measured.iter().any(|missing| missing.way == way) {
+                continue;
+            }
+            match self.refusal(shape, way).await? {
+                None => taken.push(way),
+                Some(why) => self.not_measured.push(NotMeasured { way, why }),
+            }
+        }
+        Ok(taken)
     }
 
-    fn since(&self, begin: &Self, transfers: u64) -> CpuMicros {
-        let each = |end: Duration, begin: Duration| {
-            end.saturating_sub(begin).as_secs_f64() * 1e6 / transfers.max(1) as f64
+    /// Why the coordinator refuses a transaction of this shape in this way; `None` if it does not.
+    async fn refusal(&mut self, shape: Shape, way: Way) -> Result<Option<String>, Failure> {
+        if way.mode().is_none() {
+            return Ok(None);
+        }
+        let number = self.next_run();
+        let workload = Workload::new(shape, self.plan.accounts);
+        let connected = Client::connect(way, &self.targets, shape.places(), 1).await;
+        let connected = connected.map_err(|error| Failure::of("the coordinator", &error))?;
+        let mut refusal = None;
+        for mut client in connected {
+            let mut rng = SmallRng::seed_from_u64(number);
+            let drawer = Drawer { client: 0, clients: 1, stamp: number << 48 };
+            let job = workload.draw(&mut rng, drawer);
+            let done = client.perform(&job, Asking { run: number, client: 0, n: 0 }).await?;
+            let mut ledger =
+                Ledger { sums: vec![0; shape.places()], answered: 1, ..Ledger::default() };
+            match done.told {
+                Told::Committed { .. } => done.changes.apply(&mut ledger.sums),
+                Told::Aborted(_) => ledger.not_stored.extend(done.stamp),
+                Told::Pending(id) => {
+                    let (changes, stamp) = (done.changes, done.stamp);
+                    ledger.pending.push(load::Pending { id, changes, stamp });
+                }
+                Told::Refused(why) => refusal = Some(why),
+            }
+            self.books.enter(ledger);
+        }
+        Ok(refusal)
+    }
+
+    fn next_run(&mut self) -> u64 {
+        self.runs += 1;
+        self.runs
+    }
+
+    async fn measure(
+        &mut self,
+        shape: Shape,
+        way: Way,
+        clients: usize,
+        pace: Pace,
+        repetition: u32,
+    ) -> Result<(), Failure> {
+        let workload = Workload::new(shape, self.plan.accounts);
+        let workload = match way {
+            Way::Uncontended(_) => workload.uncontended().unwrap_or(workload),
+            Way::Floor | Way::FloorPipelined | Way::Assent(_) => workload,
         };
-        CpuMicros {
-            redis: each(self.redis, begin.redis),
-            agents: each(self.agents, begin.agents),
-            coordinator: each(self.coordinator, begin.coordinator),
-            load: each(self.load, begin.load),
-        }
+        let duration = self.plan.duration;
+        let run = Run { way, workload, clients, pace, duration, number: self.next_run() };
+        let running = load::start(run, &self.targets).await?;
+        let window = running.window;
+        tokio::time::sleep_until(window.begin.into()).await;
+        let before = self.stage.snapshot(Edge::Begin).await;
+        tokio::time::sleep_until(window.end.into()).await;
+        let outlay = self.stage.snapshot(Edge::End).await.since(&before);
+        let tally = running.finish().await?;
+        let one = Measured::new(shape, pace, &tally, &outlay);
+        self.books.enter(tally.ledger);
+        let asked_rate = match pace {
+            Pace::Closed => None,
+            Pace::Open(rate) => Some(rate),
+        };
+        let load = asked_rate
+            .map_or_else(|| format!("{clients} clients"), |rate| format!("{rate:.0}/s asked for"));
+        output::talk(&format!(
+            "repetition {repetition}: {}, {load}, {}: {:.0}/s, p50 {:.2} ms",
+            table::workload(shape),
+            table::way(way),
+            one.rate,
+            one.p50_ms
+        ));
+        self.measured.push((Subject { shape, clients, asked_rate, way }, one));
+        Ok(())
     }
-}
-
-/// How often the decision log was synced so far, from the coordinator's metrics.
-async fn fsyncs(admin: &CoordinatorAdmin) -> Option<f64> {
-    let text = admin.metrics().await.ok()?;
-    let line =
-        text.lines().find(|line| line.starts_with("assent_log_fsync_duration_seconds_count"))?;
-    line.rsplit(' ').next()?.parse().ok()
-}
-
-async fn connect(cluster: &Cluster, place: usize) -> Result<MultiplexedConnection, Failure> {
-    let client = redis::Client::open(cluster.members[place].redis.url()).map_err(of_redis)?;
-    client.get_multiplexed_async_connection().await.map_err(of_redis)
-}
-
-fn of_redis(error: redis::RedisError) -> Failure {
-    Failure::error(format!("Redis: {}", chain(&error)))
-}
-
-fn chunks(accounts: u32) -> impl Iterator<Item = std::ops::Range<u32>> {
-    (0..accounts).step_by(CHUNK as usize).map(move |start| start..accounts.min(start + CHUNK))
-}
-
-async fn fill(connection: &mut MultiplexedConnection, accounts: u32) -> Result<(), Failure> {
-    for chunk in chunks(accounts) {
-        let mut command = redis::cmd("MSET");
-        for number in chunk {
-            command.arg(load::account(number)).arg(OPENING_BALANCE);
-        }
-        let () = command.query_async(connection).await.map_err(of_redis)?;
-    }
-    Ok(())
-}
-
-/// The accounts must hold exactly what the clients were told that they moved.
-async fn check_sums(
-    connections: &mut [MultiplexedConnection; 2],
-    accounts: u32,
-    moved: i64,
-) -> Result<(), Failure> {
-    let opening = i64::from(accounts) * OPENING_BALANCE;
-    let expected = [opening - moved, opening + moved];
-    let began = Instant::now();
-    loop {
-        let sums =
-            [sum(&mut connections[0], accounts).await?, sum(&mut connections[1], accounts).await?];
-        if sums == expected {
-            return Ok(());
-        }
-        // With `decided`, the last branches may still be applying.
-        if began.elapsed() > SETTLE_MAX {
-            return Err(Failure::error(format!(
-                "the accounts hold {sums:?}; they should hold {expected:?}"
-            )));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn sum(connection: &mut MultiplexedConnection, accounts: u32) -> Result<i64, Failure> {
-    let mut sum = 0;
-    for chunk in chunks(accounts) {
-        let mut command = redis::cmd("MGET");
-        for number in chunk {
-            command.arg(load::account(number));
-        }
-        let values: Vec<i64> = command.query_async(connection).await.map_err(of_redis)?;
-        sum += values.iter().sum::<i64>();
-    }
-    Ok(sum)
 }

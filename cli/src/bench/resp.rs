@@ -1,6 +1,6 @@
 //! The two floors: what the same writes cost at Redis without any atomicity between the servers.
 //!
-//! **Own connections**: each client has a connection to each server and sends `MULTI`, the write, `EXEC` to both at once.
+//! **Own connections**: each client has a connection to each server and sends `MULTI`, the ops, `EXEC` to all at once.
 //! **Pipelined**: all clients share one connection per server, whose requests go out together.
 
 use std::collections::VecDeque;
@@ -11,43 +11,85 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
-/// The lines of an answer: `+OK`, `+QUEUED` for each write, `*n`, and each write's reply.
-const fn lines_of(writes: usize) -> usize {
-    2 + 2 * writes
-}
+use super::unit::{Op, write_value};
 
 /// Requests that go out in one write at most.
 const COALESCED_MAX: usize = 512;
 
-/// Appends `MULTI`, `INCRBY key amount` for each key, `EXEC`.
-fn encode(keys: &[String], amount: i64, to: &mut Vec<u8>) {
-    let amount = amount.to_string();
+/// Bytes that go out in one write at most, and one request.
+const COALESCED_BYTES_MAX: usize = 256 * 1024;
+
+/// The replies of one `EXEC`, as numbers where they are.
+pub(super) type Replies = Vec<Option<i64>>;
+
+/// Appends `MULTI`, a command for each op, `EXEC`. Redis cannot refuse: bounds are left out.
+fn encode(ops: &[Op], to: &mut Vec<u8>) {
     to.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
-    for key in keys {
-        to.extend_from_slice(b"*3\r\n$6\r\nINCRBY\r\n");
-        for argument in [key, &amount] {
-            to.extend_from_slice(format!("${}\r\n{argument}\r\n", argument.len()).as_bytes());
+    for op in ops {
+        match op {
+            Op::Add { key, by, .. } => command(&["INCRBY", &key.to_string(), &by.to_string()], to),
+            Op::Get { key } => command(&["GET", &key.to_string()], to),
+            Op::Empty { key, .. } => command(&["GETSET", &key.to_string(), "0"], to),
+            Op::Put { key, stamp, bytes } => {
+                let key = key.to_string();
+                let head = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${bytes}\r\n", key.len());
+                to.extend_from_slice(head.as_bytes());
+                write_value(*stamp, *bytes, |piece| to.extend_from_slice(piece.as_bytes()));
+                to.extend_from_slice(b"\r\n");
+            }
         }
     }
     to.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
 }
 
-/// The length of the first answer, if it is whole; an error of Redis is an error.
-fn answer_length(bytes: &[u8], writes: usize) -> io::Result<Option<usize>> {
-    let mut lines = 0;
-    let mut start = 0;
-    for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-        if bytes[start] == b'-' {
-            let said = String::from_utf8_lossy(&bytes[start..at]).into_owned();
-            return Err(io::Error::other(said));
-        }
-        lines += 1;
-        start = at + 1;
-        if lines == lines_of(writes) {
-            return Ok(Some(start));
+fn command(words: &[&str], to: &mut Vec<u8>) {
+    to.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+    for word in words {
+        to.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+    }
+}
+
+/// The first whole line and where the next begins; an error of Redis is an error.
+fn line(bytes: &[u8], start: usize) -> io::Result<Option<(&[u8], usize)>> {
+    let Some(length) = bytes[start..].iter().position(|byte| *byte == b'\n') else {
+        return Ok(None);
+    };
+    let line = bytes[start..start + length].trim_ascii_end();
+    if line.first() == Some(&b'-') {
+        return Err(io::Error::other(String::from_utf8_lossy(line).into_owned()));
+    }
+    Ok(Some((line, start + length + 1)))
+}
+
+fn number(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// The length of the first answer and its replies, if it is whole.
+fn answer(bytes: &[u8], ops: usize) -> io::Result<Option<(usize, Replies)>> {
+    let mut at = 0;
+    // `+OK`, `+QUEUED` for each op, `*n`.
+    for _ in 0..ops + 2 {
+        let Some((_, next)) = line(bytes, at)? else { return Ok(None) };
+        at = next;
+    }
+    let mut replies = Vec::with_capacity(ops);
+    for _ in 0..ops {
+        let Some((head, next)) = line(bytes, at)? else { return Ok(None) };
+        at = next;
+        let value = number(head.get(1..).unwrap_or_default());
+        match (head.first(), value.map(usize::try_from)) {
+            (Some(b'$'), Some(Ok(length))) => {
+                // And the line's end behind it.
+                let Some(text) = bytes.get(at..at + length + 2) else { return Ok(None) };
+                replies.push(number(&text[..length]));
+                at += length + 2;
+            }
+            (Some(b':'), _) => replies.push(value),
+            _ => replies.push(None),
         }
     }
-    Ok(None)
+    Ok(Some((at, replies)))
 }
 
 /// A connection of one client's.
@@ -65,28 +107,29 @@ impl OwnConnection {
         Ok(Self { stream, request: Vec::new(), answer: Vec::new() })
     }
 
-    pub(super) async fn add(&mut self, keys: &[String], amount: i64) -> io::Result<()> {
+    pub(super) async fn run(&mut self, ops: &[Op]) -> io::Result<Replies> {
         self.request.clear();
-        encode(keys, amount, &mut self.request);
+        encode(ops, &mut self.request);
         self.stream.write_all(&self.request).await?;
         self.answer.clear();
-        while answer_length(&self.answer, keys.len())?.is_none() {
+        loop {
             if self.stream.read_buf(&mut self.answer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            if let Some((_, replies)) = answer(&self.answer, ops.len())? {
+                return Ok(replies);
+            }
         }
-        Ok(())
     }
 }
 
 struct Asked {
-    keys: Vec<String>,
-    amount: i64,
-    answer: oneshot::Sender<()>,
+    ops: Vec<Op>,
+    answer: oneshot::Sender<Replies>,
 }
 
-/// An answer to come: to how many writes, and to whom.
-type Awaited = (usize, oneshot::Sender<()>);
+/// An answer to come: to how many ops, and to whom.
+type Awaited = (usize, oneshot::Sender<Replies>);
 
 /// A connection that all clients share.
 #[derive(Debug, Clone)]
@@ -107,10 +150,10 @@ impl SharedConnection {
         Ok(Self { asked })
     }
 
-    pub(super) async fn add(&self, keys: Vec<String>, amount: i64) -> io::Result<()> {
+    pub(super) async fn run(&self, ops: &[Op]) -> io::Result<Replies> {
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         let (answer, answered) = oneshot::channel();
-        let asked = Asked { keys, amount, answer };
+        let asked = Asked { ops: ops.to_vec(), answer };
         self.asked.send(asked).await.map_err(|_| broken())?;
         answered.await.map_err(|_| broken())
     }
@@ -124,12 +167,16 @@ async fn write_requests(
     let mut asked = Vec::new();
     let mut request = Vec::new();
     while asking.recv_many(&mut asked, COALESCED_MAX).await > 0 {
-        request.clear();
-        for Asked { keys, amount, answer } in asked.drain(..) {
-            encode(&keys, amount, &mut request);
-            let _reader_gone = sent.send((keys.len(), answer));
+        for Asked { ops, answer } in asked.drain(..) {
+            encode(&ops, &mut request);
+            let _reader_gone = sent.send((ops.len(), answer));
+            if request.len() >= COALESCED_BYTES_MAX {
+                write.write_all(&request).await?;
+                request.clear();
+            }
         }
         write.write_all(&request).await?;
+        request.clear();
     }
     Ok(())
 }
@@ -145,11 +192,11 @@ async fn read_answers(
             waiting.push_back(awaited);
         }
         let mut used = 0;
-        while let Some((writes, _)) = waiting.front()
-            && let Some(length) = answer_length(&bytes[used..], *writes)?
+        while let Some((ops, _)) = waiting.front()
+            && let Some((length, replies)) = answer(&bytes[used..], *ops)?
         {
             used += length;
-            let _client_gone = waiting.pop_front().map(|(_, answer)| answer.send(()));
+            let _client_gone = waiting.pop_front().map(|(_, answer)| answer.send(replies));
         }
         bytes.drain(..used);
     }
@@ -161,11 +208,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_has_two_lines_and_two_for_each_write() {
-        let answer = b"+OK\r\n+QUEUED\r\n*1\r\n:-12\r\n+OK\r\n";
-        assert_eq!(answer_length(answer, 1).unwrap(), Some(answer.len() - 5));
-        assert_eq!(answer_length(answer, 2).unwrap(), None);
-        assert_eq!(answer_length(&answer[..20], 1).unwrap(), None);
-        assert!(answer_length(b"+OK\r\n-ERR value is not an integer\r\n", 1).is_err());
+    fn an_answer_is_whole_with_its_last_reply() {
+        let whole = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:-12\r\n$4\r\n1000\r\n";
+        let behind = b"+OK\r\n";
+        let bytes = [&whole[..], behind].concat();
+        assert_eq!(answer(&bytes, 2).unwrap(), Some((whole.len(), vec![Some(-12), Some(1_000)])));
+        for length in 0..whole.len() {
+            assert_eq!(answer(&whole[..length], 2).unwrap(), None, "{length}");
+        }
+        let nil = b"+OK\r\n+QUEUED\r\n*1\r\n$-1\r\n";
+        assert_eq!(answer(nil, 1).unwrap(), Some((nil.len(), vec![None])));
+        assert!(answer(b"+OK\r\n-ERR value is not an integer\r\n", 1).is_err());
     }
 }

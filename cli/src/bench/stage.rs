@@ -1,0 +1,271 @@
+//! The processes of a bench, what is in their Redis, and what they spend.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use assent_client::{CoordinatorAdmin, CoordinatorClient, Http, HttpOptions};
+use redis::aio::MultiplexedConnection;
+use serde::Serialize;
+
+use super::client::{Keys, Targets};
+use super::machine::{Busy, Machine, Spent};
+use super::unit::Escrow;
+use super::workload::Family;
+use crate::exit::{Failure, chain};
+use crate::process::{Cluster, ClusterOptions, RedisOptions};
+
+/// Keys of one command.
+const CHUNK: u64 = 5_000;
+
+/// The settings of Redis that are not the defaults of [`RedisOptions`]: no rewrite of the file falls into a measurement.
+const REDIS_SETTINGS: [(&str, &str); 1] = [("auto-aof-rewrite-percentage", "0")];
+
+/// A coordinator, participants with their Redis, and connections to all.
+pub(super) struct Stage {
+    cluster: Cluster,
+    pub(super) redis: Vec<MultiplexedConnection>,
+    admin: CoordinatorAdmin,
+    pub(super) api: CoordinatorClient,
+}
+
+/// What is beside each figure.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Settings {
+    pub(super) assent: String,
+    /// `release`, or `debug`: then the figures say nothing.
+    pub(super) build: &'static str,
+    pub(super) redis: String,
+    /// What the servers say of themselves.
+    pub(super) appendonly: String,
+    pub(super) appendfsync: String,
+    pub(super) auto_aof_rewrite_percentage: String,
+    pub(super) participants: usize,
+    pub(super) agents_of_a_redis: usize,
+    pub(super) decision_log: &'static str,
+    pub(super) transport: &'static str,
+    #[serde(flatten)]
+    pub(super) machine: Machine,
+}
+
+/// What was spent up to a moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Snapshot {
+    at: Instant,
+    busy: Busy,
+    coordinator: Spent,
+    agents: Spent,
+    redis: Spent,
+    load: Spent,
+    log_syncs: Option<f64>,
+}
+
+/// What was spent between two moments.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outlay {
+    pub(super) seconds: f64,
+    pub(super) busy_percent: f64,
+    pub(super) coordinator: Spent,
+    pub(super) agents: Spent,
+    pub(super) redis: Spent,
+    pub(super) load: Spent,
+    pub(super) log_syncs: Option<f64>,
+}
+
+impl Stage {
+    /// Starts `places` participants with a Redis each.
+    pub(super) async fn start(dir: &Path, places: usize, program: &str) -> Result<Self, Failure> {
+        let names = (0..places).map(name).filter_map(|name| name.parse().ok()).collect();
+        let settings = REDIS_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut options = ClusterOptions::new(names);
+        options.redis = RedisOptions {
+            program: program.to_owned(),
+            settings: settings.to_vec(),
+            ..RedisOptions::default()
+        };
+        let cluster = Cluster::start(dir, &options)
+            .await
+            .map_err(|error| Failure::error(error.to_string()))?;
+        let mut redis = Vec::new();
+        for member in &cluster.members {
+            redis.push(connect(&member.redis.url()).await?);
+        }
+        let http = Http::new(&HttpOptions::default())?;
+        let admin = CoordinatorAdmin::new(&http, &cluster.admin_url)?;
+        let api = CoordinatorClient::new(&http, cluster.coordinator.url())?;
+        Ok(Self { cluster, redis, admin, api })
+    }
+
+    pub(super) fn targets(&self, escrow: Escrow, keys: Keys) -> Result<Targets, Failure> {
+        let coordinator = self.cluster.coordinator.url().trim_start_matches("http://").parse();
+        Ok(Targets {
+            coordinator: coordinator.map_err(|error: std::net::AddrParseError| {
+                Failure::of("the coordinator's address", &error)
+            })?,
+            redis: self.cluster.members.iter().map(|member| member.redis.port()).collect(),
+            names: (0..self.redis.len()).map(name).collect::<Vec<_>>().into(),
+            escrow,
+            keys,
+        })
+    }
+
+    pub(super) async fn fill(&self, families: &[Family]) -> Result<(), Failure> {
+        for family in families {
+            let mut connection = self.redis[family.place].clone();
+            for chunk in chunks(family) {
+                let mut command = redis::cmd("MSET");
+                for key in chunk {
+                    command.arg(key).arg(family.opening);
+                }
+                let () = command.query_async(&mut connection).await.map_err(of_redis)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn settings(&mut self, dir: &Path) -> Result<Settings, Failure> {
+        let participants = self.redis.len();
+        let redis = &mut self.redis[0];
+        let info: String =
+            redis::cmd("INFO").arg("server").query_async(redis).await.map_err(of_redis)?;
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        let version = version.unwrap_or("unknown").trim().to_owned();
+        Ok(Settings {
+            assent: env!("CARGO_PKG_VERSION").to_owned(),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+            redis: version,
+            appendonly: setting(redis, "appendonly").await?,
+            appendfsync: setting(redis, "appendfsync").await?,
+            auto_aof_rewrite_percentage: setting(redis, "auto-aof-rewrite-percentage").await?,
+            participants,
+            agents_of_a_redis: 1,
+            decision_log: "fdatasync before each answer, group commit",
+            transport: "TCP on loopback, HTTP/1.1 keep-alive",
+            machine: Machine::here(dir),
+        })
+    }
+
+    /// What was spent so far. The metrics are asked for before the window and after it, and so cost it nothing.
+    pub(super) async fn snapshot(&self, edge: Edge) -> Snapshot {
+        let asked = match edge {
+            Edge::Begin => log_syncs(&self.admin).await,
+            Edge::End => None,
+        };
+        let members = &self.cluster.members;
+        let mut snapshot = Snapshot {
+            at: Instant::now(),
+            busy: Busy::now(),
+            coordinator: Spent::of(self.cluster.coordinator.pid()),
+            agents: members.iter().map(|member| Spent::of(member.agent.pid())).sum(),
+            redis: members.iter().map(|member| Spent::of(member.redis.pid())).sum(),
+            load: Spent::of(std::process::id()),
+            log_syncs: asked,
+        };
+        if edge == Edge::End {
+            snapshot.log_syncs = log_syncs(&self.admin).await;
+        }
+        snapshot
+    }
+}
+
+/// An edge of the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Edge {
+    /// It opens.
+    Begin,
+    /// It closes.
+    End,
+}
+
+impl Snapshot {
+    pub(super) fn since(&self, earlier: &Self) -> Outlay {
+        Outlay {
+            seconds: (self.at - earlier.at).as_secs_f64(),
+            busy_percent: self.busy.percent_since(earlier.busy),
+            coordinator: self.coordinator.since(earlier.coordinator),
+            agents: self.agents.since(earlier.agents),
+            redis: self.redis.since(earlier.redis),
+            load: self.load.since(earlier.load),
+            log_syncs: self.log_syncs.zip(earlier.log_syncs).map(|(now, then)| now - then),
+        }
+    }
+}
+
+/// How often the decision log was synced so far, from the coordinator's metrics.
+async fn log_syncs(admin: &CoordinatorAdmin) -> Option<f64> {
+    let text = admin.metrics().await.ok()?;
+    let line =
+        text.lines().find(|line| line.starts_with("assent_log_fsync_duration_seconds_count"))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// The name of the participant at this place.
+fn name(place: usize) -> String {
+    let letter = u8::try_from(place).ok().and_then(|place| b'a'.checked_add(place)).unwrap_or(b'?');
+    format!("bank-{}", char::from(letter))
+}
+
+pub(super) async fn connect(url: &str) -> Result<MultiplexedConnection, Failure> {
+    // A command of many keys on a busy machine takes its time.
+    let config =
+        redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+    let client = redis::Client::open(url).map_err(of_redis)?;
+    client.get_multiplexed_async_connection_with_config(&config).await.map_err(of_redis)
+}
+
+async fn setting(redis: &mut MultiplexedConnection, name: &str) -> Result<String, Failure> {
+    let found: Vec<String> =
+        redis::cmd("CONFIG").arg("GET").arg(name).query_async(redis).await.map_err(of_redis)?;
+    Ok(found.into_iter().nth(1).unwrap_or_else(|| "unknown".to_owned()))
+}
+
+pub(super) fn of_redis(error: redis::RedisError) -> Failure {
+    Failure::error(format!("Redis: {}", chain(&error)))
+}
+
+/// The keys of a family, in commands of a size that Redis does not stall for.
+pub(super) fn chunks(family: &Family) -> impl Iterator<Item = Vec<String>> {
+    let Family { name, keys, .. } = *family;
+    (0..keys).step_by(CHUNK as usize).map(move |start| {
+        (start..keys.min(start + CHUNK)).map(|number| format!("{name}:{number}")).collect()
+    })
+}
+
+/// The families of all shapes, each once, with the most keys that one of them has.
+pub(super) fn merged(families: impl IntoIterator<Item = Family>) -> Arc<[Family]> {
+    let mut merged: Vec<Family> = Vec::new();
+    for family in families {
+        let same = |other: &&mut Family| other.place == family.place && other.name == family.name;
+        match merged.iter_mut().find(same) {
+            Some(other) => other.keys = other.keys.max(family.keys),
+            None => merged.push(family),
+        }
+    }
+    merged.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_that_two_shapes_use_is_there_once_and_large_enough() {
+        let family = |place, keys| Family { place, name: "acct", keys, opening: 1 };
+        let merged = merged([family(0, 10), family(1, 10), family(0, 30)]);
+        assert_eq!(*merged, [family(0, 30), family(1, 10)]);
+    }
+
+    #[test]
+    fn sixteen_participants_have_names() {
+        assert_eq!((name(0), name(15)), ("bank-a".to_owned(), "bank-p".to_owned()));
+        assert!((0..16).all(|place| name(place).parse::<assent_common::ParticipantName>().is_ok()));
+    }
+
+    #[test]
+    fn the_chunks_of_a_family_have_every_key_once() {
+        let family = Family { place: 0, name: "acct", keys: CHUNK * 2 + 7, opening: 1 };
+        let all: Vec<_> = chunks(&family).flatten().collect();
+        assert_eq!(all.len() as u64, family.keys);
+        assert_eq!(all.last().unwrap(), "acct:10006");
+    }
+}

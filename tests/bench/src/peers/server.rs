@@ -1,0 +1,273 @@
+//! The servers of the peers: started on loopback with their data in a directory of their own, and ended by their id.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Who databases run as where this process is root: they refuse to be.
+const NOBODY: u32 = 65_534;
+
+/// Below the range that the kernel gives to outgoing connections.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// How long a server may take to answer, on a busy machine.
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a server may take to end in order.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A server of ours. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Server {
+    process: std::process::Child,
+    watchdog: Option<std::process::Child>,
+    log: PathBuf,
+    /// How it is asked to end at once, but in order.
+    stop: Signal,
+}
+
+impl Server {
+    pub(super) fn start(mut command: Command, log: &Path, stop: Signal) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("cannot start {command:?}: {error}");
+        let file = OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
+        let errors = file.try_clone().map_err(failed)?;
+        command.stdin(Stdio::null()).stdout(file).stderr(errors);
+        let process =
+            command.spawn().map_err(|error| format!("cannot start {command:?}: {error}"))?;
+        let watchdog = watch(process.id());
+        Ok(Self { process, watchdog, log: log.to_owned(), stop })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Asks until there is an answer.
+    pub(super) async fn wait<T, E: std::fmt::Display>(
+        &mut self,
+        mut ask: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T, String> {
+        let began = Instant::now();
+        loop {
+            let why = match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error.to_string(),
+            };
+            let ended = self.process.try_wait().ok().flatten();
+            if ended.is_some() || began.elapsed() > START_TIMEOUT {
+                let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+                let tail: Vec<&str> = said.lines().rev().take(5).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                return Err(format!("no answer ({why}); it said: {}", tail.join(" | ")));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Called off before the server is gone, so that it never meets another process under the same id.
+        if let Some(mut watchdog) = self.watchdog.take() {
+            let _gone = watchdog.kill();
+            let _reaped = watchdog.wait();
+        }
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ended_before = kill_process(pid, self.stop);
+        }
+        let asked = Instant::now();
+        while asked.elapsed() < STOP_TIMEOUT {
+            if self.process.try_wait().is_ok_and(|status| status.is_some()) {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        let _ended_before = self.process.kill();
+        let _reaped_before = self.process.wait();
+    }
+}
+
+/// A shell that waits for the end of its input, which comes when this process is gone, and then kills the server.
+fn watch(pid: u32) -> Option<std::process::Child> {
+    Command::new("/bin/sh")
+        .args(["-c", r#"cat >/dev/null; kill -9 "$1" 2>/dev/null"#, "assent-watchdog"])
+        .arg(pid.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()
+}
+
+/// A free port of 127.0.0.1.
+pub(super) fn free_port() -> Result<u16, String> {
+    let count = PORTS.end - PORTS.start;
+    let start = rand::rng().random_range(0..count);
+    (0..count)
+        .map(|step| PORTS.start + (start + step) % count)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .ok_or_else(|| "no free port on 127.0.0.1".to_owned())
+}
+
+/// A directory that the servers may write to.
+pub(super) fn prepare_dir(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    if is_root() {
+        chown(dir, Some(NOBODY), Some(NOBODY))?;
+        // The way down to it, which a temporary directory closes.
+        for above in dir.ancestors().skip(1).take(2) {
+            let mode = above.metadata()?.permissions().mode();
+            std::fs::set_permissions(above, std::fs::Permissions::from_mode(mode | 0o055))?;
+        }
+    }
+    Ok(())
+}
+
+/// The program, as somebody who is not root.
+pub(super) fn as_nobody(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    let who = NOBODY.to_string();
+    command.args(["--reuid", &who, "--regid", &who, "--clear-groups", "--"]).arg(program);
+    command
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs it to its end.
+pub(super) fn run(mut command: Command, log: &Path) -> Result<(), String> {
+    let failed = |error: io::Error| error.to_string();
+    let file = File::create(log).map_err(failed)?;
+    let errors = file.try_clone().map_err(failed)?;
+    let status = command.stdin(Stdio::null()).stdout(file).stderr(errors).status();
+    let status = status.map_err(|error| format!("cannot start {command:?}: {error}"))?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = std::fs::read_to_string(log).unwrap_or_default();
+    let last = said.lines().last().unwrap_or_default().to_owned();
+    Err(format!("{} ended with {status}: {last}", command.get_program().to_string_lossy()))
+}
+
+/// Whose time is counted: these processes and their children, and this one.
+#[derive(Debug, Clone)]
+pub(super) struct Watch {
+    servers: Vec<u32>,
+}
+
+/// What was spent up to a moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    servers: u64,
+    load: u64,
+    idle: u64,
+    all: u64,
+}
+
+/// What was spent between two.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usage {
+    pub(super) servers: Duration,
+    pub(super) load: Duration,
+    pub(super) busy_percent: f64,
+}
+
+impl Watch {
+    pub(super) fn new(servers: impl IntoIterator<Item = u32>) -> Self {
+        Self { servers: servers.into_iter().collect() }
+    }
+
+    pub(super) fn look(&self) -> Look {
+        let own = std::process::id();
+        let (mut servers, mut load) = (0, 0);
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for entry in entries {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+            else {
+                continue;
+            };
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let Some((parent, ticks)) = parse_stat(&stat) else { continue };
+            if pid == own {
+                load = ticks;
+            } else if self.servers.contains(&pid) || self.servers.contains(&parent) {
+                servers += ticks;
+            }
+        }
+        let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let words = stat.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1);
+        let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+        let idle = numbers.iter().skip(3).take(2).sum();
+        Look { servers, load, idle, all: numbers.iter().take(8).sum() }
+    }
+}
+
+impl Look {
+    pub(super) fn since(&self, earlier: &Self) -> Usage {
+        let second = rustix::param::clock_ticks_per_second().max(1);
+        let time = |now: u64, then: u64| {
+            Duration::from_secs_f64(now.saturating_sub(then) as f64 / second as f64)
+        };
+        let all = self.all.saturating_sub(earlier.all);
+        let idle = self.idle.saturating_sub(earlier.idle);
+        Usage {
+            servers: time(self.servers, earlier.servers),
+            load: time(self.load, earlier.load),
+            busy_percent: 100.0 * all.saturating_sub(idle) as f64 / all.max(1) as f64,
+        }
+    }
+}
+
+/// The parent, and the user and system time in ticks.
+fn parse_stat(stat: &str) -> Option<(u32, u64)> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let ticks = |place: usize| fields.get(place)?.parse::<u64>().ok();
+    Some((fields.get(1)?.parse().ok()?, ticks(11)? + ticks(12)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parent_and_times_are_found_behind_any_name() {
+        let stat = "7 (a (b) c) S 3 7 7 0 -1 4194304 100 0 0 0 12 30 0 0 20 0 1 0 1000";
+        assert_eq!(parse_stat(stat), Some((3, 42)));
+        assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_at_once_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo wrong settings; exit 1"]);
+        let mut server = Server::start(command, &dir.path().join("log"), Signal::TERM).unwrap();
+        let answer: Result<(), String> =
+            server.wait(async || Err::<(), _>("connection refused")).await;
+        assert!(answer.unwrap_err().contains("wrong settings"));
+    }
+
+    #[test]
+    fn a_dropped_server_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("1000");
+        let server = Server::start(command, &dir.path().join("log"), Signal::TERM).unwrap();
+        let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
+        drop(server);
+        assert!(rustix::process::test_kill_process(pid).is_err());
+    }
+}
