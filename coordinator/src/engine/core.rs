@@ -13,6 +13,7 @@ use assent_common::coordinator::{
 };
 use assent_common::crash::CrashPoint;
 use assent_common::mutant::Mutant;
+use assent_common::outcome::Call;
 use assent_common::record::{Abandoned, ParticipantSet, Record};
 use assent_common::time::Millis;
 use assent_common::wire::outcome::BranchOutcome;
@@ -27,6 +28,7 @@ use super::active::{Accepted, AcceptedBranch, Active, Decided};
 use super::history::History;
 use super::lane::{Lane, Outgoing};
 use super::mutants;
+use super::queues::Queues;
 use super::{Shared, problem_of};
 use crate::clock;
 use crate::log::{Durability, LogError, LogPosition, NewRecord, Token};
@@ -46,6 +48,10 @@ pub(crate) struct Core {
     pub(super) lanes: Vec<Lane>,
     pub(super) lane_of: HashMap<ParticipantName, usize>,
     timers: BinaryHeap<Reverse<(Millis, TxNumber)>>,
+    /// Who died of a lock, and is in line for it.
+    pub(super) queues: Queues,
+    /// Whose turn it is, found while effects are carried out.
+    pub(super) turns: Vec<TxNumber>,
     /// What to do when a record handed to the log is durable.
     appended: HashMap<Token, Appended>,
     next_token: Token,
@@ -87,6 +93,8 @@ impl Core {
             lanes: Vec::new(),
             lane_of: HashMap::new(),
             timers: BinaryHeap::new(),
+            queues: Queues::default(),
+            turns: Vec::new(),
             appended: HashMap::new(),
             next_token: 1,
             progress: watch::Sender::new(0),
@@ -200,6 +208,11 @@ impl Core {
                 active.armed = None;
             }
             if active.machine.wake_at().is_some_and(|wake_at| wake_at <= now) {
+                if let Some(until) = self.queues.until(number).filter(|until| *until > now) {
+                    active.armed = Some(until);
+                    self.timers.push(Reverse((until, number)));
+                    continue;
+                }
                 self.step(number, Input::Tick, now, shared);
             } else {
                 self.arm(number, shared);
@@ -261,6 +274,13 @@ impl Core {
             self.effects = effects;
             return;
         };
+        let ended_at = match &input {
+            Input::Applied { branch, call: Call::Applied(_) }
+            | Input::Aborted { branch, call: Call::Applied(_), .. } => {
+                active.lanes.get(branch.index()).copied()
+            }
+            _ => None,
+        };
         if let Err(illegal) = active.machine.step(now, input, &mut effects) {
             tracing::error!(error = %illegal, "a step was refused; this is a bug of Assent");
         }
@@ -271,10 +291,17 @@ impl Core {
             self.carry_out(number, effect, now, shared);
         }
         self.effects = effects;
+        if ended_at.is_some() {
+            self.turns.extend(self.queues.release(number, ended_at));
+        }
+        self.stand_in_line(number, now, shared);
         match self.active.get(&number) {
             Some(active) if active.machine.is_ended() => self.finish(number, shared),
             Some(_) => self.arm(number, shared),
             None => {}
+        }
+        for next in std::mem::take(&mut self.turns) {
+            self.step(next, Input::RetryNow, now, shared);
         }
     }
 
@@ -302,8 +329,12 @@ impl Core {
         let Some(lane) = active.lanes.get(outgoing.branch.index()) else { return };
         match outgoing.message {
             Message::PrepareWaiting => self.start_waiting(outgoing, shared),
-            Message::Prepare | Message::Commit | Message::Abort => {
-                self.lanes[*lane].enqueue(outgoing);
+            Message::Prepare => self.lanes[*lane].enqueue(outgoing),
+            Message::Commit | Message::Abort => {
+                let lane = *lane;
+                self.lanes[lane].enqueue(outgoing);
+                // A participant does outcomes first: the prepare of who is next goes in the same batch.
+                self.turns.extend(self.queues.release(outgoing.number, Some(lane)));
             }
         }
     }
@@ -326,6 +357,8 @@ impl Core {
 
     fn finish(&mut self, number: TxNumber, shared: &Arc<Shared>) {
         let Some(active) = self.active.remove(&number) else { return };
+        self.queues.leave(number);
+        self.turns.extend(self.queues.release(number, None));
         let identity = &active.accepted.identity;
         self.by_id.remove(&identity.id);
         if let Some(key) = &identity.key {

@@ -20,6 +20,7 @@ mod lane;
 mod list;
 mod mutants;
 mod participants;
+mod queues;
 mod resync;
 mod submit;
 #[cfg(test)]
