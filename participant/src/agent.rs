@@ -1,8 +1,8 @@
 //! The agent: takes messages, has the store do them, answers in order.
 //!
 //! Owns the check that a message is for this participant and is well formed, and the parking of prepares that may wait.
-//! It keeps nothing in memory that another agent on the same Redis needs: a waiting prepare that misses a wake-up finds
-//! the lock free at its next poll. It must never answer for a branch by itself what only the store can know.
+//! It keeps nothing in memory that another agent on the same Redis needs: agents tell each other what they have ended, and a
+//! waiting prepare that misses a wake-up finds the lock free at its next poll. It must never answer for a branch by itself what only the store can know.
 //!
 //! ```text
 //! Batch ──> addressed to us? ──> each prepare's ops valid? ──> Store::execute ──> Answers, in order
@@ -11,8 +11,10 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use assent_client::crash;
@@ -35,12 +37,12 @@ const WAITING_MAX: usize = 1_024;
 /// sends, which has one in flight.
 const BATCHES_IN_FLIGHT_MAX: usize = 512;
 
-/// The shortest time between two tries of a prepare that waits, in milliseconds: another agent may free the lock, and
-/// that one wakes nobody here.
-const POLL_MIN_MS: u64 = 10;
+/// The shortest time between two tries of a prepare that waits and hears nothing, in milliseconds: whoever freed the lock
+/// may have been heard too late, or not.
+const POLL_MIN_MS: u64 = 20;
 
 /// The longest time between two tries, in milliseconds.
-const POLL_MAX_MS: u64 = 50;
+const POLL_MAX_MS: u64 = 200;
 
 /// Serves one participant's branches.
 #[derive(Debug)]
@@ -48,7 +50,9 @@ pub(crate) struct Agent {
     name: ParticipantName,
     store: Arc<Store>,
     metrics: Metrics,
-    waiters: Waiters,
+    waiters: Arc<Waiters>,
+    /// Whether what other agents end is listened to.
+    listens: Arc<AtomicBool>,
     waiting: Semaphore,
     in_flight: Semaphore,
     stopping: watch::Receiver<Running>,
@@ -78,7 +82,8 @@ impl Agent {
     ) -> Self {
         let waiting = Semaphore::new(WAITING_MAX);
         let in_flight = Semaphore::new(BATCHES_IN_FLIGHT_MAX);
-        Self { name, store, metrics, waiters: Waiters::default(), waiting, in_flight, stopping }
+        let (waiters, listens) = Default::default();
+        Self { name, store, metrics, waiters, listens, waiting, in_flight, stopping }
     }
 
     /// Answers a batch. Nothing in it waits, and a bad branch harms no other.
@@ -134,6 +139,7 @@ impl Agent {
             turn.take().into_iter().for_each(|turn| turn.follows(&holder));
             if place.is_none() {
                 place = Place::take(&self.waiting, &self.metrics);
+                self.listen();
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let stops = *self.stopping.borrow() == Running::Stopping;
@@ -152,6 +158,31 @@ impl Agent {
                 None => pause_ms = (pause_ms * 2).min(POLL_MAX_MS),
             }
         }
+    }
+
+    /// Has those who wait hear what other agents of this Redis end. Whoever waits next begins again where it broke off.
+    fn listen(&self) {
+        if self.store.is_sole_owner() || self.listens.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (store, waiters) = (Arc::clone(&self.store), Arc::clone(&self.waiters));
+        let (listens, mut stopping) = (Arc::clone(&self.listens), self.stopping.clone());
+        tokio::spawn(async move {
+            let hear = async {
+                match store.ended().await {
+                    Ok(ended) => {
+                        let ended = ended.flat_map(futures_util::stream::iter);
+                        ended.for_each(async |txid| waiters.ended(txid)).await;
+                    }
+                    Err(error) => tracing::debug!(%error, "other agents are not heard"),
+                }
+            };
+            tokio::select! {
+                () = hear => {}
+                _ = stopping.wait_for(|running| *running == Running::Stopping) => {}
+            }
+            listens.store(false, Ordering::Release);
+        });
     }
 
     /// Waits until this agent has ended the holder, or for the pause.
