@@ -82,13 +82,11 @@ impl Queues {
     /// The locks of a transaction at one participant are free, or are about to be; `None` for all that it has. Returns
     /// those whose turn it is; the others stand behind them.
     pub(super) fn release(&mut self, holder: TxNumber, lane: Option<usize>) -> Vec<TxNumber> {
-        let Some(mut lines) = self.by_holder.remove(&holder) else { return Vec::new() };
-        if let Some(lane) = lane {
-            let elsewhere: BTreeMap<_, _> =
-                lines.extract_if(.., |(of, _), _| *of != lane).collect();
-            if !elsewhere.is_empty() {
-                self.by_holder.insert(holder, elsewhere);
-            }
+        let Some(lines) = self.by_holder.remove(&holder) else { return Vec::new() };
+        let (lines, elsewhere): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            lines.into_iter().partition(|((of, _), _)| lane.is_none_or(|lane| lane == *of));
+        if !elsewhere.is_empty() {
+            self.by_holder.insert(holder, elsewhere);
         }
         let mut next = Vec::with_capacity(lines.len());
         for (_, mut line) in lines {

@@ -242,7 +242,7 @@ impl Pair {
         let before = (data(&self.ours, keys, false).await, expiries(&self.ours, keys).await);
         let theirs = plain_run(&self.theirs, ops).await;
         let first_error = theirs.iter().position(Result::is_err);
-        let is_counting = ops.iter().all(|op| is_counter(op));
+        let is_counting = ops.iter().all(is_counter);
         let requests = requests(ops, is_counting || self.next.is_multiple_of(2));
         let is_escrow = requests.iter().any(|request| request.escrow);
         let branch = match ValidatedBranch::new(requests) {
