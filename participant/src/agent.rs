@@ -1,8 +1,8 @@
 //! The agent: takes messages, has the store do them, answers in order.
 //!
 //! Owns the check that a message is for this participant and is well formed, and the parking of prepares that may wait.
-//! It keeps nothing in memory that another agent on the same Redis needs: a waiting prepare that misses a wake-up finds
-//! the lock free at its next poll. It must never answer for a branch by itself what only the store can know.
+//! It keeps nothing in memory that another agent on the same Redis needs: agents tell each other what they have ended, and a
+//! waiting prepare that misses a wake-up finds the lock free at its next poll. It must never answer for a branch by itself what only the store can know.
 //!
 //! ```text
 //! Batch ──> addressed to us? ──> each prepare's ops valid? ──> Store::execute ──> Answers, in order
@@ -11,8 +11,10 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use assent_client::crash;
@@ -26,7 +28,7 @@ use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
 use crate::metrics::Metrics;
 use crate::store::{BranchAnswer, BranchMessage, Store};
-use crate::waiters::Waiters;
+use crate::waiters::{Turn, Waiter, Waiters};
 
 /// Prepares that wait for a lock at once. Each holds a request open; more are told of the conflict instead.
 const WAITING_MAX: usize = 1_024;
@@ -35,12 +37,12 @@ const WAITING_MAX: usize = 1_024;
 /// sends, which has one in flight.
 const BATCHES_IN_FLIGHT_MAX: usize = 512;
 
-/// The shortest time between two tries of a prepare that waits, in milliseconds: another agent may free the lock, and
-/// that one wakes nobody here.
-const POLL_MIN_MS: u64 = 10;
+/// The shortest time between two tries of a prepare that waits and hears nothing, in milliseconds: whoever freed the lock
+/// may have been heard too late, or not.
+const POLL_MIN_MS: u64 = 20;
 
 /// The longest time between two tries, in milliseconds.
-const POLL_MAX_MS: u64 = 50;
+const POLL_MAX_MS: u64 = 200;
 
 /// Serves one participant's branches.
 #[derive(Debug)]
@@ -48,7 +50,9 @@ pub(crate) struct Agent {
     name: ParticipantName,
     store: Arc<Store>,
     metrics: Metrics,
-    waiters: Waiters,
+    waiters: Arc<Waiters>,
+    /// Whether what other agents end is listened to.
+    listens: Arc<AtomicBool>,
     waiting: Semaphore,
     in_flight: Semaphore,
     stopping: watch::Receiver<Running>,
@@ -78,7 +82,8 @@ impl Agent {
     ) -> Self {
         let waiting = Semaphore::new(WAITING_MAX);
         let in_flight = Semaphore::new(BATCHES_IN_FLIGHT_MAX);
-        Self { name, store, metrics, waiters: Waiters::default(), waiting, in_flight, stopping }
+        let (waiters, listens) = Default::default();
+        Self { name, store, metrics, waiters, listens, waiting, in_flight, stopping }
     }
 
     /// Answers a batch. Nothing in it waits, and a bad branch harms no other.
@@ -105,8 +110,10 @@ impl Agent {
         let known = batch.known;
         let (speaker, messages) = self.take(batch)?;
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        let waiter = messages.first().and_then(waiter);
         let mut place = None;
         let mut pause_ms = POLL_MIN_MS;
+        let mut turn: Option<HasTurn<'_>> = None;
         loop {
             let admitted = self.admit()?;
             if let Some(refusal) = self.store.admit(speaker.coordinator.log_id, known).await {
@@ -114,31 +121,77 @@ impl Agent {
             }
             let answer = self.execute(&speaker, messages.clone()).await.pop();
             drop(admitted);
-            let holder = match answer {
-                Some(BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder)))) => holder,
-                Some(answer) => return Ok(into_wire(answer)),
-                None => return Err(Refusal::new(ErrorCode::Internal, "a message had no answer")),
+            let (holder, waiter) = match (answer, &waiter) {
+                (
+                    Some(BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder)))),
+                    Some(waiter),
+                ) => (holder, waiter),
+                (Some(answer), _) => {
+                    let is_staged =
+                        matches!(answer, BranchAnswer::Prepared(Call::Applied(Prepared::Yes(_))));
+                    turn.filter(|_| is_staged).into_iter().for_each(HasTurn::taken);
+                    return Ok(into_wire(answer));
+                }
+                (None, _) => {
+                    return Err(Refusal::new(ErrorCode::Internal, "a message had no answer"));
+                }
             };
+            turn.take().into_iter().for_each(|turn| turn.follows(&holder));
             if place.is_none() {
                 place = Place::take(&self.waiting, &self.metrics);
+                self.listen();
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let stops = *self.stopping.borrow() == Running::Stopping;
             if place.is_none() || left.is_zero() || stops {
                 return Ok(into_wire(BranchAnswer::Prepared(Call::Refused(conflict(holder)))));
             }
-            pause_ms = self.pause(holder.txid, left, pause_ms).await;
+            match self.pause(&holder, waiter, left.min(Duration::from_millis(pause_ms))).await {
+                Some(Turn::Go) => {
+                    turn = Some(HasTurn { waiters: &self.waiters, waiter, is_over: false });
+                    pause_ms = POLL_MIN_MS;
+                }
+                Some(Turn::Die(older)) => {
+                    let answer = Call::Refused(conflict(older));
+                    return Ok(into_wire(BranchAnswer::Prepared(answer)));
+                }
+                None => pause_ms = (pause_ms * 2).min(POLL_MAX_MS),
+            }
         }
     }
 
-    /// Waits until the holder is freed by this agent, or for the pause; returns the next pause.
-    async fn pause(&self, holder: Txid, left: Duration, pause_ms: u64) -> u64 {
+    /// Has those who wait hear what other agents of this Redis end. Whoever waits next begins again where it broke off.
+    fn listen(&self) {
+        if self.store.is_sole_owner() || self.listens.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (store, waiters) = (Arc::clone(&self.store), Arc::clone(&self.waiters));
+        let (listens, mut stopping) = (Arc::clone(&self.listens), self.stopping.clone());
+        tokio::spawn(async move {
+            let hear = async {
+                match store.ended().await {
+                    Ok(ended) => {
+                        let ended = ended.flat_map(futures_util::stream::iter);
+                        ended.for_each(async |txid| waiters.ended(txid)).await;
+                    }
+                    Err(error) => tracing::debug!(%error, "other agents are not heard"),
+                }
+            };
+            tokio::select! {
+                () = hear => {}
+                _ = stopping.wait_for(|running| *running == Running::Stopping) => {}
+            }
+            listens.store(false, Ordering::Release);
+        });
+    }
+
+    /// Waits until this agent has ended the holder, or for the pause.
+    async fn pause(&self, holder: &Holder, waiter: &Waiter, pause: Duration) -> Option<Turn> {
         let mut stopping = self.stopping.clone();
-        let pause = left.min(Duration::from_millis(pause_ms));
         tokio::select! {
-            () = self.waiters.freed(holder) => POLL_MIN_MS,
-            _ = stopping.wait_for(|running| *running == Running::Stopping) => POLL_MIN_MS,
-            () = tokio::time::sleep(pause) => (pause_ms * 2).min(POLL_MAX_MS),
+            turn = self.waiters.freed(holder.clone(), waiter.clone()) => Some(turn),
+            _ = stopping.wait_for(|running| *running == Running::Stopping) => None,
+            () = tokio::time::sleep(pause) => None,
         }
     }
 
@@ -207,7 +260,7 @@ impl Agent {
         let mut answers: Vec<Option<BranchAnswer>> = Vec::with_capacity(messages.len());
         let mut good = Vec::with_capacity(messages.len());
         for message in messages {
-            match message {
+            match message.and_then(|message| self.in_its_turn(message)) {
                 Ok(message) => {
                     answers.push(None);
                     good.push(message);
@@ -227,6 +280,19 @@ impl Agent {
         answers
     }
 
+    /// A prepare does not go before an older one that waits for the same key: it dies of it, as it will of its lock.
+    fn in_its_turn(&self, message: BranchMessage) -> Checked {
+        match &message {
+            BranchMessage::Prepare { txid, id, branch, .. } => {
+                match self.waiters.older(*id, *txid, &branch.locks) {
+                    Some(older) => Err(waited_for(older)),
+                    None => Ok(message),
+                }
+            }
+            BranchMessage::Commit(_) | BranchMessage::Abort(_) => Ok(message),
+        }
+    }
+
     async fn run(&self, speaker: &Speaker, messages: Vec<BranchMessage>) -> Vec<BranchAnswer> {
         if messages.is_empty() {
             return Vec::new();
@@ -242,14 +308,18 @@ impl Agent {
         let started = Instant::now();
         let answers = self.store.execute(&speaker.coordinator, speaker.low_water, messages).await;
         self.metrics.redis_call(started.elapsed());
-        for (txid, kind) in kinds {
+        for ((txid, kind), answer) in kinds.into_iter().zip(&answers) {
             match kind {
                 Kind::Prepare => crash::point(CrashPoint::AfterVoteDurable),
-                Kind::Commit => {
-                    crash::point(CrashPoint::AfterApply);
-                    self.waiters.wake(txid);
+                Kind::Commit => crash::point(CrashPoint::AfterApply),
+                Kind::Abort => {}
+            }
+            match answer {
+                BranchAnswer::Applied(Call::Applied(_))
+                | BranchAnswer::Aborted(Call::Applied(_)) => {
+                    self.waiters.ended(txid);
                 }
-                Kind::Abort => self.waiters.wake(txid),
+                _ => {}
             }
         }
         answers
@@ -269,6 +339,45 @@ impl Agent {
             }
             BranchAnswer::Applied(call) => self.metrics.request("commit", result(call)),
             BranchAnswer::Aborted(call) => self.metrics.request("abort", result(call)),
+        }
+    }
+}
+
+/// Who waits with a prepare.
+fn waiter(message: &Checked) -> Option<Waiter> {
+    match message {
+        Ok(BranchMessage::Prepare { txid, id, branch, .. }) => {
+            Some(Waiter { id: *id, txid: *txid, locks: branch.locks.clone() })
+        }
+        Ok(BranchMessage::Commit(_) | BranchMessage::Abort(_)) | Err(_) => None,
+    }
+}
+
+/// A prepare that tries again, before others that want the same lock. Whatever becomes of it, they must hear.
+struct HasTurn<'a> {
+    waiters: &'a Waiters,
+    waiter: &'a Waiter,
+    is_over: bool,
+}
+
+impl HasTurn<'_> {
+    /// It has the locks.
+    fn taken(mut self) {
+        self.is_over = true;
+        self.waiters.taken(self.waiter);
+    }
+
+    /// It has to wait for another one.
+    fn follows(mut self, holder: &Holder) {
+        self.is_over = true;
+        self.waiters.follow(self.waiter.txid, holder);
+    }
+}
+
+impl Drop for HasTurn<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.waiters.pass_on(self.waiter.txid);
         }
     }
 }
@@ -356,6 +465,12 @@ fn into_wire(answer: BranchAnswer) -> Answer {
 fn conflict(holder: Holder) -> Refusal {
     let detail = format!("{holder}, and stayed so");
     Refusal { holder: Some(holder), ..Refusal::new(ErrorCode::LockConflict, detail) }
+}
+
+/// The no of a prepare that an older one stands before.
+fn waited_for(older: Holder) -> Refusal {
+    let detail = format!("an older transaction, {}, waits for key {}", older.id, older.key);
+    Refusal { holder: Some(older), ..Refusal::new(ErrorCode::LockConflict, detail) }
 }
 
 /// A place among those that wait, counted for as long as it is held.

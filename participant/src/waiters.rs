@@ -1,92 +1,386 @@
-//! Who waits for which branch to end. Only shortens waits: a wake-up that is missed costs one poll.
+//! Who waits for which branch to end, in the order of their ages. Hints only: a wake-up that is missed costs one poll.
+//!
+//! When a branch ends, the oldest of those who wait for a key of it goes on, and the others stand behind it: they do not all
+//! come at once for one lock. If it gets the lock, they are younger than its holder, and die (wait-die: nobody waits for
+//! an older one); if it does not, the next one goes on.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use assent_common::command::{Access, Lock};
+use assent_common::outcome::Holder;
+use assent_common::value::{Arg, readable};
+use assent_common::{TransactionId, Txid};
 use tokio::sync::Notify;
 
-use assent_common::Txid;
+/// Branches that have ended of late: who was told to wait for one of them meanwhile need not.
+const ENDED_MAX: usize = 10_000;
 
 /// The branches that somebody waits for.
 #[derive(Debug, Default)]
-pub(crate) struct Waiters {
-    holders: Mutex<HashMap<Txid, Arc<Notify>>>,
+pub(crate) struct Waiters(Mutex<Queues>);
+
+/// Somebody who wants locks.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiter {
+    /// Its age.
+    pub(crate) id: TransactionId,
+    pub(crate) txid: Txid,
+    /// What it wants.
+    pub(crate) locks: Vec<Lock>,
 }
 
-impl Waiters {
-    /// Returns when this agent has ended the branch.
-    pub(crate) async fn freed(&self, holder: Txid) {
-        let registered = Registered::new(self, holder);
-        registered.notify.notified().await;
+/// By age; the number tells apart two calls for one branch.
+type Place = (TransactionId, u64);
+
+type Queue = BTreeMap<Place, Arc<Waiting>>;
+
+#[derive(Debug, Default)]
+struct Queues {
+    /// By the holder and its key, as conflicts name it.
+    waiting: HashMap<Txid, HashMap<String, Queue>>,
+    /// Where each call waits.
+    places: HashMap<u64, (Txid, String)>,
+    next: u64,
+    ended: HashSet<Txid>,
+    ended_in_order: VecDeque<Txid>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    waiter: Waiter,
+    notify: Notify,
+    /// The older holder that it died of.
+    died_of: OnceLock<Holder>,
+}
+
+/// What has become of one who waited.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It may try again.
+    Go,
+    /// Somebody older has the lock.
+    Die(Holder),
+}
+
+impl Waiter {
+    fn wants(&self, key: &str) -> Option<(&Arg, Access)> {
+        let lock = self.locks.iter().find(|lock| readable(&lock.key.0) == key)?;
+        Some((&lock.key, lock.access))
     }
 
-    /// Wakes all who wait for the branch.
-    pub(crate) fn wake(&self, holder: Txid) {
-        let found = self.lock().remove(&holder);
-        if let Some(notify) = found {
-            notify.notify_waiters();
+    /// Whether it keeps everybody else from a key, once it has it.
+    fn excludes_all(&self, key: &str) -> bool {
+        self.wants(key).is_none_or(|(_, access)| access == Access::Exclusive)
+    }
+}
+
+impl Queues {
+    fn join(&mut self, holder: Txid, key: String, place: Place, waiting: Arc<Waiting>) {
+        self.places.insert(place.1, (holder, key.clone()));
+        let queues = self.waiting.entry(holder).or_default();
+        queues.entry(key).or_default().insert(place, waiting);
+    }
+
+    /// Takes a call out of its queue; whether it was in one.
+    fn leave(&mut self, place: Place) -> bool {
+        let Some((holder, key)) = self.places.remove(&place.1) else { return false };
+        if let Entry::Occupied(mut queues) = self.waiting.entry(holder) {
+            if let Entry::Occupied(mut queue) = queues.get_mut().entry(key) {
+                queue.get_mut().remove(&place);
+                if queue.get().is_empty() {
+                    queue.remove();
+                }
+            }
+            if queues.get().is_empty() {
+                queues.remove();
+            }
+        }
+        true
+    }
+
+    /// The oldest of a queue goes on. Those behind it wait for it; if they may share what it wants, they go on as well.
+    fn hand_over(&mut self, key: &str, mut queue: Queue) {
+        while let Some((place, first)) = queue.pop_first() {
+            self.places.remove(&place.1);
+            first.notify.notify_one();
+            if first.waiter.excludes_all(key) {
+                let holder = first.waiter.txid;
+                for (place, waiting) in queue {
+                    self.join(holder, key.to_owned(), place, waiting);
+                }
+                return;
+            }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Txid, Arc<Notify>>> {
-        // A map of wake-ups is right whatever a panic interrupted.
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    fn die(&mut self, place: Place, waiting: &Waiting, holder: &Holder) {
+        self.places.remove(&place.1);
+        // Once: it is in no queue any more.
+        let _ = waiting.died_of.set(holder.clone());
+        waiting.notify.notify_one();
+    }
+
+    fn wake(&mut self, holder: Txid) {
+        for (key, queue) in self.waiting.remove(&holder).unwrap_or_default() {
+            self.hand_over(&key, queue);
+        }
+    }
+
+    fn note_ended(&mut self, holder: Txid) {
+        if self.ended.insert(holder) {
+            self.ended_in_order.push_back(holder);
+        }
+        if self.ended_in_order.len() > ENDED_MAX
+            && let Some(oldest) = self.ended_in_order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
     }
 }
 
-/// One who waits; the entry goes with the last of them.
+impl Waiters {
+    /// Returns when the holder has ended, as far as this agent hears of it, and it is this one's turn; or when it has died.
+    pub(crate) async fn freed(&self, holder: Holder, waiter: Waiter) -> Turn {
+        let Some(mut registered) = Registered::new(self, &holder, waiter) else { return Turn::Go };
+        registered.waiting.notify.notified().await;
+        registered.has_turn = true;
+        registered.waiting.died_of.get().map_or(Turn::Go, |holder| Turn::Die(holder.clone()))
+    }
+
+    /// A branch has ended.
+    pub(crate) fn ended(&self, holder: Txid) {
+        let mut queues = self.lock();
+        queues.note_ended(holder);
+        queues.wake(holder);
+    }
+
+    /// One whose turn it was did not get what others wait for: the next one goes on.
+    pub(crate) fn pass_on(&self, waiter: Txid) {
+        self.lock().wake(waiter);
+    }
+
+    /// One whose turn it was has the locks now: who is behind it and wants them too is younger.
+    pub(crate) fn taken(&self, waiter: &Waiter) {
+        let mut queues = self.lock();
+        for (key, queue) in queues.waiting.remove(&waiter.txid).unwrap_or_default() {
+            if waiter.excludes_all(&key) {
+                let holder = Holder { id: waiter.id, txid: waiter.txid, key };
+                queue.iter().for_each(|(place, waiting)| queues.die(*place, waiting, &holder));
+            } else {
+                queues.hand_over(&key, queue);
+            }
+        }
+    }
+
+    /// One whose turn it was has to wait for another one. Who is behind it has to as well, or dies of it.
+    pub(crate) fn follow(&self, waiter: Txid, holder: &Holder) {
+        let mut queues = self.lock();
+        let mut behind = queues.waiting.remove(&waiter).unwrap_or_default();
+        for (place, waiting) in behind.remove(&holder.key).unwrap_or_default() {
+            if holder.id < place.0 {
+                queues.die(place, &waiting, holder);
+            } else {
+                queues.join(holder.txid, holder.key.clone(), place, waiting);
+            }
+        }
+        for (key, queue) in behind {
+            queues.hand_over(&key, queue);
+        }
+    }
+
+    /// An older transaction that waits for a key of these and could not have it beside this one. Who comes later does
+    /// not go before it, or it would wait for ever.
+    pub(crate) fn older(&self, id: TransactionId, txid: Txid, locks: &[Lock]) -> Option<Holder> {
+        let queues = self.lock();
+        if queues.waiting.is_empty() {
+            return None;
+        }
+        let in_the_way = |waiting: &Waiting, key: &str| {
+            let (wanted, theirs) = waiting.waiter.wants(key)?;
+            let own = locks.iter().find(|lock| lock.key == *wanted)?.access;
+            let is_shared = own == theirs && own != Access::Exclusive;
+            let holder =
+                Holder { id: waiting.waiter.id, txid: waiting.waiter.txid, key: key.to_owned() };
+            (!is_shared).then_some(holder)
+        };
+        queues.waiting.values().flatten().find_map(|(key, queue)| {
+            let (place, first) = queue.first_key_value()?;
+            let is_other = place.0 < id && first.waiter.txid != txid;
+            is_other.then(|| in_the_way(first, key)).flatten()
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        // Queues of wake-ups are right whatever a panic interrupted.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One call that waits; its place goes with it.
 struct Registered<'a> {
     waiters: &'a Waiters,
-    holder: Txid,
-    notify: Arc<Notify>,
+    place: Place,
+    waiting: Arc<Waiting>,
+    has_turn: bool,
 }
 
 impl<'a> Registered<'a> {
-    fn new(waiters: &'a Waiters, holder: Txid) -> Self {
-        let notify = Arc::clone(waiters.lock().entry(holder).or_default());
-        Self { waiters, holder, notify }
+    /// `None` if the holder has ended meanwhile.
+    fn new(waiters: &'a Waiters, holder: &Holder, waiter: Waiter) -> Option<Self> {
+        let mut queues = waiters.lock();
+        if queues.ended.contains(&holder.txid) {
+            return None;
+        }
+        queues.next += 1;
+        let place = (waiter.id, queues.next);
+        let waiting = Waiting { waiter, notify: Notify::new(), died_of: OnceLock::new() };
+        let waiting = Arc::new(waiting);
+        queues.join(holder.txid, holder.key.clone(), place, Arc::clone(&waiting));
+        Some(Self { waiters, place, waiting, has_turn: false })
     }
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        let mut holders = self.waiters.lock();
-        if let Entry::Occupied(entry) = holders.entry(self.holder) {
-            // The map's and this one's own.
-            if Arc::ptr_eq(entry.get(), &self.notify) && Arc::strong_count(&self.notify) == 2 {
-                entry.remove();
-            }
+        let was_waiting = self.waiters.lock().leave(self.place);
+        // It was its turn, and it went away before it knew.
+        if !was_waiting && !self.has_turn {
+            self.waiters.pass_on(self.waiting.waiter.txid);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+    use std::time::Duration;
+
     use super::*;
 
-    fn txid() -> Txid {
-        "0198f1c2a4b27c1d9c0e3f4a5b6c7d8e.3.7.0".parse().unwrap()
+    fn txid(n: u64) -> Txid {
+        format!("0198f1c2a4b27c1d9c0e3f4a5b6c7d8e.3.{n}.0").parse().unwrap()
     }
 
-    #[tokio::test]
-    async fn all_who_wait_for_a_branch_are_woken_and_nothing_is_left_of_them() {
-        let waiters = Waiters::default();
-        let woken = async {
-            tokio::join!(waiters.freed(txid()), waiters.freed(txid()), async {
-                tokio::task::yield_now().await;
-                waiters.wake(txid());
-            });
+    fn id(age: u64) -> TransactionId {
+        format!("0198f1c2-a4b2-7c1d-9c0e-{age:012x}").parse().unwrap()
+    }
+
+    fn locks(access: Access) -> Vec<Lock> {
+        vec![Lock { key: Arg::from("k"), access }]
+    }
+
+    /// Transaction `n` of this age; the smaller is the older.
+    fn waiter(n: u64, access: Access) -> Waiter {
+        Waiter { id: id(n), txid: txid(n), locks: locks(access) }
+    }
+
+    fn holder(n: u64) -> Holder {
+        Holder { id: id(n), txid: txid(n), key: "k".to_owned() }
+    }
+
+    fn is_empty(waiters: &Waiters) -> bool {
+        let queues = waiters.lock();
+        queues.waiting.is_empty() && queues.places.is_empty()
+    }
+
+    /// Who waits, as tasks that are polled by hand.
+    macro_rules! wait {
+        ($waiters:ident, $($n:literal),+) => {
+            [$({
+                let mut waits = Box::pin($waiters.freed(holder(9), waiter($n, Access::Exclusive)));
+                assert!(futures_util::poll!(&mut waits).is_pending());
+                waits
+            }),+]
         };
-        tokio::time::timeout(std::time::Duration::from_secs(10), woken).await.unwrap();
-        assert!(waiters.lock().is_empty());
     }
 
     #[tokio::test]
-    async fn one_who_gives_up_leaves_nothing_behind() {
+    async fn the_oldest_goes_first_and_the_others_wait_for_it() {
         let waiters = Waiters::default();
-        let given_up = tokio::time::timeout(std::time::Duration::ZERO, waiters.freed(txid())).await;
-        assert!(given_up.is_err());
-        assert!(waiters.lock().is_empty());
+        let [mut third, mut first, mut second] = wait!(waiters, 3, 1, 2);
+        waiters.ended(txid(9));
+        assert!(futures_util::poll!(&mut first).is_ready());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        // It got nothing: the next one.
+        waiters.pass_on(txid(1));
+        assert!(futures_util::poll!(&mut second).is_ready());
+        assert!(futures_util::poll!(&mut third).is_pending());
+        // It has to wait for another one, and who is behind it has to as well.
+        waiters.follow(txid(2), &holder(8));
+        waiters.pass_on(txid(2));
+        assert!(futures_util::poll!(&mut third).is_pending());
+        waiters.ended(txid(8));
+        assert_eq!(futures_util::poll!(&mut third), Poll::Ready(Turn::Go));
+        drop((first, second, third));
+        assert!(is_empty(&waiters));
+    }
+
+    /// Wait-die: the queue must not make anybody wait for an older one.
+    #[tokio::test]
+    async fn who_is_behind_one_that_has_the_lock_dies_of_it() {
+        let waiters = Waiters::default();
+        let [mut first, mut second, mut third] = wait!(waiters, 1, 2, 5);
+        waiters.ended(txid(9));
+        assert!(futures_util::poll!(&mut first).is_ready());
+        // The holder that the first one must wait for is older than the third, and younger than the second.
+        waiters.follow(txid(1), &holder(4));
+        assert_eq!(futures_util::poll!(&mut third), Poll::Ready(Turn::Die(holder(4))));
+        let mut first = Box::pin(waiters.freed(holder(4), waiter(1, Access::Exclusive)));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        waiters.ended(txid(4));
+        assert_eq!(futures_util::poll!(&mut first), Poll::Ready(Turn::Go));
+        waiters.taken(&waiter(1, Access::Exclusive));
+        assert_eq!(futures_util::poll!(&mut second), Poll::Ready(Turn::Die(holder(1))));
+        assert!(is_empty(&waiters));
+    }
+
+    #[tokio::test]
+    async fn those_who_share_go_together() {
+        let waiters = Waiters::default();
+        let mut reads: Vec<_> = (1..=3)
+            .map(|n| Box::pin(waiters.freed(holder(9), waiter(n, Access::Shared))))
+            .collect();
+        for read in &mut reads {
+            assert!(futures_util::poll!(read).is_pending());
+        }
+        waiters.ended(txid(9));
+        for read in &mut reads {
+            assert!(futures_util::poll!(read).is_ready());
+        }
+        assert!(is_empty(&waiters));
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_nobody_takes_goes_on_and_one_who_gives_up_leaves_nothing_behind() {
+        let waiters = Waiters::default();
+        let [first, mut second, third] = wait!(waiters, 1, 2, 3);
+        drop(third);
+        waiters.ended(txid(9));
+        drop(first);
+        assert!(futures_util::poll!(&mut second).is_ready());
+        drop(second);
+        assert!(is_empty(&waiters));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_has_ended_meanwhile() {
+        let waiters = Waiters::default();
+        waiters.ended(txid(9));
+        let freed = waiters.freed(holder(9), waiter(1, Access::Exclusive));
+        tokio::time::timeout(Duration::from_secs(10), freed).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_comes_later_does_not_go_before_an_older_one_that_waits() {
+        let waiters = Waiters::default();
+        let _waits = wait!(waiters, 5);
+        let met = |n, access| waiters.older(id(n), txid(n), &locks(access)).map(|it| it.txid);
+        assert_eq!(met(7, Access::Shared), Some(txid(5)));
+        assert_eq!(met(4, Access::Exclusive), None, "an older one may");
+        assert_eq!(met(5, Access::Exclusive), None, "it is the same one");
+        let other = [Lock { key: Arg::from("other"), access: Access::Exclusive }];
+        assert_eq!(waiters.older(id(7), txid(7), &other), None);
     }
 }

@@ -97,8 +97,8 @@ impl Claim {
         let low = |step: &Step| i128::from(step.at_least) - i128::from(step.sum);
         let high = |step: &Step| i128::from(step.at_most) - i128::from(step.sum);
         Range {
-            low: self.steps.iter().map(low).max().unwrap_or(i64::MIN.into()),
-            high: self.steps.iter().map(high).min().unwrap_or(i64::MAX.into()),
+            low: self.steps.iter().map(low).max().unwrap_or_else(|| i64::MIN.into()),
+            high: self.steps.iter().map(high).min().unwrap_or_else(|| i64::MAX.into()),
         }
     }
 

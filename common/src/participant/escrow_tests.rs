@@ -51,8 +51,11 @@ fn prepare(n: u64, age: u64, mode: Mode, value: i64, steps: &Steps) -> Request {
         id: id(age),
         mode,
         locks: vec![(Key::from("k"), Access::Escrow(EscrowKind::String))],
-        claims: vec![Claimed { claim: claim(steps), value: Some(value) }],
-        evaluation: Ok(Evaluation { replies: "[]".into(), redo: delta.to_le_bytes()[..].into() }),
+        evaluation: Ok(Evaluation {
+            replies: "[]".into(),
+            redo: delta.to_le_bytes()[..].into(),
+            claims: vec![Claimed { claim: claim(steps), value: Some(value) }],
+        }),
     })
 }
 
@@ -64,8 +67,7 @@ fn step(participant: &mut Participant, request: Request) -> Stepped {
 fn fits(mut value: i128, steps: &Steps) -> bool {
     steps.iter().all(|(delta, at_least, at_most)| {
         value += i128::from(*delta);
-        let least = (*at_least).max(i64::MIN).into();
-        value >= least && value <= i128::from(*at_most)
+        value >= i128::from(*at_least) && value <= i128::from(*at_most)
     })
 }
 
@@ -247,8 +249,11 @@ fn escrow_excludes_readers_writers_and_counters_of_the_other_kind() {
             id: id(n),
             mode: Mode::TwoPhase,
             locks: vec![(Key::from("k"), access)],
-            claims: Vec::new(),
-            evaluation: Ok(Evaluation { replies: "[]".into(), redo: [1][..].into() }),
+            evaluation: Ok(Evaluation {
+                replies: "[]".into(),
+                redo: [1][..].into(),
+                claims: Vec::new(),
+            }),
         })
     };
     let (string, hash) = (Access::Escrow(EscrowKind::String), Access::Escrow(EscrowKind::Hash));
@@ -276,8 +281,11 @@ fn counters_of_one_hash_have_room_of_their_own() {
             id: id(n),
             mode: Mode::TwoPhase,
             locks: vec![(Key::from("k"), Access::Escrow(EscrowKind::Hash))],
-            claims: vec![Claimed { claim, value: Some(1) }],
-            evaluation: Ok(Evaluation { replies: "[]".into(), redo: [1][..].into() }),
+            evaluation: Ok(Evaluation {
+                replies: "[]".into(),
+                redo: [1][..].into(),
+                claims: vec![Claimed { claim, value: Some(1) }],
+            }),
         })
     };
     let mut participant = Participant::new(INCARNATION);

@@ -162,20 +162,21 @@ impl Participant {
     }
 
     /// A prepare of a branch of which nothing is kept. The order of the checks is part of the reference: the epoch,
-    /// the mark, the locks, the room at counters, and the ops last, because only under its locks may a branch read. The epoch comes first: the
+    /// the mark, the locks, and the ops last, because only under its locks may a branch read; then whether there is room
+    /// for what they add in escrow. The epoch comes first: the
     /// mark of a later life is above all of an earlier one, and would hide that two coordinators run.
     fn stage_or_apply(&mut self, prepare: Prepare) -> Stepped {
-        let Prepare { txid, id, mode, locks, claims, evaluation } = prepare;
+        let Prepare { txid, id, mode, locks, evaluation } = prepare;
         if let Some(obstacle) = self.obstacle(txid, id, &locks) {
             return Answer::Prepared(obstacle).into();
         }
-        if let Err(conflict) = self.locks.judge(id, &claims) {
-            return Answer::Prepared(no(conflict)).into();
-        }
-        let Evaluation { replies, redo } = match evaluation {
+        let Evaluation { replies, redo, claims } = match evaluation {
             Ok(evaluation) => evaluation,
             Err(refusal) => return Answer::Prepared(Call::Refused(refusal)).into(),
         };
+        if let Err(conflict) = self.locks.judge(id, &claims) {
+            return Answer::Prepared(no(conflict)).into();
+        }
         self.hear_epoch(txid.log_id, txid.number.epoch);
         match mode {
             Mode::OnePhase => {

@@ -43,8 +43,6 @@ pub struct Prepare {
     pub mode: Mode,
     /// The keys, in the order of their first use.
     pub locks: Vec<(Key, Access)>,
-    /// What it adds to counters in escrow. Their keys are among the locks, and each counter is there once.
-    pub claims: Vec<Claimed>,
     /// What the ops come to on the present data, under these locks. Evaluation needs Redis and is outside; it is asked
     /// for nothing if the locks cannot be had.
     pub evaluation: Result<Evaluation, Refusal>,
@@ -57,6 +55,8 @@ pub struct Evaluation {
     pub replies: Replies,
     /// The resolved writes; empty for a branch that only reads.
     pub redo: Redo,
+    /// What it adds to counters in escrow, if there is room. Their keys are among the locks, and each counter is there once.
+    pub claims: Vec<Claimed>,
 }
 
 /// The answer to a request, and what the same step does to the keyspace.

@@ -42,8 +42,7 @@ fn prepare(n: u64, mode: Mode, locks: &[(&str, Access)]) -> Prepare {
         id: id(n),
         mode,
         locks: locks.iter().map(|(key, access)| (Key::from(*key), *access)).collect(),
-        claims: Vec::new(),
-        evaluation: Ok(Evaluation { replies: replies(n), redo: redo(n) }),
+        evaluation: Ok(Evaluation { replies: replies(n), redo: redo(n), claims: Vec::new() }),
     }
 }
 

@@ -13,6 +13,7 @@ use assent_common::coordinator::{
 };
 use assent_common::crash::CrashPoint;
 use assent_common::mutant::Mutant;
+use assent_common::outcome::Call;
 use assent_common::record::{Abandoned, ParticipantSet, Record};
 use assent_common::time::Millis;
 use assent_common::wire::outcome::BranchOutcome;
@@ -28,6 +29,7 @@ use super::history::History;
 use super::lane::{Lane, Outgoing};
 use super::mutants;
 use super::outbound::Haste;
+use super::queues::Queues;
 use super::{Shared, problem_of};
 use crate::clock;
 use crate::log::{Durability, LogError, LogPosition, NewRecord, Token};
@@ -47,6 +49,10 @@ pub(crate) struct Core {
     pub(super) lanes: Vec<Lane>,
     pub(super) lane_of: HashMap<ParticipantName, usize>,
     timers: BinaryHeap<Reverse<(Millis, TxNumber)>>,
+    /// Who died of a lock, and is in line for it.
+    pub(super) queues: Queues,
+    /// Whose turn it is, found while effects are carried out.
+    pub(super) turns: Vec<TxNumber>,
     /// What to do when a record handed to the log is durable.
     appended: HashMap<Token, Appended>,
     next_token: Token,
@@ -88,6 +94,8 @@ impl Core {
             lanes: Vec::new(),
             lane_of: HashMap::new(),
             timers: BinaryHeap::new(),
+            queues: Queues::default(),
+            turns: Vec::new(),
             appended: HashMap::new(),
             next_token: 1,
             progress: watch::Sender::new(0),
@@ -201,6 +209,11 @@ impl Core {
                 active.armed = None;
             }
             if active.machine.wake_at().is_some_and(|wake_at| wake_at <= now) {
+                if let Some(until) = self.queues.until(number).filter(|until| *until > now) {
+                    active.armed = Some(until);
+                    self.timers.push(Reverse((until, number)));
+                    continue;
+                }
                 self.step(number, Input::Tick, now, shared);
             } else {
                 self.arm(number, shared);
@@ -262,6 +275,13 @@ impl Core {
             self.effects = effects;
             return;
         };
+        let ended_at = match &input {
+            Input::Applied { branch, call: Call::Applied(_) }
+            | Input::Aborted { branch, call: Call::Applied(_), .. } => {
+                active.lanes.get(branch.index()).copied()
+            }
+            _ => None,
+        };
         if let Err(illegal) = active.machine.step(now, input, &mut effects) {
             tracing::error!(error = %illegal, "a step was refused; this is a bug of Assent");
         }
@@ -272,10 +292,17 @@ impl Core {
             self.carry_out(number, effect, now, shared);
         }
         self.effects = effects;
+        if ended_at.is_some() {
+            self.turns.extend(self.queues.release(number, ended_at));
+        }
+        self.stand_in_line(number, now, shared);
         match self.active.get(&number) {
             Some(active) if active.machine.is_ended() => self.finish(number, shared),
             Some(_) => self.arm(number, shared),
             None => {}
+        }
+        for next in std::mem::take(&mut self.turns) {
+            self.step(next, Input::RetryNow, now, shared);
         }
     }
 
@@ -304,12 +331,18 @@ impl Core {
         match outgoing.message {
             Message::PrepareWaiting => self.start_waiting(outgoing, shared),
             // Who has the answer already does not wait for what is left.
-            Message::Commit if active.has_answered() => {
-                self.lanes[*lane].enqueue(outgoing, Haste::Rides);
-            }
+            Message::Commit if active.has_answered() => self.enqueue(*lane, outgoing, Haste::Rides),
             Message::Prepare | Message::Commit | Message::Abort => {
-                self.lanes[*lane].enqueue(outgoing, Haste::Now);
+                self.enqueue(*lane, outgoing, Haste::Now);
             }
+        }
+    }
+
+    fn enqueue(&mut self, lane: usize, outgoing: Outgoing, haste: Haste) {
+        self.lanes[lane].enqueue(outgoing, haste);
+        // A participant does outcomes first: the prepare of who is next goes in the same batch.
+        if matches!(outgoing.message, Message::Commit | Message::Abort) {
+            self.turns.extend(self.queues.release(outgoing.number, Some(lane)));
         }
     }
 
@@ -331,6 +364,8 @@ impl Core {
 
     fn finish(&mut self, number: TxNumber, shared: &Arc<Shared>) {
         let Some(active) = self.active.remove(&number) else { return };
+        self.queues.leave(number);
+        self.turns.extend(self.queues.release(number, None));
         let identity = &active.accepted.identity;
         self.by_id.remove(&identity.id);
         if let Some(key) = &identity.key {

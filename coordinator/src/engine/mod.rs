@@ -21,6 +21,7 @@ mod list;
 mod mutants;
 mod outbound;
 mod participants;
+mod queues;
 mod resync;
 mod submit;
 #[cfg(test)]

@@ -8,6 +8,8 @@
 call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
 if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
 
+local ended = {}
+
 local function abort(txid)
   local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)
   if found[2] then return {'d', found[2]} end
@@ -16,6 +18,7 @@ local function abort(txid)
     local gone = {'s:' .. txid}
     free_locks(txid, unpack_record(found[1])[5], gone, kept)
     call('HDEL', ctl, unpack(gone))
+    ended[#ended + 1] = txid
   elseif found[3] then
     return {'f'}
   else
@@ -28,4 +31,5 @@ end
 
 local answers = {}
 for i = at, #ARGV do answers[#answers + 1] = abort(ARGV[i]) end
+tell_ended(ended)
 return answers

@@ -8,6 +8,8 @@
 call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
 if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
 
+local ended = {}
+
 local function commit(txid)
   local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)
   if found[2] then return {'a', 0} end
@@ -22,9 +24,11 @@ local function commit(txid)
   free_locks(txid, record[5], gone, kept)
   call('HDEL', ctl, unpack(gone))
   call('HSET', ctl, unpack(kept))
+  ended[#ended + 1] = txid
   return {'a', apply_writes(record[7])}
 end
 
 local answers = {}
 for i = at, #ARGV do answers[#answers + 1] = commit(ARGV[i]) end
+tell_ended(ended)
 return answers

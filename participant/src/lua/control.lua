@@ -105,6 +105,12 @@ local function free_locks(txid, keys, gone, kept)
   end
 end
 
+-- Tells the agents that share this Redis which branches have ended (store/ended.rs). They need not hear it; and a user who
+-- may not publish is no reason to refuse an outcome.
+local function tell_ended(txids)
+  if #txids > 0 then try('PUBLISH', ctl .. ':ended', table.concat(txids, ' ')) end
+end
+
 -- Applies the packed writes of a branch. Returns how many met data of another type, and the first error.
 local function apply_writes(writes)
   local dirty, first_error = 0, nil

@@ -16,6 +16,7 @@
 mod call;
 mod connection;
 mod decode;
+mod ended;
 mod error;
 mod escrow;
 mod execute;

@@ -3,6 +3,7 @@
 use assent_common::code::ErrorCode;
 use assent_common::outcome::{Aborted, Call, Prepared};
 use assent_common::wire::branch::Mode;
+use futures_util::StreamExt as _;
 
 use crate::harness::{
     Ask as _, CLEAN, Expected as _, Plain, Redis, Tx, committed, ops, prepare, prepared, tx, vote,
@@ -120,5 +121,24 @@ impl Tx {
     fn again(mut self) -> Self {
         self.txid.attempt = self.txid.attempt.next();
         self
+    }
+}
+
+/// Who waits at one agent for a branch that another agent ends hears of it, and need not look again and again.
+#[tokio::test]
+async fn what_one_agent_ends_the_others_hear() {
+    let redis = Redis::start();
+    let (one, other) = (redis.sharing_store().await, redis.sharing_store().await);
+    let mut heard = Box::pin(one.ended().await.unwrap());
+    for n in 1..=3 {
+        vote(other.prepare(tx(n), &[&format!("SET key:{n} 1")]).await);
+    }
+    assert_eq!(other.commit(tx(2)).await, CLEAN);
+    assert_eq!(other.commit(tx(2)).await, CLEAN, "said once");
+    assert_eq!(other.abort(tx(9)).await.done(), Aborted::Fenced, "it had no lock");
+    assert_eq!(other.abort(tx(1)).await.done(), Aborted::Fenced);
+    assert_eq!(other.commit(tx(3)).await, CLEAN);
+    for n in [2, 1, 3] {
+        assert_eq!(heard.next().await, Some(vec![tx(n).txid]));
     }
 }

@@ -6,7 +6,7 @@ use assent_common::Txid;
 use assent_common::code::ErrorCode;
 use assent_common::command::Range;
 use assent_common::outcome::{Aborted, Applied, Call, Refusal};
-use assent_common::participant::{Answer, Participant, Request, Restored, Stepped};
+use assent_common::participant::{Answer, Participant, Prepare, Request, Restored, Stepped};
 use assent_common::wire::branch::BranchState;
 
 /// How a script is bent.
@@ -101,8 +101,8 @@ pub fn step(
 
 /// The same prepare with those claims granted that only the rest of the rule refuses.
 fn ungoverned(bend: Bend, participant: &Participant, mut request: Request) -> Request {
-    if let Request::Prepare(prepare) = &mut request {
-        for claimed in &mut prepare.claims {
+    if let Request::Prepare(Prepare { evaluation: Ok(evaluation), .. }) = &mut request {
+        for claimed in &mut evaluation.claims {
             let Some(value) = claimed.value else { continue };
             let met = match bend {
                 Bend::EscrowIgnoresPending => Range::of(value),

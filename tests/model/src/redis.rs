@@ -82,11 +82,10 @@ impl World {
             id: client.id,
             mode: if client.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
             locks,
-            claims: branch.claims(value),
             evaluation: if branch.fails {
                 Err(refusal())
             } else {
-                Ok(Evaluation { replies: "[1]".into(), redo })
+                Ok(Evaluation { replies: "[1]".into(), redo, claims: branch.claims(value) })
             },
         }
     }

@@ -276,7 +276,6 @@ impl World {
                     id: asked.id,
                     mode: if asked.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
                     locks,
-                    claims: plan.claims(&self.keys, balances),
                     evaluation: plan.evaluate(
                         balances,
                         agent.redis.data.control.locks(),

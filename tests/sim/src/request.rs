@@ -148,11 +148,11 @@ impl BranchPlan {
     }
 
     /// What it claims of accounts with these balances.
-    pub(crate) fn claims(&self, keys: &[Key], balances: &[i64]) -> Vec<Claimed> {
+    fn claims(&self, balances: &[i64]) -> Vec<Claimed> {
         let claim = |op: &Op| {
             let OpKind::Escrow(Adds { amount, at_least, at_most }) = op.kind else { return None };
             let step = Step { op: 0, command: "INCRBY", sum: amount, at_least, at_most };
-            let claim = Claim { key: keys[op.account].clone(), field: None, steps: vec![step] };
+            let claim = Claim { key: key(op.account), field: None, steps: vec![step] };
             Some(Claimed { claim, value: Some(balances[op.account]) })
         };
         self.ops.iter().filter_map(claim).collect()
@@ -198,7 +198,8 @@ impl BranchPlan {
             return Err(met(0));
         }
         replies.push(']');
-        Ok(Evaluation { replies: replies.into(), redo: redo.into() })
+        let claims = self.claims(balances);
+        Ok(Evaluation { replies: replies.into(), redo: redo.into(), claims })
     }
 }
 

@@ -144,8 +144,11 @@ impl Owner {
             id: item.id,
             mode: item.mode,
             locks: locks(item),
-            claims,
-            evaluation: Ok(Evaluation { replies: json(&replies).into(), redo: redo.into() }),
+            evaluation: Ok(Evaluation {
+                replies: json(&replies).into(),
+                redo: redo.into(),
+                claims,
+            }),
         }));
         match &answer {
             Answer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
@@ -193,8 +196,11 @@ impl Owner {
             id: item.id,
             mode: item.mode,
             locks: locks(item),
-            claims: item.branch.claims.iter().map(granted).collect(),
-            evaluation: Ok(Evaluation { replies, redo }),
+            evaluation: Ok(Evaluation {
+                replies,
+                redo,
+                claims: item.branch.claims.iter().map(granted).collect(),
+            }),
         }));
         let agrees = match (&stepped.answer, call) {
             (
