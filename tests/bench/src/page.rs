@@ -251,7 +251,7 @@ fn peers(results: &Results) -> String {
     for (name, settings) in &results.peers {
         let pairs = settings["settings"].as_object().into_iter().flatten();
         let pairs: Vec<String> = pairs
-            .map(|(name, value)| format!("`{name}` {}", value.as_str().unwrap_or("?")))
+            .map(|(name, value)| format!("`{name}={}`", value.as_str().unwrap_or("?")))
             .collect();
         let _written = writeln!(
             text,

@@ -1,5 +1,6 @@
 //! The servers of the peers: started on loopback with their data in a directory of their own, and ended by their id.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -168,9 +169,10 @@ pub(super) struct Watch {
 }
 
 /// What was spent up to a moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Look {
-    servers: u64,
+    /// By process: one that ends takes its time with it.
+    servers: BTreeMap<u32, u64>,
     load: u64,
     idle: u64,
     all: u64,
@@ -191,7 +193,7 @@ impl Watch {
 
     pub(super) fn look(&self) -> Look {
         let own = std::process::id();
-        let (mut servers, mut load) = (0, 0);
+        let (mut servers, mut load) = (BTreeMap::new(), 0);
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         for entry in entries {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
@@ -203,7 +205,7 @@ impl Watch {
             if pid == own {
                 load = ticks;
             } else if self.servers.contains(&pid) || self.servers.contains(&parent) {
-                servers += ticks;
+                servers.insert(pid, ticks);
             }
         }
         let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
@@ -220,10 +222,12 @@ impl Look {
         let time = |now: u64, then: u64| {
             Duration::from_secs_f64(now.saturating_sub(then) as f64 / second as f64)
         };
+        let before = |pid| earlier.servers.get(pid).copied().unwrap_or(0);
+        let spent = self.servers.iter().map(|(pid, ticks)| ticks.saturating_sub(before(pid))).sum();
         let all = self.all.saturating_sub(earlier.all);
         let idle = self.idle.saturating_sub(earlier.idle);
         Usage {
-            servers: time(self.servers, earlier.servers),
+            servers: time(spent, 0),
             load: time(self.load, earlier.load),
             busy_percent: 100.0 * all.saturating_sub(idle) as f64 / all.max(1) as f64,
         }
@@ -247,6 +251,22 @@ mod tests {
         let stat = "7 (a (b) c) S 3 7 7 0 -1 4194304 100 0 0 0 12 30 0 0 20 0 1 0 1000";
         assert_eq!(parse_stat(stat), Some((3, 42)));
         assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn a_process_that_ended_takes_nothing_from_the_others() {
+        let look = |servers: &[(u32, u64)], load| Look {
+            servers: servers.iter().copied().collect(),
+            load,
+            idle: 0,
+            all: 0,
+        };
+        let before = look(&[(1, 500), (2, 10)], 5);
+        let usage = look(&[(2, 40), (3, 20)], 25).since(&before);
+        let ticks =
+            |time: Duration| time.as_secs_f64() * rustix::param::clock_ticks_per_second() as f64;
+        assert!((ticks(usage.servers) - 50.0).abs() < 1e-6, "{usage:?}");
+        assert!((ticks(usage.load) - 20.0).abs() < 1e-6, "{usage:?}");
     }
 
     #[tokio::test]
