@@ -171,7 +171,7 @@ pub(super) struct Watch {
 /// What was spent up to a moment.
 #[derive(Debug, Clone)]
 pub(super) struct Look {
-    /// By process: one that ends takes its time with it.
+    /// Nanoseconds by process: one that ends takes its time with it.
     servers: BTreeMap<u32, u64>,
     load: u64,
     idle: u64,
@@ -193,6 +193,7 @@ impl Watch {
 
     pub(super) fn look(&self) -> Look {
         let own = std::process::id();
+        let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
         let (mut servers, mut load) = (BTreeMap::new(), 0);
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         for entry in entries {
@@ -200,12 +201,19 @@ impl Watch {
             else {
                 continue;
             };
-            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let Some((parent, ticks)) = parse_stat(&stat) else { continue };
+            let read =
+                |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+            let Some((parent, ticks)) = parse_stat(&read("stat")) else { continue };
             if pid == own {
-                load = ticks;
-            } else if self.servers.contains(&pid) || self.servers.contains(&parent) {
-                servers.insert(pid, ticks);
+                load = ticks * tick_ns;
+            } else if self.servers.contains(&pid) {
+                servers.insert(pid, ticks * tick_ns);
+            } else if self.servers.contains(&parent) {
+                // PostgreSQL has a process for each connection. Each uses less than a tick in the window, but all of them
+                // many; they have one thread, whose time the scheduler keeps in nanoseconds.
+                let scheduled = read("schedstat");
+                let first = scheduled.split_ascii_whitespace().next();
+                servers.insert(pid, first.and_then(|ns| ns.parse().ok()).unwrap_or(0));
             }
         }
         let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
@@ -218,17 +226,13 @@ impl Watch {
 
 impl Look {
     pub(super) fn since(&self, earlier: &Self) -> Usage {
-        let second = rustix::param::clock_ticks_per_second().max(1);
-        let time = |now: u64, then: u64| {
-            Duration::from_secs_f64(now.saturating_sub(then) as f64 / second as f64)
-        };
         let before = |pid| earlier.servers.get(pid).copied().unwrap_or(0);
-        let spent = self.servers.iter().map(|(pid, ticks)| ticks.saturating_sub(before(pid))).sum();
+        let spent = self.servers.iter().map(|(pid, now)| now.saturating_sub(before(pid))).sum();
         let all = self.all.saturating_sub(earlier.all);
         let idle = self.idle.saturating_sub(earlier.idle);
         Usage {
-            servers: time(spent, 0),
-            load: time(self.load, earlier.load),
+            servers: Duration::from_nanos(spent),
+            load: Duration::from_nanos(self.load.saturating_sub(earlier.load)),
             busy_percent: 100.0 * all.saturating_sub(idle) as f64 / all.max(1) as f64,
         }
     }
@@ -263,10 +267,8 @@ mod tests {
         };
         let before = look(&[(1, 500), (2, 10)], 5);
         let usage = look(&[(2, 40), (3, 20)], 25).since(&before);
-        let ticks =
-            |time: Duration| time.as_secs_f64() * rustix::param::clock_ticks_per_second() as f64;
-        assert!((ticks(usage.servers) - 50.0).abs() < 1e-6, "{usage:?}");
-        assert!((ticks(usage.load) - 20.0).abs() < 1e-6, "{usage:?}");
+        assert_eq!(usage.servers, Duration::from_nanos(50));
+        assert_eq!(usage.load, Duration::from_nanos(20));
     }
 
     #[tokio::test]
