@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench chaos test model sim lint docs deny fix tools redis clean
+.PHONY: help demo bench bench-quick bench-peers bench-tools peers chaos test model sim lint docs deny fix tools redis clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -11,9 +11,21 @@ demo: redis ## build, start three Redis servers, move money, kill processes, aud
 	cargo build --release --locked -p assent
 	./target/release/assent demo
 
-bench: redis ## transfers against the unsafe floor, in one run
+bench: bench-tools peers ## everything against its floors and its peers, in one run: about 12 minutes; writes docs/performance.md
+	@./target/release/assent-bench suite
+
+bench-quick: redis ## transfers against their floors, one minute
 	cargo build --release --locked -p assent
-	./target/release/assent bench transfer
+	@./target/release/assent bench transfer --clients 1,64 --ack applied,decided --seconds 2
+
+bench-peers: bench-tools peers ## transfers against PostgreSQL 2PC, MariaDB XA and dtmrs; some minutes
+	@./target/release/assent-bench peers
+
+bench-tools: redis
+	cargo build --release --locked -p assent -p assent-bench
+
+peers: ## install what the bench compares with, as far as it can be had
+	@./tests/bench/install-peers.sh
 
 # How long make chaos breaks things, in seconds, by which seed, and which kinds of faults (all that are safe).
 TIME ?= 60

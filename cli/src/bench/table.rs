@@ -74,6 +74,8 @@ fn rates(report: &Report) -> Rows {
         |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
     for cell in &report.cells {
         let one = &cell.median;
+        // Where nothing was committed in the window, there is no latency.
+        let ms = |ms: f64| if one.committed > 0 { format!("{ms:.2}") } else { "-".to_owned() };
         rows.push([
             workload(cell.subject.shape),
             load(cell),
@@ -83,9 +85,9 @@ fn rates(report: &Report) -> Rows {
             ratio(cell.rate_to_floor),
             ratio(cell.rate_to_floor_pipelined),
             ratio(cell.rate_to_uncontended),
-            format!("{:.2}", one.p50_ms),
-            format!("{:.2}", one.p99_ms),
-            format!("{:.2}", one.p999_ms),
+            ms(one.p50_ms),
+            ms(one.p99_ms),
+            ms(one.p999_ms),
             format!("{:.1}%", one.failed_percent),
             format!("{:.1}%", one.retried_percent),
         ]);

@@ -11,6 +11,9 @@ use crate::results::{Missing, Part, Recovery, Results, Sample, Subject, Who};
 /// The form of the document that is understood here.
 const VERSION: u32 = 1;
 
+/// The exit code of a command line that is not understood.
+const USAGE: i32 = 2;
+
 #[derive(Debug, Deserialize)]
 struct Document {
     settings: Value,
@@ -103,6 +106,9 @@ fn run(binary: &Path, words: &[String]) -> Result<Value, String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output();
     let output = output.map_err(|error| format!("cannot start {}: {error}", binary.display()))?;
     serde_json::from_slice(&output.stdout).map_err(|_| {
+        if output.status.code() == Some(USAGE) {
+            return format!("this assent has no `bench {}`", words.join(" "));
+        }
         let said = String::from_utf8_lossy(&output.stderr);
         let last: Vec<&str> = said.lines().rev().take(3).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();

@@ -88,11 +88,14 @@ fn main() -> ExitCode {
 }
 
 fn execute(line: &Line) -> Result<Results, String> {
-    let path = line.root.join(RESULTS);
+    // Servers are started in directories of their own.
+    let root = line.root.canonicalize();
+    let root = root.map_err(|error| format!("{}: {error}", line.root.display()))?;
+    let path = root.join(RESULTS);
     let results = match &line.what {
-        What::Suite(numbers) => measure(numbers, &line.root, Extent::Whole)?,
+        What::Suite(numbers) => measure(numbers, &root, Extent::Whole)?,
         What::Peers(numbers) => {
-            let results = measure(numbers, &line.root, Extent::Peers)?;
+            let results = measure(numbers, &root, Extent::Peers)?;
             tell(&page::comparison(&results))?;
             return Ok(results);
         }
@@ -102,7 +105,7 @@ fn execute(line: &Line) -> Result<Results, String> {
         save(&results, &path)?;
     }
     if results.findings.is_empty() {
-        page::write(&results, &line.root.join("docs"))?;
+        page::write(&results, &root.join("docs"))?;
     }
     tell(&page::target_table(&results))?;
     Ok(results)

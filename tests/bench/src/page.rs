@@ -12,6 +12,9 @@ use crate::targets;
 const BEGIN: &str = "<!-- begin: written by `make bench` -->";
 const END: &str = "<!-- end: written by `make bench` -->";
 
+/// Characters of a reason in a table.
+const SHORT_MAX: usize = 72;
+
 /// The plots, and what is said where one cannot be seen.
 const PLOTS: [(&str, &str); 2] = [
     ("throughput.svg", "Throughput of two-branch transfers against the number of clients"),
@@ -56,7 +59,7 @@ pub(crate) fn generated(results: &Results) -> String {
     page.push_str(&others_table(results));
     page.push_str("\n## What a transfer costs\n\n");
     page.push_str(&costs_table(results));
-    page.push_str("\n## Peers\n\n");
+    page.push_str("\n## Peers, and what was not measured\n\n");
     page.push_str(&peers(results));
     page
 }
@@ -108,7 +111,7 @@ pub(crate) fn target_table(results: &Results) -> String {
     for row in targets::rows(results) {
         let (figure, word) = row.came.cells();
         let word = if word == "missed" { "**missed**" } else { word };
-        let figure = figure.replace('|', "\\|");
+        let figure = short(figure).replace('|', "\\|");
         let _written = writeln!(table, "| {} | {} | {figure} | {word} |", row.what, row.target);
     }
     table
@@ -117,6 +120,12 @@ pub(crate) fn target_table(results: &Results) -> String {
 /// Assent and its peers, for the terminal.
 pub(crate) fn comparison(results: &Results) -> String {
     format!("{}\n{}\n{}", clients_table(results), costs_table(results), peers(results))
+}
+
+/// Reasons are told in full where there is room.
+fn short(text: &str) -> String {
+    let end = text.char_indices().nth(SHORT_MAX).map(|(at, _)| at);
+    end.map_or_else(|| text.to_owned(), |end| format!("{}…", &text[..end]))
 }
 
 const HEAD: &str =
@@ -129,14 +138,16 @@ fn figures(results: &Results, subject: &Subject) -> Option<String> {
     let one = median.sample;
     let ratio = results.ratio(subject, &[Who::Floor], |sample| sample.rate);
     let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+    // Where nothing was committed in the window, there is no latency.
+    let ms = |ms: f64| if one.rate > 0.0 { format!("{ms:.2}") } else { "-".to_owned() };
     Some(format!(
-        "{:.0} ({:.0}..{:.0}) | {ratio} | {:.2} | {:.2} | {:.2} | {:.1} % | {:.1} %",
+        "{:.0} ({:.0}..{:.0}) | {ratio} | {} | {} | {} | {:.1} % | {:.1} %",
         one.rate,
         median.rate_min,
         median.rate_max,
-        one.p50_ms,
-        one.p99_ms,
-        one.p999_ms,
+        ms(one.p50_ms),
+        ms(one.p99_ms),
+        ms(one.p999_ms),
         one.failed_percent,
         one.retried_percent
     ))
@@ -187,7 +198,12 @@ fn others_table(results: &Results) -> String {
         format!("| workload, clients | | {HEAD} | to uncontended |\n|---|---|{RULE}|---|\n");
     for part in [Part::HotOne, Part::HotOneEscrow, Part::HotZipf, Part::Others] {
         let note = if part == Part::HotOneEscrow { ", escrow" } else { "" };
-        for subject in results.subjects(part) {
+        let mut subjects = results.subjects(part);
+        let order: Vec<String> = subjects.iter().map(|subject| subject.workload.clone()).collect();
+        let place = |subject: &Subject| order.iter().position(|name| *name == subject.workload);
+        // Ways are measured in turns; here they stand in one order.
+        subjects.sort_by_key(|subject| (place(subject), subject.who));
+        for subject in subjects {
             let Some(figures) = figures(results, subject) else { continue };
             let ratio = results.ratio(subject, &[Who::Uncontended], |sample| sample.rate);
             let ratio = match (subject.who, ratio) {
@@ -251,7 +267,7 @@ fn peers(results: &Results) -> String {
     for (name, settings) in &results.peers {
         let pairs = settings["settings"].as_object().into_iter().flatten();
         let pairs: Vec<String> = pairs
-            .map(|(name, value)| format!("`{name}` {}", value.as_str().unwrap_or("?")))
+            .map(|(name, value)| format!("`{name}={}`", value.as_str().unwrap_or("?")))
             .collect();
         let _written = writeln!(
             text,
@@ -299,7 +315,7 @@ const fn colour(who: Who) -> usize {
 
 fn note(results: &Results) -> String {
     format!(
-        "{} cores, everything on one machine; AOF always, decision log synced; medians of {}",
+        "{} cores, everything on one machine; AOF always, decision log synced; median of {} repetitions",
         word(&results.settings, "cores"),
         results.repetitions
     )

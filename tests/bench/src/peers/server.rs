@@ -1,5 +1,6 @@
 //! The servers of the peers: started on loopback with their data in a directory of their own, and ended by their id.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -168,9 +169,10 @@ pub(super) struct Watch {
 }
 
 /// What was spent up to a moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Look {
-    servers: u64,
+    /// Nanoseconds by process: one that ends takes its time with it.
+    servers: BTreeMap<u32, u64>,
     load: u64,
     idle: u64,
     all: u64,
@@ -191,19 +193,27 @@ impl Watch {
 
     pub(super) fn look(&self) -> Look {
         let own = std::process::id();
-        let (mut servers, mut load) = (0, 0);
+        let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+        let (mut servers, mut load) = (BTreeMap::new(), 0);
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         for entry in entries {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
             else {
                 continue;
             };
-            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let Some((parent, ticks)) = parse_stat(&stat) else { continue };
+            let read =
+                |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+            let Some((parent, ticks)) = parse_stat(&read("stat")) else { continue };
             if pid == own {
-                load = ticks;
-            } else if self.servers.contains(&pid) || self.servers.contains(&parent) {
-                servers += ticks;
+                load = ticks * tick_ns;
+            } else if self.servers.contains(&pid) {
+                servers.insert(pid, ticks * tick_ns);
+            } else if self.servers.contains(&parent) {
+                // PostgreSQL has a process for each connection. Each uses less than a tick in the window, but all of them
+                // many; they have one thread, whose time the scheduler keeps in nanoseconds.
+                let scheduled = read("schedstat");
+                let first = scheduled.split_ascii_whitespace().next();
+                servers.insert(pid, first.and_then(|ns| ns.parse().ok()).unwrap_or(0));
             }
         }
         let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
@@ -216,15 +226,13 @@ impl Watch {
 
 impl Look {
     pub(super) fn since(&self, earlier: &Self) -> Usage {
-        let second = rustix::param::clock_ticks_per_second().max(1);
-        let time = |now: u64, then: u64| {
-            Duration::from_secs_f64(now.saturating_sub(then) as f64 / second as f64)
-        };
+        let before = |pid| earlier.servers.get(pid).copied().unwrap_or(0);
+        let spent = self.servers.iter().map(|(pid, now)| now.saturating_sub(before(pid))).sum();
         let all = self.all.saturating_sub(earlier.all);
         let idle = self.idle.saturating_sub(earlier.idle);
         Usage {
-            servers: time(self.servers, earlier.servers),
-            load: time(self.load, earlier.load),
+            servers: Duration::from_nanos(spent),
+            load: Duration::from_nanos(self.load.saturating_sub(earlier.load)),
             busy_percent: 100.0 * all.saturating_sub(idle) as f64 / all.max(1) as f64,
         }
     }
@@ -247,6 +255,20 @@ mod tests {
         let stat = "7 (a (b) c) S 3 7 7 0 -1 4194304 100 0 0 0 12 30 0 0 20 0 1 0 1000";
         assert_eq!(parse_stat(stat), Some((3, 42)));
         assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn a_process_that_ended_takes_nothing_from_the_others() {
+        let look = |servers: &[(u32, u64)], load| Look {
+            servers: servers.iter().copied().collect(),
+            load,
+            idle: 0,
+            all: 0,
+        };
+        let before = look(&[(1, 500), (2, 10)], 5);
+        let usage = look(&[(2, 40), (3, 20)], 25).since(&before);
+        assert_eq!(usage.servers, Duration::from_nanos(50));
+        assert_eq!(usage.load, Duration::from_nanos(20));
     }
 
     #[tokio::test]
