@@ -7,6 +7,7 @@
 mod cpu;
 mod http;
 mod load;
+mod recovery;
 mod report;
 mod resp;
 
@@ -41,6 +42,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(30);
 pub(crate) enum BenchCommand {
     /// Two-branch transfers, beside the same writes without atomicity
     Transfer(TransferArgs),
+    /// The restart of a coordinator: how soon it is ready, and has finished what a crash left open
+    Recovery(recovery::RecoveryArgs),
 }
 
 /// The flags of `assent bench transfer`.
@@ -95,7 +98,10 @@ impl Ack {
 }
 
 pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<Exit, Failure> {
-    let BenchCommand::Transfer(args) = command;
+    let args = match command {
+        BenchCommand::Transfer(args) => args,
+        BenchCommand::Recovery(args) => return recovery::run(args, format),
+    };
     let numbers = [args.clients, args.writes, args.seconds as usize, args.repetitions as usize];
     if args.accounts == 0 || numbers.contains(&0) {
         return Err(Failure::usage(

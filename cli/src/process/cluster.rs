@@ -78,7 +78,7 @@ impl Cluster {
     pub async fn start(dir: &Path, options: &ClusterOptions) -> Result<Self, ClusterError> {
         let binary = options.binary.clone().map_or_else(find_binary, Ok)?;
         let members =
-            options.participants.iter().map(|name| start_member(dir, &binary, name, options));
+            options.participants.iter().map(|name| Member::start(dir, &binary, name, options));
         let members = try_join_all(members).await?;
         let log_dir = dir.join("decisions");
         log::init(&LogOptions::new(&log_dir))?;
@@ -102,25 +102,28 @@ impl Cluster {
     }
 }
 
-async fn start_member(
-    dir: &Path,
-    binary: &Path,
-    name: &ParticipantName,
-    options: &ClusterOptions,
-) -> Result<Member, ProcessError> {
-    let redis = RedisServer::start(dir.join(name.as_str()), options.redis.clone()).await?;
-    let (port, admin_port) = (free_port()?, free_port()?);
-    let mut arguments = vec![
-        "participant".to_owned(),
-        format!("--name={name}"),
-        format!("--redis={}", redis.url()),
-        format!("--listen=127.0.0.1:{port}"),
-        format!("--admin-listen=127.0.0.1:{admin_port}"),
-    ];
-    arguments.extend_from_slice(&options.participant_arguments);
-    let url = format!("http://127.0.0.1:{port}");
-    let log = dir.join(format!("{name}.log"));
-    let agent = Assent::start(name.as_str(), binary, arguments, &url, &log).await?;
-    let admin_url = format!("http://127.0.0.1:{admin_port}");
-    Ok(Member { name: name.clone(), agent, admin_url, redis })
+impl Member {
+    /// Starts a Redis and an agent of this name below `dir`, and waits until both are ready.
+    pub async fn start(
+        dir: &Path,
+        binary: &Path,
+        name: &ParticipantName,
+        options: &ClusterOptions,
+    ) -> Result<Self, ProcessError> {
+        let redis = RedisServer::start(dir.join(name.as_str()), options.redis.clone()).await?;
+        let (port, admin_port) = (free_port()?, free_port()?);
+        let mut arguments = vec![
+            "participant".to_owned(),
+            format!("--name={name}"),
+            format!("--redis={}", redis.url()),
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--admin-listen=127.0.0.1:{admin_port}"),
+        ];
+        arguments.extend_from_slice(&options.participant_arguments);
+        let url = format!("http://127.0.0.1:{port}");
+        let log = dir.join(format!("{name}.log"));
+        let agent = Assent::start(name.as_str(), binary, arguments, &url, &log).await?;
+        let admin_url = format!("http://127.0.0.1:{admin_port}");
+        Ok(Self { name: name.clone(), agent, admin_url, redis })
+    }
 }
