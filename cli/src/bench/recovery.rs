@@ -210,8 +210,9 @@ impl Bench<'_> {
                 writer.close()
             })
             .await?;
-            let Started { mut process, ready, ready_cpu, memory, .. } =
+            let Started { mut process, ready, ready_cpu, .. } =
                 self.servers.start_coordinator(&log, false).await?;
+            let memory = servers::settled_memory(&mut process).await?;
             servers::stop(&mut process).await?;
             std::fs::remove_dir_all(&log)?;
             let ready_ms = report::ms(ready);

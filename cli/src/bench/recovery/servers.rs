@@ -72,6 +72,20 @@ fn kilobytes(status: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
+/// How long a process may take to give back what it needed for its start only.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The memory of a coordinator that was started some moments ago and has little to do: its allocator gives back memory as
+/// it is called.
+pub(super) async fn settled_memory(coordinator: &mut Assent) -> Result<Memory, Failure> {
+    let began = Instant::now();
+    while began.elapsed() < SETTLE {
+        coordinator.wait_until_ready().await.map_err(|error| failed(&error))?;
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    Ok(Memory::of(coordinator.pid()))
+}
+
 impl Servers {
     pub(super) async fn start(dir: &Path, redis_server: &str) -> Result<Self, Failure> {
         let binary = find_binary().map_err(|error| failed(&error))?;
