@@ -320,7 +320,7 @@ impl Judge {
             let txid: Txid = uri.path().split('/').nth(3).unwrap().parse().unwrap();
             counted.lock().unwrap().insert(txid.to_string());
             let n = txid.number.n;
-            let outcome = if n % 2 == 0 { "committed" } else { "aborted" };
+            let outcome = if n.is_multiple_of(2) { "committed" } else { "aborted" };
             let answers = is_back.load(Ordering::SeqCst);
             async move {
                 let response: Response = if answers {

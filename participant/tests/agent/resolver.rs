@@ -140,7 +140,7 @@ async fn many_branches_in_doubt_end_each_as_their_log_says_when_it_is_back() {
     until("nothing is in doubt", async || redis.control("s:").await.is_empty().then_some(())).await;
     assert_eq!(redis.control("l:").await, Vec::<String>::new());
     for (n, key) in keys.iter().enumerate() {
-        let expected = (n % 2 == 0).then_some("v");
+        let expected = n.is_multiple_of(2).then_some("v");
         assert_eq!(redis.get(key).await.as_deref(), expected, "branch {n}");
     }
 }
