@@ -212,7 +212,7 @@ impl Bench<'_> {
             .await?;
             let Started { mut process, ready, ready_cpu, .. } =
                 self.servers.start_coordinator(&log, false).await?;
-            let memory = servers::settled_memory(&mut process).await?;
+            let memory = servers::memory_in_use(&mut process).await?;
             servers::stop(&mut process).await?;
             std::fs::remove_dir_all(&log)?;
             let ready_ms = report::ms(ready);

@@ -41,7 +41,7 @@ pub(super) struct MemoryPoint {
     pub(super) ready_ms: f64,
     pub(super) ready_cpu_ms: f64,
     pub(super) log_bytes: u64,
-    /// A second after it was ready.
+    /// When the allocator keeps nothing of the start.
     #[serde(flatten)]
     pub(super) memory: Memory,
 }

@@ -72,17 +72,14 @@ fn kilobytes(status: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// How long a process may take to give back what it needed for its start only.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Has the allocator give back at once what is free.
+const GIVE_BACK: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
 
-/// The memory of a coordinator that was started some moments ago and has little to do: its allocator gives back memory as
-/// it is called.
-pub(super) async fn settled_memory(coordinator: &mut Assent) -> Result<Memory, Failure> {
-    let began = Instant::now();
-    while began.elapsed() < SETTLE {
-        coordinator.wait_until_ready().await.map_err(|error| failed(&error))?;
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
+/// The memory that a coordinator needs, and not what its allocator keeps of the start: of another start, whose allocator
+/// keeps nothing.
+pub(super) async fn memory_in_use(coordinator: &mut Assent) -> Result<Memory, Failure> {
+    coordinator.respawn(&[GIVE_BACK]).map_err(|error| failed(&error))?;
+    coordinator.wait_until_ready().await.map_err(|error| failed(&error))?;
     Ok(Memory::of(coordinator.pid()))
 }
 
