@@ -12,12 +12,18 @@ use futures_util::future::try_join_all;
 use redis::aio::MultiplexedConnection;
 use uuid::Uuid;
 
-use super::super::{CHUNK, OPENING_BALANCE, PARTICIPANTS, cpu, of_redis};
-use super::transfer::{Transfer, account};
+use super::super::{cpu, of_redis};
+use super::transfer::{PARTICIPANTS, Transfer, account};
 use crate::exit::Failure;
 use crate::process::{
     Assent, ClusterOptions, Member, ProcessError, RedisOptions, find_binary, free_port,
 };
+
+/// In each account at the beginning.
+const OPENING_BALANCE: i64 = 1_000;
+
+/// Accounts of one command.
+const CHUNK: usize = 5_000;
 
 /// How long the unfinished may take: far beyond any figure worth reporting.
 const FINISH_MAX: Duration = Duration::from_secs(120);
@@ -119,7 +125,7 @@ impl Servers {
     pub(super) async fn fill(&mut self, accounts: u64) -> Result<(), Failure> {
         let all: Vec<u64> = (0..accounts).collect();
         for connection in &mut self.redis {
-            for chunk in all.chunks(CHUNK as usize) {
+            for chunk in all.chunks(CHUNK) {
                 let mut command = redis::cmd("MSET");
                 for number in chunk {
                     command.arg(account(*number)).arg(OPENING_BALANCE);
@@ -224,7 +230,7 @@ impl Servers {
         let all: Vec<u64> = (0..accounts).collect();
         for (place, connection) in self.redis.iter_mut().enumerate() {
             let expected = OPENING_BALANCE + if place == 0 { -moved } else { moved };
-            for chunk in all.chunks(CHUNK as usize) {
+            for chunk in all.chunks(CHUNK) {
                 let mut command = redis::cmd("MGET");
                 command.arg(chunk.iter().map(|number| account(*number)).collect::<Vec<_>>());
                 let found: Vec<i64> = command.query_async(connection).await.map_err(of_redis)?;

@@ -6,7 +6,7 @@ use assent_common::outcome::Vote;
 use assent_common::record::CommittedBranch;
 use assent_common::{ParticipantName, TxNumber};
 
-use super::super::PARTICIPANTS;
+pub(super) const PARTICIPANTS: [&str; 2] = ["bank-a", "bank-b"];
 
 /// One transfer.
 #[derive(Debug, Clone, Copy)]
