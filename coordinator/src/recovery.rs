@@ -14,7 +14,7 @@ use assent_common::crash::CrashPoint;
 use assent_common::record::Record;
 
 use crate::clock;
-use crate::engine::{Core, Engine, History};
+use crate::engine::{Core, Engine, ReplayedHistory};
 use crate::log::{self, Callbacks, LogCrashPoint, LogError, LogHandle, LogOptions};
 
 /// What the engine is started with.
@@ -63,7 +63,7 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     log.crash_hook = Arc::new(crash_at);
     let mut replay = Replay::default();
     let mut decisions = Decisions::default();
-    let mut history = History::default();
+    let mut history = ReplayedHistory::default();
     let mut seen = SeenData::default();
     let opened = log::open(log, &mut |position, kind, payload| {
         let record = Record::decode(kind, payload)?;
@@ -90,7 +90,7 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
         }),
         on_fatal: Box::new(log::stop_process),
     })?;
-    let core = Core::new(Authority::new(log_id, epoch, decisions), epoch, history);
+    let core = Core::new(Authority::new(log_id, epoch, decisions), epoch, history.finish());
     let engine = Engine::new(core, log, url, http);
     let _first = started.set(engine.clone());
     let plan = replay.plan(clock::now());

@@ -198,15 +198,24 @@ impl Agent {
     /// Applies or drops a branch on somebody else's word than its coordinator's message: the resolver's, after the
     /// coordinator answered, or an operator's.
     pub(crate) async fn finish(&self, coordinator: CoordinatorRef, end: End) -> BranchAnswer {
+        let answer = self.finish_all(coordinator, &[end]).await.pop();
+        answer.unwrap_or_else(|| BranchAnswer::Applied(Call::Unknown("no answer".to_owned())))
+    }
+
+    /// The same, for several branches of one life of a coordinator; the answers in their order.
+    pub(crate) async fn finish_all(
+        &self,
+        coordinator: CoordinatorRef,
+        ends: &[End],
+    ) -> Vec<BranchAnswer> {
         // No mark is carried: this agent does not know how far the coordinator is.
         let low_water = TxNumber { epoch: Epoch(0), n: 0 };
-        let message = match end {
-            End::Commit(txid) => BranchMessage::Commit(txid),
-            End::Abort(txid) => BranchMessage::Abort(txid),
+        let message = |end: &End| match *end {
+            End::Commit(txid) => Ok(BranchMessage::Commit(txid)),
+            End::Abort(txid) => Ok(BranchMessage::Abort(txid)),
         };
         let speaker = Speaker { coordinator, low_water };
-        let answer = self.execute(&speaker, vec![Ok(message)]).await.pop();
-        answer.unwrap_or_else(|| BranchAnswer::Applied(Call::Unknown("no answer".to_owned())))
+        self.execute(&speaker, ends.iter().map(message).collect()).await
     }
 
     /// What the data is now.

@@ -2,20 +2,26 @@
 //!
 //! The schedule and the reading of answers are `assent_common::participant::resolver`'s; this is its shell: scans,
 //! calls, tells the store. It must never end a branch on anything but the word of the branch's own log.
+//!
+//! ```text
+//! due ──► questions, some at once ──► verdicts: commit, abort ──► ends, one batch at a time ──► concluded
+//! ```
+//!
+//! While a batch is at Redis, verdicts queue and go together in the next one: each batch is a sync there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use assent_client::{CoordinatorClient, mutant};
-use assent_common::Txid;
 use assent_common::mutant::Mutant;
 use assent_common::participant::resolver::{self as plan, Conclusion, InDoubt, Verdict};
 use assent_common::wire::branch::CoordinatorRef;
+use assent_common::{Txid, limits};
 
 use crate::agent::{End, Running};
 use crate::service::{Shared, coordinator_of, definite};
@@ -27,41 +33,135 @@ const QUESTIONS_IN_FLIGHT_MAX: usize = 16;
 /// The longest pause between two looks at the schedule, in milliseconds.
 const LOOK_MS: u64 = 250;
 
-/// Runs until told to stop; questions in flight are dropped then, which loses nothing.
+/// What the loop keeps.
+struct Loop {
+    app: Arc<Shared>,
+    questions: JoinSet<Verdict>,
+    asked: HashMap<Id, InDoubt>,
+    /// What is to be done, in the order of the answers.
+    known: VecDeque<(InDoubt, End)>,
+    /// At most one batch of ends.
+    ends: JoinSet<Vec<Conclusion>>,
+    /// The branches of that batch.
+    ending: Vec<Txid>,
+}
+
+/// Runs until told to stop; questions and ends in flight are dropped then, which loses nothing.
 pub(crate) async fn run(
     app: Arc<Shared>,
     scan_interval_ms: u64,
     mut running: watch::Receiver<Running>,
 ) {
-    let mut questions = JoinSet::new();
-    let mut asked = HashMap::new();
     let mut next_scan = Instant::now();
+    let mut next_gauge = Instant::now();
+    let mut resolver = Loop {
+        app,
+        questions: JoinSet::new(),
+        asked: HashMap::new(),
+        known: VecDeque::new(),
+        ends: JoinSet::new(),
+        ending: Vec::new(),
+    };
     loop {
         if Instant::now() >= next_scan {
-            scan(&app).await;
+            scan(&resolver.app).await;
             next_scan = Instant::now() + Duration::from_millis(scan_interval_ms);
         }
-        let free = QUESTIONS_IN_FLIGHT_MAX.saturating_sub(questions.len());
-        let due = app.resolver().take_due(app.now(), free);
-        for branch in due {
-            let txid = branch.txid;
-            let task = questions.spawn(ask(Arc::clone(&app), branch));
-            asked.insert(task.id(), txid);
+        if Instant::now() >= next_gauge {
+            resolver.app.gauge();
+            next_gauge = Instant::now() + Duration::from_millis(LOOK_MS);
         }
+        resolver.ask_what_is_due();
+        resolver.end_what_is_known();
         let look = next_scan.min(Instant::now() + Duration::from_millis(LOOK_MS));
         tokio::select! {
             _ = running.wait_for(|running| *running == Running::Stopping) => return,
             () = tokio::time::sleep_until(look) => {}
-            Some(done) = questions.join_next_with_id() => {
-                let (id, conclusion) = match done {
-                    Ok((id, conclusion)) => (id, conclusion),
-                    Err(error) => (error.id(), Conclusion::Open("the question failed".to_owned())),
-                };
-                if let Some(txid) = asked.remove(&id) {
-                    conclude(&app, txid, conclusion);
+            Some(done) = resolver.questions.join_next_with_id() => resolver.answered(done),
+            Some(done) = resolver.ends.join_next() => resolver.ended(done.unwrap_or_default()),
+        }
+    }
+}
+
+impl Loop {
+    fn ask_what_is_due(&mut self) {
+        let free = QUESTIONS_IN_FLIGHT_MAX.saturating_sub(self.questions.len());
+        let due = self.app.resolver().take_due(self.app.now(), free);
+        for branch in due {
+            let task = self.questions.spawn(ask(Arc::clone(&self.app), branch.clone()));
+            self.asked.insert(task.id(), branch);
+        }
+    }
+
+    /// The answer to a question.
+    fn answered(&mut self, done: Result<(Id, Verdict), JoinError>) {
+        let (id, verdict) = match done {
+            Ok((id, verdict)) => (id, verdict),
+            Err(error) => (error.id(), Verdict::Later("the question failed".to_owned())),
+        };
+        let Some(branch) = self.asked.remove(&id) else { return };
+        let txid = branch.txid;
+        let app = &self.app;
+        match verdict {
+            Verdict::Commit => {
+                app.metrics.resolver("commit");
+                self.known.push_back((branch, End::Commit(txid)));
+            }
+            Verdict::Abort => {
+                app.metrics.resolver("abort");
+                self.known.push_back((branch, End::Abort(txid)));
+            }
+            Verdict::Later(why) => {
+                app.metrics.resolver("later");
+                self.conclude(txid, Conclusion::Open(why));
+            }
+            Verdict::Unheard(why) => {
+                app.metrics.resolver("later");
+                self.conclude(txid, Conclusion::Unheard(why));
+            }
+            Verdict::Hold(why) => {
+                app.metrics.resolver("hold");
+                // Loud once for each reason; the metric and the branch's view go on telling.
+                if app.resolver().doubt(app.now(), txid).is_none_or(|(_, last)| last != Some(&*why))
+                {
+                    tracing::error!(%txid, coordinator = branch.coordinator_url, why,
+                        "a branch is held: its coordinator cannot be asked; see `assent branch resolve`");
                 }
+                self.conclude(txid, Conclusion::Open(why));
             }
         }
+    }
+
+    /// Begins the next batch of ends, all of one life of a coordinator, unless one is under way.
+    fn end_what_is_known(&mut self) {
+        let Some((first, _)) = self.known.front().filter(|_| self.ends.is_empty()) else { return };
+        let coordinator = coordinator_of(first.txid, first.coordinator_url.clone());
+        let mut batch = Vec::new();
+        for (branch, end) in std::mem::take(&mut self.known) {
+            let is_same = branch.txid.log_id == coordinator.log_id
+                && branch.txid.number.epoch == coordinator.epoch
+                && branch.coordinator_url == coordinator.url;
+            if is_same && batch.len() < limits::BATCH_MESSAGES_MAX {
+                self.ending.push(branch.txid);
+                batch.push(end);
+            } else {
+                self.known.push_back((branch, end));
+            }
+        }
+        self.ends.spawn(end_all(Arc::clone(&self.app), coordinator, batch));
+    }
+
+    /// A batch of ends came to this; less is known if it failed.
+    fn ended(&mut self, conclusions: Vec<Conclusion>) {
+        let failed = || Conclusion::Open("the end failed".to_owned());
+        let conclusions = conclusions.into_iter().chain(std::iter::repeat_with(failed));
+        for (txid, conclusion) in std::mem::take(&mut self.ending).into_iter().zip(conclusions) {
+            self.conclude(txid, conclusion);
+        }
+    }
+
+    fn conclude(&self, txid: Txid, conclusion: Conclusion) {
+        self.app.resolver().concluded(self.app.now(), txid, conclusion);
     }
 }
 
@@ -79,46 +179,24 @@ async fn scan(app: &Shared) {
     }
 }
 
-async fn ask(app: Arc<Shared>, branch: InDoubt) -> Conclusion {
+async fn ask(app: Arc<Shared>, branch: InDoubt) -> Verdict {
     let InDoubt { txid, coordinator_url } = branch;
     let verdict = match CoordinatorClient::new(&app.http, &coordinator_url) {
         Ok(client) => plan::judge(client.outcome(txid).await),
         Err(error) => Verdict::Hold(error.to_string()),
     };
-    let coordinator = coordinator_of(txid, coordinator_url);
     match verdict {
-        Verdict::Commit => end(&app, coordinator, End::Commit(txid), "commit").await,
-        Verdict::Abort => end(&app, coordinator, End::Abort(txid), "abort").await,
-        Verdict::Later(_) if mutant::is(Mutant::InDoubtTimesOut) => {
-            end(&app, coordinator, End::Abort(txid), "abort").await
+        Verdict::Later(_) | Verdict::Unheard(_) if mutant::is(Mutant::InDoubtTimesOut) => {
+            Verdict::Abort
         }
-        Verdict::Hold(_) if mutant::is(Mutant::UnknownAuthorityIgnored) => {
-            end(&app, coordinator, End::Abort(txid), "abort").await
-        }
-        Verdict::Later(why) => {
-            app.metrics.resolver("later");
-            Conclusion::Open(why)
-        }
-        Verdict::Hold(why) => {
-            app.metrics.resolver("hold");
-            // Loud once for each reason; the metric and the branch's view go on telling.
-            if app.resolver().doubt(app.now(), txid).is_none_or(|(_, last)| last != Some(&*why)) {
-                tracing::error!(%txid, coordinator = coordinator.url, why,
-                    "a branch is held: its coordinator cannot be asked; see `assent branch resolve`");
-            }
-            Conclusion::Open(why)
-        }
+        Verdict::Hold(_) if mutant::is(Mutant::UnknownAuthorityIgnored) => Verdict::Abort,
+        verdict => verdict,
     }
 }
 
-async fn end(
-    app: &Shared,
-    coordinator: CoordinatorRef,
-    end: End,
-    word: &'static str,
-) -> Conclusion {
-    app.metrics.resolver(word);
-    match definite(app.agent.finish(coordinator, end).await) {
+async fn end_all(app: Arc<Shared>, coordinator: CoordinatorRef, ends: Vec<End>) -> Vec<Conclusion> {
+    let answers = app.agent.finish_all(coordinator, &ends).await;
+    let concluded = ends.into_iter().zip(answers).map(|(end, answer)| match definite(answer) {
         Ok(()) => {
             tracing::info!(?end, "a branch in doubt is resolved");
             Conclusion::Resolved
@@ -128,10 +206,6 @@ async fn end(
                 "a branch in doubt cannot be resolved yet");
             Conclusion::Open(format!("{}: {}", refusal.code, refusal.detail))
         }
-    }
-}
-
-fn conclude(app: &Shared, txid: Txid, conclusion: Conclusion) {
-    app.resolver().concluded(app.now(), txid, conclusion);
-    app.gauge();
+    });
+    concluded.collect()
 }

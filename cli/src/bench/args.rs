@@ -5,9 +5,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::load::Pace;
+use super::recovery::RecoveryArgs;
 use super::unit::{Ack, Escrow, Mode, Protocol, VALUE_BYTES_MIN};
 use super::workload::Shape;
 use crate::exit::Failure;
+use crate::process::RedisBy;
 
 /// The most branches that a bench can have: a participant and a Redis each.
 const BRANCHES_MAX: usize = 16;
@@ -15,6 +17,15 @@ const BRANCHES_MAX: usize = 16;
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
+    #[command(flatten)]
+    Load(LoadCommand),
+    /// The restart of a coordinator: how soon it is ready, and has finished what a crash left open
+    Recovery(RecoveryArgs),
+}
+
+/// The workloads.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LoadCommand {
     /// Two-branch transfers between random accounts
     Transfer(TransferArgs),
     /// The six transactions of SmallBank, customers spread over two participants
@@ -68,6 +79,9 @@ pub(crate) struct CommonArgs {
         value_name = "PROGRAM"
     )]
     pub(super) redis_server: String,
+    /// How the agents reach the Redis beside them; the floors' clients come by TCP
+    #[arg(long, value_enum, default_value_t = RedisBy::Tcp)]
+    pub(super) redis_by: RedisBy,
 }
 
 /// The flags of `assent bench transfer`.
@@ -134,9 +148,10 @@ pub(super) struct Plan {
     pub(super) accounts: u64,
     pub(super) idempotency_keys: bool,
     pub(super) redis_server: String,
+    pub(super) redis_by: RedisBy,
 }
 
-impl BenchCommand {
+impl LoadCommand {
     pub(super) fn plan(&self) -> Result<Plan, Failure> {
         let (shapes, escrow, common) = match self {
             Self::Transfer(TransferArgs { writes, common }) => {
@@ -202,6 +217,7 @@ impl CommonArgs {
             accounts: self.accounts,
             idempotency_keys: self.idempotency_keys,
             redis_server: self.redis_server.clone(),
+            redis_by: self.redis_by,
         })
     }
 }
@@ -219,7 +235,7 @@ mod tests {
     #[derive(Debug, clap::Parser)]
     struct Line {
         #[command(subcommand)]
-        command: BenchCommand,
+        command: LoadCommand,
     }
 
     fn plan(words: &str) -> Result<Plan, Failure> {

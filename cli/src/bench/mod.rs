@@ -16,6 +16,7 @@ mod http;
 mod load;
 mod machine;
 mod pace;
+mod recovery;
 mod report;
 mod resp;
 mod stage;
@@ -46,7 +47,10 @@ use crate::runtime;
 const REPORT_VERSION: u32 = 1;
 
 pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<Exit, Failure> {
-    let plan = command.plan()?;
+    let plan = match command {
+        BenchCommand::Load(load) => load.plan()?,
+        BenchCommand::Recovery(args) => return recovery::run(args, format),
+    };
     if cfg!(debug_assertions) {
         output::talk("this is a debug build: the figures say nothing (cargo build --release)");
     }
@@ -72,7 +76,7 @@ pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<Exit, Failur
 async fn measure_all(plan: &Plan, dir: &Path) -> Result<Report, Failure> {
     // At least two: a floor of one server is no floor of a transaction over several.
     let places = plan.shapes.iter().map(|shape| shape.places()).max().unwrap_or(2).max(2);
-    let mut stage = Stage::start(dir, places, &plan.redis_server).await?;
+    let mut stage = Stage::start(dir, places, &plan.redis_server, plan.redis_by).await?;
     let settings = stage.settings(dir).await?;
     let families = merged(plan.shapes.iter().flat_map(|shape| shape.families(plan.accounts)));
     stage.fill(&families).await?;

@@ -13,7 +13,7 @@ use super::machine::{Busy, Machine, Spent};
 use super::unit::Escrow;
 use super::workload::Family;
 use crate::exit::{Failure, chain};
-use crate::process::{Cluster, ClusterOptions, RedisOptions};
+use crate::process::{Cluster, ClusterOptions, RedisBy, RedisOptions};
 
 /// Keys of one command.
 const CHUNK: u64 = 5_000;
@@ -27,6 +27,7 @@ pub(super) struct Stage {
     pub(super) redis: Vec<MultiplexedConnection>,
     admin: CoordinatorAdmin,
     pub(super) api: CoordinatorClient,
+    redis_by: RedisBy,
 }
 
 /// What is beside each figure.
@@ -74,7 +75,12 @@ pub(super) struct Outlay {
 
 impl Stage {
     /// Starts `places` participants with a Redis each.
-    pub(super) async fn start(dir: &Path, places: usize, program: &str) -> Result<Self, Failure> {
+    pub(super) async fn start(
+        dir: &Path,
+        places: usize,
+        program: &str,
+        redis_by: RedisBy,
+    ) -> Result<Self, Failure> {
         let names = (0..places).map(name).filter_map(|name| name.parse().ok()).collect();
         let settings = REDIS_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut options = ClusterOptions::new(names);
@@ -83,6 +89,7 @@ impl Stage {
             settings: settings.to_vec(),
             ..RedisOptions::default()
         };
+        options.redis_by = redis_by;
         let cluster = Cluster::start(dir, &options)
             .await
             .map_err(|error| Failure::error(error.to_string()))?;
@@ -93,7 +100,7 @@ impl Stage {
         let http = Http::new(&HttpOptions::default())?;
         let admin = CoordinatorAdmin::new(&http, &cluster.admin_url)?;
         let api = CoordinatorClient::new(&http, cluster.coordinator.url())?;
-        Ok(Self { cluster, redis, admin, api })
+        Ok(Self { cluster, redis, admin, api, redis_by })
     }
 
     pub(super) fn targets(&self, escrow: Escrow, keys: Keys) -> Result<Targets, Failure> {
@@ -140,7 +147,12 @@ impl Stage {
             participants,
             agents_of_a_redis: 1,
             decision_log: "fdatasync before each answer, group commit",
-            transport: "TCP on loopback, HTTP/1.1 keep-alive",
+            transport: match self.redis_by {
+                RedisBy::Tcp => "TCP on loopback, HTTP/1.1 keep-alive",
+                RedisBy::UnixSocket => {
+                    "TCP on loopback, HTTP/1.1 keep-alive; Unix sockets between agents and Redis"
+                }
+            },
             machine: Machine::here(dir),
         })
     }

@@ -10,7 +10,7 @@ use assent_coordinator::log::{self, LogError, LogOptions};
 use super::{Assent, ProcessError, RedisOptions, RedisServer, find_binary, free_port};
 
 /// How agents reach the Redis beside them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum RedisBy {
     /// Loopback TCP.
     #[default]
@@ -91,7 +91,7 @@ impl Cluster {
     pub async fn start(dir: &Path, options: &ClusterOptions) -> Result<Self, ClusterError> {
         let binary = options.binary.clone().map_or_else(find_binary, Ok)?;
         let members =
-            options.participants.iter().map(|name| start_member(dir, &binary, name, options));
+            options.participants.iter().map(|name| Member::start(dir, &binary, name, options));
         let members = try_join_all(members).await?;
         let log_dir = dir.join("decisions");
         log::init(&LogOptions::new(&log_dir))?;
@@ -115,35 +115,38 @@ impl Cluster {
     }
 }
 
-async fn start_member(
-    dir: &Path,
-    binary: &Path,
-    name: &ParticipantName,
-    options: &ClusterOptions,
-) -> Result<Member, ProcessError> {
-    let redis_dir = dir.join(name.as_str());
-    let mut redis_options = options.redis.clone();
-    let socket = redis_dir.join("redis.sock").display().to_string();
-    if options.redis_by == RedisBy::UnixSocket {
-        redis_options.settings.push(("unixsocket".to_owned(), socket.clone()));
+impl Member {
+    /// Starts a Redis and an agent of this name below `dir`, and waits until both are ready.
+    pub async fn start(
+        dir: &Path,
+        binary: &Path,
+        name: &ParticipantName,
+        options: &ClusterOptions,
+    ) -> Result<Self, ProcessError> {
+        let redis_dir = dir.join(name.as_str());
+        let mut redis_options = options.redis.clone();
+        let socket = redis_dir.join("redis.sock").display().to_string();
+        if options.redis_by == RedisBy::UnixSocket {
+            redis_options.settings.push(("unixsocket".to_owned(), socket.clone()));
+        }
+        let redis = RedisServer::start(redis_dir, redis_options).await?;
+        let redis_url = match options.redis_by {
+            RedisBy::Tcp => redis.url(),
+            RedisBy::UnixSocket => format!("unix://{socket}"),
+        };
+        let (port, admin_port) = (free_port()?, free_port()?);
+        let mut arguments = vec![
+            "participant".to_owned(),
+            format!("--name={name}"),
+            format!("--redis={redis_url}"),
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--admin-listen=127.0.0.1:{admin_port}"),
+        ];
+        arguments.extend_from_slice(&options.participant_arguments);
+        let url = format!("http://127.0.0.1:{port}");
+        let log = dir.join(format!("{name}.log"));
+        let agent = Assent::start(name.as_str(), binary, arguments, &url, &log).await?;
+        let admin_url = format!("http://127.0.0.1:{admin_port}");
+        Ok(Self { name: name.clone(), agent, admin_url, redis })
     }
-    let redis = RedisServer::start(redis_dir, redis_options).await?;
-    let redis_url = match options.redis_by {
-        RedisBy::Tcp => redis.url(),
-        RedisBy::UnixSocket => format!("unix://{socket}"),
-    };
-    let (port, admin_port) = (free_port()?, free_port()?);
-    let mut arguments = vec![
-        "participant".to_owned(),
-        format!("--name={name}"),
-        format!("--redis={redis_url}"),
-        format!("--listen=127.0.0.1:{port}"),
-        format!("--admin-listen=127.0.0.1:{admin_port}"),
-    ];
-    arguments.extend_from_slice(&options.participant_arguments);
-    let url = format!("http://127.0.0.1:{port}");
-    let log = dir.join(format!("{name}.log"));
-    let agent = Assent::start(name.as_str(), binary, arguments, &url, &log).await?;
-    let admin_url = format!("http://127.0.0.1:{admin_port}");
-    Ok(Member { name: name.clone(), agent, admin_url, redis })
 }

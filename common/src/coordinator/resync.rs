@@ -108,7 +108,11 @@ impl SeenData {
 
     /// Numbers rise over incarnations, so that the highest is of the latest data.
     fn vote(&mut self, participant: &ParticipantName, vote: DataPoint) {
-        let seen = self.0.entry(participant.clone()).or_default();
+        // Millions of votes come from some few participants: their names are not copied for each.
+        let seen = match self.0.get_mut(participant) {
+            Some(seen) => seen,
+            None => self.0.entry(participant.clone()).or_default(),
+        };
         seen.known = seen.known.filter(|known| known.seq >= vote.seq).or(Some(vote));
     }
 

@@ -6,11 +6,14 @@
 //!
 //! ```text
 //! scan ──> seen ──> due ──> ask the coordinator ──> judge ──┬─ Commit, Abort ──> at the store ──> concluded
-//!            ▲                                              ├─ Later  ──────────> asked again, with backoff
+//!            ▲                                              ├─ Later, Unheard ──> asked again, with backoff
 //!            └──────────────────────────────────────────────┴─ Hold   ──────────> the same, and a human is told
 //! ```
+//!
+//! A coordinator that is heard of again after a silence is asked at once about all that it was silent about. Nothing here
+//! goes through all doubts for one of them: there may be tens of thousands.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::backoff::Backoff;
@@ -39,8 +42,10 @@ pub enum Verdict {
     Commit,
     /// Its log decided abort, or presumes it.
     Abort,
-    /// Nothing is known yet; the text says why.
+    /// It answered, and nothing is known yet; the text says why.
     Later(String),
+    /// No answer of its own came; the text says why.
+    Unheard(String),
     /// Who was asked cannot know: the branch is held until a human has looked.
     Hold(String),
 }
@@ -56,7 +61,7 @@ pub fn judge(call: Call<BranchOutcome>) -> Verdict {
             Verdict::Hold("the coordinator at this address is not the branch's own".to_owned())
         }
         Call::Refused(refusal) => Verdict::Later(format!("{}: {}", refusal.code, refusal.detail)),
-        Call::Unknown(why) => Verdict::Later(why),
+        Call::Unknown(why) => Verdict::Unheard(why),
     }
 }
 
@@ -67,6 +72,8 @@ pub enum Conclusion {
     Resolved,
     /// It is still in doubt, for this reason.
     Open(String),
+    /// The same, because nobody answered.
+    Unheard(String),
 }
 
 #[derive(Debug)]
@@ -77,6 +84,19 @@ struct Doubt {
     next: Next,
     last_error: Option<String>,
 }
+
+impl Doubt {
+    /// Its place among the questions that are to be asked, if it has one.
+    fn place(&self, txid: Txid) -> Option<Place> {
+        match self.next {
+            Next::At(at) => Some((at, self.first_seen, txid)),
+            Next::Asking | Next::AskingGone => None,
+        }
+    }
+}
+
+/// When a question is due; since when there is doubt; about what.
+type Place = (Millis, Millis, Txid);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -92,13 +112,22 @@ enum Next {
 pub struct Resolver {
     resolve_interval_ms: u64,
     doubts: HashMap<Txid, Doubt>,
+    /// The doubts that are not asked about at present, in the order of the questions.
+    questions: BTreeSet<Place>,
+    /// The doubts that coordinators were silent about, by their URLs.
+    unheard: HashMap<String, BTreeSet<Txid>>,
 }
 
 impl Resolver {
     /// Asks about a branch that has been in doubt for this long.
     #[must_use]
     pub fn new(resolve_interval_ms: u64) -> Self {
-        Self { resolve_interval_ms, doubts: HashMap::new() }
+        Self {
+            resolve_interval_ms,
+            doubts: HashMap::new(),
+            questions: BTreeSet::new(),
+            unheard: HashMap::new(),
+        }
     }
 
     /// Takes the result of a whole scan.
@@ -108,77 +137,104 @@ impl Resolver {
             present.insert(txid);
             let next = Next::At(now.plus(self.resolve_interval_ms));
             let doubt = self.doubts.entry(txid).or_insert_with(|| Doubt {
-                coordinator_url: String::new(),
+                coordinator_url,
                 first_seen: now,
                 tries: 0,
                 next,
                 last_error: None,
             });
-            doubt.coordinator_url = coordinator_url;
             if doubt.next == Next::AskingGone {
                 doubt.next = Next::Asking;
             }
+            self.questions.extend(doubt.place(txid));
         }
-        self.doubts.retain(|txid, doubt| {
-            if present.contains(txid) {
-                return true;
+        let gone: Vec<Txid> =
+            self.doubts.keys().filter(|txid| !present.contains(txid)).copied().collect();
+        for txid in gone {
+            match self.doubts.get_mut(&txid) {
+                Some(doubt) if doubt.place(txid).is_none() => doubt.next = Next::AskingGone,
+                _ => self.forget(txid),
             }
-            let asking = !matches!(doubt.next, Next::At(_));
-            if asking {
-                doubt.next = Next::AskingGone;
-            }
-            asking
-        });
+        }
     }
 
-    /// Takes up to `count_max` questions that are due, those of the longest doubt first; each is then owed a
+    /// Takes up to `count_max` questions that are due, those that are due for the longest first; each is then owed a
     /// [`concluded`](Self::concluded).
     pub fn take_due(&mut self, now: Millis, count_max: usize) -> Vec<InDoubt> {
-        let mut due: Vec<_> = self
-            .doubts
-            .iter()
-            .filter(|(_, doubt)| matches!(doubt.next, Next::At(at) if at <= now))
-            .map(|(txid, doubt)| (doubt.first_seen, *txid))
-            .collect();
-        due.sort_unstable();
-        due.truncate(count_max);
-        let mut questions = Vec::with_capacity(due.len());
-        for (_, txid) in due {
+        let mut due = Vec::new();
+        while due.len() < count_max
+            && let Some(&(at, _, txid)) = self.questions.first()
+            && at <= now
+        {
+            self.questions.pop_first();
             if let Some(doubt) = self.doubts.get_mut(&txid) {
                 doubt.next = Next::Asking;
                 let coordinator_url = doubt.coordinator_url.clone();
-                questions.push(InDoubt { txid, coordinator_url });
+                due.push(InDoubt { txid, coordinator_url });
             }
         }
-        questions
+        due
     }
 
     /// Takes the end of a question.
     pub fn concluded(&mut self, now: Millis, txid: Txid, conclusion: Conclusion) {
         let Some(doubt) = self.doubts.get_mut(&txid) else { return };
-        match (conclusion, doubt.next) {
-            (Conclusion::Resolved, _) | (Conclusion::Open(_), Next::AskingGone) => {
-                self.doubts.remove(&txid);
+        let url = doubt.coordinator_url.clone();
+        let why = match conclusion {
+            Conclusion::Resolved => {
+                self.forget(txid);
+                return self.heard(now, &url);
             }
-            (Conclusion::Open(why), Next::Asking | Next::At(_)) => {
-                let delay_ms = QUESTION.delay_ms(doubt.tries, seed(txid));
-                doubt.tries = doubt.tries.saturating_add(1);
-                doubt.next = Next::At(now.plus(delay_ms));
-                doubt.last_error = Some(why);
+            Conclusion::Open(why) => {
+                self.heard(now, &url);
+                why
             }
+            Conclusion::Unheard(why) => {
+                self.unheard.entry(url).or_default().insert(txid);
+                why
+            }
+        };
+        self.ask_later(now, txid, why);
+    }
+
+    /// The coordinator at this address answers again: what it was silent about is due.
+    fn heard(&mut self, now: Millis, url: &str) {
+        for txid in self.unheard.remove(url).unwrap_or_default() {
+            let Some(doubt) = self.doubts.get_mut(&txid) else { continue };
+            if let Some(place) = doubt.place(txid).filter(|(at, ..)| *at > now) {
+                self.questions.remove(&place);
+                doubt.next = Next::At(now);
+                self.questions.extend(doubt.place(txid));
+            }
+        }
+    }
+
+    fn ask_later(&mut self, now: Millis, txid: Txid, why: String) {
+        let Some(doubt) = self.doubts.get_mut(&txid) else { return };
+        if doubt.next == Next::AskingGone {
+            return self.forget(txid);
+        }
+        let delay_ms = QUESTION.delay_ms(doubt.tries, seed(txid));
+        doubt.tries = doubt.tries.saturating_add(1);
+        doubt.next = Next::At(now.plus(delay_ms));
+        doubt.last_error = Some(why);
+        self.questions.extend(doubt.place(txid));
+    }
+
+    fn forget(&mut self, txid: Txid) {
+        let Some(doubt) = self.doubts.remove(&txid) else { return };
+        if let Some(place) = doubt.place(txid) {
+            self.questions.remove(&place);
+        }
+        if let Some(unheard) = self.unheard.get_mut(&doubt.coordinator_url) {
+            unheard.remove(&txid);
         }
     }
 
     /// When the next question is due, if one is.
     #[must_use]
     pub fn wake_at(&self) -> Option<Millis> {
-        self.doubts
-            .values()
-            .filter_map(|doubt| match doubt.next {
-                Next::At(at) => Some(at),
-                Next::Asking | Next::AskingGone => None,
-            })
-            .min()
+        self.questions.first().map(|(at, ..)| *at)
     }
 
     /// How many branches are in doubt, as far as the last scan knows. Includes those about to be decided as usual.
@@ -268,17 +324,71 @@ mod tests {
         assert_eq!(resolver.oldest_ms(Millis(50)), 50);
     }
 
+    /// Two branches of one coordinator and one of another, each asked about once, without an answer.
+    fn silent() -> Resolver {
+        let mut resolver = Resolver::new(0);
+        let mut found: Vec<InDoubt> = (1..=3).map(branch).collect();
+        found[1].coordinator_url = found[0].coordinator_url.clone();
+        resolver.seen(Millis(0), found.clone());
+        assert_eq!(resolver.take_due(Millis(0), 10).len(), 3);
+        for branch in found {
+            resolver.concluded(Millis(0), branch.txid, Conclusion::Unheard("refused".to_owned()));
+        }
+        assert!(resolver.take_due(Millis(1), 10).is_empty());
+        resolver
+    }
+
+    #[test]
+    fn a_coordinator_that_answers_again_is_asked_at_once_about_all_that_it_was_silent_about() {
+        let mut resolver = silent();
+        let first = resolver.wake_at().unwrap();
+        let asked = loop {
+            let asked = resolver.take_due(resolver.wake_at().unwrap(), 1).remove(0);
+            if asked.coordinator_url == "http://c1" {
+                break asked;
+            }
+        };
+        resolver.concluded(first, asked.txid, Conclusion::Resolved);
+        let other = if asked.txid == branch(1).txid { branch(2).txid } else { branch(1).txid };
+        let due = resolver.take_due(first, 10);
+        assert_eq!(due.iter().map(|branch| branch.txid).collect::<Vec<_>>(), [other]);
+    }
+
+    #[test]
+    fn an_answer_that_says_nothing_yet_is_heard_too_and_hurries_each_question_once() {
+        let mut resolver = silent();
+        let now = Millis(QUESTION.cap_ms);
+        let asked = resolver.take_due(now, 3);
+        for branch in &asked {
+            resolver.concluded(now, branch.txid, Conclusion::Open("not decided yet".to_owned()));
+        }
+        assert!(resolver.take_due(now, 10).is_empty(), "they were answered: they wait their time");
+        assert_eq!(resolver.count(), 3);
+        assert!(resolver.wake_at().unwrap() > now);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_never_asked_about() {
+        let mut resolver = silent();
+        resolver.seen(Millis(1), []);
+        assert_eq!((resolver.count(), resolver.wake_at()), (0, None));
+        resolver.seen(Millis(2), [branch(1)]);
+        assert_eq!(resolver.take_due(Millis(2), 10), [branch(1)]);
+        resolver.concluded(Millis(2), branch(1).txid, Conclusion::Resolved);
+        assert_eq!((resolver.count(), resolver.wake_at()), (0, None));
+    }
+
     #[test]
     fn only_a_word_of_the_own_log_moves_a_branch() {
         assert_eq!(judge(Call::Applied(BranchOutcome::Committed)), Verdict::Commit);
         assert_eq!(judge(Call::Applied(BranchOutcome::Aborted)), Verdict::Abort);
         for call in [
             Call::Applied(BranchOutcome::Undecided),
-            Call::Unknown("404".to_owned()),
             Call::Refused(Refusal::new(ErrorCode::NotFound, "not found")),
         ] {
             assert!(matches!(judge(call), Verdict::Later(_)));
         }
+        assert!(matches!(judge(Call::Unknown("404".to_owned())), Verdict::Unheard(_)));
         let foreign = judge(Call::Applied(BranchOutcome::UnknownAuthority));
         assert!(matches!(foreign, Verdict::Hold(_)));
     }

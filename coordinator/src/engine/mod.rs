@@ -52,6 +52,7 @@ use crate::recovery::StartError;
 pub(crate) use self::core::Core;
 pub use counts::Counts;
 pub use history::History;
+pub(crate) use history::ReplayedHistory;
 pub use list::ListFilter;
 pub use submit::{Origin, Submitted, Wait};
 

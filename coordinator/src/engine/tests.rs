@@ -87,7 +87,7 @@ impl DecisionLog for Congested {
 struct Replayed {
     replay: Replay,
     decisions: Decisions,
-    history: History,
+    history: ReplayedHistory,
 }
 
 fn silent() -> Callbacks {
@@ -164,7 +164,7 @@ impl Rig {
         let runtime = Builder::new_current_thread().build().unwrap();
         let entered = runtime.enter();
         let epoch = log.epoch();
-        let core = Core::new(Authority::new(LOG_ID, epoch, decisions), epoch, history);
+        let core = Core::new(Authority::new(LOG_ID, epoch, decisions), epoch, history.finish());
         let http = Http::new(&HttpOptions::default()).unwrap();
         let engine = Engine::new(core, Arc::clone(&log) as LogHandle, String::new(), http);
         started.set(engine.clone()).ok().unwrap();

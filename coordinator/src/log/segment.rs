@@ -147,11 +147,16 @@ pub(super) fn scan(
     visit: &mut dyn FnMut(LogPosition, &frame::Frame<'_>) -> Result<(), LogError>,
 ) -> Result<Scanned, LogError> {
     let path = path(dir, header.place.segment);
-    let (length, sealed_ms) = match expected {
-        Expected::Sealed { end, sealed_ms, .. } => (end.min(header.segment_bytes), Some(sealed_ms)),
-        Expected::Last { .. } => (header.segment_bytes, None),
+    let sealed_ms = match expected {
+        Expected::Sealed { end, sealed_ms, .. } => {
+            read(disk, &path, end.min(header.segment_bytes), bytes)?;
+            Some(sealed_ms)
+        }
+        Expected::Last { .. } => {
+            read_sparsely(disk, &path, header.segment_bytes, bytes)?;
+            None
+        }
     };
-    read(disk, &path, length, bytes)?;
     let mut scanned = Scanned {
         info: SegmentInfo {
             number: header.place.segment,
@@ -240,4 +245,26 @@ pub(super) fn read(
     let file = disk.open_read(path).map_err(LogError::io("open", path))?;
     bytes.resize(length as usize, 0);
     file.read_exact_at(bytes, 0).map_err(LogError::io("read", path))
+}
+
+/// The same, for a file that may hold little but zeros: memory is filled only where the file is not. A coordinator with a
+/// young log then starts within the memory that it needs.
+fn read_sparsely(
+    disk: &dyn Disk,
+    path: &Path,
+    length: u32,
+    bytes: &mut Vec<u8>,
+) -> Result<(), LogError> {
+    let file = disk.open_read(path).map_err(LogError::io("open", path))?;
+    // Zeros that the system gives out on first touch.
+    *bytes = vec![0; length as usize];
+    let mut piece = vec![0; FILL_BYTES.min(length as usize)];
+    for (place, target) in bytes.chunks_mut(FILL_BYTES).enumerate() {
+        let piece = &mut piece[..target.len()];
+        let offset = (place * FILL_BYTES) as u64;
+        file.read_exact_at(piece, offset).map_err(LogError::io("read", path))?;
+        let used = frame::data_end(piece);
+        target[..used].copy_from_slice(&piece[..used]);
+    }
+    Ok(())
 }

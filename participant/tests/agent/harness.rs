@@ -1,15 +1,16 @@
 //! A real Redis, a served participant, a coordinator that answers what a test wants, and messages to say.
 
+use std::collections::HashSet;
 use std::future::{Future, IntoFuture as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tempfile::TempDir;
@@ -298,6 +299,52 @@ impl Oracle {
     pub(crate) async fn asked(&self, times: usize) {
         until("the coordinator was asked", async || {
             (self.asked.load(Ordering::SeqCst) >= times).then_some(())
+        })
+        .await;
+    }
+}
+
+/// A coordinator that says nothing until it is back. Then even transactions are committed, odd ones are not.
+pub(crate) struct Judge {
+    pub(crate) url: String,
+    back: Arc<AtomicBool>,
+    asked: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Judge {
+    pub(crate) async fn start() -> Self {
+        let back = Arc::new(AtomicBool::new(false));
+        let asked: Arc<Mutex<HashSet<String>>> = Arc::default();
+        let (is_back, counted) = (Arc::clone(&back), Arc::clone(&asked));
+        let router = Router::new().fallback(move |uri: Uri| {
+            let txid: Txid = uri.path().split('/').nth(3).unwrap().parse().unwrap();
+            counted.lock().unwrap().insert(txid.to_string());
+            let n = txid.number.n;
+            let outcome = if n.is_multiple_of(2) { "committed" } else { "aborted" };
+            let answers = is_back.load(Ordering::SeqCst);
+            async move {
+                let response: Response = if answers {
+                    ([(CONTENT_TYPE, MEDIA_TYPE)], outcome_body(n, LOG, outcome)).into_response()
+                } else {
+                    StatusCode::BAD_GATEWAY.into_response()
+                };
+                response
+            }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(axum::serve(listener, router).into_future());
+        Self { url, back, asked }
+    }
+
+    pub(crate) fn is_back(&self) {
+        self.back.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns when it was asked about this many transactions.
+    pub(crate) async fn asked(&self, count: usize) {
+        until("the coordinator was asked about all", async || {
+            (self.asked.lock().unwrap().len() >= count).then_some(())
         })
         .await;
     }

@@ -7,7 +7,7 @@ use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::branch::BranchState;
 
 use crate::harness::{
-    LOG, OTHER_LOG, Oracle, Redis, Sidecar, commit, outcome_body, prepare, txid, until,
+    Judge, LOG, OTHER_LOG, Oracle, Redis, Sidecar, commit, outcome_body, prepare, txid, until,
 };
 
 async fn asking(redis: &Redis) -> Sidecar {
@@ -119,4 +119,28 @@ async fn a_branch_that_is_told_in_time_is_never_asked_about() {
     oracle.says(1, "aborted");
     becomes(&sidecar, 1, BranchState::Applied).await;
     assert_eq!(redis.get("k").await.as_deref(), Some("v"));
+}
+
+/// Many branches of one coordinator, ended by batches: each by the word about itself.
+#[tokio::test]
+async fn many_branches_in_doubt_end_each_as_their_log_says_when_it_is_back() {
+    const MANY: u64 = 600;
+    let redis = Redis::start().await;
+    let sidecar = asking(&redis).await;
+    let judge = Judge::start().await;
+    let keys: Vec<String> = (0..MANY).map(|n| format!("k{n}")).collect();
+    let messages = (0..MANY).map(|n| prepare(n, [&["SET", &keys[n as usize], "v"]]));
+    for messages in messages.collect::<Vec<_>>().chunks(200) {
+        sidecar.say_for(&judge.url, messages.to_vec()).await;
+    }
+    // Everything has been asked about in vain, and waits.
+    judge.asked(MANY as usize).await;
+    assert_eq!(redis.control("s:").await.len(), MANY as usize);
+    judge.is_back();
+    until("nothing is in doubt", async || redis.control("s:").await.is_empty().then_some(())).await;
+    assert_eq!(redis.control("l:").await, Vec::<String>::new());
+    for (n, key) in keys.iter().enumerate() {
+        let expected = n.is_multiple_of(2).then_some("v");
+        assert_eq!(redis.get(key).await.as_deref(), expected, "branch {n}");
+    }
 }

@@ -290,7 +290,7 @@ impl World {
         };
         match judge(call) {
             Verdict::Hold(_) if self.config.is(Mutant::ForeignLogBelieved) => Verdict::Abort,
-            Verdict::Later(why) if why == "404" && self.config.is(Mutant::NotFoundIsAborted) => {
+            Verdict::Unheard(why) if why == "404" && self.config.is(Mutant::NotFoundIsAborted) => {
                 Verdict::Abort
             }
             verdict => verdict,
@@ -308,7 +308,7 @@ impl World {
         let message = match verdict {
             Verdict::Commit => Message::Commit,
             Verdict::Abort => Message::Abort,
-            Verdict::Later(_) | Verdict::Hold(_) => return None,
+            Verdict::Later(_) | Verdict::Unheard(_) | Verdict::Hold(_) => return None,
         };
         let id = state.participants[at].staged().get(&txid)?.id;
         let client = self.config.clients.iter().position(|client| client.id == id)?;

@@ -349,7 +349,8 @@ impl World {
         let agent = &mut self.agents[at];
         let staged = agent.redis.data.control.staged();
         agent.asked = staged.iter().map(|(txid, staged)| (*txid, staged.id)).collect();
-        let in_doubt = |txid: &Txid| InDoubt { txid: *txid, coordinator_url: String::new() };
+        let in_doubt =
+            |txid: &Txid| InDoubt { txid: *txid, coordinator_url: txid.log_id.to_string() };
         let found: Vec<_> = staged.keys().map(in_doubt).collect();
         agent.resolver.seen(now, found);
         let due = agent.resolver.take_due(now, QUESTIONS_MAX);
@@ -443,7 +444,7 @@ impl World {
         let is_404 = matches!(&answer, Call::Unknown(why) if why == "404");
         let verdict = match judge(answer) {
             Verdict::Hold(_) if self.config.is(Mutant::ForeignLogBelieved) => Verdict::Abort,
-            Verdict::Later(_) if is_404 && self.config.is(Mutant::NotFoundIsAborted) => {
+            Verdict::Unheard(_) if is_404 && self.config.is(Mutant::NotFoundIsAborted) => {
                 Verdict::Abort
             }
             verdict => verdict,
@@ -462,6 +463,7 @@ impl World {
                 Conclusion::Resolved
             }
             Verdict::Later(why) | Verdict::Hold(why) => Conclusion::Open(why),
+            Verdict::Unheard(why) => Conclusion::Unheard(why),
         };
         let now = self.now();
         self.agents[at].resolver.concluded(now, txid, conclusion);
