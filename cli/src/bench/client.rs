@@ -13,6 +13,9 @@ use super::unit::{
 };
 use crate::exit::Failure;
 
+/// Where transactions are submitted.
+const PATH: &str = "/v1/transactions";
+
 /// How jobs are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "way", rename_all = "snake_case")]
@@ -216,7 +219,7 @@ impl HttpClient {
             Keys::Each => Some(format!("bench-{run}-{client}-{n}{step}")),
         };
         let (status, answer) =
-            self.connection.submit(key.as_deref(), &self.body).await.map_err(|error| {
+            self.connection.post(PATH, key.as_deref(), &self.body).await.map_err(|error| {
                 Failure::of("the coordinator's connection broke, an outcome is not known", &error)
             })?;
         let told = judge(status, answer)?;

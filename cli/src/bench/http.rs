@@ -11,9 +11,6 @@ use tokio::net::TcpStream;
 /// Bytes read at once; an answer is some hundreds.
 const READ_BYTES: usize = 4 * 1024;
 
-/// The target of every request.
-const PATH: &str = "/v1/transactions";
-
 /// A connection.
 #[derive(Debug)]
 pub(super) struct HttpConnection {
@@ -36,16 +33,17 @@ impl HttpConnection {
         })
     }
 
-    /// Submits a transaction; returns the status and the answer's body.
-    pub(super) async fn submit(
+    /// Posts a JSON body; returns the status and the answer's body.
+    pub(super) async fn post(
         &mut self,
+        path: &str,
         key: Option<&str>,
         body: &str,
     ) -> io::Result<(u16, &[u8])> {
         self.request.clear();
         let length = body.len();
         let head = format!(
-            "POST {PATH} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
              content-length: {length}\r\n"
         );
         self.request.extend_from_slice(head.as_bytes());

@@ -211,6 +211,9 @@ impl Bench<'_> {
         tokio::time::sleep_until(window.end.into()).await;
         let outlay = self.stage.snapshot(Edge::End).await.since(&before);
         let tally = running.finish().await?;
+        if way.mode().is_some() {
+            self.stage.settle().await?;
+        }
         let one = Measured::new(shape, pace, &tally, &outlay);
         self.books.enter(tally.ledger);
         let asked_rate = match pace {

@@ -18,6 +18,9 @@ use crate::process::{Cluster, ClusterOptions, RedisBy, RedisOptions};
 /// Keys of one command.
 const CHUNK: u64 = 5_000;
 
+/// How long transactions may take to end after the load.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
 /// The settings of Redis that are not the defaults of [`RedisOptions`]: no rewrite of the file falls into a measurement.
 const REDIS_SETTINGS: [(&str, &str); 1] = [("auto-aof-rewrite-percentage", "0")];
 
@@ -157,6 +160,24 @@ impl Stage {
         })
     }
 
+    /// Waits until the coordinator has ended all that it was given: with `decided`, branches apply behind the answers, and
+    /// would burden the next way.
+    pub(super) async fn settle(&self) -> Result<(), Failure> {
+        let began = Instant::now();
+        loop {
+            let text = self.admin.metrics().await;
+            let text = text.map_err(|error| Failure::of("the coordinator's metrics", &error))?;
+            let active = metric(&text, "assent_transactions_active").unwrap_or(0.0);
+            if active == 0.0 {
+                return Ok(());
+            }
+            if began.elapsed() > SETTLE_MAX {
+                return Err(Failure::error(format!("{active} transactions have not ended")));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// What was spent so far. The metrics are asked for before the window and after it, and so cost it nothing.
     pub(super) async fn snapshot(&self, edge: Edge) -> Snapshot {
         let asked = match edge {
@@ -205,10 +226,15 @@ impl Snapshot {
 
 /// How often the decision log was synced so far, from the coordinator's metrics.
 async fn log_syncs(admin: &CoordinatorAdmin) -> Option<f64> {
-    let text = admin.metrics().await.ok()?;
-    let line =
-        text.lines().find(|line| line.starts_with("assent_log_fsync_duration_seconds_count"))?;
-    line.rsplit(' ').next()?.parse().ok()
+    metric(&admin.metrics().await.ok()?, "assent_log_fsync_duration_seconds_count")
+}
+
+/// The sum of a metric over its labels; `None` if it is not there.
+fn metric(text: &str, name: &str) -> Option<f64> {
+    let is_it = |rest: &str| rest.starts_with([' ', '{']);
+    let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(is_it));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
 }
 
 /// The name of the participant at this place.
@@ -265,6 +291,14 @@ mod tests {
         let family = |place, keys| Family { place, name: "acct", keys, opening: 1 };
         let merged = merged([family(0, 10), family(1, 10), family(0, 30)]);
         assert_eq!(*merged, [family(0, 30), family(1, 10)]);
+    }
+
+    #[test]
+    fn a_metric_is_summed_up_over_its_labels() {
+        let text = "# HELP a_b c\na_b{state=\"x\"} 2\na_b{state=\"y\"} 3\na_b_count 7\n";
+        assert_eq!(metric(text, "a_b"), Some(5.0));
+        assert_eq!(metric(text, "a_b_count"), Some(7.0));
+        assert_eq!(metric(text, "a"), None);
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn run(binary: &Path, words: &[String]) -> Result<Value, String> {
     let output = output.map_err(|error| format!("cannot start {}: {error}", binary.display()))?;
     serde_json::from_slice(&output.stdout).map_err(|_| {
         if output.status.code() == Some(USAGE) {
-            return format!("this assent has no `bench {}`", words.join(" "));
+            return format!("this assent does not know `bench {}`", words.join(" "));
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let last: Vec<&str> = said.lines().rev().take(3).collect();
@@ -208,11 +208,11 @@ fn sample(one: Measured, repetition: u32) -> Sample {
 }
 
 /// Runs `assent bench recovery`; why not, where this `assent` has none, or it fails.
-pub(crate) fn recovery(binary: &Path) -> Result<Recovery, String> {
-    let document = run(binary, &["recovery".to_owned()])?;
+pub(crate) fn recovery(binary: &Path, repetitions: u32) -> Result<Recovery, String> {
+    let document = run(binary, &["recovery".to_owned(), format!("--repetitions={repetitions}")])?;
     let recovery: Recovery = serde_json::from_value(document)
         .map_err(|error| format!("assent bench recovery: {error}"))?;
-    if recovery == Recovery::default() {
+    if recovery.ready_ms.is_none() && recovery.drain_ms.is_none() {
         return Err("assent bench recovery says neither ready_ms nor drain_ms".to_owned());
     }
     Ok(recovery)

@@ -59,6 +59,8 @@ pub(crate) fn generated(results: &Results) -> String {
     page.push_str(&others_table(results));
     page.push_str("\n## What a transfer costs\n\n");
     page.push_str(&costs_table(results));
+    page.push_str("\n## Restart\n\n");
+    page.push_str(&restart(results));
     page.push_str("\n## Peers, and what was not measured\n\n");
     page.push_str(&peers(results));
     page
@@ -262,6 +264,34 @@ fn costs_table(results: &Results) -> String {
     table
 }
 
+/// What `assent bench recovery` says, but for its lists.
+fn restart(results: &Results) -> String {
+    let Some(recovery) = &results.recovery else { return "Not measured.\n".to_owned() };
+    let mut table = "By `assent bench recovery`.\n\n| | |\n|---|---|\n".to_owned();
+    let mut row = |name: &str, value: String| {
+        let _written = writeln!(table, "| `{name}` | {value} |");
+    };
+    let times = [("ready_ms", recovery.ready_ms), ("drain_ms", recovery.drain_ms)];
+    for (name, ms) in times {
+        if let Some(ms) = ms {
+            row(name, format!("{ms:.0}"));
+        }
+    }
+    for (name, value) in &recovery.others {
+        match value {
+            Value::Number(number) => {
+                row(
+                    name,
+                    number.as_f64().map_or_else(String::new, |number| format!("{number:.0}")),
+                );
+            }
+            Value::String(text) => row(name, text.clone()),
+            _ => {}
+        }
+    }
+    table
+}
+
 fn peers(results: &Results) -> String {
     let mut text = String::new();
     for (name, settings) in &results.peers {
@@ -303,12 +333,12 @@ const fn colour(who: Who) -> usize {
         Who::Applied => 0,
         Who::Decided => 1,
         Who::Implicit => 2,
-        Who::ImplicitApplied => 6,
+        Who::ImplicitApplied => 8,
         Who::Uncontended => 3,
         Who::Floor => 4,
         Who::FloorPipelined => 5,
         Who::Postgres => 7,
-        Who::Mariadb => 8,
+        Who::Mariadb => 6,
         Who::Dtmrs => 9,
     }
 }
@@ -333,8 +363,11 @@ fn throughput(results: &Results) -> Chart {
         }
         let name = subject.who.name();
         let place = series.iter().position(|one| one.name == name).unwrap_or_else(|| {
-            let floor = matches!(subject.who, Who::Floor | Who::FloorPipelined);
-            let stroke = if floor { Stroke::Dashed } else { Stroke::Solid };
+            let stroke = match subject.who {
+                Who::Floor | Who::FloorPipelined => Stroke::Dashed,
+                Who::Postgres | Who::Mariadb | Who::Dtmrs => Stroke::Dotted,
+                _ => Stroke::Solid,
+            };
             let colour = colour(subject.who);
             let (points, ranges) = (Vec::new(), Vec::new());
             series.push(Series { name: name.to_owned(), colour, stroke, points, ranges });

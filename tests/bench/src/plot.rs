@@ -57,6 +57,7 @@ pub(crate) struct Series {
 pub(crate) enum Stroke {
     Solid,
     Dashed,
+    Dotted,
 }
 
 /// A chart.
@@ -150,8 +151,12 @@ impl Chart {
 }
 
 fn class(series: &Series) -> String {
-    let dashed = if series.stroke == Stroke::Dashed { " dashed" } else { "" };
-    format!("line s{}{dashed}", series.colour % COLOURS.len())
+    let stroke = match series.stroke {
+        Stroke::Solid => "",
+        Stroke::Dashed => " dashed",
+        Stroke::Dotted => " dotted",
+    };
+    format!("line s{}{stroke}", series.colour % COLOURS.len())
 }
 
 fn draw(svg: &mut String, series: &Series, x: Span, y: Span) {
@@ -229,7 +234,7 @@ fn head(title: &str) -> String {
          .title{{font-size:16px;font-weight:600}}.note{{font-size:12px;fill:#59636e}}.label{{font-size:13px}}\n\
          .tick{{font-size:12px;fill:#59636e}}.legend{{font-size:13px}}.page{{fill:#ffffff}}\n\
          .grid{{stroke:#d1d9e0;stroke-width:1}}.axis{{stroke:#59636e;stroke-width:1}}\n\
-         .line{{fill:none;stroke-width:2.2;stroke-linejoin:round}}.dashed{{stroke-dasharray:6 4}}\n\
+         .line{{fill:none;stroke-width:2.2;stroke-linejoin:round}}.dashed{{stroke-dasharray:6 4}}.dotted{{stroke-dasharray:1.5 4;stroke-linecap:round}}\n\
          .range{{stroke-width:1.2;opacity:.55}}\n{light}\n@media (prefers-color-scheme: dark){{\n\
          text{{fill:#f0f6fc}}.note,.tick{{fill:#9198a1}}.page{{fill:#0d1117}}.grid{{stroke:#2a313c}}.axis{{stroke:#9198a1}}\n\
          {dark}\n}}\n</style>\n<rect class=\"page\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"6\"/>\n",

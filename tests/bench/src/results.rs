@@ -97,6 +97,9 @@ pub(crate) struct Recovery {
     pub(crate) ready_ms: Option<f64>,
     #[serde(default)]
     pub(crate) drain_ms: Option<f64>,
+    /// Whatever else it says.
+    #[serde(flatten)]
+    pub(crate) others: BTreeMap<String, Value>,
 }
 
 /// What could not be measured.

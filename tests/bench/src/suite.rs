@@ -158,7 +158,7 @@ impl Suite<'_> {
 
     fn recovery(&mut self) {
         say("assent bench recovery");
-        match assent::recovery(&self.setup.binary) {
+        match assent::recovery(&self.setup.binary, self.setup.repetitions) {
             Ok(recovery) => self.results.recovery = Some(recovery),
             Err(why) => {
                 say(&format!("not measured: {why}"));

@@ -237,7 +237,7 @@ mod tests {
                 why: "not installed".to_owned(),
             },
         ];
-        let recovery = Some(Recovery { ready_ms: Some(2_500.0), drain_ms: None });
+        let recovery = Some(Recovery { ready_ms: Some(2_500.0), ..Recovery::default() });
         Results { samples, missing, recovery, ..Results::default() }
     }
 
