@@ -41,7 +41,7 @@ use axum::Router;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use assent_client::{BuildError, Http, Token};
+use assent_client::{BuildError, Http, HttpOptions, Token};
 use assent_common::ParticipantName;
 use assent_common::ids::InvalidId;
 use assent_common::participant::resolver::Resolver;
@@ -112,6 +112,9 @@ impl Participant {
             Err(source) => return Err(Error::Name { name: options.name, source }),
         };
         let http = Http::new(&options.http)?;
+        // A coordinator has one token for all its participants, so that this one's own is the others' too.
+        let peers = HttpOptions { token: options.token.clone(), ..options.http };
+        let peers = Http::new(&peers)?;
         let claim = StoreOptions { participant: Some(name.clone()), ..options.store };
         let store = Arc::new(Store::connect(claim).await?);
         metrics::describe(&name);
@@ -123,6 +126,7 @@ impl Participant {
             agent,
             store: Arc::clone(&store),
             http,
+            peers,
             metrics,
             token: options.token,
             metrics_text: options.metrics_text,

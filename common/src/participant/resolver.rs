@@ -12,16 +12,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use crate::backoff::Backoff;
 use crate::ids::Txid;
 use crate::outcome::Call;
+use crate::participant::Branches;
+use crate::settle::Finding;
 use crate::time::Millis;
 use crate::wire::outcome::BranchOutcome;
 
 /// Between questions about one branch: a coordinator that restarts is asked within seconds, one that stays away is not
 /// flooded.
 pub const QUESTION: Backoff = Backoff { base_ms: 250, cap_ms: 5_000 };
+
+/// How often a coordinator is asked in vain before the other branches are: some seconds in all, in which it may restart. The
+/// question to the branches fences those that have not voted, and a coordinator that is only slow would have to abort.
+const TRIES_BEFORE_BRANCHES: u32 = 4;
 
 /// A branch that has voted yes and knows no outcome, as a scan finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +37,26 @@ pub struct InDoubt {
     pub txid: Txid,
     /// The base URL of the coordinator that staged it.
     pub coordinator_url: String,
+    /// All branches, where their votes are the decision.
+    pub branches: Branches,
+}
+
+/// A question that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// About this branch.
+    pub branch: InDoubt,
+    /// Whom it goes to.
+    pub to: Asked,
+}
+
+/// Whom a question goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The coordinator that staged the branch.
+    Coordinator,
+    /// The coordinator, and the other branches of the implicit transaction if it does not answer: it has not for long.
+    CoordinatorThenBranches,
 }
 
 /// What an answer means for a branch.
@@ -60,6 +87,17 @@ pub fn judge(call: Call<BranchOutcome>) -> Verdict {
     }
 }
 
+/// Reads what the branches of an implicit transaction have said.
+#[must_use]
+pub fn judge_branches(finding: Finding) -> Verdict {
+    match finding {
+        Finding::Committed => Verdict::Commit,
+        Finding::Aborted => Verdict::Abort,
+        Finding::Open(why) => Verdict::Later(why),
+        Finding::Contradiction(why) => Verdict::Hold(why),
+    }
+}
+
 /// How a question about a branch ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conclusion {
@@ -72,6 +110,7 @@ pub enum Conclusion {
 #[derive(Debug)]
 struct Doubt {
     coordinator_url: String,
+    branches: Branches,
     first_seen: Millis,
     tries: u32,
     next: Next,
@@ -104,11 +143,12 @@ impl Resolver {
     /// Takes the result of a whole scan.
     pub fn seen(&mut self, now: Millis, found: impl IntoIterator<Item = InDoubt>) {
         let mut present = HashSet::new();
-        for InDoubt { txid, coordinator_url } in found {
+        for InDoubt { txid, coordinator_url, branches } in found {
             present.insert(txid);
             let next = Next::At(now.plus(self.resolve_interval_ms));
             let doubt = self.doubts.entry(txid).or_insert_with(|| Doubt {
                 coordinator_url: String::new(),
+                branches,
                 first_seen: now,
                 tries: 0,
                 next,
@@ -133,7 +173,7 @@ impl Resolver {
 
     /// Takes up to `count_max` questions that are due, those of the longest doubt first; each is then owed a
     /// [`concluded`](Self::concluded).
-    pub fn take_due(&mut self, now: Millis, count_max: usize) -> Vec<InDoubt> {
+    pub fn take_due(&mut self, now: Millis, count_max: usize) -> Vec<Question> {
         let mut due: Vec<_> = self
             .doubts
             .iter()
@@ -147,7 +187,14 @@ impl Resolver {
             if let Some(doubt) = self.doubts.get_mut(&txid) {
                 doubt.next = Next::Asking;
                 let coordinator_url = doubt.coordinator_url.clone();
-                questions.push(InDoubt { txid, coordinator_url });
+                let branches = Arc::clone(&doubt.branches);
+                let to = if doubt.tries >= TRIES_BEFORE_BRANCHES && !branches.is_empty() {
+                    Asked::CoordinatorThenBranches
+                } else {
+                    Asked::Coordinator
+                };
+                questions
+                    .push(Question { branch: InDoubt { txid, coordinator_url, branches }, to });
             }
         }
         questions
@@ -216,7 +263,12 @@ mod tests {
 
     fn branch(n: u64) -> InDoubt {
         let txid = format!("0198f1c2a4b27c1d9c0e3f4a5b6c7d8e.3.{n}.0").parse().unwrap();
-        InDoubt { txid, coordinator_url: format!("http://c{n}") }
+        let coordinator_url = format!("http://c{n}");
+        InDoubt { txid, coordinator_url, branches: Branches::default() }
+    }
+
+    fn branches(due: Vec<Question>) -> Vec<InDoubt> {
+        due.into_iter().map(|question| question.branch).collect()
     }
 
     #[test]
@@ -225,7 +277,7 @@ mod tests {
         resolver.seen(Millis(100), [branch(1)]);
         assert!(resolver.take_due(Millis(2_099), 10).is_empty());
         assert_eq!(resolver.wake_at(), Some(Millis(2_100)));
-        assert_eq!(resolver.take_due(Millis(2_100), 10), [branch(1)]);
+        assert_eq!(branches(resolver.take_due(Millis(2_100), 10)), [branch(1)]);
         resolver.seen(Millis(9_000), [branch(1)]);
         assert!(resolver.take_due(Millis(9_000), 10).is_empty());
     }
@@ -249,7 +301,7 @@ mod tests {
     fn what_a_scan_finds_no_more_is_forgotten_once_its_question_is_over() {
         let mut resolver = Resolver::new(0);
         resolver.seen(Millis(0), [branch(1), branch(2)]);
-        let asked = resolver.take_due(Millis(0), 1).remove(0);
+        let asked = branches(resolver.take_due(Millis(0), 1)).remove(0);
         resolver.seen(Millis(1), []);
         assert_eq!(resolver.count(), 1);
         resolver.concluded(Millis(2), asked.txid, Conclusion::Open("down".to_owned()));
@@ -264,8 +316,30 @@ mod tests {
         resolver.seen(Millis(5), (1..=100).map(branch));
         let due = resolver.take_due(Millis(50), 4);
         assert_eq!(due.len(), 4);
-        assert_eq!(due[0], branch(3));
+        assert_eq!(due[0].branch, branch(3));
         assert_eq!(resolver.oldest_ms(Millis(50)), 50);
+    }
+
+    #[test]
+    fn the_other_branches_are_asked_only_when_the_coordinator_was_in_vain() {
+        let address = |name: &str| crate::wire::branch::BranchAddress {
+            participant: name.parse().unwrap(),
+            url: String::new(),
+        };
+        for (of, at_last) in [
+            (Branches::default(), Asked::Coordinator),
+            ([address("a"), address("b")][..].into(), Asked::CoordinatorThenBranches),
+        ] {
+            let mut resolver = Resolver::new(0);
+            resolver.seen(Millis(0), [InDoubt { branches: of, ..branch(1) }]);
+            let mut now = Millis(0);
+            for _ in 0..TRIES_BEFORE_BRANCHES {
+                assert_eq!(resolver.take_due(now, 1)[0].to, Asked::Coordinator);
+                resolver.concluded(now, branch(1).txid, Conclusion::Open("down".to_owned()));
+                now = resolver.wake_at().unwrap();
+            }
+            assert_eq!(resolver.take_due(now, 1)[0].to, at_last);
+        }
     }
 
     #[test]

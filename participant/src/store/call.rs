@@ -2,12 +2,13 @@
 
 use assent_common::command::{Access, Comparison, ValidatedBranch, ValidatedOp};
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use assent_common::participant::Branches;
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 use redis::Cmd;
 
 use super::markers::Marker;
-use super::packed::kind_letter;
+use super::packed::{kind_letter, packed_branches};
 
 /// Branches of one call. With the bounds below, this keeps a call at about a millisecond, in which Redis answers nobody
 /// else; a branch that is larger by itself goes alone.
@@ -41,6 +42,7 @@ pub(super) struct PrepareItem {
     pub(super) txid: Txid,
     pub(super) id: TransactionId,
     pub(super) mode: Mode,
+    pub(super) branches: Branches,
     pub(super) branch: ValidatedBranch,
 }
 
@@ -100,7 +102,7 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
     let mut cmd = evalsha(digest, head, keys);
     cmd.arg(url).arg(items.len());
     let mut letters = Vec::new();
-    for PrepareItem { txid, id, mode, branch, .. } in items {
+    for PrepareItem { txid, id, mode, branches, branch, .. } in items {
         let mode = match mode {
             Mode::TwoPhase => "2",
             Mode::OnePhase => "1",
@@ -115,7 +117,7 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
         cmd.arg(letters.as_slice());
         letters.clear();
         letters.extend(branch.ops.iter().map(|op| kind_letter(op.reply)));
-        cmd.arg(letters.as_slice()).arg(branch.ops.len());
+        cmd.arg(letters.as_slice()).arg(packed_branches(branches)).arg(branch.ops.len());
         cmd.arg(branch.ops.iter().map(op_words).sum::<usize>());
         for op in &branch.ops {
             op_args(&mut cmd, op);
@@ -167,7 +169,7 @@ fn signed(comparison: Comparison<'_>) -> (&'static str, Option<&[u8]>) {
     }
 }
 
-/// A call of `commit.lua` or `abort.lua`.
+/// A call of `commit.lua`, `abort.lua` or `settle.lua`.
 pub(super) fn outcome(
     digest: &str,
     head: &Head<'_>,

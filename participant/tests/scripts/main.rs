@@ -6,6 +6,8 @@
 mod differential;
 #[path = "../store/harness.rs"]
 mod harness;
+#[path = "../store/implicit.rs"]
+mod implicit;
 #[path = "../store/locks.rs"]
 mod locks;
 #[path = "../store/outcomes.rs"]

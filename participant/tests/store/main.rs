@@ -4,6 +4,7 @@
 
 mod differential;
 mod harness;
+mod implicit;
 mod locks;
 mod outcomes;
 mod owner;

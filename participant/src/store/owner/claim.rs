@@ -18,7 +18,7 @@ use redis::{RedisResult, Value};
 use super::super::connection::Live;
 use super::super::inspect::{Record, record, stored_mark, txid_of};
 use super::super::mutants;
-use super::super::packed::done_replies;
+use super::super::packed::done_marker;
 use super::super::{Store, StoreError};
 use super::{Owner, Turn};
 
@@ -174,8 +174,7 @@ fn add(
             restored.staged(txid, staged, &locks);
         }
         [b'd', b':', ..] => {
-            let replies = (!value.is_empty()).then(|| done_replies(value));
-            restored.done(txid_of(field)?, replies.transpose().ok()?.map(Into::into));
+            restored.done(txid_of(field)?, done_marker(value).ok()?);
         }
         [b'a', b':', ..] => restored.fence(txid_of(field)?),
         [b'm', b':', b'c', b':', log_id @ ..] => {
@@ -193,12 +192,12 @@ type Locks = Vec<(assent_common::value::Arg, Access)>;
 
 /// A branch in doubt. Its replies stay where they are: a prepare that comes again is the scripts' to answer.
 fn staged(incarnation: u64, txid: Txid, value: &[u8]) -> Option<(Txid, Staged, Locks)> {
-    let Record { id, seq, keys, modes, redo, .. } = record(value).ok()?;
+    let Record { id, seq, keys, modes, redo, branches, .. } = record(value).ok()?;
     let access = |mode: &u8| if *mode == b'X' { Access::Exclusive } else { Access::Shared };
     let locks = keys.iter().cloned().zip(modes.iter().map(access)).collect();
     let vote =
         assent_common::outcome::Vote { replies: "[]".into(), redo: redo.into(), incarnation, seq };
-    Some((txid, Staged { id, keys: keys.into_iter().collect(), vote }, locks))
+    Some((txid, Staged { id, keys: keys.into_iter().collect(), vote, branches }, locks))
 }
 
 #[cfg(test)]
