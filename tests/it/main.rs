@@ -7,6 +7,7 @@ mod cli;
 mod crash_matrix;
 mod harness;
 mod history;
+mod implicit;
 mod invariants;
 mod isolation;
 mod log_faults;

@@ -363,6 +363,17 @@ impl Participant {
         self.done.get(&txid)
     }
 
+    /// How many done-markers wait for nobody's mark: of implicit transactions of lives that are over.
+    #[must_use]
+    pub fn left_behind(&self) -> usize {
+        let is_left = |(txid, marker): &(&Txid, &DoneMarker)| {
+            let heard = self.logs.get(&txid.log_id);
+            let is_later = heard.is_some_and(|heard| heard.epoch > txid.number.epoch);
+            is_later && matches!(marker, DoneMarker::Implicit(_))
+        };
+        self.done.iter().filter(is_left).count()
+    }
+
     /// How many done-markers and fences wait for the low-water mark.
     #[must_use]
     pub fn markers(&self) -> usize {

@@ -2,12 +2,9 @@
 
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::{Message, State as Phase};
-use assent_common::outcome::{Call, Prepared};
-use std::collections::BTreeSet;
-
-use assent_common::Txid;
 use assent_common::outcome::Settled;
-use assent_common::participant::{Answer, DoneMarker, Participant};
+use assent_common::outcome::{Call, Prepared};
+use assent_common::participant::Answer;
 use assent_common::wire::branch::BranchState;
 
 use crate::config::{Client, Config, Questions};
@@ -34,19 +31,9 @@ fn has_ended(world: &World, state: &State) -> bool {
         && state.log.pending() == 0
         && (0..world.config.clients.len()).all(answered)
         && state.participants.iter().all(|participant| {
-            let swept = !state.budget.marks || participant.markers() == held(state, participant);
+            let swept = !state.budget.marks || participant.markers() == participant.left_behind();
             participant.staged().is_empty() && participant.locks().is_empty() && swept
         })
-}
-
-/// The done-markers that outlive the life which began their transactions.
-fn held(state: &State, participant: &Participant) -> usize {
-    let applied = state.witness.applied.keys().map(|(txid, _)| *txid).collect::<BTreeSet<_>>();
-    let is_held = |txid: &Txid| {
-        let marker = participant.done_marker(*txid);
-        matches!(marker, Some(DoneMarker::Implicit(_))) && txid.number.epoch < state.epoch
-    };
-    applied.iter().filter(|txid| is_held(txid)).count()
 }
 
 type Concerns = fn(&Config) -> bool;
