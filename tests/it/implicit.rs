@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 use crate::ASSENT;
 
 async fn implicit_bank(cluster: &Cluster, accounts: usize) -> Bank {
-    Bank { protocol: Protocol::Implicit, ..Bank::open(cluster, accounts).await }
+    let mut bank = Bank::open(cluster, accounts).await;
+    bank.protocol = Protocol::Implicit;
+    bank
 }
 
 fn ask(bank: &Bank, transfer: &Transfer) -> JoinHandle<Told> {
@@ -134,7 +136,8 @@ async fn a_coordinator_that_dies_before_the_last_vote_leaves_nothing() {
 async fn a_participant_that_dies_with_its_vote_comes_back_to_the_outcome() {
     for point in [CrashPoint::BeforeVoteDurable, CrashPoint::AfterVoteDurable] {
         let mut cluster = Cluster::start(ASSENT, Options::default()).await;
-        let bank = Bank { timeout: DurationMs(1_000), ..implicit_bank(&cluster, 1).await };
+        let mut bank = implicit_bank(&cluster, 1).await;
+        bank.timeout = DurationMs(1_000);
         arm(&mut cluster.peers[1].agent, &point.to_string()).await;
         let transfer = Transfer::new("the one", "bank-a", "bank-b");
         let asking = ask(&bank, &transfer);
@@ -151,7 +154,8 @@ async fn a_participant_that_dies_with_its_vote_comes_back_to_the_outcome() {
 async fn a_vote_that_was_lost_on_the_way_still_counts() {
     let options = Options { proxied: true, ..Options::default() };
     let cluster = Cluster::start(ASSENT, options).await;
-    let bank = Bank { timeout: DurationMs(1_000), ..implicit_bank(&cluster, 1).await };
+    let mut bank = implicit_bank(&cluster, 1).await;
+    bank.timeout = DurationMs(1_000);
     let proxy = cluster.peers[1].proxy();
     proxy.close(At::After, "{\"prepare\":");
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
@@ -179,17 +183,20 @@ async fn a_redis_that_may_lose_votes_takes_no_branch() {
         ASSENT,
         Options {
             participant: vec!["--allow-unsafe-redis"],
-            redis: RedisOptions { appendfsync: AppendFsync::Everysec, ..RedisOptions::default() },
+            redis: RedisOptions {
+                appendfsync: AppendFsync::EverySecond,
+                ..RedisOptions::default()
+            },
             ..Options::default()
         },
     )
     .await;
-    let bank = implicit_bank(&cluster, 1).await;
+    let mut bank = implicit_bank(&cluster, 1).await;
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
     assert_eq!(bank.ask(&transfer).await, Told::Aborted(ErrorCode::NotDurable));
     wait_settled(&cluster).await;
-    let logged = Bank { protocol: Protocol::Logged, ..bank.clone() };
-    let told = logged.ask(&transfer).await;
+    bank.protocol = Protocol::Logged;
+    let told = bank.ask(&transfer).await;
     assert!(told.is_committed(), "{told:?}");
 }
 
