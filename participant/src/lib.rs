@@ -26,6 +26,7 @@
 
 mod agent;
 pub mod http;
+mod leftovers;
 pub mod metrics;
 mod options;
 mod resolver;
@@ -124,7 +125,7 @@ impl Participant {
         let shared = Arc::new(Shared {
             name,
             agent,
-            store: Arc::clone(&store),
+            store,
             http,
             peers,
             metrics,
@@ -136,7 +137,7 @@ impl Participant {
         });
         let scan_interval_ms = (options.resolve_interval_ms / 2).max(SCAN_INTERVAL_MIN_MS);
         let resolver = resolver::run(Arc::clone(&shared), scan_interval_ms, stopping.clone());
-        let sweeper = sweep(store, options.sweep_interval_ms, stopping);
+        let sweeper = sweep(Arc::clone(&shared), options.sweep_interval_ms, stopping);
         let tasks = vec![tokio::spawn(resolver), tokio::spawn(sweeper)];
         Ok(Self { shared, running, tasks })
     }
@@ -189,16 +190,18 @@ impl Drop for Participant {
 }
 
 /// Collects marks that an agent left behind when it stopped.
-async fn sweep(store: Arc<Store>, interval_ms: u64, mut running: watch::Receiver<Running>) {
+async fn sweep(app: Arc<Shared>, interval_ms: u64, mut running: watch::Receiver<Running>) {
     loop {
         tokio::select! {
             _ = running.wait_for(|running| *running == Running::Stopping) => return,
             () = tokio::time::sleep(Duration::from_millis(interval_ms)) => {}
         }
-        match store.sweep().await {
-            Ok(0) => {}
-            Ok(count) => tracing::debug!(count, "marks collected"),
-            Err(error) => tracing::warn!(%error, "marks cannot be collected"),
+        for collected in [app.store.sweep().await, leftovers::forget(&app).await] {
+            match collected {
+                Ok(0) => {}
+                Ok(count) => tracing::debug!(count, "marks collected"),
+                Err(error) => tracing::warn!(%error, "marks cannot be collected"),
+            }
         }
     }
 }

@@ -85,10 +85,12 @@ async fn a_coordinator_that_dies_with_all_votes_leaves_a_commit() {
     check_committed(&cluster, &bank, transfer).await;
 }
 
-/// The same, and its next life knows nothing of it: it asks the branches, and presumes nothing.
+/// The same, and its next life knows nothing of it: it asks the branches, and presumes nothing. What no mark collects then is
+/// forgotten by the participants, when they have heard from each other that it is over.
 #[tokio::test]
 async fn a_next_life_asks_the_branches_of_what_it_does_not_know() {
-    let mut cluster = Cluster::start(ASSENT, Options::default()).await;
+    let options = Options { participant: vec!["--sweep-interval", "200ms"], ..Options::default() };
+    let mut cluster = Cluster::start(ASSENT, options).await;
     let bank = implicit_bank(&cluster, 1).await;
     arm(&mut cluster.coordinator, &CrashPoint::BeforeDecision.to_string()).await;
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
@@ -101,6 +103,23 @@ async fn a_next_life_asks_the_branches_of_what_it_does_not_know() {
     let after = Transfer::new("after", "bank-a", "bank-b");
     let told = bank.ask(&after).await;
     assert!(told.is_committed(), "{told:?}");
+    wait_for("the markers of the life before to be forgotten", || async {
+        let left = done_markers_before(&cluster, 3).await;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+}
+
+/// The done-markers of transactions of lives before this one.
+async fn done_markers_before(cluster: &Cluster, epoch: u64) -> Vec<String> {
+    let mut left = Vec::new();
+    for peer in &cluster.peers {
+        let fields: Vec<String> = plain::run(&peer.redis, &["HKEYS", audit::CONTROL]).await;
+        let markers = fields.into_iter().filter(|field| field.starts_with("d:"));
+        let of = |field: &String| field.split('.').nth(1).and_then(|it| it.parse::<u64>().ok());
+        left.extend(markers.filter(|field| of(field).is_some_and(|it| it < epoch)));
+    }
+    left
 }
 
 /// One branch was never asked to vote, and never can be afterwards: the other one is dropped, and the prepare that was

@@ -229,6 +229,44 @@ impl Store {
         Ok(())
     }
 
+    /// Up to `count_max` done-markers of implicit transactions of lives of their coordinators that are over, with all branches.
+    pub async fn left_behind(&self, count_max: usize) -> Result<Vec<(Txid, Branches)>, StoreError> {
+        let live = self.live().await?;
+        let mut heard: HashMap<LogId, Epoch> = HashMap::new();
+        let mut markers: HashMap<Txid, Branches> = HashMap::new();
+        let scanned = self
+            .scan(&live, "[dm]:*", |field, value| {
+                if let Some(log_id) = field.strip_prefix(b"m:c:") {
+                    let stored = stored_mark(log_id, &value);
+                    heard.extend(stored.map(|(log_id, heard)| (log_id, heard.epoch)));
+                } else if field.starts_with(b"d:")
+                    && let Ok(DoneMarker::Implicit(branches)) = done_marker(&value)
+                    && let Some(txid) = txid_of(field)
+                {
+                    markers.insert(txid, branches);
+                }
+            })
+            .await;
+        scanned.map_err(|error| self.given_up(&live, &error))?;
+        let is_left =
+            |txid: &Txid| heard.get(&txid.log_id).is_some_and(|epoch| txid.number.epoch < *epoch);
+        Ok(markers.into_iter().filter(|(txid, _)| is_left(txid)).take(count_max).collect())
+    }
+
+    /// Drops such markers.
+    pub async fn forget_left_behind(&self, txids: &[Txid]) -> Result<(), StoreError> {
+        let live = self.live().await?;
+        let mut command = redis::cmd("HDEL");
+        command.arg(&self.options.control_key);
+        for txid in txids {
+            command.arg(format!("d:{txid}"));
+        }
+        send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
+        // Whoever owns the Redis remembers them.
+        self.disconnect(&live, "markers that an earlier life left behind are forgotten");
+        Ok(())
+    }
+
     /// The keys of those branches that are staged.
     pub(super) async fn staged_keys(
         &self,
