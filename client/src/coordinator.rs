@@ -11,8 +11,9 @@ use url::Url;
 use assent_common::limits;
 use assent_common::mutant::Mutant;
 use assent_common::outcome::Call;
+use assent_common::participant::Branches;
 use assent_common::time::DurationMs;
-use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer};
+use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer, ResolveQuestion};
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::{
     AbandonRequest, ParticipantList, ParticipantRequest, ParticipantView, TransactionPage,
@@ -28,6 +29,10 @@ use crate::transport::{
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// What a coordinator may take beyond the time of a usual request to ask the branches of an implicit transaction, in
+/// milliseconds: as long as one of them may take.
+const RESOLVE_MS: u64 = 5_000;
 
 /// Why a submitted transaction is not reported committed or pending.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +163,21 @@ impl CoordinatorClient {
     /// only if it names this txid and the txid's own log (invariant 7); never refused, so anything else is *unknown*.
     pub async fn outcome(&self, txid: Txid) -> Call<BranchOutcome> {
         let url = self.endpoint.url(&["v1", "transactions", &txid.to_string(), "outcome"]);
-        let request = Request::new(Method::GET, url, Media::Protocol);
+        self.ask(txid, Request::new(Method::GET, url, Media::Protocol)).await
+    }
+
+    /// The same question, of a branch of an implicit transaction: a coordinator that knows nothing of it asks the branches.
+    pub async fn resolve(&self, txid: Txid, branches: &Branches) -> Call<BranchOutcome> {
+        let url = self.endpoint.url(&["v1", "transactions", &txid.to_string(), "resolve"]);
+        let question = ResolveQuestion { branches: branches.to_vec() };
+        let request = Request::new(Method::POST, url, Media::Protocol).waiting(RESOLVE_MS);
+        match request.json(&question) {
+            Ok(request) => self.ask(txid, request).await,
+            Err(Unknown(why)) => Call::Unknown(why),
+        }
+    }
+
+    async fn ask(&self, txid: Txid, request: Request) -> Call<BranchOutcome> {
         match self.endpoint.http.say(request).await.into_said::<OutcomeAnswer>() {
             Err(Unknown(why)) if is_taken_for_aborted(&why) => {
                 Call::Applied(BranchOutcome::Aborted)

@@ -17,7 +17,7 @@ use assent_common::command::{Expect, OpRequest};
 use assent_common::ids::InvalidId;
 use assent_common::time::DurationMs;
 use assent_common::value::Arg;
-use assent_common::wire::transaction::{Ack, BranchRequest, TransactionRequest};
+use assent_common::wire::transaction::{Ack, BranchRequest, Protocol, TransactionRequest};
 use assent_common::{ParticipantName, TransactionId};
 
 /// Why the parts make no transaction.
@@ -51,6 +51,7 @@ pub struct Transaction {
     branches: Vec<(String, Ops)>,
     timeout: Option<DurationMs>,
     ack: Ack,
+    protocol: Protocol,
 }
 
 impl Transaction {
@@ -95,6 +96,21 @@ impl Transaction {
         self
     }
 
+    /// What makes it committed. Only a transaction [without an id](Self::without_id) can be implicit.
+    #[must_use]
+    pub const fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// Without the id that was made here: nobody can ask for it again, and it must not be submitted again when its answer
+    /// is lost.
+    #[must_use]
+    pub const fn without_id(mut self) -> Self {
+        self.id = None;
+        self
+    }
+
     /// Its part at one participant.
     #[must_use]
     pub fn branch(mut self, participant: &str, write: impl FnOnce(Ops) -> Ops) -> Self {
@@ -104,12 +120,12 @@ impl Transaction {
 
     /// The request, if its parts are valid.
     pub fn build(self) -> Result<TransactionRequest, InvalidTransaction> {
-        let Self { id, name, branches, timeout, ack } = self;
+        let Self { id, name, branches, timeout, ack, protocol } = self;
         let branches = branches
             .into_iter()
             .map(|(name, ops)| ops.build(name))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(TransactionRequest { id, name, branches, timeout, ack })
+        Ok(TransactionRequest { id, name, branches, timeout, ack, protocol })
     }
 }
 

@@ -84,6 +84,7 @@ fn batch() -> Batch {
             id: ID.parse().unwrap(),
             mode: Mode::TwoPhase,
             wait_ms: 0,
+            branches: Vec::new(),
             ops: vec![OpRequest::new(["GET", "k"])],
         })],
     }

@@ -108,6 +108,8 @@ error_codes! {
     ParticipantUnreachable = "participant_unreachable", 503, true, "Check the participant's process and address; try again.";
     /// The participant's Redis could not be reached or gave no clear answer.
     RedisUnavailable = "redis_unavailable", 503, true, "Check the participant's Redis; try again.";
+    /// The participant's Redis may lose votes, and an implicit transaction is nothing but its votes.
+    NotDurable = "not_durable", 422, false, "Correct that Redis's settings, or run the transaction with `\"protocol\": \"logged\"`.";
     /// The participant's Redis refuses writes because it is above `maxmemory`.
     RedisOutOfMemory = "redis_out_of_memory", 503, true, "Raise `maxmemory` or free memory in that Redis.";
     /// The participant's Redis refuses writes: MISCONF, NOREPLICAS, READONLY, LOADING or BUSY.

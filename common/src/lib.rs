@@ -20,6 +20,7 @@ pub mod mutant;
 pub mod outcome;
 pub mod participant;
 pub mod record;
+pub mod settle;
 pub mod time;
 pub mod value;
 pub mod wire;

@@ -65,6 +65,12 @@ mutants! {
     NoFence = "agent.no_fence", breaks 6;
     /// A prepare does not look for a fence.
     FenceIgnored = "script.fence_ignored", breaks 6;
+    /// A branch that an implicit transaction's coordinator lost sight of is aborted, and not settled.
+    AbortsUnsettled = "coordinator.aborts_unsettled", breaks 5;
+    /// A coordinator presumes abort of an implicit transaction of an earlier life.
+    PresumesImplicit = "coordinator.presumes_implicit", breaks 7;
+    /// A Redis that may lose votes takes branches whose votes are the decision.
+    UnsafeVotesDecide = "agent.unsafe_votes_decide", breaks 2;
     /// An HTTP 404 or 502 says that the branch was aborted.
     NotFoundIsAborted = "client.not_found_is_aborted", breaks 7;
     /// A coordinator that is not the branch's own is believed.

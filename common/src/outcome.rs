@@ -102,6 +102,14 @@ pub struct Vote {
     pub seq: u64,
 }
 
+impl Vote {
+    /// Of a branch that is applied and whose vote nobody heard: without an incarnation, because no data has that of 0.
+    #[must_use]
+    pub fn unheard() -> Self {
+        Self { replies: "[]".into(), redo: [].into(), incarnation: 0, seq: 0 }
+    }
+}
+
 /// What came of one phase.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Done {
@@ -146,6 +154,18 @@ pub struct Applied {
     /// Writes that met data of another type than prepare had seen, because somebody wrote past the agent. The decision
     /// stands and the other writes are applied.
     pub dirty_writes: u32,
+}
+
+/// What a participant answers to a settle that it did not refuse: what the branch of an implicit transaction is, for good
+/// or until its outcome. One that was never there is fenced by the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Settled {
+    /// It is staged: its vote is yes.
+    Prepared,
+    /// It is applied: somebody has seen the votes of all.
+    Applied,
+    /// Nothing is staged, and nothing will be.
+    Fenced,
 }
 
 /// What a participant answers to an abort that it did not refuse.

@@ -17,12 +17,16 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use assent_client::crash;
+use assent_client::{crash, mutant};
 use assent_common::command::ValidatedBranch;
 use assent_common::crash::CrashPoint;
 use assent_common::limits;
-use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal};
-use assent_common::wire::branch::{Answer, Answers, Batch, CoordinatorRef, Message};
+use assent_common::mutant::Mutant;
+use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Settled};
+use assent_common::participant::{Branches, Heard};
+use assent_common::wire::branch::{
+    Answer, Answers, Batch, CoordinatorRef, Message, Mode, PrepareMessage,
+};
 use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
@@ -94,7 +98,9 @@ impl Agent {
         let answers = match self.store.admit(speaker.coordinator.log_id, known).await {
             None => self.execute(&speaker, messages).await,
             Some(refusal) => {
-                self.store.heard(speaker.coordinator.log_id, speaker.low_water);
+                let Speaker { coordinator: CoordinatorRef { log_id, epoch, .. }, low_water } =
+                    speaker;
+                self.store.heard(log_id, Heard { epoch, low_water });
                 messages.iter().map(|message| refused(message, &refusal)).collect()
             }
         };
@@ -105,7 +111,7 @@ impl Agent {
     pub(crate) async fn prepare_waiting(&self, batch: Batch) -> Result<Answer, Refusal> {
         let wait_ms = match batch.messages.first() {
             Some(Message::Prepare(prepare)) => prepare.wait_ms.min(limits::WAIT_MAX_MS),
-            Some(Message::Commit(_) | Message::Abort(_)) | None => 0,
+            Some(Message::Commit(_) | Message::Abort(_) | Message::Settle(_)) | None => 0,
         };
         let known = batch.known;
         let (speaker, messages) = self.take(batch)?;
@@ -259,9 +265,51 @@ impl Agent {
             let detail = format!("{} is not of log {}", message.txid(), coordinator.log_id);
             return Err(Refusal::new(ErrorCode::BadRequest, detail));
         }
-        let control_key = &self.store.options().control_key;
-        let messages = messages.into_iter().map(|message| check(message, control_key)).collect();
+        let messages = messages.into_iter().map(|message| self.check(message)).collect();
         Ok((Speaker { coordinator, low_water }, messages))
+    }
+
+    fn check(&self, message: Message) -> Checked {
+        let prepare = match message {
+            Message::Prepare(prepare) => prepare,
+            Message::Commit(only) => return Ok(BranchMessage::Commit(only.txid)),
+            Message::Abort(only) => return Ok(BranchMessage::Abort(only.txid)),
+            Message::Settle(only) => return Ok(BranchMessage::Settle(only.txid)),
+        };
+        self.check_branches(&prepare)?;
+        let PrepareMessage { txid, id, mode, branches, ops, .. } = prepare;
+        let branch = ValidatedBranch::new(ops)?;
+        let control_key = &self.store.options().control_key;
+        // Locks, staged writes and the incarnation are there: a transaction must not write them.
+        if branch.locks.iter().any(|lock| is_own(&lock.key.0, control_key)) {
+            let detail = format!("{control_key} and the keys below it are Assent's own");
+            return Err(Refusal::new(ErrorCode::BadArguments, detail));
+        }
+        Ok(BranchMessage::Prepare { txid, id, mode, branches: Branches::from(branches), branch })
+    }
+
+    /// What an implicit transaction asks of its branches: that they know all, and that their votes can be relied on, because
+    /// no log has the decision beside them.
+    fn check_branches(&self, prepare: &PrepareMessage) -> Result<(), Refusal> {
+        let branches = &prepare.branches;
+        if branches.is_empty() {
+            return Ok(());
+        }
+        let is_here = branches.iter().any(|branch| branch.participant == self.name);
+        let in_bounds = branches.len() <= limits::BRANCHES_MAX;
+        if !is_here || !in_bounds || prepare.mode == Mode::OnePhase {
+            let detail = format!(
+                "`branches` must name {} among at most {} branches, of a prepare in two phases",
+                self.name,
+                limits::BRANCHES_MAX
+            );
+            return Err(Refusal::new(ErrorCode::BadRequest, detail));
+        }
+        let warnings = self.store.warnings();
+        if !warnings.is_empty() && !mutant::is(Mutant::UnsafeVotesDecide) {
+            return Err(Refusal::new(ErrorCode::NotDurable, warnings.join("; ")));
+        }
+        Ok(())
     }
 
     /// Has the store do what is well formed, and puts the answers in the order of the messages.
@@ -298,7 +346,9 @@ impl Agent {
                     None => Ok(message),
                 }
             }
-            BranchMessage::Commit(_) | BranchMessage::Abort(_) => Ok(message),
+            BranchMessage::Commit(_) | BranchMessage::Abort(_) | BranchMessage::Settle(_) => {
+                Ok(message)
+            }
         }
     }
 
@@ -311,7 +361,7 @@ impl Agent {
             match kind {
                 Kind::Prepare => crash::point(CrashPoint::BeforeVoteDurable),
                 Kind::Commit => crash::point(CrashPoint::BeforeApply),
-                Kind::Abort => {}
+                Kind::Abort | Kind::Settle => {}
             }
         }
         let started = Instant::now();
@@ -321,7 +371,7 @@ impl Agent {
             match kind {
                 Kind::Prepare => crash::point(CrashPoint::AfterVoteDurable),
                 Kind::Commit => crash::point(CrashPoint::AfterApply),
-                Kind::Abort => {}
+                Kind::Abort | Kind::Settle => {}
             }
             match answer {
                 BranchAnswer::Applied(Call::Applied(_))
@@ -348,6 +398,7 @@ impl Agent {
             }
             BranchAnswer::Applied(call) => self.metrics.request("commit", result(call)),
             BranchAnswer::Aborted(call) => self.metrics.request("abort", result(call)),
+            BranchAnswer::Settled(call) => self.metrics.request("settle", result(call)),
         }
     }
 }
@@ -358,7 +409,8 @@ fn waiter(message: &Checked) -> Option<Waiter> {
         Ok(BranchMessage::Prepare { txid, id, branch, .. }) => {
             Some(Waiter { id: *id, txid: *txid, locks: branch.locks.clone() })
         }
-        Ok(BranchMessage::Commit(_) | BranchMessage::Abort(_)) | Err(_) => None,
+        Ok(BranchMessage::Commit(_) | BranchMessage::Abort(_) | BranchMessage::Settle(_))
+        | Err(_) => None,
     }
 }
 
@@ -401,27 +453,6 @@ pub(crate) enum End {
 /// A message that may be executed, or the no that it gets instead.
 type Checked = Result<BranchMessage, Refusal>;
 
-fn check(message: Message, control_key: &str) -> Checked {
-    match message {
-        Message::Prepare(prepare) => {
-            let branch = ValidatedBranch::new(prepare.ops)?;
-            // Locks, staged writes and the incarnation are there: a transaction must not write them.
-            if branch.locks.iter().any(|lock| is_own(&lock.key.0, control_key)) {
-                let detail = format!("{control_key} and the keys below it are Assent's own");
-                return Err(Refusal::new(ErrorCode::BadArguments, detail));
-            }
-            Ok(BranchMessage::Prepare {
-                txid: prepare.txid,
-                id: prepare.id,
-                mode: prepare.mode,
-                branch,
-            })
-        }
-        Message::Commit(only) => Ok(BranchMessage::Commit(only.txid)),
-        Message::Abort(only) => Ok(BranchMessage::Abort(only.txid)),
-    }
-}
-
 /// Whether a key is the control hash, or stands below it.
 fn is_own(key: &[u8], control_key: &str) -> bool {
     key.strip_prefix(control_key.as_bytes())
@@ -434,6 +465,7 @@ fn refused(message: &Checked, refusal: &Refusal) -> BranchAnswer {
     match message {
         Ok(BranchMessage::Commit(_)) => BranchAnswer::Applied(Call::Refused(refusal)),
         Ok(BranchMessage::Abort(_)) => BranchAnswer::Aborted(Call::Refused(refusal)),
+        Ok(BranchMessage::Settle(_)) => BranchAnswer::Settled(Call::Refused(refusal)),
         Ok(BranchMessage::Prepare { .. }) => BranchAnswer::Prepared(Call::Refused(refusal)),
         Err(own) => BranchAnswer::Prepared(Call::Refused(own.clone())),
     }
@@ -444,6 +476,7 @@ enum Kind {
     Prepare,
     Commit,
     Abort,
+    Settle,
 }
 
 const fn kind(message: &BranchMessage) -> (Txid, Kind) {
@@ -451,6 +484,7 @@ const fn kind(message: &BranchMessage) -> (Txid, Kind) {
         BranchMessage::Prepare { txid, .. } => (*txid, Kind::Prepare),
         BranchMessage::Commit(txid) => (*txid, Kind::Commit),
         BranchMessage::Abort(txid) => (*txid, Kind::Abort),
+        BranchMessage::Settle(txid) => (*txid, Kind::Settle),
     }
 }
 
@@ -467,6 +501,7 @@ fn into_wire(answer: BranchAnswer) -> Answer {
         BranchAnswer::Prepared(call) => Call::<Prepared>::into(call),
         BranchAnswer::Applied(call) => Call::<Applied>::into(call),
         BranchAnswer::Aborted(call) => Call::<Aborted>::into(call),
+        BranchAnswer::Settled(call) => Call::<Settled>::into(call),
     }
 }
 

@@ -26,6 +26,7 @@
 
 mod agent;
 pub mod http;
+mod leftovers;
 pub mod metrics;
 mod options;
 mod resolver;
@@ -41,7 +42,7 @@ use axum::Router;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use assent_client::{BuildError, Http, Token};
+use assent_client::{BuildError, Http, HttpOptions, Token};
 use assent_common::ParticipantName;
 use assent_common::ids::InvalidId;
 use assent_common::participant::resolver::Resolver;
@@ -112,6 +113,9 @@ impl Participant {
             Err(source) => return Err(Error::Name { name: options.name, source }),
         };
         let http = Http::new(&options.http)?;
+        // A coordinator has one token for all its participants, so that this one's own is the others' too.
+        let peers = HttpOptions { token: options.token.clone(), ..options.http };
+        let peers = Http::new(&peers)?;
         let claim = StoreOptions { participant: Some(name.clone()), ..options.store };
         let store = Arc::new(Store::connect(claim).await?);
         metrics::describe(&name);
@@ -121,8 +125,9 @@ impl Participant {
         let shared = Arc::new(Shared {
             name,
             agent,
-            store: Arc::clone(&store),
+            store,
             http,
+            peers,
             metrics,
             token: options.token,
             metrics_text: options.metrics_text,
@@ -132,7 +137,7 @@ impl Participant {
         });
         let scan_interval_ms = (options.resolve_interval_ms / 2).max(SCAN_INTERVAL_MIN_MS);
         let resolver = resolver::run(Arc::clone(&shared), scan_interval_ms, stopping.clone());
-        let sweeper = sweep(store, options.sweep_interval_ms, stopping);
+        let sweeper = sweep(Arc::clone(&shared), options.sweep_interval_ms, stopping);
         let tasks = vec![tokio::spawn(resolver), tokio::spawn(sweeper)];
         Ok(Self { shared, running, tasks })
     }
@@ -185,16 +190,18 @@ impl Drop for Participant {
 }
 
 /// Collects marks that an agent left behind when it stopped.
-async fn sweep(store: Arc<Store>, interval_ms: u64, mut running: watch::Receiver<Running>) {
+async fn sweep(app: Arc<Shared>, interval_ms: u64, mut running: watch::Receiver<Running>) {
     loop {
         tokio::select! {
             _ = running.wait_for(|running| *running == Running::Stopping) => return,
             () = tokio::time::sleep(Duration::from_millis(interval_ms)) => {}
         }
-        match store.sweep().await {
-            Ok(0) => {}
-            Ok(count) => tracing::debug!(count, "marks collected"),
-            Err(error) => tracing::warn!(%error, "marks cannot be collected"),
+        for collected in [app.store.sweep().await, leftovers::forget(&app).await] {
+            match collected {
+                Ok(0) => {}
+                Ok(count) => tracing::debug!(count, "marks collected"),
+                Err(error) => tracing::warn!(%error, "marks cannot be collected"),
+            }
         }
     }
 }

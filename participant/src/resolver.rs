@@ -1,7 +1,8 @@
 //! Asks coordinators about branches in doubt, and does what they say.
 //!
 //! The schedule and the reading of answers are `assent_common::participant::resolver`'s; this is its shell: scans,
-//! calls, tells the store. It must never end a branch on anything but the word of the branch's own log.
+//! calls, tells the store. It must never end a branch on anything but the word of the branch's own log; or, of an
+//! implicit transaction, on what all its branches say.
 //!
 //! ```text
 //! due ──► questions, some at once ──► verdicts: commit, abort ──► ends, one batch at a time ──► concluded
@@ -17,10 +18,15 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use assent_client::{CoordinatorClient, mutant};
+use assent_client::{CoordinatorClient, mutant, settle};
 use assent_common::mutant::Mutant;
-use assent_common::participant::resolver::{self as plan, Conclusion, InDoubt, Verdict};
+use assent_common::outcome::{Call, Settled};
+use assent_common::participant::resolver::{
+    self as plan, Asked, Conclusion, InDoubt, Question, Verdict,
+};
+use assent_common::settle::Resolution;
 use assent_common::wire::branch::CoordinatorRef;
+use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Txid, limits};
 
 use crate::agent::{End, Running};
@@ -87,8 +93,9 @@ impl Loop {
     fn ask_what_is_due(&mut self) {
         let free = QUESTIONS_IN_FLIGHT_MAX.saturating_sub(self.questions.len());
         let due = self.app.resolver().take_due(self.app.now(), free);
-        for branch in due {
-            let task = self.questions.spawn(ask(Arc::clone(&self.app), branch.clone()));
+        for question in due {
+            let branch = question.branch.clone();
+            let task = self.questions.spawn(ask(Arc::clone(&self.app), question));
             self.asked.insert(task.id(), branch);
         }
     }
@@ -169,9 +176,11 @@ async fn scan(app: &Shared) {
     match app.store.in_doubt().await {
         Ok(found) => {
             let now = app.now();
-            let found = found
-                .into_iter()
-                .map(|branch| InDoubt { txid: branch.txid, coordinator_url: branch.coordinator });
+            let found = found.into_iter().map(|branch| InDoubt {
+                txid: branch.txid,
+                coordinator_url: branch.coordinator,
+                branches: branch.branches,
+            });
             app.resolver().seen(now, found);
             app.gauge();
         }
@@ -179,11 +188,15 @@ async fn scan(app: &Shared) {
     }
 }
 
-async fn ask(app: Arc<Shared>, branch: InDoubt) -> Verdict {
-    let InDoubt { txid, coordinator_url } = branch;
-    let verdict = match CoordinatorClient::new(&app.http, &coordinator_url) {
-        Ok(client) => plan::judge(client.outcome(txid).await),
-        Err(error) => Verdict::Hold(error.to_string()),
+async fn ask(app: Arc<Shared>, question: Question) -> Verdict {
+    let Question { branch, to } = question;
+    let verdict = match (ask_coordinator(&app, &branch).await, to) {
+        // Not while it is at work on it: the others may be about to vote.
+        (
+            Call::Unknown(_) | Call::Applied(BranchOutcome::UnknownAuthority),
+            Asked::CoordinatorThenBranches,
+        ) => ask_branches(&app, &branch).await,
+        (call, _) => plan::judge(call),
     };
     match verdict {
         Verdict::Later(_) | Verdict::Unheard(_) if mutant::is(Mutant::InDoubtTimesOut) => {
@@ -192,6 +205,32 @@ async fn ask(app: Arc<Shared>, branch: InDoubt) -> Verdict {
         Verdict::Hold(_) if mutant::is(Mutant::UnknownAuthorityIgnored) => Verdict::Abort,
         verdict => verdict,
     }
+}
+
+/// The coordinator's word. Of an implicit transaction that it knows nothing of, it asks the branches.
+async fn ask_coordinator(app: &Shared, branch: &InDoubt) -> Call<BranchOutcome> {
+    let InDoubt { txid, coordinator_url, branches } = branch;
+    let client = match CoordinatorClient::new(&app.http, coordinator_url) {
+        Ok(client) => client,
+        Err(error) => return Call::Unknown(error.to_string()),
+    };
+    match branches.is_empty() {
+        true => client.outcome(*txid).await,
+        false => client.resolve(*txid, branches).await,
+    }
+}
+
+/// What the other branches say: this one is staged.
+async fn ask_branches(app: &Shared, branch: &InDoubt) -> Verdict {
+    let InDoubt { txid, coordinator_url, branches } = branch;
+    let asker = coordinator_of(*txid, coordinator_url.clone());
+    let mut resolution = Resolution::new(branches);
+    resolution.answered(&app.name, Call::Applied(Settled::Prepared));
+    let resolution = settle::ask(&app.peers, &asker, *txid, branches, resolution).await;
+    let finding = resolution.finding();
+    tracing::warn!(%txid, ?finding, "the coordinator does not answer; the other branches were asked");
+    app.metrics.resolver("branches");
+    plan::judge_branches(finding)
 }
 
 async fn end_all(app: Arc<Shared>, coordinator: CoordinatorRef, ends: Vec<End>) -> Vec<Conclusion> {

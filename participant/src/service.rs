@@ -26,7 +26,10 @@ pub(crate) struct Shared {
     pub(crate) name: ParticipantName,
     pub(crate) agent: Agent,
     pub(crate) store: Arc<Store>,
+    /// To coordinators.
     pub(crate) http: Http,
+    /// To other participants.
+    pub(crate) peers: Http,
     pub(crate) metrics: Metrics,
     pub(crate) token: Option<Token>,
     pub(crate) metrics_text: Option<MetricsText>,
@@ -154,13 +157,15 @@ pub(crate) fn definite(answer: BranchAnswer) -> Result<(), Refusal> {
         }
         BranchAnswer::Applied(Call::Refused(refusal))
         | BranchAnswer::Aborted(Call::Refused(refusal))
-        | BranchAnswer::Prepared(Call::Refused(refusal)) => Err(refusal),
+        | BranchAnswer::Prepared(Call::Refused(refusal))
+        | BranchAnswer::Settled(Call::Refused(refusal)) => Err(refusal),
         BranchAnswer::Applied(Call::Unknown(why))
         | BranchAnswer::Aborted(Call::Unknown(why))
-        | BranchAnswer::Prepared(Call::Unknown(why)) => {
+        | BranchAnswer::Prepared(Call::Unknown(why))
+        | BranchAnswer::Settled(Call::Unknown(why)) => {
             Err(Refusal::new(ErrorCode::RedisUnavailable, why))
         }
-        BranchAnswer::Prepared(Call::Applied(_)) => {
+        BranchAnswer::Prepared(Call::Applied(_)) | BranchAnswer::Settled(Call::Applied(_)) => {
             Err(Refusal::new(ErrorCode::Internal, "a vote answered an outcome"))
         }
     }

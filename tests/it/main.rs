@@ -8,6 +8,7 @@ mod crash_matrix;
 mod escrow;
 mod harness;
 mod history;
+mod implicit;
 mod invariants;
 mod isolation;
 mod log_faults;

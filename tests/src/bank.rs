@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use assent_client::{CoordinatorClient, SubmitError, Transaction};
 use assent_common::time::DurationMs;
 use assent_common::wire::problem::OutcomeWord;
-use assent_common::wire::transaction::{Ack, TransactionRequest};
+use assent_common::wire::transaction::{Ack, Protocol, TransactionRequest};
 use assent_common::{ErrorCode, IdempotencyKey, TransactionId};
 
 use crate::cluster::Cluster;
@@ -25,6 +25,8 @@ pub struct Bank {
     pub timeout: DurationMs,
     /// When `committed` is answered.
     pub ack: Ack,
+    /// What makes it committed. Implicit transactions are sent without their keys, which would make them logged.
+    pub protocol: Protocol,
 }
 
 /// Money from one account to another. Of one branch if both are at one participant.
@@ -105,7 +107,13 @@ impl Bank {
                 plain::run::<()>(&peer.redis, &words).await;
             }
         }
-        Self { api: cluster.api.clone(), accounts, timeout: DurationMs(5_000), ack: Ack::Applied }
+        Self {
+            api: cluster.api.clone(),
+            accounts,
+            timeout: DurationMs(5_000),
+            ack: Ack::Applied,
+            protocol: Protocol::Logged,
+        }
     }
 
     /// The same bank, through another coordinator.
@@ -117,8 +125,12 @@ impl Bank {
     /// Asks once.
     pub async fn ask(&self, transfer: &Transfer) -> Told {
         let key: IdempotencyKey = transfer.key.parse().expect("a key");
-        let request = transfer.request(self.timeout, self.ack);
-        match self.api.submit(&request, Some(&key), None).await {
+        let request = TransactionRequest {
+            protocol: self.protocol,
+            ..transfer.request(self.timeout, self.ack)
+        };
+        let key = (self.protocol == Protocol::Logged).then_some(&key);
+        match self.api.submit(&request, key, None).await {
             Ok(view) if view.outcome == OutcomeWord::Committed => Told::Committed(view.id),
             Ok(view) => Told::Unknown(format!("{:?}, {:?}", view.outcome, view.state)),
             Err(SubmitError::Aborted(problem)) => Told::Aborted(problem.code),

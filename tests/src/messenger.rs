@@ -71,7 +71,7 @@ impl Messenger {
         let id = TransactionId::new(Uuid::now_v7()).expect("a UUID of version 7");
         let ops = vec![OpRequest::new(words.iter().copied())];
         let (txid, mode) = (self.txid(n), Mode::TwoPhase);
-        let prepare = PrepareMessage { txid, id, mode, wait_ms: 0, ops };
+        let prepare = PrepareMessage { txid, id, mode, wait_ms: 0, branches: Vec::new(), ops };
         self.say(Message::Prepare(prepare)).await.into_prepared()
     }
 

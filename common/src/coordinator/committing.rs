@@ -2,7 +2,7 @@
 
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Effect, Entry, Message, Outcome};
-use super::machine::{Closing, ClosingRecord, Committing, State, Transaction};
+use super::machine::{Closing, ClosingRecord, Committing, DecisionRecord, State, Transaction};
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::outcome::{Applied, Call, Refusal, Vote};
@@ -10,12 +10,13 @@ use crate::time::Millis;
 use crate::wire::transaction::Ack;
 
 impl Transaction {
-    /// The decision is durable: from here on there is only commit.
+    /// The decision stands: from here on there is only commit.
     pub(super) fn decided(
         &self,
         attempt: Attempt,
         votes: Vec<Vote>,
         decided_at: Millis,
+        record: DecisionRecord,
         effects: &mut Vec<Effect>,
     ) -> State {
         if self.spec.ack == Ack::Decided {
@@ -27,7 +28,7 @@ impl Transaction {
             message: Message::Commit,
         }));
         let deliveries = vec![Delivery::FIRST; votes.len()];
-        State::Committing(Committing { attempt, votes, decided_at, deliveries })
+        State::Committing(Committing { attempt, votes, decided_at, deliveries, record })
     }
 
     pub(super) fn commit_answered(
@@ -102,14 +103,19 @@ impl Transaction {
         if self.spec.ack == Ack::Applied {
             effects.push(Effect::Answer(outcome.clone()));
         }
+        // The log keeps the order: the end never stands there without the decision.
         effects.push(Effect::Persist(Entry::Ended));
+        let record = match committing.record {
+            DecisionRecord::UnderWay => ClosingRecord::BehindDecision,
+            DecisionRecord::Durable => ClosingRecord::Told,
+        };
         let deliveries = (0..).map(Branch).zip(&committing.deliveries);
         let abandoned = deliveries.filter(|(_, delivery)| **delivery == Delivery::Abandoned);
         State::Closing(Closing {
             attempt: committing.attempt,
             outcome,
             decided_at: committing.decided_at,
-            record: ClosingRecord::Told,
+            record,
             abandoned: abandoned.map(|(branch, _)| branch).collect(),
         })
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::ids::Attempt;
-use crate::outcome::{Aborted, Applied, Call, Prepared, Refusal, Replies, Vote, Written};
+use crate::outcome::{Aborted, Applied, Call, Prepared, Refusal, Replies, Settled, Vote, Written};
 use crate::time::Millis;
 
 /// The place of a branch in its transaction, from 0.
@@ -48,7 +48,16 @@ pub enum Input {
         /// The result.
         call: Call<Aborted>,
     },
-    /// The record handed to the log last is durable.
+    /// What came of a settle.
+    Settled {
+        /// The branch.
+        branch: Branch,
+        /// The attempt that the settle was of.
+        attempt: Attempt,
+        /// The result.
+        call: Call<Settled>,
+    },
+    /// The record handed to the log first of those that are not, is durable.
     Persisted,
     /// The moment of [`Transaction::wake_at`](super::Transaction::wake_at) has come.
     Tick,
@@ -90,6 +99,8 @@ pub enum Message {
     Commit,
     /// Drop and fence; of one phase, also the question whether it was applied.
     Abort,
+    /// Say what is kept, and fence if that is nothing: the question of an implicit transaction.
+    Settle,
 }
 
 /// A record for the log; the shell adds who asked for what.
@@ -97,7 +108,7 @@ pub enum Message {
 pub enum Entry {
     /// A one-phase attempt is about to be sent. Forced.
     Begun(Attempt),
-    /// The decision. Forced.
+    /// The decision. Forced; of an implicit transaction it is lazy, because the votes are the decision.
     Committed {
         /// The attempt that commits.
         attempt: Attempt,

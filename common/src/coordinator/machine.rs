@@ -5,12 +5,13 @@ use std::mem;
 use super::delivery::Delivery;
 use super::effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
 use super::one_phase::OnePhase;
+use super::settling::Settling;
 use crate::backoff::{Backoff, spread};
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, TxNumber};
 use crate::outcome::Vote;
 use crate::time::Millis;
-use crate::wire::transaction::Ack;
+use crate::wire::transaction::{Ack, Protocol};
 
 /// What does not change in a transaction's life.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,6 +28,8 @@ pub struct Spec {
     pub answer: AnswerDurability,
     /// Whether it writes anything.
     pub purpose: Purpose,
+    /// What decides. Of one branch, the branch does.
+    pub protocol: Protocol,
 }
 
 /// What a transaction is for.
@@ -72,6 +75,9 @@ pub enum State {
     OnePhase(OnePhase),
     /// Votes are being collected.
     Preparing(Preparing),
+    /// An implicit transaction is to be given up; but while the votes of all may be yes, that is not for its coordinator
+    /// to say.
+    Settling(Settling),
     /// The attempt is definitely aborted by a conflict; the next one is due.
     Pausing {
         /// The next attempt.
@@ -90,7 +96,7 @@ pub enum State {
         /// When it was decided.
         decided_at: Millis,
     },
-    /// The decision is durable; branches are told until all have acknowledged.
+    /// The decision stands; branches are told until all have acknowledged.
     Committing(Committing),
     /// The outcome is fixed and nothing but records and stray aborts is left.
     Closing(Closing),
@@ -130,7 +136,7 @@ pub enum VoteState {
     Yes(Vote),
 }
 
-/// The decision is durable.
+/// The decision stands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Committing {
     /// The attempt that commits.
@@ -141,6 +147,17 @@ pub struct Committing {
     pub decided_at: Millis,
     /// The deliveries, by branch.
     pub deliveries: Vec<Delivery>,
+    /// Where its record is.
+    pub record: DecisionRecord,
+}
+
+/// Where the record of a decision is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DecisionRecord {
+    /// On its way to disk: the votes of all are the decision, and are durable.
+    UnderWay,
+    /// On disk.
+    Durable,
 }
 
 /// The outcome is fixed.
@@ -161,6 +178,8 @@ pub struct Closing {
 /// What becomes of the last record of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClosingRecord {
+    /// On its way, behind the decision's; the client has heard.
+    BehindDecision,
     /// On its way; the client hears when it is durable.
     TellWhenDurable,
     /// On its way; the client has heard.
@@ -209,7 +228,9 @@ impl Transaction {
         now: Millis,
     ) -> Self {
         let deliveries = votes.iter().map(|_| Delivery::due_now(now)).collect();
-        let state = State::Committing(Committing { attempt, votes, decided_at, deliveries });
+        let record = DecisionRecord::Durable;
+        let state =
+            State::Committing(Committing { attempt, votes, decided_at, deliveries, record });
         Self { spec, state, strays: Vec::new() }
     }
 
@@ -258,6 +279,7 @@ impl Transaction {
                 })
                 .chain([self.spec.deadline])
                 .min(),
+            State::Settling(settling) => settling.wake_at(),
             State::Pausing { resume_at, .. } => Some(*resume_at),
             State::OnePhase(one_phase) => one_phase.wake_at(self.spec.deadline),
             State::Committing(Committing { deliveries, .. }) => {
@@ -311,6 +333,15 @@ impl Transaction {
             (State::Preparing(preparing), Input::DataLost(branch)) => {
                 self.data_lost(preparing, now, branch, effects)
             }
+            (
+                State::Settling(settling),
+                input @ (Input::Prepared { .. }
+                | Input::Settled { .. }
+                | Input::Tick
+                | Input::RetryNow
+                | Input::DataLost(_)
+                | Input::Abandon(_)),
+            ) => self.settling_step(settling, now, input, effects),
             (State::Pausing { next, resume_at, failure }, Input::Tick) if resume_at <= now => {
                 if now < self.spec.deadline {
                     self.begin(next, Some(failure), effects)
@@ -322,7 +353,12 @@ impl Transaction {
                 self.begin(next, Some(failure), effects)
             }
             (State::Deciding { attempt, votes, decided_at }, Input::Persisted) => {
-                self.decided(attempt, votes, decided_at, effects)
+                self.decided(attempt, votes, decided_at, DecisionRecord::Durable, effects)
+            }
+            (State::Committing(committing), Input::Persisted)
+                if committing.record == DecisionRecord::UnderWay =>
+            {
+                State::Committing(Committing { record: DecisionRecord::Durable, ..committing })
             }
             (State::Committing(committing), Input::Applied { branch, call }) => {
                 self.commit_answered(committing, now, branch, call, effects)
@@ -353,6 +389,7 @@ impl Transaction {
                 state,
                 Input::Prepared { .. }
                 | Input::Applied { .. }
+                | Input::Settled { .. }
                 | Input::DataLost(_)
                 | Input::Tick
                 | Input::RetryNow,
@@ -433,7 +470,13 @@ impl Transaction {
         if closing.record == ClosingRecord::TellWhenDurable {
             effects.push(Effect::Answer(closing.outcome.clone()));
         }
-        State::Closing(Closing { record: ClosingRecord::Durable, ..closing })
+        let record = match closing.record {
+            ClosingRecord::BehindDecision => ClosingRecord::Told,
+            ClosingRecord::TellWhenDurable | ClosingRecord::Told | ClosingRecord::Durable => {
+                ClosingRecord::Durable
+            }
+        };
+        State::Closing(Closing { record, ..closing })
     }
 
     /// Ends when the last record is durable and no abort is under way.
@@ -462,6 +505,7 @@ impl State {
             Self::Beginning { .. } => "beginning",
             Self::OnePhase(_) => "one phase",
             Self::Preparing(_) => "preparing",
+            Self::Settling(_) => "settling",
             Self::Pausing { .. } => "pausing",
             Self::Deciding { .. } => "deciding",
             Self::Committing(_) => "committing",
@@ -478,6 +522,7 @@ impl Input {
             Self::Prepared { .. } => "prepared",
             Self::Applied { .. } => "applied",
             Self::Aborted { .. } => "aborted",
+            Self::Settled { .. } => "settled",
             Self::Persisted => "persisted",
             Self::Tick => "tick",
             Self::RetryNow => "retry now",

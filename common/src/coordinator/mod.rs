@@ -8,6 +8,11 @@
 //!          │                                                                            ▲
 //!          └────────────── a no, or the deadline ───────────────────────────────────────┘
 //!
+//!      implicit:
+//!      Preparing ── all yes ───────────────────────────────────► Committing
+//!          └── a no, or the deadline ──► Settling ── all yes ──────►┘
+//!                                           └── one is fenced: aborted, or tried again
+//!
 //!      Beginning ─ durable ─► OnePhase ── committed, a no ───────────────────────────► Closing ──► Ended
 //!                                 └── deadline while unclear ──► (asks and fences) ──┘
 //! ```
@@ -25,6 +30,7 @@ mod one_phase;
 mod preparing;
 pub mod recovery;
 pub mod resync;
+mod settling;
 mod strays;
 mod view;
 
@@ -34,8 +40,9 @@ mod tests;
 pub use delivery::{Delivery, Problem};
 pub use effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
 pub use machine::{
-    AnswerDurability, Closing, ClosingRecord, Committing, Illegal, Preparing, Purpose, Spec, State,
-    Stray, Transaction, VoteState,
+    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, Illegal, Preparing,
+    Purpose, Spec, State, Stray, Transaction, VoteState,
 };
 pub use one_phase::{OnePhase, OnePhaseCall};
+pub use settling::{SettleState, Settling};
 pub use view::BranchStatus;

@@ -2,12 +2,14 @@
 
 use super::delivery::Delivery;
 use super::effect::{Branch, Effect, Entry, Failure, Message};
-use super::machine::{Preparing, State, Stray, Transaction, VoteState};
+use super::machine::{DecisionRecord, Preparing, State, Stray, Transaction, VoteState};
 use crate::backoff::Backoff;
 use crate::code::ErrorCode;
+use crate::ids::Attempt;
 use crate::limits;
 use crate::outcome::{Call, Prepared, Refusal, Vote};
 use crate::time::Millis;
+use crate::wire::transaction::Protocol;
 
 impl Transaction {
     pub(super) fn vote_arrived(
@@ -38,22 +40,21 @@ impl Transaction {
             Call::Applied(Prepared::Committed(_)) => {
                 let detail = "the participant applied a branch that it was asked to prepare only";
                 let refusal = Refusal::new(ErrorCode::Internal, detail);
-                return self.give_up(
-                    preparing,
-                    now,
-                    Failure { branch: Some(branch), refusal },
-                    effects,
-                );
+                let failure = Failure { branch: Some(branch), refusal };
+                return self.give_up(preparing, now, failure, effects);
             }
             Call::Unknown(why) => *vote = resend(now, tries, seed, why),
+            Call::Refused(refusal) if self.spec().protocol == Protocol::Implicit => {
+                let failure = Failure { branch: Some(branch), refusal };
+                return self.settle(preparing, failure, effects);
+            }
             Call::Refused(refusal) => {
                 // Nothing is staged by a definite no, so that it needs no abort; unless an earlier try of this
                 // prepare is still under way somewhere, or somebody has applied the branch by hand.
                 if tries == 0 && refusal.code != ErrorCode::WrongState {
-                    preparing.votes.remove(branch.index());
-                    self.stray_aborts(&preparing, Some(branch), effects);
+                    self.stray_aborts(attempt, Some(branch), effects);
                 } else {
-                    self.stray_aborts(&preparing, None, effects);
+                    self.stray_aborts(attempt, None, effects);
                 }
                 return self.failed(
                     attempt,
@@ -64,6 +65,10 @@ impl Transaction {
             }
         }
         if preparing.votes.iter().all(|vote| matches!(vote, VoteState::Yes(_))) {
+            if self.spec().protocol == Protocol::Implicit {
+                let votes = preparing.votes.into_iter().filter_map(VoteState::yes).collect();
+                return self.decide_implicitly(attempt, votes, now, effects);
+            }
             let bytes: usize = preparing.votes.iter().map(VoteState::bytes).sum();
             if bytes <= limits::DECISION_BYTES_MAX {
                 return Self::decide(preparing, now, effects);
@@ -80,20 +85,35 @@ impl Transaction {
 
     /// All N votes are yes, of one attempt: the only way to a commit record (invariant 5).
     pub(super) fn decide(preparing: Preparing, now: Millis, effects: &mut Vec<Effect>) -> State {
-        let votes: Vec<Vote> = preparing
-            .votes
-            .into_iter()
-            .filter_map(|vote| match vote {
-                VoteState::Yes(vote) => Some(vote),
-                VoteState::Asked { .. } | VoteState::Resend { .. } => None,
-            })
-            .collect();
+        let votes: Vec<Vote> = preparing.votes.into_iter().filter_map(VoteState::yes).collect();
         effects.push(Effect::Persist(Entry::Committed {
             attempt: preparing.attempt,
             votes: votes.clone(),
             decided_at: now,
         }));
         State::Deciding { attempt: preparing.attempt, votes, decided_at: now }
+    }
+
+    /// All N votes are yes, of one attempt, and nothing else is wanted: that is the decision. Its record follows, for the
+    /// history and so that a Redis that loses its data can be repaired.
+    pub(super) fn decide_implicitly(
+        &self,
+        attempt: Attempt,
+        votes: Vec<Vote>,
+        now: Millis,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        let bytes: usize = votes.iter().map(|vote| vote.redo.len() + vote.replies.len()).sum();
+        let votes_recorded = if bytes <= limits::DECISION_BYTES_MAX {
+            votes.clone()
+        } else {
+            // It cannot be aborted for that any more: anybody may have seen the votes.
+            let bare = |vote: &Vote| Vote { redo: [].into(), replies: "[]".into(), ..*vote };
+            votes.iter().map(bare).collect()
+        };
+        let decision = Entry::Committed { attempt, votes: votes_recorded, decided_at: now };
+        effects.push(Effect::Persist(decision));
+        self.decided(attempt, votes, now, DecisionRecord::UnderWay, effects)
     }
 
     pub(super) fn preparing_tick(
@@ -128,33 +148,46 @@ impl Transaction {
     ) -> State {
         let detail = "the participant's Redis lost data, and what was prepared there with it";
         let refusal = Refusal::new(ErrorCode::Quarantined, detail);
-        self.give_up(preparing, now, Failure { branch: Some(branch), refusal }, effects)
+        let failure = Failure { branch: Some(branch), refusal };
+        self.abort_all(preparing.attempt, now, failure, effects)
     }
 
-    /// Aborts every branch of the attempt and closes.
-    pub(super) fn give_up(
+    /// Gives an attempt up for good.
+    fn give_up(
         &mut self,
         preparing: Preparing,
         now: Millis,
         failure: Failure,
         effects: &mut Vec<Effect>,
     ) -> State {
-        self.stray_aborts(&preparing, None, effects);
-        self.close_aborted(preparing.attempt, now, failure, effects)
+        match self.spec().protocol {
+            Protocol::Logged => self.abort_all(preparing.attempt, now, failure, effects),
+            Protocol::Implicit => self.settle(preparing, failure, effects),
+        }
     }
 
-    /// Sends an abort to every branch of an attempt, save one that certainly has nothing staged and whose vote has
-    /// been taken out of the list.
+    /// Aborts every branch of the attempt and closes.
+    pub(super) fn abort_all(
+        &mut self,
+        attempt: Attempt,
+        now: Millis,
+        failure: Failure,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        self.stray_aborts(attempt, None, effects);
+        self.close_aborted(attempt, now, failure, effects)
+    }
+
+    /// Sends an abort to every branch of an attempt, save one that certainly has nothing staged.
     pub(super) fn stray_aborts(
         &mut self,
-        preparing: &Preparing,
+        attempt: Attempt,
         without: Option<Branch>,
         effects: &mut Vec<Effect>,
     ) {
         let branches =
             (0..self.spec.branches).map(Branch).filter(|branch| Some(*branch) != without);
         for branch in branches {
-            let attempt = preparing.attempt;
             effects.push(Effect::Send { branch, attempt, message: Message::Abort });
             self.strays.push(Stray { attempt, branch, delivery: Delivery::FIRST });
         }
@@ -162,6 +195,13 @@ impl Transaction {
 }
 
 impl VoteState {
+    fn yes(self) -> Option<Vote> {
+        match self {
+            Self::Yes(vote) => Some(vote),
+            Self::Asked { .. } | Self::Resend { .. } => None,
+        }
+    }
+
     /// What it adds to a decision.
     fn bytes(&self) -> usize {
         match self {

@@ -8,7 +8,7 @@ use crate::ids::{ParticipantName, TxNumber};
 use crate::outcome::Vote;
 use crate::record::{Begun, Committed, Identity, Record};
 use crate::time::Millis;
-use crate::wire::transaction::Ack;
+use crate::wire::transaction::{Ack, Protocol};
 
 /// What a log says, read from its first record to its last. A record that comes twice says the same as once:
 /// compaction copies records, but never one of a transaction that has ended, so that no copy stands behind an end.
@@ -135,5 +135,7 @@ fn recovered_spec(number: TxNumber, branches: usize) -> Spec {
         answer: AnswerDurability::BeforeAnswer,
         // Readers leave no record to recover from.
         purpose: Purpose::Write,
+        // What decided is in the log.
+        protocol: Protocol::Logged,
     }
 }

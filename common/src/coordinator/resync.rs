@@ -106,8 +106,12 @@ impl SeenData {
         }
     }
 
-    /// Numbers rise over incarnations, so that the highest is of the latest data.
+    /// Numbers rise over incarnations, so that the highest is of the latest data. A vote that was not heard says nothing
+    /// of it.
     fn vote(&mut self, participant: &ParticipantName, vote: DataPoint) {
+        if vote.incarnation == 0 {
+            return;
+        }
         // Millions of votes come from some few participants: their names are not copied for each.
         let seen = match self.0.get_mut(participant) {
             Some(seen) => seen,
@@ -233,7 +237,9 @@ impl<'a> Plan<'a> {
             return;
         }
         let DataPoint { incarnation, seq } = vote;
-        self.incarnations.insert(incarnation);
+        if incarnation > 0 {
+            self.incarnations.insert(incarnation);
+        }
         // A branch that only read has nothing to be redone.
         if seq > self.found.seq && !redo.is_empty() {
             self.redo.insert((seq, txid), Redone { seq, txid, redo: redo.clone() });

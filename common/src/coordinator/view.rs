@@ -4,6 +4,7 @@ use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Failure, Outcome};
 use super::machine::{ClosingRecord, State, Transaction, VoteState};
 use super::one_phase::OnePhaseCall;
+use super::settling::SettleState;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::time::Millis;
@@ -61,6 +62,7 @@ impl Transaction {
                 }
                 OnePhaseCall::Asking { .. } => TransactionState::Asking,
             },
+            State::Settling(_) => TransactionState::Asking,
             State::Pausing { .. } => TransactionState::Retrying,
             State::Deciding { .. } => TransactionState::Deciding,
             State::Committing(_) => TransactionState::Committing,
@@ -80,6 +82,7 @@ impl Transaction {
             State::Beginning { attempt, .. } | State::Deciding { attempt, .. } => *attempt,
             State::OnePhase(one_phase) => one_phase.attempt,
             State::Preparing(preparing) => preparing.attempt,
+            State::Settling(settling) => settling.attempt,
             State::Pausing { next, .. } => *next,
             State::Committing(committing) => committing.attempt,
             State::Closing(closing) => closing.attempt,
@@ -101,6 +104,7 @@ impl Transaction {
             | State::Beginning { .. }
             | State::OnePhase(_)
             | State::Preparing(_)
+            | State::Settling(_)
             | State::Pausing { .. }
             | State::Deciding { .. }
             | State::Ended(_) => None,
@@ -118,6 +122,7 @@ impl Transaction {
     pub const fn last_failure(&self) -> Option<&Failure> {
         match self.state() {
             State::Pausing { failure, .. } => Some(failure),
+            State::Settling(settling) => Some(&settling.failure),
             _ => None,
         }
     }
@@ -161,6 +166,20 @@ impl Transaction {
                 Some(VoteState::Asked { .. }) | None => {
                     BranchStatus::quiet(BranchProgress::Preparing)
                 }
+            },
+            State::Settling(settling) => match settling.branches.get(branch.index()) {
+                Some(SettleState::Asking(delivery)) => BranchStatus::of_delivery(
+                    delivery,
+                    BranchProgress::Preparing,
+                    BranchProgress::Prepared,
+                ),
+                Some(SettleState::Staged(delivery)) => BranchStatus::of_delivery(
+                    delivery,
+                    BranchProgress::Prepared,
+                    BranchProgress::Prepared,
+                ),
+                Some(SettleState::Yes(_)) | None => BranchStatus::quiet(BranchProgress::Prepared),
+                Some(SettleState::Applied) => BranchStatus::quiet(BranchProgress::Applied),
             },
             State::OnePhase(one_phase) => match &one_phase.call {
                 OnePhaseCall::Sent { tries } => {

@@ -47,6 +47,7 @@ fn claim(steps: &Steps) -> Claim {
 fn prepare(n: u64, age: u64, mode: Mode, value: i64, steps: &Steps) -> Request {
     let delta = claim(steps).delta();
     Request::Prepare(Prepare {
+        branches: Branches::default(),
         txid: txid(n),
         id: id(age),
         mode,
@@ -245,6 +246,7 @@ fn many_sell_one_item_at_once_and_the_last_one_too() {
 fn escrow_excludes_readers_writers_and_counters_of_the_other_kind() {
     let lock = |n, access| {
         Request::Prepare(Prepare {
+            branches: Branches::default(),
             txid: txid(n),
             id: id(n),
             mode: Mode::TwoPhase,
@@ -277,6 +279,7 @@ fn counters_of_one_hash_have_room_of_their_own() {
         let steps = vec![(-1, 0, i64::MAX)];
         let claim = Claim { field: Some(Arg::from(field)), ..claim(&steps) };
         Request::Prepare(Prepare {
+            branches: Branches::default(),
             txid: txid(n),
             id: id(n),
             mode: Mode::TwoPhase,

@@ -12,13 +12,17 @@
 //!     │                                                     │ abort                      ▼
 //!     └─ abort ─────────────────────────────────────────────┴──────────────────► Fenced ─┴► Absent, for ever
 //!
-//!   what is kept │ prepare                        │ commit               │ abort
-//!   Absent       │ see `stage_or_apply`           │ refused: branch_lost │ Fenced
-//!   Staged       │ the same yes                   │ applied              │ Fenced, own locks freed
-//!   Done         │ one phase: committed, as       │ applied, as before   │ already committed
-//!                │ before; else refused: wrong_state                     │
-//!   Fenced       │ refused: fenced                │ refused: fenced      │ Fenced
+//!   what is kept │ prepare                        │ commit               │ abort                   │ settle
+//!   Absent       │ see `stage_or_apply`           │ refused: branch_lost │ Fenced                  │ Fenced
+//!   Staged       │ the same yes                   │ applied              │ Fenced, own locks freed │ Prepared
+//!   Done         │ one phase: committed, as       │ applied, as before   │ already committed       │ Applied
+//!                │ before; else refused: wrong_state                     │                         │
+//!   Fenced       │ refused: fenced                │ refused: fenced      │ Fenced                  │ Fenced
 //! ```
+//!
+//! A branch of an implicit transaction knows all others, because the votes of all are the decision. Its done-marker says
+//! so to whoever asks in its log's place, so that it goes only by the mark of the life that began the transaction, which
+//! passes nothing that is not applied everywhere: a later life does not know of it ([`Participant::sweep`]).
 //!
 //! A refused or waiting request changes nothing. Nothing here knows time: no lock, staged record or fence expires
 //! (invariant 3); markers go by the low-water mark (invariant 10).
@@ -41,14 +45,14 @@ pub use escrow::{Claimed, Counter, Escrow};
 use locks::Conflict;
 pub use locks::{Lock, Locks};
 pub use repair::Repair;
-pub use request::{Answer, Evaluation, Key, Prepare, Request, Stepped};
+pub use request::{Answer, Branches, Evaluation, Key, Prepare, Request, Stepped};
 pub use restore::Restored;
 
 use crate::code::ErrorCode;
 use crate::command::Access;
 use crate::ids::{Attempt, Epoch, LogId, TransactionId, TxNumber, Txid};
 use crate::outcome::{
-    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Replies, Vote, Written,
+    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Replies, Settled, Vote, Written,
 };
 use crate::wire::branch::{BranchState, Mode};
 
@@ -59,8 +63,7 @@ pub struct Participant {
     seq: u64,
     locks: Locks,
     staged: BTreeMap<Txid, Staged>,
-    /// With the replies of one phase; of two, the commit record has them.
-    done: BTreeMap<Txid, Option<Replies>>,
+    done: BTreeMap<Txid, DoneMarker>,
     fences: BTreeSet<Txid>,
     logs: BTreeMap<LogId, Heard>,
 }
@@ -74,6 +77,19 @@ pub struct Staged {
     pub keys: BTreeSet<Key>,
     /// The vote, as it was given and is given again.
     pub vote: Vote,
+    /// All branches, where their votes are the decision.
+    pub branches: Branches,
+}
+
+/// What a done-marker says beside that the branch is applied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DoneMarker {
+    /// Nothing: the commit record of its log has all.
+    Logged,
+    /// The replies of one phase.
+    OnePhase(Replies),
+    /// The branches of an implicit transaction.
+    Implicit(Branches),
 }
 
 /// What a log has said of itself.
@@ -89,7 +105,7 @@ pub struct Heard {
 enum Kept {
     Absent,
     Staged(Vote),
-    Done(Option<Replies>),
+    Done(DoneMarker),
     Fenced,
 }
 
@@ -121,9 +137,10 @@ impl Participant {
             (Kept::Staged(vote), Request::Prepare(_)) => {
                 Answer::Prepared(Call::Applied(Prepared::Yes(vote))).into()
             }
-            (Kept::Done(Some(replies)), Request::Prepare(Prepare { mode: Mode::OnePhase, .. })) => {
-                Answer::Prepared(Call::Applied(Prepared::Committed(replies.into()))).into()
-            }
+            (
+                Kept::Done(DoneMarker::OnePhase(replies)),
+                Request::Prepare(Prepare { mode: Mode::OnePhase, .. }),
+            ) => Answer::Prepared(Call::Applied(Prepared::Committed(replies.into()))).into(),
             (Kept::Done(_), Request::Prepare(_)) => {
                 Answer::Prepared(Call::Refused(wrong_state())).into()
             }
@@ -132,23 +149,25 @@ impl Participant {
                 Answer::Applied(Call::Refused(self.forgotten(txid))).into()
             }
             (Kept::Staged(vote), Request::Commit(txid)) => {
-                self.free(txid);
-                self.done.insert(txid, None);
+                let marker = self.free(txid).map_or(DoneMarker::Logged, DoneMarker::of);
+                self.done.insert(txid, marker);
                 applied().applying(vote.redo)
             }
             (Kept::Done(_), Request::Commit(_)) => applied().into(),
             (Kept::Fenced, Request::Commit(_)) => Answer::Applied(Call::Refused(fenced())).into(),
-            (Kept::Done(replies), Request::Abort(_)) => Answer::Aborted(Call::Applied(
-                Aborted::AlreadyCommitted(replies.unwrap_or_else(no_replies)),
-            ))
-            .into(),
+            (Kept::Done(marker), Request::Abort(_)) => {
+                Answer::Aborted(Call::Applied(Aborted::AlreadyCommitted(marker.replies()))).into()
+            }
             (Kept::Absent | Kept::Staged(_) | Kept::Fenced, Request::Abort(txid)) => {
-                let was_staged = self.free(txid);
-                // Below the mark, the mark is the fence.
-                if was_staged || !self.is_below_mark(txid) {
-                    self.fences.insert(txid);
-                }
+                let was_staged = self.free(txid).is_some();
+                self.fence(txid, was_staged);
                 Answer::Aborted(Call::Applied(Aborted::Fenced)).into()
+            }
+            (Kept::Staged(_), Request::Settle(_)) => settled(Settled::Prepared),
+            (Kept::Done(_), Request::Settle(_)) => settled(Settled::Applied),
+            (Kept::Absent | Kept::Fenced, Request::Settle(txid)) => {
+                self.fence(txid, false);
+                settled(Settled::Fenced)
             }
             (_, Request::LowWater { log_id, epoch, mark }) => {
                 self.hear(log_id, epoch, mark);
@@ -166,7 +185,7 @@ impl Participant {
     /// for what they add in escrow. The epoch comes first: the
     /// mark of a later life is above all of an earlier one, and would hide that two coordinators run.
     fn stage_or_apply(&mut self, prepare: Prepare) -> Stepped {
-        let Prepare { txid, id, mode, locks, evaluation } = prepare;
+        let Prepare { txid, id, mode, branches, locks, evaluation } = prepare;
         if let Some(obstacle) = self.obstacle(txid, id, &locks) {
             return Answer::Prepared(obstacle).into();
         }
@@ -184,7 +203,7 @@ impl Participant {
                 let written =
                     locks.iter().any(|(_, access)| *access != Access::Shared).then(|| {
                         self.seq += 1;
-                        self.done.insert(txid, Some(replies.clone()));
+                        self.done.insert(txid, DoneMarker::OnePhase(replies.clone()));
                         Written { redo: redo.clone(), incarnation: self.incarnation, seq: self.seq }
                     });
                 let done = Done { replies, written };
@@ -201,7 +220,7 @@ impl Participant {
                 }
                 let keys = locks.into_iter().map(|(key, _)| key).collect();
                 let vote = Vote { replies, redo, incarnation: self.incarnation, seq: self.seq };
-                self.staged.insert(txid, Staged { id, keys, vote: vote.clone() });
+                self.staged.insert(txid, Staged { id, keys, vote: vote.clone(), branches });
                 Answer::Prepared(Call::Applied(Prepared::Yes(vote))).into()
             }
         }
@@ -210,8 +229,8 @@ impl Participant {
     fn kept(&self, txid: Txid) -> Kept {
         if let Some(staged) = self.staged.get(&txid) {
             Kept::Staged(staged.vote.clone())
-        } else if let Some(replies) = self.done.get(&txid) {
-            Kept::Done(replies.clone())
+        } else if let Some(marker) = self.done.get(&txid) {
+            Kept::Done(marker.clone())
         } else if self.fences.contains(&txid) {
             Kept::Fenced
         } else {
@@ -256,12 +275,19 @@ impl Participant {
     }
 
     /// Takes the staged record away, if there is one, and the locks that are its own (invariant 13).
-    fn free(&mut self, txid: Txid) -> bool {
-        let Some(staged) = self.staged.remove(&txid) else { return false };
+    fn free(&mut self, txid: Txid) -> Option<Staged> {
+        let staged = self.staged.remove(&txid)?;
         for key in &staged.keys {
             self.locks.free(txid, key);
         }
-        true
+        Some(staged)
+    }
+
+    /// Keeps a late prepare out. Below the mark, the mark does.
+    fn fence(&mut self, txid: Txid, was_staged: bool) {
+        if was_staged || !self.is_below_mark(txid) {
+            self.fences.insert(txid);
+        }
     }
 
     fn hear_epoch(&mut self, log_id: LogId, epoch: Epoch) {
@@ -278,12 +304,19 @@ impl Participant {
     }
 
     /// Below the mark a prepare is refused by the mark, so that no marker is needed (invariant 10).
+    ///
+    /// But for the done-marker of an implicit transaction. A mark that a later life gave knows nothing of it, so that
+    /// another branch may still be staged, and whoever settles that one must find this one applied. It stays.
     fn sweep(&mut self) {
         for (log_id, heard) in &self.logs {
             let at = |number| Txid { log_id: *log_id, number, attempt: Attempt::FIRST };
             let below = at(TxNumber { epoch: Epoch(0), n: 0 })..at(heard.low_water);
-            // Numbers rise, so that what goes is at the front: its count is what a sweep costs.
-            while let Some(txid) = self.done.range(below.clone()).next().map(|(txid, _)| *txid) {
+            // Numbers rise, so that what goes is at the front: its count is what a sweep costs, and what stays is little.
+            let gone: Vec<_> = (self.done.range(below.clone()))
+                .filter(|(txid, marker)| heard.lets_go(**txid, marker))
+                .map(|(txid, _)| *txid)
+                .collect();
+            for txid in gone {
                 self.done.remove(&txid);
             }
             while let Some(txid) = self.fences.range(below.clone()).next().copied() {
@@ -333,6 +366,23 @@ impl Participant {
         }
     }
 
+    /// What the done-marker of a branch says, if there is one.
+    #[must_use]
+    pub fn done_marker(&self, txid: Txid) -> Option<&DoneMarker> {
+        self.done.get(&txid)
+    }
+
+    /// How many done-markers wait for nobody's mark: of implicit transactions of lives that are over.
+    #[must_use]
+    pub fn left_behind(&self) -> usize {
+        let is_left = |(txid, marker): &(&Txid, &DoneMarker)| {
+            let heard = self.logs.get(&txid.log_id);
+            let is_later = heard.is_some_and(|heard| heard.epoch > txid.number.epoch);
+            is_later && matches!(marker, DoneMarker::Implicit(_))
+        };
+        self.done.iter().filter(is_left).count()
+    }
+
     /// How many done-markers and fences wait for the low-water mark.
     #[must_use]
     pub fn markers(&self) -> usize {
@@ -349,9 +399,34 @@ fn no(conflict: Conflict) -> Call<Prepared> {
     }
 }
 
-/// What is said of replies that only the commit record has.
-fn no_replies() -> Replies {
-    "[]".into()
+impl DoneMarker {
+    /// Of a staged branch that is applied.
+    fn of(staged: Staged) -> Self {
+        if staged.branches.is_empty() { Self::Logged } else { Self::Implicit(staged.branches) }
+    }
+
+    /// The replies; of two phases, others have them.
+    #[must_use]
+    pub fn replies(self) -> Replies {
+        match self {
+            Self::OnePhase(replies) => replies,
+            Self::Logged | Self::Implicit(_) => "[]".into(),
+        }
+    }
+}
+
+impl Heard {
+    /// Whether a done-marker of this log says nothing any more that anybody needs.
+    #[must_use]
+    pub fn lets_go(self, txid: Txid, marker: &DoneMarker) -> bool {
+        let is_of_this_life = txid.number.epoch == self.epoch;
+        let may_be_asked = matches!(marker, DoneMarker::Implicit(_)) && !is_of_this_life;
+        txid.number < self.low_water && !may_be_asked
+    }
+}
+
+fn settled(settled: Settled) -> Stepped {
+    Answer::Settled(Call::Applied(settled)).into()
 }
 
 /// Dirty writes are seen by comparing data, which is outside; here there are none.

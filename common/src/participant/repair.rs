@@ -3,7 +3,7 @@
 //! The reference for `store/repair` at the participant. Until it is done, nothing else runs against the data, so that
 //! no branch can see it half repaired.
 
-use super::{Heard, Participant};
+use super::{DoneMarker, Heard, Participant};
 use crate::coordinator::resync::Redone;
 use crate::ids::LogId;
 use crate::outcome::Redo;
@@ -48,9 +48,9 @@ impl Participant {
         if self.done.contains_key(&txid) {
             return None;
         }
-        let staged = self.staged.get(&txid).map(|staged| staged.vote.redo.clone());
-        self.free(txid);
-        self.done.insert(txid, None);
-        Some(staged.unwrap_or(redo)).filter(|redo| !redo.is_empty())
+        let staged = self.free(txid);
+        let redo = staged.as_ref().map_or(redo, |staged| staged.vote.redo.clone());
+        self.done.insert(txid, staged.map_or(DoneMarker::Logged, DoneMarker::of));
+        Some(redo).filter(|redo| !redo.is_empty())
     }
 }

@@ -1,14 +1,19 @@
 //! What a participant is asked, and what it answers.
 
+use std::sync::Arc;
+
 use super::escrow::Claimed;
 use crate::command::Access;
 use crate::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
-use crate::outcome::{Aborted, Applied, Call, Prepared, Redo, Refusal, Replies};
+use crate::outcome::{Aborted, Applied, Call, Prepared, Redo, Refusal, Replies, Settled};
 use crate::value::Arg;
-use crate::wire::branch::Mode;
+use crate::wire::branch::{BranchAddress, Mode};
 
 /// A key, as its Redis has it: any bytes.
 pub type Key = Arg;
+
+/// All branches of an implicit transaction; none where a log decides.
+pub type Branches = Arc<[BranchAddress]>;
 
 /// One call of a script.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,6 +24,8 @@ pub enum Request {
     Commit(Txid),
     /// Drop what is staged, and fence.
     Abort(Txid),
+    /// Fence if nothing is kept, and say what is.
+    Settle(Txid),
     /// What a coordinator says of itself with every batch; both only ever rise.
     LowWater {
         /// The log that speaks.
@@ -41,6 +48,8 @@ pub struct Prepare {
     pub id: TransactionId,
     /// Whether a decision follows, or the branch decides alone.
     pub mode: Mode,
+    /// All branches, where their votes are the decision.
+    pub branches: Branches,
     /// The keys, in the order of their first use.
     pub locks: Vec<(Key, Access)>,
     /// What the ops come to on the present data, under these locks. Evaluation needs Redis and is outside; it is asked
@@ -77,6 +86,8 @@ pub enum Answer {
     Applied(Call<Applied>),
     /// To an abort.
     Aborted(Call<Aborted>),
+    /// To a settle.
+    Settled(Call<Settled>),
     /// To a low-water mark or a sweep that was taken.
     Noted,
     /// To one that was not.
@@ -102,7 +113,7 @@ impl Request {
     pub const fn txid(&self) -> Option<Txid> {
         match self {
             Self::Prepare(prepare) => Some(prepare.txid),
-            Self::Commit(txid) | Self::Abort(txid) => Some(*txid),
+            Self::Commit(txid) | Self::Abort(txid) | Self::Settle(txid) => Some(*txid),
             Self::LowWater { .. } | Self::Sweep => None,
         }
     }
@@ -113,6 +124,7 @@ impl Request {
             Self::Prepare(_) => Answer::Prepared(Call::Refused(refusal)),
             Self::Commit(_) => Answer::Applied(Call::Refused(refusal)),
             Self::Abort(_) => Answer::Aborted(Call::Refused(refusal)),
+            Self::Settle(_) => Answer::Settled(Call::Refused(refusal)),
             Self::LowWater { .. } | Self::Sweep => Answer::Refused(refusal),
         }
     }

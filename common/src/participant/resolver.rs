@@ -15,16 +15,23 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use crate::backoff::Backoff;
 use crate::ids::Txid;
 use crate::outcome::Call;
+use crate::participant::Branches;
+use crate::settle::Finding;
 use crate::time::Millis;
 use crate::wire::outcome::BranchOutcome;
 
 /// Between questions about one branch: a coordinator that restarts is asked within seconds, one that stays away is not
 /// flooded.
 pub const QUESTION: Backoff = Backoff { base_ms: 250, cap_ms: 5_000 };
+
+/// How often a coordinator is asked in vain before the other branches are: some seconds in all, in which it may restart. The
+/// question to the branches fences those that have not voted, and a coordinator that is only slow would have to abort.
+const TRIES_BEFORE_BRANCHES: u32 = 4;
 
 /// A branch that has voted yes and knows no outcome, as a scan finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +40,26 @@ pub struct InDoubt {
     pub txid: Txid,
     /// The base URL of the coordinator that staged it.
     pub coordinator_url: String,
+    /// All branches, where their votes are the decision.
+    pub branches: Branches,
+}
+
+/// A question that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// About this branch.
+    pub branch: InDoubt,
+    /// Whom it goes to.
+    pub to: Asked,
+}
+
+/// Whom a question goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The coordinator that staged the branch.
+    Coordinator,
+    /// The coordinator, and the other branches of the implicit transaction if it does not answer: it has not for long.
+    CoordinatorThenBranches,
 }
 
 /// What an answer means for a branch.
@@ -65,6 +92,17 @@ pub fn judge(call: Call<BranchOutcome>) -> Verdict {
     }
 }
 
+/// Reads what the branches of an implicit transaction have said.
+#[must_use]
+pub fn judge_branches(finding: Finding) -> Verdict {
+    match finding {
+        Finding::Committed => Verdict::Commit,
+        Finding::Aborted => Verdict::Abort,
+        Finding::Open(why) => Verdict::Later(why),
+        Finding::Contradiction(why) => Verdict::Hold(why),
+    }
+}
+
 /// How a question about a branch ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conclusion {
@@ -79,6 +117,7 @@ pub enum Conclusion {
 #[derive(Debug)]
 struct Doubt {
     coordinator_url: String,
+    branches: Branches,
     first_seen: Millis,
     tries: u32,
     next: Next,
@@ -133,11 +172,12 @@ impl Resolver {
     /// Takes the result of a whole scan.
     pub fn seen(&mut self, now: Millis, found: impl IntoIterator<Item = InDoubt>) {
         let mut present = HashSet::new();
-        for InDoubt { txid, coordinator_url } in found {
+        for InDoubt { txid, coordinator_url, branches } in found {
             present.insert(txid);
             let next = Next::At(now.plus(self.resolve_interval_ms));
             let doubt = self.doubts.entry(txid).or_insert_with(|| Doubt {
                 coordinator_url,
+                branches,
                 first_seen: now,
                 tries: 0,
                 next,
@@ -160,7 +200,7 @@ impl Resolver {
 
     /// Takes up to `count_max` questions that are due, those that are due for the longest first; each is then owed a
     /// [`concluded`](Self::concluded).
-    pub fn take_due(&mut self, now: Millis, count_max: usize) -> Vec<InDoubt> {
+    pub fn take_due(&mut self, now: Millis, count_max: usize) -> Vec<Question> {
         let mut due = Vec::new();
         while due.len() < count_max
             && let Some(&(at, _, txid)) = self.questions.first()
@@ -170,7 +210,13 @@ impl Resolver {
             if let Some(doubt) = self.doubts.get_mut(&txid) {
                 doubt.next = Next::Asking;
                 let coordinator_url = doubt.coordinator_url.clone();
-                due.push(InDoubt { txid, coordinator_url });
+                let branches = Arc::clone(&doubt.branches);
+                let to = if doubt.tries >= TRIES_BEFORE_BRANCHES && !branches.is_empty() {
+                    Asked::CoordinatorThenBranches
+                } else {
+                    Asked::Coordinator
+                };
+                due.push(Question { branch: InDoubt { txid, coordinator_url, branches }, to });
             }
         }
         due
@@ -272,7 +318,12 @@ mod tests {
 
     fn branch(n: u64) -> InDoubt {
         let txid = format!("0198f1c2a4b27c1d9c0e3f4a5b6c7d8e.3.{n}.0").parse().unwrap();
-        InDoubt { txid, coordinator_url: format!("http://c{n}") }
+        let coordinator_url = format!("http://c{n}");
+        InDoubt { txid, coordinator_url, branches: Branches::default() }
+    }
+
+    fn branches(due: Vec<Question>) -> Vec<InDoubt> {
+        due.into_iter().map(|question| question.branch).collect()
     }
 
     #[test]
@@ -281,7 +332,7 @@ mod tests {
         resolver.seen(Millis(100), [branch(1)]);
         assert!(resolver.take_due(Millis(2_099), 10).is_empty());
         assert_eq!(resolver.wake_at(), Some(Millis(2_100)));
-        assert_eq!(resolver.take_due(Millis(2_100), 10), [branch(1)]);
+        assert_eq!(branches(resolver.take_due(Millis(2_100), 10)), [branch(1)]);
         resolver.seen(Millis(9_000), [branch(1)]);
         assert!(resolver.take_due(Millis(9_000), 10).is_empty());
     }
@@ -305,7 +356,7 @@ mod tests {
     fn what_a_scan_finds_no_more_is_forgotten_once_its_question_is_over() {
         let mut resolver = Resolver::new(0);
         resolver.seen(Millis(0), [branch(1), branch(2)]);
-        let asked = resolver.take_due(Millis(0), 1).remove(0);
+        let asked = branches(resolver.take_due(Millis(0), 1)).remove(0);
         resolver.seen(Millis(1), []);
         assert_eq!(resolver.count(), 1);
         resolver.concluded(Millis(2), asked.txid, Conclusion::Open("down".to_owned()));
@@ -320,7 +371,7 @@ mod tests {
         resolver.seen(Millis(5), (1..=100).map(branch));
         let due = resolver.take_due(Millis(50), 4);
         assert_eq!(due.len(), 4);
-        assert_eq!(due[0], branch(3));
+        assert_eq!(due[0].branch, branch(3));
         assert_eq!(resolver.oldest_ms(Millis(50)), 50);
     }
 
@@ -343,14 +394,14 @@ mod tests {
         let mut resolver = silent();
         let first = resolver.wake_at().unwrap();
         let asked = loop {
-            let asked = resolver.take_due(resolver.wake_at().unwrap(), 1).remove(0);
+            let asked = branches(resolver.take_due(resolver.wake_at().unwrap(), 1)).remove(0);
             if asked.coordinator_url == "http://c1" {
                 break asked;
             }
         };
         resolver.concluded(first, asked.txid, Conclusion::Resolved);
         let other = if asked.txid == branch(1).txid { branch(2).txid } else { branch(1).txid };
-        let due = resolver.take_due(first, 10);
+        let due = branches(resolver.take_due(first, 10));
         assert_eq!(due.iter().map(|branch| branch.txid).collect::<Vec<_>>(), [other]);
     }
 
@@ -358,7 +409,7 @@ mod tests {
     fn an_answer_that_says_nothing_yet_is_heard_too_and_hurries_each_question_once() {
         let mut resolver = silent();
         let now = Millis(QUESTION.cap_ms);
-        let asked = resolver.take_due(now, 3);
+        let asked = branches(resolver.take_due(now, 3));
         for branch in &asked {
             resolver.concluded(now, branch.txid, Conclusion::Open("not decided yet".to_owned()));
         }
@@ -373,9 +424,31 @@ mod tests {
         resolver.seen(Millis(1), []);
         assert_eq!((resolver.count(), resolver.wake_at()), (0, None));
         resolver.seen(Millis(2), [branch(1)]);
-        assert_eq!(resolver.take_due(Millis(2), 10), [branch(1)]);
+        assert_eq!(branches(resolver.take_due(Millis(2), 10)), [branch(1)]);
         resolver.concluded(Millis(2), branch(1).txid, Conclusion::Resolved);
         assert_eq!((resolver.count(), resolver.wake_at()), (0, None));
+    }
+
+    #[test]
+    fn the_other_branches_are_asked_only_when_the_coordinator_was_in_vain() {
+        let address = |name: &str| crate::wire::branch::BranchAddress {
+            participant: name.parse().unwrap(),
+            url: String::new(),
+        };
+        for (of, at_last) in [
+            (Branches::default(), Asked::Coordinator),
+            ([address("a"), address("b")][..].into(), Asked::CoordinatorThenBranches),
+        ] {
+            let mut resolver = Resolver::new(0);
+            resolver.seen(Millis(0), [InDoubt { branches: of, ..branch(1) }]);
+            let mut now = Millis(0);
+            for _ in 0..TRIES_BEFORE_BRANCHES {
+                assert_eq!(resolver.take_due(now, 1)[0].to, Asked::Coordinator);
+                resolver.concluded(now, branch(1).txid, Conclusion::Open("down".to_owned()));
+                now = resolver.wake_at().unwrap();
+            }
+            assert_eq!(resolver.take_due(now, 1)[0].to, at_last);
+        }
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! The machine as a control hash has it: for an agent that goes on where another one stopped.
 
-use super::{Counter, Heard, Key, Participant, Staged};
+use super::{Counter, DoneMarker, Heard, Key, Participant, Staged};
 use crate::command::{Access, Reserved};
 use crate::ids::{LogId, Txid};
-use crate::outcome::Replies;
 
 /// What is read from a control hash, in any order.
 ///
@@ -34,9 +33,9 @@ impl Restored {
         self.0.locks.reserve(txid, key, counter, reserved);
     }
 
-    /// A done-marker; with the replies, if it is of one phase.
-    pub fn done(&mut self, txid: Txid, replies: Option<Replies>) {
-        self.0.done.insert(txid, replies);
+    /// A done-marker.
+    pub fn done(&mut self, txid: Txid, marker: DoneMarker) {
+        self.0.done.insert(txid, marker);
     }
 
     /// A fence.

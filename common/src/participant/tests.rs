@@ -6,6 +6,7 @@ use crate::command::Access::{Exclusive, Shared};
 use crate::coordinator::resync::Redone;
 use crate::ids::Attempt;
 use crate::outcome::Redo;
+use crate::wire::branch::BranchAddress;
 use crate::wire::resync::DataPoint;
 
 const INCARNATION: u64 = 7;
@@ -41,6 +42,7 @@ fn prepare(n: u64, mode: Mode, locks: &[(&str, Access)]) -> Prepare {
         txid: txid(n),
         id: id(n),
         mode,
+        branches: Branches::default(),
         locks: locks.iter().map(|(key, access)| (Key::from(*key), *access)).collect(),
         evaluation: Ok(Evaluation { replies: replies(n), redo: redo(n), claims: Vec::new() }),
     }
@@ -87,19 +89,32 @@ fn words(Stepped { answer, apply }: Stepped) -> String {
         Answer::Prepared(Call::Refused(refusal))
         | Answer::Applied(Call::Refused(refusal))
         | Answer::Aborted(Call::Refused(refusal))
+        | Answer::Settled(Call::Refused(refusal))
         | Answer::Refused(refusal) => match refusal.holder {
             Some(holder) => format!("no: {} by {}", refusal.code, holder.txid.number.n),
             None => format!("no: {}", refusal.code),
         },
+        Answer::Settled(Call::Applied(settled)) => format!("{settled:?}"),
         Answer::Noted => "noted".to_owned(),
         Answer::Prepared(Call::Unknown(why))
         | Answer::Applied(Call::Unknown(why))
-        | Answer::Aborted(Call::Unknown(why)) => panic!("a script's result is known: {why}"),
+        | Answer::Aborted(Call::Unknown(why))
+        | Answer::Settled(Call::Unknown(why)) => panic!("a script's result is known: {why}"),
     };
     match apply {
         Some(redo) => format!("{words}; applies {redo:?}"),
         None => words,
     }
+}
+
+/// The same, of an implicit transaction.
+fn implicit(n: u64, locks: &[(&str, Access)]) -> Prepare {
+    let branch = |name: &str| BranchAddress {
+        participant: name.parse().unwrap(),
+        url: format!("http://{name}"),
+    };
+    let branches = ["bank-a", "bank-b"].map(branch)[..].into();
+    Prepare { branches, ..prepare(n, Mode::TwoPhase, locks) }
 }
 
 /// What a table's rows begin from; always about transaction 4.
@@ -114,11 +129,22 @@ fn beginnings() -> Vec<(&'static str, Participant)> {
     };
     let two_phase = || Request::Prepare(prepare(4, Mode::TwoPhase, &[("k", Exclusive)]));
     let one_phase = || Request::Prepare(prepare(4, Mode::OnePhase, &[("k", Exclusive)]));
+    let implicit = || Request::Prepare(implicit(4, &[("k", Exclusive)]));
     vec![
         ("absent", absent()),
         ("staged", after(vec![two_phase()])),
         ("done in two phases", after(vec![two_phase(), Request::Commit(txid(4))])),
         ("done in one phase", after(vec![one_phase()])),
+        ("done without a log", after(vec![implicit(), Request::Commit(txid(4))])),
+        (
+            "done without a log, below the mark of a later life",
+            after(vec![
+                implicit(),
+                Request::Commit(txid(4)),
+                mark(6, number(6, 0)),
+                Request::Sweep,
+            ]),
+        ),
         ("fenced", after(vec![Request::Abort(txid(4))])),
         ("staged, then aborted", after(vec![two_phase(), Request::Abort(txid(4))])),
         ("below the mark", after(vec![mark(5, number(5, 5))])),
@@ -133,15 +159,30 @@ fn beginnings() -> Vec<(&'static str, Participant)> {
 #[test]
 fn every_state_answers_every_request_as_the_table_says() {
     let table = [
-        // state, prepare, prepare in one phase, commit, abort
-        ("absent", "yes [4] seq 1", "committed [4]; applies [4]", "no: branch_lost", "fenced"),
-        ("staged", "yes [4] seq 1", "yes [4] seq 1", "applied, 0 dirty; applies [4]", "fenced"),
+        // state, prepare, prepare in one phase, commit, abort, settle
+        (
+            "absent",
+            "yes [4] seq 1",
+            "committed [4]; applies [4]",
+            "no: branch_lost",
+            "fenced",
+            "Fenced",
+        ),
+        (
+            "staged",
+            "yes [4] seq 1",
+            "yes [4] seq 1",
+            "applied, 0 dirty; applies [4]",
+            "fenced",
+            "Prepared",
+        ),
         (
             "done in two phases",
             "no: wrong_state",
             "no: wrong_state",
             "applied, 0 dirty",
             "already committed []",
+            "Applied",
         ),
         (
             "done in one phase",
@@ -149,23 +190,49 @@ fn every_state_answers_every_request_as_the_table_says() {
             "committed [4]",
             "applied, 0 dirty",
             "already committed [4]",
+            "Applied",
         ),
-        ("fenced", "no: fenced", "no: fenced", "no: fenced", "fenced"),
-        ("staged, then aborted", "no: fenced", "no: fenced", "no: fenced", "fenced"),
+        (
+            "done without a log",
+            "no: wrong_state",
+            "no: wrong_state",
+            "applied, 0 dirty",
+            "already committed []",
+            "Applied",
+        ),
+        (
+            "done without a log, below the mark of a later life",
+            "no: wrong_state",
+            "no: wrong_state",
+            "applied, 0 dirty",
+            "already committed []",
+            "Applied",
+        ),
+        ("fenced", "no: fenced", "no: fenced", "no: fenced", "fenced", "Fenced"),
+        ("staged, then aborted", "no: fenced", "no: fenced", "no: fenced", "fenced", "Fenced"),
         (
             "below the mark",
             "no: below_low_water",
             "no: below_low_water",
             "no: below_low_water",
             "fenced",
+            "Fenced",
         ),
-        ("stale epoch", "no: stale_epoch", "no: stale_epoch", "no: branch_lost", "fenced"),
+        (
+            "stale epoch",
+            "no: stale_epoch",
+            "no: stale_epoch",
+            "no: branch_lost",
+            "fenced",
+            "Fenced",
+        ),
         (
             "stale epoch, below the mark",
             "no: stale_epoch",
             "no: stale_epoch",
             "no: below_low_water",
             "fenced",
+            "Fenced",
         ),
         (
             "staged, below the mark",
@@ -173,8 +240,16 @@ fn every_state_answers_every_request_as_the_table_says() {
             "yes [4] seq 1",
             "applied, 0 dirty; applies [4]",
             "fenced",
+            "Prepared",
         ),
-        ("swept", "no: below_low_water", "no: below_low_water", "no: below_low_water", "fenced"),
+        (
+            "swept",
+            "no: below_low_water",
+            "no: below_low_water",
+            "no: below_low_water",
+            "fenced",
+            "Fenced",
+        ),
     ];
     assert_eq!(table.len(), beginnings().len());
     for ((name, participant), row) in beginnings().into_iter().zip(table) {
@@ -184,6 +259,7 @@ fn every_state_answers_every_request_as_the_table_says() {
             (Request::Prepare(prepare(4, Mode::OnePhase, &[("k", Exclusive)])), row.2),
             (Request::Commit(txid(4)), row.3),
             (Request::Abort(txid(4)), row.4),
+            (Request::Settle(txid(4)), row.5),
         ];
         for (request, expected) in requests {
             let mut copy = participant.clone();
@@ -201,6 +277,7 @@ fn a_request_that_comes_twice_is_answered_alike_and_applies_once() {
             Request::Prepare(prepare(4, Mode::OnePhase, &[("k", Exclusive)])),
             Request::Commit(txid(4)),
             Request::Abort(txid(4)),
+            Request::Settle(txid(4)),
             mark(6, number(6, 3)),
             Request::Sweep,
         ] {
@@ -500,4 +577,40 @@ fn a_repair_applies_what_is_staged_by_its_record() {
 
 fn coordinator_names(n: u64) -> Redone {
     Redone { seq: n, txid: txid(n), redo: Redo::default() }
+}
+
+/// Condition (c) of implicit transactions: whoever settles another branch must find this one applied, until the life that
+/// began the transaction says that it has ended everywhere.
+#[test]
+fn the_done_marker_of_an_implicit_branch_goes_by_the_mark_of_its_own_life_only() {
+    let done = || {
+        let mut participant = Participant::new(INCARNATION);
+        step(&mut participant, Request::Prepare(implicit(4, &[("k", Exclusive)])));
+        step(&mut participant, Request::Commit(txid(4)));
+        participant
+    };
+    let swept = |marks: &[Request]| {
+        let mut participant = done();
+        for mark in marks {
+            step(&mut participant, mark.clone());
+        }
+        step(&mut participant, Request::Sweep);
+        participant.state(txid(4))
+    };
+    let applied = Some(BranchState::Applied);
+    assert_eq!(swept(&[mark(5, number(5, 4))]), applied);
+    assert_eq!(swept(&[mark(5, number(5, 5))]), None);
+    assert_eq!(swept(&[mark(6, number(6, 0))]), applied);
+    assert_eq!(swept(&[mark(6, number(5, 5))]), applied, "a later life speaks of what it knows");
+    assert_eq!(swept(&[mark(5, number(5, 5)), mark(6, number(6, 0))]), applied, "none was lost");
+}
+
+/// A settle answers for good: what it found absent is never staged.
+#[test]
+fn a_branch_that_was_settled_as_absent_is_never_staged() {
+    let mut participant = Participant::new(INCARNATION);
+    assert_eq!(words(step(&mut participant, Request::Settle(txid(4)))), "Fenced");
+    let late = Request::Prepare(implicit(4, &[("k", Exclusive)]));
+    assert_eq!(words(step(&mut participant, late)), "no: fenced");
+    assert!(participant.locks().is_empty());
 }

@@ -5,6 +5,7 @@
 //! POST /v1/branches/{txid}/prepare      Batch of that one message → Answer; waits as `wait_ms` says
 //! POST /v1/branches/{txid}/commit       …
 //! POST /v1/branches/{txid}/abort        …
+//! POST /v1/branches/{txid}/settle       …
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,9 @@ use utoipa::ToSchema;
 use crate::code::ErrorCode;
 use crate::command::OpRequest;
 use crate::ids::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
-use crate::outcome::{Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Vote, Written};
+use crate::outcome::{
+    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Settled, Vote, Written,
+};
 use crate::wire::redo::Base64;
 use crate::wire::resync::DataPoint;
 
@@ -64,6 +67,8 @@ pub enum Message<Ops = Vec<OpRequest>> {
     Commit(TxidOnly),
     /// Drop the branch, and fence it.
     Abort(TxidOnly),
+    /// Say what is kept of a branch of an implicit transaction; fence it if that is nothing.
+    Settle(TxidOnly),
 }
 
 impl<Ops> Message<Ops> {
@@ -71,7 +76,9 @@ impl<Ops> Message<Ops> {
     pub const fn txid(&self) -> Txid {
         match self {
             Self::Prepare(prepare) => prepare.txid,
-            Self::Commit(TxidOnly { txid }) | Self::Abort(TxidOnly { txid }) => *txid,
+            Self::Commit(TxidOnly { txid })
+            | Self::Abort(TxidOnly { txid })
+            | Self::Settle(TxidOnly { txid }) => *txid,
         }
     }
 }
@@ -101,8 +108,23 @@ pub struct PrepareMessage<Ops = Vec<OpRequest>> {
     /// nothing waits: the answer is `wait`, and the coordinator asks again by the single endpoint.
     #[serde(default)]
     pub wait_ms: u64,
+    /// All branches of an implicit transaction, this one too: it is committed as soon as every one of them is staged, and
+    /// anybody may find that out. Empty where a log decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub branches: Vec<BranchAddress>,
     /// The ops, in order.
     pub ops: Ops,
+}
+
+/// Where a branch of an implicit transaction is, for whoever finishes it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BranchAddress {
+    /// The participant.
+    #[schema(value_type = String)]
+    pub participant: ParticipantName,
+    /// The base URL of its API, as the coordinator knew it when it sent the prepare.
+    pub url: String,
 }
 
 /// How a branch is to be prepared.
@@ -122,14 +144,14 @@ pub struct Answers {
     pub answers: Vec<Answer>,
 }
 
-/// The answer to one message. `vote` answers a prepare, `state` a commit or an abort; the other fields belong to some
-/// of these words, as [`Vote`], [`Refusal`] and [`Holder`] say.
+/// The answer to one message. `vote` answers a prepare, `state` any other; the other fields belong to some of these
+/// words, as [`Vote`], [`Refusal`] and [`Holder`] say.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct Answer {
     /// The answer to a prepare.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vote: Option<VoteWord>,
-    /// The answer to a commit or an abort.
+    /// The answer to a commit, an abort or a settle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateWord>,
     /// The replies of the ops, in order.
@@ -182,7 +204,7 @@ pub enum VoteWord {
     Unknown,
 }
 
-/// The word that answers a commit or an abort.
+/// The word that answers a commit, an abort or a settle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StateWord {
@@ -192,6 +214,8 @@ pub enum StateWord {
     Aborted,
     /// To an abort: the branch has been applied.
     AlreadyCommitted,
+    /// To a settle: the branch is staged.
+    Prepared,
     /// Not done; `code` says why.
     Refused,
     /// The participant could not learn what its Redis did.
@@ -295,7 +319,7 @@ impl Answer {
                 None => Call::Unknown("the participant's refusal has no code".to_owned()),
             },
             Some(StateWord::Unknown) => Call::Unknown(self.detail.unwrap_or_default()),
-            Some(StateWord::Aborted | StateWord::AlreadyCommitted) | None => {
+            Some(StateWord::Aborted | StateWord::AlreadyCommitted | StateWord::Prepared) | None => {
                 Call::Unknown("the participant's answer is none to a commit".to_owned())
             }
         }
@@ -316,8 +340,26 @@ impl Answer {
                 None => Call::Unknown("the participant's refusal has no code".to_owned()),
             },
             Some(StateWord::Unknown) => Call::Unknown(self.detail.unwrap_or_default()),
-            Some(StateWord::Applied) | None => {
+            Some(StateWord::Applied | StateWord::Prepared) | None => {
                 Call::Unknown("the participant's answer is none to an abort".to_owned())
+            }
+        }
+    }
+
+    /// What the answer says of a settle.
+    #[must_use]
+    pub fn into_settled(self) -> Call<Settled> {
+        match self.state {
+            Some(StateWord::Prepared) => Call::Applied(Settled::Prepared),
+            Some(StateWord::Applied) => Call::Applied(Settled::Applied),
+            Some(StateWord::Aborted) => Call::Applied(Settled::Fenced),
+            Some(StateWord::Refused) => match self.into_refusal() {
+                Some(refusal) => Call::Refused(refusal),
+                None => Call::Unknown("the participant's refusal has no code".to_owned()),
+            },
+            Some(StateWord::Unknown) => Call::Unknown(self.detail.unwrap_or_default()),
+            Some(StateWord::AlreadyCommitted) | None => {
+                Call::Unknown("the participant's answer is none to a settle".to_owned())
             }
         }
     }
@@ -393,6 +435,21 @@ impl From<Call<Aborted>> for Answer {
             Call::Unknown(detail) => {
                 Self { state: Some(StateWord::Unknown), detail: Some(detail), ..Self::default() }
             }
+        }
+    }
+}
+
+impl From<Call<Settled>> for Answer {
+    fn from(call: Call<Settled>) -> Self {
+        let state = |state| Self { state: Some(state), ..Self::default() };
+        match call {
+            Call::Applied(Settled::Prepared) => state(StateWord::Prepared),
+            Call::Applied(Settled::Applied) => state(StateWord::Applied),
+            Call::Applied(Settled::Fenced) => state(StateWord::Aborted),
+            Call::Refused(refusal) => {
+                Self { state: Some(StateWord::Refused), ..Self::refusal(refusal) }
+            }
+            Call::Unknown(detail) => Self { detail: Some(detail), ..state(StateWord::Unknown) },
         }
     }
 }

@@ -4,8 +4,18 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::{LogId, Txid};
+use crate::wire::branch::BranchAddress;
 
-/// `GET /v1/transactions/{txid}/outcome`. Believed only under Assent's media type, and only if it names the txid that
+/// `POST /v1/transactions/{txid}/resolve`: the question of a branch of an implicit transaction. The log that began it may
+/// know nothing of it, and then asks the branches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveQuestion {
+    /// All branches, as the staged record has them.
+    pub branches: Vec<BranchAddress>,
+}
+
+/// `GET /v1/transactions/{txid}/outcome`, and the answer to a [`ResolveQuestion`]. Believed only under Assent's media type, and only if it names the txid that
 /// was asked about and the log that decides it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutcomeAnswer {

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::outcome::Refusal;
 use crate::time::DurationMs;
 use crate::wire::problem::Problem;
-use crate::wire::transaction::{Ack, BranchRequest, TransactionRequest};
+use crate::wire::transaction::{Ack, BranchRequest, Protocol, TransactionRequest};
 
 /// A transaction that may be run: its branches name different participants and their ops are valid as far as that can be
 /// told without the data.
@@ -24,6 +24,8 @@ pub struct Submission {
     pub timeout_ms: u64,
     /// When `committed` is answered.
     pub ack: Ack,
+    /// What makes it committed, if it has several branches and no key.
+    pub protocol: Protocol,
     /// The branches.
     pub branches: Vec<SubmittedBranch>,
 }
@@ -42,7 +44,7 @@ pub struct SubmittedBranch {
 impl TransactionRequest {
     /// Checks everything that can be checked before a participant is asked. The problem names the branch and the op.
     pub fn validate(self) -> Result<Submission, Problem> {
-        let Self { id, name, branches, timeout, ack } = self;
+        let Self { id, name, branches, timeout, ack, protocol } = self;
         if name.as_ref().is_some_and(|name| name.is_empty() || name.len() > limits::NAME_BYTES_MAX)
         {
             let detail = format!("`name` must have 1 to {} bytes", limits::NAME_BYTES_MAX);
@@ -69,7 +71,7 @@ impl TransactionRequest {
             });
         }
         let branches = branches.into_iter().map(check_branch).collect::<Result<_, _>>()?;
-        Ok(Submission { id, name, timeout_ms: timeout_ms(timeout)?, ack, branches })
+        Ok(Submission { id, name, timeout_ms: timeout_ms(timeout)?, ack, protocol, branches })
     }
 }
 

@@ -28,6 +28,9 @@ pub struct TransactionRequest {
     /// When `committed` is answered.
     #[serde(default)]
     pub ack: Ack,
+    /// What makes it committed.
+    #[serde(default)]
+    pub protocol: Protocol,
 }
 
 /// A transaction's part at one participant.
@@ -52,6 +55,19 @@ pub enum Ack {
     Applied,
     /// When the decision is durable; the branches apply a moment later.
     Decided,
+}
+
+/// What makes a transaction of several branches committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// A record in the coordinator's log.
+    #[default]
+    Logged,
+    /// The votes: it is committed when the last of them is durable, and no log is written on the way. It cannot be
+    /// resolved while one of its participants is away. A transaction of one branch, or with a key or an id, gains nothing
+    /// from it and runs as it does without.
+    Implicit,
 }
 
 /// A transaction as the API shows it.
@@ -104,7 +120,8 @@ pub enum TransactionState {
     Committing,
     /// Aborted; branches are being told.
     Aborting,
-    /// One phase, and the participant's answer was lost: it is being asked.
+    /// A participant's answer was lost, or an implicit transaction is to be aborted: the participants are asked what they
+    /// have, and keep out what they have not.
     Asking,
     /// Nothing is left to do.
     Ended,

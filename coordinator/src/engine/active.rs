@@ -10,6 +10,7 @@ use assent_common::record::{
     WrittenRecord,
 };
 use assent_common::time::Millis;
+use assent_common::wire::branch::BranchAddress;
 use assent_common::wire::transaction::Ack;
 use assent_common::{Attempt, ParticipantName};
 use serde_json::value::RawValue;
@@ -24,6 +25,8 @@ pub(super) struct Accepted {
     pub(super) ack: Ack,
     pub(super) deadline: Millis,
     pub(super) branches: Vec<AcceptedBranch>,
+    /// Where all branches are, for each to know: of an implicit transaction.
+    pub(super) addresses: Vec<BranchAddress>,
 }
 
 /// A branch as it was asked for.

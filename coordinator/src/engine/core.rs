@@ -9,16 +9,19 @@ use assent_client::{crash, mutant};
 use assent_common::coordinator::authority::Authority;
 use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::{
-    Branch, Effect, Entry, Input, Message, Outcome, State, Transaction,
+    Branch, Closing, ClosingRecord, Committing, DecisionRecord, Effect, Entry, Input, Message,
+    Outcome, State, Transaction,
 };
 use assent_common::crash::CrashPoint;
 use assent_common::mutant::Mutant;
 use assent_common::outcome::Call;
+use assent_common::participant::Branches;
 use assent_common::record::{Abandoned, ParticipantSet, Record};
 use assent_common::time::Millis;
+use assent_common::wire::branch::BranchAddress;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::problem::Problem;
-use assent_common::wire::transaction::Ack;
+use assent_common::wire::transaction::{Ack, Protocol};
 use assent_common::{
     Epoch, ErrorCode, IdempotencyKey, ParticipantName, TransactionId, TxNumber, Txid,
 };
@@ -144,6 +147,7 @@ impl Core {
             ack: Ack::Applied,
             deadline: transaction.spec().deadline,
             branches,
+            addresses: Vec::new(),
         };
         self.insert(number, transaction, accepted, lanes, Vec::new());
         if let Some(active) = self.active.get_mut(&number) {
@@ -238,7 +242,10 @@ impl Core {
             return wrong("the transaction is not active here; there is no branch to give up");
         };
         let active = &self.active[&number];
-        if !matches!(active.machine.state(), State::Committing(_) | State::Closing(_)) {
+        if !matches!(
+            active.machine.state(),
+            State::Settling(_) | State::Committing(_) | State::Closing(_)
+        ) {
             return wrong("the transaction is not decided; abort and commit are still open");
         }
         let place =
@@ -332,7 +339,7 @@ impl Core {
             Message::PrepareWaiting => self.start_waiting(outgoing, shared),
             // Who has the answer already does not wait for what is left.
             Message::Commit if active.has_answered() => self.enqueue(*lane, outgoing, Haste::Rides),
-            Message::Prepare | Message::Commit | Message::Abort => {
+            Message::Prepare | Message::Commit | Message::Abort | Message::Settle => {
                 self.enqueue(*lane, outgoing, Haste::Now);
             }
         }
@@ -451,6 +458,11 @@ impl Core {
                 self.authority.committed(number, *attempt);
                 active.position = Some(position);
             }
+            State::Committing(Committing { attempt, record: DecisionRecord::UnderWay, .. })
+            | State::Closing(Closing { attempt, record: ClosingRecord::BehindDecision, .. }) => {
+                self.authority.committed(number, *attempt);
+                active.position = Some(position);
+            }
             // A committed transaction's answer is its decision record, not its end.
             State::Closing(_) if active.position.is_none() => active.position = Some(position),
             State::Closing(_) => crash::point(CrashPoint::AfterEnd),
@@ -512,6 +524,27 @@ impl Core {
         }
     }
 
+    /// The same, of an implicit transaction. Of an earlier life's the log may know nothing, so that no record is no abort:
+    /// `None` says that its branches are to be asked.
+    pub(super) fn implicit_outcome(&self, txid: Txid) -> Option<BranchOutcome> {
+        let outcome = self.outcome(txid);
+        let is_presumed =
+            outcome == BranchOutcome::Aborted && !self.active.contains_key(&txid.number);
+        let is_earlier = txid.number.epoch < self.epoch;
+        let may_presume = !is_earlier || mutant::is(Mutant::PresumesImplicit);
+        (!is_presumed || may_presume).then_some(outcome)
+    }
+
+    /// The addresses by which participants are known here now.
+    pub(super) fn addresses_now(&self, branches: &[BranchAddress]) -> Branches {
+        let now = |branch: &BranchAddress| {
+            let lane = self.registered_lane(&branch.participant);
+            let url = lane.and_then(|lane| self.lanes[lane].url()).unwrap_or(&branch.url);
+            BranchAddress { participant: branch.participant.clone(), url: url.to_owned() }
+        };
+        branches.iter().map(now).collect()
+    }
+
     pub(super) fn number_of(&self, id: TransactionId) -> Option<TxNumber> {
         self.by_id.get(&id).copied()
     }
@@ -570,6 +603,10 @@ impl Core {
 /// A record that somebody waits for is forced: a decision always, an answer where the client hears it afterwards.
 fn durability_of(entry: &Entry, active: &Active) -> Durability {
     match entry {
+        // Of an implicit transaction the votes are the decision.
+        Entry::Committed { .. } if active.machine.spec().protocol == Protocol::Implicit => {
+            Durability::Lazy
+        }
         Entry::Begun(_) | Entry::Committed { .. } => Durability::Forced,
         Entry::Ended => Durability::Lazy,
         Entry::Answered { .. } if active.machine.answer_is_held_back() => Durability::Forced,

@@ -228,7 +228,7 @@ fn ops_bytes(active: &Active, outgoing: Outgoing) -> usize {
             let branch = active.accepted.branches.get(outgoing.branch.index());
             branch.and_then(|branch| branch.ops.as_ref()).map_or(0, |ops| ops.get().len())
         }
-        Message::Commit | Message::Abort => 0,
+        Message::Commit | Message::Abort | Message::Settle => 0,
     }
 }
 
@@ -246,10 +246,13 @@ fn wire_message(
             id: active.accepted.identity.id,
             mode: if active.lanes.len() == 1 { Mode::OnePhase } else { Mode::TwoPhase },
             wait_ms,
+            branches: active.accepted.addresses.clone(),
             ops: PassedOps { accepted: Arc::clone(&active.accepted), branch },
         }),
         Message::Commit => WireMessage::Commit(TxidOnly { txid }),
         Message::Abort => WireMessage::Abort(TxidOnly { txid }),
+        Message::Settle if mutants::aborts_unsettled() => WireMessage::Abort(TxidOnly { txid }),
+        Message::Settle => WireMessage::Settle(TxidOnly { txid }),
     }
 }
 
@@ -390,6 +393,7 @@ fn input_of(outgoing: Outgoing, answer: Answer) -> (TxNumber, Input) {
         }
         Message::Commit => Input::Applied { branch, call: mutants::heard(answer.into_applied()) },
         Message::Abort => Input::Aborted { branch, attempt, call: answer.into_aborted() },
+        Message::Settle => Input::Settled { branch, attempt, call: answer.into_settled() },
     };
     (number, input)
 }
@@ -403,6 +407,7 @@ fn input_unknown(outgoing: Outgoing, why: &str) -> (TxNumber, Input) {
         }
         Message::Commit => Input::Applied { branch, call: Call::Unknown(why) },
         Message::Abort => Input::Aborted { branch, attempt, call: Call::Unknown(why) },
+        Message::Settle => Input::Settled { branch, attempt, call: Call::Unknown(why) },
     };
     (number, input)
 }

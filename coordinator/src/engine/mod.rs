@@ -32,13 +32,15 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use assent_client::mutant;
 use assent_client::transport::Http;
+use assent_client::{mutant, settle};
 use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::resync::SeenData;
 use assent_common::mutant::Mutant;
+use assent_common::participant::Branches;
 use assent_common::record::Record;
-use assent_common::wire::branch::CoordinatorRef;
+use assent_common::settle::{Finding, Resolution};
+use assent_common::wire::branch::{BranchAddress, CoordinatorRef};
 use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer};
 use assent_common::wire::problem::Problem;
 use assent_common::wire::transaction::TransactionView;
@@ -126,6 +128,41 @@ impl Engine {
             BranchOutcome::UnknownAuthority
         };
         OutcomeAnswer { txid, log_id: self.shared.identity.log_id, outcome }
+    }
+
+    /// The answer to a branch in doubt of an implicit transaction. What the log does not know is found out by asking the
+    /// branches: all of them staged is the decision, and none that is absent can be staged afterwards.
+    pub async fn resolve(&self, txid: Txid, branches: Vec<BranchAddress>) -> OutcomeAnswer {
+        let log_id = self.shared.identity.log_id;
+        if txid.log_id != log_id {
+            return self.outcome(txid);
+        }
+        let (known, branches) = {
+            let core = self.core();
+            (core.implicit_outcome(txid), core.addresses_now(&branches))
+        };
+        let outcome = match known {
+            Some(outcome) => outcome,
+            None => self.ask_branches(txid, &branches).await,
+        };
+        OutcomeAnswer { txid, log_id, outcome }
+    }
+
+    async fn ask_branches(&self, txid: Txid, branches: &Branches) -> BranchOutcome {
+        let Shared { http, identity, .. } = &*self.shared;
+        let resolution =
+            settle::ask(http, identity, txid, branches, Resolution::new(branches)).await;
+        let finding = resolution.finding();
+        tracing::info!(%txid, ?finding, "the branches of an implicit transaction were asked");
+        match finding {
+            Finding::Committed => BranchOutcome::Committed,
+            Finding::Aborted => BranchOutcome::Aborted,
+            Finding::Open(_) => BranchOutcome::Undecided,
+            Finding::Contradiction(why) => {
+                tracing::error!(%txid, why, "an implicit transaction is torn; see docs/operating.md");
+                BranchOutcome::UnknownAuthority
+            }
+        }
     }
 
     /// A transaction, active or ended.

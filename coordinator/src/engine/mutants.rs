@@ -32,6 +32,11 @@ pub(super) fn not_heard((number, input): (TxNumber, Input)) -> Option<(TxNumber,
     }
 }
 
+/// Whether a branch that is to be settled is aborted instead; its answer reads like that of a settle.
+pub(super) fn aborts_unsettled() -> bool {
+    mutant::is(Mutant::AbortsUnsettled)
+}
+
 /// What an override is recorded as; a mutant writes down something else that is true.
 pub(super) fn of_override(record: Record, authority: &Authority) -> Record {
     if !mutant::is(Mutant::OverrideUnrecorded) {

@@ -109,6 +109,13 @@ impl Core {
                     quarantined |= is_quarantined(call);
                 }
                 Input::Applied { call, .. } => quarantined |= is_quarantined(call),
+                Input::Settled { call, .. } => {
+                    // A vote or a fence of before the loss is none any more.
+                    if is_late && matches!(call, Call::Applied(_)) {
+                        *call = Call::Unknown(why());
+                    }
+                    quarantined |= is_quarantined(call);
+                }
                 Input::Aborted { call, .. } => {
                     if is_late && matches!(call, Call::Applied(Aborted::AlreadyCommitted(_))) {
                         *call = Call::Unknown(why());
@@ -140,7 +147,7 @@ impl Core {
         let now = clock::now();
         for number in &numbers {
             let Some(active) = self.active.get(number) else { continue };
-            if !matches!(active.machine.state(), State::Preparing(_)) {
+            if !matches!(active.machine.state(), State::Preparing(_) | State::Settling(_)) {
                 continue;
             }
             let branch = active.lanes.iter().position(|lane| *lane == place);

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use assent_common::coordinator::{AnswerDurability, Purpose, Spec};
 use assent_common::record::{Identity, Record};
+use assent_common::wire::branch::BranchAddress;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::submission::{Submission, SubmittedBranch};
-use assent_common::wire::transaction::TransactionView;
+use assent_common::wire::transaction::{Protocol, TransactionView};
 use assent_common::{ErrorCode, IdempotencyKey, TransactionId, limits};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -83,11 +84,17 @@ impl Engine {
             return Ok(earlier);
         }
         core.admit(full)?;
-        let Submission { id, name, timeout_ms, ack, branches } = submission;
+        let Submission { id, name, timeout_ms, ack, protocol, branches } = submission;
         let lanes = core.lanes_of(&branches)?;
         let answer = match fingerprint {
             Some(_) => AnswerDurability::BeforeAnswer,
             None => AnswerDurability::Lazy,
+        };
+        // One branch decides alone; and under a key the log is written on the way in any case, so that implicit saves
+        // nothing, while a decision in the log says more.
+        let protocol = match answer {
+            AnswerDurability::Lazy if branches.len() > 1 => protocol,
+            AnswerDurability::Lazy | AnswerDurability::BeforeAnswer => Protocol::Logged,
         };
         let created_at = clock::now();
         let id = match id {
@@ -107,8 +114,10 @@ impl Engine {
             .collect::<Vec<_>>();
         let count = u16::try_from(branches.len()).unwrap_or(u16::MAX);
         let identity = Identity { id, key, fingerprint, name, created_at };
-        let accepted = Accepted { identity, ack, deadline, branches };
-        let spec = |number| Spec { number, branches: count, ack, deadline, answer, purpose };
+        let addresses = core.addresses(&branches, &lanes, protocol);
+        let accepted = Accepted { identity, ack, deadline, branches, addresses };
+        let spec =
+            |number| Spec { number, branches: count, ack, deadline, answer, purpose, protocol };
         let decided = core.begin(accepted, spec, lanes, &self.shared);
         Ok(Taken::Begun(id, decided))
     }
@@ -215,6 +224,23 @@ impl Core {
             return Err(Problem::new(ErrorCode::Overloaded, detail));
         }
         Ok(())
+    }
+
+    /// Where the branches are, if they are to know it of each other.
+    fn addresses(
+        &self,
+        branches: &[AcceptedBranch],
+        lanes: &[usize],
+        protocol: Protocol,
+    ) -> Vec<BranchAddress> {
+        let address = |(branch, lane): (&AcceptedBranch, &usize)| BranchAddress {
+            participant: branch.participant.clone(),
+            url: self.lanes[*lane].url().unwrap_or_default().to_owned(),
+        };
+        match protocol {
+            Protocol::Logged => Vec::new(),
+            Protocol::Implicit => branches.iter().zip(lanes).map(address).collect(),
+        }
     }
 
     fn lanes_of(&self, branches: &[SubmittedBranch]) -> Result<Vec<usize>, Problem> {

@@ -114,6 +114,7 @@ fn documented_routes() -> OpenApiRouter<HttpState> {
 fn write_routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(transactions::submit))
+        .routes(routes!(transactions::resolve))
         .routes(routes!(participants::set, participants::remove))
 }
 

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use assent_common::time::DurationMs;
-use assent_common::wire::outcome::OutcomeAnswer;
+use assent_common::wire::outcome::{OutcomeAnswer, ResolveQuestion};
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::{
     TransactionPage, TransactionRequest, TransactionState, TransactionView,
@@ -254,4 +254,29 @@ pub(super) async fn outcome(
     PathOf(txid): PathOf<Txid>,
 ) -> Response {
     reply::protocol(&state.engine().outcome(txid))
+}
+
+/// What became of the transaction of a branch whose votes are its decision, for its participant. What this log knows nothing
+/// of is found out by asking the branches, and fencing those that have not voted.
+#[utoipa::path(
+    post, path = "/v1/transactions/{txid}/resolve", operation_id = "resolveTransaction", tag = "protocol",
+    params(("txid" = String, Path, description = "The branch's transaction, `<log id>.<epoch>.<n>.<attempt>`")),
+    request_body(content = ResolveQuestion, description = "Its branches, as the staged record has them"),
+    responses(
+        (status = 200, description = "The answer; believed only if it names the txid and its log",
+            body = OutcomeAnswer, content_type = "application/vnd.assent+json"),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn resolve(
+    State(state): State<HttpState>,
+    PathOf(txid): PathOf<Txid>,
+    JsonBody { value: question, .. }: JsonBody<ResolveQuestion>,
+) -> Result<Response, Rejection> {
+    let ResolveQuestion { branches } = question;
+    if !(1..=limits::BRANCHES_MAX).contains(&branches.len()) {
+        let detail = format!("`branches` has {}; 1 to {}", branches.len(), limits::BRANCHES_MAX);
+        return Err(Rejection::new(ErrorCode::BadRequest, detail));
+    }
+    Ok(reply::protocol(&state.engine().resolve(txid, branches).await))
 }

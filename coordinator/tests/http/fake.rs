@@ -32,6 +32,7 @@ pub(crate) enum Kind {
     Prepare,
     Commit,
     Abort,
+    Settle,
 }
 
 /// What the participant says to a message.
@@ -189,6 +190,7 @@ async fn answer(shared: &Shared, message: &Message<Box<RawValue>>) -> Option<Ans
         Message::Prepare(prepare) => (Kind::Prepare, Some(prepare.ops.get().to_owned())),
         Message::Commit(_) => (Kind::Commit, None),
         Message::Abort(_) => (Kind::Abort, None),
+        Message::Settle(_) => (Kind::Settle, None),
     };
     let heard = Heard { kind, txid: message.txid(), ops };
     let say = say(shared, kind);
@@ -239,14 +241,16 @@ fn good(message: &Message<Box<RawValue>>) -> Answer {
             }
         }
         Message::Commit(_) => Answer { state: Some(StateWord::Applied), ..Answer::default() },
-        Message::Abort(_) => Answer { state: Some(StateWord::Aborted), ..Answer::default() },
+        Message::Abort(_) | Message::Settle(_) => {
+            Answer { state: Some(StateWord::Aborted), ..Answer::default() }
+        }
     }
 }
 
 fn no(kind: Kind, code: ErrorCode, reply: Option<&str>) -> Answer {
     let (vote, state) = match kind {
         Kind::Prepare => (Some(VoteWord::No), None),
-        Kind::Commit | Kind::Abort => (None, Some(StateWord::Refused)),
+        Kind::Commit | Kind::Abort | Kind::Settle => (None, Some(StateWord::Refused)),
     };
     Answer {
         vote,
@@ -262,7 +266,7 @@ fn no(kind: Kind, code: ErrorCode, reply: Option<&str>) -> Answer {
 fn unknown(kind: Kind) -> Answer {
     let (vote, state) = match kind {
         Kind::Prepare => (Some(VoteWord::Unknown), None),
-        Kind::Commit | Kind::Abort => (None, Some(StateWord::Unknown)),
+        Kind::Commit | Kind::Abort | Kind::Settle => (None, Some(StateWord::Unknown)),
     };
     Answer { vote, state, detail: Some("Redis did not say".to_owned()), ..Answer::default() }
 }

@@ -98,6 +98,27 @@ pub(crate) async fn abort(
     single(&app, batch).await
 }
 
+/// Says what is kept of one branch of an implicit transaction, and fences it if that is nothing.
+#[utoipa::path(
+    post, path = "/v1/branches/{txid}/settle", operation_id = "settleBranch", tag = "protocol",
+    params(("txid" = String, Path, description = "The branch's transaction")),
+    request_body(content = Batch, description = "A batch of that one message"),
+    responses(
+        (status = 200, description = "What is kept of it", body = Answer,
+            content_type = "application/vnd.assent+json"),
+        (status = "default", description = "The message was not taken", body = Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn settle(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    JsonBody(batch): JsonBody<Batch>,
+) -> Result<Response, Rejection> {
+    only_message(&batch, &path, Kind::Settle)?;
+    single(&app, batch).await
+}
+
 async fn single(app: &App, batch: Batch) -> Result<Response, Rejection> {
     let answers: Answers = app.agent.batch(batch).await?;
     match answers.answers.as_slice() {
@@ -111,6 +132,7 @@ enum Kind {
     Prepare,
     Commit,
     Abort,
+    Settle,
 }
 
 /// The body must say what the path says, and no more.
@@ -124,6 +146,7 @@ fn only_message(batch: &Batch, path: &str, kind: Kind) -> Result<(), Rejection> 
         Message::Prepare(_) => Kind::Prepare,
         Message::Commit(_) => Kind::Commit,
         Message::Abort(_) => Kind::Abort,
+        Message::Settle(_) => Kind::Settle,
     };
     if message.txid() != path || found != kind {
         return Err(Rejection::new(ErrorCode::BadRequest, "the message is not the path's"));

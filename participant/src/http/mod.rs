@@ -61,6 +61,7 @@ fn protocol_routes() -> OpenApiRouter<App> {
         .routes(routes!(branches::prepare))
         .routes(routes!(branches::commit))
         .routes(routes!(branches::abort))
+        .routes(routes!(branches::settle))
         .routes(routes!(branches::list))
         .routes(routes!(branches::get))
         .routes(routes!(data::get))

@@ -4,7 +4,7 @@
 -- ARGV     the head (control.lua), then the txids
 -- Returns  an array with one of these for each txid:
 --   {'f'}             nothing is left of the branch, and it is fenced (or below the low-water mark, which is as good)
---   {'d', done}       it has been applied; kinds and replies of one phase, packed; empty for two
+--   {'d', done}       it has been applied; what its done-marker holds
 call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
 if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
 

@@ -4,6 +4,7 @@
 -- ARGV     the head (control.lua), then the txids
 -- Returns  an array with one of these for each txid:
 --   {'a', dirty, first error}    applied, now or before; dirty: writes that met data of another type
+--   {'i', dirty, first error}    the same, of an implicit transaction
 --   {'n', code}                  fenced | branch_lost | below_low_water
 call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
 if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
@@ -12,7 +13,7 @@ local ended = {}
 
 local function commit(txid)
   local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)
-  if found[2] then return {'a', 0} end
+  if found[2] then return {found[2] == '' and 'a' or 'i', 0} end
   if found[3] then return {'n', 'fenced'} end
   if not found[1] then
     local log, epoch, n = parts(txid)
@@ -20,12 +21,12 @@ local function commit(txid)
     return {'n', 'branch_lost'}
   end
   local record = unpack_record(found[1])
-  local gone, kept = {'s:' .. txid}, {'d:' .. txid, ''}
+  local gone, kept = {'s:' .. txid}, {'d:' .. txid, record[9] or ''}
   free_locks(txid, record[5], gone, kept)
   call('HDEL', ctl, unpack(gone))
   call('HSET', ctl, unpack(kept))
   ended[#ended + 1] = txid
-  return {'a', apply_writes(record[7])}
+  return {record[9] and 'i' or 'a', apply_writes(record[7])}
 end
 
 local answers = {}

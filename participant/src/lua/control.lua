@@ -19,8 +19,9 @@
 --   m:r:<log id>   incarnation that the log knew when the last repair took its word
 --   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id> <reserved>;…" of a string,
 --                  "F …" of a hash, where reserved is "<field in hexadecimal>:<delta>:<floor>:<ceiling>,…" (escrow.lua)
---   s:<txid>       staged: pack(version, id, url, seq, keys, modes, writes, replies)
---   d:<txid>       done: pack(kinds, replies) of one phase, empty for two
+--   s:<txid>       staged: pack(version, id, url, seq, keys, modes, writes, replies); of an implicit transaction also all
+--                  its branches, packed by themselves: an array of participant, base URL, participant, base URL…
+--   d:<txid>       done: pack(kinds, replies) of one phase; those branches of an implicit one; else empty
 --   a:<txid>       fence
 --
 -- Lua's numbers are doubles: an integer that may be large stays a decimal string throughout.

@@ -4,7 +4,8 @@
 -- ARGV     the head (control.lua), then
 --          coordinator's url, count of branches, and for each:
 --            txid, public id, mode ('2' phases or '1'), read-only ('1' or ''), modes of its keys ("XXS"; KEYS goes on),
---            kinds of the replies ("IBAE": integer, bytes, array, estimate), count of ops, count of words of all that follows,
+--            kinds of the replies ("IBAE": integer, bytes, array, estimate), all branches of an implicit transaction, packed
+--            (else empty), count of ops, count of words of all that follows,
 --            count of claims in escrow, and for each (escrow.lua):
 --              place of its key, first op from 1, field, name in the lock, delta, least and most that it needs, floor, ceiling
 --            and for each op:
@@ -165,8 +166,9 @@ local function stage(b, writes, replies)
   end
   local next_seq = seq + 1
   local seq_text = format('%.0f', next_seq)
-  local record = pack({1, b.id, b.url, seq_text, keys, b.modes, redo, packed_replies})
-  call('HSET', ctl, 's:' .. b.txid, record, 'm:seq', seq_text, unpack(values))
+  local record = {1, b.id, b.url, seq_text, keys, b.modes, redo, packed_replies}
+  if b.branches ~= '' then record[9] = b.branches end
+  call('HSET', ctl, 's:' .. b.txid, pack(record), 'm:seq', seq_text, unpack(values))
   seq = next_seq
   return {'y', seq_text, redo, all_replies}
 end
@@ -240,11 +242,11 @@ for place = 1, branch_count do
   local b = {
     url = url, txid = ARGV[at], id = ARGV[at + 1], mode = ARGV[at + 2],
     read_only = ARGV[at + 3] == '1', modes = ARGV[at + 4], kinds = ARGV[at + 5],
-    op_count = tonumber(ARGV[at + 6]), first_key = key_at,
+    branches = ARGV[at + 6], op_count = tonumber(ARGV[at + 7]), first_key = key_at,
   }
   -- An error leaves the cursor anywhere in the branch.
-  local after = at + 8 + tonumber(ARGV[at + 7])
-  at = at + 8
+  local after = at + 9 + tonumber(ARGV[at + 8])
+  at = at + 9
   ents, order, branch_stars, reply_at = {}, {}, {}, 0
   local ok, answer = pcall(prepare, b)
   -- After its first write a branch of one phase is done, whatever is thrown: that is no refusal, so that it is asked.

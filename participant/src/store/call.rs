@@ -2,13 +2,14 @@
 
 use assent_common::command::{Claim, Comparison, Reserved, ValidatedBranch, ValidatedOp};
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use assent_common::participant::Branches;
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 use redis::Cmd;
 
 use super::escrow::tag;
 use super::markers::Marker;
-use super::packed::kind_letter;
+use super::packed::{kind_letter, packed_branches};
 
 /// Branches of one call. With the bounds below, this keeps a call at about a millisecond, in which Redis answers nobody
 /// else; a branch that is larger by itself goes alone.
@@ -42,6 +43,7 @@ pub(super) struct PrepareItem {
     pub(super) txid: Txid,
     pub(super) id: TransactionId,
     pub(super) mode: Mode,
+    pub(super) branches: Branches,
     pub(super) branch: ValidatedBranch,
 }
 
@@ -101,7 +103,7 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
     let mut cmd = evalsha(digest, head, keys);
     cmd.arg(url).arg(items.len());
     let mut letters = Vec::new();
-    for PrepareItem { txid, id, mode, branch, .. } in items {
+    for PrepareItem { txid, id, mode, branches, branch, .. } in items {
         let mode = match mode {
             Mode::TwoPhase => "2",
             Mode::OnePhase => "1",
@@ -113,7 +115,7 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
         cmd.arg(letters.as_slice());
         letters.clear();
         letters.extend(branch.ops.iter().map(|op| kind_letter(op.reply)));
-        cmd.arg(letters.as_slice()).arg(branch.ops.len());
+        cmd.arg(letters.as_slice()).arg(packed_branches(branches)).arg(branch.ops.len());
         let op_words = branch.ops.iter().map(op_words).sum::<usize>();
         cmd.arg(1 + CLAIM_WORDS * branch.claims.len() + op_words).arg(branch.claims.len());
         for claim in &branch.claims {
@@ -182,7 +184,7 @@ fn signed(comparison: Comparison<'_>) -> (&'static str, Option<&[u8]>) {
     }
 }
 
-/// A call of `commit.lua` or `abort.lua`.
+/// A call of `commit.lua`, `abort.lua` or `settle.lua`.
 pub(super) fn outcome(
     digest: &str,
     head: &Head<'_>,

@@ -4,13 +4,13 @@
 use assent_common::code::ErrorCode;
 use assent_common::command::{Range, ReplyKind};
 use assent_common::outcome::{
-    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Vote, Written,
+    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Settled, Vote, Written,
 };
 use assent_common::value::readable;
 use redis::{RedisError, Value};
 
 use super::call::PrepareItem;
-use super::packed::{Reader, done_replies};
+use super::packed::{Reader, done_marker, done_replies};
 
 /// One answer of a script: an array of words.
 pub(super) struct Row(Vec<Value>);
@@ -180,11 +180,16 @@ fn wanted(sign: &[u8], op: &assent_common::command::ValidatedOp) -> String {
     }
 }
 
+/// Whether the branch that a commit was about is of an implicit transaction, as far as the row knows.
+pub(super) fn is_implicit(row: &Value) -> bool {
+    matches!(row, Value::Array(items) if items.first() == Some(&Value::BulkString(b"i".to_vec())))
+}
+
 /// The answer to a commit, and what Redis said of the first write that did not fit.
 pub(super) fn applied(value: Value) -> (Call<Applied>, Option<String>) {
     let Some(mut row) = Row::new(value) else { return (unreadable(), None) };
     match row.tag() {
-        b'a' => match row.int(1).and_then(|dirty| u32::try_from(dirty).ok()) {
+        b'a' | b'i' => match row.int(1).and_then(|dirty| u32::try_from(dirty).ok()) {
             Some(dirty_writes) => (Call::Applied(Applied { dirty_writes }), row.text(2)),
             None => (unreadable(), None),
         },
@@ -200,11 +205,21 @@ pub(super) fn aborted(value: Value) -> Call<Aborted> {
         b'f' => Some(Call::Applied(Aborted::Fenced)),
         b'd' => row
             .take(1)
-            .and_then(|packed| done_replies(&packed).ok())
-            .map(|replies| Call::Applied(Aborted::AlreadyCommitted(replies.into()))),
+            .and_then(|packed| done_marker(&packed).ok())
+            .map(|marker| Call::Applied(Aborted::AlreadyCommitted(marker.replies()))),
         _ => None,
     };
     answer.unwrap_or_else(unreadable)
+}
+
+/// The answer to a settle.
+pub(super) fn settled(value: Value) -> Call<Settled> {
+    match Row::new(value).map(|row| row.tag()) {
+        Some(b'p') => Call::Applied(Settled::Prepared),
+        Some(b'a') => Call::Applied(Settled::Applied),
+        Some(b'f') => Call::Applied(Settled::Fenced),
+        _ => unreadable(),
+    }
 }
 
 /// What an error of a whole call means.

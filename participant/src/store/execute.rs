@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
-use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal};
+use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled};
+
+use assent_common::participant::Heard;
 use assent_common::value::Arg;
 use assent_common::wire::branch::CoordinatorRef;
 use futures_util::future::join_all;
@@ -36,6 +38,7 @@ pub(super) struct Speaker<'a> {
 enum Work {
     Commits(Vec<(usize, Txid)>),
     Aborts(Vec<(usize, Txid)>),
+    Settles(Vec<(usize, Txid)>),
     Prepares(Vec<PrepareItem>),
 }
 
@@ -44,6 +47,7 @@ impl Work {
         match self {
             Self::Commits(_) => Script::Commit,
             Self::Aborts(_) => Script::Abort,
+            Self::Settles(_) => Script::Settle,
             Self::Prepares(items) => {
                 Script::Prepare(items.iter().fold(0, |set, item| set | item.branch.families))
             }
@@ -61,6 +65,11 @@ impl Work {
             Self::Aborts(txids) => {
                 for (slot, _) in txids {
                     answers.put(*slot, BranchAnswer::Aborted(widen(call)));
+                }
+            }
+            Self::Settles(txids) => {
+                for (slot, _) in txids {
+                    answers.put(*slot, BranchAnswer::Settled(widen(call)));
                 }
             }
             Self::Prepares(items) => {
@@ -109,12 +118,16 @@ impl Answers {
 pub(super) struct Sorted {
     pub(super) commits: Vec<(usize, Txid)>,
     pub(super) aborts: Vec<(usize, Txid)>,
+    pub(super) settles: Vec<(usize, Txid)>,
     pub(super) prepares: Vec<PrepareItem>,
 }
 
 impl Sorted {
     pub(super) fn is_empty(&self) -> bool {
-        self.commits.is_empty() && self.aborts.is_empty() && self.prepares.is_empty()
+        self.commits.is_empty()
+            && self.aborts.is_empty()
+            && self.settles.is_empty()
+            && self.prepares.is_empty()
     }
 
     /// Takes all messages out, in calls of bounded work.
@@ -126,6 +139,9 @@ impl Sorted {
         for txids in std::mem::take(&mut self.aborts).chunks(call::BRANCHES_PER_CALL_MAX) {
             work.push(Work::Aborts(txids.to_vec()));
         }
+        for txids in std::mem::take(&mut self.settles).chunks(call::BRANCHES_PER_CALL_MAX) {
+            work.push(Work::Settles(txids.to_vec()));
+        }
         let prepares = std::mem::take(&mut self.prepares);
         work.extend(call::chunks(prepares).into_iter().map(Work::Prepares));
         work
@@ -135,6 +151,7 @@ impl Sorted {
         match work {
             Work::Commits(txids) => self.commits.extend(txids),
             Work::Aborts(txids) => self.aborts.extend(txids),
+            Work::Settles(txids) => self.settles.extend(txids),
             Work::Prepares(items) => self.prepares.extend(items),
         }
     }
@@ -151,7 +168,8 @@ impl Store {
         low_water: TxNumber,
         messages: Vec<BranchMessage>,
     ) -> Vec<BranchAnswer> {
-        let raised = lock(&self.markers).raise(coordinator.log_id, low_water);
+        let heard = Heard { epoch: coordinator.epoch, low_water };
+        let raised = lock(&self.markers).raise(coordinator.log_id, heard);
         let speaker =
             Speaker { log_id: coordinator.log_id, epoch: coordinator.epoch, url: &coordinator.url };
         self.run(&speaker, raised, messages).await
@@ -255,7 +273,7 @@ impl Store {
         let quarantined = self.is_quarantined();
         let mut sorted = Sorted::default();
         for (slot, message) in messages.into_iter().enumerate() {
-            let (txid, id, mode, branch) = match message {
+            let (txid, id, mode, branches, branch) = match message {
                 BranchMessage::Commit(txid) => {
                     sorted.commits.push((slot, txid));
                     continue;
@@ -264,7 +282,13 @@ impl Store {
                     sorted.aborts.push((slot, txid));
                     continue;
                 }
-                BranchMessage::Prepare { txid, id, mode, branch } => (txid, id, mode, branch),
+                BranchMessage::Settle(txid) => {
+                    sorted.settles.push((slot, txid));
+                    continue;
+                }
+                BranchMessage::Prepare { txid, id, mode, branches, branch } => {
+                    (txid, id, mode, branches, branch)
+                }
             };
             let refusal = if let Some(reason) = &quarantined {
                 Some(Refusal::new(ErrorCode::Quarantined, reason.clone()))
@@ -281,7 +305,9 @@ impl Store {
                 Some(refusal) => {
                     answers.put(slot, BranchAnswer::Prepared(Call::Refused(refusal)));
                 }
-                None => sorted.prepares.push(PrepareItem { slot, txid, id, mode, branch }),
+                None => {
+                    sorted.prepares.push(PrepareItem { slot, txid, id, mode, branches, branch });
+                }
             }
         }
         sorted
@@ -357,7 +383,8 @@ impl Store {
             work.iter()
                 .filter_map(|work| match work {
                     Work::Commits(txids) | Work::Aborts(txids) => Some(txids),
-                    Work::Prepares(_) => None,
+                    // They free no lock.
+                    Work::Prepares(_) | Work::Settles(_) => None,
                 })
                 .flatten()
                 .map(|(_, txid)| *txid)
@@ -404,6 +431,7 @@ impl Store {
         let digest = self.scripts.digest(work.script()).unwrap_or_default();
         match work {
             Work::Prepares(items) => call::prepare(&digest, &head, speaker.url, items),
+            Work::Settles(txids) => call::outcome(&digest, &head, &[], txids),
             Work::Commits(txids) | Work::Aborts(txids) => {
                 let remembered = lock(&self.keys);
                 let keys: Vec<&Arg> =
@@ -461,6 +489,15 @@ impl Store {
                     answers.put(slot, BranchAnswer::Aborted(self.aborted(txid, next())));
                 }
             }
+            Work::Settles(txids) => {
+                for (slot, txid) in txids {
+                    let call = decode::settled(next());
+                    if call == Call::Applied(Settled::Fenced) {
+                        lock(&self.markers).left(Marker::Fence(txid));
+                    }
+                    answers.put(slot, BranchAnswer::Settled(call));
+                }
+            }
             Work::Prepares(items) => {
                 for item in items {
                     let slot = item.slot;
@@ -497,10 +534,14 @@ impl Store {
     }
 
     fn applied(&self, txid: Txid, row: Value) -> Call<Applied> {
+        let marker = match decode::is_implicit(&row) {
+            true => Marker::DoneImplicit(txid),
+            false => Marker::Done(txid),
+        };
         let (call, first_error) = decode::applied(row);
         if let Call::Applied(applied) = &call {
             lock(&self.keys).remove(&txid);
-            lock(&self.markers).left(Marker::Done(txid));
+            lock(&self.markers).left(marker);
             if applied.dirty_writes > 0 {
                 report_dirty(txid, applied, first_error.as_deref());
             }
@@ -532,7 +573,7 @@ fn fail(sorted: &mut Sorted, why: &str, answers: &mut Answers) {
     for work in sorted.take_work() {
         let call = match work {
             Work::Prepares(_) => Call::Refused(refused.clone()),
-            Work::Commits(_) | Work::Aborts(_) => Call::Unknown(why.to_owned()),
+            Work::Commits(_) | Work::Aborts(_) | Work::Settles(_) => Call::Unknown(why.to_owned()),
         };
         work.answer_all(answers, &call);
     }

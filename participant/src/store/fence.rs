@@ -9,8 +9,9 @@
 use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
-use assent_common::ids::{LogId, TxNumber};
+use assent_common::ids::LogId;
 use assent_common::outcome::Refusal;
+use assent_common::participant::Heard;
 use assent_common::wire::resync::DataPoint;
 use redis::{RedisResult, Value};
 
@@ -39,8 +40,8 @@ impl Store {
     }
 
     /// Takes note of a log that speaks here, also where it is refused: its word is owed.
-    pub fn heard(&self, log_id: LogId, low_water: TxNumber) {
-        lock(&self.markers).raise(log_id, low_water);
+    pub fn heard(&self, log_id: LogId, heard: Heard) {
+        lock(&self.markers).raise(log_id, heard);
     }
 
     /// Compares the data itself with what a coordinator knows of it, and fences it if it is not that.

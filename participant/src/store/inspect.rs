@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
-use assent_common::participant::Heard;
+use assent_common::participant::{Branches, DoneMarker, Heard};
 use assent_common::value::{Arg, readable};
 use assent_common::wire::branch::BranchState;
 use redis::{RedisResult, Value};
@@ -14,7 +14,7 @@ use super::connection::{Live, unavailable};
 use super::decode::{self, Rows};
 use super::execute::send;
 use super::markers::COLLECTED_PER_CALL_MAX;
-use super::packed::{Reader, RedoError};
+use super::packed::{Reader, RedoError, branches, done_marker};
 use super::scripts::Script;
 use super::{Store, StoreError, lock};
 
@@ -39,6 +39,8 @@ pub struct InDoubt {
     pub keys: Vec<Arg>,
     /// Its writes, as the vote carried them.
     pub redo: Vec<u8>,
+    /// All branches, where their votes are the decision.
+    pub branches: Branches,
 }
 
 /// What is kept of a branch.
@@ -80,20 +82,23 @@ pub(super) struct Record {
     /// How each key is locked, one letter each ([`assent_common::command::Access`]).
     pub(super) modes: Vec<u8>,
     pub(super) redo: Vec<u8>,
+    pub(super) branches: Branches,
 }
 
 impl Record {
     fn in_doubt(self, txid: Txid) -> InDoubt {
-        let Self { id, coordinator, seq, keys, redo, .. } = self;
-        InDoubt { txid, id, coordinator, seq, keys, redo }
+        let Self { id, coordinator, seq, keys, redo, branches, .. } = self;
+        InDoubt { txid, id, coordinator, seq, keys, redo, branches }
     }
 }
 
-/// Reads a staged record, up to its replies, which only the scripts give again.
+/// Reads a staged record, but for its replies, which only the scripts give again.
 pub(super) fn record(packed: &[u8]) -> Result<Record, RedoError> {
     let mut reader = Reader(packed);
     let foreign = RedoError::foreign;
-    if reader.array()? != 8 || reader.item()? != super::packed::Item::Int(RECORD_VERSION) {
+    let length = reader.array()?;
+    let is_known = reader.item()? == super::packed::Item::Int(RECORD_VERSION);
+    if !is_known || !matches!(length, 8 | 9) {
         return Err(foreign());
     }
     let id = reader.text()?.parse().map_err(|_| foreign())?;
@@ -104,7 +109,13 @@ pub(super) fn record(packed: &[u8]) -> Result<Record, RedoError> {
         .collect::<Result<_, RedoError>>()?;
     let modes = reader.bytes()?.to_vec();
     let redo = reader.bytes()?.to_vec();
-    Ok(Record { id, coordinator, seq, keys, modes, redo })
+    let branches = if length == 9 {
+        let _replies = reader.bytes()?;
+        branches(reader.bytes()?)?
+    } else {
+        Branches::default()
+    };
+    Ok(Record { id, coordinator, seq, keys, modes, redo, branches })
 }
 
 /// The txid in a field `s:<txid>`, `d:<txid>` or `a:<txid>`.
@@ -218,6 +229,44 @@ impl Store {
         Ok(())
     }
 
+    /// Up to `count_max` done-markers of implicit transactions of lives of their coordinators that are over, with all branches.
+    pub async fn left_behind(&self, count_max: usize) -> Result<Vec<(Txid, Branches)>, StoreError> {
+        let live = self.live().await?;
+        let mut heard: HashMap<LogId, Epoch> = HashMap::new();
+        let mut markers: HashMap<Txid, Branches> = HashMap::new();
+        let scanned = self
+            .scan(&live, "[dm]:*", |field, value| {
+                if let Some(log_id) = field.strip_prefix(b"m:c:") {
+                    let stored = stored_mark(log_id, &value);
+                    heard.extend(stored.map(|(log_id, heard)| (log_id, heard.epoch)));
+                } else if field.starts_with(b"d:")
+                    && let Ok(DoneMarker::Implicit(branches)) = done_marker(&value)
+                    && let Some(txid) = txid_of(field)
+                {
+                    markers.insert(txid, branches);
+                }
+            })
+            .await;
+        scanned.map_err(|error| self.given_up(&live, &error))?;
+        let is_left =
+            |txid: &Txid| heard.get(&txid.log_id).is_some_and(|epoch| txid.number.epoch < *epoch);
+        Ok(markers.into_iter().filter(|(txid, _)| is_left(txid)).take(count_max).collect())
+    }
+
+    /// Drops such markers.
+    pub async fn forget_left_behind(&self, txids: &[Txid]) -> Result<(), StoreError> {
+        let live = self.live().await?;
+        let mut command = redis::cmd("HDEL");
+        command.arg(&self.options.control_key);
+        for txid in txids {
+            command.arg(format!("d:{txid}"));
+        }
+        send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
+        // Whoever owns the Redis remembers them.
+        self.disconnect(&live, "markers that an earlier life left behind are forgotten");
+        Ok(())
+    }
+
     /// The keys of those branches that are staged.
     pub(super) async fn staged_keys(
         &self,
@@ -271,21 +320,32 @@ impl Store {
     async fn sweep_on(&self, live: &Arc<Live>, owner: &str) -> RedisResult<usize> {
         let mut low_waters: HashMap<LogId, TxNumber> =
             lock(&self.markers).low_waters().into_iter().collect();
-        let mut fields: Vec<(Txid, Vec<u8>)> = Vec::new();
+        let mut heard: HashMap<LogId, Heard> = HashMap::new();
+        let mut fields: Vec<(Txid, Vec<u8>, bool)> = Vec::new();
         self.scan(live, "[adm]:*", |field, value| {
             if let Some(log_id) = field.strip_prefix(b"m:c:") {
                 if let Some((log_id, stored)) = stored_mark(log_id, &value) {
                     let known = low_waters.entry(log_id).or_insert(stored.low_water);
                     *known = stored.low_water.max(*known);
+                    heard.insert(log_id, stored);
                 }
             } else if let Some(txid) = txid_of(field) {
-                fields.push((txid, field.to_vec()));
+                let is_done = field.starts_with(b"d:");
+                let marker = is_done.then(|| done_marker(&value)).and_then(Result::ok);
+                fields.push((
+                    txid,
+                    field.to_vec(),
+                    matches!(marker, Some(DoneMarker::Implicit(_))),
+                ));
             }
         })
         .await?;
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
-        for (txid, field) in fields {
-            if low_waters.get(&txid.log_id).is_some_and(|mark| txid.number < *mark) {
+        for (txid, field, is_implicit) in fields {
+            let is_below = low_waters.get(&txid.log_id).is_some_and(|mark| txid.number < *mark);
+            // As the machine's sweep has it: the mark of its own life alone lets such a marker go.
+            let own_life = heard.get(&txid.log_id).map(|heard| heard.epoch);
+            if is_below && (!is_implicit || own_life == Some(txid.number.epoch)) {
                 by_log.entry(txid.log_id).or_default().push(field);
             }
         }

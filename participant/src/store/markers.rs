@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use assent_common::ids::{LogId, TxNumber, Txid};
+use assent_common::participant::Heard;
 
 /// Markers that one call of a script deletes along the way; below the 8,000 that Lua can unpack.
 pub(super) const COLLECTED_PER_CALL_MAX: usize = 512;
@@ -19,6 +20,8 @@ const REMEMBERED_MAX: usize = 200_000;
 pub(super) enum Marker {
     /// Applied: `d:<txid>`.
     Done(Txid),
+    /// The same, of an implicit transaction: not for a later life's mark to collect.
+    DoneImplicit(Txid),
     /// Aborted: `a:<txid>`.
     Fence(Txid),
 }
@@ -26,14 +29,14 @@ pub(super) enum Marker {
 impl Marker {
     const fn txid(self) -> Txid {
         match self {
-            Self::Done(txid) | Self::Fence(txid) => txid,
+            Self::Done(txid) | Self::DoneImplicit(txid) | Self::Fence(txid) => txid,
         }
     }
 
     /// Its field in the control hash.
     pub(super) fn field(self) -> String {
         match self {
-            Self::Done(txid) => format!("d:{txid}"),
+            Self::Done(txid) | Self::DoneImplicit(txid) => format!("d:{txid}"),
             Self::Fence(txid) => format!("a:{txid}"),
         }
     }
@@ -48,7 +51,7 @@ pub(super) struct Markers {
 #[derive(Debug, Default)]
 struct LogMarkers {
     queue: VecDeque<Marker>,
-    low_water: Option<TxNumber>,
+    heard: Option<Heard>,
 }
 
 impl Markers {
@@ -60,30 +63,40 @@ impl Markers {
         queue.push_back(marker);
     }
 
-    /// Takes note of a mark, and returns the highest that is known.
-    pub(super) fn raise(&mut self, log_id: LogId, low_water: TxNumber) -> TxNumber {
-        let known = &mut self.logs.entry(log_id).or_default().low_water;
-        let raised = known.map_or(low_water, |known| known.max(low_water));
+    /// Takes note of what a log says of itself, and returns the highest mark that is known.
+    pub(super) fn raise(&mut self, log_id: LogId, said: Heard) -> TxNumber {
+        let known = &mut self.logs.entry(log_id).or_default().heard;
+        let raised = known.map_or(said, |known| Heard {
+            epoch: known.epoch.max(said.epoch),
+            low_water: known.low_water.max(said.low_water),
+        });
         *known = Some(raised);
-        raised
+        raised.low_water
     }
 
     /// The highest mark of each log that is known.
     pub(super) fn low_waters(&self) -> Vec<(LogId, TxNumber)> {
-        self.logs.iter().filter_map(|(log_id, log)| Some((*log_id, log.low_water?))).collect()
+        let marks = self.logs.iter();
+        marks.filter_map(|(log_id, log)| Some((*log_id, log.heard?.low_water))).collect()
     }
 
     /// The highest mark of a log that is known.
     pub(super) fn low_water(&self, log_id: LogId) -> Option<TxNumber> {
-        self.logs.get(&log_id)?.low_water
+        Some(self.logs.get(&log_id)?.heard?.low_water)
     }
 
     /// Takes markers below the mark out of the queue, if there are enough to be worth it. They are roughly in order, so
     /// that looking at the front is enough.
     pub(super) fn collect(&mut self, log_id: LogId) -> Vec<Marker> {
         let Some(log) = self.logs.get_mut(&log_id) else { return Vec::new() };
-        let Some(low_water) = log.low_water else { return Vec::new() };
-        let below = |marker: &&Marker| marker.txid().number < low_water;
+        let Some(heard) = log.heard else { return Vec::new() };
+        // What an earlier life left is not for this one to collect.
+        let is_left_behind = |marker: &Marker| matches!(marker, Marker::DoneImplicit(txid) if txid.number.epoch < heard.epoch);
+        while log.queue.front().is_some_and(is_left_behind) {
+            log.queue.pop_front();
+        }
+        let below =
+            |marker: &&Marker| marker.txid().number < heard.low_water && !is_left_behind(marker);
         let count = log.queue.iter().take(COLLECTED_PER_CALL_MAX).take_while(below).count();
         if count < COLLECTED_MIN { Vec::new() } else { log.queue.drain(..count).collect() }
     }

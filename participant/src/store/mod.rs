@@ -37,7 +37,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use assent_common::ids::{TransactionId, Txid};
-use assent_common::outcome::{Aborted, Applied, Call, Prepared};
+use assent_common::outcome::{Aborted, Applied, Call, Prepared, Settled};
+use assent_common::participant::Branches;
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 
@@ -58,6 +59,8 @@ pub enum BranchMessage {
         id: TransactionId,
         /// Whether a decision follows.
         mode: Mode,
+        /// All branches, where their votes are the decision.
+        branches: Branches,
         /// The ops.
         branch: ValidatedBranch,
     },
@@ -65,6 +68,8 @@ pub enum BranchMessage {
     Commit(Txid),
     /// Drop the branch, and fence it.
     Abort(Txid),
+    /// Say what is kept of a branch, and fence it if that is nothing.
+    Settle(Txid),
 }
 
 /// The answer to a [`BranchMessage`], of the same kind.
@@ -76,6 +81,8 @@ pub enum BranchAnswer {
     Applied(Call<Applied>),
     /// To an abort.
     Aborted(Call<Aborted>),
+    /// To a settle.
+    Settled(Call<Settled>),
 }
 
 /// Whether the store can be used.

@@ -22,7 +22,7 @@ const BENT: [(Mutant, &str, &str); 11] = [
     (Mutant::EpochIgnored, "  if less(epoch, epoch_seen) then", "  if false then"),
     (Mutant::NoFence, "local kept = {'a:' .. txid, ''}", "local kept = {'x:' .. txid, ''}"),
     (Mutant::FenceIgnored, "  if fields[1] then return", "  if false then return"),
-    (Mutant::NoDoneMarker, "{'d:' .. txid, ''}", "{'x:' .. txid, ''}"),
+    (Mutant::NoDoneMarker, "{'d:' .. txid, record[9] or ''}", "{'x:' .. txid, ''}"),
     (Mutant::MarkIgnored, "  if below_low_water(epoch, n) then\n", "  if false then\n"),
     (Mutant::IncarnationIgnored, "if head[1] ~= ARGV[1] then", "if false then"),
     (

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 
 use assent_common::command::ReplyKind;
+use assent_common::participant::{Branches, DoneMarker};
 use assent_common::value::{Arg, Reply};
+use assent_common::wire::branch::BranchAddress;
 
 /// The bytes are not what a script packs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -245,11 +247,43 @@ pub(super) const fn kind_letter(kind: ReplyKind) -> u8 {
     }
 }
 
+/// The branches of an implicit transaction, as staged records and done-markers have them; nothing where there are none.
+pub(super) fn packed_branches(branches: &Branches) -> Vec<u8> {
+    let mut packed = Writer::default();
+    if !branches.is_empty() {
+        packed.array(2 * branches.len());
+    }
+    for BranchAddress { participant, url } in branches.iter() {
+        packed.bytes(participant.as_str().as_bytes());
+        packed.bytes(url.as_bytes());
+    }
+    packed.0
+}
+
+/// Reads them back.
+pub(super) fn branches(packed: &[u8]) -> Result<Branches, RedoError> {
+    if packed.is_empty() {
+        return Ok(Branches::default());
+    }
+    let mut reader = Reader(packed);
+    let branch = |reader: &mut Reader<'_>| {
+        let participant = reader.text()?.parse().map_err(|_| RedoError("a name was expected"))?;
+        Ok(BranchAddress { participant, url: reader.text()?.to_owned() })
+    };
+    (0..reader.array()? / 2).map(|_| branch(&mut reader)).collect()
+}
+
+/// What a done-marker holds.
+pub(super) fn done_marker(packed: &[u8]) -> Result<DoneMarker, RedoError> {
+    match packed.first() {
+        None => Ok(DoneMarker::Logged),
+        Some(0x90..=0x9f | 0xdc | 0xdd) => branches(packed).map(DoneMarker::Implicit),
+        Some(_) => done_replies(packed).map(|replies| DoneMarker::OnePhase(replies.into())),
+    }
+}
+
 /// The replies of one phase, with their kinds, as a done-marker keeps them.
 pub(super) fn done_replies(packed: &[u8]) -> Result<String, RedoError> {
-    if packed.is_empty() {
-        return Ok("[]".to_owned());
-    }
     let mut reader = Reader(packed);
     let kinds = reader.bytes()?;
     reader.replies(kinds.iter().map(|letter| match letter {
@@ -291,6 +325,26 @@ mod tests {
             Reader(&packed).replies(kinds.into_iter()).unwrap(),
             r#"[9223372036854775807,null,["a",null],-1,{"base64":"/w=="}]"#
         );
+    }
+
+    #[test]
+    fn a_done_marker_says_which_protocol_left_it() {
+        let branch = |name: &str| BranchAddress {
+            participant: name.parse().unwrap(),
+            url: format!("http://{name}:7710"),
+        };
+        for count in [2, 7, 8, 64] {
+            let names = (0..count).map(|place| format!("bank-{place}"));
+            let all: Branches = names.map(|name| branch(&name)).collect();
+            let packed = packed_branches(&all);
+            assert_eq!(branches(&packed).unwrap(), all);
+            assert_eq!(done_marker(&packed).unwrap(), DoneMarker::Implicit(all));
+        }
+        assert_eq!(packed_branches(&Branches::default()), b"");
+        assert_eq!(done_marker(b"").unwrap(), DoneMarker::Logged);
+        let one_phase = [0xa1, b'I', 0x91, 0x05];
+        assert_eq!(done_marker(&one_phase).unwrap(), DoneMarker::OnePhase("[5]".into()));
+        assert!(done_marker(&[0x92, 0xa0, 0xa0]).is_err(), "an empty name is none");
     }
 
     #[test]

@@ -50,6 +50,7 @@ const fn is_done(answer: &BranchAnswer) -> bool {
         BranchAnswer::Prepared(call) => matches!(call, Call::Applied(_)),
         BranchAnswer::Applied(call) => matches!(call, Call::Applied(_)),
         BranchAnswer::Aborted(call) => matches!(call, Call::Applied(_)),
+        BranchAnswer::Settled(call) => matches!(call, Call::Applied(_)),
     }
 }
 
@@ -59,5 +60,6 @@ fn unknown(answer: &BranchAnswer, why: &str) -> BranchAnswer {
         BranchAnswer::Prepared(_) => BranchAnswer::Prepared(Call::Unknown(why)),
         BranchAnswer::Applied(_) => BranchAnswer::Applied(Call::Unknown(why)),
         BranchAnswer::Aborted(_) => BranchAnswer::Aborted(Call::Unknown(why)),
+        BranchAnswer::Settled(_) => BranchAnswer::Settled(Call::Unknown(why)),
     }
 }

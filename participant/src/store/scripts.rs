@@ -11,6 +11,7 @@ const ESCROW: &str = include_str!("../lua/escrow.lua");
 const PREPARE: &str = include_str!("../lua/prepare.lua");
 const COMMIT: &str = include_str!("../lua/commit.lua");
 const ABORT: &str = include_str!("../lua/abort.lua");
+const SETTLE: &str = include_str!("../lua/settle.lua");
 const SWEEP: &str = include_str!("../lua/sweep.lua");
 const REDO: &str = include_str!("../lua/redo.lua");
 const FENCE: &str = include_str!("../lua/fence.lua");
@@ -36,6 +37,8 @@ pub(super) enum Script {
     Commit,
     /// Drops and fences branches.
     Abort,
+    /// Says what is kept of branches, and fences what is not.
+    Settle,
     /// Deletes markers below the low-water mark.
     Sweep,
     /// Applies committed branches that fenced data lost.
@@ -56,6 +59,7 @@ impl Script {
         match self {
             Self::Commit => [CONTROL, COMMIT].concat(),
             Self::Abort => [CONTROL, ABORT].concat(),
+            Self::Settle => [CONTROL, SETTLE].concat(),
             Self::Sweep => [CONTROL, SWEEP].concat(),
             Self::Redo => [CONTROL, REDO].concat(),
             Self::Fence => FENCE.to_owned(),

@@ -381,6 +381,7 @@ pub(crate) fn prepare<const N: usize>(n: u64, ops: [&[&str]; N]) -> Message {
         id: id(n),
         mode: Mode::TwoPhase,
         wait_ms: 0,
+        branches: Vec::new(),
         ops,
     })
 }

@@ -8,6 +8,8 @@ mod differential;
 mod escrow;
 #[path = "../store/harness.rs"]
 mod harness;
+#[path = "../store/implicit.rs"]
+mod implicit;
 #[path = "../store/locks.rs"]
 mod locks;
 #[path = "../store/outcomes.rs"]

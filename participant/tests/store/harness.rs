@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use assent_common::command::{OpRequest, ValidatedBranch};
 use assent_common::ids::{Attempt, Epoch, LogId, TransactionId, TxNumber, Txid};
-use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Vote};
-use assent_common::wire::branch::{CoordinatorRef, Mode};
+use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled, Vote};
+use assent_common::participant::Branches;
+use assent_common::wire::branch::{BranchAddress, CoordinatorRef, Mode};
 use assent_participant::store::{BranchAnswer, BranchMessage, Store, StoreOptions};
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Value};
@@ -210,7 +211,23 @@ pub(crate) fn ops(lines: &[&str]) -> ValidatedBranch {
 }
 
 pub(crate) fn prepare(tx: Tx, mode: Mode, branch: ValidatedBranch) -> BranchMessage {
-    BranchMessage::Prepare { txid: tx.txid, id: tx.id, mode, branch }
+    let branches = Branches::default();
+    BranchMessage::Prepare { txid: tx.txid, id: tx.id, mode, branches, branch }
+}
+
+/// A prepare of an implicit transaction that has another branch elsewhere.
+pub(crate) fn implicit(tx: Tx, branch: ValidatedBranch) -> BranchMessage {
+    let branches = both();
+    BranchMessage::Prepare { txid: tx.txid, id: tx.id, mode: Mode::TwoPhase, branches, branch }
+}
+
+/// The branches of every implicit transaction here.
+pub(crate) fn both() -> Branches {
+    let address = |name: &str| BranchAddress {
+        participant: name.parse().unwrap(),
+        url: format!("http://{name}:7710"),
+    };
+    ["here", "elsewhere"].map(address)[..].into()
 }
 
 /// What tests ask of a store.
@@ -220,6 +237,7 @@ pub(crate) trait Ask {
     async fn one_phase(&self, tx: Tx, lines: &[&str]) -> Call<Prepared>;
     async fn commit(&self, tx: Tx) -> Call<Applied>;
     async fn abort(&self, tx: Tx) -> Call<Aborted>;
+    async fn settle(&self, tx: Tx) -> Call<Settled>;
 }
 
 impl Ask for Store {
@@ -237,6 +255,12 @@ impl Ask for Store {
     }
     async fn abort(&self, tx: Tx) -> Call<Aborted> {
         self.abort_one(tx.txid).await
+    }
+    async fn settle(&self, tx: Tx) -> Call<Settled> {
+        match self.send(vec![BranchMessage::Settle(tx.txid)]).await.remove(0) {
+            BranchAnswer::Settled(call) => call,
+            other => panic!("no answer to a settle: {other:?}"),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod differential;
 mod escrow;
 mod harness;
+mod implicit;
 mod locks;
 mod outcomes;
 mod owner;

@@ -8,8 +8,8 @@ use assent_common::wire::branch::Mode;
 use assent_participant::store::{BranchAnswer, BranchMessage, StoreState};
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, NO_MARK, Plain, Redis, committed, coordinator, ops, prepare,
-    prepared, tx, vote,
+    Ask as _, CLEAN, Expected as _, NO_MARK, Plain, Redis, committed, coordinator, implicit, ops,
+    prepare, prepared, tx, vote,
 };
 
 const OWNER: &str = "assent:ctl:owner";
@@ -267,7 +267,9 @@ async fn control(plain: &mut Plain) -> BTreeMap<String, String> {
     let fields: BTreeMap<Vec<u8>, Vec<u8>> = plain.run(&["HGETALL", "assent:ctl"]).await;
     let readable = |bytes: Vec<u8>| bytes.escape_ascii().to_string();
     let fields = fields.into_iter().map(|(field, value)| {
-        let is_record = field.starts_with(b"s:") || field.starts_with(b"d:");
+        // But for the branches of an implicit transaction, an array.
+        let is_implicit = value.first().is_some_and(|tag| tag & 0xf0 == 0x90);
+        let is_record = field.starts_with(b"s:") || field.starts_with(b"d:") && !is_implicit;
         (readable(field), if is_record { String::new() } else { readable(value) })
     });
     fields.filter(|(field, _)| field != "m:inc").collect()
@@ -305,16 +307,23 @@ async fn the_owner_and_the_scripts_answer_and_write_the_same() {
         let recent = tx(1 + step.saturating_sub(numbers.below(8))).txid;
         let doubtful = owner.in_doubt().await.unwrap().first().map(|branch| branch.txid);
         let ended = doubtful.filter(|_| numbers.below(3) > 0).unwrap_or(recent);
-        let message = match numbers.below(8) {
+        let message = match numbers.below(9) {
             0..4 => {
                 let lines = numbers.ops();
                 let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
                 let mode = if numbers.below(3) == 0 { Mode::OnePhase } else { Mode::TwoPhase };
-                prepares.push(prepare(tx(step + 1), mode, ops(&lines)));
+                prepares.push(match numbers.below(3) {
+                    0 => implicit(tx(step + 1), ops(&lines)),
+                    _ => prepare(tx(step + 1), mode, ops(&lines)),
+                });
                 prepares[prepares.len() - 1].clone()
             }
             4 | 5 => BranchMessage::Commit(ended),
             6 => BranchMessage::Abort(ended),
+            // Any of late, and at times one that comes yet and then meets its fence.
+            7 => BranchMessage::Settle(
+                tx(1 + step.saturating_sub(numbers.below(8)) + numbers.below(3)).txid,
+            ),
             _ => match prepares.iter().rev().nth(numbers.below(4) as usize) {
                 Some(earlier) => earlier.clone(),
                 None => continue,

@@ -4,9 +4,11 @@
 
 use assent_common::Txid;
 use assent_common::code::ErrorCode;
-use assent_common::command::Range;
+use assent_common::command::{Access, Range};
 use assent_common::outcome::{Aborted, Applied, Call, Refusal};
-use assent_common::participant::{Answer, Participant, Prepare, Request, Restored, Stepped};
+use assent_common::participant::{
+    Answer, DoneMarker, Participant, Prepare, Request, Restored, Stepped,
+};
 use assent_common::wire::branch::BranchState;
 
 /// How a script is bent.
@@ -14,6 +16,10 @@ use assent_common::wire::branch::BranchState;
 pub enum Bend {
     /// A vote is given before it is durable, and lost.
     VoteNotDurable,
+    /// The same, of a branch that only reads.
+    ReaderVoteNotKept,
+    /// A settle says that an absent branch is fenced, and does not fence it.
+    SettlesWithoutFence,
     /// A commit that comes again is applied again.
     AppliesAgain,
     /// A branch is applied and leaves no done-marker.
@@ -50,6 +56,12 @@ pub fn step(
     let state = request.txid().and_then(|txid| participant.state(txid));
     match bend {
         Bend::VoteNotDurable if is_prepare => participant.clone().step(incarnation, request),
+        Bend::ReaderVoteNotKept if is_prepare && reads_only(&request) => {
+            participant.clone().step(incarnation, request)
+        }
+        Bend::SettlesWithoutFence if matches!(request, Request::Settle(_)) => {
+            participant.clone().step(incarnation, request)
+        }
         Bend::AppliesAgain
             if matches!(request, Request::Commit(_)) && state == Some(BranchState::Applied) =>
         {
@@ -117,6 +129,11 @@ fn ungoverned(bend: Bend, participant: &Participant, mut request: Request) -> Re
     request
 }
 
+fn reads_only(request: &Request) -> bool {
+    let Request::Prepare(prepare) = request else { return false };
+    prepare.locks.iter().all(|(_, access)| *access == Access::Shared)
+}
+
 /// Stages all the same what is refused for one reason, as if nothing had ever been heard here.
 fn step_ignoring(
     bend: Bend,
@@ -146,7 +163,10 @@ fn unlocked(participant: &Participant, ended: Txid) -> Participant {
         free.staged(*txid, staged.clone(), &[]);
     }
     match participant.state(ended) {
-        Some(BranchState::Applied) => free.done(ended, None),
+        Some(BranchState::Applied) => {
+            let marker = participant.done_marker(ended).cloned();
+            free.done(ended, marker.unwrap_or(DoneMarker::Logged));
+        }
         Some(BranchState::Aborted) => free.fence(ended),
         Some(BranchState::Prepared) | None => {}
     }

@@ -5,7 +5,7 @@ use assent_common::TransactionId;
 use assent_common::command::{Access, Claim, EscrowKind, Step};
 use assent_common::coordinator::{AnswerDurability, Purpose};
 use assent_common::participant::{Claimed, Key};
-use assent_common::wire::transaction::Ack;
+use assent_common::wire::transaction::{Ack, Protocol};
 
 use crate::mutants::Mutant;
 use crate::state::public_id;
@@ -68,6 +68,7 @@ pub(crate) struct Client {
     pub(crate) ack: Ack,
     pub(crate) answer: AnswerDurability,
     pub(crate) purpose: Purpose,
+    pub(crate) protocol: Protocol,
 }
 
 /// One participant's part of a request.
@@ -122,6 +123,7 @@ impl Client {
             ack: Ack::Applied,
             answer: AnswerDurability::BeforeAnswer,
             purpose: if reads { Purpose::Read } else { Purpose::Write },
+            protocol: Protocol::Logged,
         }
     }
 
@@ -156,6 +158,16 @@ impl Client {
     pub(crate) fn keyless(mut self) -> Self {
         self.answer = AnswerDurability::Lazy;
         self
+    }
+
+    /// Its votes are its decision; such a request has no key.
+    pub(crate) fn implicit(mut self) -> Self {
+        self.protocol = Protocol::Implicit;
+        self.keyless()
+    }
+
+    pub(crate) fn is_implicit(&self) -> bool {
+        self.protocol == Protocol::Implicit
     }
 
     /// The ops of this branch end in a false expectation.

@@ -8,6 +8,7 @@ mod mutants;
 mod mutations;
 mod properties;
 mod redis;
+mod settling;
 mod shell;
 mod state;
 mod world;

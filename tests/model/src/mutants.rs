@@ -2,14 +2,15 @@
 //!
 //! They bend what goes into the machines and what comes out of them; the machines are the real ones throughout.
 
+use assent_common::Txid;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::{Message, Purpose};
-use assent_common::outcome::{Call, Prepared, Refusal, Vote};
+use assent_common::outcome::{Aborted, Call, Prepared, Refusal, Settled, Vote};
 use assent_common::participant::{Answer, Participant, Request, Stepped};
 use assent_doubles::scripts::{self, Bend};
 
 use crate::config::Client;
-use crate::state::Ask;
+use crate::state::{Ask, INCARNATION};
 use crate::world::World;
 
 /// What is bent, and the invariant that it breaks.
@@ -79,6 +80,20 @@ pub(crate) enum Mutant {
     UnknownIsConflict,
     /// 16: a timer gives up a branch.
     TimerAbandons,
+    /// Implicit: a vote that is not known is aborted, and not settled.
+    AbortsUnsettled,
+    /// Implicit: presumed abort answers for what its log may know nothing of.
+    PresumesImplicit,
+    /// Implicit: a settle says that an absent branch is fenced, and does not fence it.
+    SettlesWithoutFence,
+    /// Implicit: the staged records do not name the last branch.
+    BranchLeftOut,
+    /// Implicit: the staged records do not name the branches that only read.
+    ReadersLeftOut,
+    /// Implicit: a vote of a branch that only reads is not kept.
+    ReaderVoteNotKept,
+    /// Implicit: a later life's mark collects the done-marker of what it knows nothing of.
+    MarkerCollectedEarly,
     /// 4 and 15: a one-phase answer that leaves no trace is told before it is kept.
     ReaderToldEarly,
 }
@@ -88,6 +103,8 @@ impl Mutant {
     const fn bend(self) -> Option<Bend> {
         Some(match self {
             Self::VoteNotDurable => Bend::VoteNotDurable,
+            Self::ReaderVoteNotKept => Bend::ReaderVoteNotKept,
+            Self::SettlesWithoutFence => Bend::SettlesWithoutFence,
             Self::EpochIgnored => Bend::EpochIgnored,
             Self::NoFence => Bend::NoFence,
             Self::FenceIgnored => Bend::FenceIgnored,
@@ -129,6 +146,19 @@ impl World {
                 Answer::Prepared(Call::Refused(Refusal::new(ErrorCode::LockConflict, why)))
             }
             (_, answer) => answer,
+        }
+    }
+
+    /// One script, in the place of a settle: the abort of a branch that may have voted.
+    pub(crate) fn abort_unsettled(&self, participant: &mut Participant, txid: Txid) -> Stepped {
+        let stepped = self.script(participant, INCARNATION, Request::Abort(txid));
+        match stepped.answer {
+            Answer::Aborted(call) => Answer::Settled(call.map(|aborted| match aborted {
+                Aborted::Fenced => Settled::Fenced,
+                Aborted::AlreadyCommitted(_) => Settled::Applied,
+            }))
+            .into(),
+            answer => answer.into(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Every mutant must be caught, by the property of the invariant that it breaks; and every property must catch one.
 
-use assent_common::command::Access::Shared;
+use assent_common::command::Access::{self, Exclusive, Shared};
 use stateright::Expectation;
 
 use crate::check::is_violated;
@@ -8,7 +8,8 @@ use crate::config::{Budget, Client, Config};
 use crate::mutants::Mutant;
 use crate::properties;
 use crate::worlds::{
-    a_seller_and_one_who_keeps_a_bound, attempts, crossed, faults, few_faults, one, rivals, sellers,
+    a_seller_and_one_who_keeps_a_bound, attempts, crossed, faults, few_faults, implicit, one,
+    rivals, sellers,
 };
 
 /// What is bent, in which world, and which property must notice. A mutant that is missing here is an unused variant,
@@ -16,7 +17,8 @@ use crate::worlds::{
 type Case = (Mutant, Config, &'static str);
 
 fn cases() -> Vec<Case> {
-    [cases_of_votes(), cases_of_outcomes(), cases_of_what_is_kept(), cases_of_escrow()].concat()
+    let (escrow, implicit) = (cases_of_escrow(), cases_of_implicit_transactions());
+    [cases_of_votes(), cases_of_outcomes(), cases_of_what_is_kept(), escrow, implicit].concat()
 }
 
 fn two() -> Config {
@@ -117,6 +119,35 @@ fn cases_of_escrow() -> Vec<Case> {
     ]
 }
 
+/// What only transactions whose votes are their decision need.
+fn cases_of_implicit_transactions() -> Vec<Case> {
+    let with = |losses, crashes| implicit(few_faults(losses, crashes));
+    let later = |losses, crashes| Budget { marks: false, ..faults(losses, crashes) };
+    let three = |accesses: &[Access]| one(Client::of(accesses).implicit(), few_faults(0, 0));
+    let reader_last = || one(Client::of(&[Exclusive, Shared]).implicit(), few_faults(0, 1));
+    let marked = implicit(Budget { marks: true, ..few_faults(0, 1) });
+    let undecided = "8 applied only what is decided";
+    let split = "8 all branches or none";
+    vec![
+        (Mutant::AbortsUnsettled, with(0, 0), split),
+        (Mutant::PresumesImplicit, with(0, 1), split),
+        (
+            Mutant::PresumesImplicit,
+            implicit(later(0, 1)),
+            "7 a branch is told aborted only of what never commits",
+        ),
+        (Mutant::SettlesWithoutFence, with(0, 0), split),
+        (Mutant::BranchLeftOut, three(&[Exclusive; 3]), undecided),
+        (Mutant::ReadersLeftOut, three(&[Exclusive, Exclusive, Shared]), undecided),
+        (Mutant::ReaderVoteNotKept, reader_last(), "2 a yes is staged durably before it is said"),
+        (
+            Mutant::MarkerCollectedEarly,
+            marked,
+            "10 an applied branch is found while another is staged",
+        ),
+    ]
+}
+
 fn all_caught(cases: Vec<Case>) {
     for (mutant, config, property) in cases {
         assert!(
@@ -139,6 +170,11 @@ fn of_outcomes_are_caught() {
 #[test]
 fn of_escrow_are_caught() {
     all_caught(cases_of_escrow());
+}
+
+#[test]
+fn of_implicit_transactions_are_caught() {
+    all_caught(cases_of_implicit_transactions());
 }
 
 #[test]

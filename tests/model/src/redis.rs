@@ -5,7 +5,7 @@ use std::sync::Arc;
 use assent_common::code::ErrorCode;
 use assent_common::command::Access;
 use assent_common::coordinator::Message;
-use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
+use assent_common::outcome::{Aborted, Call, Prepared, Refusal, Settled};
 use assent_common::participant::{Answer, Evaluation, Participant, Prepare, Request};
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::{Epoch, TxNumber};
@@ -26,7 +26,7 @@ impl World {
     }
 
     /// The mark, and one script.
-    fn execute(&self, state: &mut State, ask: &Ask) -> Answer {
+    pub(crate) fn execute(&self, state: &mut State, ask: &Ask) -> Answer {
         let Ask { at, txid, message, mark, .. } = *ask;
         let client = &self.config.clients[ask.client];
         let branch = client.branches.iter().find(|branch| branch.at == at).expect("a branch");
@@ -43,8 +43,16 @@ impl World {
             }
             Message::Commit => Request::Commit(txid),
             Message::Abort => Request::Abort(txid),
+            Message::Settle => Request::Settle(txid),
         };
-        let stepped = self.script(participant, incarnation, request);
+        let is_aborted = message == Message::Settle
+            && ask.from == From::Coordinator
+            && self.config.is(Mutant::AbortsUnsettled);
+        let stepped = if is_aborted {
+            self.abort_unsettled(participant, txid)
+        } else {
+            self.script(participant, incarnation, request)
+        };
         let is_applied = stepped.apply.is_some();
         if let (Some(adds), Some(redo)) = (branch.adds, &stepped.apply) {
             count(state, at, adds, redo);
@@ -80,6 +88,7 @@ impl World {
         Prepare {
             txid: ask.txid,
             id: client.id,
+            branches: self.branches_of(client),
             mode: if client.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
             locks,
             evaluation: if branch.fails {
@@ -104,6 +113,10 @@ impl World {
         let epoch = state.epoch;
         let participant = Arc::make_mut(&mut state.participants[at]);
         let incarnation = self.incarnation(participant);
+        let is_later_life = self.config.is(Mutant::MarkerCollectedEarly) && epoch > Epoch(1);
+        if is_later_life && participant.staged().is_empty() {
+            *participant = Participant::new(INCARNATION);
+        }
         participant.step(incarnation, Request::LowWater { log_id: log_id(), epoch, mark });
         participant.step(incarnation, Request::Sweep);
         if self.config.is(Mutant::SweepIgnoresMark) && participant.staged().is_empty() {
@@ -188,7 +201,12 @@ fn observe(
     }
     // What comes below the mark, and to nobody's knowledge, changes nothing and tells nothing.
     let is_told = ask.from == From::Coordinator || is == Some(BranchState::Aborted);
-    if is_told && matches!(answer, Answer::Aborted(Call::Applied(Aborted::Fenced))) {
+    let is_fenced = matches!(
+        answer,
+        Answer::Aborted(Call::Applied(Aborted::Fenced))
+            | Answer::Settled(Call::Applied(Settled::Fenced))
+    );
+    if is_told && is_fenced {
         witness.aborted.insert((txid, at));
     }
     match answer {

@@ -7,7 +7,7 @@ use assent_common::coordinator::recovery::Replay;
 use assent_common::coordinator::{
     Branch, Effect, Entry, Input, Message, Outcome, Spec, Transaction,
 };
-use assent_common::outcome::{Aborted, Call, Refusal};
+use assent_common::outcome::{Aborted, Call, Refusal, Settled};
 use assent_common::participant::Answer;
 use assent_common::participant::resolver::{Verdict, judge};
 use assent_common::record::{Abandoned, Record};
@@ -41,6 +41,7 @@ impl World {
             deadline: LATE,
             answer: request.answer,
             purpose: self.purpose(request),
+            protocol: request.protocol,
         };
         let machine = Arc::new(Transaction::new(spec));
         state.active.insert(number, Active { machine, client });
@@ -131,7 +132,9 @@ impl World {
         let answer = self.misread(ask, answer.clone());
         let is_definite = matches!(
             answer,
-            Answer::Prepared(Call::Refused(_)) | Answer::Aborted(Call::Applied(Aborted::Fenced))
+            Answer::Prepared(Call::Refused(_))
+                | Answer::Aborted(Call::Applied(Aborted::Fenced))
+                | Answer::Settled(Call::Applied(Settled::Fenced))
         );
         // Attempts have no number but time: here there is time for so many.
         let now = if is_last && is_definite { LATE } else { NOW };
@@ -139,6 +142,7 @@ impl World {
             Answer::Prepared(call) => Input::Prepared { branch, attempt, call },
             Answer::Applied(call) => Input::Applied { branch, call },
             Answer::Aborted(call) => Input::Aborted { branch, attempt, call },
+            Answer::Settled(call) => Input::Settled { branch, attempt, call },
             Answer::Noted | Answer::Refused(_) => return,
         };
         if self.config.is(Mutant::EndsAfterFirstAck)
@@ -170,6 +174,7 @@ impl World {
             Message::Commit if self.config.is(Mutant::DeliversOnce) => return,
             Message::Commit => Answer::Applied(Call::Unknown(why)),
             Message::Abort => Answer::Aborted(Call::Unknown(why)),
+            Message::Settle => Answer::Settled(Call::Unknown(why)),
         };
         self.answered(state, &ask, &answer);
     }
@@ -278,7 +283,7 @@ impl World {
             Some(_) if self.config.is(Mutant::PresumesActive) => presumed(state, txid),
             _ if self.config.is(Mutant::AnswersBeforeReplay) => BranchOutcome::Aborted,
             Some(active) => active.machine.outcome_for(txid.attempt),
-            None => presumed(state, txid),
+            None => self.presumed_or_open(state, txid),
         };
         let call = match asked {
             Asked::Own => Call::Applied(own()),
@@ -314,6 +319,24 @@ impl World {
         let client = self.config.clients.iter().position(|client| client.id == id)?;
         let mark = Mark { epoch: txid.number.epoch, low_water: NO_MARK };
         Some(Ask { from: From::Resolver, at, client, txid, message, mark })
+    }
+}
+
+impl World {
+    /// Of an implicit transaction of an earlier life the log may know nothing: its branches are asked.
+    fn presumed_or_open(&self, state: &State, txid: Txid) -> BranchOutcome {
+        let began = state.witness.began.iter().find(|began| began.number == txid.number);
+        let is_implicit = began.is_some_and(|b| self.config.clients[b.client].is_implicit());
+        match presumed(state, txid) {
+            BranchOutcome::Aborted
+                if is_implicit
+                    && txid.number.epoch < state.epoch
+                    && !self.config.is(Mutant::PresumesImplicit) =>
+            {
+                BranchOutcome::Undecided
+            }
+            outcome => outcome,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use assent_common::coordinator::{Message, Outcome, Transaction};
 use assent_common::participant::{Answer, Key, Participant};
+use assent_common::settle::Resolution;
 use assent_common::{Epoch, LogId, TransactionId, TxNumber, Txid};
 
 use crate::config::{Budget, Config};
@@ -31,6 +32,9 @@ pub(crate) struct State {
     /// The counter `k` in the keyspace of each.
     pub(crate) counters: Vec<i64>,
     network: Vec<(u64, Packet)>,
+    /// What has been learned for a staged branch of an implicit transaction, by asking the others: by whoever asks, itself
+    /// or a coordinator that knows nothing of it.
+    pub(crate) resolutions: BTreeMap<(usize, Txid), Resolution>,
     /// What may still go wrong.
     pub(crate) budget: Budget,
     pub(crate) witness: Arc<Witness>,
@@ -151,6 +155,7 @@ impl State {
             participants: vec![participant; config.participants],
             counters: vec![config.stock; config.participants],
             network: Vec::new(),
+            resolutions: BTreeMap::new(),
             budget: config.budget,
             witness: Arc::default(),
         }
@@ -178,6 +183,12 @@ impl State {
         std::mem::take(&mut self.network).into_iter().map(|(_, packet)| packet)
     }
 
+    /// A branch that is not staged any more asks nobody.
+    pub(crate) fn forget_resolutions(&mut self) {
+        let participants = &self.participants;
+        self.resolutions.retain(|(by, txid), _| participants[*by].staged().contains_key(txid));
+    }
+
     /// What is under way, in its order.
     pub(crate) fn packets(&self) -> impl Iterator<Item = &Packet> {
         self.network.iter().map(|(_, packet)| packet)
@@ -201,6 +212,24 @@ impl State {
     pub(crate) fn is_applied(&self, txid: Txid, client: usize, config: &Config) -> bool {
         let mut writers = config.clients[client].branches.iter().filter(|branch| !branch.reads());
         writers.all(|branch| self.witness.applied.contains_key(&(txid, branch.at)))
+    }
+
+    /// Whether a transaction of several branches is decided, to commit: in the log, or by all its votes.
+    pub(crate) fn is_decided(&self, txid: Txid, config: &Config) -> bool {
+        let began = self.witness.began.iter().find(|began| began.number == txid.number);
+        let implicit =
+            began.map(|began| &config.clients[began.client]).filter(|client| client.is_implicit());
+        let voted = |at| self.witness.voted.contains(&(txid, at));
+        implicit.map_or_else(
+            || self.log.has_decided(txid),
+            |client| client.branches.iter().all(|branch| voted(branch.at)),
+        )
+    }
+
+    /// Whether some attempt of it is.
+    pub(crate) fn has_decided(&self, number: TxNumber, config: &Config) -> bool {
+        let voted = self.witness.voted.iter().map(|(txid, _)| *txid);
+        voted.filter(|txid| txid.number == number).any(|txid| self.is_decided(txid, config))
     }
 
     /// A number below which a participant has been told that everything has ended.

@@ -42,6 +42,8 @@ pub(crate) enum Action {
     Deadline(TxNumber),
     /// A branch in doubt asks for its outcome.
     Question { at: usize, txid: Txid, asked: Asked },
+    /// For a staged branch of an implicit transaction another one is asked, and fenced if it is absent.
+    Settle { by: usize, txid: Txid, at: usize },
     /// A batch without a message for anything here: the low-water mark, and a sweep.
     Batch(usize),
     /// A call's result is unknown; a copy of its message may come yet.
@@ -92,10 +94,12 @@ impl Model for World {
                 let verdict = self.verdict(last, txid, asked);
                 let ask = self.resolver_ask(last, at, txid, &verdict)?;
                 let mut next = last.clone();
-                match last.budget.questions {
-                    Questions::AtOnce => self.arrive(&mut next, ask),
-                    Questions::Never | Questions::Later => next.send(Packet::Ask(ask)),
-                }
+                self.tell_store(&mut next, ask);
+                Some(next)
+            }
+            Action::Settle { by, txid, at } => {
+                let mut next = last.clone();
+                self.settle_for(&mut next, by, txid, at);
                 Some(next)
             }
             Action::Batch(at) => {
@@ -106,6 +110,7 @@ impl Model for World {
             action => {
                 let mut next = last.clone();
                 self.act(&mut next, action);
+                next.forget_resolutions();
                 Some(next)
             }
         }
@@ -153,6 +158,10 @@ impl World {
                 for asked in [Asked::Own, Asked::Foreign, Asked::Gateway] {
                     actions.push(Action::Question { at, txid: *txid, asked });
                 }
+            }
+            for (by, txid) in participant.staged().keys().map(|txid| (at, *txid)) {
+                let missing = self.missing(state, by, txid).into_iter();
+                actions.extend(missing.map(|at| Action::Settle { by, txid, at }));
             }
         }
     }
@@ -242,13 +251,29 @@ impl World {
             Phase::Preparing(_) | Phase::Pausing { .. } => true,
             Phase::OnePhase(one_phase) => !matches!(one_phase.call, OnePhaseCall::Asking { .. }),
             Phase::Deciding { .. } => self.config.is(Mutant::DecidesTwice),
+            Phase::Settling(_) => false,
             _ => false,
         };
         has_deadline && waits
     }
 
+    /// What a resolver has learned reaches its own store.
+    pub(crate) fn tell_store(&self, state: &mut State, ask: Ask) {
+        match state.budget.questions {
+            Questions::AtOnce => self.arrive(state, ask),
+            Questions::Never | Questions::Later => state.send(Packet::Ask(ask)),
+        }
+        state.forget_resolutions();
+    }
+
     /// The message that a participant's resolver sends itself, if the verdict is one and no such message is under way.
-    fn resolver_ask(&self, state: &State, at: usize, txid: Txid, verdict: &Verdict) -> Option<Ask> {
+    pub(crate) fn resolver_ask(
+        &self,
+        state: &State,
+        at: usize,
+        txid: Txid,
+        verdict: &Verdict,
+    ) -> Option<Ask> {
         let ask = self.resolved(state, at, txid, verdict)?;
         (!state.asks().any(|other| *other == ask)).then_some(ask)
     }
@@ -291,7 +316,9 @@ impl World {
                 self.abandon(state, number, branch);
             }
             Action::Misbehave(at) => self.misbehave(state, at),
-            Action::Question { .. } | Action::Batch(_) => unreachable!("see next_state"),
+            Action::Question { .. } | Action::Settle { .. } | Action::Batch(_) => {
+                unreachable!("see next_state")
+            }
         }
     }
 }

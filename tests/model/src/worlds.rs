@@ -41,6 +41,11 @@ pub(crate) fn overlapping(budget: Budget) -> Config {
     Config::new(vec![Client::writer(2).keyless(), younger], budget)
 }
 
+/// An implicit transaction that writes at two participants.
+pub(crate) fn implicit(budget: Budget) -> Config {
+    one(Client::writer(2).implicit(), budget)
+}
+
 /// An older transaction of one phase, and a younger one of two that may hold its lock.
 pub(crate) fn mixed(budget: Budget) -> Config {
     Config::new(vec![Client::writer(1).keyless(), Client::writer(2).aged(2).keyless()], budget)
@@ -170,6 +175,59 @@ mod three_branches {
     }
 }
 
+/// Transactions whose votes are their decision. Every staged branch may ask the others at any time, also while its coordinator
+/// is at work: it may be cut off.
+mod implicit {
+    use super::*;
+
+    fn reader() -> Client {
+        Client::of(&[Shared, Exclusive]).implicit()
+    }
+
+    #[test]
+    fn answered_when_applied() {
+        explore(implicit(faults(1, 0)), 130_939);
+    }
+
+    #[test]
+    fn answered_when_decided_with_a_crash() {
+        explore(one(Client::writer(2).implicit().ack(Ack::Decided), faults(0, 1)), 36_017);
+    }
+
+    #[test]
+    fn with_a_loss_and_a_crash() {
+        explore(implicit(few_faults(1, 1)), 106_336);
+    }
+
+    #[test]
+    fn of_which_a_branch_votes_no() {
+        explore(one(Client::writer(2).implicit().failing(1), faults(1, 0)), 0);
+    }
+
+    #[test]
+    fn of_which_a_branch_only_reads() {
+        explore(one(reader(), faults(0, 1)), 36_017);
+    }
+
+    #[test]
+    fn of_three_branches() {
+        explore(one(Client::writer(3).implicit(), few_faults(0, 0)), 0);
+    }
+
+    #[test]
+    fn in_conflict_with_a_logged_one() {
+        let younger = Client::writer(2).aged(2).keyless();
+        let clients = vec![Client::writer(2).implicit(), younger];
+        explore(attempts(1, Config::new(clients, Budget::default())), 40_530);
+    }
+
+    #[test]
+    fn in_conflict_with_another() {
+        let clients = vec![Client::writer(2).implicit(), Client::writer(2).aged(2).implicit()];
+        explore(attempts(1, Config::new(clients, Budget::default())), 114_559);
+    }
+}
+
 mod conflicts {
     use super::*;
 
@@ -272,6 +330,12 @@ mod repeated_messages {
         explore(one(Client::writer(2), Budget { repeats: 1, ..faults(1, 0) }), 96_589);
     }
 
+    /// A prepare that was refused may come again and be staged: the refusal alone decides nothing.
+    #[test]
+    fn are_harmless_to_implicit_transactions() {
+        explore(implicit(Budget { repeats: 1, ..few_faults(0, 0) }), 33_749);
+    }
+
     /// One phase does: a refused prepare is run anew at once, and the copy would be a second run. Not a bug, and no
     /// promise: no proxy that sends requests again may stand between a coordinator and a participant.
     #[test]
@@ -340,5 +404,10 @@ mod large {
     #[test]
     fn three_branches_with_a_loss_and_a_crash() {
         explore_if_asked(one(Client::writer(3).keyless(), few_faults(1, 1)), 291_807);
+    }
+
+    #[test]
+    fn an_implicit_one_of_three_branches_with_a_crash() {
+        explore_if_asked(one(Client::writer(3).implicit(), few_faults(0, 1)), 1_013_171);
     }
 }

@@ -7,8 +7,9 @@ use assent_common::code::ErrorCode;
 use assent_common::command::Access;
 use assent_common::coordinator::Message;
 use assent_common::outcome::{Call, Prepared, Refusal};
-use assent_common::participant::resolver::{Conclusion, InDoubt, Resolver, Verdict, judge};
+use assent_common::participant::resolver::{Asked, Conclusion, InDoubt, Resolver, Verdict, judge};
 use assent_common::participant::{Answer, Participant, Prepare, Request};
+use assent_common::settle::Resolution;
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{LogId, TransactionId, Txid};
@@ -21,6 +22,7 @@ use crate::queue::{Event, Waits};
 use crate::redis::Redis;
 use crate::repair::Words;
 use crate::request::place_of;
+use crate::settling::as_settled;
 use crate::trace::note;
 use crate::world::World;
 
@@ -59,6 +61,8 @@ pub(crate) struct Agent {
     /// What they said of data that was lost.
     pub(crate) words: Words,
     resolver: Resolver,
+    /// What the other branches of implicit transactions have said.
+    pub(crate) resolutions: BTreeMap<Txid, Resolution>,
     /// For a mutant.
     balances_at_start: Vec<i64>,
     /// Public ids of the branches that it asks about.
@@ -81,6 +85,7 @@ impl Agent {
             is_quarantined: false,
             waiting: BTreeMap::new(),
             resolver: Resolver::new(RESOLVE_INTERVAL_MS),
+            resolutions: BTreeMap::new(),
             asked: BTreeMap::new(),
         }
     }
@@ -99,6 +104,7 @@ impl Agent {
         self.seq_seen = self.redis.data.control.seq();
         self.is_connected = true;
         self.resolver = Resolver::new(RESOLVE_INTERVAL_MS);
+        self.resolutions.clear();
         self.asked.clear();
     }
 
@@ -138,20 +144,21 @@ impl World {
         self.reconnect(at);
         let log_id = ask.txid.log_id;
         let refusal = match ask.from {
-            From::Resolver => None,
+            From::Resolver | From::Settler { .. } => None,
             _ => self.admit(at, log_id, ask.known),
         };
         if let Some(refusal) = refusal {
             let answer = match ask.message {
                 Message::Commit => Answer::Applied(Call::Refused(refusal)),
                 Message::Abort => Answer::Aborted(Call::Refused(refusal)),
+                Message::Settle => Answer::Settled(Call::Refused(refusal)),
                 _ => Answer::Prepared(Call::Refused(refusal)),
             };
             note!(self, "p{at}: {:?} {} -> {answer:?}", ask.message, ask.txid);
             self.reply(ask, answer);
             return Ok(());
         }
-        if ask.from != From::Resolver {
+        if ask.from.is_coordinator() {
             self.agents[at].heard.insert(log_id);
             self.hear_mark(&ask)?;
             if self.agent_strikes(at, "between two scripts") {
@@ -259,7 +266,9 @@ impl World {
         };
         let script = match message {
             Message::Commit => Request::Commit(txid),
+            Message::Settle if self.is_aborted_unsettled(ask) => Request::Abort(txid),
             Message::Abort => Request::Abort(txid),
+            Message::Settle => Request::Settle(txid),
             Message::Prepare | Message::PrepareWaiting => {
                 let asked = &self.requests[request];
                 let plan = &asked.branches[branch.index()];
@@ -275,6 +284,7 @@ impl World {
                     txid,
                     id: asked.id,
                     mode: if asked.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
+                    branches: self.branches_of(asked),
                     locks,
                     evaluation: plan.evaluate(
                         balances,
@@ -287,7 +297,8 @@ impl World {
         let incarnation = agent.believed_incarnation(self.config.mutant);
         let bend = self.config.mutant.and_then(Mutant::bend);
         let agent = &mut self.agents[at];
-        let stepped = agent.redis.run(bend, incarnation, script);
+        let mut stepped = agent.redis.run(bend, incarnation, script);
+        stepped.answer = as_settled(message, stepped.answer);
         if matches!(stepped.answer, Answer::Prepared(Call::Applied(_))) {
             agent.seq_seen = agent.seq_seen.max(agent.redis.data.control.seq());
         }
@@ -349,22 +360,31 @@ impl World {
         let agent = &mut self.agents[at];
         let staged = agent.redis.data.control.staged();
         agent.asked = staged.iter().map(|(txid, staged)| (*txid, staged.id)).collect();
-        let in_doubt =
-            |txid: &Txid| InDoubt { txid: *txid, coordinator_url: txid.log_id.to_string() };
-        let found: Vec<_> = staged.keys().map(in_doubt).collect();
+        let in_doubt = |(txid, staged): (&Txid, &assent_common::participant::Staged)| InDoubt {
+            txid: *txid,
+            coordinator_url: txid.log_id.to_string(),
+            branches: std::sync::Arc::clone(&staged.branches),
+        };
+        let found: Vec<_> = staged.iter().map(in_doubt).collect();
+        agent.resolutions.retain(|txid, _| staged.contains_key(txid));
         agent.resolver.seen(now, found);
         let due = agent.resolver.take_due(now, QUESTIONS_MAX);
         if self.config.is(Mutant::VoteTimesOut)
             && let Some(doubt) = due.first()
         {
-            return self.conclude(at, doubt.txid, Message::Abort);
+            return self.conclude(at, doubt.branch.txid, Message::Abort);
         }
         if self.config.is(Mutant::DoubtCommits)
             && let Some(doubt) = due.first()
         {
-            return self.conclude(at, doubt.txid, Message::Commit);
+            return self.conclude(at, doubt.branch.txid, Message::Commit);
         }
-        for InDoubt { txid, .. } in due {
+        for question in due {
+            let txid = question.branch.txid;
+            // By itself, if its coordinator has been asked in vain for long.
+            if question.to == Asked::CoordinatorThenBranches && self.random.percent(50) {
+                self.settle_for(at, life, txid);
+            }
             self.ask_about(at, life, txid);
         }
         self.sweep(at)?;
@@ -401,10 +421,12 @@ impl World {
             }
         }
         let at_us = self.now_us + self.latency_us();
-        self.queue.push(at_us, Event::Asked { at, life, coordinator, txid });
+        // As the question says, whatever becomes of the branch meanwhile.
+        let is_implicit = self.agents[at].is_implicit(txid);
+        self.queue.push(at_us, Event::Asked { at, life, coordinator, txid, is_implicit });
     }
 
-    fn coordinator_of(&self, txid: Txid) -> usize {
+    pub(crate) fn coordinator_of(&self, txid: Txid) -> usize {
         let own = self.coordinators.iter().position(|c| c.log.log_id() == txid.log_id);
         own.expect("a log of this world")
     }
@@ -416,10 +438,20 @@ impl World {
     }
 
     /// A question has reached a coordinator.
-    pub(crate) fn asked(&mut self, at: usize, life: u64, coordinator: usize, txid: Txid) {
+    pub(crate) fn asked(
+        &mut self,
+        at: usize,
+        life: u64,
+        coordinator: usize,
+        txid: Txid,
+        is_implicit: bool,
+    ) {
         let mutant = self.config.mutant;
         let speaker = &self.coordinators[coordinator];
-        let answer = if speaker.is_up {
+        let answer = if speaker.is_up && is_implicit && speaker.knows_nothing_of(txid, mutant) {
+            self.settle_for(at, life, txid);
+            Call::Applied(BranchOutcome::Undecided)
+        } else if speaker.is_up {
             Call::Applied(speaker.outcome(txid, mutant))
         } else if mutant == Some(Mutant::AnswersBeforeReplay) {
             Call::Applied(BranchOutcome::Aborted)
@@ -471,7 +503,7 @@ impl World {
     }
 
     /// What the resolver tells its own store.
-    fn conclude(&mut self, at: usize, txid: Txid, message: Message) -> Step {
+    pub(crate) fn conclude(&mut self, at: usize, txid: Txid, message: Message) -> Step {
         let Some(id) = self.agents[at].asked.get(&txid).copied() else { return Ok(()) };
         let request = place_of(id);
         let branches = &self.requests[request].branches;

@@ -132,6 +132,17 @@ impl Coordinator {
     }
 }
 
+impl Coordinator {
+    /// Whether its log may know nothing of an implicit transaction: it is of an earlier life.
+    pub(crate) fn knows_nothing_of(&self, txid: Txid, mutant: Option<Mutant>) -> bool {
+        txid.log_id == self.log.log_id()
+            && txid.number.epoch < self.log.epoch
+            && !self.active.contains_key(&txid.number)
+            && self.outcome(txid, mutant) == BranchOutcome::Aborted
+            && mutant != Some(Mutant::PresumesImplicit)
+    }
+}
+
 pub(crate) fn participant_name(at: usize) -> ParticipantName {
     format!("p{at}").parse().expect("a name")
 }
@@ -175,6 +186,7 @@ impl World {
             deadline: now.plus(asked.timeout_ms),
             answer: asked.answer,
             purpose: mutants::purpose(&self.config, asked),
+            protocol: asked.protocol,
         };
         let (number, is_keyed) = (spec.number, asked.is_keyed());
         note!(self, "c{c}: request {request} begins as {}.{}", number.epoch, number.n);
@@ -276,6 +288,7 @@ impl World {
             active.is_some_and(|active| active.machine.answer_is_held_back())
         };
         let forced = match entry {
+            Entry::Committed { .. } if self.requests[request].is_implicit() => false,
             Entry::Begun(_) | Entry::Committed { .. } => true,
             Entry::Ended => false,
             Entry::Answered { .. } => is_held_back(&self.coordinators[c]),
@@ -466,6 +479,7 @@ impl World {
             Answer::Prepared(call) => Input::Prepared { branch, attempt, call },
             Answer::Applied(call) => Input::Applied { branch, call },
             Answer::Aborted(call) => Input::Aborted { branch, attempt, call },
+            Answer::Settled(call) => Input::Settled { branch, attempt, call },
             Answer::Noted | Answer::Refused(_) => return Ok(()),
         };
         if self.config.is(Mutant::EndsAfterFirstAck)

@@ -109,7 +109,8 @@ impl World {
             }
             self.sweep(at)?;
             let redis = &self.agents[at].redis;
-            let (locks, markers) = (redis.data.control.locks(), redis.data.control.markers());
+            let control = &redis.data.control;
+            let (locks, markers) = (control.locks(), control.markers() - control.left_behind());
             let is_clean = locks.is_empty() && markers == 0;
             ensure(is_clean, "progress: nothing is left", || {
                 format!("p{at}: {locks:?}, {markers} markers")

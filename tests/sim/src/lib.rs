@@ -24,6 +24,7 @@ mod repair;
 mod report;
 mod request;
 mod resync;
+mod settling;
 mod trace;
 mod trouble;
 mod world;

@@ -131,6 +131,14 @@ pub enum Mutant {
     OperatorIsHasty,
     /// 16: a timer gives up a branch.
     TimerAbandons,
+    /// Implicit: a vote that is not known is aborted, and not settled.
+    AbortsUnsettled,
+    /// Implicit: presumed abort answers for what its log may know nothing of.
+    PresumesImplicit,
+    /// Implicit: a settle says that an absent branch is fenced, and does not fence it.
+    SettlesWithoutFence,
+    /// Implicit: the staged records do not name the last branch.
+    BranchLeftOut,
     /// 4 and 15: a one-phase answer that leaves no trace is told before it is kept.
     ReaderToldEarly,
 }
@@ -140,6 +148,7 @@ impl Mutant {
     pub(crate) const fn bend(self) -> Option<Bend> {
         Some(match self {
             Self::VoteNotDurable => Bend::VoteNotDurable,
+            Self::SettlesWithoutFence => Bend::SettlesWithoutFence,
             Self::AppliesAgain => Bend::AppliesAgain,
             Self::NoDoneMarker => Bend::NoDoneMarker,
             Self::NoFence => Bend::NoFence,

@@ -45,6 +45,15 @@ pub(crate) enum From {
     Nobody,
     /// The participant's own resolver.
     Resolver,
+    /// Whoever settles, for a branch at a participant, in a life of its agent.
+    Settler { by: usize, life: u64 },
+}
+
+impl From {
+    /// Whether a coordinator speaks, of itself and of what it knows.
+    pub(crate) const fn is_coordinator(self) -> bool {
+        matches!(self, Self::Coordinator(_) | Self::Nobody)
+    }
 }
 
 /// A coordinator and a participant that do not hear each other.
@@ -108,6 +117,9 @@ impl World {
 
     /// Sends an answer back, if anybody waits for it.
     pub(crate) fn reply(&mut self, ask: Ask, answer: Answer) {
+        if let From::Settler { by, life } = ask.from {
+            return self.settle_answered(by, life, ask, answer);
+        }
         if !matches!(ask.from, From::Coordinator(_)) {
             return;
         }
@@ -133,6 +145,7 @@ impl World {
             Message::Prepare | Message::PrepareWaiting => Answer::Prepared(Call::Unknown(why)),
             Message::Commit => Answer::Applied(Call::Unknown(why)),
             Message::Abort => Answer::Aborted(Call::Unknown(why)),
+            Message::Settle => Answer::Settled(Call::Unknown(why)),
         };
         let at_us = self.now_us + self.random.between(50, CALL_US);
         self.queue.push(at_us, Event::Answered { ask, answer: Box::new(answer) });

@@ -41,9 +41,11 @@ pub(crate) enum Event {
     /// An agent scans for branches in doubt, and sweeps.
     AgentTurn { at: usize, life: u64 },
     /// An agent's question reaches a coordinator.
-    Asked { at: usize, life: u64, coordinator: usize, txid: Txid },
+    Asked { at: usize, life: u64, coordinator: usize, txid: Txid, is_implicit: bool },
     /// The answer to a question reaches the agent.
     Learned { at: usize, life: u64, txid: Txid, answer: Box<Call<BranchOutcome>> },
+    /// What a branch says of itself reaches whoever settles for another.
+    Settled { by: usize, life: u64, txid: Txid, at: usize, answer: Box<Answer> },
     /// Something goes wrong.
     Trouble,
     /// A coordinator asks what a participant's data is.

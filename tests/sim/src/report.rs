@@ -69,6 +69,12 @@ report! {
     resumed,
     /// Questions of branches in doubt.
     questions,
+    /// Questions to the branches of implicit transactions that coordinators know nothing of.
+    settles,
+    /// Branches that learned so that theirs is committed.
+    settled_as_committed,
+    /// Branches that learned so that theirs is aborted.
+    settled_as_aborted,
     /// Decisions of another attempt than the first.
     retried,
     /// Questions to the only branch of a transaction, whether it was applied.

@@ -6,7 +6,7 @@ use assent_common::command::{Access, Claim, EscrowKind, Step};
 use assent_common::coordinator::{AnswerDurability, Purpose};
 use assent_common::outcome::Refusal;
 use assent_common::participant::{Claimed, Evaluation, Key, Locks};
-use assent_common::wire::transaction::Ack;
+use assent_common::wire::transaction::{Ack, Protocol};
 
 use crate::config::Profile;
 use crate::random::Random;
@@ -31,6 +31,7 @@ pub(crate) struct Request {
     pub(crate) ack: Ack,
     pub(crate) answer: AnswerDurability,
     pub(crate) timeout_ms: u64,
+    pub(crate) protocol: Protocol,
     pub(crate) purpose: Purpose,
     /// When its client heard the outcome, or stopped asking.
     pub(crate) finished_us: Option<u64>,
@@ -103,7 +104,7 @@ impl Request {
         }
         let reads = branches.iter().all(BranchPlan::reads);
         let age_ms = BEGINNING_MS + now_ms + random.below(SKEW_MS);
-        Self {
+        let mut request = Self {
             id: public_id(age_ms, place),
             client,
             coordinator: random.place(profile.coordinators),
@@ -115,8 +116,19 @@ impl Request {
             },
             timeout_ms: [40, 300, 3_000][random.place(3)],
             purpose: if reads { Purpose::Read } else { Purpose::Write },
+            protocol: Protocol::Logged,
             finished_us: None,
+        };
+        // As a coordinator has it: of several branches, and without a key. What a loss does to those is no promise.
+        let may_be = !request.is_one_phase() && !request.is_keyed();
+        if may_be && !profile.faults.lose_data() && random.percent(60) {
+            request.protocol = Protocol::Implicit;
         }
+        request
+    }
+
+    pub(crate) fn is_implicit(&self) -> bool {
+        self.protocol == Protocol::Implicit
     }
 }
 

@@ -100,6 +100,12 @@ impl World {
                 }
                 is_quarantined(call)
             }
+            Answer::Settled(call) => {
+                if is_late || is_of_other {
+                    *call = Call::Unknown(why());
+                }
+                is_quarantined(call)
+            }
             Answer::Applied(call) => is_quarantined(call),
             Answer::Noted | Answer::Refused(_) => false,
         };

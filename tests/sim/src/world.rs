@@ -128,10 +128,13 @@ impl World {
             Event::CoordinatorStarted { coordinator } => self.coordinator_starts(coordinator)?,
             Event::AgentStarted { at } => self.agent_starts(at),
             Event::AgentTurn { at, life } => self.agent_turn(at, life)?,
-            Event::Asked { at, life, coordinator, txid } => {
-                self.asked(at, life, coordinator, txid);
+            Event::Asked { at, life, coordinator, txid, is_implicit } => {
+                self.asked(at, life, coordinator, txid, is_implicit);
             }
             Event::Learned { at, life, txid, answer } => self.learned(at, life, txid, *answer)?,
+            Event::Settled { by, life, txid, at, answer } => {
+                self.settled(by, life, txid, at, *answer)?;
+            }
             Event::Trouble => self.trouble()?,
             Event::Looking { coordinator } => self.look(coordinator),
             event => self.happens_to_data(event)?,

@@ -73,7 +73,8 @@ async fn ask(
         let transfer = Transfer { number, ..first };
         let (body, key) = (transfer.body(), transfer.key());
         let began = Instant::now();
-        let (status, answer) = connection.submit(Some(&key), &body).await.map_err(failed)?;
+        let (status, answer) =
+            connection.post("/v1/transactions", Some(&key), &body).await.map_err(failed)?;
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         latency_us.saturating_record(micros);
         let text = String::from_utf8_lossy(answer);

@@ -340,6 +340,7 @@ fn prepare(log_id: LogId, transfer: Transfer, place: usize) -> Message {
         txid: txid(log_id, transfer),
         id,
         mode: Mode::TwoPhase,
+        branches: Vec::new(),
         wait_ms: 0,
         ops: transfer.ops(place),
     })

@@ -1,22 +1,24 @@
 //! The machine's tests: here what they share and the transition table; beside this, the promises of two phases, of one
 //! phase, and of recovery, each by name.
 
+mod implicit;
 mod one_phase;
 mod recovery;
 mod table;
 mod two_phase;
 
 use super::machine::{
-    AnswerDurability, Closing, ClosingRecord, Committing, Preparing, Purpose, Spec, State, Stray,
-    Transaction, VoteState,
+    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, Preparing, Purpose, Spec,
+    State, Stray, Transaction, VoteState,
 };
 use super::one_phase::OnePhaseCall;
+use super::settling::SettleState;
 use super::{Branch, Delivery, Effect, Entry, Failure, Input, Message, Outcome};
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, Epoch, TransactionId, TxNumber, Txid};
-use crate::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Vote};
+use crate::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Settled, Vote};
 use crate::time::Millis;
-use crate::wire::transaction::Ack;
+use crate::wire::transaction::{Ack, Protocol};
 
 const A: Branch = Branch(0);
 const B: Branch = Branch(1);
@@ -37,7 +39,12 @@ fn spec(branches: u16) -> Spec {
         deadline: DEADLINE,
         answer: AnswerDurability::Lazy,
         purpose: Purpose::Write,
+        protocol: Protocol::Logged,
     }
+}
+
+fn implicit_spec() -> Spec {
+    Spec { protocol: Protocol::Implicit, ..spec(2) }
 }
 
 /// A machine under test, its clock, and all that it has ever answered.
@@ -150,6 +157,14 @@ fn abort_unknown(branch: Branch, attempt: Attempt) -> Input {
     Input::Aborted { branch, attempt, call: Call::Unknown("lost".to_owned()) }
 }
 
+fn settled(branch: Branch, settled: Settled) -> Input {
+    Input::Settled { branch, attempt: FIRST, call: Call::Applied(settled) }
+}
+
+fn settle_unknown(branch: Branch) -> Input {
+    Input::Settled { branch, attempt: FIRST, call: Call::Unknown("lost".to_owned()) }
+}
+
 fn effect_text(effect: &Effect) -> String {
     match effect {
         Effect::Send { branch, attempt, message } => {
@@ -158,6 +173,7 @@ fn effect_text(effect: &Effect) -> String {
                 Message::PrepareWaiting => "prepare waiting",
                 Message::Commit => "commit",
                 Message::Abort => "abort",
+                Message::Settle => "settle",
             };
             format!("{message} {}.{}", branch.0, attempt.0)
         }
@@ -215,16 +231,26 @@ fn machine_text(machine: &Transaction) -> String {
             let met = met.as_ref().map(|met| format!(" after {}", met.refusal.code));
             format!("preparing .{} [{}]{}", attempt.0, votes.join(", "), met.unwrap_or_default())
         }
+        State::Settling(settling) => {
+            let branches: Vec<_> = settling.branches.iter().map(settle_text).collect();
+            let (attempt, code) = (settling.attempt.0, settling.failure.refusal.code);
+            format!("settling .{attempt} [{}] for {code}", branches.join(", "))
+        }
         State::Pausing { next, resume_at, failure } => {
             format!("pausing .{} until {} ({})", next.0, resume_at.0, failure.refusal.code)
         }
         State::Deciding { attempt, .. } => format!("deciding .{}", attempt.0),
-        State::Committing(Committing { attempt, deliveries, .. }) => {
+        State::Committing(Committing { attempt, deliveries, record, .. }) => {
             let deliveries: Vec<_> = deliveries.iter().map(delivery_text).collect();
-            format!("committing .{} [{}]", attempt.0, deliveries.join(", "))
+            let record = match record {
+                DecisionRecord::UnderWay => ", record under way",
+                DecisionRecord::Durable => "",
+            };
+            format!("committing .{} [{}]{record}", attempt.0, deliveries.join(", "))
         }
         State::Closing(Closing { outcome, record, abandoned, .. }) => {
             let record = match record {
+                ClosingRecord::BehindDecision => "behind its decision",
                 ClosingRecord::TellWhenDurable => "to tell",
                 ClosingRecord::Told => "told",
                 ClosingRecord::Durable => "durable",
@@ -244,6 +270,15 @@ fn vote_text(vote: &VoteState) -> String {
         VoteState::Asked { tries } => format!("asked {tries}"),
         VoteState::Resend { at, tries, .. } => format!("resend {tries} at {}", at.0),
         VoteState::Yes(_) => "yes".to_owned(),
+    }
+}
+
+fn settle_text(state: &SettleState) -> String {
+    match state {
+        SettleState::Asking(delivery) => format!("asking {}", delivery_text(delivery)),
+        SettleState::Staged(delivery) => format!("staged {}", delivery_text(delivery)),
+        SettleState::Yes(_) => "yes".to_owned(),
+        SettleState::Applied => "applied".to_owned(),
     }
 }
 

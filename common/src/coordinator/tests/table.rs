@@ -26,6 +26,11 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("fenced at 0 of attempt 1", fenced(A, SECOND)),
         ("already committed at 0", already(A, FIRST)),
         ("abort unknown at 0", abort_unknown(A, FIRST)),
+        ("prepared, says 0", settled(A, Settled::Prepared)),
+        ("applied, says 0", settled(A, Settled::Applied)),
+        ("fenced, says 0", settled(A, Settled::Fenced)),
+        ("settle unknown at 0", settle_unknown(A)),
+        ("data lost at 0", Input::DataLost(A)),
         ("persisted", Input::Persisted),
         ("tick", Input::Tick),
         ("tick at the deadline", Input::Tick),
@@ -58,6 +63,28 @@ fn two_phase() -> Vec<Rig> {
         Rig::begun(keyed()).after([no()]),
         begun().after([no(), Input::Persisted, abort_unknown(A, FIRST)]),
         begun().after([no(), Input::Persisted, fenced(A, FIRST)]),
+    ]
+}
+
+/// The states that only an implicit transaction has.
+fn implicit() -> Vec<Rig> {
+    let begun = || Rig::begun(implicit_spec());
+    let decided = || Rig::begun(Spec { ack: Ack::Decided, ..implicit_spec() });
+    let conflict = || no(B, FIRST, ErrorCode::LockConflict);
+    let voted = [yes(A, FIRST), yes(B, FIRST)];
+    vec![
+        begun(),
+        begun().after([yes(B, FIRST)]),
+        begun().after(voted.clone()),
+        decided().after(voted.clone()).after([applied(B)]),
+        begun().after(voted.clone()).after([applied(B), applied(A)]),
+        begun().after(voted).after([applied(B), applied(A), Input::Persisted]),
+        begun().after([conflict()]),
+        begun().after([yes(B, FIRST), no(A, FIRST, ErrorCode::ExpectationFailed)]),
+        begun().after([conflict(), settle_unknown(A)]),
+        begun().after([conflict(), settled(B, Settled::Prepared)]),
+        begun().after([conflict(), yes(B, FIRST), settled(A, Settled::Prepared)]),
+        begun().after([conflict(), settled(B, Settled::Applied)]),
     ]
 }
 
@@ -106,7 +133,9 @@ fn rows(rig: &Rig, text: &mut String) {
 #[test]
 fn every_state_takes_every_input_as_the_table_says() {
     let mut text = String::new();
-    for (title, rigs) in [("two phases", two_phase()), ("one phase", one_phase())] {
+    let tables =
+        [("two phases", two_phase()), ("one phase", one_phase()), ("implicit", implicit())];
+    for (title, rigs) in tables {
         writeln!(text, "# {title}").unwrap();
         for rig in &rigs {
             rows(rig, &mut text);
@@ -126,7 +155,7 @@ fn every_state_takes_every_input_as_the_table_says() {
 /// The shell sleeps until `wake_at`: if it were none, or late, something due would never happen.
 #[test]
 fn the_wake_up_time_is_never_later_than_what_is_due() {
-    for rig in two_phase().into_iter().chain(one_phase()) {
+    for rig in two_phase().into_iter().chain(one_phase()).chain(implicit()) {
         let waits_for_time = rig.text().contains(" at ") || rig.text().contains("pausing");
         let waits_for_deadline = rig.text().starts_with("preparing")
             || rig.text().starts_with("one phase") && !rig.text().contains("asking");

@@ -19,7 +19,7 @@ use super::super::connection::Live;
 use super::super::escrow;
 use super::super::inspect::{Record, record, stored_mark, txid_of};
 use super::super::mutants;
-use super::super::packed::done_replies;
+use super::super::packed::done_marker;
 use super::super::{Store, StoreError};
 use super::{Owner, Turn};
 
@@ -185,8 +185,7 @@ fn add(
             restored.staged(txid, staged, &locks);
         }
         [b'd', b':', ..] => {
-            let replies = (!value.is_empty()).then(|| done_replies(value));
-            restored.done(txid_of(field)?, replies.transpose().ok()?.map(Into::into));
+            restored.done(txid_of(field)?, done_marker(value).ok()?);
         }
         [b'a', b':', ..] => restored.fence(txid_of(field)?),
         [b'm', b':', b'c', b':', log_id @ ..] => {
@@ -204,13 +203,13 @@ type Locks = Vec<(Arg, Access)>;
 
 /// A branch in doubt. Its replies stay where they are: a prepare that comes again is the scripts' to answer.
 fn staged(incarnation: u64, txid: Txid, value: &[u8]) -> Option<(Txid, Staged, Locks)> {
-    let Record { id, seq, keys, modes, redo, .. } = record(value).ok()?;
+    let Record { id, seq, keys, modes, redo, branches, .. } = record(value).ok()?;
     let accesses = modes.iter().map(|letter| Access::of_letter(*letter));
     let accesses = accesses.collect::<Option<Vec<_>>>()?;
     let locks = keys.iter().cloned().zip(accesses).collect();
     let vote =
         assent_common::outcome::Vote { replies: "[]".into(), redo: redo.into(), incarnation, seq };
-    Some((txid, Staged { id, keys: keys.into_iter().collect(), vote }, locks))
+    Some((txid, Staged { id, keys: keys.into_iter().collect(), vote, branches }, locks))
 }
 
 #[cfg(test)]

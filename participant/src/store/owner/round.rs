@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use assent_common::command::{Access, Claim};
 use assent_common::ids::{LogId, Txid};
@@ -17,7 +18,7 @@ use super::super::call::PrepareItem;
 use super::super::escrow;
 use super::super::inspect::RECORD_VERSION;
 use super::super::markers::Marker;
-use super::super::packed::{RedoError, Writer, kind_letter};
+use super::super::packed::{RedoError, Writer, kind_letter, packed_branches};
 use super::Owner;
 use super::counters::{Added, is_escrow};
 use super::evaluate::Yes;
@@ -29,6 +30,7 @@ pub(super) struct Round {
     pub(super) exec: Exec,
     pub(super) commits: Vec<(usize, Txid)>,
     pub(super) aborts: Vec<(usize, Txid)>,
+    pub(super) settles: Vec<(usize, Txid)>,
     pub(super) prepares: Vec<PrepareItem>,
     /// By the slot of the message.
     pub(super) answers: Vec<(usize, BranchAnswer)>,
@@ -80,7 +82,7 @@ impl Owner {
         }
     }
 
-    /// A commit or an abort.
+    /// A commit, an abort or a settle.
     pub(super) fn end(
         &mut self,
         round: &mut Round,
@@ -89,15 +91,23 @@ impl Owner {
     ) -> Result<(), RedoError> {
         let Some(txid) = request.txid() else { return Ok(()) };
         let staged = self.machine.staged().get(&txid);
-        let keys: Vec<Key> = staged.iter().flat_map(|staged| staged.keys.iter().cloned()).collect();
+        let branches = staged.map(|staged| Arc::clone(&staged.branches)).unwrap_or_default();
+        let is_settle = matches!(request, Request::Settle(_));
+        let ended = staged.filter(|_| !is_settle);
+        let keys: Vec<Key> = ended.iter().flat_map(|staged| staged.keys.iter().cloned()).collect();
         let was = self.machine.state(txid);
         let adds: Vec<_> = keys.iter().map(|key| self.adds(txid, key)).collect();
         let Stepped { answer, apply } = self.step(request);
         if was != self.machine.state(txid) {
             round.exec.delete(format!("s:{txid}"));
             let is_applied = matches!(answer, Answer::Applied(_));
-            let marker = if is_applied { Marker::Done(txid) } else { Marker::Fence(txid) };
-            round.exec.set(marker.field(), "");
+            let marker = match (is_applied, branches.is_empty()) {
+                (true, true) => Marker::Done(txid),
+                (true, false) => Marker::DoneImplicit(txid),
+                (false, _) => Marker::Fence(txid),
+            };
+            let value = if is_applied { packed_branches(&branches) } else { Vec::new() };
+            round.exec.set(marker.field(), value);
             round.left.push(marker);
         }
         if let Some(redo) = &apply {
@@ -113,7 +123,7 @@ impl Owner {
                 None => drop(round.changed.insert(key)),
             }
         }
-        round.asserts |= matches!(answer, Answer::Applied(Call::Refused(_)));
+        round.asserts |= is_settle || matches!(answer, Answer::Applied(Call::Refused(_)));
         round.answers.push((slot, into_answer(answer)));
         Ok(())
     }
@@ -143,6 +153,7 @@ impl Owner {
             txid: item.txid,
             id: item.id,
             mode: item.mode,
+            branches: Arc::clone(&item.branches),
             locks: locks(item),
             evaluation: Ok(Evaluation {
                 replies: json(&replies).into(),
@@ -195,6 +206,7 @@ impl Owner {
             txid: item.txid,
             id: item.id,
             mode: item.mode,
+            branches: Arc::clone(&item.branches),
             locks: locks(item),
             evaluation: Ok(Evaluation {
                 replies,
@@ -255,6 +267,7 @@ fn into_answer(answer: Answer) -> BranchAnswer {
         Answer::Prepared(call) => BranchAnswer::Prepared(call),
         Answer::Applied(call) => BranchAnswer::Applied(call),
         Answer::Aborted(call) => BranchAnswer::Aborted(call),
+        Answer::Settled(call) => BranchAnswer::Settled(call),
         Answer::Noted => BranchAnswer::Applied(Call::Unknown("no answer".to_owned())),
         Answer::Refused(refusal) => BranchAnswer::Applied(Call::Refused(refusal)),
     }
@@ -309,7 +322,7 @@ fn lock_value(lock: &Lock) -> String {
 /// A staged record, as `lua/prepare.lua` packs it.
 fn staged_record(item: &PrepareItem, url: &str, seq: u64, redo: &[u8], replies: &[u8]) -> Vec<u8> {
     let mut record = Writer::default();
-    record.array(8);
+    record.array(if item.branches.is_empty() { 8 } else { 9 });
     record.small(RECORD_VERSION.try_into().unwrap_or(0));
     record.bytes(item.id.to_string().as_bytes());
     record.bytes(url.as_bytes());
@@ -322,6 +335,9 @@ fn staged_record(item: &PrepareItem, url: &str, seq: u64, redo: &[u8], replies: 
     record.bytes(&modes.collect::<Vec<_>>());
     record.bytes(redo);
     record.bytes(replies);
+    if !item.branches.is_empty() {
+        record.bytes(&packed_branches(&item.branches));
+    }
     record.0
 }
 

@@ -108,17 +108,20 @@ impl Store {
         round.commits = sorted.commits.drain(..commits).collect();
         let aborts = sorted.aborts.len().min(BRANCHES_PER_ROUND_MAX - commits);
         round.aborts = sorted.aborts.drain(..aborts).collect();
+        let settles = sorted.settles.len().min(BRANCHES_PER_ROUND_MAX - commits - aborts);
+        round.settles = sorted.settles.drain(..settles).collect();
         let ends = |ends: &[(usize, Txid)], request: fn(Txid) -> Request| {
             ends.iter().map(|(slot, txid)| (*slot, request(*txid))).collect::<Vec<_>>()
         };
         let mut requests = ends(&round.commits, Request::Commit);
         requests.extend(ends(&round.aborts, Request::Abort));
+        requests.extend(ends(&round.settles, Request::Settle));
         for (slot, request) in requests {
             let ended = owner.end(round, slot, request);
             // A record that this version cannot read: the scripts say so of that branch alone.
             ended.map_err(|error| Lost::Refused(error.to_string()))?;
         }
-        let room = BRANCHES_PER_ROUND_MAX - commits - aborts;
+        let room = BRANCHES_PER_ROUND_MAX - commits - aborts - settles;
         let candidates = choose(owner, sorted, round, aside, room);
         if candidates.is_empty() {
             return Ok(());
@@ -322,6 +325,7 @@ fn choose(
 fn put_back(round: Round, sorted: &mut Sorted) {
     sorted.commits.extend(round.commits);
     sorted.aborts.extend(round.aborts);
+    sorted.settles.extend(round.settles);
     sorted.prepares.extend(round.prepares);
 }
 
@@ -346,6 +350,9 @@ fn give_unknown(round: &Round, why: &str, answers: &mut Answers) {
     }
     for (slot, _) in &round.aborts {
         answers.put(*slot, BranchAnswer::Aborted(Call::Unknown(why.to_owned())));
+    }
+    for (slot, _) in &round.settles {
+        answers.put(*slot, BranchAnswer::Settled(Call::Unknown(why.to_owned())));
     }
     for item in &round.prepares {
         answers.put(item.slot, BranchAnswer::Prepared(Call::Unknown(why.to_owned())));

@@ -14,7 +14,7 @@ use assent_client::{CoordinatorClient, SubmitError, Transaction};
 use assent_common::TransactionId;
 use assent_common::time::DurationMs;
 use assent_common::wire::problem::OutcomeWord;
-use assent_common::wire::transaction::TransactionView;
+use assent_common::wire::transaction::{Protocol, TransactionView};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinSet;
@@ -28,6 +28,9 @@ const MARKS_FROM: i64 = 1_000;
 
 /// How long a transaction may take to decide.
 const TIMEOUT_MS: u64 = 5_000;
+
+/// The share of implicit transactions, which have no ids: what is not known of them at first stays so.
+const IMPLICIT_SHARE: f64 = 0.25;
 
 /// The pauses before the same is asked again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -125,7 +128,7 @@ impl Load {
             ids: Arc::clone(&self.ids),
             client: self.client.clone(),
         };
-        one.transact(work).await;
+        one.transact(work, Protocol::Logged).await;
     }
 }
 
@@ -144,15 +147,23 @@ impl Client {
         while !stop.load(Ordering::Relaxed) {
             let next = Instant::now() + pace.mul_f64(self.rng.random_range(0.5..1.5));
             let work = self.world.draw(&mut self.rng);
-            self.transact(work).await;
+            let protocol = self.protocol();
+            self.transact(work, protocol).await;
             tokio::time::sleep_until(next.into()).await;
         }
     }
 
-    async fn transact(&self, work: Work) {
+    async fn transact(&self, work: Work, protocol: Protocol) {
         let transaction = Transaction::new().timeout(DurationMs(TIMEOUT_MS));
         let Some(id) = transaction.id() else { return };
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        let transaction = match protocol {
+            Protocol::Logged => {
+                self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+                transaction
+            }
+            // Here the id is the name of its marks only: the coordinator does not hear of it.
+            Protocol::Implicit => transaction.protocol(Protocol::Implicit).without_id(),
+        };
         let id = id.to_string();
         let Ok(transaction) = work.write(transaction, &id) else { return };
         let asked = self.recorder.invoke(self.number, work.action(&id));
@@ -160,7 +171,7 @@ impl Client {
             let mark = Action::Mark(Mark { id: id.clone(), branches });
             (self.recorder.invoke(MARKS_FROM + self.number, mark.clone()), mark)
         });
-        let told = self.submit(&transaction).await;
+        let told = self.submit(&transaction, protocol).await;
         match &told {
             Told::Committed(_) => self.tally.committed.fetch_add(1, Ordering::Relaxed),
             Told::Aborted(_) => self.tally.aborted.fetch_add(1, Ordering::Relaxed),
@@ -176,10 +187,16 @@ impl Client {
         end(asked, &told, answered);
     }
 
-    /// Asks until it is told, or has no patience left.
+    /// What decides the next transaction, if it has several branches.
+    fn protocol(&mut self) -> Protocol {
+        if self.rng.random_bool(IMPLICIT_SHARE) { Protocol::Implicit } else { Protocol::Logged }
+    }
+
+    /// Asks until it is told, or has no patience left; what has no id is asked for once.
     async fn submit(
         &self,
         transaction: &assent_common::wire::transaction::TransactionRequest,
+        protocol: Protocol,
     ) -> Told {
         let deadline = Instant::now() + PATIENCE;
         let (mut pause, mut unclear) = (RETRY_FIRST, false);
@@ -203,7 +220,7 @@ impl Client {
                 unclear = true;
                 self.tally.unclear_at_first.fetch_add(1, Ordering::Relaxed);
             }
-            if Instant::now() >= deadline {
+            if protocol == Protocol::Implicit || Instant::now() >= deadline {
                 return Told::Unknown(why);
             }
             tokio::time::sleep(pause).await;

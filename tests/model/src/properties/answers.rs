@@ -9,10 +9,11 @@ use crate::state::{Breach, State, Told};
 use crate::world::World;
 
 /// Whether a transaction committed, however it did.
-fn committed(state: &State, client: usize) -> usize {
+fn committed(world: &World, state: &State, client: usize) -> usize {
     let numbers = state.witness.numbers(client);
     let is_committed = |number: &assent_common::TxNumber| {
         state.log.decisions().any(|decision| decision.number == *number)
+            || state.has_decided(*number, &world.config)
             || state.witness.applied.keys().any(|(txid, _)| txid.number == *number)
     };
     numbers.filter(is_committed).count()
@@ -20,7 +21,7 @@ fn committed(state: &State, client: usize) -> usize {
 
 /// 15: a transaction goes on to another attempt only when nothing of the one before was or can be applied: its branches
 /// are not staged for a decision, nothing of it is applied.
-pub(super) fn no_rerun_while_unclear(_: &World, state: &State) -> bool {
+pub(super) fn no_rerun_while_unclear(world: &World, state: &State) -> bool {
     state.active.iter().all(|(number, active)| {
         let attempt = active.machine.attempt();
         let of_earlier = |txid: &assent_common::Txid| {
@@ -40,7 +41,10 @@ pub(super) fn no_rerun_while_unclear(_: &World, state: &State) -> bool {
                 .filter(of_earlier)
                 .any(|txid| participant.state(txid) == Some(BranchState::Applied))
         });
-        !applied && !decided && !done
+        let voted = state.witness.voted.iter().map(|(txid, _)| *txid);
+        let by_votes =
+            voted.filter(|txid| of_earlier(txid)).any(|txid| state.is_decided(txid, &world.config));
+        !applied && !decided && !by_votes && !done
     })
 }
 
@@ -52,7 +56,7 @@ pub(super) fn one_request_one_commit(world: &World, state: &State) -> bool {
             let is_first = branches.first().is_some_and(|branch| branch.at == *at);
             is_first && state.witness.numbers(client).any(|number| number == txid.number)
         });
-        committed(state, client) <= 1 && attempts.count() <= 1
+        committed(world, state, client) <= 1 && attempts.count() <= 1
     })
 }
 
@@ -76,14 +80,14 @@ pub(super) fn one_outcome(_: &World, state: &State) -> bool {
 }
 
 /// `committed` is told of what committed, `aborted` of what did not and never does.
-pub(super) fn told_is_true(_: &World, state: &State) -> bool {
+pub(super) fn told_is_true(world: &World, state: &State) -> bool {
     state.witness.told.iter().all(|(client, told)| match told {
         Told::Committed => {
             let mut numbers = state.witness.numbers(*client);
-            committed(state, *client) == 1
+            committed(world, state, *client) == 1
                 || numbers.any(|number| state.witness.untraced.contains(&number))
         }
-        Told::Aborted => committed(state, *client) == 0,
+        Told::Aborted => committed(world, state, *client) == 0,
         Told::Both => false,
     })
 }

@@ -7,17 +7,17 @@ use assent_common::{Attempt, TxNumber, Txid};
 use crate::state::{State, Told, log_id};
 use crate::world::World;
 
-/// 4: every commit message under way has its decision on disk, whoever sent it.
-pub(super) fn no_commit_before_durable(_: &World, state: &State) -> bool {
+/// 4: every commit message under way has its decision on disk, whoever sent it; an implicit one has all votes there.
+pub(super) fn no_commit_before_durable(world: &World, state: &State) -> bool {
     let mut commits = state.asks().filter(|ask| ask.message == Message::Commit);
-    commits.all(|ask| state.log.has_decided(ask.txid))
+    commits.all(|ask| state.is_decided(ask.txid, &world.config))
 }
 
 /// 4: a client that heard `committed` has a decision on disk; of one phase, the branch itself is it.
 pub(super) fn no_committed_before_durable(world: &World, state: &State) -> bool {
     state.witness.told.iter().all(|(client, told)| {
         let request = &world.config.clients[*client];
-        let decided = |number: TxNumber| state.log.decisions().any(|d| d.number == number);
+        let decided = |number: TxNumber| state.has_decided(number, &world.config);
         *told == Told::Aborted
             || request.is_one_phase()
             || state.witness.numbers(*client).any(decided)

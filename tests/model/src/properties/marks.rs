@@ -29,6 +29,16 @@ pub(super) fn markers_above_the_mark_are_kept(_: &World, state: &State) -> bool 
         && state.witness.aborted.iter().all(|branch| is_kept(branch, BranchState::Aborted))
 }
 
+/// 10, and condition (c) of implicit transactions: who settles a staged branch must find every applied one.
+pub(super) fn applied_is_found(_: &World, state: &State) -> bool {
+    let staged = state.participants.iter().flat_map(|participant| participant.staged());
+    let mut implicit = staged.filter(|(_, staged)| !staged.branches.is_empty());
+    implicit.all(|(txid, _)| {
+        let mut applied = state.witness.applied.keys().filter(|(other, _)| other == txid);
+        applied.all(|(_, at)| state.participants[*at].state(*txid) == Some(BranchState::Applied))
+    })
+}
+
 /// 12: data that is not that of the agent's start is not touched.
 pub(super) fn nothing_runs_on_other_data(_: &World, state: &State) -> bool {
     state.participants.iter().all(|participant| {

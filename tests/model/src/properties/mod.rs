@@ -59,6 +59,7 @@ const WITHOUT_LOSS: &[(&str, Check)] = &[
     ("8 a branch is applied once at most", outcome::applied_once),
     ("escrow: nothing is lost or added twice", escrow::nothing_is_lost),
     ("10 markers above the mark are kept", marks::markers_above_the_mark_are_kept),
+    ("10 an applied branch is found while another is staged", marks::applied_is_found),
     ("progress: what is quiet has ended", progress::quiet_means_ended),
 ];
 

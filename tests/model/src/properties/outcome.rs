@@ -12,21 +12,21 @@ pub(super) fn applied_once(_: &World, state: &State) -> bool {
     state.witness.applied.values().all(|times| *times <= 1)
 }
 
-/// 8: a branch of several is applied only when the decision is on disk.
+/// 8: a branch of several is applied only when the decision is on disk: in the log, or as all votes.
 pub(super) fn applied_only_when_decided(world: &World, state: &State) -> bool {
     state.witness.applied.keys().all(|(txid, _)| {
         let began = state.witness.began.iter().find(|began| began.number == txid.number);
         let is_one_phase = began.is_some_and(|b| world.config.clients[b.client].is_one_phase());
-        is_one_phase || state.log.has_decided(*txid)
+        is_one_phase || state.is_decided(*txid, &world.config)
     })
 }
 
 /// The promise itself: of one attempt, no branch is applied (or decided to be) and another dropped.
-pub(super) fn all_or_none(_: &World, state: &State) -> bool {
+pub(super) fn all_or_none(world: &World, state: &State) -> bool {
     let witness = &state.witness;
     witness.aborted.iter().all(|(txid, _)| {
         let applied = witness.applied.keys().any(|(other, _)| other == txid);
-        !applied && !state.log.has_decided(*txid)
+        !applied && !state.is_decided(*txid, &world.config)
     })
 }
 

@@ -2,11 +2,12 @@
 
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::{Message, State as Phase};
+use assent_common::outcome::Settled;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::participant::Answer;
 use assent_common::wire::branch::BranchState;
 
-use crate::config::{Config, Questions};
+use crate::config::{Client, Config, Questions};
 use crate::state::{From, State, Told};
 use crate::world::World;
 
@@ -30,7 +31,7 @@ fn has_ended(world: &World, state: &State) -> bool {
         && state.log.pending() == 0
         && (0..world.config.clients.len()).all(answered)
         && state.participants.iter().all(|participant| {
-            let swept = !state.budget.marks || participant.markers() == 0;
+            let swept = !state.budget.marks || participant.markers() == participant.left_behind();
             participant.staged().is_empty() && participant.locks().is_empty() && swept
         })
 }
@@ -86,11 +87,49 @@ pub(super) const SOMETIMES: &[(&str, Concerns, Met)] = &[
     ("met: data that is not the agent's", |config| config.budget.replacements > 0, quarantined),
     ("met: a branch given up", |config| config.budget.overrides > 0, given_up),
     (
+        "met: a commit that no log knows, finished by asking the branches",
+        |config| {
+            is_implicit(config) && may_commit(config) && config.budget.questions == Questions::Later
+        },
+        |world, state| {
+            state.asks().any(|ask| {
+                ask.from == From::Resolver
+                    && ask.message == Message::Commit
+                    && world.config.clients[ask.client].is_implicit()
+                    && !state.log.has_decided(ask.txid)
+            })
+        },
+    ),
+    (
+        "met: a vote that is found by a settle",
+        |config| is_implicit(config) && config.budget.losses + config.budget.repeats > 0,
+        |_, state| settled_as(state, Settled::Prepared),
+    ),
+    (
+        "met: a branch that is found applied",
+        |config| {
+            is_implicit(config)
+                && may_commit(config)
+                && config.budget.losses > 0
+                && config.budget.questions != Questions::Never
+        },
+        |_, state| settled_as(state, Settled::Applied),
+    ),
+    (
         "met: a question about one phase",
         |config| config.budget.losses > 0 && !has_two_phases(config),
         one_phase_question,
     ),
 ];
+
+fn is_implicit(config: &Config) -> bool {
+    config.clients.iter().all(Client::is_implicit)
+}
+
+fn settled_as(state: &State, as_what: Settled) -> bool {
+    let is_so = |answer: &Answer| *answer == Answer::Settled(Call::Applied(as_what));
+    state.answers().any(|(_, answer)| is_so(answer))
+}
 
 fn has_two_phases(config: &Config) -> bool {
     config.clients.iter().any(|client| !client.is_one_phase())
@@ -110,7 +149,7 @@ fn may_wait(config: &Config) -> bool {
     let is_shared = config.has_room();
     !is_shared
         && config.clients.iter().any(|younger| {
-            let is_older = |other: &crate::config::Client| other.id < younger.id;
+            let is_older = |other: &Client| other.id < younger.id;
             !younger.is_one_phase() && config.clients.iter().any(is_older)
         })
 }

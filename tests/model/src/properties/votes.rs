@@ -42,7 +42,10 @@ pub(super) fn yes_stands(world: &World, state: &State) -> bool {
             let at = branches[branch.index()].at;
             is_staged(state, at, *number, attempt, vote, may_be_applied)
         };
+        let is_implicit = world.config.clients[active.client].is_implicit();
         match active.machine.state() {
+            // Others may have found its end out, and told it, before the coordinator does.
+            Phase::Preparing(_) | Phase::Settling(_) if is_implicit => true,
             Phase::Preparing(preparing) => {
                 (0..).map(Branch).zip(&preparing.votes).all(|(branch, vote)| match vote {
                     VoteState::Yes(vote) => stands(branch, preparing.attempt, vote, false),
@@ -74,7 +77,8 @@ fn is_staged(
     let txid = Txid { log_id: log_id(), number, attempt };
     let participant = &state.participants[at];
     match participant.staged().get(&txid) {
-        Some(staged) => staged.vote == *vote,
+        // A vote that nobody heard is not known.
+        Some(staged) => staged.vote == *vote || vote.incarnation == 0,
         None => may_be_applied && participant.state(txid) == Some(BranchState::Applied),
     }
 }

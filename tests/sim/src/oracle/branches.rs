@@ -114,6 +114,10 @@ impl Oracle {
         let fact = self.fact(ran.ask.coordinator, ran.ask.txid.number);
         let attempt = fact.attempt(ran.ask.txid.attempt, branches);
         attempt.branches[ran.ask.branch.index()].has_voted = true;
+        let have_all = attempt.branches.iter().all(|branch| branch.has_voted);
+        if have_all && ran.request().is_implicit() {
+            return self.decided_by_votes(ran.ask.coordinator, ran.ask.txid, ran.ask.request);
+        }
         Ok(())
     }
 

@@ -38,6 +38,7 @@ impl Oracle {
                 return ensure(attempt.is_decided, check, || txid.to_string());
             }
             Message::Abort => attempt.may_drop = true,
+            Message::Settle => {}
             Message::Prepare | Message::PrepareWaiting => {
                 let place = usize::try_from(txid.attempt.0).expect("few attempts");
                 let is_settled = |earlier: &super::AttemptFact| {
@@ -128,6 +129,8 @@ impl Oracle {
         let (request, is_excused) = (fact.request, fact.is_excused);
         let attempt = fact.attempt(txid.attempt, branches);
         if attempt.is_decided {
+            // Of an implicit transaction the votes have decided.
+            (fact.is_written, fact.is_durable) = (true, true);
             return Ok(());
         }
         attempt.is_decided = true;
@@ -141,6 +144,24 @@ impl Oracle {
         let is_again = fact.is_durable;
         (fact.is_written, fact.is_durable) = (true, true);
         ensure(!is_again, "5 the decision is written once", || txid.to_string())?;
+        self.commits(request, coordinator, txid)
+    }
+
+    /// All votes are there, and nothing else is wanted: that is the decision.
+    pub(super) fn decided_by_votes(
+        &mut self,
+        coordinator: usize,
+        txid: Txid,
+        request: usize,
+    ) -> Step {
+        let attempt = self.fact(coordinator, txid.number).attempt(txid.attempt, 0);
+        attempt.is_decided = true;
+        let check = "7 a branch is told aborted only of what never commits";
+        ensure(!attempt.is_presumed_aborted, check, || txid.to_string())?;
+        let is_dropped = attempt.branches.iter().any(|branch| branch.is_aborted);
+        ensure(!is_dropped, "8 all branches or none", || {
+            format!("{txid} is decided, a branch dropped")
+        })?;
         self.commits(request, coordinator, txid)
     }
 

@@ -4,7 +4,7 @@ use assent_sim::{Config, Losses, Mutant};
 use clap::ValueEnum;
 
 /// Within so many worlds a mutant must have been caught.
-const WORLDS: u64 = 200;
+const WORLDS: u64 = 600;
 
 /// What is bent, whether it needs a Redis that loses data, and which check must notice.
 const CASES: &[(Mutant, Losses, &str)] = &[
@@ -39,6 +39,10 @@ const CASES: &[(Mutant, Losses, &str)] = &[
     (Mutant::ForeignLogBelieved, Losses::Never, PRESUMED),
     (Mutant::NotFoundIsAborted, Losses::Never, PRESUMED),
     (Mutant::AnswersForOtherLogs, Losses::Never, PRESUMED),
+    (Mutant::AbortsUnsettled, Losses::Never, "3 a yes stands until the outcome is told"),
+    (Mutant::PresumesImplicit, Losses::Never, PRESUMED),
+    (Mutant::SettlesWithoutFence, Losses::Never, "8 all branches or none"),
+    (Mutant::BranchLeftOut, Losses::Never, "8 applied only what is decided"),
     (Mutant::DoubtCommits, Losses::Never, "8 applied only what is decided"),
     (Mutant::StaleReads, Losses::Never, "8 sums balance"),
     (Mutant::KnownIgnored, Losses::Always, "progress: what is healed ends"),

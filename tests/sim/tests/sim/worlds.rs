@@ -41,6 +41,8 @@ fn of_faults_and_crashes_hold_and_heal() {
         ("compactions", total.compactions),
         ("resumed", total.resumed),
         ("learned by asking", total.learned_by_asking),
+        ("settled as committed", total.settled_as_committed),
+        ("settled as aborted", total.settled_as_aborted),
         ("retried", total.retried),
         ("one-phase questions", total.one_phase_questions),
         ("waits", total.waits),

@@ -1,0 +1,102 @@
+//! Branches of implicit transactions: what a settle says of them, and how long their done-markers stay.
+
+use assent_common::ids::{Epoch, TxNumber};
+use assent_common::outcome::{Call, Prepared, Settled};
+use assent_participant::store::{BranchMessage, Store};
+
+use crate::harness::{
+    Ask as _, CLEAN, Expected as _, NO_MARK, Redis, Tx, both, coordinator, implicit, ops, prepared,
+    tx, tx_of,
+};
+
+async fn stage(store: &Store, tx: Tx, lines: &[&str]) -> Call<Prepared> {
+    let epoch = tx.txid.number.epoch.0;
+    let messages = vec![implicit(tx, ops(lines))];
+    prepared(store.execute(&coordinator(epoch), NO_MARK, messages).await.remove(0))
+}
+
+#[tokio::test]
+async fn a_settle_says_what_is_kept_and_keeps_out_what_is_not() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    assert_eq!(store.settle(tx(1)).await, Call::Applied(Settled::Fenced));
+    assert_eq!(stage(&store, tx(1), &["SET a 1"]).await.refused().code.as_str(), "fenced");
+    stage(&store, tx(2), &["SET a 2"]).await.done();
+    for _ in 0..2 {
+        assert_eq!(store.settle(tx(2)).await, Call::Applied(Settled::Prepared));
+    }
+    assert_eq!(store.commit(tx(2)).await, CLEAN);
+    assert_eq!(store.settle(tx(2)).await, Call::Applied(Settled::Applied));
+    stage(&store, tx(3), &["SET a 3"]).await.done();
+    store.abort(tx(3)).await.done();
+    assert_eq!(store.settle(tx(3)).await, Call::Applied(Settled::Fenced));
+    assert_eq!(redis.plain().await.get("a").await.as_deref(), Some("2"));
+}
+
+/// Condition (b): a branch that only reads votes durably too, and is found.
+#[tokio::test]
+async fn a_reader_is_found_after_its_redis_died() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    stage(&store, tx(1), &["GET a"]).await.done();
+    redis.restart();
+    let store = redis.store().await;
+    assert_eq!(store.settle(tx(1)).await, Call::Applied(Settled::Prepared));
+}
+
+/// Condition (a): whoever comes next knows whom to ask.
+#[tokio::test]
+async fn the_staged_record_names_all_branches() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    stage(&store, tx(1), &["SET a 1"]).await.done();
+    assert_eq!(store.in_doubt().await.unwrap()[0].branches, both());
+    redis.restart();
+    let store = redis.store().await;
+    assert_eq!(store.in_doubt().await.unwrap()[0].branches, both());
+    // Also where it is read back into the machine, and written out again as a done-marker.
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    let marker: Vec<u8> =
+        redis.plain().await.run(&["HGET", "assent:ctl", &format!("d:{}", tx(1).txid)]).await;
+    assert!(marker.windows(9).any(|part| part == b"elsewhere"), "{}", marker.escape_ascii());
+}
+
+/// Condition (c). The mark of a later life knows nothing of what an earlier one left.
+#[tokio::test]
+async fn a_later_life_does_not_collect_the_done_marker() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    for n in 1..=40 {
+        stage(&store, tx(n), &["SET a 1"]).await.done();
+        assert_eq!(store.commit(tx(n)).await, CLEAN);
+    }
+    let kept = |facts: assent_participant::store::StoreFacts| facts.done;
+    let of_own_life = TxNumber { epoch: Epoch(1), n: 35 };
+    let ask = vec![BranchMessage::Settle(tx(50).txid)];
+    store.execute(&coordinator(1), of_own_life, ask).await;
+    assert_eq!(kept(store.facts().await.unwrap()), 6, "those from 35 on");
+    let of_a_later = TxNumber { epoch: Epoch(2), n: 100 };
+    for n in 0..40 {
+        let ask = vec![BranchMessage::Settle(tx_of(2, 200 + n).txid)];
+        store.execute(&coordinator(2), of_a_later, ask).await;
+    }
+    store.sweep().await.unwrap();
+    assert_eq!(kept(store.facts().await.unwrap()), 6);
+    assert_eq!(store.settle(tx(40)).await, Call::Applied(Settled::Applied));
+}
+
+/// Below the mark, the mark is the fence.
+#[tokio::test]
+async fn a_settle_below_the_mark_leaves_nothing() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    let mark = TxNumber { epoch: Epoch(1), n: 9 };
+    for n in 1..=40 {
+        store.abort(tx(n)).await.done();
+    }
+    let messages = vec![BranchMessage::Settle(tx(1).txid)];
+    store.execute(&coordinator(1), TxNumber { n: 41, ..mark }, messages).await;
+    let fences = store.facts().await.unwrap().fences;
+    assert_eq!(store.settle(tx(2)).await, Call::Applied(Settled::Fenced));
+    assert_eq!(store.facts().await.unwrap().fences, fences);
+}
