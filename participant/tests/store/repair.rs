@@ -283,3 +283,45 @@ async fn a_word_about_other_data_is_not_taken() {
     assert_eq!(store.resync(second_part).await.unwrap_err().code, ErrorCode::WrongState);
     assert!(store.data().await.unwrap().fenced);
 }
+
+/// What was added in escrow is in the log as a delta: it is redone once, whether the copy that was put back had applied it,
+/// had it staged, or never heard of it, and however often the repair is begun.
+#[tokio::test]
+async fn deltas_in_escrow_are_redone_once() {
+    const SALE: &[&str] = &[r#"~DECRBY stock 1 ?{"ge":0}"#, "~HINCRBY sold x 1"];
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    let () = redis.plain().await.run(&["SET", "stock", "4"]).await;
+    let first = vote(store.prepare(tx(1), SALE).await);
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+    let second = vote(store.prepare(tx(2), SALE).await);
+    let backup = redis.backup();
+    assert_eq!(store.commit(tx(2)).await, CLEAN);
+    let third = vote(store.prepare(tx(3), SALE).await);
+    let undecided = vote(store.prepare(tx(4), SALE).await);
+    assert_eq!(store.commit(tx(3)).await, CLEAN);
+    redis.restore(&backup);
+    let found = until_quarantined(&store).await;
+    assert_eq!(found.found().seq, second.seq);
+
+    // The writes of what is staged are not said.
+    let staged = RedoBranch { redo: Base64([].into()), ..redo(tx(2), &second) };
+    let word = word(&found, point(&undecided), vec![staged, redo(tx(3), &third)]);
+    store.resync(word.clone()).await.unwrap().open.unwrap();
+    let mut plain = redis.plain().await;
+    assert_eq!(plain.get("stock").await.as_deref(), Some("1"));
+    // As if the last step had not been reached.
+    let (was, seq) = (first.incarnation.to_string(), second.seq.to_string());
+    let fields = ["HSET", "assent:ctl", "m:inc", "0", "m:was", &was, "m:seq", &seq];
+    let _: u32 = plain.run(&fields).await;
+    let next = redis.store().await;
+    let found = next.data().await.unwrap();
+    let word = Resync { found: found.found(), ..word };
+    assert!(next.resync(word).await.unwrap().open.is_some());
+    assert_eq!(plain.get("stock").await.as_deref(), Some("1"));
+    assert_eq!(plain.run::<Vec<String>>(&["HGETALL", "sold"]).await, ["x", "3"]);
+    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    // And the last one is to be had.
+    vote(next.prepare(tx(5), SALE).await);
+    assert_eq!(next.prepare(tx(6), SALE).await.refused().code, ErrorCode::LockConflict);
+}
