@@ -85,6 +85,32 @@ async fn a_coordinator_that_dies_with_all_votes_leaves_a_commit() {
     check_committed(&cluster, &bank, transfer).await;
 }
 
+/// A coordinator has one token for all its participants, and that opens their doors to each other.
+#[tokio::test]
+async fn participants_that_ask_for_a_token_reach_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "a-token-of-the-participants-0123456789").unwrap();
+    let file: &'static str = Box::leak(file.display().to_string().into_boxed_str());
+    let mut cluster = Cluster::start(
+        ASSENT,
+        Options {
+            participant: vec!["--token-file", file],
+            coordinator: vec!["--participant-token-file", file],
+            ..Options::default()
+        },
+    )
+    .await;
+    let bank = implicit_bank(&cluster, 1).await;
+    arm(&mut cluster.coordinator, &CrashPoint::BeforeDecision.to_string()).await;
+    let transfer = Transfer::new("the one", "bank-a", "bank-b");
+    let asking = ask(&bank, &transfer);
+    wait_crashed(&mut cluster.coordinator).await;
+    asking.await.unwrap();
+    wait_settled(&cluster).await;
+    check_committed(&cluster, &bank, transfer).await;
+}
+
 /// The same, and its next life knows nothing of it: it asks the branches, and presumes nothing. What no mark collects then is
 /// forgotten by the participants, when they have heard from each other that it is over.
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The transition table, the lock rules, and the invariants that hold at one participant.
 
+mod implicit;
+
 use super::*;
 use crate::command::Access;
 use crate::command::Access::{Exclusive, Shared};
@@ -577,40 +579,4 @@ fn a_repair_applies_what_is_staged_by_its_record() {
 
 fn coordinator_names(n: u64) -> Redone {
     Redone { seq: n, txid: txid(n), redo: Redo::default() }
-}
-
-/// Condition (c) of implicit transactions: whoever settles another branch must find this one applied, until the life that
-/// began the transaction says that it has ended everywhere.
-#[test]
-fn the_done_marker_of_an_implicit_branch_goes_by_the_mark_of_its_own_life_only() {
-    let done = || {
-        let mut participant = Participant::new(INCARNATION);
-        step(&mut participant, Request::Prepare(implicit(4, &[("k", Exclusive)])));
-        step(&mut participant, Request::Commit(txid(4)));
-        participant
-    };
-    let swept = |marks: &[Request]| {
-        let mut participant = done();
-        for mark in marks {
-            step(&mut participant, mark.clone());
-        }
-        step(&mut participant, Request::Sweep);
-        participant.state(txid(4))
-    };
-    let applied = Some(BranchState::Applied);
-    assert_eq!(swept(&[mark(5, number(5, 4))]), applied);
-    assert_eq!(swept(&[mark(5, number(5, 5))]), None);
-    assert_eq!(swept(&[mark(6, number(6, 0))]), applied);
-    assert_eq!(swept(&[mark(6, number(5, 5))]), applied, "a later life speaks of what it knows");
-    assert_eq!(swept(&[mark(5, number(5, 5)), mark(6, number(6, 0))]), applied, "none was lost");
-}
-
-/// A settle answers for good: what it found absent is never staged.
-#[test]
-fn a_branch_that_was_settled_as_absent_is_never_staged() {
-    let mut participant = Participant::new(INCARNATION);
-    assert_eq!(words(step(&mut participant, Request::Settle(txid(4)))), "Fenced");
-    let late = Request::Prepare(implicit(4, &[("k", Exclusive)]));
-    assert_eq!(words(step(&mut participant, late)), "no: fenced");
-    assert!(participant.locks().is_empty());
 }

@@ -29,7 +29,7 @@ pub struct TransactionRequest {
     #[serde(default)]
     pub ack: Ack,
     /// What makes it committed.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Protocol::is_logged")]
     pub protocol: Protocol,
 }
 
@@ -68,6 +68,14 @@ pub enum Protocol {
     /// resolved while one of its participants is away. A transaction of one branch, or with a key or an id, gains nothing
     /// from it and runs as it does without.
     Implicit,
+}
+
+impl Protocol {
+    /// Whether it is what nobody has to say.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    const fn is_logged(&self) -> bool {
+        matches!(self, Self::Logged)
+    }
 }
 
 /// A transaction as the API shows it.
