@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use assent_client::{CoordinatorAdmin, CoordinatorClient, Http, HttpOptions};
+use assent_client::{CoordinatorAdmin, CoordinatorClient, Http, HttpOptions, ListFilter};
+use assent_common::limits;
+use assent_common::wire::transaction::TransactionState;
 use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
@@ -20,6 +22,9 @@ const CHUNK: u64 = 5_000;
 
 /// How long transactions may take to end after the load.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// Transactions that an error tells.
+const NOT_ENDED_TOLD: usize = 3;
 
 /// The settings of Redis that are not the defaults of [`RedisOptions`]: no rewrite of the file falls into a measurement.
 const REDIS_SETTINGS: [(&str, &str); 1] = [("auto-aof-rewrite-percentage", "0")];
@@ -172,10 +177,24 @@ impl Stage {
                 return Ok(());
             }
             if began.elapsed() > SETTLE_MAX {
-                return Err(Failure::error(format!("{active} transactions have not ended")));
+                let left = self.not_ended().await;
+                return Err(Failure::error(format!(
+                    "{active} transactions have not ended in {} s: {left}",
+                    SETTLE_MAX.as_secs()
+                )));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Some of the transactions that have not ended, as the coordinator tells them, for who has to find out why.
+    async fn not_ended(&self) -> String {
+        let filter = ListFilter { page_size: Some(limits::PAGE_SIZE_MAX), ..ListFilter::default() };
+        let Ok(page) = self.api.list(&filter).await else { return "no list of them".to_owned() };
+        let left = page.transactions.iter().filter(|view| view.state != TransactionState::Ended);
+        let left: Vec<String> =
+            left.take(NOT_ENDED_TOLD).filter_map(|view| serde_json::to_string(view).ok()).collect();
+        left.join(", ")
     }
 
     /// What was spent so far. The metrics are asked for before the window and after it, and so cost it nothing.

@@ -66,7 +66,7 @@ pub(crate) async fn run(setup: &Setup, extent: Extent) -> Result<Results, String
     for repetition in 1..=setup.repetitions {
         let took = began.elapsed().as_secs();
         say(&format!("repetition {repetition} of {} ({took} s so far)", setup.repetitions));
-        suite.repetition(extent, repetition, &mut peers).await?;
+        suite.repetition(extent, repetition, &mut peers).await;
     }
     drop(peers);
     if extent == Extent::Whole {
@@ -77,35 +77,30 @@ pub(crate) async fn run(setup: &Setup, extent: Extent) -> Result<Results, String
 }
 
 impl Suite<'_> {
-    async fn repetition(
-        &mut self,
-        extent: Extent,
-        repetition: u32,
-        peers: &mut Vec<Peer>,
-    ) -> Result<(), String> {
+    async fn repetition(&mut self, extent: Extent, repetition: u32, peers: &mut Vec<Peer>) {
         let modes = "--ack applied,decided --protocol logged,implicit";
         let clients = match extent {
             Extent::Whole => "1,4,16,64,256,1024",
             Extent::Peers => "1,16,64,256",
         };
-        self.bench(Part::Clients, repetition, &format!("transfer --clients {clients} {modes}"))?;
+        self.bench(Part::Clients, repetition, &format!("transfer --clients {clients} {modes}"));
         self.peers(peers, repetition).await;
         if extent == Extent::Peers {
-            return Ok(());
+            return;
         }
         let rates = self.rates();
         let open = format!("transfer --clients {OPEN_CLIENTS} --rate {rates} {modes}");
-        self.bench(Part::Rates, repetition, &open)?;
-        self.bench(Part::HotOne, repetition, "hot --keys 1")?;
-        self.bench(Part::HotOneEscrow, repetition, "hot --keys 1 --escrow")?;
-        self.bench(Part::HotZipf, repetition, "hot --keys 1000 --zipf 1.0")?;
+        self.bench(Part::Rates, repetition, &open);
+        self.bench(Part::HotOne, repetition, "hot --keys 1");
+        self.bench(Part::HotOneEscrow, repetition, "hot --keys 1 --escrow");
+        self.bench(Part::HotZipf, repetition, "hot --keys 1000 --zipf 1.0");
         for words in ["smallbank", "read", "wide", "large --clients 16"] {
-            self.bench(Part::Others, repetition, words)?;
+            self.bench(Part::Others, repetition, words);
         }
-        Ok(())
     }
 
-    fn bench(&mut self, part: Part, repetition: u32, words: &str) -> Result<(), String> {
+    /// What fails is said, on the page too; the rest goes on.
+    fn bench(&mut self, part: Part, repetition: u32, words: &str) {
         say(&format!("  assent bench {words}"));
         let mut words: Vec<String> = words.split(' ').map(str::to_owned).collect();
         words.extend([
@@ -114,7 +109,12 @@ impl Suite<'_> {
             format!("--first={repetition}"),
             format!("--seconds={}", self.setup.seconds),
         ]);
-        assent::bench(&self.setup.binary, &words, part, repetition, &mut self.results)
+        let done = assent::bench(&self.setup.binary, &words, part, repetition, &mut self.results);
+        if let Err(why) = done {
+            say(&format!("  not measured: {why}"));
+            let why = format!("repetition {repetition}: {why}");
+            self.results.missing.push(Missing { part, who: None, why });
+        }
     }
 
     /// A peer that fails is measured no more.

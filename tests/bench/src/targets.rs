@@ -133,7 +133,11 @@ fn against_peers(results: &Results, what: &'static str, peers: &[Who], bound: f6
     let subject = transfer(Part::Clients, 64, Who::Applied);
     let figure = ratio(results, &subject, peers, |sample| sample.rate);
     // Of two peers, the one that is there is not the better one.
-    let missing = peers.iter().find_map(|who| {
+    let absent = |who: &&Who| {
+        let other = Subject { who: **who, ..subject.clone() };
+        results.median(&other).is_none()
+    };
+    let missing = peers.iter().filter(absent).find_map(|who| {
         let why = results.why_missing(subject.part, *who)?;
         Some(format!(" (without {}: {why})", who.name()))
     });
