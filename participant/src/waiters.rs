@@ -205,7 +205,9 @@ impl Waiters {
                 Holder { id: waiting.waiter.id, txid: waiting.waiter.txid, key: key.to_owned() };
             (!is_shared).then_some(holder)
         };
-        queues.waiting.values().flatten().find_map(|(key, queue)| {
+        // Who waits for this one itself is not in its way: a prepare that comes again is answered as before.
+        let others = queues.waiting.iter().filter(|(holder, _)| **holder != txid);
+        others.flat_map(|(_, queues)| queues).find_map(|(key, queue)| {
             let (place, first) = queue.first_key_value()?;
             let is_other = place.0 < id && first.waiter.txid != txid;
             is_other.then(|| in_the_way(first, key)).flatten()
@@ -380,6 +382,7 @@ mod tests {
         assert_eq!(met(7, Access::Shared), Some(txid(5)));
         assert_eq!(met(4, Access::Exclusive), None, "an older one may");
         assert_eq!(met(5, Access::Exclusive), None, "it is the same one");
+        assert_eq!(met(9, Access::Exclusive), None, "it is the one that is waited for");
         let other = [Lock { key: Arg::from("other"), access: Access::Exclusive }];
         assert_eq!(waiters.older(id(7), txid(7), &other), None);
     }
