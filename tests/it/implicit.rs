@@ -4,7 +4,7 @@ use assent::process::{AppendFsync, RedisOptions};
 use assent_client::{ListFilter, Transaction};
 use assent_common::crash::CrashPoint;
 use assent_common::time::DurationMs;
-use assent_common::wire::transaction::{Protocol, TransactionState};
+use assent_common::wire::transaction::{BranchProgress, Protocol};
 use assent_common::{ErrorCode, IdempotencyKey};
 use assent_tests::cluster::{arm, restart, wait_crashed};
 use assent_tests::proxy::At;
@@ -206,10 +206,11 @@ async fn a_vote_that_was_lost_on_the_way_still_counts() {
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
     let asking = ask(&bank, &transfer);
     proxy.wait_held().await;
-    wait_for("the end of its time", || async {
+    wait_for("the coordinator to ask again what bank-b has", || async {
         let page = cluster.api.list(&ListFilter::default()).await.map_err(|it| it.to_string())?;
-        match page.transactions.first().map(|view| view.state) {
-            None | Some(TransactionState::Preparing) => Err(format!("{:?}", page.transactions)),
+        let branch = page.transactions.first().and_then(|view| view.branches.get(1));
+        match branch.map(|branch| branch.state) {
+            None | Some(BranchProgress::Preparing) => Err(format!("{:?}", page.transactions)),
             Some(_) => Ok(()),
         }
     })

@@ -9,7 +9,9 @@ use assent::process::{RedisOptions, RedisServer};
 use assent_client::Transaction;
 use assent_common::ErrorCode;
 use assent_common::time::DurationMs;
-use assent_common::wire::transaction::{AbandonRequest, ParticipantData, ParticipantView};
+use assent_common::wire::transaction::{
+    AbandonRequest, ParticipantData, ParticipantView, Protocol,
+};
 use assent_tests::wait::wait_for;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, plain, wait_settled};
 use tempfile::TempDir;
@@ -57,7 +59,11 @@ impl Load {
                         to: (to, (name + 1) % CLIENTS),
                         amount: 1,
                     };
-                    let told = bank.insist(&transfer).await;
+                    // What has no key must not be asked for twice.
+                    let told = match bank.protocol {
+                        Protocol::Logged => bank.insist(&transfer).await,
+                        Protocol::Implicit => bank.ask(&transfer).await,
+                    };
                     ledger.push((transfer, told));
                     done.fetch_add(1, Ordering::AcqRel);
                 }
@@ -169,6 +175,22 @@ async fn an_old_copy_is_noticed_by_processes_that_never_saw_the_data() {
     start_on(&mut cluster.peers[1].redis, backup.path()).await;
     assent_tests::cluster::restart(&mut cluster.peers[1].agent).await;
     assent_tests::cluster::restart(&mut cluster.coordinator).await;
+    audit(&cluster, &bank, load).await;
+}
+
+/// The same of implicit transactions, whose records come late: the coordinator lives, so that none is missing in its word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn implicit_transactions_are_made_whole_like_logged_ones() {
+    let mut cluster = Cluster::start(ASSENT, Options::default()).await;
+    let mut bank = open(&cluster).await;
+    bank.protocol = Protocol::Implicit;
+    let load = Load::of(&bank, &ALL_WAYS[..2]);
+    bank.protocol = Protocol::Logged;
+    load.go_on(20).await;
+    let backup = TempDir::with_prefix("assent-it-").unwrap();
+    copy(&files_of(&cluster.peers[1].redis), backup.path());
+    load.go_on(40).await;
+    start_on(&mut cluster.peers[1].redis, backup.path()).await;
     audit(&cluster, &bank, load).await;
 }
 

@@ -13,8 +13,8 @@ use assent_client::{CoordinatorClient, SubmitError};
 use assent_common::IdempotencyKey;
 use assent_common::time::DurationMs;
 use assent_common::wire::problem::OutcomeWord;
-use assent_common::wire::transaction::TransactionRequest;
-use clap::Args;
+use assent_common::wire::transaction::{Protocol, TransactionRequest};
+use clap::{Args, ValueEnum};
 use futures_util::stream::{self, StreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -43,6 +43,26 @@ pub(crate) struct RunArgs {
     /// How long an outcome that is not known is asked for again
     #[arg(long, default_value = "30s", value_name = "TIME")]
     give_up: DurationMs,
+    /// What makes them committed; implicit ones are sent without keys, once: what is not known is not asked for again, and a
+    /// rerun runs them again
+    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    protocol: Option<ProtocolArg>,
+}
+
+/// See [`Protocol`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProtocolArg {
+    Logged,
+    Implicit,
+}
+
+impl From<ProtocolArg> for Protocol {
+    fn from(protocol: ProtocolArg) -> Self {
+        match protocol {
+            ProtocolArg::Logged => Self::Logged,
+            ProtocolArg::Implicit => Self::Implicit,
+        }
+    }
 }
 
 /// What became of a line.
@@ -77,7 +97,7 @@ pub(super) async fn run(
     let bar = progress();
     let lines = Keyed::new(open(&args.file)?, &args.key_prefix);
     let mut running = stream::iter(lines)
-        .map(|line| run_line(&client, line, args.give_up))
+        .map(|line| run_line(&client, line, args))
         .buffer_unordered(args.in_flight.max(1));
     let mut counts = Counts::default();
     while let Some(ran) = running.next().await {
@@ -196,25 +216,34 @@ impl Iterator for Keyed {
 async fn run_line(
     client: &CoordinatorClient,
     line: Result<Line, Failure>,
-    give_up: DurationMs,
+    args: &RunArgs,
 ) -> Result<Ran, Failure> {
     let Line { number, key, text } = line?;
     let ran =
         |outcome, id: Option<String>, why| Ran { line: number, key: key.clone(), outcome, id, why };
-    let request: TransactionRequest = match serde_json::from_str(&text) {
+    let mut request: TransactionRequest = match serde_json::from_str(&text) {
         Ok(request) => request,
         Err(error) => return Ok(ran("rejected", None, Some(format!("no transaction: {error}")))),
     };
     let parsed: IdempotencyKey =
         key.parse().map_err(|error| Failure::usage(format!("--key-prefix: {error}")))?;
+    request.protocol = args.protocol.map_or(request.protocol, Protocol::from);
     // A transaction with an id of its own is known by that.
-    let header = request.id.is_none().then_some(&parsed);
-    let deadline = Instant::now() + Duration::from_millis(give_up.0);
+    let is_once = request.protocol == Protocol::Implicit && request.id.is_none();
+    let header = (request.id.is_none() && !is_once).then_some(&parsed);
+    let deadline = Instant::now() + Duration::from_millis(args.give_up.0);
     let mut pause = RETRY_FIRST;
     loop {
         let why = match client.submit(&request, header, None).await {
             Ok(view) if view.outcome == OutcomeWord::Committed => {
                 return Ok(ran("committed", Some(view.id.to_string()), None));
+            }
+            Ok(view) if is_once => {
+                let why = Some(format!("{} is pending", view.id));
+                return Ok(ran("unknown", Some(view.id.to_string()), why));
+            }
+            Err(SubmitError::Unknown(why)) if is_once => {
+                return Ok(ran("unknown", None, Some(why.0)));
             }
             Ok(view) => format!("{} is pending", view.id),
             Err(SubmitError::Aborted(problem)) => {

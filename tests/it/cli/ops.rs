@@ -44,6 +44,11 @@ async fn tx_run_runs_each_line_once_and_its_exit_code_says_how_it_went() {
         let paid: i64 = plain::run(&cluster.peers[0].redis, &["GET", "acct:0"]).await;
         assert_eq!(paid, 940, "two equal lines are two transactions, and a rerun is none");
     }
+    let words = ["tx", "run", "--protocol", "implicit", "--in-flight", "1", "--file", &file];
+    assert_exit(&assent(&cluster, &words).await, 0);
+    wait_settled(&cluster).await;
+    let paid: i64 = plain::run(&cluster.peers[0].redis, &["GET", "acct:0"]).await;
+    assert_eq!(paid, 880, "implicit ones have no keys, and run again");
 
     let aborts = cluster.dir().join("aborts.jsonl");
     std::fs::write(&aborts, TRANSFER.replace("30", "3000000")).unwrap();
