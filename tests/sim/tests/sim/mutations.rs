@@ -91,7 +91,7 @@ const CASES: &[(Mutant, Losses, &str)] = &[
 const RARE: &[(Mutant, u64, &str)] = &[
     (Mutant::AdoptsOldData, 353, "12 votes that were lost are noticed"),
     (Mutant::UnfencedIsOpen, 114, "8 a branch is applied once at most"),
-    (Mutant::OldWordsCount, 404, "8 all branches or none"),
+    (Mutant::OldWordsCount, 497, "8 all branches or none"),
     (Mutant::PlansTooEarly, 325, "9 the data opens when all is redone"),
 ];
 
