@@ -22,7 +22,7 @@
 //!
 //! A branch of an implicit transaction knows all others, because the votes of all are the decision. Its done-marker says
 //! so to whoever asks in its log's place, so that it goes only by the mark of the life that began the transaction, which
-//! passes nothing that is not applied everywhere: a later life does not know of it ([`Participant::sweep`]).
+//! passes nothing that is not applied everywhere: a later life does not know of it (`sweep`).
 //!
 //! A refused or waiting request changes nothing. Nothing here knows time: no lock, staged record or fence expires
 //! (invariant 3); markers go by the low-water mark (invariant 10).

@@ -122,7 +122,7 @@ impl Client {
     /// once, without a key.
     async fn submit(&self, transaction: Transaction, tries: usize) -> Told {
         let key: IdempotencyKey = format!("{}-{}", self.name, self.done).parse().expect("a key");
-        let is_implicit = tries < STUBBORN && self.done % 2 == 0;
+        let is_implicit = tries < STUBBORN && self.done.is_multiple_of(2);
         let (transaction, key, tries) = match is_implicit {
             true => (transaction.protocol(Protocol::Implicit), None, 1),
             false => (transaction, Some(&key), tries),
