@@ -108,6 +108,12 @@ impl Vote {
     pub fn unheard() -> Self {
         Self { replies: "[]".into(), redo: [].into(), incarnation: 0, seq: 0 }
     }
+
+    /// Whether it was heard, so that it says what the branch wrote.
+    #[must_use]
+    pub const fn is_heard(&self) -> bool {
+        self.incarnation != 0
+    }
 }
 
 /// What came of one phase.

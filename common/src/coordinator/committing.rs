@@ -40,8 +40,11 @@ impl Transaction {
         effects: &mut Vec<Effect>,
     ) -> State {
         let seed = self.seed(branch);
-        let reads_only =
-            committing.votes.get(branch.index()).is_some_and(|vote| vote.redo.is_empty());
+        // Of a vote that was not heard nobody knows what it wrote.
+        let reads_only = committing
+            .votes
+            .get(branch.index())
+            .is_some_and(|vote| vote.redo.is_empty() && vote.is_heard());
         let Some(delivery) = committing.deliveries.get_mut(branch.index()) else {
             return State::Committing(committing);
         };

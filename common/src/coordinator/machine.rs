@@ -342,15 +342,15 @@ impl Transaction {
                 | Input::DataLost(_)
                 | Input::Abandon(_)),
             ) => self.settling_step(settling, now, input, effects),
-            (State::Pausing { next, resume_at, failure }, Input::Tick) if resume_at <= now => {
+            (
+                State::Pausing { next, resume_at, failure },
+                input @ (Input::Tick | Input::RetryNow),
+            ) if resume_at <= now || input == Input::RetryNow => {
                 if now < self.spec.deadline {
                     self.begin(next, Some(failure), effects)
                 } else {
                     self.close_aborted(next, now, failure, effects)
                 }
-            }
-            (State::Pausing { next, failure, .. }, Input::RetryNow) => {
-                self.begin(next, Some(failure), effects)
             }
             (State::Deciding { attempt, votes, decided_at }, Input::Persisted) => {
                 self.decided(attempt, votes, decided_at, DecisionRecord::Durable, effects)

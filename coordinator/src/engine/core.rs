@@ -5,23 +5,19 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use assent_client::{crash, mutant};
+use assent_client::mutant;
 use assent_common::coordinator::authority::Authority;
 use assent_common::coordinator::recovery::Recovered;
-use assent_common::coordinator::{
-    Branch, Closing, ClosingRecord, Committing, DecisionRecord, Effect, Entry, Input, Message,
-    Outcome, State, Transaction,
-};
-use assent_common::crash::CrashPoint;
+use assent_common::coordinator::{Branch, Effect, Input, Message, Outcome, State, Transaction};
 use assent_common::mutant::Mutant;
 use assent_common::outcome::Call;
 use assent_common::participant::Branches;
-use assent_common::record::{Abandoned, ParticipantSet, Record};
+use assent_common::record::{Abandoned, Record};
 use assent_common::time::Millis;
 use assent_common::wire::branch::BranchAddress;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::problem::Problem;
-use assent_common::wire::transaction::{Ack, Protocol};
+use assent_common::wire::transaction::Ack;
 use assent_common::{
     Epoch, ErrorCode, IdempotencyKey, ParticipantName, TransactionId, TxNumber, Txid,
 };
@@ -29,13 +25,14 @@ use tokio::sync::{oneshot, watch};
 
 use super::active::{Accepted, AcceptedBranch, Active, Decided};
 use super::history::History;
+use super::journal::{Appended, crash_before, durability_of, is_sent_before_persisted};
 use super::lane::{Lane, Outgoing};
 use super::mutants;
 use super::outbound::Haste;
 use super::queues::Queues;
 use super::{Shared, problem_of};
 use crate::clock;
-use crate::log::{Durability, LogError, LogPosition, NewRecord, Token};
+use crate::log::{Durability, LogPosition, NewRecord, Token};
 use crate::metrics;
 
 /// Ended transactions that a list can show; older ones are found by id only.
@@ -44,7 +41,7 @@ const RECENT_MAX: usize = 10_000;
 /// All that is in memory of a coordinator.
 pub(crate) struct Core {
     pub(super) authority: Authority,
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     next_n: u64,
     pub(super) active: HashMap<TxNumber, Active>,
     by_id: HashMap<TransactionId, TxNumber>,
@@ -57,31 +54,17 @@ pub(crate) struct Core {
     /// Whose turn it is, found while effects are carried out.
     pub(super) turns: Vec<TxNumber>,
     /// What to do when a record handed to the log is durable.
-    appended: HashMap<Token, Appended>,
-    next_token: Token,
+    pub(super) appended: HashMap<Token, Appended>,
+    pub(super) next_token: Token,
     /// Counts what came in from participants and from the log.
-    progress: watch::Sender<u64>,
+    pub(super) progress: watch::Sender<u64>,
     /// Records for the log, handed over as one when the core is let go; what its queue has no room for stays.
-    outbox: VecDeque<NewRecord>,
+    pub(super) outbox: VecDeque<NewRecord>,
     pub(super) history: History,
     /// The ended transactions that a list can show.
     pub(super) recent: BTreeMap<TransactionId, LogPosition>,
     pub(super) draining: bool,
     effects: Vec<Effect>,
-}
-
-/// What a durable record is for.
-pub(super) enum Appended {
-    /// A machine waits for it.
-    Step(TxNumber),
-    /// An operator's override waits for it.
-    Abandon { number: TxNumber, branch: Branch, done: oneshot::Sender<()> },
-    /// Compaction moved the record that answers for a transaction.
-    Moved(TxNumber),
-    /// Nobody waits for it.
-    Nothing,
-    /// Somebody waits for it.
-    Told(oneshot::Sender<()>),
 }
 
 impl Core {
@@ -417,103 +400,6 @@ impl Core {
         }
     }
 
-    // ---- the log ---------------------------------------------------------------------------------------------------
-
-    pub(super) fn append(&mut self, record: &Record, durability: Durability, then: Appended) {
-        let (kind, payload) = record.encode();
-        let token = self.next_token;
-        self.next_token += 1;
-        self.appended.insert(token, then);
-        self.outbox.push_back(NewRecord { token, kind, payload, durability });
-    }
-
-    /// Gives the log what this turn has produced: one wake-up of its writer, and one sync, for all of it.
-    pub(super) fn hand_over(&mut self, shared: &Shared) {
-        if self.outbox.is_empty() {
-            return;
-        }
-        match shared.log.append_all(&mut self.outbox) {
-            // The rest goes when something has become durable, which makes room.
-            Ok(()) | Err(LogError::Full { .. }) => {}
-            // Stopped, or a record that no segment holds: its transaction could never go on, and neither may we.
-            Err(error) => crate::log::stop_process(&error),
-        }
-    }
-
-    /// Tells of progress while one of these transactions is not decided; `None` once all are.
-    pub(super) fn undecided(&self, numbers: &[TxNumber]) -> Option<watch::Receiver<u64>> {
-        let is_open = |number| {
-            let active: Option<&Active> = self.active.get(number);
-            let state = active.map(|active| active.machine.state());
-            matches!(state, Some(State::Preparing(_) | State::Deciding { .. }))
-        };
-        numbers.iter().any(is_open).then(|| self.progress.subscribe())
-    }
-
-    fn record_durable(&mut self, number: TxNumber, position: LogPosition) {
-        let Some(active) = self.active.get_mut(&number) else { return };
-        match active.machine.state() {
-            State::Deciding { attempt, .. } => {
-                crash::point(CrashPoint::AfterDecisionSync);
-                self.authority.committed(number, *attempt);
-                active.position = Some(position);
-            }
-            State::Committing(Committing { attempt, record: DecisionRecord::UnderWay, .. })
-            | State::Closing(Closing { attempt, record: ClosingRecord::BehindDecision, .. }) => {
-                self.authority.committed(number, *attempt);
-                active.position = Some(position);
-            }
-            // A committed transaction's answer is its decision record, not its end.
-            State::Closing(_) if active.position.is_none() => active.position = Some(position),
-            State::Closing(_) => crash::point(CrashPoint::AfterEnd),
-            _ => {}
-        }
-    }
-
-    /// Appends again what compaction must keep of a segment: records of active transactions, the participants, and what
-    /// was ever committed.
-    ///
-    /// A transaction that is closing has its end in the log's queue or in the log: a copy behind the end would bring it
-    /// back to life. The receiver hears when all is durable.
-    pub(super) fn keep(&mut self, records: Vec<Record>) -> oneshot::Receiver<()> {
-        for record in records {
-            let number = record.number().filter(|number| {
-                let active = self.active.get(number);
-                active.is_some_and(|active| !matches!(active.machine.state(), State::Closing(_)))
-            });
-            let Some(number) = number else { continue };
-            let then = match record {
-                Record::Committed(_) => Appended::Moved(number),
-                _ => Appended::Nothing,
-            };
-            self.append(&record, Durability::Lazy, then);
-        }
-        let participants = self.lanes.iter().filter_map(|lane| {
-            let url = lane.url()?.to_owned();
-            Some(Record::ParticipantSet(ParticipantSet { name: lane.name.clone(), url }))
-        });
-        for record in participants.collect::<Vec<_>>() {
-            self.append(&record, Durability::Lazy, Appended::Nothing);
-        }
-        // Records become durable in the order of appending, and there is one set at least: that of this epoch.
-        let (told, durable) = oneshot::channel();
-        let mut told = Some(told);
-        for set in self.authority.sets() {
-            let then = match told.take_if(|_| set.epoch == self.epoch) {
-                Some(told) => Appended::Told(told),
-                None => Appended::Nothing,
-            };
-            self.append(&Record::CommittedSet(set), Durability::Forced, then);
-        }
-        durable
-    }
-
-    /// Forgets the answers in segments that are about to be deleted.
-    pub(super) fn forget_through(&mut self, segment: u32) {
-        self.history.forget_through(segment);
-        self.recent.retain(|_, position| position.segment() > segment);
-    }
-
     // ---- questions ---------------------------------------------------------------------------------------------------
 
     pub(super) fn outcome(&self, txid: Txid) -> BranchOutcome {
@@ -598,31 +484,4 @@ impl Core {
         };
         self.active.insert(number, active);
     }
-}
-
-/// A record that somebody waits for is forced: a decision always, an answer where the client hears it afterwards.
-fn durability_of(entry: &Entry, active: &Active) -> Durability {
-    match entry {
-        // Of an implicit transaction the votes are the decision.
-        Entry::Committed { .. } if active.machine.spec().protocol == Protocol::Implicit => {
-            Durability::Lazy
-        }
-        Entry::Begun(_) | Entry::Committed { .. } => Durability::Forced,
-        Entry::Ended => Durability::Lazy,
-        Entry::Answered { .. } if active.machine.answer_is_held_back() => Durability::Forced,
-        Entry::Answered { .. } => Durability::Lazy,
-    }
-}
-
-fn crash_before(entry: &Entry) {
-    match entry {
-        Entry::Committed { .. } => crash::point(CrashPoint::BeforeDecision),
-        Entry::Ended => crash::point(CrashPoint::BeforeEnd),
-        Entry::Begun(_) | Entry::Answered { .. } => {}
-    }
-}
-
-/// Never, but as a mutant.
-fn is_sent_before_persisted(entry: &Entry) -> bool {
-    mutant::is(Mutant::SendsBeforePersisted) && matches!(entry, Entry::Committed { .. })
 }

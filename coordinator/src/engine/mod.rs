@@ -16,6 +16,7 @@ mod active;
 mod core;
 mod counts;
 mod history;
+mod journal;
 mod lane;
 mod list;
 mod mutants;
@@ -336,7 +337,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Goes on with the transactions that the log left unfinished.
     /// What the log has seen of the participants' data.
     pub(crate) fn restore_data(&self, seen: SeenData) {
         let mut core = self.core();
@@ -346,6 +346,7 @@ impl Engine {
         }
     }
 
+    /// Goes on with the transactions that the log left unfinished.
     pub(crate) fn resume(&self, transactions: Vec<Recovered>) {
         let mut core = self.core();
         for recovered in transactions {

@@ -8,7 +8,8 @@ use assent_common::{ErrorCode, ParticipantName};
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::core::{Appended, Core};
+use super::core::Core;
+use super::journal::Appended;
 use super::lane::Lane;
 use crate::log::Durability;
 

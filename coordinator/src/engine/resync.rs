@@ -29,7 +29,8 @@ use assent_common::wire::transaction::{ParticipantData, ParticipantView};
 use assent_common::{Attempt, ErrorCode, LogId, ParticipantName, Txid};
 use tokio::sync::{oneshot, watch};
 
-use super::core::{Appended, Core};
+use super::core::Core;
+use super::journal::Appended;
 use super::{Engine, Shared};
 use crate::clock;
 use crate::log::{Durability, LogError};

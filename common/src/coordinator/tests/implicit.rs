@@ -113,6 +113,18 @@ fn what_others_have_applied_is_committed_although_a_vote_was_lost_since() {
     }
 }
 
+/// What it wrote is not known, so that it may have written (invariant 9).
+#[test]
+fn the_loss_of_a_branch_whose_vote_was_not_heard_is_no_end_of_it() {
+    let mut rig = begun().after([yes(A, FIRST)]).at(DEADLINE);
+    rig.feed(Input::Tick);
+    rig.feed(settled(B, Settled::Applied));
+    rig.feed(applied(A));
+    assert!(rig.feed(commit_refused(B, ErrorCode::BranchLost)).is_empty());
+    assert!(rig.answers.is_empty(), "{}", rig.text());
+    assert_eq!(rig.wake(), ["commit 1.0"]);
+}
+
 /// The repair fences what no log has committed: a loss is a definite no.
 #[test]
 fn lost_data_aborts() {

@@ -337,6 +337,16 @@ fn no_timer_abandons_a_branch() {
     assert!(matches!(rig.machine.state(), State::Committing(_)));
 }
 
+/// Somebody's turn may come late: whoever hurries it does not know its deadline.
+#[test]
+fn no_attempt_begins_behind_the_deadline_however_it_is_hurried() {
+    let mut rig = Rig::begun(spec(2)).after([no(A, FIRST, ErrorCode::LockConflict)]);
+    rig.now = DEADLINE;
+    let effects = rig.feed(Input::RetryNow);
+    assert!(effects.iter().all(|effect| !effect.starts_with("prepare")), "{effects:?}");
+    assert_eq!(outcome_text(&rig.answers[0]), "aborted lock_conflict by 0");
+}
+
 /// An attempt that was under way when the time ran out has no better word than the conflict that took the time.
 #[test]
 fn a_conflict_that_runs_the_time_out_ends_as_that_conflict() {
