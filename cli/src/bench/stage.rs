@@ -200,7 +200,7 @@ impl Stage {
     /// What was spent so far. The metrics are asked for before the window and after it, and so cost it nothing.
     pub(super) async fn snapshot(&self, edge: Edge) -> Snapshot {
         let asked = match edge {
-            Edge::Begin => log_syncs(&self.admin).await,
+            Edge::Begin => of_log(&self.admin).await,
             Edge::End => None,
         };
         let members = &self.cluster.members;
@@ -211,11 +211,15 @@ impl Stage {
             agents: members.iter().map(|member| Spent::of(member.agent.pid())).sum(),
             redis: members.iter().map(|member| Spent::of(member.redis.pid())).sum(),
             load: Spent::of(std::process::id()),
-            log_syncs: asked,
+            log_syncs: None,
         };
-        if edge == Edge::End {
-            snapshot.log_syncs = log_syncs(&self.admin).await;
-        }
+        let log = match edge {
+            Edge::Begin => asked,
+            Edge::End => of_log(&self.admin).await,
+        };
+        snapshot.log_syncs = log.map(|(syncs, _)| syncs);
+        // By its own count: the kernel's is of whole folios of a file that is written over, a MiB for each record.
+        snapshot.coordinator.disk_bytes = log.map_or(0, |(_, bytes)| bytes as u64);
         snapshot
     }
 }
@@ -243,9 +247,10 @@ impl Snapshot {
     }
 }
 
-/// How often the decision log was synced so far, from the coordinator's metrics.
-async fn log_syncs(admin: &CoordinatorAdmin) -> Option<f64> {
-    metric(&admin.metrics().await.ok()?, "assent_log_fsync_duration_seconds_count")
+/// How often the decision log was synced so far, and the bytes of its records, from the coordinator's metrics.
+async fn of_log(admin: &CoordinatorAdmin) -> Option<(f64, f64)> {
+    let text = admin.metrics().await.ok()?;
+    metric(&text, "assent_log_fsync_duration_seconds_count").zip(metric(&text, "assent_log_bytes"))
 }
 
 /// The sum of a metric over its labels; `None` if it is not there.

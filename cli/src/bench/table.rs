@@ -167,8 +167,7 @@ fn foot(report: &Report) -> Vec<String> {
         lines.push(format!("not measured: {}: {}", way(missing.way), missing.why));
     }
     lines.push(
-        "syncs of Redis: its writes less its reads (/proc/PID/io); of the log: its own count; bytes of the log: with the \
-         zeros of segments written ahead"
+        "syncs of Redis: its writes less its reads (/proc/PID/io); syncs and bytes of the log: its own count"
             .to_owned(),
     );
     let verdict = &report.verdict;
