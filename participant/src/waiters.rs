@@ -161,13 +161,18 @@ impl Waiters {
         self.lock().wake(waiter);
     }
 
-    /// One whose turn it was has the locks now: who is behind it and wants them too is younger.
+    /// One whose turn it was has the locks now: who is younger, stood behind it and wants them too dies of it. An older
+    /// one may have met it already and wait for its end.
     pub(crate) fn taken(&self, waiter: &Waiter) {
         let mut queues = self.lock();
-        for (key, queue) in queues.waiting.remove(&waiter.txid).unwrap_or_default() {
+        for (key, mut queue) in queues.waiting.remove(&waiter.txid).unwrap_or_default() {
             if waiter.excludes_all(&key) {
+                let younger = queue.split_off(&(waiter.id, u64::MAX));
+                for (place, waiting) in queue {
+                    queues.join(waiter.txid, key.clone(), place, waiting);
+                }
                 let holder = Holder { id: waiter.id, txid: waiter.txid, key };
-                queue.iter().for_each(|(place, waiting)| queues.die(*place, waiting, &holder));
+                younger.iter().for_each(|(place, waiting)| queues.die(*place, waiting, &holder));
             } else {
                 queues.hand_over(&key, queue);
             }
@@ -335,6 +340,23 @@ mod tests {
         assert_eq!(futures_util::poll!(&mut first), Poll::Ready(Turn::Go));
         waiters.taken(&waiter(1, Access::Exclusive));
         assert_eq!(futures_util::poll!(&mut second), Poll::Ready(Turn::Die(holder(1))));
+        assert!(is_empty(&waiters));
+    }
+
+    #[tokio::test]
+    async fn an_older_one_that_met_the_new_holder_already_waits_for_it() {
+        let waiters = Waiters::default();
+        let [mut first, mut younger] = wait!(waiters, 3, 5);
+        waiters.ended(txid(9));
+        assert!(futures_util::poll!(&mut first).is_ready());
+        // Between the staging of the first one and its word of it.
+        let mut older = Box::pin(waiters.freed(holder(3), waiter(2, Access::Exclusive)));
+        assert!(futures_util::poll!(&mut older).is_pending());
+        waiters.taken(&waiter(3, Access::Exclusive));
+        assert_eq!(futures_util::poll!(&mut younger), Poll::Ready(Turn::Die(holder(3))));
+        assert!(futures_util::poll!(&mut older).is_pending());
+        waiters.ended(txid(3));
+        assert_eq!(futures_util::poll!(&mut older), Poll::Ready(Turn::Go));
         assert!(is_empty(&waiters));
     }
 
