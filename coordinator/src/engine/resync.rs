@@ -30,7 +30,7 @@ use assent_common::{Attempt, ErrorCode, LogId, ParticipantName, Txid};
 use tokio::sync::{oneshot, watch};
 
 use super::core::{Appended, Core};
-use super::{Engine, Shared};
+use super::{Engine, Shared, vital};
 use crate::clock;
 use crate::log::{Durability, LogError};
 use crate::metrics;
@@ -133,7 +133,7 @@ impl Core {
         let data = &mut self.lanes[place].data;
         if fenced && !data.resyncs {
             data.resyncs = true;
-            shared.runtime.spawn(run(Arc::downgrade(shared), place));
+            shared.runtime.spawn(vital(run(Arc::downgrade(shared), place)));
         }
     }
 
