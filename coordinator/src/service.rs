@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, vital};
 use crate::http::{self, HttpState};
 use crate::log::{LogError, LogOptions, SEGMENT_BYTES_DEFAULT};
 use crate::recovery::{self, RecoveryReport, Start, StartError};
@@ -165,7 +165,7 @@ impl Coordinator {
         servers.spawn(http::serve(public, http::public_surface(state.clone()), stopped.clone()));
         servers.spawn(http::serve(admin, http::admin_surface(state), stopped));
         let mut background = JoinSet::new();
-        background.spawn(engine.clone().run_timers());
+        background.spawn(vital(engine.clone().run_timers()));
         background.spawn(compact_regularly(engine.clone(), options.retention_ms));
         Ok(Running { addr, admin_addr, recovery, engine, stop, servers, background })
     }

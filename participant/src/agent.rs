@@ -17,11 +17,10 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use assent_client::{crash, mutant};
+use assent_client::crash;
 use assent_common::command::ValidatedBranch;
 use assent_common::crash::CrashPoint;
 use assent_common::limits;
-use assent_common::mutant::Mutant;
 use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Settled};
 use assent_common::participant::{Branches, Heard};
 use assent_common::wire::branch::{
@@ -285,11 +284,11 @@ impl Agent {
             let detail = format!("{control_key} and the keys below it are Assent's own");
             return Err(Refusal::new(ErrorCode::BadArguments, detail));
         }
-        Ok(BranchMessage::Prepare { txid, id, mode, branches: Branches::from(branches), branch })
+        let branches = Branches::from(branches);
+        Ok(BranchMessage::Prepare { txid, id, mode, branches, branch, if_new: None })
     }
 
-    /// What an implicit transaction asks of its branches: that they know all, and that their votes can be relied on, because
-    /// no log has the decision beside them.
+    /// An implicit transaction's branches must know all of them. (Whether votes can be relied on here, the store knows.)
     fn check_branches(&self, prepare: &PrepareMessage) -> Result<(), Refusal> {
         let branches = &prepare.branches;
         if branches.is_empty() {
@@ -305,10 +304,6 @@ impl Agent {
             );
             return Err(Refusal::new(ErrorCode::BadRequest, detail));
         }
-        let warnings = self.store.warnings();
-        if !warnings.is_empty() && !mutant::is(Mutant::UnsafeVotesDecide) {
-            return Err(Refusal::new(ErrorCode::NotDurable, warnings.join("; ")));
-        }
         Ok(())
     }
 
@@ -317,10 +312,10 @@ impl Agent {
         let mut answers: Vec<Option<BranchAnswer>> = Vec::with_capacity(messages.len());
         let mut good = Vec::with_capacity(messages.len());
         for message in messages {
-            match message.and_then(|message| self.in_its_turn(message)) {
+            match message {
                 Ok(message) => {
                     answers.push(None);
-                    good.push(message);
+                    good.push(self.in_its_turn(message));
                 }
                 Err(refusal) => {
                     answers.push(Some(BranchAnswer::Prepared(Call::Refused(refusal))));
@@ -337,19 +332,13 @@ impl Agent {
         answers
     }
 
-    /// A prepare does not go before an older one that waits for the same key: it dies of it, as it will of its lock.
-    fn in_its_turn(&self, message: BranchMessage) -> Checked {
-        match &message {
-            BranchMessage::Prepare { txid, id, branch, .. } => {
-                match self.waiters.older(*id, *txid, &branch.locks) {
-                    Some(older) => Err(waited_for(older)),
-                    None => Ok(message),
-                }
-            }
-            BranchMessage::Commit(_) | BranchMessage::Abort(_) | BranchMessage::Settle(_) => {
-                Ok(message)
-            }
+    /// A new prepare does not go before an older one that waits for the same key: it dies of it, as it will of its lock.
+    fn in_its_turn(&self, mut message: BranchMessage) -> BranchMessage {
+        if let BranchMessage::Prepare { txid, id, branch, if_new, .. } = &mut message {
+            let older = self.waiters.older(*id, *txid, &branch.locks);
+            *if_new = older.map(|older| Box::new(waited_for(older)));
         }
+        message
     }
 
     async fn run(&self, speaker: &Speaker, messages: Vec<BranchMessage>) -> Vec<BranchAnswer> {

@@ -4,7 +4,6 @@
 //! come at once for one lock. If it gets the lock, they are younger than its holder, and die (wait-die: nobody waits for
 //! an older one); if it does not, the next one goes on.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -40,6 +39,8 @@ type Queue = BTreeMap<Place, Arc<Waiting>>;
 struct Queues {
     /// By the holder and its key, as conflicts name it.
     waiting: HashMap<Txid, HashMap<String, Queue>>,
+    /// By the key, the holders that somebody waits for because of it.
+    holders: HashMap<String, HashSet<Txid>>,
     /// Where each call waits.
     places: HashMap<u64, (Txid, String)>,
     next: u64,
@@ -79,6 +80,7 @@ impl Waiter {
 impl Queues {
     fn join(&mut self, holder: Txid, key: String, place: Place, waiting: Arc<Waiting>) {
         self.places.insert(place.1, (holder, key.clone()));
+        self.holders.entry(key.clone()).or_default().insert(holder);
         let queues = self.waiting.entry(holder).or_default();
         queues.entry(key).or_default().insert(place, waiting);
     }
@@ -86,18 +88,34 @@ impl Queues {
     /// Takes a call out of its queue; whether it was in one.
     fn leave(&mut self, place: Place) -> bool {
         let Some((holder, key)) = self.places.remove(&place.1) else { return false };
-        if let Entry::Occupied(mut queues) = self.waiting.entry(holder) {
-            if let Entry::Occupied(mut queue) = queues.get_mut().entry(key) {
-                queue.get_mut().remove(&place);
-                if queue.get().is_empty() {
-                    queue.remove();
+        let Some(queues) = self.waiting.get_mut(&holder) else { return true };
+        if let Some(queue) = queues.get_mut(&key) {
+            queue.remove(&place);
+            if queue.is_empty() {
+                queues.remove(&key);
+                if queues.is_empty() {
+                    self.waiting.remove(&holder);
                 }
-            }
-            if queues.get().is_empty() {
-                queues.remove();
+                self.unlist(holder, &key);
             }
         }
         true
+    }
+
+    /// Takes all queues of a holder out.
+    fn take(&mut self, holder: Txid) -> HashMap<String, Queue> {
+        let queues = self.waiting.remove(&holder).unwrap_or_default();
+        queues.keys().for_each(|key| self.unlist(holder, key));
+        queues
+    }
+
+    /// Nobody waits for this holder because of this key any more.
+    fn unlist(&mut self, holder: Txid, key: &str) {
+        let Some(holders) = self.holders.get_mut(key) else { return };
+        holders.remove(&holder);
+        if holders.is_empty() {
+            self.holders.remove(key);
+        }
     }
 
     /// The oldest of a queue goes on. Those behind it wait for it; if they may share what it wants, they go on as well.
@@ -123,7 +141,7 @@ impl Queues {
     }
 
     fn wake(&mut self, holder: Txid) {
-        for (key, queue) in self.waiting.remove(&holder).unwrap_or_default() {
+        for (key, queue) in self.take(holder) {
             self.hand_over(&key, queue);
         }
     }
@@ -161,13 +179,18 @@ impl Waiters {
         self.lock().wake(waiter);
     }
 
-    /// One whose turn it was has the locks now: who is behind it and wants them too is younger.
+    /// One whose turn it was has the locks now: who is younger, stood behind it and wants them too dies of it. An older
+    /// one may have met it already and wait for its end.
     pub(crate) fn taken(&self, waiter: &Waiter) {
         let mut queues = self.lock();
-        for (key, queue) in queues.waiting.remove(&waiter.txid).unwrap_or_default() {
+        for (key, mut queue) in queues.take(waiter.txid) {
             if waiter.excludes_all(&key) {
+                let younger = queue.split_off(&(waiter.id, u64::MAX));
+                for (place, waiting) in queue {
+                    queues.join(waiter.txid, key.clone(), place, waiting);
+                }
                 let holder = Holder { id: waiter.id, txid: waiter.txid, key };
-                queue.iter().for_each(|(place, waiting)| queues.die(*place, waiting, &holder));
+                younger.iter().for_each(|(place, waiting)| queues.die(*place, waiting, &holder));
             } else {
                 queues.hand_over(&key, queue);
             }
@@ -177,7 +200,7 @@ impl Waiters {
     /// One whose turn it was has to wait for another one. Who is behind it has to as well, or dies of it.
     pub(crate) fn follow(&self, waiter: Txid, holder: &Holder) {
         let mut queues = self.lock();
-        let mut behind = queues.waiting.remove(&waiter).unwrap_or_default();
+        let mut behind = queues.take(waiter);
         for (place, waiting) in behind.remove(&holder.key).unwrap_or_default() {
             if holder.id < place.0 {
                 queues.die(place, &waiting, holder);
@@ -197,20 +220,23 @@ impl Waiters {
         if queues.waiting.is_empty() {
             return None;
         }
-        let in_the_way = |waiting: &Waiting, key: &str| {
-            let (wanted, theirs) = waiting.waiter.wants(key)?;
-            let own = locks.iter().find(|lock| lock.key == *wanted)?.access;
-            let is_shared = own == theirs && own != Access::Exclusive;
-            let holder =
-                Holder { id: waiting.waiter.id, txid: waiting.waiter.txid, key: key.to_owned() };
-            (!is_shared).then_some(holder)
-        };
-        // Who waits for this one itself is not in its way: a prepare that comes again is answered as before.
-        let others = queues.waiting.iter().filter(|(holder, _)| **holder != txid);
-        others.flat_map(|(_, queues)| queues).find_map(|(key, queue)| {
-            let (place, first) = queue.first_key_value()?;
-            let is_other = place.0 < id && first.waiter.txid != txid;
-            is_other.then(|| in_the_way(first, key)).flatten()
+        locks.iter().find_map(|lock| {
+            let key = readable(&lock.key.0);
+            // Who waits for this one itself is not in its way.
+            let others = queues.holders.get(&key)?.iter().filter(|holder| **holder != txid);
+            let older = others.filter_map(|holder| {
+                let (place, first) = queues.waiting.get(holder)?.get(&key)?.first_key_value()?;
+                (place.0 < id && first.waiter.txid != txid).then_some(&first.waiter)
+            });
+            let mut in_the_way = older.filter(|waiter| {
+                // The text of a key may be that of another one as well.
+                let theirs = waiter.wants(&key).filter(|(wanted, _)| **wanted == lock.key);
+                theirs.is_some_and(|(_, theirs)| {
+                    lock.access != theirs || lock.access == Access::Exclusive
+                })
+            });
+            let Waiter { id, txid, .. } = in_the_way.next()?;
+            Some(Holder { id: *id, txid: *txid, key: key.clone() })
         })
     }
 
@@ -284,7 +310,7 @@ mod tests {
 
     fn is_empty(waiters: &Waiters) -> bool {
         let queues = waiters.lock();
-        queues.waiting.is_empty() && queues.places.is_empty()
+        queues.waiting.is_empty() && queues.places.is_empty() && queues.holders.is_empty()
     }
 
     /// Who waits, as tasks that are polled by hand.
@@ -339,6 +365,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_older_one_that_met_the_new_holder_already_waits_for_it() {
+        let waiters = Waiters::default();
+        let [mut first, mut younger] = wait!(waiters, 3, 5);
+        waiters.ended(txid(9));
+        assert!(futures_util::poll!(&mut first).is_ready());
+        // Between the staging of the first one and its word of it.
+        let mut older = Box::pin(waiters.freed(holder(3), waiter(2, Access::Exclusive)));
+        assert!(futures_util::poll!(&mut older).is_pending());
+        waiters.taken(&waiter(3, Access::Exclusive));
+        assert_eq!(futures_util::poll!(&mut younger), Poll::Ready(Turn::Die(holder(3))));
+        assert!(futures_util::poll!(&mut older).is_pending());
+        waiters.ended(txid(3));
+        assert_eq!(futures_util::poll!(&mut older), Poll::Ready(Turn::Go));
+        assert!(is_empty(&waiters));
+    }
+
+    #[tokio::test]
     async fn those_who_share_go_together() {
         let waiters = Waiters::default();
         let mut reads: Vec<_> = (1..=3)
@@ -385,5 +428,27 @@ mod tests {
         assert_eq!(met(9, Access::Exclusive), None, "it is the one that is waited for");
         let other = [Lock { key: Arg::from("other"), access: Access::Exclusive }];
         assert_eq!(waiters.older(id(7), txid(7), &other), None);
+    }
+
+    #[tokio::test]
+    async fn an_older_one_is_met_whichever_holder_of_the_key_it_waits_for() {
+        let waiters = Waiters::default();
+        let mut waits = Vec::new();
+        for (held_by, n) in [(9, 8), (7, 2), (6, 5)] {
+            let waiter = waiter(n, Access::Exclusive);
+            let mut wait = Box::pin(waiters.freed(holder(held_by), waiter));
+            assert!(futures_util::poll!(&mut wait).is_pending());
+            waits.push(wait);
+        }
+        let met = |n| waiters.older(id(n), txid(n), &locks(Access::Shared)).map(|it| it.txid);
+        assert_eq!(met(4), Some(txid(2)));
+        assert_eq!(met(2), None);
+        assert_eq!(met(7), Some(txid(5)), "the oldest waits for this one itself");
+        // That of the holder that has ended waits for nobody.
+        waiters.ended(txid(7));
+        assert_eq!(met(4), None);
+        waits.clear();
+        assert_eq!(met(9), None);
+        assert!(is_empty(&waiters));
     }
 }

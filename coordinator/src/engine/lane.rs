@@ -25,7 +25,7 @@ use super::core::Core;
 use super::mutants;
 use super::outbound::{Haste, Outbound};
 use super::resync::LaneData;
-use super::{Engine, Shared};
+use super::{Engine, Shared, vital};
 use crate::metrics;
 
 /// How long a lane waits for a batch before it sends the next one beside it: longer than a participant that answers takes,
@@ -149,7 +149,8 @@ impl Lane {
     pub(super) fn start(&mut self, place: usize, shared: &Arc<Shared>) {
         if !self.runs {
             self.runs = true;
-            shared.runtime.spawn(run(Arc::downgrade(shared), place, Arc::clone(&self.wake)));
+            let lane = run(Arc::downgrade(shared), place, Arc::clone(&self.wake));
+            shared.runtime.spawn(vital(lane));
         }
     }
 
@@ -269,7 +270,7 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
                 let prepared = assembled.prepared();
                 let mut sending = Box::pin(engine.clone().send_batch(place, assembled));
                 if tokio::time::timeout(LANE_PATIENCE, &mut sending).await.is_err() {
-                    tokio::spawn(sending);
+                    tokio::spawn(vital(sending));
                 }
                 // Late is as good as never: the commits go with the batch after the next one.
                 let _ = tokio::time::timeout(RIDE_MAX, engine.decided(&prepared)).await;
@@ -372,7 +373,8 @@ impl Core {
             messages: vec![message],
         };
         let engine = Engine { shared: Arc::clone(shared) };
-        shared.runtime.spawn(engine.send_waiting(place, client, batch, outgoing, txid, wait_ms));
+        let sending = engine.send_waiting(place, client, batch, outgoing, txid, wait_ms);
+        shared.runtime.spawn(vital(sending));
     }
 }
 

@@ -28,6 +28,7 @@ mod submit;
 #[cfg(test)]
 mod tests;
 mod view;
+mod vital;
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
@@ -58,6 +59,7 @@ pub use history::History;
 pub(crate) use history::ReplayedHistory;
 pub use list::ListFilter;
 pub use submit::{Origin, Submitted, Wait};
+pub(crate) use vital::vital;
 
 /// The coordinator's engine; cheap to clone.
 #[derive(Clone)]

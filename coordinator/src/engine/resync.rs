@@ -32,6 +32,7 @@ use tokio::sync::{oneshot, watch};
 use super::core::Core;
 use super::journal::Appended;
 use super::{Engine, Shared};
+use super::{Engine, Shared, vital};
 use crate::clock;
 use crate::log::{Durability, LogError};
 use crate::metrics;
@@ -134,7 +135,7 @@ impl Core {
         let data = &mut self.lanes[place].data;
         if fenced && !data.resyncs {
             data.resyncs = true;
-            shared.runtime.spawn(run(Arc::downgrade(shared), place));
+            shared.runtime.spawn(vital(run(Arc::downgrade(shared), place)));
         }
     }
 

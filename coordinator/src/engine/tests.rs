@@ -1,7 +1,9 @@
 //! Compaction of a log that does not keep up: what it must wait for, and what it must not copy. The test is the log's
-//! disk and its writer, so that every interleaving is one that it chose.
+//! disk and its writer, so that every interleaving is one that it chose. And the end of a lane.
 
 use std::collections::VecDeque;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -146,7 +148,7 @@ struct Rig {
     store: MemoryStore,
     log: Arc<Congested>,
     engine: Engine,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Rig {
@@ -171,7 +173,7 @@ impl Rig {
         engine.resume(replay.plan(clock::now()).transactions);
         assert!(engine.core().active.contains_key(&DECIDED));
         drop(entered);
-        Self { store, log, engine, _runtime: runtime }
+        Self { store, log, engine, runtime }
     }
 
     /// Compacts; returns when what compaction keeps was handed over, or refused.
@@ -256,4 +258,25 @@ fn the_record_of_a_transaction_that_is_closing_is_not_copied_behind_its_end() {
     let after = rig.crash();
     assert!(after.decisions.has(DECIDED, Attempt::FIRST), "presumed abort would now be wrong");
     assert_eq!(resumed(after), []);
+}
+
+/// Nobody would send its participant anything any more. The test runs itself in a process that may end.
+#[test]
+fn a_panic_in_a_lane_ends_the_process() {
+    const IN_CHILD: &str = "ASSENT_TEST_LANE_PANICS";
+    if std::env::var_os(IN_CHILD).is_some() {
+        let rig = Rig::start();
+        // There is no such place, so that its first step panics.
+        let mut lane = lane::Lane::new("bank-a".parse().unwrap());
+        lane.start(usize::MAX, &rig.engine.shared);
+        rig.runtime.block_on(tokio::task::yield_now());
+        return;
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "engine::tests::a_panic_in_a_lane_ends_the_process"])
+        .env(IN_CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert_eq!(child.status.signal(), Some(6), "{}: {said}", child.status);
 }

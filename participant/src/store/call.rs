@@ -2,6 +2,7 @@
 
 use assent_common::command::{Claim, Comparison, Reserved, ValidatedBranch, ValidatedOp};
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use assent_common::outcome::Refusal;
 use assent_common::participant::Branches;
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
@@ -45,6 +46,8 @@ pub(super) struct PrepareItem {
     pub(super) mode: Mode,
     pub(super) branches: Branches,
     pub(super) branch: ValidatedBranch,
+    /// The no to it if nothing is kept of it.
+    pub(super) if_new: Option<Box<Refusal>>,
 }
 
 impl PrepareItem {

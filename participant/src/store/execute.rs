@@ -82,7 +82,7 @@ impl Work {
 }
 
 /// A call that was not applied, as one of another kind.
-fn widen<T>(call: &Call<()>) -> Call<T> {
+pub(super) fn widen<T>(call: &Call<()>) -> Call<T> {
     match call {
         Call::Applied(()) => Call::Unknown("no answer".to_owned()),
         Call::Refused(refusal) => Call::Refused(refusal.clone()),
@@ -212,6 +212,7 @@ impl Store {
             match self.live().await {
                 Ok(live) => {
                     let open = answers.open();
+                    sorted.weigh(&live);
                     self.run_on(&live, speaker, &mut sorted, &mut answers).await;
                     self.certify(&live, &open, &mut answers).await;
                 }
@@ -270,10 +271,9 @@ impl Store {
         messages: Vec<BranchMessage>,
         answers: &mut Answers,
     ) -> Sorted {
-        let quarantined = self.is_quarantined();
         let mut sorted = Sorted::default();
         for (slot, message) in messages.into_iter().enumerate() {
-            let (txid, id, mode, branches, branch) = match message {
+            let item = match message {
                 BranchMessage::Commit(txid) => {
                     sorted.commits.push((slot, txid));
                     continue;
@@ -286,28 +286,15 @@ impl Store {
                     sorted.settles.push((slot, txid));
                     continue;
                 }
-                BranchMessage::Prepare { txid, id, mode, branches, branch } => {
-                    (txid, id, mode, branches, branch)
+                BranchMessage::Prepare { txid, id, mode, branches, branch, if_new } => {
+                    PrepareItem { slot, txid, id, mode, branches, branch, if_new }
                 }
             };
-            let refusal = if let Some(reason) = &quarantined {
-                Some(Refusal::new(ErrorCode::Quarantined, reason.clone()))
-            } else if txid.log_id != speaker.log_id {
-                let detail = format!("{txid} is not of log {}", speaker.log_id);
-                Some(Refusal::new(ErrorCode::BadRequest, detail))
-            } else if txid.number < low_water {
-                let detail = "everything of this coordinator up to here has ended";
-                Some(Refusal::new(ErrorCode::BelowLowWater, detail))
-            } else {
-                None
-            };
-            match refusal {
+            match self.refusal(speaker, low_water, item.txid) {
                 Some(refusal) => {
                     answers.put(slot, BranchAnswer::Prepared(Call::Refused(refusal)));
                 }
-                None => {
-                    sorted.prepares.push(PrepareItem { slot, txid, id, mode, branches, branch });
-                }
+                None => sorted.prepares.push(item),
             }
         }
         sorted
@@ -322,6 +309,7 @@ impl Store {
         sorted: &mut Sorted,
         answers: &mut Answers,
     ) {
+        self.refuse_new(live, sorted, answers).await;
         let work = sorted.take_work();
         let ready = self.ready(live, &work).await;
         if let Err(error) = ready {
@@ -442,7 +430,7 @@ impl Store {
     }
 
     /// What the failure of a call means for its messages.
-    fn failed(&self, live: &Arc<Live>, error: &RedisError) -> Call<()> {
+    pub(super) fn failed(&self, live: &Arc<Live>, error: &RedisError) -> Call<()> {
         match decode::classify(error) {
             CallError::Refused(refusal) => Call::Refused(refusal),
             CallError::NoScript => Call::Unknown("the script could not be loaded".to_owned()),

@@ -1,6 +1,6 @@
 //! What the control hash holds, for people, for the resolver and for health. Reads only, but for the sweep.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
@@ -217,6 +217,18 @@ impl Store {
             (None, None) => return Ok(None),
         };
         Ok(Some(StoredBranch { state, in_doubt: None }))
+    }
+
+    /// Those of these branches of which something is kept.
+    pub(super) async fn kept(&self, live: &Live, txids: &[Txid]) -> RedisResult<HashSet<Txid>> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(&self.options.control_key);
+        for txid in txids {
+            command.arg(format!("s:{txid}")).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
+        }
+        let found: Vec<Option<Vec<u8>>> = redis::from_redis_value(send(live, &command).await?)?;
+        let kept = txids.iter().zip(found.chunks(3));
+        Ok(kept.filter(|(_, fields)| fields.iter().any(Option::is_some)).map(|(t, _)| *t).collect())
     }
 
     /// Drops the done-marker or fence of a branch, on an operator's word: a late message about it then finds nothing.

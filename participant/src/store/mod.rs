@@ -27,6 +27,7 @@ mod mutants;
 mod options;
 mod owner;
 mod packed;
+mod refusals;
 mod repair;
 mod replicas;
 mod scripts;
@@ -37,7 +38,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use assent_common::ids::{TransactionId, Txid};
-use assent_common::outcome::{Aborted, Applied, Call, Prepared, Settled};
+use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled};
 use assent_common::participant::Branches;
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
@@ -63,6 +64,8 @@ pub enum BranchMessage {
         branches: Branches,
         /// The ops.
         branch: ValidatedBranch,
+        /// The no to it if nothing is kept of it yet; what is kept answers for itself.
+        if_new: Option<Box<Refusal>>,
     },
     /// Apply the staged branch.
     Commit(Txid),

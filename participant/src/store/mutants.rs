@@ -53,6 +53,11 @@ pub(super) fn minds(violations: &[String]) -> bool {
     !violations.is_empty() && !mutant::is(Mutant::SettingsUnchecked)
 }
 
+/// Whether such settings matter to transactions whose votes are the decision.
+pub(super) fn minds_for_decisions(violations: &[String]) -> bool {
+    !violations.is_empty() && !mutant::is(Mutant::UnsafeVotesDecide)
+}
+
 /// Whether votes that are missing are looked for.
 pub(super) fn compares_votes() -> bool {
     !mutant::is(Mutant::SeqNotCompared)

@@ -24,7 +24,8 @@ use assent_common::command::OpRequest;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::branch::{
-    Answer, Batch, BranchState, CoordinatorRef, Message, Mode, PrepareMessage, TxidOnly,
+    Answer, Batch, BranchAddress, BranchState, CoordinatorRef, Message, Mode, PrepareMessage,
+    TxidOnly,
 };
 use assent_common::{Epoch, LogId, TransactionId, TxNumber, Txid};
 use assent_participant::{Addresses, Exposure, MetricsText, Options, ServeOptions, Serving, serve};
@@ -118,6 +119,11 @@ impl Redis {
 
     pub(crate) async fn set_config(&self, setting: &str, value: &str) {
         let () = self.ask(&["CONFIG", "SET", setting, value]).await.unwrap();
+    }
+
+    /// Closes every connection but the one that asks.
+    pub(crate) async fn break_connections(&self) {
+        let _closed: u64 = self.ask(&["CLIENT", "KILL", "SKIPME", "yes"]).await.unwrap();
     }
 
     pub(crate) async fn get(&self, key: &str) -> Option<String> {
@@ -384,6 +390,19 @@ pub(crate) fn prepare<const N: usize>(n: u64, ops: [&[&str]; N]) -> Message {
         branches: Vec::new(),
         ops,
     })
+}
+
+/// A branch of an implicit transaction that writes a key of its own, and whose other branch is elsewhere.
+pub(crate) fn implicit(n: u64) -> Message {
+    let address = |name: &str| BranchAddress {
+        participant: name.parse().unwrap(),
+        url: format!("http://{name}:7710"),
+    };
+    let mut message = prepare(n, [&["SET", &format!("k{n}"), "v"]]);
+    if let Message::Prepare(prepare) = &mut message {
+        prepare.branches = [NAME, "elsewhere"].map(address).to_vec();
+    }
+    message
 }
 
 pub(crate) fn commit(n: u64) -> Message {

@@ -10,7 +10,7 @@ use assent_common::ErrorCode;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::wire::branch::{Answer, BranchState, StateWord, VoteWord};
 
-use harness::{Redis, Sidecar, abort, batch, commit, counting, id, prepare, txid, until};
+use harness::{Redis, Sidecar, abort, batch, commit, counting, id, implicit, prepare, txid, until};
 
 fn vote(answer: &Answer) -> VoteWord {
     answer.vote.unwrap_or_else(|| panic!("no vote: {answer:?}"))
@@ -114,6 +114,70 @@ async fn a_prepare_whose_time_to_wait_is_over_names_the_holder() {
     sidecar.say(vec![abort(7), prepare(3, [&["SET", "k", "old"]])]).await;
     let voted = sidecar.prepare(8, 20_000, &["SET", "k", "young"]).await;
     assert!(matches!(voted, Call::Refused(no) if no.code == ErrorCode::LockConflict));
+}
+
+/// Its yes may have been lost: the repeat gets it again, whoever waits meanwhile for it or for another reader.
+async fn readers_are_heard_again_while_an_older_one_waits(name: &str, sole_ownership: bool) {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::with(&redis, |options| {
+        counting(name)(options);
+        options.store.sole_ownership = sole_ownership;
+    })
+    .await;
+    let readers = || vec![prepare(7, [&["GET", "k"]]), prepare(8, [&["GET", "k"]])];
+    let first = sidecar.say(readers()).await;
+    let (voted, ()) = tokio::join!(sidecar.prepare(2, 20_000, &["SET", "k", "old"]), async {
+        sidecar.somebody_waits().await;
+        let again = sidecar.say(readers()).await;
+        for (first, again) in first.iter().zip(&again) {
+            assert_eq!((vote(first), vote(again)), (VoteWord::Yes, VoteWord::Yes), "{again:?}");
+            assert_eq!(first.seq, again.seq);
+        }
+        let waiting = sidecar.prepare(8, 20_000, &["GET", "k"]).await;
+        assert!(matches!(waiting, Call::Applied(Prepared::Yes(_))), "{waiting:?}");
+        let new = sidecar.say(vec![prepare(9, [&["GET", "k"]])]).await;
+        assert_eq!((vote(&new[0]), new[0].code), (VoteWord::No, Some(ErrorCode::LockConflict)));
+        assert_eq!(new[0].holder.as_ref().unwrap().txid, txid(2));
+        assert_eq!(sidecar.state(9).await, None);
+        sidecar.say(vec![commit(7), commit(8)]).await;
+    });
+    assert!(matches!(voted, Call::Applied(Prepared::Yes(_))), "{voted:?}");
+}
+
+#[tokio::test]
+async fn an_owner_answers_a_staged_branch_again_while_an_older_one_waits() {
+    readers_are_heard_again_while_an_older_one_waits("owner-repeats", true).await;
+}
+
+#[tokio::test]
+async fn the_scripts_answer_a_staged_branch_again_while_an_older_one_waits() {
+    readers_are_heard_again_while_an_older_one_waits("scripts-repeat", false).await;
+}
+
+/// What the vote was given on holds for the vote, not for what the settings have become.
+#[tokio::test]
+async fn a_repeat_of_a_branch_is_answered_although_new_ones_would_not_be_durable() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::with(&redis, |options| {
+        options.resolve_interval_ms = 3_600_000;
+        options.store.allow_unsafe_redis = true;
+    })
+    .await;
+    let voted = sidecar.say(vec![implicit(1)]).await;
+    assert_eq!(vote(&voted[0]), VoteWord::Yes, "{voted:?}");
+    redis.set_config("appendfsync", "everysec").await;
+    redis.break_connections().await;
+    let answers = until("Redis is back", async || {
+        let answers = sidecar.say(vec![implicit(1), implicit(2)]).await;
+        let is_back = vote(&answers[0]) != VoteWord::Unknown
+            && answers[0].code != Some(ErrorCode::RedisUnavailable);
+        is_back.then_some(answers)
+    })
+    .await;
+    assert_eq!(vote(&answers[0]), VoteWord::Yes, "{answers:?}");
+    assert_eq!(answers[0].seq, voted[0].seq);
+    assert_eq!(answers[1].code, Some(ErrorCode::NotDurable), "{answers:?}");
+    assert_eq!(sidecar.state(2).await, None);
 }
 
 #[tokio::test]

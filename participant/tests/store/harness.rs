@@ -212,13 +212,14 @@ pub(crate) fn ops(lines: &[&str]) -> ValidatedBranch {
 
 pub(crate) fn prepare(tx: Tx, mode: Mode, branch: ValidatedBranch) -> BranchMessage {
     let branches = Branches::default();
-    BranchMessage::Prepare { txid: tx.txid, id: tx.id, mode, branches, branch }
+    BranchMessage::Prepare { txid: tx.txid, id: tx.id, mode, branches, branch, if_new: None }
 }
 
 /// A prepare of an implicit transaction that has another branch elsewhere.
 pub(crate) fn implicit(tx: Tx, branch: ValidatedBranch) -> BranchMessage {
     let branches = both();
-    BranchMessage::Prepare { txid: tx.txid, id: tx.id, mode: Mode::TwoPhase, branches, branch }
+    let mode = Mode::TwoPhase;
+    BranchMessage::Prepare { txid: tx.txid, id: tx.id, mode, branches, branch, if_new: None }
 }
 
 /// The branches of every implicit transaction here.

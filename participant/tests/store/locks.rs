@@ -1,8 +1,9 @@
 //! Locks: who excludes whom, who may wait, who frees what.
 
 use assent_common::code::ErrorCode;
-use assent_common::outcome::{Aborted, Call, Prepared};
+use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::wire::branch::Mode;
+use assent_participant::store::{BranchMessage, Store};
 use futures_util::StreamExt as _;
 
 use crate::harness::{
@@ -141,4 +142,48 @@ async fn what_one_agent_ends_the_others_hear() {
     for n in [2, 1, 3] {
         assert_eq!(heard.next().await, Some(vec![tx(n).txid]));
     }
+}
+
+/// The yes to its first prepare may have been lost, whatever speaks against new branches by now.
+async fn a_no_to_new_branches_is_no_answer_to_one_that_is_kept(store: &Store) {
+    let line = |tx: Tx| format!("SET k{} v", tx.txid.number.n);
+    let [new, staged, applied, fenced, in_one] = [1, 2, 3, 4, 5].map(tx);
+    for tx in [staged, applied, fenced] {
+        vote(store.prepare(tx, &[&line(tx)]).await);
+    }
+    assert_eq!(store.commit(applied).await, CLEAN);
+    store.abort(fenced).await.done();
+    committed(store.one_phase(in_one, &[&line(in_one)]).await);
+    let unwanted = |tx: Tx, mode: Mode| {
+        let mut message = prepare(tx, mode, ops(&[&line(tx)]));
+        if let BranchMessage::Prepare { if_new, .. } = &mut message {
+            *if_new = Some(Box::new(Refusal::new(ErrorCode::LockConflict, "an older one waits")));
+        }
+        message
+    };
+    let mut messages =
+        [new, staged, applied, fenced].map(|tx| unwanted(tx, Mode::TwoPhase)).to_vec();
+    messages.push(unwanted(in_one, Mode::OnePhase));
+    let mut answers = store.send(messages).await.into_iter().map(prepared);
+    let mut answer = || answers.next().unwrap();
+    assert_eq!(answer().refused().code, ErrorCode::LockConflict);
+    vote(answer());
+    assert_eq!(answer().refused().code, ErrorCode::WrongState);
+    assert_eq!(answer().refused().code, ErrorCode::Fenced);
+    committed(answer());
+    // It is a no, and no fence.
+    assert_eq!(store.branch(new.txid).await.unwrap(), None);
+    vote(store.prepare(new, &[&line(new)]).await);
+}
+
+#[tokio::test]
+async fn an_owner_refuses_only_what_is_new_for_what_speaks_against_new_branches() {
+    let redis = Redis::start();
+    a_no_to_new_branches_is_no_answer_to_one_that_is_kept(&redis.store().await).await;
+}
+
+#[tokio::test]
+async fn the_scripts_refuse_only_what_is_new_for_what_speaks_against_new_branches() {
+    let redis = Redis::start();
+    a_no_to_new_branches_is_no_answer_to_one_that_is_kept(&redis.sharing_store().await).await;
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use assent_common::command::{Access, Claim};
 use assent_common::ids::{LogId, Txid};
-use assent_common::outcome::{Applied, Call, Done, Prepared};
+use assent_common::outcome::{Applied, Call, Done, Prepared, Refusal};
 use assent_common::participant::{
     Answer, Claimed, Evaluation, Heard, Key, Lock, Prepare, Request, Stepped,
 };
@@ -131,6 +131,12 @@ impl Owner {
     /// What stands in the way of a prepare that is new here.
     pub(super) fn obstacle(&self, item: &PrepareItem) -> Option<Call<Prepared>> {
         self.machine.obstacle(item.txid, item.id, &locks(item))
+    }
+
+    /// The no that a prepare brings along, if nothing is kept of it.
+    pub(super) fn refusal_if_new(&self, item: &PrepareItem) -> Option<Call<Prepared>> {
+        let refusal = item.if_new.as_ref().filter(|_| !self.knows(item.txid));
+        refusal.map(|refusal| Call::Refused(Refusal::clone(refusal)))
     }
 
     /// Whether something is kept of the branch already.

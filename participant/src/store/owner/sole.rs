@@ -307,6 +307,9 @@ fn choose(
         let is_full = chosen.len() >= room || bytes >= BYTES_PER_ROUND_MAX;
         if is_full || round.concerns(&item) {
             aside.later.push(item);
+        } else if let Some(call) = owner.refusal_if_new(&item) {
+            round.answers.push((item.slot, BranchAnswer::Prepared(call)));
+            round.prepares.push(item);
         } else if owner.knows(item.txid) || !evaluate::is_known(&item.branch) {
             // A branch that was here before: its replies are in its record.
             aside.scripts.push(item);
