@@ -318,34 +318,26 @@ impl Store {
     }
 
     async fn sweep_on(&self, live: &Arc<Live>, owner: &str) -> RedisResult<usize> {
-        let mut low_waters: HashMap<LogId, TxNumber> =
-            lock(&self.markers).low_waters().into_iter().collect();
-        let mut heard: HashMap<LogId, Heard> = HashMap::new();
+        let mut heard = lock(&self.markers).all_heard();
         let mut fields: Vec<(Txid, Vec<u8>, bool)> = Vec::new();
         self.scan(live, "[adm]:*", |field, value| {
             if let Some(log_id) = field.strip_prefix(b"m:c:") {
                 if let Some((log_id, stored)) = stored_mark(log_id, &value) {
-                    let known = low_waters.entry(log_id).or_insert(stored.low_water);
-                    *known = stored.low_water.max(*known);
-                    heard.insert(log_id, stored);
+                    let known = heard.entry(log_id).or_insert(stored);
+                    *known = known.and(stored);
                 }
             } else if let Some(txid) = txid_of(field) {
-                let is_done = field.starts_with(b"d:");
-                let marker = is_done.then(|| done_marker(&value)).and_then(Result::ok);
-                fields.push((
-                    txid,
-                    field.to_vec(),
-                    matches!(marker, Some(DoneMarker::Implicit(_))),
-                ));
+                let marker = field.starts_with(b"d:").then(|| done_marker(&value));
+                // What cannot be read may be one.
+                let is_implicit =
+                    marker.is_some_and(|marker| marker.map_or(true, |marker| marker.is_implicit()));
+                fields.push((txid, field.to_vec(), is_implicit));
             }
         })
         .await?;
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for (txid, field, is_implicit) in fields {
-            let is_below = low_waters.get(&txid.log_id).is_some_and(|mark| txid.number < *mark);
-            // As the machine's sweep has it: the mark of its own life alone lets such a marker go.
-            let own_life = heard.get(&txid.log_id).map(|heard| heard.epoch);
-            if is_below && (!is_implicit || own_life == Some(txid.number.epoch)) {
+            if heard.get(&txid.log_id).is_some_and(|heard| heard.lets_go(txid, is_implicit)) {
                 by_log.entry(txid.log_id).or_default().push(field);
             }
         }
@@ -354,16 +346,16 @@ impl Store {
         }
         let mut deleted = 0;
         for (log_id, fields) in by_log {
+            let Some(heard) = heard.get(&log_id) else { continue };
             for fields in fields.chunks(COLLECTED_PER_CALL_MAX) {
-                let low_water = low_waters.get(&log_id).copied();
                 let head = Head {
                     control_key: &self.options.control_key,
                     owner_key: self.owner_key(),
                     incarnation: self.incarnation(),
                     owner,
                     log_id,
-                    epoch: Epoch(0),
-                    low_water,
+                    epoch: heard.epoch,
+                    low_water: Some(heard.low_water),
                     collected: Vec::new(),
                 };
                 deleted += self.sweep_some(live, &head, fields).await?;

@@ -85,6 +85,54 @@ async fn a_later_life_does_not_collect_the_done_marker() {
     assert_eq!(store.settle(tx(40)).await, Call::Applied(Settled::Applied));
 }
 
+/// A transaction of the first life that is applied here, and the mark of the second, which knows nothing of it. The second
+/// has been heard, and nothing of what it said has come to Redis yet.
+async fn left_by_the_first_life(store: &Store) -> Tx {
+    for n in 1..=40 {
+        store.abort(tx(n)).await.done();
+    }
+    stage(store, tx(50), &["SET a 1"]).await.done();
+    assert_eq!(store.commit(tx(50)).await, CLEAN);
+    let of_an_earlier = TxNumber { epoch: Epoch(1), n: 57 };
+    assert_eq!(store.execute(&coordinator(2), of_an_earlier, Vec::new()).await, []);
+    tx(50)
+}
+
+/// Condition (c), between what is heard and what is stored: a mark goes with the life that gave it.
+#[tokio::test]
+async fn a_sweep_does_not_take_a_later_lifes_mark_for_that_of_the_stored_one() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    let left = left_by_the_first_life(&store).await;
+    assert_eq!(store.sweep().await.unwrap(), 40, "the fences");
+    assert_eq!(store.settle(left).await, Call::Applied(Settled::Applied));
+    let stored: String = redis
+        .plain()
+        .await
+        .run(&["HGET", "assent:ctl", &format!("m:c:{}", left.txid.log_id)])
+        .await;
+    assert_eq!(stored, "2 1 57");
+    drop(store);
+    let next = redis.store().await;
+    next.sweep().await.unwrap();
+    assert_eq!(next.settle(left).await, Call::Applied(Settled::Applied));
+}
+
+/// The same, where the mark goes to Redis along with a message about the first life.
+#[tokio::test]
+async fn a_batch_that_collects_stores_the_mark_with_the_life_that_gave_it() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    let left = left_by_the_first_life(&store).await;
+    store.abort(tx(60)).await.done();
+    assert_eq!(store.facts().await.unwrap().fences, 1, "the others were collected");
+    assert_eq!(store.settle(left).await, Call::Applied(Settled::Applied));
+    drop(store);
+    let next = redis.store().await;
+    next.sweep().await.unwrap();
+    assert_eq!(next.settle(left).await, Call::Applied(Settled::Applied));
+}
+
 /// Below the mark, the mark is the fence.
 #[tokio::test]
 async fn a_settle_below_the_mark_leaves_nothing() {
