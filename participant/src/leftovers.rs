@@ -1,5 +1,7 @@
 //! The done-markers that no mark collects: of implicit transactions whose coordinator died before it had said that they ended
-//! everywhere. They are there for whoever settles another branch; once no other branch is in doubt, nobody will.
+//! everywhere. They are there for whoever settles another branch; once no other branch is in doubt, nobody will. The next
+//! life may have found such a transaction in its log, and says its commit again: until its mark has passed it, it is not
+//! left behind.
 //!
 //! It must never forget a marker while one of the other branches is prepared, or does not say that it is not: that branch
 //! would be taken for one that nobody has committed.

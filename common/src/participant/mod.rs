@@ -372,13 +372,12 @@ impl Participant {
         self.done.get(&txid)
     }
 
-    /// How many done-markers wait for nobody's mark: of implicit transactions of lives that are over.
+    /// How many done-markers wait for nobody's mark ([`Heard::leaves_behind`]).
     #[must_use]
     pub fn left_behind(&self) -> usize {
         let is_left = |(txid, marker): &(&Txid, &DoneMarker)| {
             let heard = self.logs.get(&txid.log_id);
-            let is_later = heard.is_some_and(|heard| heard.epoch > txid.number.epoch);
-            is_later && matches!(marker, DoneMarker::Implicit(_))
+            marker.is_implicit() && heard.is_some_and(|heard| heard.leaves_behind(**txid))
         };
         self.done.iter().filter(is_left).count()
     }
@@ -439,6 +438,13 @@ impl Heard {
     pub fn lets_go(self, txid: Txid, is_implicit: bool) -> bool {
         let is_of_this_life = txid.number.epoch == self.epoch;
         self.has_passed(txid) && (is_of_this_life || !is_implicit)
+    }
+
+    /// Whether the done-marker of an implicit transaction of this log waits for nobody's mark: a later life speaks, and is
+    /// not at work on it. One that found the transaction in its log says its commit again, and must find it applied.
+    #[must_use]
+    pub fn leaves_behind(self, txid: Txid) -> bool {
+        txid.number.epoch < self.epoch && self.has_passed(txid)
     }
 }
 

@@ -229,16 +229,16 @@ impl Store {
         Ok(())
     }
 
-    /// Up to `count_max` done-markers of implicit transactions of lives of their coordinators that are over, with all branches.
+    /// Up to `count_max` done-markers of implicit transactions that the lives of their coordinators left behind, with all
+    /// branches.
     pub async fn left_behind(&self, count_max: usize) -> Result<Vec<(Txid, Branches)>, StoreError> {
         let live = self.live().await?;
-        let mut heard: HashMap<LogId, Epoch> = HashMap::new();
+        let mut heard = lock(&self.markers).all_heard();
         let mut markers: HashMap<Txid, Branches> = HashMap::new();
         let scanned = self
             .scan(&live, "[dm]:*", |field, value| {
                 if let Some(log_id) = field.strip_prefix(b"m:c:") {
-                    let stored = stored_mark(log_id, &value);
-                    heard.extend(stored.map(|(log_id, heard)| (log_id, heard.epoch)));
+                    hear_stored(&mut heard, log_id, &value);
                 } else if field.starts_with(b"d:")
                     && let Ok(DoneMarker::Implicit(branches)) = done_marker(&value)
                     && let Some(txid) = txid_of(field)
@@ -249,7 +249,7 @@ impl Store {
             .await;
         scanned.map_err(|error| self.given_up(&live, &error))?;
         let is_left =
-            |txid: &Txid| heard.get(&txid.log_id).is_some_and(|epoch| txid.number.epoch < *epoch);
+            |txid: &Txid| heard.get(&txid.log_id).is_some_and(|heard| heard.leaves_behind(*txid));
         Ok(markers.into_iter().filter(|(txid, _)| is_left(txid)).take(count_max).collect())
     }
 
@@ -322,10 +322,7 @@ impl Store {
         let mut fields: Vec<(Txid, Vec<u8>, bool)> = Vec::new();
         self.scan(live, "[adm]:*", |field, value| {
             if let Some(log_id) = field.strip_prefix(b"m:c:") {
-                if let Some((log_id, stored)) = stored_mark(log_id, &value) {
-                    let known = heard.entry(log_id).or_insert(stored);
-                    *known = known.and(stored);
-                }
+                hear_stored(&mut heard, log_id, &value);
             } else if let Some(txid) = txid_of(field) {
                 let marker = field.starts_with(b"d:").then(|| done_marker(&value));
                 // What cannot be read may be one.
@@ -388,6 +385,14 @@ impl Store {
             }
             Rows::OtherIncarnation(_) | Rows::Unreadable => Ok(0),
         }
+    }
+}
+
+/// Adds what a field `m:c:<log id>` says to what was heard: the hash may know more than this agent, or less.
+fn hear_stored(heard: &mut HashMap<LogId, Heard>, log_id: &[u8], value: &[u8]) {
+    if let Some((log_id, stored)) = stored_mark(log_id, value) {
+        let known = heard.entry(log_id).or_insert(stored);
+        *known = known.and(stored);
     }
 }
 

@@ -133,6 +133,23 @@ async fn a_batch_that_collects_stores_the_mark_with_the_life_that_gave_it() {
     assert_eq!(next.settle(left).await, Call::Applied(Settled::Applied));
 }
 
+/// The next life has found the transaction in its log, and says its commit again.
+#[tokio::test]
+async fn what_the_next_life_is_at_work_on_is_not_left_behind() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    stage(&store, tx(50), &["SET a 1"]).await.done();
+    assert_eq!(store.commit(tx(50)).await, CLEAN);
+    let hears = async |n: u64, mark: TxNumber| {
+        let ask = vec![BranchMessage::Settle(tx_of(2, n).txid)];
+        store.execute(&coordinator(2), mark, ask).await;
+        let left = store.left_behind(9).await.unwrap();
+        left.into_iter().map(|(txid, _)| txid).collect::<Vec<_>>()
+    };
+    assert_eq!(hears(0, TxNumber { epoch: Epoch(1), n: 50 }).await, []);
+    assert_eq!(hears(1, TxNumber { epoch: Epoch(1), n: 51 }).await, [tx(50).txid]);
+}
+
 /// Below the mark, the mark is the fence.
 #[tokio::test]
 async fn a_settle_below_the_mark_leaves_nothing() {
