@@ -22,7 +22,8 @@
 //!
 //! A branch of an implicit transaction knows all others, because the votes of all are the decision. Its done-marker says
 //! so to whoever asks in its log's place, so that it goes only by the mark of the life that began the transaction, which
-//! passes nothing that is not applied everywhere: a later life does not know of it (`sweep`).
+//! passes nothing that is not applied everywhere: a later life does not know of it (`sweep`). What is left behind so goes
+//! on the word of who has asked all other branches (`Request::Forget`).
 //!
 //! A refused or waiting request changes nothing. Nothing here knows time: no lock, staged record or fence expires
 //! (invariant 3); markers go by the low-water mark (invariant 10).
@@ -175,6 +176,12 @@ impl Participant {
             }
             (_, Request::Sweep) => {
                 self.sweep();
+                Answer::Noted.into()
+            }
+            (_, Request::Forget(txid)) => {
+                if self.is_left_behind(txid) {
+                    self.done.remove(&txid);
+                }
                 Answer::Noted.into()
             }
         }
@@ -375,11 +382,12 @@ impl Participant {
     /// How many done-markers wait for nobody's mark ([`Heard::leaves_behind`]).
     #[must_use]
     pub fn left_behind(&self) -> usize {
-        let is_left = |(txid, marker): &(&Txid, &DoneMarker)| {
-            let heard = self.logs.get(&txid.log_id);
-            marker.is_implicit() && heard.is_some_and(|heard| heard.leaves_behind(**txid))
-        };
-        self.done.iter().filter(is_left).count()
+        self.done.keys().filter(|txid| self.is_left_behind(**txid)).count()
+    }
+
+    fn is_left_behind(&self, txid: Txid) -> bool {
+        self.done.get(&txid).is_some_and(DoneMarker::is_implicit)
+            && self.logs.get(&txid.log_id).is_some_and(|heard| heard.leaves_behind(txid))
     }
 
     /// How many done-markers and fences wait for the low-water mark.

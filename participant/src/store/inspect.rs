@@ -14,6 +14,7 @@ use super::connection::{Live, unavailable};
 use super::decode::{self, Rows};
 use super::execute::send;
 use super::markers::COLLECTED_PER_CALL_MAX;
+use super::owner::Turn;
 use super::packed::{Reader, RedoError, branches, done_marker};
 use super::scripts::Script;
 use super::{Store, StoreError, lock};
@@ -253,18 +254,23 @@ impl Store {
         Ok(markers.into_iter().filter(|(txid, _)| is_left(txid)).take(count_max).collect())
     }
 
-    /// Drops such markers.
-    pub async fn forget_left_behind(&self, txids: &[Txid]) -> Result<(), StoreError> {
+    /// Drops such markers. Returns how many there were.
+    pub async fn forget_left_behind(&self, txids: &[Txid]) -> Result<usize, StoreError> {
         let live = self.live().await?;
-        let mut command = redis::cmd("HDEL");
-        command.arg(&self.options.control_key);
+        let heard = lock(&self.markers).all_heard();
+        let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for txid in txids {
-            command.arg(format!("d:{txid}"));
+            by_log.entry(txid.log_id).or_default().push(format!("d:{txid}").into_bytes());
         }
-        send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
-        // Whoever owns the Redis remembers them.
-        self.disconnect(&live, "markers that an earlier life left behind are forgotten");
-        Ok(())
+        let deleted = self.sweep_fields(&live, &heard, by_log).await;
+        let deleted = deleted.map_err(|error| self.given_up(&live, &error))?;
+        // Where the scripts said no, this agent knows too little of the data to forget anything.
+        if deleted.is_some()
+            && let Turn::Sole(owner) = &mut *live.turn.write().await
+        {
+            owner.forget(txids);
+        }
+        Ok(deleted.unwrap_or(0))
     }
 
     /// The keys of those branches that are staged.
@@ -312,12 +318,11 @@ impl Store {
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let live = self.live().await?;
         self.take_turn(&live).await?;
-        let owner = live.turn.read().await.owner().to_owned();
-        let swept = self.sweep_on(&live, &owner).await;
+        let swept = self.sweep_on(&live).await;
         swept.map_err(|error| self.given_up(&live, &error))
     }
 
-    async fn sweep_on(&self, live: &Arc<Live>, owner: &str) -> RedisResult<usize> {
+    async fn sweep_on(&self, live: &Arc<Live>) -> RedisResult<usize> {
         let mut heard = lock(&self.markers).all_heard();
         let mut fields: Vec<(Txid, Vec<u8>, bool)> = Vec::new();
         self.scan(live, "[adm]:*", |field, value| {
@@ -338,27 +343,46 @@ impl Store {
                 by_log.entry(txid.log_id).or_default().push(field);
             }
         }
+        Ok(self.sweep_fields(live, &heard, by_log).await?.unwrap_or(0))
+    }
+
+    /// Has the script delete markers of these logs, by what was heard of them. Returns how many there were; nothing if
+    /// the data, or the Redis, is another's by now.
+    async fn sweep_fields(
+        &self,
+        live: &Arc<Live>,
+        heard: &HashMap<LogId, Heard>,
+        by_log: HashMap<LogId, Vec<Vec<u8>>>,
+    ) -> RedisResult<Option<usize>> {
         if self.scripts.digest(Script::Sweep).is_none() && !by_log.is_empty() {
             self.load(live, Script::Sweep).await?;
         }
         let mut deleted = 0;
         for (log_id, fields) in by_log {
-            let Some(heard) = heard.get(&log_id) else { continue };
+            let heard = heard.get(&log_id);
             for fields in fields.chunks(COLLECTED_PER_CALL_MAX) {
+                // Nobody else writes between the script and what the owner is told of it.
+                let mut turn = live.turn.write().await;
                 let head = Head {
                     control_key: &self.options.control_key,
                     owner_key: self.owner_key(),
                     incarnation: self.incarnation(),
-                    owner,
+                    owner: turn.owner(),
                     log_id,
-                    epoch: heard.epoch,
-                    low_water: Some(heard.low_water),
+                    epoch: heard.map_or(Epoch(0), |heard| heard.epoch),
+                    low_water: heard.map(|heard| heard.low_water),
                     collected: Vec::new(),
                 };
-                deleted += self.sweep_some(live, &head, fields).await?;
+                let Some(count) = self.sweep_some(live, &head, fields).await? else {
+                    return Ok(None);
+                };
+                deleted += count;
+                if let (Turn::Sole(owner), Some(heard)) = (&mut *turn, heard) {
+                    owner.is_kept(log_id, *heard);
+                }
             }
         }
-        Ok(deleted)
+        Ok(Some(deleted))
     }
 
     async fn sweep_some(
@@ -366,7 +390,7 @@ impl Store {
         live: &Arc<Live>,
         head: &Head<'_>,
         fields: &[Vec<u8>],
-    ) -> RedisResult<usize> {
+    ) -> RedisResult<Option<usize>> {
         let digest = self.scripts.digest(Script::Sweep).unwrap_or_default();
         let command = call::sweep(&digest, head, fields);
         let mut result = send(live, &command).await;
@@ -376,14 +400,14 @@ impl Store {
         }
         match decode::rows(result?) {
             Rows::Each(items) => match items.get(1) {
-                Some(Value::Int(count)) => Ok(usize::try_from(*count).unwrap_or(0)),
-                _ => Ok(0),
+                Some(Value::Int(count)) => Ok(Some(usize::try_from(*count).unwrap_or(0))),
+                _ => Ok(None),
             },
             Rows::OtherOwner(found) => {
                 self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
-                Ok(0)
+                Ok(None)
             }
-            Rows::OtherIncarnation(_) | Rows::Unreadable => Ok(0),
+            Rows::OtherIncarnation(_) | Rows::Unreadable => Ok(None),
         }
     }
 }
