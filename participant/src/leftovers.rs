@@ -1,5 +1,7 @@
 //! The done-markers that no mark collects: of implicit transactions whose coordinator died before it had said that they ended
-//! everywhere. They are there for whoever settles another branch; once no other branch is in doubt, nobody will.
+//! everywhere. They are there for whoever settles another branch; once no other branch is in doubt, nobody will. The next
+//! life may have found such a transaction in its log, and says its commit again: until its mark has passed it, it is not
+//! left behind.
 //!
 //! It must never forget a marker while one of the other branches is prepared, or does not say that it is not: that branch
 //! would be taken for one that nobody has committed.
@@ -22,10 +24,10 @@ pub(crate) async fn forget(app: &Shared) -> Result<usize, StoreError> {
             over.push(txid);
         }
     }
-    if !over.is_empty() {
-        app.store.forget_left_behind(&over).await?;
+    if over.is_empty() {
+        return Ok(0);
     }
-    Ok(over.len())
+    app.store.forget_left_behind(&over).await
 }
 
 /// Whether no other branch is in doubt. It was applied here, so that all had voted: one of which nothing is kept has ended

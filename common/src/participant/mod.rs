@@ -22,7 +22,8 @@
 //!
 //! A branch of an implicit transaction knows all others, because the votes of all are the decision. Its done-marker says
 //! so to whoever asks in its log's place, so that it goes only by the mark of the life that began the transaction, which
-//! passes nothing that is not applied everywhere: a later life does not know of it (`sweep`).
+//! passes nothing that is not applied everywhere: a later life does not know of it (`sweep`). What is left behind so goes
+//! on the word of who has asked all other branches (`Request::Forget`).
 //!
 //! A refused or waiting request changes nothing. Nothing here knows time: no lock, staged record or fence expires
 //! (invariant 3); markers go by the low-water mark (invariant 10).
@@ -177,6 +178,12 @@ impl Participant {
                 self.sweep();
                 Answer::Noted.into()
             }
+            (_, Request::Forget(txid)) => {
+                if self.is_left_behind(txid) {
+                    self.done.remove(&txid);
+                }
+                Answer::Noted.into()
+            }
         }
     }
 
@@ -266,7 +273,7 @@ impl Participant {
     }
 
     fn is_below_mark(&self, txid: Txid) -> bool {
-        self.logs.get(&txid.log_id).is_some_and(|heard| txid.number < heard.low_water)
+        self.logs.get(&txid.log_id).is_some_and(|heard| heard.has_passed(txid))
     }
 
     /// What a commit is told of a branch that nothing is kept of: a late duplicate, or a loss; never that it is applied.
@@ -298,9 +305,9 @@ impl Participant {
 
     /// Epochs and marks only rise: a batch that comes late says nothing new.
     fn hear(&mut self, log_id: LogId, epoch: Epoch, mark: TxNumber) {
-        let heard = self.logs.entry(log_id).or_insert(Heard { epoch, low_water: mark });
-        heard.epoch = heard.epoch.max(epoch);
-        heard.low_water = heard.low_water.max(mark);
+        let said = Heard { epoch, low_water: mark };
+        let heard = self.logs.entry(log_id).or_insert(said);
+        *heard = heard.and(said);
     }
 
     /// Below the mark a prepare is refused by the mark, so that no marker is needed (invariant 10).
@@ -313,7 +320,7 @@ impl Participant {
             let below = at(TxNumber { epoch: Epoch(0), n: 0 })..at(heard.low_water);
             // Numbers rise, so that what goes is at the front: its count is what a sweep costs, and what stays is little.
             let gone: Vec<_> = (self.done.range(below.clone()))
-                .filter(|(txid, marker)| heard.lets_go(**txid, marker))
+                .filter(|(txid, marker)| heard.lets_go(**txid, marker.is_implicit()))
                 .map(|(txid, _)| *txid)
                 .collect();
             for txid in gone {
@@ -372,15 +379,15 @@ impl Participant {
         self.done.get(&txid)
     }
 
-    /// How many done-markers wait for nobody's mark: of implicit transactions of lives that are over.
+    /// How many done-markers wait for nobody's mark ([`Heard::leaves_behind`]).
     #[must_use]
     pub fn left_behind(&self) -> usize {
-        let is_left = |(txid, marker): &(&Txid, &DoneMarker)| {
-            let heard = self.logs.get(&txid.log_id);
-            let is_later = heard.is_some_and(|heard| heard.epoch > txid.number.epoch);
-            is_later && matches!(marker, DoneMarker::Implicit(_))
-        };
-        self.done.iter().filter(is_left).count()
+        self.done.keys().filter(|txid| self.is_left_behind(**txid)).count()
+    }
+
+    fn is_left_behind(&self, txid: Txid) -> bool {
+        self.done.get(&txid).is_some_and(DoneMarker::is_implicit)
+            && self.logs.get(&txid.log_id).is_some_and(|heard| heard.leaves_behind(txid))
     }
 
     /// How many done-markers and fences wait for the low-water mark.
@@ -405,6 +412,12 @@ impl DoneMarker {
         if staged.branches.is_empty() { Self::Logged } else { Self::Implicit(staged.branches) }
     }
 
+    /// Whether it says the outcome to whoever settles another branch.
+    #[must_use]
+    pub const fn is_implicit(&self) -> bool {
+        matches!(self, Self::Implicit(_))
+    }
+
     /// The replies; of two phases, others have them.
     #[must_use]
     pub fn replies(self) -> Replies {
@@ -416,12 +429,30 @@ impl DoneMarker {
 }
 
 impl Heard {
+    /// What is known after this is heard too: epochs and marks only rise.
+    #[must_use]
+    pub fn and(self, said: Self) -> Self {
+        Self { epoch: self.epoch.max(said.epoch), low_water: self.low_water.max(said.low_water) }
+    }
+
+    /// Whether the mark answers for a transaction of this log.
+    #[must_use]
+    pub fn has_passed(self, txid: Txid) -> bool {
+        txid.number < self.low_water
+    }
+
     /// Whether a done-marker of this log says nothing any more that anybody needs.
     #[must_use]
-    pub fn lets_go(self, txid: Txid, marker: &DoneMarker) -> bool {
+    pub fn lets_go(self, txid: Txid, is_implicit: bool) -> bool {
         let is_of_this_life = txid.number.epoch == self.epoch;
-        let may_be_asked = matches!(marker, DoneMarker::Implicit(_)) && !is_of_this_life;
-        txid.number < self.low_water && !may_be_asked
+        self.has_passed(txid) && (is_of_this_life || !is_implicit)
+    }
+
+    /// Whether the done-marker of an implicit transaction of this log waits for nobody's mark: a later life speaks, and is
+    /// not at work on it. One that found the transaction in its log says its commit again, and must find it applied.
+    #[must_use]
+    pub fn leaves_behind(self, txid: Txid) -> bool {
+        txid.number.epoch < self.epoch && self.has_passed(txid)
     }
 }
 

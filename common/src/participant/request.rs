@@ -37,6 +37,8 @@ pub enum Request {
     },
     /// Collect the done-markers and fences below the marks.
     Sweep,
+    /// Drop the done-marker of an implicit transaction that was left behind: no other branch of it is in doubt.
+    Forget(Txid),
 }
 
 /// A branch that is to be prepared.
@@ -88,7 +90,7 @@ pub enum Answer {
     Aborted(Call<Aborted>),
     /// To a settle.
     Settled(Call<Settled>),
-    /// To a low-water mark or a sweep that was taken.
+    /// To a low-water mark, a sweep or a word to forget that was taken.
     Noted,
     /// To one that was not.
     Refused(Refusal),
@@ -113,7 +115,9 @@ impl Request {
     pub const fn txid(&self) -> Option<Txid> {
         match self {
             Self::Prepare(prepare) => Some(prepare.txid),
-            Self::Commit(txid) | Self::Abort(txid) | Self::Settle(txid) => Some(*txid),
+            Self::Commit(txid) | Self::Abort(txid) | Self::Settle(txid) | Self::Forget(txid) => {
+                Some(*txid)
+            }
             Self::LowWater { .. } | Self::Sweep => None,
         }
     }
@@ -125,7 +129,7 @@ impl Request {
             Self::Commit(_) => Answer::Applied(Call::Refused(refusal)),
             Self::Abort(_) => Answer::Aborted(Call::Refused(refusal)),
             Self::Settle(_) => Answer::Settled(Call::Refused(refusal)),
-            Self::LowWater { .. } | Self::Sweep => Answer::Refused(refusal),
+            Self::LowWater { .. } | Self::Sweep | Self::Forget(_) => Answer::Refused(refusal),
         }
     }
 }

@@ -1,5 +1,5 @@
 -- Deletes done-markers and fences that are below the stored low-water mark of their log: those that an agent left behind
--- when it stopped.
+-- when it stopped, or that a life of a coordinator left behind when it ended.
 --
 -- ARGV     the head (control.lua), then fields d:<txid> and a:<txid> of the log that the head names
 -- Returns  {'s', count of fields deleted}

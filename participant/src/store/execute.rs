@@ -404,16 +404,17 @@ impl Store {
         work: &Work,
         collected: Vec<Marker>,
     ) -> Cmd {
+        // The mark goes with the life that gave it, which may be a later one than that of the messages.
+        let heard =
+            (!collected.is_empty()).then(|| lock(&self.markers).heard(speaker.log_id)).flatten();
         let head = Head {
             control_key: &self.options.control_key,
             owner_key: self.owner_key(),
             incarnation,
             owner,
             log_id: speaker.log_id,
-            epoch: speaker.epoch,
-            low_water: (!collected.is_empty())
-                .then(|| lock(&self.markers).low_water(speaker.log_id))
-                .flatten(),
+            epoch: heard.map_or(speaker.epoch, |heard| heard.epoch.max(speaker.epoch)),
+            low_water: heard.map(|heard| heard.low_water),
             collected,
         };
         let digest = self.scripts.digest(work.script()).unwrap_or_default();

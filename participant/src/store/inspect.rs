@@ -14,6 +14,7 @@ use super::connection::{Live, unavailable};
 use super::decode::{self, Rows};
 use super::execute::send;
 use super::markers::COLLECTED_PER_CALL_MAX;
+use super::owner::Turn;
 use super::packed::{Reader, RedoError, branches, done_marker};
 use super::scripts::Script;
 use super::{Store, StoreError, lock};
@@ -241,16 +242,16 @@ impl Store {
         Ok(())
     }
 
-    /// Up to `count_max` done-markers of implicit transactions of lives of their coordinators that are over, with all branches.
+    /// Up to `count_max` done-markers of implicit transactions that the lives of their coordinators left behind, with all
+    /// branches.
     pub async fn left_behind(&self, count_max: usize) -> Result<Vec<(Txid, Branches)>, StoreError> {
         let live = self.live().await?;
-        let mut heard: HashMap<LogId, Epoch> = HashMap::new();
+        let mut heard = lock(&self.markers).all_heard();
         let mut markers: HashMap<Txid, Branches> = HashMap::new();
         let scanned = self
             .scan(&live, "[dm]:*", |field, value| {
                 if let Some(log_id) = field.strip_prefix(b"m:c:") {
-                    let stored = stored_mark(log_id, &value);
-                    heard.extend(stored.map(|(log_id, heard)| (log_id, heard.epoch)));
+                    hear_stored(&mut heard, log_id, &value);
                 } else if field.starts_with(b"d:")
                     && let Ok(DoneMarker::Implicit(branches)) = done_marker(&value)
                     && let Some(txid) = txid_of(field)
@@ -261,22 +262,27 @@ impl Store {
             .await;
         scanned.map_err(|error| self.given_up(&live, &error))?;
         let is_left =
-            |txid: &Txid| heard.get(&txid.log_id).is_some_and(|epoch| txid.number.epoch < *epoch);
+            |txid: &Txid| heard.get(&txid.log_id).is_some_and(|heard| heard.leaves_behind(*txid));
         Ok(markers.into_iter().filter(|(txid, _)| is_left(txid)).take(count_max).collect())
     }
 
-    /// Drops such markers.
-    pub async fn forget_left_behind(&self, txids: &[Txid]) -> Result<(), StoreError> {
+    /// Drops such markers. Returns how many there were.
+    pub async fn forget_left_behind(&self, txids: &[Txid]) -> Result<usize, StoreError> {
         let live = self.live().await?;
-        let mut command = redis::cmd("HDEL");
-        command.arg(&self.options.control_key);
+        let heard = lock(&self.markers).all_heard();
+        let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for txid in txids {
-            command.arg(format!("d:{txid}"));
+            by_log.entry(txid.log_id).or_default().push(format!("d:{txid}").into_bytes());
         }
-        send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
-        // Whoever owns the Redis remembers them.
-        self.disconnect(&live, "markers that an earlier life left behind are forgotten");
-        Ok(())
+        let deleted = self.sweep_fields(&live, &heard, by_log).await;
+        let deleted = deleted.map_err(|error| self.given_up(&live, &error))?;
+        // Where the scripts said no, this agent knows too little of the data to forget anything.
+        if deleted.is_some()
+            && let Turn::Sole(owner) = &mut *live.turn.write().await
+        {
+            owner.forget(txids);
+        }
+        Ok(deleted.unwrap_or(0))
     }
 
     /// The keys of those branches that are staged.
@@ -324,64 +330,71 @@ impl Store {
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let live = self.live().await?;
         self.take_turn(&live).await?;
-        let owner = live.turn.read().await.owner().to_owned();
-        let swept = self.sweep_on(&live, &owner).await;
+        let swept = self.sweep_on(&live).await;
         swept.map_err(|error| self.given_up(&live, &error))
     }
 
-    async fn sweep_on(&self, live: &Arc<Live>, owner: &str) -> RedisResult<usize> {
-        let mut low_waters: HashMap<LogId, TxNumber> =
-            lock(&self.markers).low_waters().into_iter().collect();
-        let mut heard: HashMap<LogId, Heard> = HashMap::new();
+    async fn sweep_on(&self, live: &Arc<Live>) -> RedisResult<usize> {
+        let mut heard = lock(&self.markers).all_heard();
         let mut fields: Vec<(Txid, Vec<u8>, bool)> = Vec::new();
         self.scan(live, "[adm]:*", |field, value| {
             if let Some(log_id) = field.strip_prefix(b"m:c:") {
-                if let Some((log_id, stored)) = stored_mark(log_id, &value) {
-                    let known = low_waters.entry(log_id).or_insert(stored.low_water);
-                    *known = stored.low_water.max(*known);
-                    heard.insert(log_id, stored);
-                }
+                hear_stored(&mut heard, log_id, &value);
             } else if let Some(txid) = txid_of(field) {
-                let is_done = field.starts_with(b"d:");
-                let marker = is_done.then(|| done_marker(&value)).and_then(Result::ok);
-                fields.push((
-                    txid,
-                    field.to_vec(),
-                    matches!(marker, Some(DoneMarker::Implicit(_))),
-                ));
+                let marker = field.starts_with(b"d:").then(|| done_marker(&value));
+                // What cannot be read may be one.
+                let is_implicit =
+                    marker.is_some_and(|marker| marker.map_or(true, |marker| marker.is_implicit()));
+                fields.push((txid, field.to_vec(), is_implicit));
             }
         })
         .await?;
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for (txid, field, is_implicit) in fields {
-            let is_below = low_waters.get(&txid.log_id).is_some_and(|mark| txid.number < *mark);
-            // As the machine's sweep has it: the mark of its own life alone lets such a marker go.
-            let own_life = heard.get(&txid.log_id).map(|heard| heard.epoch);
-            if is_below && (!is_implicit || own_life == Some(txid.number.epoch)) {
+            if heard.get(&txid.log_id).is_some_and(|heard| heard.lets_go(txid, is_implicit)) {
                 by_log.entry(txid.log_id).or_default().push(field);
             }
         }
+        Ok(self.sweep_fields(live, &heard, by_log).await?.unwrap_or(0))
+    }
+
+    /// Has the script delete markers of these logs, by what was heard of them. Returns how many there were; nothing if
+    /// the data, or the Redis, is another's by now.
+    async fn sweep_fields(
+        &self,
+        live: &Arc<Live>,
+        heard: &HashMap<LogId, Heard>,
+        by_log: HashMap<LogId, Vec<Vec<u8>>>,
+    ) -> RedisResult<Option<usize>> {
         if self.scripts.digest(Script::Sweep).is_none() && !by_log.is_empty() {
             self.load(live, Script::Sweep).await?;
         }
         let mut deleted = 0;
         for (log_id, fields) in by_log {
+            let heard = heard.get(&log_id);
             for fields in fields.chunks(COLLECTED_PER_CALL_MAX) {
-                let low_water = low_waters.get(&log_id).copied();
+                // Nobody else writes between the script and what the owner is told of it.
+                let mut turn = live.turn.write().await;
                 let head = Head {
                     control_key: &self.options.control_key,
                     owner_key: self.owner_key(),
                     incarnation: self.incarnation(),
-                    owner,
+                    owner: turn.owner(),
                     log_id,
-                    epoch: Epoch(0),
-                    low_water,
+                    epoch: heard.map_or(Epoch(0), |heard| heard.epoch),
+                    low_water: heard.map(|heard| heard.low_water),
                     collected: Vec::new(),
                 };
-                deleted += self.sweep_some(live, &head, fields).await?;
+                let Some(count) = self.sweep_some(live, &head, fields).await? else {
+                    return Ok(None);
+                };
+                deleted += count;
+                if let (Turn::Sole(owner), Some(heard)) = (&mut *turn, heard) {
+                    owner.is_kept(log_id, *heard);
+                }
             }
         }
-        Ok(deleted)
+        Ok(Some(deleted))
     }
 
     async fn sweep_some(
@@ -389,7 +402,7 @@ impl Store {
         live: &Arc<Live>,
         head: &Head<'_>,
         fields: &[Vec<u8>],
-    ) -> RedisResult<usize> {
+    ) -> RedisResult<Option<usize>> {
         let digest = self.scripts.digest(Script::Sweep).unwrap_or_default();
         let command = call::sweep(&digest, head, fields);
         let mut result = send(live, &command).await;
@@ -399,15 +412,23 @@ impl Store {
         }
         match decode::rows(result?) {
             Rows::Each(items) => match items.get(1) {
-                Some(Value::Int(count)) => Ok(usize::try_from(*count).unwrap_or(0)),
-                _ => Ok(0),
+                Some(Value::Int(count)) => Ok(Some(usize::try_from(*count).unwrap_or(0))),
+                _ => Ok(None),
             },
             Rows::OtherOwner(found) => {
                 self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
-                Ok(0)
+                Ok(None)
             }
-            Rows::OtherIncarnation(_) | Rows::Unreadable => Ok(0),
+            Rows::OtherIncarnation(_) | Rows::Unreadable => Ok(None),
         }
+    }
+}
+
+/// Adds what a field `m:c:<log id>` says to what was heard: the hash may know more than this agent, or less.
+fn hear_stored(heard: &mut HashMap<LogId, Heard>, log_id: &[u8], value: &[u8]) {
+    if let Some((log_id, stored)) = stored_mark(log_id, value) {
+        let known = heard.entry(log_id).or_insert(stored);
+        *known = known.and(stored);
     }
 }
 

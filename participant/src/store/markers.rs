@@ -66,23 +66,21 @@ impl Markers {
     /// Takes note of what a log says of itself, and returns the highest mark that is known.
     pub(super) fn raise(&mut self, log_id: LogId, said: Heard) -> TxNumber {
         let known = &mut self.logs.entry(log_id).or_default().heard;
-        let raised = known.map_or(said, |known| Heard {
-            epoch: known.epoch.max(said.epoch),
-            low_water: known.low_water.max(said.low_water),
-        });
+        let raised = known.map_or(said, |known| known.and(said));
         *known = Some(raised);
         raised.low_water
     }
 
-    /// The highest mark of each log that is known.
-    pub(super) fn low_waters(&self) -> Vec<(LogId, TxNumber)> {
-        let marks = self.logs.iter();
-        marks.filter_map(|(log_id, log)| Some((*log_id, log.heard?.low_water))).collect()
+    /// What each log has said of itself: the mark never without the life that gave it, since that of a later life does
+    /// not collect what an earlier one left.
+    pub(super) fn all_heard(&self) -> HashMap<LogId, Heard> {
+        let logs = self.logs.iter();
+        logs.filter_map(|(log_id, log)| Some((*log_id, log.heard?))).collect()
     }
 
-    /// The highest mark of a log that is known.
-    pub(super) fn low_water(&self, log_id: LogId) -> Option<TxNumber> {
-        Some(self.logs.get(&log_id)?.heard?.low_water)
+    /// What a log has said of itself.
+    pub(super) fn heard(&self, log_id: LogId) -> Option<Heard> {
+        self.logs.get(&log_id)?.heard
     }
 
     /// Takes markers below the mark out of the queue, if there are enough to be worth it. They are roughly in order, so

@@ -168,8 +168,7 @@ impl Store {
 
     /// Every log that has spoken here, as the data or this agent remembers.
     async fn logs_heard(&self, live: &Live) -> Result<BTreeSet<LogId>, StoreError> {
-        let mut logs: BTreeSet<LogId> =
-            lock(&self.markers).low_waters().into_iter().map(|(log_id, _)| log_id).collect();
+        let mut logs: BTreeSet<LogId> = lock(&self.markers).all_heard().into_keys().collect();
         let scanned = self
             .scan(live, "m:c:*", |field, value| {
                 let stored = field.strip_prefix(b"m:c:").and_then(|id| stored_mark(id, &value));

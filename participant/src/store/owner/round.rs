@@ -66,6 +66,21 @@ impl Owner {
         let _ = self.step(Request::Sweep);
     }
 
+    /// Takes note of what a script has kept of a log: what a round writes of it is never less.
+    pub(in super::super) fn is_kept(&mut self, log_id: LogId, heard: Heard) {
+        let Heard { epoch, low_water: mark } = heard;
+        let _ = self.step(Request::LowWater { log_id, epoch, mark });
+        let stored = self.stored.entry(log_id).or_insert(heard);
+        *stored = stored.and(heard);
+    }
+
+    /// Forgets markers that are gone from the hash.
+    pub(in super::super) fn forget(&mut self, txids: &[Txid]) {
+        for txid in txids {
+            let _ = self.step(Request::Forget(*txid));
+        }
+    }
+
     fn step(&mut self, request: Request) -> Stepped {
         self.machine.step(self.machine.incarnation(), request)
     }

@@ -81,13 +81,15 @@ impl Store {
 
     /// What every round begins with: what the coordinator says of itself, and the markers that its mark lets go.
     fn begin(&self, owner: &mut Owner, round: &mut Round, speaker: &Speaker<'_>) -> Vec<Marker> {
-        let (low_water, collected) = {
+        let (heard, collected) = {
             let mut markers = lock(&self.markers);
-            (markers.low_water(speaker.log_id), markers.collect(speaker.log_id))
+            (markers.heard(speaker.log_id), markers.collect(speaker.log_id))
         };
-        // Only with something to collect: until then nothing depends on the mark.
-        let low_water = low_water.filter(|_| !collected.is_empty()).unwrap_or(NO_MARK);
-        owner.hear(round, speaker.log_id, Heard { epoch: speaker.epoch, low_water });
+        let said = Heard { epoch: speaker.epoch, low_water: NO_MARK };
+        // Only with something to collect: until then nothing depends on the mark. It goes with the life that gave it,
+        // which may be a later one than that of the messages.
+        let heard = heard.filter(|_| !collected.is_empty());
+        owner.hear(round, speaker.log_id, heard.map_or(said, |heard| heard.and(said)));
         for marker in &collected {
             round.exec.delete(marker.field());
         }
