@@ -31,7 +31,6 @@ use tokio::sync::{oneshot, watch};
 
 use super::core::Core;
 use super::journal::Appended;
-use super::{Engine, Shared};
 use super::{Engine, Shared, vital};
 use crate::clock;
 use crate::log::{Durability, LogError};
