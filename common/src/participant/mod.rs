@@ -379,10 +379,12 @@ impl Participant {
         self.done.get(&txid)
     }
 
-    /// How many done-markers wait for nobody's mark ([`Heard::leaves_behind`]).
-    #[must_use]
-    pub fn left_behind(&self) -> usize {
-        self.done.keys().filter(|txid| self.is_left_behind(**txid)).count()
+    /// The done-markers that wait for nobody's mark ([`Heard::leaves_behind`]), with all branches.
+    pub fn left_behind(&self) -> impl Iterator<Item = (Txid, &Branches)> {
+        self.done.iter().filter_map(|(txid, marker)| match marker {
+            DoneMarker::Implicit(branches) if self.is_left_behind(*txid) => Some((*txid, branches)),
+            _ => None,
+        })
     }
 
     fn is_left_behind(&self, txid: Txid) -> bool {

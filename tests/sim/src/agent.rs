@@ -124,7 +124,7 @@ impl Agent {
     }
 
     /// What the agent believes to be the incarnation of its data: that of its start.
-    fn believed_incarnation(&self, mutant: Option<Mutant>) -> u64 {
+    pub(crate) fn believed_incarnation(&self, mutant: Option<Mutant>) -> u64 {
         match mutant {
             Some(Mutant::IncarnationIgnored) => self.redis.data.incarnation().unwrap_or(0),
             _ => self.incarnation,
@@ -388,6 +388,7 @@ impl World {
             self.ask_about(at, life, txid);
         }
         self.sweep(at)?;
+        self.forget_left_behind(at);
         self.schedule_turn(at);
         Ok(())
     }

@@ -108,9 +108,10 @@ impl World {
                 agent.redis.run(None, incarnation, Script::LowWater { log_id, epoch, mark });
             }
             self.sweep(at)?;
+            self.forget_left_behind(at);
             let redis = &self.agents[at].redis;
             let control = &redis.data.control;
-            let (locks, markers) = (control.locks(), control.markers() - control.left_behind());
+            let (locks, markers) = (control.locks(), control.markers());
             let is_clean = locks.is_empty() && markers == 0;
             ensure(is_clean, "progress: nothing is left", || {
                 format!("p{at}: {locks:?}, {markers} markers")

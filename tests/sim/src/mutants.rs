@@ -139,6 +139,8 @@ pub enum Mutant {
     SettlesWithoutFence,
     /// Implicit: the staged records do not name the last branch.
     BranchLeftOut,
+    /// Implicit: what was left behind is forgotten although another branch is in doubt.
+    ForgetsUnasked,
     /// 4 and 15: a one-phase answer that leaves no trace is told before it is kept.
     ReaderToldEarly,
 }

@@ -75,6 +75,8 @@ report! {
     settled_as_committed,
     /// Branches that learned so that theirs is aborted.
     settled_as_aborted,
+    /// Done-markers of implicit transactions that a life left behind, and that nobody will ask for.
+    forgotten,
     /// Decisions of another attempt than the first.
     retried,
     /// Questions to the only branch of a transaction, whether it was applied.

@@ -5,9 +5,9 @@
 use assent_common::Txid;
 use assent_common::coordinator::{Branch, Message};
 use assent_common::outcome::{Aborted, Call, Settled};
-use assent_common::participant::{Answer, Branches};
+use assent_common::participant::{self, Answer, Branches};
 use assent_common::settle::{Finding, Resolution};
-use assent_common::wire::branch::BranchAddress;
+use assent_common::wire::branch::{BranchAddress, BranchState};
 
 use crate::agent::Agent;
 use crate::coordinator::{Mark, participant_name};
@@ -90,6 +90,35 @@ impl World {
         let (txid, at, answer) = (ask.txid, ask.at, Box::new(answer));
         let at_us = self.now_us + self.latency_us();
         self.queue.push(at_us, Event::Settled { by, life, txid, at, answer });
+    }
+
+    /// Forgets the markers that were left behind here and that nobody will ask for. The questions take no time: what has
+    /// ended stays so.
+    pub(crate) fn forget_left_behind(&mut self, at: usize) {
+        let left = self.agents[at].redis.data.control.left_behind();
+        let left: Vec<_> = left.map(|(txid, branches)| (txid, Branches::clone(branches))).collect();
+        for (txid, branches) in left {
+            if branches.iter().all(|branch| self.is_not_in_doubt(at, txid, branch)) {
+                note!(self, "p{at}: forgets {txid}");
+                self.report.forgotten += 1;
+                let agent = &mut self.agents[at];
+                let incarnation = agent.believed_incarnation(self.config.mutant);
+                agent.redis.run(None, incarnation, participant::Request::Forget(txid));
+            }
+        }
+    }
+
+    /// Whether a branch says so to another one. Of one that is down nothing is known.
+    fn is_not_in_doubt(&self, asked_by: usize, txid: Txid, branch: &BranchAddress) -> bool {
+        if self.config.is(Mutant::ForgetsUnasked) {
+            return true;
+        }
+        let mut agents = self.agents.iter().enumerate();
+        let found = agents.find(|(at, _)| participant_name(*at) == branch.participant);
+        found.is_some_and(|(at, agent)| {
+            let state = agent.redis.data.control.state(txid);
+            at == asked_by || agent.is_up && matches!(state, None | Some(BranchState::Applied))
+        })
     }
 
     /// It has come.

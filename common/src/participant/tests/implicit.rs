@@ -37,7 +37,7 @@ fn a_marker_is_left_behind_only_when_the_mark_of_a_later_life_has_passed_it() {
         step(&mut participant, Request::Prepare(implicit(4, &[("k", Exclusive)])));
         step(&mut participant, Request::Commit(txid(4)));
         step(&mut participant, said);
-        participant.left_behind()
+        participant.left_behind().count()
     };
     assert_eq!(left_after(mark(5, number(5, 9))), 0, "its own life collects it");
     assert_eq!(left_after(mark(6, number(5, 4))), 0, "the next life is at work on it");

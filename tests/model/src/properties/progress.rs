@@ -31,7 +31,8 @@ fn has_ended(world: &World, state: &State) -> bool {
         && state.log.pending() == 0
         && (0..world.config.clients.len()).all(answered)
         && state.participants.iter().all(|participant| {
-            let swept = !state.budget.marks || participant.markers() == participant.left_behind();
+            let swept =
+                !state.budget.marks || participant.markers() == participant.left_behind().count();
             participant.staged().is_empty() && participant.locks().is_empty() && swept
         })
 }

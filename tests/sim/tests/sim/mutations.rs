@@ -42,6 +42,7 @@ const CASES: &[(Mutant, Losses, &str)] = &[
     (Mutant::AbortsUnsettled, Losses::Never, "3 a yes stands until the outcome is told"),
     (Mutant::PresumesImplicit, Losses::Never, PRESUMED),
     (Mutant::SettlesWithoutFence, Losses::Never, "8 all branches or none"),
+    (Mutant::ForgetsUnasked, Losses::Never, PRESUMED),
     (Mutant::BranchLeftOut, Losses::Never, "8 applied only what is decided"),
     (Mutant::DoubtCommits, Losses::Never, "8 applied only what is decided"),
     (Mutant::StaleReads, Losses::Never, "8 sums balance"),

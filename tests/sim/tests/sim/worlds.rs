@@ -43,6 +43,7 @@ fn of_faults_and_crashes_hold_and_heal() {
         ("learned by asking", total.learned_by_asking),
         ("settled as committed", total.settled_as_committed),
         ("settled as aborted", total.settled_as_aborted),
+        ("forgotten", total.forgotten),
         ("retried", total.retried),
         ("one-phase questions", total.one_phase_questions),
         ("waits", total.waits),
