@@ -1,22 +1,17 @@
 //! The servers of the peers: started on loopback with their data in a directory of their own, and ended by their id.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rand::Rng as _;
-use rustix::process::{Pid, Signal, kill_process};
+use assent::process::{Child, Signal};
 
 /// Who databases run as where this process is root: they refuse to be.
 const NOBODY: u32 = 65_534;
-
-/// Below the range that the kernel gives to outgoing connections.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// How long a server may take to answer, on a busy machine.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,27 +22,19 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// A server of ours. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Server {
-    process: std::process::Child,
-    watchdog: Option<std::process::Child>,
-    log: PathBuf,
+    process: Child,
     /// How it is asked to end at once, but in order.
     stop: Signal,
 }
 
 impl Server {
-    pub(super) fn start(mut command: Command, log: &Path, stop: Signal) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("cannot start {command:?}: {error}");
-        let file = OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
-        let errors = file.try_clone().map_err(failed)?;
-        command.stdin(Stdio::null()).stdout(file).stderr(errors);
-        let process =
-            command.spawn().map_err(|error| format!("cannot start {command:?}: {error}"))?;
-        let watchdog = watch(process.id());
-        Ok(Self { process, watchdog, log: log.to_owned(), stop })
+    pub(super) fn start(command: Command, log: &Path, stop: Signal) -> Result<Self, String> {
+        let process = Child::spawn("peer", command, log).map_err(|error| error.to_string())?;
+        Ok(Self { process, stop })
     }
 
     pub(super) fn pid(&self) -> u32 {
-        self.process.id()
+        self.process.pid()
     }
 
     /// Asks until there is an answer.
@@ -61,12 +48,8 @@ impl Server {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error.to_string(),
             };
-            let ended = self.process.try_wait().ok().flatten();
-            if ended.is_some() || began.elapsed() > START_TIMEOUT {
-                let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-                let tail: Vec<&str> = said.lines().rev().take(5).collect();
-                let tail: Vec<&str> = tail.into_iter().rev().collect();
-                return Err(format!("no answer ({why}); it said: {}", tail.join(" | ")));
+            if self.process.status().is_some() || began.elapsed() > START_TIMEOUT {
+                return Err(format!("no answer ({why}); it said: {}", self.process.tail()));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -75,47 +58,18 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Called off before the server is gone, so that it never meets another process under the same id.
-        if let Some(mut watchdog) = self.watchdog.take() {
-            let _gone = watchdog.kill();
-            let _reaped = watchdog.wait();
-        }
-        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            let _ended_before = kill_process(pid, self.stop);
-        }
+        self.process.signal(self.stop);
         let asked = Instant::now();
-        while asked.elapsed() < STOP_TIMEOUT {
-            if self.process.try_wait().is_ok_and(|status| status.is_some()) {
-                return;
-            }
+        // Whoever does not end in time is killed when its process is dropped.
+        while self.process.status().is_none() && asked.elapsed() < STOP_TIMEOUT {
             std::thread::park_timeout(Duration::from_millis(20));
         }
-        let _ended_before = self.process.kill();
-        let _reaped_before = self.process.wait();
     }
-}
-
-/// A shell that waits for the end of its input, which comes when this process is gone, and then kills the server.
-fn watch(pid: u32) -> Option<std::process::Child> {
-    Command::new("/bin/sh")
-        .args(["-c", r#"cat >/dev/null; kill -9 "$1" 2>/dev/null"#, "assent-watchdog"])
-        .arg(pid.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()
 }
 
 /// A free port of 127.0.0.1.
 pub(super) fn free_port() -> Result<u16, String> {
-    let count = PORTS.end - PORTS.start;
-    let start = rand::rng().random_range(0..count);
-    (0..count)
-        .map(|step| PORTS.start + (start + step) % count)
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .ok_or_else(|| "no free port on 127.0.0.1".to_owned())
+    assent::process::free_port().map_err(|error| error.to_string())
 }
 
 /// A directory that the servers may write to.
@@ -248,6 +202,8 @@ fn parse_stat(stat: &str) -> Option<(u32, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::Pid;
+
     use super::*;
 
     #[test]
