@@ -38,6 +38,19 @@ pub(crate) struct Global {
     output: Format,
 }
 
+/// The flag of every command that starts Redis servers of its own.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RedisProgram {
+    /// The program that is started as Redis
+    #[arg(
+        long,
+        env = "ASSENT_REDIS_SERVER",
+        default_value = "redis-server",
+        value_name = "PROGRAM"
+    )]
+    pub(crate) redis_server: String,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make an empty decision log, once

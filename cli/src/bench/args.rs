@@ -8,6 +8,7 @@ use super::load::Pace;
 use super::recovery::RecoveryArgs;
 use super::unit::{Ack, Escrow, Mode, Protocol, VALUE_BYTES_MIN};
 use super::workload::Shape;
+use crate::args::RedisProgram;
 use crate::exit::Failure;
 use crate::process::RedisBy;
 
@@ -71,14 +72,8 @@ pub(crate) struct CommonArgs {
     /// Send an idempotency key with each transaction, which the coordinator must remember
     #[arg(long)]
     pub(super) idempotency_keys: bool,
-    /// The program that is started as Redis
-    #[arg(
-        long,
-        env = "ASSENT_REDIS_SERVER",
-        default_value = "redis-server",
-        value_name = "PROGRAM"
-    )]
-    pub(super) redis_server: String,
+    #[command(flatten)]
+    pub(super) redis: RedisProgram,
     /// How the agents reach the Redis beside them; the floors' clients come by TCP
     #[arg(long, value_enum, default_value_t = RedisBy::Tcp)]
     pub(super) redis_by: RedisBy,
@@ -216,7 +211,7 @@ impl CommonArgs {
             first: self.first,
             accounts: self.accounts,
             idempotency_keys: self.idempotency_keys,
-            redis_server: self.redis_server.clone(),
+            redis_server: self.redis.redis_server.clone(),
             redis_by: self.redis_by,
         })
     }

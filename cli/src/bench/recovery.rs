@@ -25,6 +25,7 @@ use self::log::{Keyed, Size, Writer};
 use self::report::{MemoryPoint, Repetition, Report};
 use self::servers::{Servers, Started};
 use self::transfer::{Past, Transfer, committed_branch};
+use crate::args::RedisProgram;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
 use crate::runtime;
@@ -45,14 +46,8 @@ pub(crate) struct RecoveryArgs {
     /// How often; the report is of medians
     #[arg(long, default_value_t = 3)]
     repetitions: u32,
-    /// The program that is started as Redis
-    #[arg(
-        long,
-        env = "ASSENT_REDIS_SERVER",
-        default_value = "redis-server",
-        value_name = "PROGRAM"
-    )]
-    redis_server: String,
+    #[command(flatten)]
+    redis: RedisProgram,
 }
 
 pub(super) fn run(args: &RecoveryArgs, format: Format) -> Result<Exit, Failure> {
@@ -77,7 +72,7 @@ struct Bench<'a> {
 }
 
 async fn recovery(args: &RecoveryArgs, dir: &Path) -> Result<Report, Failure> {
-    let mut servers = Servers::start(dir, &args.redis_server).await?;
+    let mut servers = Servers::start(dir, &args.redis.redis_server).await?;
     servers.fill(args.unfinished).await?;
     let mut bench = Bench { args, dir, servers };
     let log = dir.join("decisions");

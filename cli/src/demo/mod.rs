@@ -25,6 +25,7 @@ use self::bank::Bank;
 use self::chaos::{Chaos, Damage, SETTLE_MAX, Victim};
 use self::clients::{Clients, Ledger};
 use self::story::{Story, Teller};
+use crate::args::RedisProgram;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
 use crate::process::{Cluster, ClusterOptions, Member, RedisOptions};
@@ -50,14 +51,8 @@ pub(crate) struct DemoArgs {
     /// Where the clients' choices begin; the same seed makes the same choices [default: by the clock]
     #[arg(long)]
     seed: Option<u64>,
-    /// The program that is started as Redis
-    #[arg(
-        long,
-        env = "ASSENT_REDIS_SERVER",
-        default_value = "redis-server",
-        value_name = "PROGRAM"
-    )]
-    redis_server: String,
+    #[command(flatten)]
+    redis: RedisProgram,
 }
 
 /// The figures; the document of `-o json`.
@@ -144,7 +139,8 @@ async fn play(args: &DemoArgs, dir: &Path, story: Story) -> Result<Report, Failu
 async fn start(args: &DemoArgs, dir: &Path, story: Story) -> Result<Cluster, Failure> {
     let participants = PARTICIPANTS.iter().filter_map(|name| name.parse().ok()).collect();
     let mut options = ClusterOptions::new(participants);
-    options.redis = RedisOptions { program: args.redis_server.clone(), ..RedisOptions::default() };
+    options.redis =
+        RedisOptions { program: args.redis.redis_server.clone(), ..RedisOptions::default() };
     options.participant_arguments = vec!["--resolve-interval=500ms".to_owned()];
     let cluster =
         Cluster::start(dir, &options).await.map_err(|error| Failure::error(error.to_string()))?;

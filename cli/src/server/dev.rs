@@ -17,6 +17,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::args::RedisProgram;
 use crate::exit::{Exit, Failure, chain};
 use crate::output::{self, Format};
 use crate::process::{RedisOptions, RedisServer};
@@ -46,14 +47,8 @@ pub(crate) struct DevArgs {
     /// Keep the data in this directory; without it a temporary one is deleted at the end
     #[arg(long, value_name = "DIR")]
     retain: Option<PathBuf>,
-    /// The program that is started as Redis
-    #[arg(
-        long,
-        env = "ASSENT_REDIS_SERVER",
-        default_value = "redis-server",
-        value_name = "PROGRAM"
-    )]
-    redis_server: String,
+    #[command(flatten)]
+    redis: RedisProgram,
 }
 
 /// Where everything is; the document of `-o json`.
@@ -115,7 +110,7 @@ fn directory(retain: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir
 async fn start(args: DevArgs, dir: PathBuf) -> Result<Everything, Failure> {
     let redis = try_join_all(args.participants.iter().map(|name| {
         let options =
-            RedisOptions { program: args.redis_server.clone(), ..RedisOptions::default() };
+            RedisOptions { program: args.redis.redis_server.clone(), ..RedisOptions::default() };
         RedisServer::start(dir.join(name.as_str()), options)
     }))
     .await
