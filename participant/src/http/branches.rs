@@ -73,8 +73,7 @@ pub(crate) async fn commit(
     Path(path): Path<String>,
     JsonBody(batch): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    only_message(&batch, &path, Kind::Commit)?;
-    single(&app, batch).await
+    single(&app, batch, &path, Kind::Commit).await
 }
 
 /// Drops one branch, and fences it.
@@ -94,8 +93,7 @@ pub(crate) async fn abort(
     Path(path): Path<String>,
     JsonBody(batch): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    only_message(&batch, &path, Kind::Abort)?;
-    single(&app, batch).await
+    single(&app, batch, &path, Kind::Abort).await
 }
 
 /// Says what is kept of one branch of an implicit transaction, and fences it if that is nothing.
@@ -115,11 +113,12 @@ pub(crate) async fn settle(
     Path(path): Path<String>,
     JsonBody(batch): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    only_message(&batch, &path, Kind::Settle)?;
-    single(&app, batch).await
+    single(&app, batch, &path, Kind::Settle).await
 }
 
-async fn single(app: &App, batch: Batch) -> Result<Response, Rejection> {
+/// The answer to the one message of a batch that the path names.
+async fn single(app: &App, batch: Batch, path: &str, kind: Kind) -> Result<Response, Rejection> {
+    only_message(&batch, path, kind)?;
     let answers: Answers = app.agent.batch(batch).await?;
     match answers.answers.as_slice() {
         [answer] => Ok(protocol(answer)),

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
 use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled};
-
 use assent_common::participant::Heard;
 use assent_common::value::Arg;
 use assent_common::wire::branch::CoordinatorRef;
@@ -18,6 +17,7 @@ use super::connection::Live;
 use super::decode::{self, CallError, Rows};
 use super::markers::Marker;
 use super::owner::{Lost, Turn};
+use super::refusals::refusal;
 use super::scripts::Script;
 use super::{BranchAnswer, BranchMessage, Store, lock};
 
@@ -271,6 +271,7 @@ impl Store {
         messages: Vec<BranchMessage>,
         answers: &mut Answers,
     ) -> Sorted {
+        let quarantined = self.is_quarantined();
         let mut sorted = Sorted::default();
         for (slot, message) in messages.into_iter().enumerate() {
             let item = match message {
@@ -290,7 +291,7 @@ impl Store {
                     PrepareItem { slot, txid, id, mode, branches, branch, if_new }
                 }
             };
-            match self.refusal(speaker, low_water, item.txid) {
+            match refusal(quarantined.as_deref(), speaker, low_water, item.txid) {
                 Some(refusal) => {
                     answers.put(slot, BranchAnswer::Prepared(Call::Refused(refusal)));
                 }

@@ -246,21 +246,15 @@ impl Store {
     /// branches.
     pub async fn left_behind(&self, count_max: usize) -> Result<Vec<(Txid, Branches)>, StoreError> {
         let live = self.live().await?;
-        let mut heard = lock(&self.markers).all_heard();
         let mut markers: HashMap<Txid, Branches> = HashMap::new();
-        let scanned = self
-            .scan(&live, "[dm]:*", |field, value| {
-                if let Some(log_id) = field.strip_prefix(b"m:c:") {
-                    hear_stored(&mut heard, log_id, &value);
-                } else if field.starts_with(b"d:")
-                    && let Ok(DoneMarker::Implicit(branches)) = done_marker(&value)
-                    && let Some(txid) = txid_of(field)
-                {
-                    markers.insert(txid, branches);
-                }
-            })
-            .await;
-        scanned.map_err(|error| self.given_up(&live, &error))?;
+        let scanned = self.scan_markers(&live, "[dm]:*", |txid, field, value| {
+            if field.starts_with(b"d:")
+                && let Ok(DoneMarker::Implicit(branches)) = done_marker(&value)
+            {
+                markers.insert(txid, branches);
+            }
+        });
+        let heard = scanned.await.map_err(|error| self.given_up(&live, &error))?;
         let is_left =
             |txid: &Txid| heard.get(&txid.log_id).is_some_and(|heard| heard.leaves_behind(*txid));
         Ok(markers.into_iter().filter(|(txid, _)| is_left(txid)).take(count_max).collect())
@@ -335,20 +329,15 @@ impl Store {
     }
 
     async fn sweep_on(&self, live: &Arc<Live>) -> RedisResult<usize> {
-        let mut heard = lock(&self.markers).all_heard();
         let mut fields: Vec<(Txid, Vec<u8>, bool)> = Vec::new();
-        self.scan(live, "[adm]:*", |field, value| {
-            if let Some(log_id) = field.strip_prefix(b"m:c:") {
-                hear_stored(&mut heard, log_id, &value);
-            } else if let Some(txid) = txid_of(field) {
-                let marker = field.starts_with(b"d:").then(|| done_marker(&value));
-                // What cannot be read may be one.
-                let is_implicit =
-                    marker.is_some_and(|marker| marker.map_or(true, |marker| marker.is_implicit()));
-                fields.push((txid, field.to_vec(), is_implicit));
-            }
-        })
-        .await?;
+        let scanned = self.scan_markers(live, "[adm]:*", |txid, field, value| {
+            let marker = field.starts_with(b"d:").then(|| done_marker(&value));
+            // What cannot be read may be one.
+            let is_implicit =
+                marker.is_some_and(|marker| marker.map_or(true, |marker| marker.is_implicit()));
+            fields.push((txid, field.to_vec(), is_implicit));
+        });
+        let heard = scanned.await?;
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for (txid, field, is_implicit) in fields {
             if heard.get(&txid.log_id).is_some_and(|heard| heard.lets_go(txid, is_implicit)) {
@@ -356,6 +345,26 @@ impl Store {
             }
         }
         Ok(self.sweep_fields(live, &heard, by_log).await?.unwrap_or(0))
+    }
+
+    /// Reads the fields of branches that the pattern has, and returns what was heard of each log, by this agent or by the
+    /// hash: the pattern has its marks too.
+    async fn scan_markers(
+        &self,
+        live: &Live,
+        pattern: &str,
+        mut found: impl FnMut(Txid, &[u8], Vec<u8>),
+    ) -> RedisResult<HashMap<LogId, Heard>> {
+        let mut heard = lock(&self.markers).all_heard();
+        self.scan(live, pattern, |field, value| {
+            if let Some(log_id) = field.strip_prefix(b"m:c:") {
+                hear_stored(&mut heard, log_id, &value);
+            } else if let Some(txid) = txid_of(field) {
+                found(txid, field, value);
+            }
+        })
+        .await?;
+        Ok(heard)
     }
 
     /// Has the script delete markers of these logs, by what was heard of them. Returns how many there were; nothing if

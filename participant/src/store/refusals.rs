@@ -15,26 +15,24 @@ use super::connection::Live;
 use super::execute::{Answers, Sorted, Speaker, widen};
 use super::{BranchAnswer, Store, mutants};
 
-impl Store {
-    /// Why a prepare is refused without a look at what is kept, if it is.
-    pub(super) fn refusal(
-        &self,
-        speaker: &Speaker<'_>,
-        low_water: TxNumber,
-        txid: Txid,
-    ) -> Option<Refusal> {
-        if let Some(reason) = self.is_quarantined() {
-            return Some(Refusal::new(ErrorCode::Quarantined, reason));
-        }
-        if txid.log_id != speaker.log_id {
-            let detail = format!("{txid} is not of log {}", speaker.log_id);
-            return Some(Refusal::new(ErrorCode::BadRequest, detail));
-        }
-        (txid.number < low_water).then(|| {
-            let detail = "everything of this coordinator up to here has ended";
-            Refusal::new(ErrorCode::BelowLowWater, detail)
-        })
+/// Why a prepare is refused without a look at what is kept, if it is.
+pub(super) fn refusal(
+    quarantined: Option<&str>,
+    speaker: &Speaker<'_>,
+    low_water: TxNumber,
+    txid: Txid,
+) -> Option<Refusal> {
+    if let Some(reason) = quarantined {
+        return Some(Refusal::new(ErrorCode::Quarantined, reason));
     }
+    if txid.log_id != speaker.log_id {
+        let detail = format!("{txid} is not of log {}", speaker.log_id);
+        return Some(Refusal::new(ErrorCode::BadRequest, detail));
+    }
+    (txid.number < low_water).then(|| {
+        let detail = "everything of this coordinator up to here has ended";
+        Refusal::new(ErrorCode::BelowLowWater, detail)
+    })
 }
 
 impl Sorted {
