@@ -165,25 +165,25 @@ impl Ops {
     /// The reply must be a number, this or greater.
     #[must_use]
     pub fn expect_ge(self, number: i64) -> Self {
-        self.expecting(|expect| expect.ge = Some(Arg(number.to_string().into_bytes())))
+        self.expecting(|expect| expect.ge = Some(Some(Arg(number.to_string().into_bytes()))))
     }
 
     /// The reply must be a number, this or less.
     #[must_use]
     pub fn expect_le(self, number: i64) -> Self {
-        self.expecting(|expect| expect.le = Some(Arg(number.to_string().into_bytes())))
+        self.expecting(|expect| expect.le = Some(Some(Arg(number.to_string().into_bytes()))))
     }
 
     /// The reply must be there: not nil, not 0, not an empty array.
     #[must_use]
     pub fn expect_exists(self) -> Self {
-        self.expecting(|expect| expect.exists = Some(true))
+        self.expecting(|expect| expect.exists = Some(Some(true)))
     }
 
     /// The reply must not be there.
     #[must_use]
     pub fn expect_missing(self) -> Self {
-        self.expecting(|expect| expect.exists = Some(false))
+        self.expecting(|expect| expect.exists = Some(Some(false)))
     }
 
     /// Any other expectation.

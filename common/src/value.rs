@@ -24,6 +24,16 @@ impl From<&str> for Arg {
     }
 }
 
+/// An optional field of a request that is present: `null` is no way to leave it out. A client whose variable turned out to
+/// be empty would lose by it what it asked for: its guard, its idempotency, its deadline.
+pub(crate) fn given<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
 /// The one field of the JSON form of bytes that are not UTF-8.
 const BASE64_FIELD: &str = "base64";
 

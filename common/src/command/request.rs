@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::command::Expect;
-use crate::value::Arg;
+use crate::value::{Arg, given};
 
 /// One Redis command of a branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -12,7 +12,8 @@ pub struct OpRequest {
     /// The command's name and its arguments.
     pub cmd: Vec<Arg>,
     /// What the reply must be; the branch votes no if it is not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Expect, required = false)]
     pub expect: Option<Expect>,
     /// Whether the op is done in escrow: it shares its counter with others that do the same, as long as the bounds of all
     /// hold by every outcome of all. Its reply is `{"at_least": …, "at_most": …}`: what the value may be behind it, by the

@@ -139,6 +139,26 @@ fn an_expectation_tells_null_from_absent_and_refuses_what_it_cannot_compare() {
     );
 }
 
+/// H3: a guard whose operand is `null` was dropped, and the transaction went through without it.
+#[test]
+fn a_guard_that_is_null_is_refused_and_not_dropped() {
+    let cmd = r#""cmd":["DECRBY","acct:n",500]"#;
+    for escrow in [false, true] {
+        for field in ["gt", "ge", "lt", "le", "exists"] {
+            let json = format!(r#"{{{cmd},"escrow":{escrow},"expect":{{"{field}":null}}}}"#);
+            let op: OpRequest = serde_json::from_str(&json).unwrap();
+            let refusal = ValidatedBranch::new(vec![op]).unwrap_err();
+            assert_eq!((refusal.code, refusal.op), (ErrorCode::BadArguments, Some(0)), "{json}");
+            assert!(refusal.detail.contains(&format!("`{field}` is null")), "{}", refusal.detail);
+        }
+    }
+    for whole in ["expect", "escrow"] {
+        let json = format!(r#"{{{cmd},"{whole}":null}}"#);
+        let error = serde_json::from_str::<OpRequest>(&json).unwrap_err().to_string();
+        assert!(error.contains("null"), "{error}");
+    }
+}
+
 #[test]
 fn an_increment_outside_a_long_double_is_refused() {
     for good in ["1e4931", "-1e-4950", "0e99999", "0.00001e4936", "inf", "0x1p5"] {

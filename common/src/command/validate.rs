@@ -169,6 +169,12 @@ fn check_expectation(op: &ValidatedOp, expect: &Expect) -> Result<(), Refusal> {
     let bad = |detail: String| {
         Err(Refusal::new(ErrorCode::BadArguments, format!("{}: expect: {detail}", op.command)))
     };
+    if *expect == Expect::default() {
+        return bad("it says nothing: give it a condition, or leave it out".to_owned());
+    }
+    if let Some(name) = expect.null() {
+        return bad(format!("`{name}` is null: say what it must be, or leave the field out"));
+    }
     if op.reply == ReplyKind::Array && expect.compares_values() {
         return bad("a reply that is an array can only be asked whether it `exists`".to_owned());
     }

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::ids::{ParticipantName, TransactionId};
 use crate::time::DurationMs;
+use crate::value::given;
 use crate::wire::problem::{OutcomeWord, Problem};
 
 /// `POST /v1/transactions`: run a transaction.
@@ -13,17 +14,18 @@ use crate::wire::problem::{OutcomeWord, Problem};
 #[serde(deny_unknown_fields)]
 pub struct TransactionRequest {
     /// A UUIDv7 chosen by the client; it then also is the idempotency key. Made by the coordinator if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
     pub id: Option<TransactionId>,
     /// A label for people, 1 to 64 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
     pub name: Option<String>,
     /// The branches, one for each participant.
     pub branches: Vec<BranchRequest>,
     /// How long it may take to decide, for example `"5s"`; then it is aborted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "5s")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, example = "5s")]
     pub timeout: Option<DurationMs>,
     /// When `committed` is answered.
     #[serde(default)]

@@ -43,6 +43,12 @@ fn bad_bodies() -> Vec<(String, &'static str, &'static str)> {
         (with(&format!(r#""id":"{}""#, Uuid::nil())), "bad_request", "version 7"),
         (with(r#""name":"""#), "bad_request", "name"),
         (with(&format!(r#""name":"{}""#, "n".repeat(65))), "bad_request", "name"),
+        // `null` is no way to leave a field out: what it asked for would be lost without a word.
+        (with(r#""id":null"#), "bad_request", "id"),
+        (with(r#""name":null"#), "bad_request", "name"),
+        (with(r#""timeout":null"#), "bad_request", "timeout"),
+        (with(r#""ack":null"#), "bad_request", "ack"),
+        (with(r#""protocol":null"#), "bad_request", "protocol"),
         (with(r#""name":"a","name":"b""#), "bad_request", "name"),
         (format!(r#"{{"branches":[{{"ops":[{OP}]}}]}}"#), "bad_request", "participant"),
         (
@@ -59,6 +65,10 @@ fn bad_bodies() -> Vec<(String, &'static str, &'static str)> {
         (ops("[3]"), "bad_request", "bank-a"),
         (ops(r#"[{"cmd":"GET k"}]"#), "bad_request", "bank-a"),
         (ops(r#"[{"cmd":["GET","k"],"expects":{}}]"#), "bad_request", "expects"),
+        (ops(r#"[{"cmd":["GET","k"],"expect":null}]"#), "bad_request", "null"),
+        (ops(r#"[{"cmd":["INCR","k"],"escrow":null}]"#), "bad_request", "null"),
+        (ops(r#"[{"cmd":["DECR","k"],"expect":{"ge":null}}]"#), "bad_arguments", "`ge` is null"),
+        (ops(r#"[{"cmd":["DECR","k"],"expect":{}}]"#), "bad_arguments", "expect"),
         (ops(r#"[{"cmd":["KEYS","*"]}]"#), "unsupported_command", "KEYS"),
         (ops(r#"[{"cmd":["GET"]}]"#), "bad_arguments", "GET"),
         (ops(r#"[{"cmd":["GET","k","l"]}]"#), "bad_arguments", "GET"),

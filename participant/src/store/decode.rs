@@ -165,16 +165,17 @@ fn no_room(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
 /// The comparison that was false, in words.
 fn wanted(sign: &[u8], op: &assent_common::command::ValidatedOp) -> String {
     let Some(expect) = &op.expect else { return String::new() };
-    let operand = |arg: Option<&assent_common::value::Arg>| {
-        arg.map_or_else(|| "nil".to_owned(), |arg| readable(&arg.0))
+    let operand = |field: &Option<Option<assent_common::value::Arg>>| match field {
+        Some(Some(arg)) => readable(&arg.0),
+        _ => "nil".to_owned(),
     };
     match sign {
-        b"=" | b"N" => format!("eq {}", operand(expect.eq.as_ref().and_then(Option::as_ref))),
-        b"!" | b"M" => format!("ne {}", operand(expect.ne.as_ref().and_then(Option::as_ref))),
-        b">" => format!("gt {}", operand(expect.gt.as_ref())),
-        b"G" => format!("ge {}", operand(expect.ge.as_ref())),
-        b"<" => format!("lt {}", operand(expect.lt.as_ref())),
-        b"L" => format!("le {}", operand(expect.le.as_ref())),
+        b"=" | b"N" => format!("eq {}", operand(&expect.eq)),
+        b"!" | b"M" => format!("ne {}", operand(&expect.ne)),
+        b">" => format!("gt {}", operand(&expect.gt)),
+        b"G" => format!("ge {}", operand(&expect.ge)),
+        b"<" => format!("lt {}", operand(&expect.lt)),
+        b"L" => format!("le {}", operand(&expect.le)),
         b"E" => "that it exists".to_owned(),
         _ => "that it does not exist".to_owned(),
     }
