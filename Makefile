@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-quick bench-peers bench-tools peers chaos test model sim lint docs deny fix tools redis clean
+.PHONY: help demo bench bench-quick bench-peers bench-tools peers chaos test model sim lint docs deny fix tools redis servers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -37,7 +37,7 @@ chaos: ## break a compose deployment for TIME seconds by SEED, and check what it
 	./deploy/chaos-images.sh
 	@./target/release/assent-chaos run --seed $(SEED) --seconds $(TIME) $(if $(FAULTS),--faults $(FAULTS))
 
-test: redis tools lint ## everything CI runs
+test: servers tools lint ## everything CI runs
 	cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc --quiet
 	$(MAKE) --no-print-directory docs deny
@@ -67,6 +67,9 @@ fix: ## rewrite formatting and the generated files: OpenAPI, error codes, CLI he
 
 redis: ## install redis-server by the system's package manager, if it is missing
 	@./deploy/install-redis.sh
+
+servers: ## install the servers that the tests run on beside each other, into target/servers
+	@./deploy/install-servers.sh
 
 tools: ## install cargo-nextest, if it is missing
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest

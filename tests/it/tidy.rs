@@ -34,6 +34,7 @@ const MAY_USE: [(&str, &[&str]); 6] = [
             "assent-client",
             "assent-coordinator",
             "assent-participant",
+            "assent-servers",
         ],
     ),
 ];

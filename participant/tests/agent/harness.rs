@@ -132,7 +132,7 @@ impl Redis {
 }
 
 fn spawn(dir: &Path) -> Child {
-    Command::new("redis-server")
+    Command::new(assent_servers::chosen().program)
         .args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""])
         .args(["--appendonly", "yes", "--appendfsync", "always"])
         .args(["--dir", &dir.display().to_string()])

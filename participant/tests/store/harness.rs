@@ -1,4 +1,4 @@
-//! A real `redis-server` of its own for each test, and words to say what a test does.
+//! A real server of its own for each test, and words to say what a test does.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,33 +11,43 @@ use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled,
 use assent_common::participant::Branches;
 use assent_common::wire::branch::{BranchAddress, CoordinatorRef, Mode};
 use assent_participant::store::{BranchAnswer, BranchMessage, Store, StoreOptions};
+use assent_servers::Server;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Value};
 use tempfile::TempDir;
+
+/// The settings that Assent asks for.
+pub(crate) const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 /// A server, killed when it is dropped.
 pub(crate) struct Redis {
     child: Child,
     dir: TempDir,
+    program: PathBuf,
     arguments: Vec<String>,
 }
 
 impl Redis {
     /// A server with the settings that Assent asks for.
     pub(crate) fn start() -> Self {
-        Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
+        Self::with(&DURABLE)
     }
 
     pub(crate) fn with(arguments: &[&str]) -> Self {
-        let dir = TempDir::new().unwrap();
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.into()).collect();
-        let child = Self::spawn(&dir, &arguments);
-        Self { child, dir, arguments }
+        Self::on(&assent_servers::chosen(), arguments)
     }
 
-    fn spawn(dir: &TempDir, arguments: &[String]) -> Child {
+    /// A server of this kind, for a test that is about servers.
+    pub(crate) fn on(server: &Server, arguments: &[&str]) -> Self {
+        let (dir, program) = (TempDir::new().unwrap(), server.program.clone());
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.into()).collect();
+        let child = Self::spawn(&dir, &program, &arguments);
+        Self { child, dir, program, arguments }
+    }
+
+    fn spawn(dir: &TempDir, program: &Path, arguments: &[String]) -> Child {
         let socket = dir.path().join("redis.sock");
-        let mut child = Command::new("redis-server")
+        let mut child = Command::new(program)
             .args(["--port", "0", "--save", "", "--unixsocket"])
             .arg(&socket)
             .arg("--dir")
@@ -45,12 +55,12 @@ impl Redis {
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
-            .expect("redis-server must be installed");
+            .expect("the server starts");
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut lines = stdout.lines().map_while(Result::ok);
         assert!(
-            lines.any(|line| line.contains("ready to accept connections")),
-            "redis-server ended before it was ready"
+            lines.any(|line| line.contains("eady to accept connections")),
+            "the server ended before it was ready"
         );
         // Keeps reading, so that the server never writes to a closed pipe.
         std::thread::spawn(move || lines.for_each(drop));
@@ -60,7 +70,7 @@ impl Redis {
     /// `kill -9`, then a start on the same directory.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        self.child = Self::spawn(&self.dir, &self.arguments);
+        self.child = Self::spawn(&self.dir, &self.program, &self.arguments);
     }
 
     /// A copy of what is on the disk now; every answer that was given is in it.
@@ -77,7 +87,7 @@ impl Redis {
         std::fs::remove_dir_all(&live).unwrap();
         std::fs::create_dir(&live).unwrap();
         copy(backup.path(), &live);
-        self.child = Self::spawn(&self.dir, &self.arguments);
+        self.child = Self::spawn(&self.dir, &self.program, &self.arguments);
     }
 
     pub(crate) fn kill(&mut self) {

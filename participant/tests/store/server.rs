@@ -12,8 +12,8 @@ use assent_participant::store::{
 };
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, NO_MARK, Redis, committed, coordinator, ops, prepare, prepared,
-    tx, vote,
+    Ask as _, CLEAN, DURABLE, Expected as _, NO_MARK, Redis, committed, coordinator, ops, prepare,
+    prepared, tx, vote,
 };
 use crate::wire::Wire;
 
@@ -291,4 +291,18 @@ async fn a_redis_of_another_participant_is_refused_and_its_own_agents_share_it()
     let error = Store::connect(options("bank-b")).await.unwrap_err();
     assert!(matches!(error, StoreError::Claimed { .. }));
     assert!(error.to_string().contains("belongs to participant bank-a"), "{error}");
+}
+
+#[tokio::test]
+async fn every_server_keeps_a_vote_over_its_death() {
+    for server in assent_servers::all() {
+        let mut redis = Redis::on(&server, &DURABLE);
+        let store = redis.store().await;
+        vote(store.prepare(tx(1), &["SET a 1"]).await);
+        drop(store);
+        redis.restart();
+        let store = redis.store().await;
+        assert_eq!(store.commit(tx(1)).await, CLEAN, "{}", server.name);
+        assert_eq!(redis.plain().await.get("a").await.as_deref(), Some("1"), "{}", server.name);
+    }
 }
