@@ -10,6 +10,7 @@ mod harness;
 mod history;
 mod implicit;
 mod invariants;
+mod invariants_page;
 mod isolation;
 mod log_faults;
 mod mutants;

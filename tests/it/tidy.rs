@@ -18,7 +18,7 @@ const COMMON_MAY_USE: [&str; 9] = [
     "uuid",
 ];
 
-/// The packages of ours that each folder may use (DESIGN, section 7).
+/// The packages of ours that each folder may use (ARCHITECTURE.md, "Code map").
 const MAY_USE: [(&str, &[&str]); 6] = [
     ("common", &[]),
     ("client", &["assent-common"]),
@@ -39,7 +39,7 @@ const MAY_USE: [(&str, &[&str]); 6] = [
     ),
 ];
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
@@ -154,7 +154,7 @@ fn tests_named_in(page: &str) -> BTreeSet<&str> {
     page.split('`').skip(1).step_by(2).filter(is_test).collect()
 }
 
-fn assert_tests_exist(page: &str, text: &str) {
+pub(crate) fn assert_tests_exist(page: &str, text: &str) {
     let sources = sources("rs");
     let exists = |name: &&str| {
         // A function, or a row of a table that makes one.
