@@ -21,7 +21,7 @@
 //! ```text
 //! http/ ──> agent ──> store/ ──> lua/ at Redis
 //!             ▲
-//! resolver ───┘        sweeper ──> store/
+//! resolver ───┘        sweeper, pulse ──> store/
 //! ```
 
 mod agent;
@@ -57,6 +57,9 @@ pub use serve::{Addresses, Exposure, ServeOptions, Serving, serve};
 
 /// The shortest time between two scans for branches in doubt, in milliseconds: a scan reads the whole control hash.
 const SCAN_INTERVAL_MIN_MS: u64 = 100;
+
+/// Between two looks at the data that no traffic asks for, in milliseconds: one `HMGET` each.
+const PULSE_INTERVAL_MS: u64 = 1_000;
 
 /// Why a participant cannot start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -137,8 +140,9 @@ impl Participant {
         });
         let scan_interval_ms = (options.resolve_interval_ms / 2).max(SCAN_INTERVAL_MIN_MS);
         let resolver = resolver::run(Arc::clone(&shared), scan_interval_ms, stopping.clone());
+        let pulse = pulse(Arc::clone(&shared), stopping.clone());
         let sweeper = sweep(Arc::clone(&shared), options.sweep_interval_ms, stopping);
-        let tasks = vec![tokio::spawn(resolver), tokio::spawn(sweeper)];
+        let tasks = vec![tokio::spawn(resolver), tokio::spawn(pulse), tokio::spawn(sweeper)];
         Ok(Self { shared, running, tasks })
     }
 
@@ -185,6 +189,19 @@ impl Drop for Participant {
         self.drain();
         for task in &self.tasks {
             task.abort();
+        }
+    }
+}
+
+/// Looks at the data, whether or not anybody asks for it.
+async fn pulse(app: Arc<Shared>, mut running: watch::Receiver<Running>) {
+    loop {
+        tokio::select! {
+            _ = running.wait_for(|running| *running == Running::Stopping) => return,
+            () = tokio::time::sleep(Duration::from_millis(PULSE_INTERVAL_MS)) => {}
+        }
+        if let Err(error) = app.store.pulse().await {
+            tracing::debug!(%error, "the data cannot be looked at");
         }
     }
 }

@@ -204,6 +204,43 @@ async fn flushall_during_load_is_made_whole() {
     audit(&cluster, &bank, load).await;
 }
 
+/// Returns when the data of bank-b is what the ledger says. Nobody submits anything meanwhile.
+async fn wait_untouched(cluster: &Cluster, lost: &str) {
+    wait_for(&format!("bank-b to be made whole after {lost}"), || async {
+        let redis = &cluster.peers[1].redis;
+        let value: Option<String> = plain::run(redis, &["GET", "acct:0"]).await;
+        let open: Option<String> = plain::run(redis, &["HGET", "assent:ctl", "m:inc"]).await;
+        match (value, open) {
+            (Some(_), Some(incarnation)) if incarnation != "0" => Ok(()),
+            found => Err(format!("{found:?}")),
+        }
+    })
+    .await;
+    let data = wait_for_data(cluster, ParticipantData::Open).await;
+    assert_eq!(data.up, Some(true), "{data:?}");
+}
+
+/// Nobody uses the system when its Redis is flushed: noticed and made whole all the same. And once more, with an agent
+/// that starts on the empty Redis and knows nothing of what was there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_loss_is_noticed_and_made_whole() {
+    let mut cluster = Cluster::start(ASSENT, Options::default()).await;
+    let bank = open(&cluster).await;
+    let load = Load::start(&bank);
+    load.go_on(20).await;
+    let ledger = load.finish().await;
+    wait_settled(&cluster).await;
+    plain::run::<()>(&cluster.peers[1].redis, &["FLUSHALL"]).await;
+    wait_untouched(&cluster, "FLUSHALL").await;
+    bank.check(&cluster, &ledger).await;
+
+    cluster.peers[1].agent.kill9();
+    plain::run::<()>(&cluster.peers[1].redis, &["FLUSHALL"]).await;
+    assent_tests::cluster::restart(&mut cluster.peers[1].agent).await;
+    wait_untouched(&cluster, "an agent's start on nothing").await;
+    bank.check(&cluster, &ledger).await;
+}
+
 /// A replica that lags takes its master's place and address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lagging_replica_that_is_promoted_is_made_whole() {

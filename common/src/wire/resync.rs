@@ -154,6 +154,12 @@ impl DataView {
         !self.fenced && self.seq >= known.seq && self.served.contains(&served)
     }
 
+    /// Whether it is the data that was known, with all the votes that were seen, and open.
+    #[must_use]
+    pub fn has_all_of(&self, known: DataPoint) -> bool {
+        !self.fenced && self.incarnation == Some(known.incarnation) && self.seq >= known.seq
+    }
+
     /// What a word about this data names.
     #[must_use]
     pub const fn found(&self) -> FoundData {

@@ -32,8 +32,8 @@ use crate::metrics;
 /// and so much less than the time limit of a request that the transactions behind a hung one still commit.
 const LANE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a lane is idle before it looks whether the participant waits for this log's word.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a lane is idle before it looks whether the participant's data is what this log knows of it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How long a lane waits for decisions after a batch: some syncs of a healthy disk, and not much for whom it delays.
 const RIDE_MAX: Duration = Duration::from_millis(1);
@@ -205,7 +205,7 @@ impl Core {
     }
 
     /// What came of a batch.
-    fn lane_answered(&mut self, place: usize, error: Option<&str>) {
+    pub(super) fn lane_answered(&mut self, place: usize, error: Option<&str>) {
         let lane = &mut self.lanes[place];
         let was_up = lane.up;
         lane.up = Some(error.is_none());
@@ -284,7 +284,12 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
                 drop(engine);
                 if tokio::time::timeout(LOOK_INTERVAL, wake.notified()).await.is_err() {
                     let Some(shared) = shared.upgrade() else { return };
-                    Engine { shared }.look_at_data(place).await;
+                    let engine = Engine { shared };
+                    // What comes to be sent does not wait for a look.
+                    tokio::select! {
+                        () = engine.look_at_data(place) => {}
+                        () = wake.notified() => {}
+                    }
                 }
             }
         }

@@ -21,6 +21,7 @@ use assent_common::coordinator::{Branch, Input, State};
 use assent_common::ids::TxNumber;
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::record::{DataSeen, LossAccepted, Record};
+use assent_common::wire::branch::Batch;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::redo::Base64;
@@ -269,16 +270,31 @@ impl Engine {
         lane.data.is_lost = is_lost;
     }
 
-    /// Looks whether a participant of which this log has seen votes waits for its word.
+    /// Looks at the data of a participant to which nothing is said. What this log knows of it goes there as with every
+    /// batch, so that the participant compares, and fences what is other data; then it is asked what came of that.
     pub(super) async fn look_at_data(&self, place: usize) {
-        let client = {
+        let (client, batch) = {
             let core = self.core();
             let lane = &core.lanes[place];
-            lane.client().filter(|_| lane.data.seen.known.is_some())
+            let Some(client) = lane.client() else { return };
+            let batch = Batch::<()> {
+                participant: lane.name.clone(),
+                coordinator: self.identity().clone(),
+                low_water: core.low_water(place),
+                known: lane.data.seen.known,
+                messages: Vec::new(),
+            };
+            (client, batch)
         };
-        let Some(client) = client else { return };
+        let said = client.batch(&batch).await;
+        let error = said.err().map(|unknown| unknown.0);
+        self.core().lane_answered(place, error.as_deref());
+        if error.is_some() {
+            return;
+        }
         if let Ok(found) = client.data().await {
-            self.core().resync_if_fenced(place, found.fenced, &self.shared);
+            let is_other = batch.known.is_some_and(|known| !found.has_all_of(known));
+            self.core().resync_if_fenced(place, found.fenced || is_other, &self.shared);
         }
     }
 

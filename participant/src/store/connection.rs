@@ -162,6 +162,7 @@ impl Store {
             seq_seen: AtomicU64::new(seq),
             markers: Mutex::new(Markers::default()),
             keys: Mutex::new(HashMap::new()),
+            served: Mutex::default(),
             words: tokio::sync::Mutex::default(),
         };
         if incarnation == FENCED {
@@ -221,22 +222,15 @@ impl Store {
         }
     }
 
-    /// Connects again, and compares the data with what this agent knew. Other data is met with quarantine, not with an
-    /// error: it can be looked at, and repaired.
+    /// Connects again, and compares the data with what this agent knew.
     async fn reconnect(&self) -> Result<Arc<Live>, StoreError> {
         let live = open(&self.client, &self.options).await?;
         self.view.store(new_incarnation(), Ordering::Release);
         // Before Redis is asked: a vote of the connection that was given up may still arrive there, and then here.
-        let seen = self.seq_seen.load(Ordering::Acquire);
+        let known = self.known();
         let identity = identity(&live, &self.options.control_key).await;
         let (incarnation, seq) = identity.map_err(|error| unavailable(&self.options, &error))?;
-        if let Some(reason) = self.not_as_known(incarnation, seq, seen) {
-            self.quarantine(reason);
-            // What has an incarnation of its own may have been repaired by another agent; a coordinator will tell.
-            if incarnation.is_none() || incarnation == Some(self.incarnation()) {
-                self.fence(&live, incarnation).await?;
-            }
-        }
+        self.compare(&live, known, incarnation, seq).await?;
         self.load_always(&live).await?;
         *live.turn.write().await = self.arbitrate(&live).await?;
         Ok(Arc::new(live))

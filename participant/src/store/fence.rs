@@ -6,6 +6,7 @@
 //!                                               └─ not so ► fenced ► refused, until it is resynchronised (repair.rs)
 //! ```
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
@@ -106,26 +107,19 @@ impl Store {
             self.seq_seen.fetch_max(data.seq, Ordering::AcqRel);
             return;
         }
-        // What was seen of other data says nothing of this; and until this is known, no vote on it is taken for seen.
-        self.seq_seen.store(data.seq, Ordering::Release);
-        self.incarnation.store(data.incarnation, Ordering::Release);
-        *self.quarantine.write().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        {
+            // Who compared the data with what was known before finds this lock, and then what is known now.
+            let mut quarantine = self.quarantine.write().unwrap_or_else(PoisonError::into_inner);
+            // What was seen of other data says nothing of this; until this is known, no vote on it is taken for seen.
+            self.seq_seen.store(data.seq, Ordering::Release);
+            self.incarnation.store(data.incarnation, Ordering::Release);
+            *quarantine = None;
+        }
         lock(&self.keys).clear();
         tracing::warn!(incarnation = data.incarnation, seq = data.seq, "the data is open");
         if let Some(live) = self.link.current() {
             self.disconnect(&live, "the data was repaired");
         }
-    }
-
-    /// Why the data is not what this agent knew, if it is not.
-    pub(super) fn not_as_known(
-        &self,
-        incarnation: Option<u64>,
-        seq: u64,
-        seen: u64,
-    ) -> Option<String> {
-        let known = DataPoint { incarnation: self.incarnation(), seq: seen };
-        not_as_known(incarnation, seq, known, "this agent knew")
     }
 
     /// Fences the data, if it is still of this incarnation.
@@ -147,7 +141,8 @@ impl Store {
     }
 }
 
-fn not_as_known(
+/// Why the data is not what was known of it, if it is not.
+pub(super) fn not_as_known(
     incarnation: Option<u64>,
     seq: u64,
     known: DataPoint,

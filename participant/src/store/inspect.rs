@@ -130,7 +130,7 @@ impl Store {
     }
 
     /// The error of a call; a connection that broke with it is given up, so that the next call opens another.
-    fn given_up(&self, live: &Arc<Live>, error: &redis::RedisError) -> StoreError {
+    pub(super) fn given_up(&self, live: &Arc<Live>, error: &redis::RedisError) -> StoreError {
         if error.is_io_error() {
             self.disconnect(live, &error.to_string());
         }

@@ -27,6 +27,7 @@ mod mutants;
 mod options;
 mod owner;
 mod packed;
+mod pulse;
 mod refusals;
 mod repair;
 mod replicas;
@@ -42,6 +43,7 @@ use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled}
 use assent_common::participant::Branches;
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
+use assent_common::wire::resync::Served;
 
 pub use assent_common::command::ValidatedBranch;
 pub use error::StoreError;
@@ -120,6 +122,8 @@ pub struct Store {
     markers: Mutex<markers::Markers>,
     /// The keys of the branches that this agent staged, so that a commit can declare them without asking first.
     keys: Mutex<HashMap<Txid, Vec<Arg>>>,
+    /// The logs whose word the repair took that opened the data of this incarnation.
+    served: Mutex<Option<(u64, Vec<Served>)>>,
     /// What logs have said of the data while it is fenced.
     words: tokio::sync::Mutex<repair::Words>,
 }
@@ -146,11 +150,18 @@ impl Store {
     }
 
     fn quarantine(&self, reason: String) {
+        self.quarantine_of(self.incarnation(), reason);
+    }
+
+    /// The same, if this agent still goes on with that data: what was found wrong with it may be repaired by now.
+    fn quarantine_of(&self, incarnation: u64, reason: String) -> bool {
         let mut quarantine = self.quarantine.write().unwrap_or_else(PoisonError::into_inner);
-        if quarantine.is_none() {
+        let is_of_now = self.incarnation() == incarnation;
+        if is_of_now && quarantine.is_none() {
             tracing::error!(reason, "quarantined: the data in Redis is not what this agent knew");
             *quarantine = Some(reason);
         }
+        is_of_now
     }
 }
 

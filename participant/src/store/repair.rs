@@ -122,6 +122,7 @@ impl Store {
         let identity = identity(live, &self.options.control_key).await;
         let (incarnation, seq) = identity.map_err(|error| self.unavailable(&error))?;
         let fenced = incarnation == Some(FENCED);
+        let served = self.served(live, incarnation).await?;
         let open = DataView {
             incarnation,
             seq,
@@ -130,7 +131,7 @@ impl Store {
             reason: self.is_quarantined(),
             owed: Vec::new(),
             staged: Vec::new(),
-            served: self.served(live).await?,
+            served,
         };
         if !fenced {
             return Ok(open);
@@ -149,8 +150,20 @@ impl Store {
         })
     }
 
-    /// The logs whose word the last repair took.
-    async fn served(&self, live: &Live) -> Result<Vec<Served>, StoreError> {
+    /// The logs whose word the last repair took. Written with the incarnation, and with nothing else, so that one look
+    /// is enough for data that is open.
+    async fn served(
+        &self,
+        live: &Live,
+        incarnation: Option<u64>,
+    ) -> Result<Vec<Served>, StoreError> {
+        let is_open = incarnation.is_some_and(|incarnation| incarnation != FENCED);
+        if let Some((of, served)) = &*lock(&self.served)
+            && is_open
+            && Some(*of) == incarnation
+        {
+            return Ok(served.clone());
+        }
         let mut served = Vec::new();
         let scanned = self
             .scan(live, "m:r:*", |field, value| {
@@ -163,7 +176,20 @@ impl Store {
             })
             .await;
         scanned.map_err(|error| self.unavailable(&error))?;
+        if is_open && self.incarnation_is_still(live, incarnation).await? {
+            *lock(&self.served) = incarnation.map(|incarnation| (incarnation, served.clone()));
+        }
         Ok(served)
+    }
+
+    /// Whether a repair came between the reading of the incarnation and what was read behind it.
+    async fn incarnation_is_still(
+        &self,
+        live: &Live,
+        incarnation: Option<u64>,
+    ) -> Result<bool, StoreError> {
+        let now = identity(live, &self.options.control_key).await;
+        Ok(now.map_err(|error| self.unavailable(&error))?.0 == incarnation)
     }
 
     /// Every log that has spoken here, as the data or this agent remembers.

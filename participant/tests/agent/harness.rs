@@ -126,6 +126,10 @@ impl Redis {
         let _closed: u64 = self.ask(&["CLIENT", "KILL", "SKIPME", "yes"]).await.unwrap();
     }
 
+    pub(crate) async fn flush(&self) {
+        let () = self.ask(&["FLUSHALL"]).await.unwrap();
+    }
+
     pub(crate) async fn get(&self, key: &str) -> Option<String> {
         self.ask(&["GET", key]).await.unwrap()
     }

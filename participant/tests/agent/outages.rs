@@ -4,7 +4,7 @@ use assent_client::participant::ProbeState;
 use assent_common::wire::branch::{Batch, BranchState};
 use assent_common::{Epoch, TxNumber};
 
-use crate::harness::{Oracle, Redis, Sidecar, abort, batch, prepare, until};
+use crate::harness::{Oracle, Redis, Sidecar, abort, batch, commit, prepare, until};
 
 /// Milliseconds that no test lasts.
 const NEVER_MS: u64 = 3_600_000;
@@ -75,4 +75,19 @@ async fn the_sweeper_outlives_an_outage_of_redis() {
         fences.iter().all(|fence| !fence.ends_with(".9.0")).then_some(())
     })
     .await;
+}
+
+/// Invariant 12: nobody says anything to this agent, and it tells at once that its Redis was flushed.
+#[tokio::test]
+async fn data_that_is_lost_while_nobody_asks_is_noticed_and_fenced() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::start(&redis).await;
+    sidecar.say(vec![prepare(1, [&["SET", "k", "v"]]), commit(1)]).await;
+    let before = sidecar.client.data().await.unwrap();
+    assert!(!before.fenced, "{before:?}");
+    redis.flush().await;
+    a_probe_notices(&sidecar).await;
+    let found = sidecar.client.data().await.unwrap();
+    assert!(found.fenced && found.incarnation.is_none(), "{found:?}");
+    assert!(found.reason.unwrap().contains("flushed"));
 }

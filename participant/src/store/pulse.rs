@@ -1,0 +1,50 @@
+//! The pulse: a look at the data that no traffic asks for (invariant 12). An idle agent notices by it that Redis was
+//! flushed, put back, or replaced, and fences what is there before anybody takes it for whole.
+
+use std::sync::atomic::Ordering;
+
+use assent_common::wire::resync::DataPoint;
+
+use super::connection::{Live, identity};
+use super::fence::not_as_known;
+use super::{Store, StoreError};
+
+impl Store {
+    /// Looks whether the data is still what this agent knew, and fences it if it is not. Connects if there is no
+    /// connection: what another life of the server holds is compared there.
+    pub async fn pulse(&self) -> Result<(), StoreError> {
+        let live = self.live().await?;
+        // Before Redis is asked: what is seen from then on may be newer than what it says.
+        let known = self.known();
+        let found = identity(&live, &self.options.control_key).await;
+        let (incarnation, seq) = found.map_err(|error| self.given_up(&live, &error))?;
+        self.compare(&live, known, incarnation, seq).await
+    }
+
+    /// The data that this agent goes on with, and the highest number of a vote that it has seen there.
+    pub(super) fn known(&self) -> DataPoint {
+        let incarnation = self.incarnation();
+        DataPoint { incarnation, seq: self.seq_seen.load(Ordering::Acquire) }
+    }
+
+    /// Compares what is found with what this agent knew before it looked. Other data is met with quarantine, not with an
+    /// error: it can be looked at, and repaired.
+    pub(super) async fn compare(
+        &self,
+        live: &Live,
+        known: DataPoint,
+        incarnation: Option<u64>,
+        seq: u64,
+    ) -> Result<(), StoreError> {
+        let Some(reason) = not_as_known(incarnation, seq, known, "this agent knew") else {
+            return Ok(());
+        };
+        let is_of_now = self.quarantine_of(known.incarnation, reason);
+        // What has an incarnation of its own may have been repaired by another agent; a coordinator will tell.
+        let is_nobodys = incarnation.is_none() || incarnation == Some(known.incarnation);
+        if is_of_now && is_nobodys {
+            self.fence(live, incarnation).await?;
+        }
+        Ok(())
+    }
+}
