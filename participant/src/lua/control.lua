@@ -112,13 +112,24 @@ local function tell_ended(txids)
   if #txids > 0 then try('PUBLISH', ctl .. ':ended', table.concat(txids, ' ')) end
 end
 
+-- Whether a write failed because its key has expired since the vote, as the branch says that it may. Of all writes only
+-- LSET needs its key to be there.
+local function has_expired(write, writes, err)
+  if write[1] ~= 'LSET' or not match(err, 'no such key') then return false end
+  for _, other in ipairs(writes) do
+    if other[1] == 'PEXPIREAT' and other[2] == write[2] then return true end
+  end
+  return false
+end
+
 -- Applies the packed writes of a branch. Returns how many met data of another type, and the first error.
-local function apply_writes(writes)
+local function apply_writes(packed)
   local dirty, first_error = 0, nil
-  if writes ~= '' then
-    for _, write in ipairs(unpack_record(writes)) do
+  if packed ~= '' then
+    local writes = unpack_record(packed)
+    for _, write in ipairs(writes) do
       local result = try(unpack(write))
-      if type(result) == 'table' and result.err then
+      if type(result) == 'table' and result.err and not has_expired(write, writes, result.err) then
         dirty = dirty + 1
         first_error = first_error or result.err
       end

@@ -45,6 +45,9 @@ local function committed(c)
   if call('PTTL', c.key) >= 0 then
     refuse('key_expires', 'the key expires, and with it would what is reserved')
   end
+  if c.hash and value and field_expires_at(c.key, c.field) then
+    refuse('key_expires', 'the field expires, and with it would what is reserved')
+  end
   return value or '0'
 end
 

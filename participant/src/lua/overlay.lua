@@ -9,9 +9,17 @@
 --            kind  the collection type that the fields below are of
 --            m     member -> value, false if it is known to be absent; tl: members written, in order; t: the same, as a set
 --            d     change of the count of members
+--            fx    fields of a hash that the branch wrote -> when they expire: ms, false for never
 -- (lists and streams: see their files)
 local MATERIALISED_MAX = 10000
 local VALUE_BYTES_MAX = 4194304
+
+-- Which server this is. Valkey calls itself Redis 7.2.4 for the sake of those who ask.
+local REDIS_VERSION = redis.REDIS_VERSION_NUM or 0
+local VALKEY_VERSION = redis.VALKEY_VERSION_NUM
+-- Whether the fields of hashes expire by themselves: from Redis 7.4, from Valkey 9.0.
+local FIELDS_EXPIRE = VALKEY_VERSION and VALKEY_VERSION >= 0x090000
+  or not VALKEY_VERSION and REDIS_VERSION >= 0x070400
 
 local ents, order
 local ops, flushers = {}, {}
@@ -80,7 +88,7 @@ end
 -- The key's content is gone, and so is its expiry.
 local function clear(e)
   e.base, e.ty, e.exp, e.w = false, 'none', false, true
-  e.v, e.vd, e.kind, e.m, e.t, e.tl, e.log = nil, nil, nil, nil, nil, nil, nil
+  e.v, e.vd, e.kind, e.m, e.t, e.tl, e.log, e.fx = nil, nil, nil, nil, nil, nil, nil, nil
 end
 
 -- The key is about to be written as this kind. Returns true if its fields must be set up.
@@ -114,6 +122,14 @@ local function member(e, kind, name)
   e.m = e.m or {}
   e.m[name] = value
   return value
+end
+
+-- When a field that exists in the keyspace expires: ms, false for never.
+local function field_expires_at(k, name)
+  if not FIELDS_EXPIRE then return false end
+  local at_ms = call('HPEXPIRETIME', k, 'FIELDS', 1, name)
+  at_ms = at_ms and at_ms[1] or -1
+  return at_ms >= 0 and at_ms
 end
 
 local function touch(e, name, value)

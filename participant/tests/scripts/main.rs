@@ -6,6 +6,8 @@
 mod differential;
 #[path = "../store/escrow.rs"]
 mod escrow;
+#[path = "../store/fields.rs"]
+mod fields;
 #[path = "../store/harness.rs"]
 mod harness;
 #[path = "../store/implicit.rs"]

@@ -4,6 +4,7 @@
 
 mod differential;
 mod escrow;
+mod fields;
 mod harness;
 mod implicit;
 mod locks;

@@ -5,6 +5,11 @@ flushers.hash = function(e, out, deletions)
     list[#list + 1] = field
     list[#list + 1] = value
   end)
+  -- An HSET ends a field's expiry. It is said again; one that has passed by the time of the commit deletes the field.
+  for _, name in ipairs(e.tl) do
+    local at_ms = e.m[name] and e.fx and e.fx[name]
+    if at_ms then out[#out + 1] = {'HPEXPIREAT', e.k, ms_text(at_ms), 'FIELDS', '1', name} end
+  end
 end
 
 local function field(e, name)
@@ -12,10 +17,20 @@ local function field(e, name)
   return member(e, 'hash', name)
 end
 
-local function set_field(e, name, value)
+-- Writes a field; `at_ms` is when it expires, false for never.
+local function set_field(e, name, value, at_ms)
   is_kind(e, 'hash')
   begin_members(e, 'hash')
+  e.fx = e.fx or {}
+  e.fx[name] = at_ms
   return put(e, 'hash', name, value)
+end
+
+-- Replaces the value of a field as the increments do: it expires when it did.
+local function change_field(e, name, old, value)
+  local at_ms = old and e.fx and e.fx[name]
+  if at_ms == nil then at_ms = old and field_expires_at(e.k, name) end
+  set_field(e, name, value, at_ms)
 end
 
 ops.HGET = function(i) return field(entry(ARGV[i]), ARGV[i + 1]) end
@@ -63,7 +78,7 @@ end
 ops.HSET = function(i, n)
   local e, added = entry(ARGV[i]), 0
   for j = i + 1, i + n - 1, 2 do
-    if set_field(e, ARGV[j], ARGV[j + 1]) then added = added + 1 end
+    if set_field(e, ARGV[j], ARGV[j + 1], false) then added = added + 1 end
   end
   return added
 end
@@ -71,7 +86,7 @@ end
 ops.HSETNX = function(i)
   local e = entry(ARGV[i])
   if field(e, ARGV[i + 1]) then return 0 end
-  set_field(e, ARGV[i + 1], ARGV[i + 2])
+  set_field(e, ARGV[i + 1], ARGV[i + 2], false)
   return 1
 end
 
@@ -85,14 +100,16 @@ end
 
 ops.HINCRBY = function(i)
   local e = entry(ARGV[i])
-  local sum = add_integer(field(e, ARGV[i + 1]) or '0', ARGV[i + 2])
-  set_field(e, ARGV[i + 1], sum)
+  local old = field(e, ARGV[i + 1])
+  local sum = add_integer(old or '0', ARGV[i + 2])
+  change_field(e, ARGV[i + 1], old, sum)
   return sum
 end
 
 ops.HINCRBYFLOAT = function(i)
   local e = entry(ARGV[i])
-  local sum = add_float(field(e, ARGV[i + 1]) or '0', ARGV[i + 2])
-  set_field(e, ARGV[i + 1], sum)
+  local old = field(e, ARGV[i + 1])
+  local sum = add_float(old or '0', ARGV[i + 2])
+  change_field(e, ARGV[i + 1], old, sum)
   return sum
 end

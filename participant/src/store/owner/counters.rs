@@ -14,7 +14,7 @@ use super::super::call::PrepareItem;
 use super::super::mutants;
 use super::Owner;
 
-/// What `PEXPIRETIME` says of a key that does not expire, or is not there.
+/// What `PEXPIRETIME` and `HPEXPIRETIME` say of what does not expire, or is not there.
 const NEVER: std::ops::RangeInclusive<i64> = -2..=-1;
 
 /// What a round has added to counters so far, before Redis has.
@@ -53,32 +53,56 @@ pub(super) fn asked(items: &[PrepareItem]) -> Vec<(&Key, &Counter)> {
     counters.filter(|counter| seen.insert(*counter)).collect()
 }
 
-/// The commands that look at a counter, two for each.
-pub(super) fn look(pipeline: &mut Pipeline, counters: &[(&Key, &Counter)]) {
+/// The commands that look at the counters. Returns how many they are.
+pub(super) fn look(
+    pipeline: &mut Pipeline,
+    counters: &[(&Key, &Counter)],
+    fields_expire: bool,
+) -> usize {
+    let before = pipeline.len();
     for (key, counter) in counters {
         match counter {
             Some(field) => pipeline.cmd("HGET").arg(key.0.as_slice()).arg(field.0.as_slice()),
             None => pipeline.cmd("GET").arg(key.0.as_slice()),
         };
         pipeline.cmd("PEXPIRETIME").arg(key.0.as_slice());
+        if let Some(field) = counter.as_ref().filter(|_| fields_expire) {
+            let command = pipeline.cmd("HPEXPIRETIME").arg(key.0.as_slice());
+            command.arg("FIELDS").arg(1).arg(field.0.as_slice());
+        }
+    }
+    pipeline.len() - before
+}
+
+/// Whether what was asked for its expiry has none. Whoever asks for a field is answered by an array.
+fn stays(answer: &Value) -> bool {
+    match answer {
+        Value::Int(ms) => NEVER.contains(ms),
+        Value::Array(fields) => fields.iter().all(stays),
+        Value::Nil => true,
+        _ => false,
     }
 }
 
 impl Counters {
     /// From the answers to those commands.
-    pub(super) fn found(counters: &[(&Key, &Counter)], answers: &[Value]) -> Self {
+    pub(super) fn found(
+        counters: &[(&Key, &Counter)],
+        answers: Vec<Value>,
+        fields_expire: bool,
+    ) -> Self {
         let mut found: HashMap<Key, BTreeMap<Counter, Option<i64>>> = HashMap::new();
-        for ((key, counter), answer) in counters.iter().zip(answers.chunks_exact(2)) {
-            let stays = matches!(&answer[1], Value::Int(ms) if NEVER.contains(ms));
-            let value = match &answer[0] {
-                Value::Nil => Some(0),
-                Value::BulkString(digits) => parse_i64(digits),
+        let mut answers = answers.into_iter();
+        for (key, counter) in counters {
+            let value = match answers.next() {
+                Some(Value::Nil) => Some(0),
+                Some(Value::BulkString(digits)) => parse_i64(&digits),
                 _ => None,
             };
-            found
-                .entry((*key).clone())
-                .or_default()
-                .insert((*counter).clone(), value.filter(|_| stays));
+            let expiries = 1 + usize::from(fields_expire && counter.is_some());
+            let stays = answers.by_ref().take(expiries).all(|answer| stays(&answer));
+            let of_key = found.entry((*key).clone()).or_default();
+            of_key.insert((*counter).clone(), value.filter(|_| stays));
         }
         Self(found)
     }

@@ -76,6 +76,11 @@ impl Exec {
         Ok(first..self.writes.len())
     }
 
+    /// The writes that [`Exec::apply`] said the results of.
+    pub(super) fn writes(&self, of: &std::ops::Range<usize>) -> &[Vec<Arg>] {
+        self.writes.get(of.clone()).unwrap_or_default()
+    }
+
     /// The whole pipeline, and how many of its commands stand before the `EXEC`.
     fn pipeline(&self, control_key: &str, owner_key: &str) -> (Pipeline, usize) {
         let mut pipeline = Pipeline::with_capacity(self.writes.len() + 8);

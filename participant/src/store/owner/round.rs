@@ -10,7 +10,7 @@ use assent_common::outcome::{Applied, Call, Done, Prepared, Refusal};
 use assent_common::participant::{
     Answer, Claimed, Evaluation, Heard, Key, Lock, Prepare, Request, Stepped,
 };
-use assent_common::value::Reply;
+use assent_common::value::{Arg, Reply};
 use assent_common::wire::branch::Mode;
 
 use super::super::BranchAnswer;
@@ -295,15 +295,23 @@ fn into_answer(answer: Answer) -> BranchAnswer {
 }
 
 /// How many of a branch's writes Redis did not take, and what it said of the first.
-pub(super) fn dirty(results: &[redis::Value]) -> (Applied, Option<String>) {
+pub(super) fn dirty(writes: &[Vec<Arg>], results: &[redis::Value]) -> (Applied, Option<String>) {
     let errors = || {
-        results.iter().filter_map(|result| match result {
-            redis::Value::ServerError(error) => Some(error),
+        writes.iter().zip(results).filter_map(|(write, result)| match result {
+            redis::Value::ServerError(error) if !has_expired(write, writes, error) => Some(error),
             _ => None,
         })
     };
     let dirty_writes = u32::try_from(errors().count()).unwrap_or(u32::MAX);
     (Applied { dirty_writes }, errors().next().map(ToString::to_string))
+}
+
+/// Whether a write failed because its key has expired since the vote, as `lua/control.lua` says.
+fn has_expired(write: &[Arg], writes: &[Vec<Arg>], error: &redis::ServerError) -> bool {
+    let is = |write: &[Arg], name: &[u8]| write.first().is_some_and(|word| word.0 == name);
+    is(write, b"LSET")
+        && error.to_string().contains("no such key")
+        && writes.iter().any(|other| is(other, b"PEXPIREAT") && other.get(1) == write.get(1))
 }
 
 /// The replies, as the text of a JSON array.

@@ -178,7 +178,8 @@ impl Store {
             pipeline.cmd(if written { "PEXPIRETIME" } else { "GET" }).arg(key.0.as_slice());
         }
         let counters = counters::asked(items);
-        counters::look(&mut pipeline, &counters);
+        let fields_expire = live.server.fields_expire;
+        let of_counters = counters::look(&mut pipeline, &counters, fields_expire);
         // Last: who owned the Redis until here has read what nobody else could change.
         pipeline.cmd("GET").arg(self.owner_key());
         let count = pipeline.len();
@@ -187,8 +188,8 @@ impl Store {
         if values.pop() != Some(Value::BulkString(owner.guard.clone().into_bytes())) {
             return Err(Lost::Ownership("another agent owns this Redis, or shares it".to_owned()));
         }
-        let of_counters = values.split_off(values.len() - 2 * counters.len());
-        let counters = Counters::found(&counters, &of_counters);
+        let of_counters = values.split_off(values.len() - of_counters);
+        let counters = Counters::found(&counters, of_counters, fields_expire);
         let mut values = values.into_iter();
         let strings = match are_written.then(|| values.next()).flatten() {
             Some(Value::Array(strings)) => strings,
@@ -339,7 +340,8 @@ fn give(round: Round, results: &[Value], answers: &mut Answers) {
         answers.put(slot, answer);
     }
     for (slot, writes) in round.applied {
-        let (applied, first_error) = dirty(results.get(writes).unwrap_or_default());
+        let results = results.get(writes.clone()).unwrap_or_default();
+        let (applied, first_error) = dirty(round.exec.writes(&writes), results);
         if applied.dirty_writes > 0 {
             if let Some((_, txid)) = round.commits.iter().find(|(at, _)| *at == slot) {
                 report_dirty(*txid, &applied, first_error.as_deref());
