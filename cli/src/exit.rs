@@ -7,6 +7,8 @@ use assent_client::{BuildError, CallError, InvalidBaseUrl, SubmitError, Unknown}
 use assent_common::ErrorCode;
 use assent_common::wire::problem::{OutcomeWord, Problem};
 
+use crate::output::printable;
+
 /// The exit codes. Scripts rely on them: they never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -77,7 +79,8 @@ impl Failure {
             (Some(OutcomeWord::Committed), _) | (None, _) => Exit::Error,
         };
         let advice = advice(problem.code);
-        Self { exit, message: format!("{}: {}{advice}", problem.code, problem.detail) }
+        let detail = printable(&problem.detail);
+        Self { exit, message: format!("{}: {detail}{advice}", problem.code) }
     }
 
     /// A transaction that was submitted, and is not reported committed or pending.

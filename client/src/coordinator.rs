@@ -5,7 +5,6 @@
 
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
-use serde::de::IgnoredAny;
 use url::Url;
 
 use assent_common::limits;
@@ -16,8 +15,8 @@ use assent_common::time::DurationMs;
 use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer, ResolveQuestion};
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::{
-    AbandonRequest, ParticipantList, ParticipantRequest, ParticipantView, TransactionPage,
-    TransactionRequest, TransactionView, VersionView,
+    AbandonRequest, ForcedRemoval, ParticipantList, ParticipantRequest, ParticipantView,
+    TransactionPage, TransactionRequest, TransactionView, VersionView,
 };
 use assent_common::{ErrorCode, IdempotencyKey, ParticipantName, TransactionId, Txid};
 
@@ -33,6 +32,10 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// What a coordinator may take beyond the time of a usual request to ask the branches of an implicit transaction, in
 /// milliseconds: as long as one of them may take.
 const RESOLVE_MS: u64 = 5_000;
+
+/// What a removal by force may take beyond the time of a usual request, in milliseconds: it waits for open transactions, and
+/// records what it gives up.
+const FORCED_REMOVAL_MS: u64 = 30_000;
 
 /// Why a submitted transaction is not reported committed or pending.
 #[derive(Debug, thiserror::Error)]
@@ -220,10 +223,7 @@ impl CoordinatorClient {
     pub async fn remove_participant(&self, name: &ParticipantName) -> Result<(), CallError> {
         let path = self.endpoint.url(&["v1", "participants", name.as_str()]);
         let request = Request::new(Method::DELETE, path, Media::JsonOrNothing);
-        match self.endpoint.http.say(request).await {
-            Heard::Said { status: 204, .. } => Ok(()),
-            heard => heard.into_result::<IgnoredAny>().map(|_| ()),
-        }
+        self.endpoint.http.say(request).await.into_nothing()
     }
 
     /// What runs there: version, log id, epoch.
@@ -333,6 +333,19 @@ impl CoordinatorAdmin {
         let path = ["v1", "participants", participant.as_str(), "accept-loss"];
         let request =
             Request::new(Method::POST, self.endpoint.url(&path), Media::Json).json(request)?;
+        self.endpoint.http.say(request).await.into_result()
+    }
+
+    /// Removes a participant with everything that it was not told yet: recorded, loud, and no undo (invariant 16).
+    pub async fn remove_by_force(
+        &self,
+        participant: &ParticipantName,
+        request: &AbandonRequest,
+    ) -> Result<ForcedRemoval, CallError> {
+        let path = ["v1", "participants", participant.as_str(), "remove"];
+        let request = Request::new(Method::POST, self.endpoint.url(&path), Media::Json)
+            .json(request)?
+            .waiting(FORCED_REMOVAL_MS);
         self.endpoint.http.say(request).await.into_result()
     }
 

@@ -19,7 +19,7 @@ pub mod transaction;
 pub mod transport;
 
 pub use coordinator::{CoordinatorAdmin, CoordinatorClient, ListFilter, SubmitError};
-pub use participant::{BranchFilter, ParticipantAdmin, ParticipantClient};
+pub use participant::{ParticipantAdmin, ParticipantClient};
 pub use token::Token;
 pub use transaction::Transaction;
 pub use transport::{BuildError, CallError, Http, HttpOptions, InvalidBaseUrl, Unknown};

@@ -29,16 +29,6 @@ pub struct ParticipantClient {
     batch_url: Url,
 }
 
-/// Which branches to list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BranchFilter {
-    /// All that are kept: prepared, and the marks of the ended ones.
-    #[default]
-    All,
-    /// Those of one state.
-    State(BranchState),
-}
-
 impl ParticipantClient {
     /// A client of the participant at this base URL.
     pub fn new(http: &Http, base_url: &str) -> Result<Self, InvalidBaseUrl> {
@@ -102,15 +92,10 @@ impl ParticipantClient {
         self.endpoint.http.say(request.json(part)?).await.into_result()
     }
 
-    /// The branches that the participant keeps.
-    pub async fn branches(&self, filter: BranchFilter) -> Result<BranchList, CallError> {
+    /// The branches that the participant keeps in this state.
+    pub async fn branches(&self, state: BranchState) -> Result<BranchList, CallError> {
         let mut url = self.endpoint.url(&["v1", "branches"]);
-        match filter {
-            BranchFilter::All => {}
-            BranchFilter::State(state) => {
-                url.query_pairs_mut().append_pair("state", state_word(state));
-            }
-        }
+        url.query_pairs_mut().append_pair("state", state.as_str());
         self.endpoint.http.say(Request::get(url)).await.into_result()
     }
 
@@ -138,14 +123,6 @@ impl ParticipantClient {
     /// Whether it can vote, and if not, why.
     pub async fn readyz(&self) -> Result<Probe, Unknown> {
         probe(&self.endpoint, "readyz").await
-    }
-}
-
-const fn state_word(state: BranchState) -> &'static str {
-    match state {
-        BranchState::Prepared => "prepared",
-        BranchState::Applied => "applied",
-        BranchState::Aborted => "aborted",
     }
 }
 
@@ -197,6 +174,27 @@ pub enum ForcedOutcome {
     Aborted,
 }
 
+impl ForcedOutcome {
+    /// Its word in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// `POST /v1/branches/{txid}/forget`: an operator has the mark of an ended branch dropped (invariant 16).
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForgetRequest {
+    /// Who decides it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// Talks to one participant's admin API.
 #[derive(Debug, Clone)]
 pub struct ParticipantAdmin {
@@ -218,6 +216,13 @@ impl ParticipantAdmin {
         let url = self.endpoint.url(&["v1", "branches", &txid.to_string(), "resolve"]);
         let request = Request::new(Method::POST, url, Media::Json).json(request)?;
         self.endpoint.http.say(request).await.into_result()
+    }
+
+    /// Has the mark of an ended branch dropped. Loud, recorded, and refused if the branch is prepared.
+    pub async fn forget(&self, txid: Txid, request: &ForgetRequest) -> Result<(), CallError> {
+        let url = self.endpoint.url(&["v1", "branches", &txid.to_string(), "forget"]);
+        let request = Request::new(Method::POST, url, Media::JsonOrNothing).json(request)?;
+        self.endpoint.http.say(request).await.into_nothing()
     }
 
     /// The metrics, in the text format of Prometheus.

@@ -19,7 +19,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue}
 use hyper::{Method, Response};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use url::Url;
 
 use assent_common::limits;
@@ -350,6 +350,14 @@ impl Heard {
             Self::Said { body, .. } => Ok(parse(&body)?),
             Self::Problem(problem) => Err(CallError::Rejected(problem)),
             Self::Unknown(unknown) => Err(CallError::Unknown(unknown)),
+        }
+    }
+
+    /// For calls that have no answer but that they were done.
+    pub(crate) fn into_nothing(self) -> Result<(), CallError> {
+        match self {
+            Self::Said { status: 204, .. } => Ok(()),
+            heard => heard.into_result::<IgnoredAny>().map(|_| ()),
         }
     }
 

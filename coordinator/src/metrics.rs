@@ -5,7 +5,7 @@ use assent_common::coordinator::Outcome;
 use assent_common::wire::transaction::ParticipantData;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::engine::Engine;
+use crate::engine::Counts;
 
 const TRANSACTIONS: &str = "assent_transactions_total";
 const DURATION: &str = "assent_transaction_duration_seconds";
@@ -54,34 +54,55 @@ pub fn describe() {
         DATA,
         "1 for what a participant's data is: open, resynchronising after a loss, or lost until an operator decides"
     );
-    describe_counter!(REDONE, "Branches told again to a participant whose Redis lost data");
+    describe_counter!(REDONE, "Branches applied again at a participant whose Redis had lost them");
     describe_gauge!(HISTORY, "Ended transactions whose answers can be looked up");
     describe_gauge!(BUILD_INFO, "1, with the version as a label");
 }
 
 /// Sets the gauges, before a scrape.
-pub fn observe(engine: &Engine) {
-    let counts = engine.counts();
+pub fn observe(counts: &Counts) {
     for state in STATES {
         gauge!(ACTIVE, "state" => *state)
             .set(as_f64(counts.active.get(state).copied().unwrap_or(0)));
     }
-    for (participant, (branches, oldest_ms)) in counts.in_doubt {
-        gauge!(IN_DOUBT, "participant" => participant.clone()).set(as_f64(branches));
-        gauge!(IN_DOUBT_OLDEST, "participant" => participant).set(as_f64(oldest_ms) / 1_000.0);
+    for (participant, (branches, oldest_ms)) in &counts.in_doubt {
+        gauge!(IN_DOUBT, "participant" => participant.clone()).set(as_f64(*branches));
+        gauge!(IN_DOUBT_OLDEST, "participant" => participant.clone())
+            .set(as_f64(*oldest_ms) / 1_000.0);
     }
-    for (participant, up) in counts.up {
-        gauge!(PARTICIPANT_UP, "participant" => participant).set(if up { 1.0 } else { 0.0 });
+    for participant in counts.data.keys() {
+        // Absent, it could not be told from none.
+        counter!(REDONE, "participant" => participant.clone()).increment(0);
     }
-    for (participant, data) in counts.data {
+    for (participant, up) in &counts.up {
+        gauge!(PARTICIPANT_UP, "participant" => participant.clone()).set(if *up {
+            1.0
+        } else {
+            0.0
+        });
+    }
+    for (participant, data) in &counts.data {
         for (word, state) in DATA_STATES {
             gauge!(DATA, "participant" => participant.clone(), "state" => *word)
-                .set(if data == *state { 1.0 } else { 0.0 });
+                .set(if data == state { 1.0 } else { 0.0 });
         }
     }
     gauge!(BRANCHES_LOST).set(as_f64(counts.lost));
     gauge!(HISTORY).set(as_f64(counts.history));
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "role" => "coordinator").set(1.0);
+}
+
+/// The rendered metrics without the series of participants that are registered no more: a recorder forgets none by itself.
+#[must_use]
+pub fn without_removed(text: &str, removed: &[String]) -> String {
+    let labels: Vec<String> =
+        removed.iter().map(|name| format!("participant=\"{name}\"")).collect();
+    let is_of_removed = |line: &str| labels.iter().any(|label| line.contains(label));
+    let mut kept = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n').filter(|line| !is_of_removed(line)) {
+        kept.push_str(line);
+    }
+    kept
 }
 
 pub(crate) fn transaction_answered(outcome: &Outcome, duration_ms: u64) {
@@ -93,8 +114,8 @@ pub(crate) fn transaction_answered(outcome: &Outcome, duration_ms: u64) {
     histogram!(DURATION, "outcome" => word).record(as_f64(duration_ms) / 1_000.0);
 }
 
-pub(crate) fn branches_redone(participant: &ParticipantName, branches: usize) {
-    counter!(REDONE, "participant" => participant.to_string()).increment(branches as u64);
+pub(crate) fn branches_redone(participant: &ParticipantName, branches: u64) {
+    counter!(REDONE, "participant" => participant.to_string()).increment(branches);
 }
 
 pub(crate) fn batch_sent(participant: &ParticipantName, messages: usize) {
@@ -105,4 +126,18 @@ pub(crate) fn batch_sent(participant: &ParticipantName, messages: usize) {
 #[expect(clippy::cast_precision_loss, reason = "counts and durations stay far below 2^52")]
 const fn as_f64(number: u64) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_removed;
+
+    #[test]
+    fn the_series_of_who_is_gone_go_and_all_others_stay() {
+        let text = "# HELP up Whether\nup{participant=\"a\"} 1\nup{participant=\"ab\",x=\"y\"} 1\n\
+                    n_bucket{participant=\"b\",le=\"1\"} 2\nall 3\n";
+        let kept = without_removed(text, &["ab".to_owned(), "b".to_owned()]);
+        assert_eq!(kept, "# HELP up Whether\nup{participant=\"a\"} 1\nall 3\n");
+        assert_eq!(without_removed(text, &[]), text);
+    }
 }

@@ -80,10 +80,14 @@ pub enum Error {
     #[error("the client for coordinators cannot be set up")]
     Http(#[from] BuildError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}")]
+    #[error(
+        "cannot listen on {address} ({flag}): {source}; does another agent run here? Each needs addresses of its own"
+    )]
     Bind {
         /// The address.
         address: std::net::SocketAddr,
+        /// The flag that changes it.
+        flag: &'static str,
         /// What the system says.
         #[source]
         source: std::io::Error,
@@ -133,6 +137,7 @@ impl Participant {
             peers,
             metrics,
             token: options.token,
+            admin_listen: options.admin_listen,
             metrics_text: options.metrics_text,
             resolver: Mutex::new(Resolver::new(options.resolve_interval_ms)),
             running: stopping.clone(),

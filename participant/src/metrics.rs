@@ -108,7 +108,7 @@ pub const TABLE: &[Metric] = &[
         name: OPERATOR,
         kind: Kind::Counter,
         labels: &["participant", "verb"],
-        help: "Operators' overrides: resolve.",
+        help: "Operators' overrides: resolve, forget.",
     },
     Metric {
         name: BUILD_INFO,

@@ -22,6 +22,8 @@ pub struct Options {
     pub token: Option<Token>,
     /// How coordinators are asked; its token is the coordinator's.
     pub http: HttpOptions,
+    /// Where the admin router is served, if it is: said in the version, so that operators' commands find it.
+    pub admin_listen: Option<std::net::SocketAddr>,
     /// What `/metrics` shows; a host application that has its own endpoint leaves it out.
     pub metrics_text: Option<MetricsText>,
 }
@@ -36,6 +38,7 @@ impl Options {
             sweep_interval_ms: 10_000,
             token: None,
             http: HttpOptions::default(),
+            admin_listen: None,
             metrics_text: None,
         }
     }

@@ -86,7 +86,8 @@ pub async fn serve(
     options: ServeOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Serving, Error> {
-    let ServeOptions { participant, listen, admin_listen, exposure, drain_timeout_ms } = options;
+    let ServeOptions { mut participant, listen, admin_listen, exposure, drain_timeout_ms } =
+        options;
     if exposure == Exposure::TokenOrLoopback && participant.token.is_none() {
         for address in [listen, admin_listen] {
             if !address.ip().is_loopback() {
@@ -94,8 +95,9 @@ pub async fn serve(
             }
         }
     }
-    let (public, public_address) = bind(listen).await?;
-    let (admin, admin_address) = bind(admin_listen).await?;
+    let (public, public_address) = bind(listen, "--listen").await?;
+    let (admin, admin_address) = bind(admin_listen, "--admin-listen").await?;
+    participant.admin_listen = Some(admin_address);
     let participant = Participant::start(participant).await?;
     let warnings = participant.warnings();
     let (stop, stopping) = watch::channel(());
@@ -118,8 +120,8 @@ pub async fn serve(
     Ok(Serving { addresses, warnings, task })
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
-    let failed = |source| Error::Bind { address, source };
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Bind { address, flag, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))

@@ -1,17 +1,18 @@
 //! What the handlers and the background tasks share: the store, the agent, and what the resolver knows.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
 
-use assent_client::participant::{ForcedOutcome, ResolveRequest};
+use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_client::{Http, Token};
 use assent_common::outcome::{Aborted, Call, Refusal};
 use assent_common::participant::resolver::Resolver;
 use assent_common::time::Millis;
 use assent_common::value::readable;
-use assent_common::wire::branch::{BranchState, BranchView, CoordinatorRef};
+use assent_common::wire::branch::{BranchList, BranchState, BranchView, CoordinatorRef};
 use assent_common::{ErrorCode, ParticipantName, Txid};
 
 use crate::agent::{Agent, End, Running};
@@ -19,6 +20,9 @@ use crate::http::{Check, Verdict};
 use crate::metrics::Metrics;
 use crate::options::MetricsText;
 use crate::store::{BranchAnswer, InDoubt, Store, StoreError, StoreState, StoredBranch};
+
+/// Marks that one list shows: there may be millions, and a person looks for a few that stay.
+const MARKED_LISTED_MAX: usize = 1_000;
 
 /// One participant.
 #[derive(Debug)]
@@ -32,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) peers: Http,
     pub(crate) metrics: Metrics,
     pub(crate) token: Option<Token>,
+    pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) metrics_text: Option<MetricsText>,
     pub(crate) resolver: Mutex<Resolver>,
     pub(crate) running: watch::Receiver<Running>,
@@ -61,6 +66,14 @@ impl Shared {
     pub(crate) async fn prepared(&self) -> Result<Vec<BranchView>, Refusal> {
         let found = self.store.in_doubt().await.map_err(unavailable)?;
         Ok(found.into_iter().map(|branch| self.in_doubt_view(branch)).collect())
+    }
+
+    /// The branches of which a mark of this state is left.
+    pub(crate) async fn marked(&self, state: BranchState) -> Result<BranchList, Refusal> {
+        let (found, more) =
+            self.store.marked(state, MARKED_LISTED_MAX).await.map_err(unavailable)?;
+        let branches = found.into_iter().map(|txid| ended(txid, state)).collect();
+        Ok(BranchList { branches, more })
     }
 
     fn in_doubt_view(&self, branch: InDoubt) -> BranchView {
@@ -100,11 +113,13 @@ impl Shared {
     ) -> Result<BranchView, Refusal> {
         let view = self.branch(txid).await?;
         if view.state != BranchState::Prepared {
-            let detail = format!("{txid} is {:?}, not prepared: nothing to decide", view.state);
+            let state = view.state.as_str();
+            let detail = format!("{txid} is {state}, not prepared: there is nothing to decide");
             return Err(Refusal::new(ErrorCode::WrongState, detail));
         }
         let ResolveRequest { outcome, actor, reason } = request;
-        tracing::error!(%txid, ?outcome, actor, reason, "an operator decides a branch in doubt");
+        let word = outcome.as_str();
+        tracing::error!(%txid, outcome = word, actor, reason, "an operator decides a branch in doubt");
         self.metrics.operator("resolve");
         let end = match outcome {
             ForcedOutcome::Committed => End::Commit(txid),
@@ -113,6 +128,26 @@ impl Shared {
         let url = view.coordinator.unwrap_or_default();
         definite(self.agent.finish(coordinator_of(txid, url), end).await)?;
         self.branch(txid).await
+    }
+
+    /// An operator has what is kept of an ended branch dropped (invariant 16).
+    pub(crate) async fn forget_by_hand(
+        &self,
+        txid: Txid,
+        request: &ForgetRequest,
+    ) -> Result<(), Refusal> {
+        let view = self.branch(txid).await?;
+        if view.state == BranchState::Prepared {
+            let detail = format!(
+                "{txid} is prepared: its outcome is not known here; decide it first (assent branch resolve)"
+            );
+            return Err(Refusal::new(ErrorCode::WrongState, detail));
+        }
+        let ForgetRequest { actor, reason } = request;
+        let state = view.state.as_str();
+        tracing::error!(%txid, state, actor, reason, "an operator has the mark of a branch dropped");
+        self.metrics.operator("forget");
+        self.store.forget(txid).await.map_err(unavailable)
     }
 
     /// The checks of `/readyz`.

@@ -26,7 +26,7 @@ pub struct CoordinatorArgs {
     /// Address of the public API [default: 127.0.0.1:7700]
     #[arg(long, env = "ASSENT_COORDINATOR_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Address of the admin API, the UI and the metrics [default: 127.0.0.1:7701]
+    /// Address of the API for operators, and of the metrics [default: 127.0.0.1:7701]
     #[arg(long, env = "ASSENT_COORDINATOR_ADMIN_LISTEN", value_name = "ADDR")]
     pub admin_listen: Option<SocketAddr>,
     /// Base URL of the public API as participants reach it, to ask for outcomes [default: the listening address]

@@ -4,6 +4,7 @@ use assent_common::ParticipantName;
 use assent_common::wire::transaction::{AbandonRequest, ParticipantData, ParticipantView};
 use clap::{Args, Subcommand};
 
+use super::{Override, branch};
 use crate::config::ClientSettings;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format, Rows};
@@ -34,18 +35,26 @@ pub(crate) struct SetArgs {
 pub(crate) struct RemoveArgs {
     /// Its name
     name: ParticipantName,
+    /// Give up everything that it was not told yet; committed writes among it are missing there for good
+    #[arg(long, requires_all = ["actor", "reason"])]
+    force: bool,
+    /// With --force: do it; without this it is only said what would be given up
+    #[arg(long, requires = "force")]
+    yes: bool,
+    /// Who decides it; recorded
+    #[arg(long, value_name = "WHO")]
+    actor: Option<String>,
+    /// Why; recorded
+    #[arg(long, value_name = "WHY", requires = "force")]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct AcceptLossArgs {
     /// Its name
     name: ParticipantName,
-    /// Who decides it; recorded
-    #[arg(long)]
-    actor: String,
-    /// Why; recorded
-    #[arg(long)]
-    reason: String,
+    #[command(flatten)]
+    by: Override,
 }
 
 pub(crate) fn run(
@@ -71,8 +80,8 @@ pub(crate) fn run(
                     Format::Id | Format::Table => show(&[view], format)?,
                 }
             }
-            ParticipantsCommand::AcceptLoss(AcceptLossArgs { name, actor, reason }) => {
-                let request = AbandonRequest { actor, reason };
+            ParticipantsCommand::AcceptLoss(AcceptLossArgs { name, by }) => {
+                let request = by.into();
                 let admin = settings.admin()?;
                 let failed = |error| Failure::of_call(&settings.admin_url, error);
                 let view = admin.accept_loss(&name, &request).await.map_err(failed)?;
@@ -81,13 +90,42 @@ pub(crate) fn run(
                     Format::Id | Format::Table => show(&[view], format)?,
                 }
             }
-            ParticipantsCommand::Remove(RemoveArgs { name }) => {
+            ParticipantsCommand::Remove(args) if args.force => {
+                remove_by_force(args, settings, format).await?;
+            }
+            ParticipantsCommand::Remove(RemoveArgs { name, .. }) => {
                 client.remove_participant(&name).await.map_err(failed)?;
                 output::talk(&format!("{name} removed"));
             }
         }
         Ok(Exit::Ok)
     })
+}
+
+async fn remove_by_force(
+    args: RemoveArgs,
+    settings: &ClientSettings,
+    format: Format,
+) -> Result<(), Failure> {
+    let RemoveArgs { name, yes, actor, reason, .. } = args;
+    if !yes {
+        let waiting = branch::waiting(settings, &name, None).await?;
+        let cost = branch::would_be_lost(&name, &waiting);
+        return Err(Failure::usage(format!("{cost}; nothing was done: add --yes to do it")));
+    }
+    // The command line demands both.
+    let request =
+        AbandonRequest { actor: actor.unwrap_or_default(), reason: reason.unwrap_or_default() };
+    let removed = settings.admin()?.remove_by_force(&name, &request).await;
+    let removed = removed.map_err(|error| Failure::of_call(&settings.admin_url, error))?;
+    match format {
+        Format::Json => output::json(&removed),
+        Format::Id => output::line(removed.name.as_str()),
+        Format::Table => output::line(&format!(
+            "{name} removed; {} committed and {} aborted branches given up",
+            removed.committed, removed.aborted
+        )),
+    }
 }
 
 fn show(views: &[ParticipantView], format: Format) -> Result<(), Failure> {

@@ -7,10 +7,11 @@ use assent_common::wire::transaction::{BranchReport, TransactionView};
 use assent_common::{ParticipantName, TransactionId};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::tx_describe::{self, DescribeArgs};
 use super::tx_run::{self, RunArgs};
 use crate::config::ClientSettings;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Format, Rows, age, word};
+use crate::output::{self, Format, Rows, age, printable, word};
 
 /// What to do with transactions.
 #[derive(Debug, Subcommand)]
@@ -21,7 +22,7 @@ pub(crate) enum TxCommand {
     #[command(alias = "ls")]
     List(ListArgs),
     /// Show a transaction: its branches, what went wrong last, what is tried next
-    Describe(OneArgs),
+    Describe(DescribeArgs),
     /// Wait for a transaction's outcome
     Wait(WaitArgs),
     /// Send everything that a transaction waits to send, now
@@ -81,11 +82,7 @@ pub(crate) fn run(
         match command {
             TxCommand::Run(args) => tx_run::run(&args, settings, format).await,
             TxCommand::List(args) => list(args, settings, format).await,
-            TxCommand::Describe(OneArgs { id }) => {
-                let view = get(settings, id, None).await?;
-                show(&view, format)?;
-                Ok(Exit::Ok)
-            }
+            TxCommand::Describe(args) => tx_describe::run(&args, settings, format).await,
             TxCommand::Wait(args) => wait(&args, settings, format).await,
             TxCommand::Retry(OneArgs { id }) => {
                 let retried = settings.admin()?.retry(id).await;
@@ -192,7 +189,7 @@ pub(super) const fn exit_of(outcome: OutcomeWord) -> Exit {
     }
 }
 
-fn show(view: &TransactionView, format: Format) -> Result<(), Failure> {
+pub(super) fn show(view: &TransactionView, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => return output::json(view),
         Format::Id => return output::line(&view.id.to_string()),
@@ -213,7 +210,9 @@ fn show(view: &TransactionView, format: Format) -> Result<(), Failure> {
         ("what to do", view.error.as_ref().map(|problem| problem.code.advice().to_owned())),
     ];
     facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    facts.iter().try_for_each(|(name, value)| output::line(&format!("{name:<11}{value}")))?;
+    for (name, value) in &facts {
+        output::line(&format!("{name:<11}{}", printable(value)))?;
+    }
     let mut rows = Rows::new(&["BRANCH", "STATE", "TRIES", "NEXT TRY", "LAST ERROR", "REPLIES"]);
     view.branches.iter().for_each(|branch| rows.push(branch_row(branch)));
     output::line("")?;

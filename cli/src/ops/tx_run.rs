@@ -161,7 +161,7 @@ fn show(ran: &Ran, format: Format) -> Result<(), Failure> {
         (Format::Id, Some(id)) if ran.outcome == "committed" => output::line(id),
         (Format::Table, _) if ran.outcome != "committed" => {
             let why = ran.why.as_deref().unwrap_or("-");
-            output::line(&format!("line {}: {}: {why}", ran.line, ran.outcome))
+            output::line(&format!("line {}: {}: {}", ran.line, ran.outcome, output::printable(why)))
         }
         (Format::Id | Format::Table, _) => Ok(()),
     }

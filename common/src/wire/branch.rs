@@ -492,9 +492,24 @@ pub enum BranchState {
     Aborted,
 }
 
+impl BranchState {
+    /// Its word in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepared => "prepared",
+            Self::Applied => "applied",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
 /// The list of branches.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct BranchList {
     /// The branches.
     pub branches: Vec<BranchView>,
+    /// Whether there are more than one list shows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }

@@ -257,6 +257,18 @@ pub struct AbandonRequest {
     pub reason: String,
 }
 
+/// What a participant that was removed by force has left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForcedRemoval {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub name: ParticipantName,
+    /// Committed branches that were given up: their writes are not in its Redis.
+    pub committed: u64,
+    /// Aborted branches that were given up: they may still hold locks there.
+    pub aborted: u64,
+}
+
 /// `GET /v1/version`, of a coordinator and of a participant.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct VersionView {
@@ -273,6 +285,9 @@ pub struct VersionView {
     /// The name; of a participant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Where the API for operators listens; of a participant that serves one itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<String>,
     /// Redis settings under which the durability promise does not hold; of a participant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

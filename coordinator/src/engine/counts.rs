@@ -24,6 +24,8 @@ pub struct Counts {
     pub lost: u64,
     /// Per participant: whether its data is open, is being resynchronised, or is lost.
     pub data: BTreeMap<String, ParticipantData>,
+    /// Participants that were removed, with nothing left of them.
+    pub removed: Vec<String>,
 }
 
 impl Core {
@@ -31,6 +33,10 @@ impl Core {
         let now = clock::now();
         let mut counts = Counts { history: self.history.len() as u64, ..Counts::default() };
         for lane in &self.lanes {
+            if lane.url().is_none() && lane.unfinished.is_empty() {
+                counts.removed.push(lane.name.to_string());
+                continue;
+            }
             counts.in_doubt.insert(lane.name.to_string(), (0, 0));
             counts.data.insert(lane.name.to_string(), lane.data.word());
             if let Some(up) = lane.up {

@@ -329,7 +329,6 @@ impl Engine {
         let redo = redo.map_err(Stop::Loss)?;
         tracing::warn!(participant = %name, branches = redo.len(), found = found.seq, ?seen,
             "a participant lost data; it is told what it may lack");
-        metrics::branches_redone(&name, redo.len());
         self.say(&client, place, &found, seen, redo).await
     }
 
@@ -408,6 +407,7 @@ impl Engine {
             let said = client.resync(&word).await;
             let said = said.map_err(|error| Stop::Later(error.to_string()))?;
             if said.open.is_some() {
+                metrics::branches_redone(&word.participant, said.redone);
                 return Ok(said.open);
             }
             owed = said.owed;

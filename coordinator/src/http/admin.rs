@@ -1,7 +1,9 @@
 //! What only operators may do: hurry a transaction, give up a branch, accept a loss.
 
 use assent_common::wire::problem::Problem;
-use assent_common::wire::transaction::{AbandonRequest, ParticipantView, TransactionView};
+use assent_common::wire::transaction::{
+    AbandonRequest, ForcedRemoval, ParticipantView, TransactionView,
+};
 use assent_common::{ErrorCode, ParticipantName, TransactionId};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -76,6 +78,26 @@ pub(super) async fn accept_loss(
     let AbandonRequest { actor, reason } = checked(request)?;
     let view = state.engine().accept_loss(&name, actor, reason).await?;
     Ok(reply::json(StatusCode::OK, &view))
+}
+
+/// Removes a participant that is gone for good, with everything that it was not told yet: branches of its transactions
+/// are given up, each recorded with who and why. There is no way back: committed writes that it has not applied are lost.
+#[utoipa::path(
+    post, path = "/v1/participants/{name}/remove", operation_id = "removeParticipantByForce", tag = "admin",
+    params(("name" = String, Path, description = "The participant's name")),
+    request_body(content = AbandonRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "What was given up", body = ForcedRemoval),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn remove_by_force(
+    State(state): State<HttpState>,
+    PathOf(name): PathOf<ParticipantName>,
+    JsonBody { value: request, .. }: JsonBody<AbandonRequest>,
+) -> Result<Response, Rejection> {
+    let removal = state.engine().remove_participant_by_force(&name, &checked(request)?).await?;
+    Ok(reply::json(StatusCode::OK, &removal))
 }
 
 fn checked(request: AbandonRequest) -> Result<AbandonRequest, Rejection> {

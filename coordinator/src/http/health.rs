@@ -99,6 +99,7 @@ pub(super) async fn version(State(state): State<HttpState>) -> Response {
         log_id: Some(identity.log_id.to_string()),
         epoch: Some(identity.epoch.0),
         name: None,
+        admin_listen: None,
         warnings: Vec::new(),
     };
     reply::json(StatusCode::OK, &version)
@@ -117,6 +118,8 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Result<Response, 
     let Some(recorder) = &state.shared.metrics else {
         return Err(Rejection::new(ErrorCode::NotFound, "this process records no metrics"));
     };
-    metric::observe(state.engine());
-    Ok(reply::with_type(StatusCode::OK, METRICS_MEDIA_TYPE, recorder.render()))
+    let counts = state.engine().counts();
+    metric::observe(&counts);
+    let text = metric::without_removed(&recorder.render(), &counts.removed);
+    Ok(reply::with_type(StatusCode::OK, METRICS_MEDIA_TYPE, text))
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! public  POST transactions · PUT|DELETE participants ─┐
 //! both    everything that reads · health · documents  ─┼─► Engine
-//! admin   retry · abandon · accept-loss                             ─┘
+//! admin   retry · abandon · accept-loss · remove       ─┘
 //! ```
 //!
 //! Errors are problem documents throughout, from the router's own (no such path, a handler that panicked) to the
@@ -139,6 +139,7 @@ fn admin_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(admin::retry))
         .routes(routes!(admin::abandon))
         .routes(routes!(admin::accept_loss))
+        .routes(routes!(admin::remove_by_force))
 }
 
 /// What is open to everybody: an orchestrator's probes carry no token.

@@ -229,8 +229,13 @@ pub trait DecisionLog: Send + Sync + 'static {
 /// because no other thread may answer from memory meanwhile (invariant 4).
 #[allow(clippy::print_stderr, reason = "the last words; a logger may buffer them")]
 pub fn stop_process(error: &LogError) {
-    tracing::error!(error = error as &dyn std::error::Error, "the decision log failed; stopping");
-    eprintln!("assent: the decision log failed, stopping: {}", error.with_sources());
+    let error = error.with_sources();
+    // Once, in the form of the log; where nobody listens to that, in plain text.
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(error, "the decision log failed; stopping");
+    } else {
+        eprintln!("assent: the decision log failed, stopping: {error}");
+    }
     std::process::exit(EXIT_LOG_FAILED);
 }
 

@@ -98,3 +98,65 @@ async fn the_sdk_manages_participants() {
     assert_eq!((version.role.as_str(), version.epoch), ("coordinator", Some(1)));
     assert_eq!(version.log_id, Some(rig.running().engine().identity().log_id.to_string()));
 }
+
+/// Committed at bank-a and not acknowledged by bank-b; then one that is aborted, and not heard of there either.
+async fn left_open(rig: &Rig, bank_a: &Fake, bank_b: &Fake) -> [String; 2] {
+    bank_b.always(Kind::Commit, Say::BadGateway);
+    bank_b.always(Kind::Abort, Say::BadGateway);
+    let mut body = transfer(&["bank-a", "bank-b"]);
+    body["ack"] = json!("decided");
+    let committed = rig.submit(&body).await.id().to_owned();
+    bank_b.hears(Kind::Commit, 1).await;
+    bank_a.next(Kind::Prepare, [Say::No(ErrorCode::ExpectationFailed)]);
+    let aborted = rig.submit(&body).await.id().to_owned();
+    bank_b.hears(Kind::Abort, 1).await;
+    [committed, aborted]
+}
+
+#[tokio::test]
+async fn a_dead_participant_is_removed_by_force_with_who_and_why_only() {
+    let (bank_a, bank_b) = (Fake::start().await, Fake::start().await);
+    let mut rig = Rig::start(&[("bank-a", &bank_a)]).await;
+    put(&rig, "bank-b", &json!({"url": bank_b.url})).await;
+    let [committed, aborted] = left_open(&rig, &bank_a, &bank_b).await;
+    let refused = delete(&rig, "bank-b").await;
+    refused.is_problem("wrong_state");
+    assert!(refused.body["detail"].as_str().unwrap().contains("--force"), "{refused:?}");
+    let by_force = |name: &str, body: &Value| {
+        let path = format!("/v1/participants/{name}/remove");
+        said(rig.admin_request(Method::POST, &path).json(body))
+    };
+    by_force("bank-b", &json!({"actor": "ops"})).await.is_problem("bad_request");
+    let who = json!({"actor": "ops", "reason": "the machine burnt"});
+    by_force("bank-c", &who).await.is_problem("not_found");
+    let removed = by_force("bank-b", &who).await;
+    assert_eq!(removed.body, json!({"name": "bank-b", "committed": 1, "aborted": 1}));
+    by_force("bank-b", &who).await.is_problem("not_found");
+    rig.submit(&transfer(&["bank-b"])).await.is_problem("unknown_participant");
+    for id in [&committed, &aborted] {
+        rig.ended(id).await;
+    }
+    let view = rig.get(&format!("/v1/transactions/{committed}")).await.body;
+    assert_eq!((&view["outcome"], &view["applied"]), (&json!("committed"), &json!(false)));
+    assert_eq!(view["branches"][1]["state"], "abandoned");
+    rig.restart().await;
+    assert_eq!(rig.running().recovery.resumed, 0);
+    rig.get("/v1/participants/bank-b").await.is_problem("not_found");
+}
+
+#[tokio::test]
+async fn a_removal_by_force_waits_for_what_is_open_and_takes_nothing_new() {
+    let (bank_a, bank_b) = (Fake::start().await, Fake::start().await);
+    bank_b.always(Kind::Prepare, Say::BadGateway);
+    bank_b.always(Kind::Abort, Say::BadGateway);
+    let rig = Rig::start(&[("bank-a", &bank_a)]).await;
+    put(&rig, "bank-b", &json!({"url": bank_b.url})).await;
+    let mut body = transfer(&["bank-a", "bank-b"]);
+    body["timeout"] = json!("500ms");
+    let open = rig.submit_with(&body, &[("Prefer", "wait=0")]).await.id().to_owned();
+    let who = json!({"actor": "ops", "reason": "gone"});
+    let path = "/v1/participants/bank-b/remove";
+    let removed = said(rig.admin_request(Method::POST, path).json(&who)).await;
+    assert_eq!(removed.body, json!({"name": "bank-b", "committed": 0, "aborted": 1}));
+    assert_eq!(rig.ended(&open).await["outcome"], "aborted");
+}

@@ -1,9 +1,10 @@
 //! The operator's override: separate from the protocol, loud, with an actor and a reason (invariant 16).
 
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 
-use assent_client::participant::ResolveRequest;
+use assent_client::participant::{ForgetRequest, ResolveRequest};
 use assent_common::ErrorCode;
 use assent_common::wire::branch::BranchView;
 use assent_common::wire::problem::Problem;
@@ -36,6 +37,29 @@ pub(crate) async fn resolve(
     check_text("reason", &request.reason)?;
     let view = app.resolve_by_hand(txid(&path)?, &request).await?;
     Ok(json(&view))
+}
+
+/// Drops the mark of a branch that has ended here. A message about it that is still to come then finds nothing: this is
+/// for marks that no coordinator will ever collect.
+#[utoipa::path(
+    post, path = "/v1/branches/{txid}/forget", operation_id = "forgetBranch", tag = "operator",
+    params(("txid" = String, Path, description = "The branch's transaction")),
+    request_body = ForgetRequest,
+    responses(
+        (status = 204, description = "Nothing is kept of it any more"),
+        (status = "default", description = "Nothing was done", body = Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn forget(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    JsonBody(request): JsonBody<ForgetRequest>,
+) -> Result<StatusCode, Rejection> {
+    check_text("actor", &request.actor)?;
+    check_text("reason", &request.reason)?;
+    app.forget_by_hand(txid(&path)?, &request).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn check_text(field: &str, text: &str) -> Result<(), Rejection> {

@@ -160,11 +160,10 @@ pub(crate) struct ListQuery {
     state: Option<BranchState>,
 }
 
-/// The branches that are prepared: in doubt, or about to be told.
+/// The branches of one state: those that are prepared, in doubt or about to be told; or those of which a mark is left.
 #[utoipa::path(
     get, path = "/v1/branches", operation_id = "listBranches", tag = "branches",
-    params(("state" = Option<BranchState>, Query,
-        description = "`prepared` is the only state that is listed, and the default")),
+    params(("state" = Option<BranchState>, Query, description = "Which state; `prepared` is the default")),
     responses(
         (status = 200, description = "The branches", body = BranchList),
         (status = "default", description = "An error", body = Problem,
@@ -177,15 +176,11 @@ pub(crate) async fn list(
 ) -> Result<Response, Rejection> {
     let Query(ListQuery { state }) = query
         .map_err(|error| Rejection::new(ErrorCode::BadRequest, format!("the query: {error}")))?;
-    match state {
-        None | Some(BranchState::Prepared) => {}
-        Some(BranchState::Applied | BranchState::Aborted) => {
-            let detail = "only prepared branches are listed; ask for others by their txid";
-            return Err(Rejection::new(ErrorCode::BadRequest, detail));
-        }
-    }
-    let branches = app.prepared().await?;
-    Ok(json(&BranchList { branches }))
+    let list = match state.unwrap_or(BranchState::Prepared) {
+        BranchState::Prepared => BranchList { branches: app.prepared().await?, more: false },
+        state @ (BranchState::Applied | BranchState::Aborted) => app.marked(state).await?,
+    };
+    Ok(json(&list))
 }
 
 /// What is kept of one branch. A branch of which nothing is kept says nothing about its outcome.

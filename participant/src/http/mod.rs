@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! router()        /v1/batch  /v1/branches…                        for coordinators, and to look
-//! admin_router()  /v1/branches/{txid}/resolve                     for operators
+//! admin_router()  /v1/branches/{txid}/resolve|forget              for operators
 //! both            /livez /readyz  /metrics /v1/version /openapi.json
 //! ```
 //!
@@ -69,7 +69,7 @@ fn protocol_routes() -> OpenApiRouter<App> {
 }
 
 fn operator_routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(admin::resolve))
+    OpenApiRouter::new().routes(routes!(admin::resolve)).routes(routes!(admin::forget))
 }
 
 fn server_routes() -> OpenApiRouter<App> {

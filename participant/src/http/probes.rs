@@ -83,6 +83,7 @@ pub(crate) async fn version(State(app): State<App>) -> Response {
         log_id: None,
         epoch: None,
         name: Some(app.name.to_string()),
+        admin_listen: app.admin_listen.map(|address| address.to_string()),
         warnings: app.store.warnings(),
     })
 }

@@ -1,6 +1,6 @@
 //! What the control hash holds, for people, for the resolver and for health. Reads only, but for the sweep.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
@@ -190,6 +190,30 @@ impl Store {
         let mut branches: Vec<InDoubt> = branches.into_values().collect();
         branches.sort_unstable_by_key(|branch| branch.seq);
         Ok(branches)
+    }
+
+    /// Up to `count_max` branches of which a mark is left, and whether there are more.
+    pub async fn marked(
+        &self,
+        state: BranchState,
+        count_max: usize,
+    ) -> Result<(Vec<Txid>, bool), StoreError> {
+        let pattern = match state {
+            BranchState::Prepared => "s:*",
+            BranchState::Applied => "d:*",
+            BranchState::Aborted => "a:*",
+        };
+        let live = self.live().await?;
+        let mut marked = BTreeSet::new();
+        let scanned = self.scan(&live, pattern, |field, _| {
+            // One more than is asked for says that there are more.
+            if marked.len() <= count_max {
+                marked.extend(txid_of(field));
+            }
+        });
+        scanned.await.map_err(|error| self.given_up(&live, &error))?;
+        let more = marked.len() > count_max;
+        Ok((marked.into_iter().take(count_max).collect(), more))
     }
 
     /// What is kept of one branch, if anything.

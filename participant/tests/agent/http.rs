@@ -52,7 +52,7 @@ async fn every_error_is_a_problem_document_with_its_code() {
         (post(&format!("{branch}/commit"), good.clone()), ErrorCode::BadRequest),
         (post("/v1/branches/x/prepare", good.clone()), ErrorCode::BadRequest),
         (http.get(format!("{base}{branch}")), ErrorCode::NotFound),
-        (http.get(format!("{base}/v1/branches?state=applied")), ErrorCode::BadRequest),
+        (http.get(format!("{base}/v1/branches?state=ended")), ErrorCode::BadRequest),
         (http.get(format!("{base}/v1/branches?stat=prepared")), ErrorCode::BadRequest),
         (http.get(format!("{base}/metrics")), ErrorCode::NotFound),
         // The operator's override is not on the public listener.

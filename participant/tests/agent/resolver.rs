@@ -1,13 +1,14 @@
 //! Branches in doubt are ended by the word of their own log, and by nothing else.
 
-use assent_client::participant::{ForcedOutcome, ResolveRequest};
-use assent_client::{BranchFilter, CallError};
+use assent_client::CallError;
+use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_common::ErrorCode;
 use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::branch::BranchState;
 
 use crate::harness::{
-    Judge, LOG, OTHER_LOG, Oracle, Redis, Sidecar, commit, outcome_body, prepare, txid, until,
+    Judge, LOG, OTHER_LOG, Oracle, Redis, Sidecar, abort, commit, outcome_body, prepare, txid,
+    until,
 };
 
 async fn asking(redis: &Redis) -> Sidecar {
@@ -70,7 +71,7 @@ async fn a_branch_of_an_unknown_authority_is_held_until_an_operator_decides() {
     sidecar.say_for(&oracle.url, vec![prepare(1, [&["SET", "k", "v"]])]).await;
     oracle.asked(3).await;
 
-    let list = sidecar.client.branches(BranchFilter::State(BranchState::Prepared)).await.unwrap();
+    let list = sidecar.client.branches(BranchState::Prepared).await.unwrap();
     let view = &list.branches[0];
     assert_eq!((view.txid, view.state), (txid(1), BranchState::Prepared));
     assert_eq!(view.keys, ["k"]);
@@ -92,6 +93,35 @@ async fn a_branch_of_an_unknown_authority_is_held_until_an_operator_decides() {
     assert!(matches!(again, Err(CallError::Rejected(no)) if no.code == ErrorCode::WrongState));
     let unheard_of = sidecar.admin.resolve(txid(2), &order).await;
     assert!(matches!(unheard_of, Err(CallError::Rejected(no)) if no.code == ErrorCode::NotFound));
+}
+
+/// A mark that no coordinator will collect: it can be listed, and be dropped with who and why.
+#[tokio::test]
+async fn a_mark_is_listed_and_forgotten_and_a_branch_in_doubt_is_not() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::start(&redis).await;
+    sidecar.say(vec![prepare(1, [&["SET", "k", "v"]]), abort(2)]).await;
+    sidecar.say(vec![commit(1), prepare(3, [&["SET", "l", "v"]])]).await;
+    let listed = async |state| {
+        let list = sidecar.client.branches(state).await.unwrap();
+        list.branches.iter().map(|branch| branch.txid).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(BranchState::Applied).await, [txid(1)]);
+    assert_eq!(listed(BranchState::Aborted).await, [txid(2)]);
+    assert_eq!(listed(BranchState::Prepared).await, [txid(3)]);
+    let order = |actor: &str| ForgetRequest { actor: actor.to_owned(), reason: "old".to_owned() };
+    let code = |result: Result<(), CallError>| match result {
+        Err(CallError::Rejected(problem)) => problem.code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(sidecar.admin.forget(txid(1), &order(" ")).await), ErrorCode::BadRequest);
+    assert_eq!(code(sidecar.admin.forget(txid(3), &order("ada")).await), ErrorCode::WrongState);
+    for n in [1, 2] {
+        sidecar.admin.forget(txid(n), &order("ada")).await.unwrap();
+        assert_eq!(code(sidecar.admin.forget(txid(n), &order("ada")).await), ErrorCode::NotFound);
+    }
+    assert_eq!(listed(BranchState::Applied).await, []);
+    assert_eq!(listed(BranchState::Prepared).await, [txid(3)]);
 }
 
 #[tokio::test]

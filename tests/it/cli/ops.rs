@@ -9,16 +9,16 @@ use serde_json::Value;
 use super::stderr;
 use crate::ASSENT;
 
-fn stdout(output: &Output) -> String {
+pub(super) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Runs a client command; it may take its time, and this test's runtime goes on meanwhile.
-async fn assent(cluster: &Cluster, words: &[&str]) -> Output {
+pub(super) async fn assent(cluster: &Cluster, words: &[&str]) -> Output {
     tokio::task::block_in_place(|| cluster.run(words))
 }
 
-fn assert_exit(output: &Output, code: i32) {
+pub(super) fn assert_exit(output: &Output, code: i32) {
     let (said, talk) = (stdout(output), stderr(output));
     assert_eq!(output.status.code(), Some(code), "stdout: {said}\nstderr: {talk}");
 }
