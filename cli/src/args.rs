@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::config::environment;
 use crate::config::{
     ClientArgs, ClientSettings, ConfigFile, ConfigPath, CoordinatorArgs, CoordinatorSettings,
     ParticipantArgs, ParticipantSettings,
 };
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
-use crate::{bench, demo, ops, server};
+use crate::{bench, demo, ops, server, telemetry};
 
 /// Makes the Redis that already runs beside each service commit together.
 #[derive(Debug, Parser)]
@@ -122,6 +123,11 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
     let Global { config, output: format } = cli.global;
     let path = ConfigPath::from_flag(config);
     let file = || ConfigFile::load(&path);
+    if matches!(cli.command, Command::Coordinator(_) | Command::Participant(_) | Command::Dev(_)) {
+        // Before anything can go wrong: why a server did not start is an event of its log.
+        telemetry::start_logs();
+    }
+    environment::check(&Cli::command())?;
     match cli.command {
         Command::Init(args) => {
             server::init::run(&CoordinatorSettings::resolve(args, matches, file()?)?, format)

@@ -31,7 +31,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match args::execute(arguments) {
         Ok(exit) => exit.into(),
         Err(Failure { exit, message }) => {
-            if !message.is_empty() {
+            if !message.is_empty() && !telemetry::log_end(&message, exit as u8) {
                 output::talk(&format!("assent: {message}"));
             }
             exit.into()

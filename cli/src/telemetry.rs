@@ -1,5 +1,6 @@
 //! Logs and metrics of the server commands. Libraries emit through facades; only here is anything installed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -10,6 +11,9 @@ use crate::output;
 
 /// How often histograms are folded, so that they do not grow between scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Whether this process logs JSON lines.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// Buckets of counts: messages of a batch, records of a sync.
 const COUNT_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
@@ -26,11 +30,22 @@ pub(crate) fn start_logs() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Whoever embeds this code may have a subscriber already; theirs stays.
-    let _theirs = if watched {
-        builder.compact().try_init()
-    } else {
-        builder.json().flatten_event(true).try_init()
-    };
+    if watched {
+        let _theirs = builder.compact().try_init();
+    } else if builder.json().flatten_event(true).try_init().is_ok() {
+        IS_JSON.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Says why a server ends: as a log event where its log is one that machines read.
+///
+/// Returns whether that was done: nobody may listen, or the log may be a person's.
+pub(crate) fn log_end(message: &str, exit: u8) -> bool {
+    let is_heard = IS_JSON.load(Ordering::Relaxed) && tracing::enabled!(tracing::Level::ERROR);
+    if is_heard {
+        tracing::error!(exit, "{message}");
+    }
+    is_heard
 }
 
 /// Installs the recorder of the metrics. Must be called in a runtime.

@@ -196,6 +196,48 @@ fn a_log_is_made_once_and_never_by_the_way() {
     assert!(said.contains("already holds a decision log"), "{said}");
 }
 
+/// Stderr is no terminal here, so that the log is JSON lines; why a server ends is one of them.
+#[test]
+fn why_a_server_ends_is_a_line_of_its_log() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("--admin-listen={}", taken.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let data = format!("--data-dir={}", dir.path().join("log").display());
+    let misspelt = ["--retention=never"];
+    let coordinator = ["coordinator", &data, "--listen=127.0.0.1:0", &listen];
+    let agent = ["participant", "--name=a", "--listen=127.0.0.1:0", &listen];
+    let no_redis = [
+        "participant",
+        "--name=a",
+        "--redis=redis://127.0.0.1:9",
+        "--listen=127.0.0.1:0",
+        "--admin-listen=127.0.0.1:0",
+    ];
+    for (arguments, exit, says) in [
+        (&coordinator[..], 1, "--admin-listen"),
+        (&agent, 1, "--admin-listen"),
+        (&no_redis, 1, "127.0.0.1:9"),
+        (
+            &["coordinator", &data, "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"],
+            1,
+            "assent init",
+        ),
+        (&["participant"], 2, "--name"),
+    ] {
+        let (code, out, said) = assent(arguments);
+        assert_eq!((code, out.as_str()), (Some(exit), ""), "{arguments:?}: {said}");
+        let lines: Vec<serde_json::Value> =
+            said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let last = lines.last().unwrap();
+        assert_eq!((&last["level"], &last["exit"]), (&"ERROR".into(), &exit.into()), "{said}");
+        assert!(last["message"].as_str().unwrap().contains(says), "{said}");
+    }
+    // A wrong command line is told to whoever typed it.
+    let (code, _, said) = assent(&[&coordinator[..], &misspelt].concat());
+    assert_eq!(code, Some(2));
+    assert!(said.starts_with("error: "), "{said}");
+}
+
 #[test]
 fn a_development_server_without_redis_says_what_to_do() {
     let (code, _, said) =

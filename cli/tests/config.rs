@@ -119,3 +119,15 @@ fn a_secret_comes_from_a_file_and_is_never_shown() {
         assert_eq!(output.status.code(), Some(2), "{missing}");
     }
 }
+
+#[test]
+fn an_unknown_name_of_the_environment_is_refused_like_an_unknown_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let variable = [("ASSENT_COORDINATOR_RETENTON", "1h")];
+    let output = assent(dir.path(), &["config", "show"], &variable);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("did you mean ASSENT_COORDINATOR_RETENTION?"), "{said}");
+    let kubernetes = [("ASSENT_COORDINATOR_PORT_7700_TCP", "tcp://10.0.0.1:7700")];
+    assert!(assent(dir.path(), &["config", "show"], &kubernetes).status.success());
+}

@@ -6,6 +6,7 @@
 
 mod client;
 mod coordinator;
+pub(crate) mod environment;
 mod file;
 mod participant;
 pub(crate) mod reference;

@@ -38,7 +38,9 @@ pub fn config_page() -> String {
         "# Settings\n\n<!-- Written by `UPDATE=1 cargo test -p assent --test docs`; do not edit. -->\n\n\
          A setting is looked for in this order: the flag, the environment, the file, the default. `assent config show` \
          prints every value with its origin.\n\nThe file is TOML: `--config FILE`, `ASSENT_CONFIG`, or `./assent.toml` if \
-         it is there; `--config none` reads none. An unknown key is an error. Times are written `500ms`, `5s`, `2m`, \
+         it is there; `--config none` reads none. An unknown key is an error, and so is a name in the environment that begins \
+         with `ASSENT_` and is none of those below, `ASSENT_CONFIG`, `ASSENT_REDIS_SERVER`, `ASSENT_BIN`, those of \
+         `deploy/compose.yaml`, or what Kubernetes says of a service (`ASSENT_SERVICE_HOST`, `ASSENT_PORT_…`). Times are written `500ms`, `5s`, `2m`, \
          `1h`. Secrets are never settings: the settings name the files that hold them.\n\n```toml\n[coordinator]\n\
          data_dir = \"/var/lib/assent\"\nretention = \"48h\"\n\n[coordinator.participants]\nbank-a = \
          \"http://10.0.0.5:7710\"\n\n[participant]\nname = \"bank-a\"\nredis = \"redis://127.0.0.1:6379\"\n```\n",

@@ -8,7 +8,6 @@ use crate::runtime;
 use crate::telemetry::{self, announce};
 
 pub(crate) fn run(settings: CoordinatorSettings) -> Result<Exit, Failure> {
-    telemetry::start_logs();
     let drain_ms = settings.drain_timeout.0;
     runtime::start(settings.workers)?.block_on(async {
         // Listened for before the start, so that a signal in its middle is not lost.
@@ -40,7 +39,7 @@ pub(crate) async fn start(settings: CoordinatorSettings) -> Result<Running, Fail
 pub(crate) fn tell(running: &Running) {
     announce(&format!("assent {} coordinator", env!("CARGO_PKG_VERSION")));
     announce(&format!("api        http://{}", running.addr));
-    announce(&format!("admin, ui  http://{}  (metrics at /metrics)", running.admin_addr));
+    announce(&format!("admin      http://{}  (metrics at /metrics)", running.admin_addr));
     let log = running.engine().log();
     announce(&format!("log        {}, epoch {}", log.log_id(), log.epoch()));
     let report = &running.recovery;

@@ -79,7 +79,6 @@ struct Everything {
 }
 
 pub(crate) fn run(args: DevArgs, format: Format) -> Result<Exit, Failure> {
-    telemetry::start_logs();
     let began = Instant::now();
     let (dir, _deleted_at_the_end) = directory(args.retain.as_deref())?;
     runtime::start(runtime::workers_default())?.block_on(async {
@@ -206,7 +205,7 @@ fn tell(addresses: &Addresses) -> Result<(), Failure> {
         env!("CARGO_PKG_VERSION")
     ))?;
     output::line(&format!("api          {url}"))?;
-    output::line(&format!("admin, ui    {admin_url}  (metrics at /metrics)"))?;
+    output::line(&format!("admin        {admin_url}  (metrics at /metrics)"))?;
     output::line(&format!("log          {log_id} in {dir}"))?;
     for one in participants {
         let ParticipantAddresses { name, url, redis_url, .. } = one;

@@ -14,7 +14,6 @@ pub(crate) fn run(settings: ParticipantSettings) -> Result<Exit, Failure> {
             "the participant needs a name: --name, ASSENT_PARTICIPANT_NAME, or `name` in [participant]",
         ));
     }
-    telemetry::start_logs();
     runtime::start(workers)?.block_on(async {
         let stop = tokio::spawn(runtime::stop_signal());
         let metrics = telemetry::start_metrics()?;
