@@ -121,16 +121,18 @@ impl Vote {
 pub struct Done {
     /// The replies of the branch's ops.
     pub replies: Replies,
-    /// What it wrote. `None` for a branch that only reads, and when the answer comes again: the branch does not keep it.
+    /// What it wrote. `None` for a branch that only reads, and for one whose log has it already.
     pub written: Option<Written>,
 }
 
-/// What a one-phase branch wrote, for the log to keep, so that it can be redone like a branch of two phases.
+/// What a one-phase branch wrote, for the log to keep, so that it can be redone like a branch of two phases. Every answer
+/// about the branch says it, until the log has it: no answer may be the only one that does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Written {
     /// The resolved writes.
     pub redo: Redo,
-    /// The incarnation of the data.
+    /// The incarnation of the data that has it. Numbers rise over incarnations, so that the number is right there too,
+    /// when the data was given a new one since.
     pub incarnation: u64,
     /// The number that it took among the votes.
     pub seq: u64,
@@ -180,5 +182,5 @@ pub enum Aborted {
     /// Nothing of the branch is left, and a fence keeps a late prepare out.
     Fenced,
     /// It cannot be: the branch has been applied. The answer to a question about one phase; an alarm about two.
-    AlreadyCommitted(Replies),
+    AlreadyCommitted(Done),
 }

@@ -12,7 +12,9 @@ use assent_common::outcome::{Aborted, Call, Refusal};
 use assent_common::participant::resolver::Resolver;
 use assent_common::time::Millis;
 use assent_common::value::readable;
-use assent_common::wire::branch::{BranchList, BranchState, BranchView, CoordinatorRef};
+use assent_common::wire::branch::{
+    BranchList, BranchState, BranchView, CoordinatorRef, WrittenView,
+};
 use assent_common::{ErrorCode, ParticipantName, Txid};
 
 use crate::agent::{Agent, End, Running};
@@ -85,6 +87,7 @@ impl Shared {
             in_doubt_ms: None,
             keys: branch.keys.iter().map(|key| readable(&key.0)).collect(),
             last_error: None,
+            written: None,
         };
         if let Some((ms, why)) = self.resolver().doubt(self.now(), view.txid) {
             view.in_doubt_ms = Some(ms);
@@ -97,7 +100,10 @@ impl Shared {
     pub(crate) async fn branch(&self, txid: Txid) -> Result<BranchView, Refusal> {
         match self.store.branch(txid).await.map_err(unavailable)? {
             Some(StoredBranch { in_doubt: Some(branch), .. }) => Ok(self.in_doubt_view(branch)),
-            Some(StoredBranch { state, in_doubt: None }) => Ok(ended(txid, state)),
+            Some(StoredBranch { state, in_doubt: None, written }) => {
+                let written = written.map(WrittenView::from);
+                Ok(BranchView { written, ..ended(txid, state) })
+            }
             None => Err(Refusal::new(
                 ErrorCode::NotFound,
                 format!("nothing is kept of {txid} here; that says nothing of its outcome"),
@@ -216,6 +222,7 @@ fn ended(txid: Txid, state: BranchState) -> BranchView {
         in_doubt_ms: None,
         keys: Vec::new(),
         last_error: None,
+        written: None,
     }
 }
 

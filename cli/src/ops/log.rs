@@ -1,6 +1,6 @@
 //! `assent log verify|dump`: the decision log, offline. Both only read, and work beside a running coordinator.
 
-use assent_common::record::{Committed, Record};
+use assent_common::record::{Answered, Committed, Record, WrittenRecord};
 use assent_coordinator::log::disk::RealDisk;
 use assent_coordinator::log::{self, DumpedFrame, KIND_EPOCH, VerifyReport};
 use assent_participant::store::decode_redo;
@@ -153,7 +153,9 @@ fn record_document(record: &Record) -> (&'static str, Value) {
             serde_json::to_value(committed).map(|value| with_writes(value, committed)),
         ),
         Record::Ended(ended) => ("ended", serde_json::to_value(ended)),
-        Record::Answered(answered) => ("answered", serde_json::to_value(answered)),
+        Record::Answered(answered) => {
+            ("answered", serde_json::to_value(answered).map(|value| with_written(value, answered)))
+        }
         Record::ParticipantSet(set) => ("participant_set", serde_json::to_value(set)),
         Record::ParticipantRemoved(removed) => {
             ("participant_removed", serde_json::to_value(removed))
@@ -176,16 +178,29 @@ fn with_writes(mut value: Value, committed: &Committed) -> Value {
     for (shown, branch) in branches.into_iter().flatten().zip(&committed.branches) {
         let Some(shown) = shown.as_object_mut() else { continue };
         shown.remove("redo");
-        let writes = match decode_redo(&branch.redo) {
-            Ok(writes) => serde_json::to_value(writes).unwrap_or(Value::Null),
-            Err(error) => json!({ "bytes": branch.redo.len(), "why": error.to_string() }),
-        };
-        shown.insert("writes".to_owned(), writes);
+        shown.insert("writes".to_owned(), writes(&branch.redo));
         if let Ok(replies) = serde_json::from_str(&branch.replies) {
             shown.insert("replies".to_owned(), replies);
         }
     }
     value
+}
+
+/// Adds what a branch of one phase wrote, where it wrote something.
+fn with_written(mut value: Value, answered: &Answered) -> Value {
+    if let (Some(shown), Some(written)) = (value.as_object_mut(), &answered.written) {
+        let WrittenRecord { redo, incarnation, seq } = written;
+        let written = json!({ "incarnation": incarnation, "seq": seq, "writes": writes(redo) });
+        shown.insert("written".to_owned(), written);
+    }
+    value
+}
+
+fn writes(redo: &[u8]) -> Value {
+    match decode_redo(redo) {
+        Ok(writes) => serde_json::to_value(writes).unwrap_or(Value::Null),
+        Err(error) => json!({ "bytes": redo.len(), "why": error.to_string() }),
+    }
 }
 
 /// Makes documents fit for people.

@@ -186,8 +186,8 @@ impl Transaction {
     ) -> State {
         match input {
             Input::Aborted { attempt: of, call, .. } if of == attempt => match call {
-                Call::Applied(Aborted::AlreadyCommitted(replies)) => {
-                    return self.close_committed(attempt, now, replies.into(), effects);
+                Call::Applied(Aborted::AlreadyCommitted(done)) => {
+                    return self.close_committed(attempt, now, done, effects);
                 }
                 Call::Applied(Aborted::Fenced) => {
                     return self.failed(attempt, now, failure, effects);

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{LogId, ParticipantName, TxNumber, Txid};
-use crate::outcome::{Call, Prepared, Redo};
+use crate::outcome::{Aborted, Call, Done, Prepared, Redo};
 use crate::record::{Abandoned, Answered, DataSeen, Record};
 use crate::wire::resync::{DataPoint, DataView, StagedView};
 
@@ -68,12 +68,23 @@ pub fn voted_on(call: &Call<Prepared>) -> Option<DataPoint> {
         Call::Applied(Prepared::Yes(vote)) => {
             Some(DataPoint { incarnation: vote.incarnation, seq: vote.seq })
         }
-        Call::Applied(Prepared::Committed(done)) => {
-            let written = done.written.as_ref()?;
-            Some(DataPoint { incarnation: written.incarnation, seq: written.seq })
-        }
+        Call::Applied(Prepared::Committed(done)) => written_at(done),
         _ => None,
     }
+}
+
+/// The same of a branch of one phase that was asked what it did.
+#[must_use]
+pub fn applied_on(call: &Call<Aborted>) -> Option<DataPoint> {
+    match call {
+        Call::Applied(Aborted::AlreadyCommitted(done)) => written_at(done),
+        _ => None,
+    }
+}
+
+fn written_at(done: &Done) -> Option<DataPoint> {
+    let written = done.written.as_ref()?;
+    Some(DataPoint { incarnation: written.incarnation, seq: written.seq })
 }
 
 /// What a log has seen of all its participants, from replay.

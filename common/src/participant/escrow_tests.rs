@@ -97,7 +97,7 @@ struct World {
 }
 
 impl World {
-    fn apply(&mut self, redo: Option<crate::outcome::Redo>) {
+    fn apply(&mut self, redo: Option<Redo>) {
         let delta = redo.map_or(0, |redo| i64::from_le_bytes(redo[..].try_into().unwrap()));
         self.value = self.value.checked_add(delta).expect("no sum leaves 64 bits");
     }

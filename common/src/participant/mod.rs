@@ -53,7 +53,7 @@ use crate::code::ErrorCode;
 use crate::command::Access;
 use crate::ids::{Attempt, Epoch, LogId, TransactionId, TxNumber, Txid};
 use crate::outcome::{
-    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Replies, Settled, Vote, Written,
+    Aborted, Applied, Call, Done, Holder, Prepared, Redo, Refusal, Replies, Settled, Vote, Written,
 };
 use crate::wire::branch::{BranchState, Mode};
 
@@ -87,10 +87,19 @@ pub struct Staged {
 pub enum DoneMarker {
     /// Nothing: the commit record of its log has all.
     Logged,
-    /// The replies of one phase.
-    OnePhase(Replies),
+    /// What one phase came to.
+    OnePhase(OnePhaseMarker),
     /// The branches of an implicit transaction.
     Implicit(Branches),
+}
+
+/// What one phase came to, as its branch keeps it until the low-water mark: its log has it then.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OnePhaseMarker {
+    /// The replies.
+    pub replies: Replies,
+    /// The number that it took among the votes, and its writes. An older version did not keep them.
+    pub wrote: Option<(u64, Redo)>,
 }
 
 /// What a log has said of itself.
@@ -139,9 +148,12 @@ impl Participant {
                 Answer::Prepared(Call::Applied(Prepared::Yes(vote))).into()
             }
             (
-                Kept::Done(DoneMarker::OnePhase(replies)),
+                Kept::Done(DoneMarker::OnePhase(marker)),
                 Request::Prepare(Prepare { mode: Mode::OnePhase, .. }),
-            ) => Answer::Prepared(Call::Applied(Prepared::Committed(replies.into()))).into(),
+            ) => {
+                let done = marker.done(self.incarnation);
+                Answer::Prepared(Call::Applied(Prepared::Committed(done))).into()
+            }
             (Kept::Done(_), Request::Prepare(_)) => {
                 Answer::Prepared(Call::Refused(wrong_state())).into()
             }
@@ -157,7 +169,8 @@ impl Participant {
             (Kept::Done(_), Request::Commit(_)) => applied().into(),
             (Kept::Fenced, Request::Commit(_)) => Answer::Applied(Call::Refused(fenced())).into(),
             (Kept::Done(marker), Request::Abort(_)) => {
-                Answer::Aborted(Call::Applied(Aborted::AlreadyCommitted(marker.replies()))).into()
+                let done = marker.done(self.incarnation);
+                Answer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))).into()
             }
             (Kept::Absent | Kept::Staged(_) | Kept::Fenced, Request::Abort(txid)) => {
                 let was_staged = self.free(txid).is_some();
@@ -207,13 +220,13 @@ impl Participant {
         match mode {
             Mode::OnePhase => {
                 // A reader has nothing to apply twice, and leaves no trace.
-                let written =
-                    locks.iter().any(|(_, access)| *access != Access::Shared).then(|| {
-                        self.seq += 1;
-                        self.done.insert(txid, DoneMarker::OnePhase(replies.clone()));
-                        Written { redo: redo.clone(), incarnation: self.incarnation, seq: self.seq }
-                    });
-                let done = Done { replies, written };
+                let mut marker = OnePhaseMarker { replies, wrote: None };
+                if locks.iter().any(|(_, access)| *access != Access::Shared) {
+                    self.seq += 1;
+                    marker.wrote = Some((self.seq, redo.clone()));
+                    self.done.insert(txid, DoneMarker::OnePhase(marker.clone()));
+                }
+                let done = marker.done(self.incarnation);
                 Answer::Prepared(Call::Applied(Prepared::Committed(done))).applying(redo)
             }
             Mode::TwoPhase => {
@@ -420,13 +433,23 @@ impl DoneMarker {
         matches!(self, Self::Implicit(_))
     }
 
-    /// The replies; of two phases, others have them.
+    /// What it says of the branch, in data of this incarnation; of two phases, others have the replies.
     #[must_use]
-    pub fn replies(self) -> Replies {
+    pub fn done(self, incarnation: u64) -> Done {
         match self {
-            Self::OnePhase(replies) => replies,
+            Self::OnePhase(marker) => marker.done(incarnation),
             Self::Logged | Self::Implicit(_) => "[]".into(),
         }
+    }
+}
+
+impl OnePhaseMarker {
+    /// What it says of the branch, in data of this incarnation.
+    #[must_use]
+    pub fn done(self, incarnation: u64) -> Done {
+        let Self { replies, wrote } = self;
+        let written = wrote.map(|(seq, redo)| Written { redo, incarnation, seq });
+        Done { replies, written }
     }
 }
 

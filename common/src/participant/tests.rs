@@ -7,7 +7,6 @@ use crate::command::Access;
 use crate::command::Access::{Exclusive, Shared};
 use crate::coordinator::resync::Redone;
 use crate::ids::Attempt;
-use crate::outcome::Redo;
 use crate::wire::branch::BranchAddress;
 use crate::wire::resync::DataPoint;
 
@@ -76,7 +75,7 @@ fn words(Stepped { answer, apply }: Stepped) -> String {
             format!("yes {} seq {}", vote.replies, vote.seq)
         }
         Answer::Prepared(Call::Applied(Prepared::Committed(done))) => {
-            format!("committed {}", done.replies)
+            format!("committed {}{}", done.replies, wrote(&done))
         }
         Answer::Prepared(Call::Applied(Prepared::Wait(holder))) => {
             format!("wait for {} on {}", holder.txid.number.n, holder.key)
@@ -85,8 +84,8 @@ fn words(Stepped { answer, apply }: Stepped) -> String {
             format!("applied, {dirty_writes} dirty")
         }
         Answer::Aborted(Call::Applied(Aborted::Fenced)) => "fenced".to_owned(),
-        Answer::Aborted(Call::Applied(Aborted::AlreadyCommitted(replies))) => {
-            format!("already committed {replies}")
+        Answer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))) => {
+            format!("already committed {}{}", done.replies, wrote(&done))
         }
         Answer::Prepared(Call::Refused(refusal))
         | Answer::Applied(Call::Refused(refusal))
@@ -107,6 +106,11 @@ fn words(Stepped { answer, apply }: Stepped) -> String {
         Some(redo) => format!("{words}; applies {redo:?}"),
         None => words,
     }
+}
+
+fn wrote(done: &Done) -> String {
+    let written = done.written.as_ref();
+    written.map_or_else(String::new, |it| format!(" wrote {:?} seq {}", it.redo, it.seq))
 }
 
 /// The same, of an implicit transaction.
@@ -165,7 +169,7 @@ fn every_state_answers_every_request_as_the_table_says() {
         (
             "absent",
             "yes [4] seq 1",
-            "committed [4]; applies [4]",
+            "committed [4] wrote [4] seq 1; applies [4]",
             "no: branch_lost",
             "fenced",
             "Fenced",
@@ -189,9 +193,9 @@ fn every_state_answers_every_request_as_the_table_says() {
         (
             "done in one phase",
             "no: wrong_state",
-            "committed [4]",
+            "committed [4] wrote [4] seq 1",
             "applied, 0 dirty",
-            "already committed [4]",
+            "already committed [4] wrote [4] seq 1",
             "Applied",
         ),
         (

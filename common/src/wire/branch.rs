@@ -158,7 +158,8 @@ pub struct Answer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<serde_json::Value>>)]
     pub replies: Option<Box<RawValue>>,
-    /// The staged writes, for the commit record. Absent for a branch that only reads.
+    /// The writes: those staged, for the commit record; or, of one phase, those applied, with every answer about it.
+    /// Absent for a branch that only reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redo: Option<Base64>,
     /// The incarnation of the data.
@@ -273,6 +274,23 @@ impl Answer {
         })
     }
 
+    fn done(Done { replies, written }: Done) -> Self {
+        let incarnation = written.as_ref().map(|written| written.incarnation);
+        let seq = written.as_ref().map(|written| written.seq);
+        let redo = written.map(|written| written.redo).filter(|redo| !redo.is_empty());
+        let (replies, redo) = (raw(&replies), redo.map(Base64));
+        Self { replies, redo, incarnation, seq, ..Self::default() }
+    }
+
+    fn into_done(self) -> Done {
+        let redo = self.redo.map_or_else(|| [].into(), |redo| redo.0);
+        let written = self.incarnation.zip(self.seq);
+        Done {
+            replies: self.replies.map_or_else(|| "[]".into(), |replies| replies.get().into()),
+            written: written.map(|(incarnation, seq)| Written { redo, incarnation, seq }),
+        }
+    }
+
     /// What the answer says of a prepare; an answer that lacks a field of its word is *not known*.
     #[must_use]
     pub fn into_prepared(self) -> Call<Prepared> {
@@ -287,14 +305,7 @@ impl Answer {
                 _ => incomplete(),
             },
             Some(VoteWord::Committed) => match self.replies {
-                Some(replies) => {
-                    let written = self.incarnation.zip(self.seq).map(|(incarnation, seq)| {
-                        let redo = self.redo.map_or_else(|| [].into(), |redo| redo.0);
-                        Written { redo, incarnation, seq }
-                    });
-                    let replies = replies.get().into();
-                    Call::Applied(Prepared::Committed(Done { replies, written }))
-                }
+                Some(_) => Call::Applied(Prepared::Committed(self.into_done())),
                 None => incomplete(),
             },
             Some(VoteWord::Wait) => match self.holder {
@@ -331,9 +342,7 @@ impl Answer {
         match self.state {
             Some(StateWord::Aborted) => Call::Applied(Aborted::Fenced),
             Some(StateWord::AlreadyCommitted) => {
-                let replies =
-                    self.replies.map_or_else(|| "[]".into(), |replies| replies.get().into());
-                Call::Applied(Aborted::AlreadyCommitted(replies))
+                Call::Applied(Aborted::AlreadyCommitted(self.into_done()))
             }
             Some(StateWord::Refused) => match self.into_refusal() {
                 Some(refusal) => Call::Refused(refusal),
@@ -376,18 +385,8 @@ impl From<Call<Prepared>> for Answer {
                 seq: Some(vote.seq),
                 ..Self::default()
             },
-            Call::Applied(Prepared::Committed(Done { replies, written })) => {
-                let incarnation = written.as_ref().map(|written| written.incarnation);
-                let seq = written.as_ref().map(|written| written.seq);
-                let redo = written.map(|written| written.redo).filter(|redo| !redo.is_empty());
-                Self {
-                    vote: Some(VoteWord::Committed),
-                    replies: raw(&replies),
-                    redo: redo.map(Base64),
-                    incarnation,
-                    seq,
-                    ..Self::default()
-                }
+            Call::Applied(Prepared::Committed(done)) => {
+                Self { vote: Some(VoteWord::Committed), ..Self::done(done) }
             }
             Call::Applied(Prepared::Wait(holder)) => {
                 Self { vote: Some(VoteWord::Wait), holder: Some(holder.into()), ..Self::default() }
@@ -424,11 +423,9 @@ impl From<Call<Aborted>> for Answer {
             Call::Applied(Aborted::Fenced) => {
                 Self { state: Some(StateWord::Aborted), ..Self::default() }
             }
-            Call::Applied(Aborted::AlreadyCommitted(replies)) => Self {
-                state: Some(StateWord::AlreadyCommitted),
-                replies: raw(&replies),
-                ..Self::default()
-            },
+            Call::Applied(Aborted::AlreadyCommitted(done)) => {
+                Self { state: Some(StateWord::AlreadyCommitted), ..Self::done(done) }
+            }
             Call::Refused(refusal) => {
                 Self { state: Some(StateWord::Refused), ..Self::refusal(refusal) }
             }
@@ -478,6 +475,26 @@ pub struct BranchView {
     /// The last thing that was learned in asking for the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// What a branch of one phase wrote, until its log has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<WrittenView>,
+}
+
+/// What a branch of one phase wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WrittenView {
+    /// The incarnation of the data.
+    pub incarnation: u64,
+    /// The number that it took among the votes.
+    pub seq: u64,
+    /// The writes; empty if it came to none.
+    pub redo: Base64,
+}
+
+impl From<Written> for WrittenView {
+    fn from(Written { redo, incarnation, seq }: Written) -> Self {
+        Self { incarnation, seq, redo: Base64(redo) }
+    }
 }
 
 /// What a participant keeps of a branch.

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use assent_client::participant::ParticipantClient;
 use assent_common::backoff::Backoff;
-use assent_common::coordinator::resync::{Loss, Plan, Redone, Seen, VoteData, voted_on};
+use assent_common::coordinator::resync::{
+    Loss, Plan, Redone, Seen, VoteData, applied_on, voted_on,
+};
 use assent_common::coordinator::{Branch, Input, State};
 use assent_common::ids::TxNumber;
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
@@ -119,7 +121,14 @@ impl Core {
                     quarantined |= is_quarantined(call);
                 }
                 Input::Aborted { call, .. } => {
-                    if is_late && matches!(call, Call::Applied(Aborted::AlreadyCommitted(_))) {
+                    let is_void = match applied_on(call) {
+                        Some(_) if resyncs => true,
+                        Some(at) => data.seen.vote(at) == VoteData::Other,
+                        None => {
+                            is_late && matches!(call, Call::Applied(Aborted::AlreadyCommitted(_)))
+                        }
+                    };
+                    if is_void {
                         *call = Call::Unknown(why());
                     }
                     quarantined |= is_quarantined(call);

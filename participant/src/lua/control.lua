@@ -21,7 +21,7 @@
 --                  "F …" of a hash, where reserved is "<field in hexadecimal>:<delta>:<floor>:<ceiling>,…" (escrow.lua)
 --   s:<txid>       staged: pack(version, id, url, seq, keys, modes, writes, replies); of an implicit transaction also all
 --                  its branches, packed by themselves: an array of participant, base URL, participant, base URL…
---   d:<txid>       done: pack(kinds, replies) of one phase; those branches of an implicit one; else empty
+--   d:<txid>       done: pack(kinds, replies, seq, writes) of one phase; those branches of an implicit one; else empty
 --   a:<txid>       fence
 --
 -- Lua's numbers are doubles: an integer that may be large stays a decimal string throughout.

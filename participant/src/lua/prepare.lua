@@ -13,9 +13,8 @@
 --              count of comparisons, and for each: its sign and its operand (none for 'N' 'M' 'E' 'e')
 -- Returns  an array with one of these for each branch:
 --   {'y', seq, writes, replies}         yes; writes and replies packed, writes empty if there are none
---   {'c', kinds and replies, seq, writes}
---                                       one phase: applied; kinds and replies packed, as the done-marker has them; number and
---                                       writes only of a branch that writes, and only the first time
+--   {'c', done}                         one phase: applied, now or before; what its done-marker holds, or would hold if a
+--                                       branch that only reads left one
 --   {'w', id, txid, key}                a lock is held by a younger transaction
 --   {'l', id, txid, key}                a lock is held by an older transaction
 --   {'n', code, op or -1, detail}       no
@@ -124,6 +123,8 @@ local function apply(b, writes, replies)
   end
   if b.read_only then return {'c', packed} end
   local next_seq = format('%.0f', seq + 1)
+  -- With number and writes: any answer about the branch says them, until its log has them.
+  packed = packed .. pack(next_seq, redo)
   call('HSET', ctl, 'd:' .. b.txid, packed, 'm:seq', next_seq)
   seq = seq + 1
   b.begun = true
@@ -137,10 +138,10 @@ local function apply(b, writes, replies)
     end
   end
   if patched then
-    packed = pack(b.kinds, replies)
+    packed = pack(b.kinds, replies, next_seq, redo)
     call('HSET', ctl, 'd:' .. b.txid, packed)
   end
-  return {'c', packed, next_seq, redo}
+  return {'c', packed}
 end
 
 -- Stages the branch: record, locks and sequence number in one write.

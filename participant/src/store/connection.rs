@@ -22,7 +22,7 @@ use crate::store::markers::Markers;
 const FAILURE_SHARED: Duration = Duration::from_millis(50);
 
 /// The field of the incarnation.
-const INCARNATION: &str = "m:inc";
+pub(super) const INCARNATION: &str = "m:inc";
 
 /// The incarnation of data that is fenced: no script runs against it, because no agent resynchronised with it.
 pub(super) const FENCED: u64 = 0;

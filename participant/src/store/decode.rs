@@ -3,14 +3,12 @@
 
 use assent_common::code::ErrorCode;
 use assent_common::command::{Range, ReplyKind};
-use assent_common::outcome::{
-    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Settled, Vote, Written,
-};
+use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Settled, Vote};
 use assent_common::value::readable;
 use redis::{RedisError, Value};
 
 use super::call::PrepareItem;
-use super::packed::{Reader, done_marker, done_replies};
+use super::packed::{Reader, done_marker, one_phase_marker};
 
 /// One answer of a script: an array of words.
 pub(super) struct Row(Vec<Value>);
@@ -77,20 +75,15 @@ fn unreadable<T>() -> Call<T> {
     Call::Unknown("the script's answer cannot be read".to_owned())
 }
 
-/// The answer to a prepare.
-pub(super) fn prepared(value: Value, item: &PrepareItem) -> Call<Prepared> {
+/// The answer to a prepare, from data of this incarnation.
+pub(super) fn prepared(value: Value, item: &PrepareItem, incarnation: u64) -> Call<Prepared> {
     let Some(mut row) = Row::new(value) else { return unreadable() };
     let answer = match row.tag() {
-        b'y' => vote(&mut row, item).map(|vote| Call::Applied(Prepared::Yes(vote))),
-        b'c' => row.take(1).and_then(|packed| done_replies(&packed).ok()).map(|replies| {
-            let seq = row.text(2).and_then(|seq| seq.parse().ok());
-            let written = seq.zip(row.take(3)).map(|(seq, redo)| Written {
-                redo: redo.into(),
-                incarnation: 0,
-                seq,
-            });
-            Call::Applied(Prepared::Committed(Done { replies: replies.into(), written }))
-        }),
+        b'y' => vote(&mut row, item, incarnation).map(|vote| Call::Applied(Prepared::Yes(vote))),
+        b'c' => row
+            .take(1)
+            .and_then(|packed| one_phase_marker(&packed).ok())
+            .map(|marker| Call::Applied(Prepared::Committed(marker.done(incarnation)))),
         b'w' => holder(&mut row).map(|holder| Call::Applied(Prepared::Wait(holder))),
         b'l' => holder(&mut row).map(|holder| {
             let mut refusal = Refusal::new(ErrorCode::LockConflict, holder.to_string());
@@ -105,13 +98,13 @@ pub(super) fn prepared(value: Value, item: &PrepareItem) -> Call<Prepared> {
     answer.unwrap_or_else(unreadable)
 }
 
-fn vote(row: &mut Row, item: &PrepareItem) -> Option<Vote> {
+fn vote(row: &mut Row, item: &PrepareItem, incarnation: u64) -> Option<Vote> {
     let seq = row.text(1)?.parse().ok()?;
     let redo = row.take(2)?;
     let replies = row.take(3)?;
     let kinds = item.branch.ops.iter().map(|op| op.reply);
     let replies = Reader(&replies).replies(kinds).ok()?;
-    Some(Vote { replies: replies.into(), redo: redo.into(), incarnation: 0, seq })
+    Some(Vote { replies: replies.into(), redo: redo.into(), incarnation, seq })
 }
 
 fn holder(row: &mut Row) -> Option<Holder> {
@@ -199,15 +192,15 @@ pub(super) fn applied(value: Value) -> (Call<Applied>, Option<String>) {
     }
 }
 
-/// The answer to an abort.
-pub(super) fn aborted(value: Value) -> Call<Aborted> {
+/// The answer to an abort, from data of this incarnation.
+pub(super) fn aborted(value: Value, incarnation: u64) -> Call<Aborted> {
     let Some(mut row) = Row::new(value) else { return unreadable() };
     let answer = match row.tag() {
         b'f' => Some(Call::Applied(Aborted::Fenced)),
         b'd' => row
             .take(1)
             .and_then(|packed| done_marker(&packed).ok())
-            .map(|marker| Call::Applied(Aborted::AlreadyCommitted(marker.replies()))),
+            .map(|marker| Call::Applied(Aborted::AlreadyCommitted(marker.done(incarnation)))),
         _ => None,
     };
     answer.unwrap_or_else(unreadable)

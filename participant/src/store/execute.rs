@@ -476,7 +476,8 @@ impl Store {
             }
             Work::Aborts(txids) => {
                 for (slot, txid) in txids {
-                    answers.put(slot, BranchAnswer::Aborted(self.aborted(txid, next())));
+                    answers
+                        .put(slot, BranchAnswer::Aborted(self.aborted(incarnation, txid, next())));
                 }
             }
             Work::Settles(txids) => {
@@ -501,21 +502,21 @@ impl Store {
     }
 
     fn prepared(&self, incarnation: u64, item: PrepareItem, row: Value) -> Call<Prepared> {
-        let mut call = decode::prepared(row, &item);
-        match &mut call {
+        let call = decode::prepared(row, &item, incarnation);
+        match &call {
             Call::Applied(Prepared::Yes(vote)) => {
-                vote.incarnation = incarnation;
                 self.saw(incarnation, vote.seq);
                 let keys = item.branch.locks.into_iter().map(|lock| lock.key).collect();
                 self.remember_keys(item.txid, keys);
             }
             Call::Applied(Prepared::Committed(done)) => {
-                if let Some(written) = &mut done.written {
-                    written.incarnation = incarnation;
+                if let Some(written) = &done.written {
                     self.saw(incarnation, written.seq);
                 }
                 if item.leaves_marker() {
-                    lock(&self.markers).left(Marker::Done(item.txid));
+                    let redo = done.written.as_ref().map_or(0, |written| written.redo.len());
+                    let bytes = done.replies.len() + redo;
+                    lock(&self.markers).left(Marker::OnePhase(item.txid, bytes));
                 }
             }
             Call::Applied(Prepared::Wait(_)) | Call::Refused(_) | Call::Unknown(_) => {}
@@ -547,8 +548,8 @@ impl Store {
         }
     }
 
-    fn aborted(&self, txid: Txid, row: Value) -> Call<Aborted> {
-        let call = decode::aborted(row);
+    fn aborted(&self, incarnation: u64, txid: Txid, row: Value) -> Call<Aborted> {
+        let call = decode::aborted(row, incarnation);
         if matches!(call, Call::Applied(Aborted::Fenced)) {
             lock(&self.keys).remove(&txid);
             lock(&self.markers).left(Marker::Fence(txid));

@@ -4,13 +4,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use assent_common::outcome::Written;
 use assent_common::participant::{Branches, DoneMarker, Heard};
 use assent_common::value::{Arg, readable};
 use assent_common::wire::branch::BranchState;
 use redis::{RedisResult, Value};
 
 use super::call::{self, Head};
-use super::connection::{Live, unavailable};
+use super::connection::{INCARNATION, Live, unavailable};
 use super::decode::{self, Rows};
 use super::execute::send;
 use super::markers::COLLECTED_PER_CALL_MAX;
@@ -51,6 +52,8 @@ pub struct StoredBranch {
     pub state: BranchState,
     /// The staged record, if it is prepared.
     pub in_doubt: Option<InDoubt>,
+    /// What it wrote, if it is applied in one phase and its log may not have it yet.
+    pub written: Option<Written>,
 }
 
 /// What is to be known of a store, for health and metrics.
@@ -222,26 +225,33 @@ impl Store {
         let mut command = redis::cmd("HMGET");
         command.arg(&self.options.control_key);
         command.arg(format!("s:{txid}")).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
+        command.arg(INCARNATION);
         let value = send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
         let found: Vec<Option<Vec<u8>>> =
             redis::from_redis_value(value).map_err(|error| self.given_up(&live, &error.into()))?;
         let mut found = found.into_iter();
-        let (record, done, fence) =
-            (found.next().flatten(), found.next().flatten(), found.next().flatten());
-        if let Some(record) = record {
-            let record = self::record(&record).map_err(|error| StoreError::Corrupt {
-                key: self.options.control_key.clone(),
-                reason: format!("s:{txid}: {error}"),
-            })?;
-            let state = BranchState::Prepared;
-            return Ok(Some(StoredBranch { state, in_doubt: Some(record.in_doubt(txid)) }));
-        }
-        let state = match (done, fence) {
-            (Some(_), _) => BranchState::Applied,
-            (None, Some(_)) => BranchState::Aborted,
-            (None, None) => return Ok(None),
+        let mut next = || found.next().flatten();
+        let (record, done, fence, incarnation) = (next(), next(), next(), next());
+        let corrupt = |kind: char, error: RedoError| StoreError::Corrupt {
+            key: self.options.control_key.clone(),
+            reason: format!("{kind}:{txid}: {error}"),
         };
-        Ok(Some(StoredBranch { state, in_doubt: None }))
+        let mut branch =
+            StoredBranch { state: BranchState::Aborted, in_doubt: None, written: None };
+        if let Some(record) = record {
+            let record = self::record(&record).map_err(|error| corrupt('s', error))?;
+            branch.state = BranchState::Prepared;
+            branch.in_doubt = Some(record.in_doubt(txid));
+        } else if let Some(done) = done {
+            let marker = done_marker(&done).map_err(|error| corrupt('d', error))?;
+            let incarnation =
+                incarnation.and_then(|it| std::str::from_utf8(&it).ok()?.parse().ok());
+            branch.state = BranchState::Applied;
+            branch.written = incarnation.and_then(|it| marker.done(it).written);
+        } else if fence.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(branch))
     }
 
     /// Those of these branches of which something is kept.

@@ -12,6 +12,9 @@ pub(super) const COLLECTED_PER_CALL_MAX: usize = 512;
 /// Below this many it is not worth to store a new low-water mark; they wait.
 const COLLECTED_MIN: usize = 32;
 
+/// But not with more than these bytes in them.
+const COLLECTED_MIN_BYTES: usize = 64 * 1024;
+
 /// Markers that are remembered for each log; some 50 bytes each.
 const REMEMBERED_MAX: usize = 200_000;
 
@@ -22,6 +25,8 @@ pub(super) enum Marker {
     Done(Txid),
     /// The same, of an implicit transaction: not for a later life's mark to collect.
     DoneImplicit(Txid),
+    /// The same, of one phase, with how many bytes it keeps: its replies and its writes.
+    OnePhase(Txid, usize),
     /// Aborted: `a:<txid>`.
     Fence(Txid),
 }
@@ -29,14 +34,27 @@ pub(super) enum Marker {
 impl Marker {
     const fn txid(self) -> Txid {
         match self {
-            Self::Done(txid) | Self::DoneImplicit(txid) | Self::Fence(txid) => txid,
+            Self::Done(txid)
+            | Self::DoneImplicit(txid)
+            | Self::OnePhase(txid, _)
+            | Self::Fence(txid) => txid,
+        }
+    }
+
+    /// How many bytes it keeps, beyond its name.
+    const fn bytes(self) -> usize {
+        match self {
+            Self::OnePhase(_, bytes) => bytes,
+            Self::Done(_) | Self::DoneImplicit(_) | Self::Fence(_) => 0,
         }
     }
 
     /// Its field in the control hash.
     pub(super) fn field(self) -> String {
         match self {
-            Self::Done(txid) | Self::DoneImplicit(txid) => format!("d:{txid}"),
+            Self::Done(txid) | Self::DoneImplicit(txid) | Self::OnePhase(txid, _) => {
+                format!("d:{txid}")
+            }
             Self::Fence(txid) => format!("a:{txid}"),
         }
     }
@@ -95,8 +113,13 @@ impl Markers {
         }
         let below =
             |marker: &&Marker| marker.txid().number < heard.low_water && !is_left_behind(marker);
-        let count = log.queue.iter().take(COLLECTED_PER_CALL_MAX).take_while(below).count();
-        if count < COLLECTED_MIN { Vec::new() } else { log.queue.drain(..count).collect() }
+        let collected = log.queue.iter().take(COLLECTED_PER_CALL_MAX).take_while(below);
+        let (count, bytes) =
+            collected.fold((0, 0), |(count, bytes), marker| (count + 1, bytes + marker.bytes()));
+        if count < COLLECTED_MIN && bytes < COLLECTED_MIN_BYTES {
+            return Vec::new();
+        }
+        log.queue.drain(..count).collect()
     }
 
     /// Puts back what a call that did not succeed should have deleted.

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use assent_common::command::ReplyKind;
-use assent_common::participant::{Branches, DoneMarker};
+use assent_common::participant::{Branches, DoneMarker, OnePhaseMarker};
 use assent_common::value::{Arg, Reply};
 use assent_common::wire::branch::BranchAddress;
 
@@ -278,20 +278,28 @@ pub(super) fn done_marker(packed: &[u8]) -> Result<DoneMarker, RedoError> {
     match packed.first() {
         None => Ok(DoneMarker::Logged),
         Some(0x90..=0x9f | 0xdc | 0xdd) => branches(packed).map(DoneMarker::Implicit),
-        Some(_) => done_replies(packed).map(|replies| DoneMarker::OnePhase(replies.into())),
+        Some(_) => one_phase_marker(packed).map(DoneMarker::OnePhase),
     }
 }
 
-/// The replies of one phase, with their kinds, as a done-marker keeps them.
-pub(super) fn done_replies(packed: &[u8]) -> Result<String, RedoError> {
+/// What one phase came to, as its done-marker keeps it: the kinds of the replies, the replies, its number, its writes. An
+/// older version kept no number and no writes; a branch that only reads has none.
+pub(super) fn one_phase_marker(packed: &[u8]) -> Result<OnePhaseMarker, RedoError> {
     let mut reader = Reader(packed);
     let kinds = reader.bytes()?;
-    reader.replies(kinds.iter().map(|letter| match letter {
+    let replies = reader.replies(kinds.iter().map(|letter| match letter {
         b'I' => ReplyKind::Int,
         b'A' => ReplyKind::Array,
         b'E' => ReplyKind::Estimate,
         _ => ReplyKind::Bytes,
-    }))
+    }))?;
+    let wrote = if reader.0.is_empty() {
+        None
+    } else {
+        let seq = reader.text()?.parse().map_err(|_| RedoError("a number was expected"))?;
+        Some((seq, reader.bytes()?.into()))
+    };
+    Ok(OnePhaseMarker { replies: replies.into(), wrote })
 }
 
 /// The writes of a vote's `redo`, as the Redis commands that they are, in order.
@@ -342,8 +350,12 @@ mod tests {
         }
         assert_eq!(packed_branches(&Branches::default()), b"");
         assert_eq!(done_marker(b"").unwrap(), DoneMarker::Logged);
-        let one_phase = [0xa1, b'I', 0x91, 0x05];
-        assert_eq!(done_marker(&one_phase).unwrap(), DoneMarker::OnePhase("[5]".into()));
+        let marker = |wrote| DoneMarker::OnePhase(OnePhaseMarker { replies: "[5]".into(), wrote });
+        let of_an_older_version = [0xa1, b'I', 0x91, 0x05];
+        assert_eq!(done_marker(&of_an_older_version).unwrap(), marker(None));
+        let one_phase = [0xa1, b'I', 0x91, 0x05, 0xa2, b'1', b'7', 0xa1, b'w'];
+        assert_eq!(done_marker(&one_phase).unwrap(), marker(Some((17, b"w"[..].into()))));
+        assert!(done_marker(&one_phase[..7]).is_err(), "a number without writes");
         assert!(done_marker(&[0x92, 0xa0, 0xa0]).is_err(), "an empty name is none");
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use assent_common::command::{OpRequest, ValidatedBranch};
 use assent_common::ids::{Attempt, Epoch, LogId, TransactionId, TxNumber, Txid};
-use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled, Vote};
+use assent_common::outcome::{Aborted, Applied, Call, Done, Prepared, Refusal, Settled, Vote};
 use assent_common::participant::Branches;
 use assent_common::wire::branch::{BranchAddress, CoordinatorRef, Mode};
 use assent_participant::store::{BranchAnswer, BranchMessage, Store, StoreOptions};
@@ -310,8 +310,12 @@ pub(crate) fn vote(call: Call<Prepared>) -> Vote {
 }
 
 pub(crate) fn committed(call: Call<Prepared>) -> Arc<str> {
+    one_phase_done(call).replies
+}
+
+pub(crate) fn one_phase_done(call: Call<Prepared>) -> Done {
     match call.done() {
-        Prepared::Committed(done) => done.replies,
+        Prepared::Committed(done) => done,
         other => panic!("not committed: {other:?}"),
     }
 }

@@ -280,7 +280,8 @@ fn comparable(mut answers: Vec<BranchAnswer>) -> Vec<BranchAnswer> {
     for answer in &mut answers {
         match answer {
             BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => vote.incarnation = 0,
-            BranchAnswer::Prepared(Call::Applied(Prepared::Committed(done))) => {
+            BranchAnswer::Prepared(Call::Applied(Prepared::Committed(done)))
+            | BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))) => {
                 done.written.iter_mut().for_each(|written| written.incarnation = 0);
             }
             BranchAnswer::Prepared(Call::Refused(refusal))

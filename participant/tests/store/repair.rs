@@ -2,14 +2,14 @@
 
 use assent_common::code::ErrorCode;
 use assent_common::ids::LogId;
-use assent_common::outcome::Vote;
-use assent_common::wire::branch::CoordinatorRef;
+use assent_common::outcome::{Vote, Written};
+use assent_common::wire::branch::{BranchState, CoordinatorRef};
 use assent_common::wire::redo::Base64;
 use assent_common::wire::resync::{DataPoint, DataView, RedoBranch, Resync};
 use assent_participant::store::{Store, StoreState};
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, LOG, NO_MARK, Redis, Tx, coordinator, tx, vote,
+    Ask as _, CLEAN, Expected as _, LOG, NO_MARK, Redis, Tx, coordinator, one_phase_done, tx, vote,
 };
 
 const OTHER_LOG: LogId = LogId(uuid::Uuid::from_u128(LOG.0.as_u128() + 1));
@@ -92,6 +92,24 @@ async fn what_an_old_copy_lacks_is_redone_from_the_log() {
     assert_eq!((again.redone, again.open), (0, Some(point(&next))));
     assert_eq!(store.commit(tx(5)).await, CLEAN);
     assert_eq!(plain.get("a").await.as_deref(), Some("3"));
+}
+
+/// Promise *durable*: the data keeps what one phase wrote over a repair, and says it as of the data that it is now; number
+/// and writes are those of the first answer, which its log may not have heard.
+#[tokio::test]
+async fn what_one_phase_wrote_outlives_a_repair_of_other_votes() {
+    let mut redis = Redis::start();
+    let store = redis.store().await;
+    let before = one_phase_done(store.one_phase(tx(10), &["SET c 1"]).await).written.unwrap();
+    let [_, second, third] = rolled_back(&mut redis, &store).await;
+    let found = until_quarantined(&store).await;
+    let word = word(&found, point(&third), vec![redo(tx(2), &second)]);
+    let open = store.resync(word).await.unwrap().open.unwrap();
+    let after = one_phase_done(store.one_phase(tx(10), &["SET c 1"]).await).written.unwrap();
+    assert_eq!(after, Written { incarnation: open.incarnation, ..before });
+    // What the log had is not kept twice.
+    let redone = store.branch(tx(2).txid).await.unwrap().unwrap();
+    assert_eq!((redone.state, redone.written), (BranchState::Applied, None));
 }
 
 /// Invariant 12: an agent that starts on data of the past is told by what its coordinator has seen, and fences it for

@@ -1,10 +1,10 @@
 //! Prepare: what is staged, what is answered, what is refused.
 
 use assent_common::code::ErrorCode;
-use assent_common::outcome::{Call, Prepared};
+use assent_common::outcome::{Aborted, Call, Prepared};
 use assent_participant::store::decode_redo;
 
-use crate::harness::{Ask as _, CLEAN, Expected as _, Redis, committed, tx, vote};
+use crate::harness::{Ask as _, CLEAN, Expected as _, Redis, committed, one_phase_done, tx, vote};
 
 #[tokio::test]
 async fn a_transfer_is_staged_unseen_and_then_applied() {
@@ -84,14 +84,40 @@ async fn one_phase_applies_at_once_and_answers_a_duplicate_with_the_same_replies
     let redis = Redis::start();
     let (store, mut plain) = (redis.store().await, redis.plain().await);
     let lines = ["INCR a", "XADD s * f v", "XLEN s", "SETNX a 5"];
-    let replies = committed(store.one_phase(tx(1), &lines).await);
+    let done = one_phase_done(store.one_phase(tx(1), &lines).await);
+    let replies = done.replies.clone();
     let id: Vec<(String, Vec<String>)> = plain.run(&["XRANGE", "s", "-", "+"]).await;
     assert_eq!(*replies, format!(r#"[1,"{}",1,0]"#, id[0].0));
-    assert_eq!(committed(store.one_phase(tx(1), &lines).await), replies);
+    assert_eq!(one_phase_done(store.one_phase(tx(1), &lines).await), done);
     assert_eq!(plain.get("a").await.as_deref(), Some("1"));
     assert_eq!(plain.control("l:").await, Vec::<String>::new());
     let queried = store.abort(tx(1)).await.done();
-    assert_eq!(queried, assent_common::outcome::Aborted::AlreadyCommitted(replies));
+    assert_eq!(queried, Aborted::AlreadyCommitted(done));
+}
+
+/// Promise *durable*: what one phase wrote is said with every answer about it, because the first one may be lost, and a
+/// log that never heard it cannot redo it. By the owner, by scripts, by whichever agent; and under the incarnation that the
+/// data has, after a repair too.
+#[tokio::test]
+async fn every_answer_about_one_phase_says_what_it_wrote() {
+    let redis = Redis::start();
+    for (n, lines) in [(1, &["INCR a"][..]), (2, &["RPUSH l x"]), (3, &["SETNX a 9"])] {
+        let store = redis.store().await;
+        let first = one_phase_done(store.one_phase(tx(n), lines).await);
+        let written = first.written.clone().unwrap();
+        assert_eq!((written.incarnation, written.seq), (store.incarnation(), n));
+        assert_eq!(written.redo.is_empty(), n == 3, "only the last came to nothing");
+        let sharing = redis.sharing_store().await;
+        for store in [&store, &sharing, &redis.store().await] {
+            assert_eq!(one_phase_done(store.one_phase(tx(n), lines).await), first);
+            let queried = store.abort(tx(n)).await.done();
+            assert_eq!(queried, Aborted::AlreadyCommitted(first.clone()));
+            let kept = store.branch(tx(n).txid).await.unwrap().unwrap();
+            assert_eq!(kept.written, first.written);
+        }
+    }
+    let mut plain = redis.plain().await;
+    assert_eq!(plain.run::<u32>(&["LLEN", "l"]).await, 1);
 }
 
 /// Promise *honest*: once something is written, no error is a definite no. The store lets a branch write to the control

@@ -5,7 +5,7 @@
 use assent_common::Txid;
 use assent_common::code::ErrorCode;
 use assent_common::command::{Access, Range};
-use assent_common::outcome::{Aborted, Applied, Call, Refusal};
+use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal};
 use assent_common::participant::{
     Answer, DoneMarker, Participant, Prepare, Request, Restored, Stepped,
 };
@@ -24,6 +24,8 @@ pub enum Bend {
     AppliesAgain,
     /// A branch is applied and leaves no done-marker.
     NoDoneMarker,
+    /// What is said again of one phase lacks what it wrote.
+    MarkerWithoutWrites,
     /// The abort of an unknown branch leaves no fence.
     NoFence,
     /// A prepare does not look for a fence.
@@ -72,6 +74,16 @@ pub fn step(
             let stepped = applied.step(incarnation, request);
             if stepped.apply.is_none() {
                 *participant = applied;
+            }
+            stepped
+        }
+        Bend::MarkerWithoutWrites if state == Some(BranchState::Applied) => {
+            let mut stepped = participant.step(incarnation, request);
+            if let Answer::Prepared(Call::Applied(Prepared::Committed(done)))
+            | Answer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))) =
+                &mut stepped.answer
+            {
+                done.written = None;
             }
             stepped
         }

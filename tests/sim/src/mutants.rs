@@ -63,6 +63,8 @@ pub enum Mutant {
     AppliesAgain,
     /// 8: a branch is applied and leaves no done-marker.
     NoDoneMarker,
+    /// 9: a branch of one phase says what it wrote the first time only.
+    MarkerWithoutWrites,
     /// 8: an agent evaluates ops on what it remembers, not on what is there.
     StaleReads,
     /// Escrow: what others have reserved is not counted.
@@ -153,6 +155,7 @@ impl Mutant {
             Self::SettlesWithoutFence => Bend::SettlesWithoutFence,
             Self::AppliesAgain => Bend::AppliesAgain,
             Self::NoDoneMarker => Bend::NoDoneMarker,
+            Self::MarkerWithoutWrites => Bend::MarkerWithoutWrites,
             Self::NoFence => Bend::NoFence,
             Self::FenceIgnored => Bend::FenceIgnored,
             Self::EpochIgnored => Bend::EpochIgnored,

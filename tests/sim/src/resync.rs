@@ -8,7 +8,7 @@
 
 use assent_common::backoff::Backoff;
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::resync::{Loss, Plan, Seen, VoteData, voted_on};
+use assent_common::coordinator::resync::{Loss, Plan, Seen, VoteData, applied_on, voted_on};
 use assent_common::coordinator::{Branch, Input, State as Phase};
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::participant::Answer;
@@ -95,7 +95,12 @@ impl World {
             }
             Answer::Aborted(call) => {
                 let is_told = matches!(call, Call::Applied(Aborted::AlreadyCommitted(_)));
-                if is_told && (is_late || is_of_other) {
+                let is_void = match applied_on(call) {
+                    Some(_) if is_late => true,
+                    Some(at) => data.seen.vote(at) == VoteData::Other,
+                    None => is_told && (is_late || is_of_other),
+                };
+                if is_void {
                     *call = Call::Unknown(why());
                 }
                 is_quarantined(call)

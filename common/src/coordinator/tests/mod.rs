@@ -16,7 +16,9 @@ use super::settling::SettleState;
 use super::{Branch, Delivery, Effect, Entry, Failure, Input, Message, Outcome};
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, Epoch, TransactionId, TxNumber, Txid};
-use crate::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Settled, Vote};
+use crate::outcome::{
+    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Settled, Vote, Written,
+};
 use crate::time::Millis;
 use crate::wire::transaction::{Ack, Protocol};
 
@@ -149,8 +151,9 @@ fn fenced(branch: Branch, attempt: Attempt) -> Input {
 }
 
 fn already(branch: Branch, attempt: Attempt) -> Input {
-    let replies = "[5]".into();
-    Input::Aborted { branch, attempt, call: Call::Applied(Aborted::AlreadyCommitted(replies)) }
+    let written = Written { redo: b"w"[..].into(), incarnation: 7, seq: 17 };
+    let done = Done { replies: "[5]".into(), written: Some(written) };
+    Input::Aborted { branch, attempt, call: Call::Applied(Aborted::AlreadyCommitted(done)) }
 }
 
 fn abort_unknown(branch: Branch, attempt: Attempt) -> Input {
@@ -182,8 +185,9 @@ fn effect_text(effect: &Effect) -> String {
             format!("persist commit .{} of {}", attempt.0, votes.len())
         }
         Effect::Persist(Entry::Ended) => "persist end".to_owned(),
-        Effect::Persist(Entry::Answered { attempt, outcome, .. }) => {
-            format!("persist answer .{} {}", attempt.0, outcome_text(outcome))
+        Effect::Persist(Entry::Answered { attempt, outcome, written, .. }) => {
+            let wrote = written.as_ref().map_or_else(String::new, |it| format!(" seq {}", it.seq));
+            format!("persist answer .{} {}{wrote}", attempt.0, outcome_text(outcome))
         }
         Effect::Answer(outcome) => format!("answer {}", outcome_text(outcome)),
     }

@@ -55,7 +55,8 @@ fn a_no_after_an_unclear_try_fences_before_it_aborts() {
         assert!(rig.answers.is_empty());
         // The lost copy was applied after all.
         let mut applied = rig.clone();
-        assert_eq!(applied.feed(already(A, FIRST))[0], "answer applied [5]");
+        let told = ["answer applied [5]", "persist answer .0 applied [5] seq 17"];
+        assert_eq!(applied.feed(already(A, FIRST)), told, "and what it wrote");
         // It was not, and never will be.
         let effects = rig.feed(fenced(A, FIRST));
         match code {

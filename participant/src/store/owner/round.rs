@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use assent_common::command::{Access, Claim};
 use assent_common::ids::{LogId, Txid};
-use assent_common::outcome::{Applied, Call, Done, Prepared, Refusal};
+use assent_common::outcome::{Applied, Call, Done, Prepared, Refusal, Written};
 use assent_common::participant::{
     Answer, Claimed, Evaluation, Heard, Key, Lock, Prepare, Request, Stepped,
 };
@@ -190,10 +190,14 @@ impl Owner {
                 round.exec.set("m:seq", vote.seq.to_string());
                 round.locked.extend(item.branch.locks.iter().map(|lock| lock.key.clone()));
             }
-            Answer::Prepared(Call::Applied(Prepared::Committed(_))) if item.leaves_marker() => {
-                let marker = Marker::Done(item.txid);
-                round.exec.set(marker.field(), done_marker(item, &packed));
-                round.exec.set("m:seq", self.machine.seq().to_string());
+            Answer::Prepared(Call::Applied(Prepared::Committed(Done {
+                written: Some(Written { redo, seq, .. }),
+                ..
+            }))) => {
+                let value = done_marker(item, &packed, *seq, redo);
+                let marker = Marker::OnePhase(item.txid, value.len());
+                round.exec.set(marker.field(), value);
+                round.exec.set("m:seq", seq.to_string());
                 round.left.push(marker);
             }
             _ => {}
@@ -215,8 +219,11 @@ impl Owner {
     pub(super) fn learn(&mut self, item: &PrepareItem, call: &Call<Prepared>) -> Learnt {
         let (replies, redo) = match call {
             Call::Applied(Prepared::Yes(vote)) => (vote.replies.clone(), vote.redo.clone()),
-            // What it wrote is applied already, and needs not be known.
-            Call::Applied(Prepared::Committed(done)) => (done.replies.clone(), [].into()),
+            Call::Applied(Prepared::Committed(done)) => {
+                let written = done.written.as_ref();
+                let redo = written.map_or_else(|| [].into(), |written| written.redo.clone());
+                (done.replies.clone(), redo)
+            }
             Call::Applied(Prepared::Wait(_)) | Call::Refused(_) => return Learnt::Agrees,
             Call::Unknown(_) => return Learnt::Differs,
         };
@@ -370,12 +377,14 @@ fn staged_record(item: &PrepareItem, url: &str, seq: u64, redo: &[u8], replies: 
     record.0
 }
 
-/// A done-marker of one phase: the kinds of the replies, and the replies.
-fn done_marker(item: &PrepareItem, replies: &[u8]) -> Vec<u8> {
+/// A done-marker of one phase, as `lua/prepare.lua` packs it: the kinds of the replies, the replies, number and writes.
+fn done_marker(item: &PrepareItem, replies: &[u8], seq: u64, redo: &[u8]) -> Vec<u8> {
     debug_assert_eq!(item.mode, Mode::OnePhase);
     let mut marker = Writer::default();
     let kinds: Vec<u8> = item.branch.ops.iter().map(|op| kind_letter(op.reply)).collect();
     marker.bytes(&kinds);
     marker.0.extend(replies);
+    marker.bytes(seq.to_string().as_bytes());
+    marker.bytes(redo);
     marker.0
 }

@@ -73,7 +73,13 @@ impl Oracle {
                     AnswerRecord::Committed { .. } => was_applied || request.is_untraced,
                     AnswerRecord::Aborted { .. } => true,
                 };
-                ensure(is_true, "5 commit only with all votes yes", || format!("{number:?}"))
+                let is_said = match answer {
+                    AnswerRecord::Committed { .. } => written.is_some() || request.is_untraced,
+                    AnswerRecord::Aborted { .. } => true,
+                };
+                let text = || format!("{number:?}");
+                ensure(is_said, "9 the log has what one phase wrote", text)?;
+                ensure(is_true, "5 commit only with all votes yes", text)
             }
             Record::Ended(_) => {
                 let over = fact.is_over(asked);

@@ -20,8 +20,7 @@ pub(super) enum Excuse {
     Overtaken,
     /// An operator put up with it.
     Accepted,
-    /// One phase, and no log has its writes: the record died with its coordinator, or the first answer was lost and the
-    /// done-marker says no more than the replies.
+    /// One phase, and no log has its writes: the record died with its coordinator.
     Unwritten,
     /// One phase: the fence that kept a late copy of its message out was lost, and no vote with it.
     FenceLost,

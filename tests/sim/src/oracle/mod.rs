@@ -40,6 +40,7 @@ pub const CHECKS: &[&str] = &[
     "8 sums balance",
     "8 a bound in escrow holds by every outcome",
     "9 unknown is never ok",
+    "9 the log has what one phase wrote",
     "9 the data opens when all is redone",
     "10 the mark covers only what has ended",
     "10 a prepare below the mark is refused",

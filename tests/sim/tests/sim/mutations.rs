@@ -61,6 +61,7 @@ const CASES: &[(Mutant, Losses, &str)] = &[
     (Mutant::AbortsWhileDeciding, Losses::Never, "8 all branches or none"),
     (Mutant::AppliesAgain, Losses::Never, "8 a branch is applied once at most"),
     (Mutant::NoDoneMarker, Losses::Never, "9 unknown is never ok"),
+    (Mutant::MarkerWithoutWrites, Losses::Never, "9 the log has what one phase wrote"),
     (Mutant::LossAcknowledged, Losses::Always, "9 unknown is never ok"),
     (Mutant::MarkTooHigh, Losses::Never, "10 the mark covers only what has ended"),
     (Mutant::SweepIgnoresMark, Losses::Never, "10 markers above the mark are kept"),
