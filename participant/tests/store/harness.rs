@@ -76,17 +76,14 @@ impl Redis {
     /// A copy of what is on the disk now; every answer that was given is in it.
     pub(crate) fn backup(&self) -> TempDir {
         let backup = TempDir::new().unwrap();
-        copy(&self.dir.path().join("appendonlydir"), backup.path());
+        copy_aof(self.dir.path(), backup.path());
         backup
     }
 
     /// `kill -9`, then a start on an old copy.
     pub(crate) fn restore(&mut self, backup: &TempDir) {
         self.kill();
-        let live = self.dir.path().join("appendonlydir");
-        std::fs::remove_dir_all(&live).unwrap();
-        std::fs::create_dir(&live).unwrap();
-        copy(backup.path(), &live);
+        copy_aof(backup.path(), self.dir.path());
         self.child = Self::spawn(&self.dir, &self.program, &self.arguments);
     }
 
@@ -124,7 +121,17 @@ impl Redis {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Puts a copy of the append-only file of one directory in the place of the other's: a file, or from Redis 7.0 on a
+/// directory of them.
+fn copy_aof(from: &Path, to: &Path) {
+    let file = "appendonly.aof";
+    if from.join(file).exists() {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+        return;
+    }
+    let (from, to) = (from.join("appendonlydir"), to.join("appendonlydir"));
+    let _new = std::fs::remove_dir_all(&to);
+    std::fs::create_dir(&to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
@@ -152,6 +159,15 @@ impl Plain {
         self.run(&["GET", key]).await
     }
 
+    /// When a key expires, in ms since 1970; -1 if never, -2 if there is none. Redis 6.2 says it to a few ms only.
+    pub(crate) async fn expires_at_ms(&mut self, key: &str) -> i64 {
+        if !assent_servers::chosen().is_redis_6_2() {
+            return self.run(&["PEXPIRETIME", key]).await;
+        }
+        let left: i64 = self.run(&["PTTL", key]).await;
+        if left < 0 { left } else { now_ms() + left }
+    }
+
     /// The fields of the control hash that begin so.
     pub(crate) async fn control(&mut self, prefix: &str) -> Vec<String> {
         let mut fields: Vec<String> = self.run(&["HKEYS", "assent:ctl"]).await;
@@ -172,6 +188,11 @@ impl Plain {
         }
         data
     }
+}
+
+pub(crate) fn now_ms() -> i64 {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap();
+    i64::try_from(now.as_millis()).unwrap()
 }
 
 /// A transaction of the one coordinator of these tests.

@@ -272,14 +272,15 @@ async fn a_counter_keeps_its_time_to_live_and_does_not_come_back_without_it() {
     let () = plain.run(&["SET", "n", "41", "PX", "3600000"]).await;
     let () = plain.run(&["RPUSH", "q", "a"]).await;
     let () = plain.run(&["PEXPIREAT", "q", "99999999999999"]).await;
-    let at: i64 = plain.run(&["PEXPIRETIME", "n"]).await;
+    let at = plain.expires_at_ms("n").await;
     let replies = vote(store.prepare(tx(1), &["INCR n", "RPUSH q b", "TTL n"]).await).replies;
     assert_eq!(&*replies, "[42,2,3600]");
     // As if both had expired in between.
     let () = plain.run(&["DEL", "n", "q"]).await;
     assert_eq!(store.commit(tx(1)).await, CLEAN);
-    assert_eq!(plain.run::<i64>(&["PEXPIRETIME", "n"]).await, at);
-    assert_eq!(plain.run::<i64>(&["PEXPIRETIME", "q"]).await, 99_999_999_999_999);
+    let slack_ms = if assent_servers::chosen().is_redis_6_2() { 500 } else { 0 };
+    assert!((plain.expires_at_ms("n").await - at).abs() <= slack_ms);
+    assert!((plain.expires_at_ms("q").await - 99_999_999_999_999).abs() <= slack_ms);
     let past = ["SET gone x PXAT 1", "GET gone", "EXPIRE n -1", "EXISTS n"];
     assert_eq!(&*vote(store.prepare(tx(2), &past).await).replies, r#"["OK",null,1,0]"#);
     assert_eq!(store.commit(tx(2)).await, CLEAN);

@@ -7,6 +7,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// The environment variable that names the server to test on, one of [`NAMES`]; without it, the system's Redis.
 pub const CHOICE: &str = "ASSENT_TEST_SERVER";
@@ -61,6 +62,12 @@ impl Server {
         self.kind == Kind::Redis && self.version >= (major, minor, 0)
     }
 
+    /// Whether it is the oldest one that Assent takes, without what came later: sole ownership, `PEXPIRETIME`.
+    #[must_use]
+    pub fn is_redis_6_2(&self) -> bool {
+        self.kind == Kind::Redis && self.version < (7, 0, 0)
+    }
+
     /// Whether it is a Valkey of this version or a later one.
     #[must_use]
     pub fn is_valkey_from(&self, major: u16, minor: u16) -> bool {
@@ -74,6 +81,11 @@ impl Server {
 /// If the server that the environment asks for is none, or is not installed.
 #[must_use]
 pub fn chosen() -> Server {
+    static CHOSEN: OnceLock<Server> = OnceLock::new();
+    CHOSEN.get_or_init(choose).clone()
+}
+
+fn choose() -> Server {
     let Ok(name) = std::env::var(CHOICE) else {
         let system = Server::at("redis-server", "redis-server".into());
         return system.expect("redis-server must be installed: `make redis`");
