@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-quick bench-peers bench-tools peers chaos test model sim lint docs deny fix tools redis servers clean
+.PHONY: help demo bench bench-quick bench-peers bench-tools peers chaos soak test model sim lint docs deny fix tools redis servers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -36,6 +36,15 @@ chaos: ## break a compose deployment for TIME seconds by SEED, and check what it
 	cargo build --release --locked -p assent -p assent-chaos
 	./deploy/chaos-images.sh
 	@./target/release/assent-chaos run --seed $(SEED) --seconds $(TIME) $(if $(FAULTS),--faults $(FAULTS))
+
+# Runs on each server, the seed of the first one, and how long each breaks things.
+SOAK_RUNS ?= 3
+SOAK_SECONDS ?= 30
+
+soak: servers ## lose data again and again under load on each server, SOAK_RUNS times, and check what the clients were told
+	cargo build --release --locked -p assent
+	cargo run --profile sim --locked --quiet -p assent-tests --bin assent-soak -- \
+		--seed $(SEED) --runs $(SOAK_RUNS) --seconds $(SOAK_SECONDS)
 
 test: servers tools lint ## everything CI runs
 	cargo nextest run --workspace --locked

@@ -10,6 +10,7 @@
 //!
 //! Nothing here waits for a time: [`wait::wait_for`] waits for a condition, and says what it saw last.
 
+pub mod aof;
 pub mod audit;
 pub mod bank;
 pub mod cluster;
@@ -19,6 +20,7 @@ pub mod messenger;
 pub mod plain;
 pub mod ports;
 pub mod proxy;
+pub mod soak;
 pub mod wait;
 
 pub use audit::wait_settled;
