@@ -6,7 +6,7 @@ use assent_common::crash::CrashPoint;
 use assent_common::time::DurationMs;
 use assent_common::wire::transaction::{BranchProgress, Protocol};
 use assent_common::{ErrorCode, IdempotencyKey};
-use assent_tests::cluster::{arm, restart, wait_crashed};
+use assent_tests::cluster::{arm, redis_options, restart, wait_crashed};
 use assent_tests::proxy::At;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, audit, plain, wait_for, wait_settled};
 use tokio::task::JoinHandle;
@@ -229,10 +229,7 @@ async fn a_redis_that_may_lose_votes_takes_no_branch() {
         ASSENT,
         Options {
             participant: vec!["--allow-unsafe-redis"],
-            redis: RedisOptions {
-                appendfsync: AppendFsync::EverySecond,
-                ..RedisOptions::default()
-            },
+            redis: RedisOptions { appendfsync: AppendFsync::EverySecond, ..redis_options() },
             ..Options::default()
         },
     )

@@ -9,6 +9,7 @@ mod replica;
 use assent::process::RedisOptions;
 use assent_client::{CoordinatorClient, Http, HttpOptions, SubmitError, Transaction};
 use assent_common::time::DurationMs;
+use assent_tests::cluster::redis_options;
 use assent_tests::link::{Fault, Way, Which};
 use assent_tests::load::Load;
 use assent_tests::proxy::{self, At};
@@ -50,7 +51,7 @@ fn impatient(url: &str) -> CoordinatorClient {
 /// Redis servers that do not wait for further replicas before they serve the first.
 fn replicated() -> RedisOptions {
     let settings = vec![("repl-diskless-sync-delay".to_owned(), "0".to_owned())];
-    RedisOptions { settings, ..RedisOptions::default() }
+    RedisOptions { settings, ..redis_options() }
 }
 
 async fn start(proxied: bool) -> (Cluster, Bank) {

@@ -5,7 +5,7 @@ use assent::process::{AppendFsync, Assent, RedisOptions, RedisServer};
 use assent_client::{CoordinatorClient, Transaction};
 use assent_common::ErrorCode;
 use assent_common::time::DurationMs;
-use assent_tests::cluster::participant_args;
+use assent_tests::cluster::{participant_args, redis_options};
 use assent_tests::ports::Port;
 use assent_tests::proxy::At;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, plain, wait_settled};
@@ -158,7 +158,7 @@ async fn a_paused_redis_is_not_known_and_never_a_failure() {
 #[tokio::test]
 async fn an_agent_refuses_a_redis_that_would_lose_votes_and_names_the_fix() {
     let dir = TempDir::with_prefix("assent-it-").unwrap();
-    let options = RedisOptions { appendfsync: AppendFsync::EverySecond, ..RedisOptions::default() };
+    let options = RedisOptions { appendfsync: AppendFsync::EverySecond, ..redis_options() };
     let redis = RedisServer::start(dir.path().join("redis"), options).await.unwrap();
     let ports = [Port::take(), Port::take()];
     let mut args =

@@ -1,19 +1,20 @@
 //! A Redis that loses what it had on disk (invariants 9, 12): noticed, fenced, and made whole from the decision log, so that
 //! every committed transaction is in all of its branches; or, where the log has let go of it, named, and left to people.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use assent::process::{RedisOptions, RedisServer};
+use assent::process::RedisServer;
 use assent_client::Transaction;
 use assent_common::ErrorCode;
 use assent_common::time::DurationMs;
 use assent_common::wire::transaction::{
     AbandonRequest, ParticipantData, ParticipantView, Protocol,
 };
+use assent_tests::cluster::redis_options;
 use assent_tests::wait::wait_for;
-use assent_tests::{Bank, Cluster, Options, Told, Transfer, plain, wait_settled};
+use assent_tests::{Bank, Cluster, Options, Told, Transfer, aof, plain, wait_settled};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -110,26 +111,6 @@ async fn open(cluster: &Cluster) -> Bank {
     bank
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
-
-fn files_of(redis: &RedisServer) -> PathBuf {
-    redis.dir().join("appendonlydir")
-}
-
-/// Puts other files in the place of a server's, and starts it on them.
-async fn start_on(redis: &mut RedisServer, files: &Path) {
-    redis.kill9();
-    std::fs::remove_dir_all(files_of(redis)).unwrap();
-    copy(files, &files_of(redis));
-    redis.restart().await.unwrap();
-}
-
 async fn audit(cluster: &Cluster, bank: &Bank, load: Load) {
     load.go_on(30).await;
     let mut ledger = load.finish().await;
@@ -151,9 +132,9 @@ async fn an_old_append_only_file_that_is_put_back_is_made_whole() {
     let load = Load::start(&bank);
     load.go_on(20).await;
     let backup = TempDir::with_prefix("assent-it-").unwrap();
-    copy(&files_of(&cluster.peers[1].redis), backup.path());
+    aof::copy(&mut cluster.peers[1].redis, backup.path()).unwrap();
     load.go_on(40).await;
-    start_on(&mut cluster.peers[1].redis, backup.path()).await;
+    aof::put_back(&mut cluster.peers[1].redis, backup.path()).await.unwrap();
     audit(&cluster, &bank, load).await;
 }
 
@@ -168,11 +149,11 @@ async fn an_old_copy_is_noticed_by_processes_that_never_saw_the_data() {
     let load = Load::of(&bank, &ALL_WAYS[..2]);
     load.go_on(20).await;
     let backup = TempDir::with_prefix("assent-it-").unwrap();
-    copy(&files_of(&cluster.peers[1].redis), backup.path());
+    aof::copy(&mut cluster.peers[1].redis, backup.path()).unwrap();
     load.go_on(40).await;
     cluster.coordinator.kill9();
     cluster.peers[1].agent.kill9();
-    start_on(&mut cluster.peers[1].redis, backup.path()).await;
+    aof::put_back(&mut cluster.peers[1].redis, backup.path()).await.unwrap();
     assent_tests::cluster::restart(&mut cluster.peers[1].agent).await;
     assent_tests::cluster::restart(&mut cluster.coordinator).await;
     audit(&cluster, &bank, load).await;
@@ -188,9 +169,9 @@ async fn implicit_transactions_are_made_whole_like_logged_ones() {
     bank.protocol = Protocol::Logged;
     load.go_on(20).await;
     let backup = TempDir::with_prefix("assent-it-").unwrap();
-    copy(&files_of(&cluster.peers[1].redis), backup.path());
+    aof::copy(&mut cluster.peers[1].redis, backup.path()).unwrap();
     load.go_on(40).await;
-    start_on(&mut cluster.peers[1].redis, backup.path()).await;
+    aof::put_back(&mut cluster.peers[1].redis, backup.path()).await.unwrap();
     audit(&cluster, &bank, load).await;
 }
 
@@ -254,7 +235,7 @@ async fn a_lagging_replica_that_is_promoted_is_made_whole() {
     plain::run::<()>(&replica, &["REPLICAOF", "NO", "ONE"]).await;
     load.go_on(40).await;
     replica.kill9();
-    start_on(&mut cluster.peers[1].redis, &files_of(&replica)).await;
+    aof::put_back(&mut cluster.peers[1].redis, replica.dir()).await.unwrap();
     audit(&cluster, &bank, load).await;
 }
 
@@ -286,7 +267,7 @@ async fn a_vote_that_replicas_must_have_survives_their_promotion() {
     let redone = redone(&cluster).await;
     cluster.peers[1].redis.kill9();
     replicas[1].kill9();
-    start_on(&mut cluster.peers[1].redis, &files_of(&replicas[1])).await;
+    aof::put_back(&mut cluster.peers[1].redis, replicas[1].dir()).await.unwrap();
     replicas[1] = replica_of(&cluster.peers[1].redis, &dir.path().join("next")).await;
     audit(&cluster, &bank, load).await;
     assert_eq!(self::redone(&cluster).await, redone, "a vote that counted was lost");
@@ -299,7 +280,7 @@ async fn redone(cluster: &Cluster) -> Option<String> {
 }
 
 async fn replica_of(master: &RedisServer, dir: &Path) -> RedisServer {
-    let replica = RedisServer::start(dir, RedisOptions::default()).await.unwrap();
+    let replica = RedisServer::start(dir, redis_options()).await.unwrap();
     let port = master.port().to_string();
     plain::run::<()>(&replica, &["REPLICAOF", "127.0.0.1", &port]).await;
     wait_for("the replica to follow", || async {
@@ -331,7 +312,7 @@ async fn a_loss_behind_the_log_is_named_and_waits_for_an_operator() {
     let mut cluster = Cluster::start(ASSENT, options).await;
     let bank = open(&cluster).await;
     let backup = TempDir::with_prefix("assent-it-").unwrap();
-    copy(&files_of(&cluster.peers[1].redis), backup.path());
+    aof::copy(&mut cluster.peers[1].redis, backup.path()).unwrap();
     let load = Load::start(&bank);
     wait_for("the log to let go of its first segment", || async {
         let first = cluster.data_dir().join("00000001.log");
@@ -340,7 +321,7 @@ async fn a_loss_behind_the_log_is_named_and_waits_for_an_operator() {
     .await;
     load.finish().await;
     wait_settled(&cluster).await;
-    start_on(&mut cluster.peers[1].redis, backup.path()).await;
+    aof::put_back(&mut cluster.peers[1].redis, backup.path()).await.unwrap();
 
     let after = Transfer::new("after", "bank-a", "bank-b");
     assert_eq!(bank.ask(&after).await, Told::Aborted(ErrorCode::Quarantined));

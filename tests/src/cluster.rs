@@ -55,9 +55,16 @@ impl Default for Options {
             coordinator: Vec::new(),
             participant: Vec::new(),
             segment_bytes: 1024 * 1024,
-            redis: RedisOptions::default(),
+            redis: redis_options(),
         }
     }
+}
+
+/// A durable server of the kind that is tested on (`assent_servers::chosen`).
+#[must_use]
+pub fn redis_options() -> RedisOptions {
+    let program = assent_servers::chosen().program().to_owned();
+    RedisOptions { program, ..RedisOptions::default() }
 }
 
 /// A participant with its Redis.

@@ -1,7 +1,8 @@
 //! The link from a Redis to its replica, and what becomes of a replica that lags when it is promoted.
 
-use assent::process::{RedisOptions, RedisServer};
+use assent::process::RedisServer;
 use assent_client::participant::ProbeState;
+use assent_tests::cluster::redis_options;
 use assent_tests::link::{Fault, Way, Which};
 use assent_tests::load::Load;
 use assent_tests::proxy::At;
@@ -16,7 +17,7 @@ async fn replica_of(cluster: &Cluster, peer: usize) -> (RedisServer, Link) {
     let link = Link::start(&format!("127.0.0.1:{}", master.port())).await;
     let (host, port) = ("127.0.0.1", link.address().port().to_string());
     let dir = cluster.dir().join("replica");
-    let replica = RedisServer::start(dir, RedisOptions::default()).await.unwrap();
+    let replica = RedisServer::start(dir, redis_options()).await.unwrap();
     plain::run::<()>(&replica, &["REPLICAOF", host, &port]).await;
     (replica, link)
 }
