@@ -40,8 +40,10 @@ fn every_setting_has_the_name_of_its_key() {
     for line in page.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
         let (key, flag, variable) = (cells[1], cells[2], cells[3]);
-        // The one list is named in the singular where it is repeated.
-        let named = format!("--{}", key.replace('_', "-").replace("participants", "participant"));
+        // A list is named in the singular where it is repeated.
+        let lists = ["participants", "coordinators", "peers", "allowed_hosts"];
+        let name = if lists.contains(&key) { key.trim_end_matches('s') } else { key };
+        let named = format!("--{}", name.replace('_', "-"));
         assert!(flag.starts_with(&named), "{line}");
         assert!(
             variable.ends_with(&key.to_uppercase()) && variable.starts_with("ASSENT_"),

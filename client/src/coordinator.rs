@@ -207,25 +207,6 @@ impl CoordinatorClient {
         self.endpoint.http.say(Request::get(url)).await.into_result()
     }
 
-    /// Registers a participant, or gives it another address.
-    pub async fn set_participant(
-        &self,
-        name: &ParticipantName,
-        url: &str,
-    ) -> Result<ParticipantView, CallError> {
-        let path = self.endpoint.url(&["v1", "participants", name.as_str()]);
-        let body = ParticipantRequest { url: url.to_owned() };
-        let request = Request::new(Method::PUT, path, Media::Json).json(&body)?;
-        self.endpoint.http.say(request).await.into_result()
-    }
-
-    /// Removes a participant that no transaction needs any more.
-    pub async fn remove_participant(&self, name: &ParticipantName) -> Result<(), CallError> {
-        let path = self.endpoint.url(&["v1", "participants", name.as_str()]);
-        let request = Request::new(Method::DELETE, path, Media::JsonOrNothing);
-        self.endpoint.http.say(request).await.into_nothing()
-    }
-
     /// What runs there: version, log id, epoch.
     pub async fn version(&self) -> Result<VersionView, CallError> {
         let url = self.endpoint.url(&["v1", "version"]);
@@ -322,6 +303,25 @@ impl CoordinatorAdmin {
         let request =
             Request::new(Method::POST, self.endpoint.url(&path), Media::Json).json(request)?;
         self.endpoint.http.say(request).await.into_result()
+    }
+
+    /// Registers a participant, or gives it another address.
+    pub async fn set_participant(
+        &self,
+        name: &ParticipantName,
+        url: &str,
+    ) -> Result<ParticipantView, CallError> {
+        let path = self.endpoint.url(&["v1", "participants", name.as_str()]);
+        let body = ParticipantRequest { url: url.to_owned() };
+        let request = Request::new(Method::PUT, path, Media::Json).json(&body)?;
+        self.endpoint.http.say(request).await.into_result()
+    }
+
+    /// Removes a participant that no transaction needs any more.
+    pub async fn remove_participant(&self, name: &ParticipantName) -> Result<(), CallError> {
+        let path = self.endpoint.url(&["v1", "participants", name.as_str()]);
+        let request = Request::new(Method::DELETE, path, Media::JsonOrNothing);
+        self.endpoint.http.say(request).await.into_nothing()
     }
 
     /// Puts up with what a participant's Redis lost: recorded, loud, and no undo (invariant 16).

@@ -56,16 +56,22 @@ error_codes! {
     BadRequest = "bad_request", 400, false, "Correct the field that the detail names.";
     /// The bearer token is missing or wrong.
     Unauthorized = "unauthorized", 401, false, "Send `Authorization: Bearer <token>` with a token of this server's token file.";
+    /// The request came from a page of another site, or by a name that is not this server's.
+    Forbidden = "forbidden", 403, false, "Address the server by its own name; other names are configured as `allowed_hosts`.";
     /// Nothing is known here under this id. It is no statement about an outcome.
     NotFound = "not_found", 404, false, "Check the id, the server and its retention.";
     /// The path exists, but not with this method.
     MethodNotAllowed = "method_not_allowed", 405, false, "See /openapi.json for the methods of this path.";
+    /// The request's body took longer to come than the server waits.
+    RequestTimeout = "request_timeout", 408, true, "Send the body without pauses, or raise `body_timeout`.";
     /// The transaction or branch is not in a state in which this can be done.
     WrongState = "wrong_state", 409, false, "Read the transaction's state and choose an action that it allows.";
     /// The body is larger than the server takes.
     BodyTooLarge = "body_too_large", 413, false, "Split the transaction, or store large values outside it.";
-    /// The body is not `application/json`.
-    UnsupportedMediaType = "unsupported_media_type", 415, false, "Send `Content-Type: application/json`.";
+    /// The request's path and query are longer than the server takes.
+    UriTooLong = "uri_too_long", 414, false, "Shorten the path or the query.";
+    /// The body is not plain `application/json`.
+    UnsupportedMediaType = "unsupported_media_type", 415, false, "Send `Content-Type: application/json`, and no `Content-Encoding`.";
     /// The same idempotency key or transaction id came before with another body.
     IdempotencyMismatch = "idempotency_mismatch", 422, false, "Use a new key for a new request; send the same body for a retry.";
     /// The transaction names a participant that is not registered.
@@ -124,6 +130,8 @@ error_codes! {
     Quarantined = "quarantined", 503, true, "Try again in a moment; if it stays so, see docs/operating.md, section `A Redis lost data`.";
     /// The participant knows no branch under this txid, although it voted yes: its Redis lost data.
     BranchLost = "branch_lost", 409, false, "See docs/operating.md, section `A Redis lost data`.";
+    /// The request's headers are larger than the server takes.
+    HeadersTooLarge = "headers_too_large", 431, false, "Send fewer or shorter headers.";
     /// The server sheds load.
     Overloaded = "overloaded", 429, true, "Wait as `Retry-After` says, then try again.";
     /// The server is starting or draining.

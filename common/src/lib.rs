@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod participant;
 pub mod record;
 pub mod settle;
+pub mod text;
 pub mod time;
 pub mod value;
 pub mod wire;

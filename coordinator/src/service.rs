@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use assent_client::transport::{BuildError, Http, HttpOptions, Token};
 use assent_common::ParticipantName;
+use assent_edge::{Descriptors, EdgeOptions, HostRule, Listener};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -45,6 +46,8 @@ pub struct CoordinatorOptions {
     pub request_timeout_ms: u64,
     /// How long a connection to a participant may take, in milliseconds.
     pub connect_timeout_ms: u64,
+    /// How patient and how roomy the listeners are.
+    pub edge: EdgeOptions,
     /// Renders the metrics, where a recorder is installed.
     pub metrics: Option<PrometheusHandle>,
 }
@@ -86,6 +89,7 @@ impl CoordinatorOptions {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             request_timeout_ms: 10_000,
             connect_timeout_ms: 1_000,
+            edge: EdgeOptions::default(),
             metrics: None,
         }
     }
@@ -162,8 +166,14 @@ impl Coordinator {
         let (stop, stopped) = watch::channel(false);
         let state = HttpState::new(engine.clone(), &options, stopped.clone());
         let mut servers = JoinSet::new();
-        servers.spawn(http::serve(public, http::public_surface(state.clone()), stopped.clone()));
-        servers.spawn(http::serve(admin, http::admin_surface(state), stopped));
+        let [public, admin] = listeners([public, admin], [addr, admin_addr], &options);
+        for (listener, surface) in
+            [(public, http::public_surface(state.clone())), (admin, http::admin_surface(state))]
+        {
+            let (edge, stopped) = (options.edge.clone(), stopped.clone());
+            let served = async move { assent_edge::serve(listener, &edge, surface, stopped).await };
+            servers.spawn(served);
+        }
         let mut background = JoinSet::new();
         background.spawn(vital(engine.clone().run_timers()));
         background.spawn(compact_regularly(engine.clone(), options.retention_ms));
@@ -215,6 +225,34 @@ fn check_exposure(
 
 async fn bind(addr: SocketAddr, flag: &'static str) -> Result<TcpListener, ServiceError> {
     TcpListener::bind(addr).await.map_err(|source| ServiceError::Bind { addr, flag, source })
+}
+
+/// The listeners with their rules: how many connections each may have, and by which names it is addressed.
+fn listeners(
+    [public, admin]: [TcpListener; 2],
+    [public_addr, admin_addr]: [SocketAddr; 2],
+    options: &CoordinatorOptions,
+) -> [Listener; 2] {
+    let CoordinatorOptions { edge, tokens, advertised_url, .. } = options;
+    let descriptors = Descriptors::of_process(edge.connections_max);
+    let hosts = |addr, token: &Option<Token>| {
+        let names = edge.allowed_hosts.iter().chain(advertised_url).map(String::as_str);
+        HostRule::new(addr, token.is_some(), names)
+    };
+    [
+        Listener {
+            socket: public,
+            name: "api",
+            connections_max: descriptors.public,
+            hosts: hosts(public_addr, &tokens.api),
+        },
+        Listener {
+            socket: admin,
+            name: "admin",
+            connections_max: descriptors.admin,
+            hosts: hosts(admin_addr, &tokens.admin),
+        },
+    ]
 }
 
 fn local_addr(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {

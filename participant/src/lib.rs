@@ -26,6 +26,7 @@
 
 mod agent;
 pub mod http;
+mod known;
 mod leftovers;
 pub mod metrics;
 mod options;
@@ -46,8 +47,10 @@ use assent_client::{BuildError, Http, HttpOptions, Token};
 use assent_common::ParticipantName;
 use assent_common::ids::InvalidId;
 use assent_common::participant::resolver::Resolver;
+use assent_edge::Budget;
 
 use crate::agent::{Agent, Running};
+use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::service::Shared;
 use crate::store::{Store, StoreError, StoreOptions};
@@ -79,6 +82,11 @@ pub enum Error {
     /// The HTTP client for coordinators cannot be set up.
     #[error("the client for coordinators cannot be set up")]
     Http(#[from] BuildError),
+    /// There is a token for coordinators, and none to send it to.
+    #[error(
+        "there is a token for coordinators, but no coordinator to send it to: list their base URLs with --coordinator"
+    )]
+    NoCoordinators,
     /// An address cannot be listened on.
     #[error(
         "cannot listen on {address} ({flag}): {source}; does another agent run here? Each needs addresses of its own"
@@ -119,6 +127,12 @@ impl Participant {
             Ok(name) => name,
             Err(source) => return Err(Error::Name { name: options.name, source }),
         };
+        let coordinators_known =
+            Known::coordinators(&options.coordinators, options.http.token.as_ref());
+        if coordinators_known.is_useless() {
+            return Err(Error::NoCoordinators);
+        }
+        let peers_known = Known::peers(&options.peers, options.token.as_ref());
         let http = Http::new(&options.http)?;
         // A coordinator has one token for all its participants, so that this one's own is the others' too.
         let peers = HttpOptions { token: options.token.clone(), ..options.http };
@@ -135,10 +149,13 @@ impl Participant {
             store,
             http,
             peers,
+            coordinators_known,
+            peers_known,
             metrics,
             token: options.token,
             admin_listen: options.admin_listen,
             metrics_text: options.metrics_text,
+            budget: Budget::new(options.request_bytes_max),
             resolver: Mutex::new(Resolver::new(options.resolve_interval_ms)),
             running: stopping.clone(),
             started: Instant::now(),
@@ -260,9 +277,14 @@ impl Builder {
         self
     }
 
-    /// The token that coordinators ask for.
-    pub fn coordinator_token(mut self, token: Token) -> Self {
+    /// The token that coordinators ask for, and the base URLs of those that get it.
+    pub fn coordinator_token(
+        mut self,
+        token: Token,
+        urls: impl IntoIterator<Item = String>,
+    ) -> Self {
         self.options.http.token = Some(token);
+        self.options.coordinators.extend(urls);
         self
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use assent_client::{HttpOptions, Token};
+use assent_edge::EdgeOptions;
 
 use crate::store::StoreOptions;
 
@@ -20,10 +21,18 @@ pub struct Options {
     pub sweep_interval_ms: u64,
     /// The token that requests must carry, health probes excepted.
     pub token: Option<Token>,
+    /// Base URLs of the coordinators that are asked for outcomes. Needed where they have a token; without one, and without
+    /// this list, the coordinator is asked that a message names.
+    pub coordinators: Vec<String>,
+    /// Base URLs of participants that are asked about branches of implicit transactions. Without this list, and without a
+    /// token, those are asked that a message names.
+    pub peers: Vec<String>,
     /// How coordinators are asked; its token is the coordinator's.
     pub http: HttpOptions,
     /// Where the admin router is served, if it is: said in the version, so that operators' commands find it.
     pub admin_listen: Option<std::net::SocketAddr>,
+    /// Bytes of requests that are held at a time; more are told `overloaded`.
+    pub request_bytes_max: usize,
     /// What `/metrics` shows; a host application that has its own endpoint leaves it out.
     pub metrics_text: Option<MetricsText>,
 }
@@ -37,8 +46,11 @@ impl Options {
             resolve_interval_ms: 2_000,
             sweep_interval_ms: 10_000,
             token: None,
+            coordinators: Vec::new(),
+            peers: Vec::new(),
             http: HttpOptions::default(),
             admin_listen: None,
+            request_bytes_max: EdgeOptions::default().request_bytes_max,
             metrics_text: None,
         }
     }

@@ -28,6 +28,7 @@ use assent_common::settle::Resolution;
 use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Txid, limits};
+use assent_edge::Seldom;
 
 use crate::agent::{End, Running};
 use crate::service::{Shared, coordinator_of, definite};
@@ -50,6 +51,8 @@ struct Loop {
     ends: JoinSet<Vec<Conclusion>>,
     /// The branches of that batch.
     ending: Vec<Txid>,
+    /// Lines about questions without an answer: there may be one for each branch.
+    unheard: Seldom,
 }
 
 /// Runs until told to stop; questions and ends in flight are dropped then, which loses nothing.
@@ -67,6 +70,7 @@ pub(crate) async fn run(
         known: VecDeque::new(),
         ends: JoinSet::new(),
         ending: Vec::new(),
+        unheard: Seldom::minutely(),
     };
     loop {
         if Instant::now() >= next_scan {
@@ -124,6 +128,10 @@ impl Loop {
             }
             Verdict::Unheard(why) => {
                 app.metrics.resolver("later");
+                if let Some(left_out) = self.unheard.now() {
+                    tracing::warn!(%txid, coordinator = branch.coordinator_url, why, left_out,
+                        "a branch is in doubt and its coordinator gives no answer; it is asked again");
+                }
                 self.conclude(txid, Conclusion::Unheard(why));
             }
             Verdict::Hold(why) => {
@@ -210,6 +218,9 @@ async fn ask(app: Arc<Shared>, question: Question) -> Verdict {
 /// The coordinator's word. Of an implicit transaction that it knows nothing of, it asks the branches.
 async fn ask_coordinator(app: &Shared, branch: &InDoubt) -> Call<BranchOutcome> {
     let InDoubt { txid, coordinator_url, branches } = branch;
+    if let Some(why) = app.coordinators_known.refusal(coordinator_url) {
+        return Call::Unknown(why);
+    }
     let client = match CoordinatorClient::new(&app.http, coordinator_url) {
         Ok(client) => client,
         Err(error) => return Call::Unknown(error.to_string()),
@@ -223,6 +234,9 @@ async fn ask_coordinator(app: &Shared, branch: &InDoubt) -> Call<BranchOutcome> 
 /// What the other branches say: this one is staged.
 async fn ask_branches(app: &Shared, branch: &InDoubt) -> Verdict {
     let InDoubt { txid, coordinator_url, branches } = branch;
+    if let Some(why) = app.peers_refusal(branches) {
+        return Verdict::Later(why);
+    }
     let asker = coordinator_of(*txid, coordinator_url.clone());
     let mut resolution = Resolution::new(branches);
     resolution.answered(&app.name, Call::Applied(Settled::Prepared));

@@ -7,15 +7,20 @@
 //! Prints nothing: the addresses are the handle's to tell. A request that the deadline cuts off is *not known* to its
 //! coordinator, which asks again.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use assent_edge::{Answers, Descriptors, EdgeOptions, HostRule, Listener};
 use axum::Router;
-use axum::serve::ListenerExt as _;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tower::Service as _;
 
 use crate::{Error, Options, Participant};
 
@@ -30,6 +35,8 @@ pub struct ServeOptions {
     pub admin_listen: SocketAddr,
     /// Who may be let in.
     pub exposure: Exposure,
+    /// How patient and how roomy the listeners are.
+    pub edge: EdgeOptions,
     /// Milliseconds that requests in flight are waited for at the end.
     pub drain_timeout_ms: u64,
 }
@@ -86,7 +93,7 @@ pub async fn serve(
     options: ServeOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Serving, Error> {
-    let ServeOptions { mut participant, listen, admin_listen, exposure, drain_timeout_ms } =
+    let ServeOptions { mut participant, listen, admin_listen, exposure, edge, drain_timeout_ms } =
         options;
     if exposure == Exposure::TokenOrLoopback && participant.token.is_none() {
         for address in [listen, admin_listen] {
@@ -98,16 +105,30 @@ pub async fn serve(
     let (public, public_address) = bind(listen, "--listen").await?;
     let (admin, admin_address) = bind(admin_listen, "--admin-listen").await?;
     participant.admin_listen = Some(admin_address);
+    let has_token = participant.token.is_some();
+    participant.request_bytes_max = edge.request_bytes_max;
     let participant = Participant::start(participant).await?;
     let warnings = participant.warnings();
-    let (stop, stopping) = watch::channel(());
+    let (stop, stopping) = watch::channel(false);
+    let descriptors = Descriptors::of_process(edge.connections_max);
     let mut servers = JoinSet::new();
-    servers.spawn(listen_on(public, participant.router(), stopping.clone()));
-    servers.spawn(listen_on(admin, participant.admin_router(), stopping));
+    for (name, socket, address, connections_max, router) in [
+        ("participant", public, public_address, descriptors.public, participant.router()),
+        ("admin", admin, admin_address, descriptors.admin, participant.admin_router()),
+    ] {
+        let names = edge.allowed_hosts.iter().map(String::as_str);
+        let hosts = HostRule::new(address, has_token, names);
+        let listener = Listener { socket, name, connections_max, hosts };
+        let (edge, stopping) = (edge.clone(), stopping.clone());
+        let served = async move {
+            assent_edge::serve(listener, &edge, Routed(router), stopping).await;
+        };
+        servers.spawn(served);
+    }
     let task = tokio::spawn(async move {
         shutdown.await;
         participant.drain();
-        stop.send_replace(());
+        stop.send_replace(true);
         let drained = async { while servers.join_next().await.is_some() {} };
         let deadline = Duration::from_millis(drain_timeout_ms);
         if tokio::time::timeout(deadline, drained).await.is_err() {
@@ -127,18 +148,12 @@ async fn bind(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, S
     Ok((listener, bound))
 }
 
-async fn listen_on(listener: TcpListener, router: Router, mut stopping: watch::Receiver<()>) {
-    let listener = listener.tap_io(|stream| {
-        // Answers are one small write each; a delay would be a round trip's.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY cannot be set");
-        }
-    });
-    let stopped = async move {
-        // An error means that the sender is gone, which is a stop as well.
-        let _ = stopping.changed().await;
-    };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-        tracing::error!(%error, "a listener ended");
+/// What a router answers.
+struct Routed(Router);
+
+impl Answers for Routed {
+    async fn answer(&self, request: Request<Body>) -> Response {
+        let answered = self.0.clone().call(request).await;
+        answered.unwrap_or_else(|never: Infallible| match never {})
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_client::{Http, Token};
 use assent_common::outcome::{Aborted, Call, Refusal};
+use assent_common::participant::Branches;
 use assent_common::participant::resolver::Resolver;
 use assent_common::time::Millis;
 use assent_common::value::readable;
@@ -16,9 +17,11 @@ use assent_common::wire::branch::{
     BranchList, BranchState, BranchView, CoordinatorRef, WrittenView,
 };
 use assent_common::{ErrorCode, ParticipantName, Txid};
+use assent_edge::Budget;
 
 use crate::agent::{Agent, End, Running};
 use crate::http::{Check, Verdict};
+use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::options::MetricsText;
 use crate::store::{BranchAnswer, InDoubt, Store, StoreError, StoreState, StoredBranch};
@@ -36,10 +39,15 @@ pub(crate) struct Shared {
     pub(crate) http: Http,
     /// To other participants.
     pub(crate) peers: Http,
+    /// Which of them are asked.
+    pub(crate) coordinators_known: Known,
+    pub(crate) peers_known: Known,
     pub(crate) metrics: Metrics,
     pub(crate) token: Option<Token>,
     pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) metrics_text: Option<MetricsText>,
+    /// The memory that requests may hold.
+    pub(crate) budget: Budget,
     pub(crate) resolver: Mutex<Resolver>,
     pub(crate) running: watch::Receiver<Running>,
     pub(crate) started: Instant,
@@ -54,6 +62,12 @@ impl Shared {
     pub(crate) fn resolver(&self) -> MutexGuard<'_, Resolver> {
         // Its loss costs latency only, so half a change is as good as none.
         self.resolver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the others of these branches are not asked, if they are not.
+    pub(crate) fn peers_refusal(&self, branches: &Branches) -> Option<String> {
+        let others = branches.iter().filter(|branch| branch.participant != self.name);
+        others.map(|branch| &branch.url).find_map(|url| self.peers_known.refusal(url))
     }
 
     /// Sets the gauges.

@@ -199,6 +199,7 @@ async fn a_wrong_method_path_or_media_type_is_a_coded_4xx() {
     let cluster = Cluster::start(ASSENT, Options::default()).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let base = cluster.coordinator.url().to_owned();
+    let admin = cluster.admin_url().to_owned();
     let agent = cluster.peers[0].agent.url().to_owned();
     let json = "application/json";
     let cases = [
@@ -215,8 +216,9 @@ async fn a_wrong_method_path_or_media_type_is_a_coded_4xx() {
             404,
             "not_found",
         ),
-        ("PUT", format!("{base}/v1/participants/bad%20name"), json, 400, "bad_request"),
-        ("PUT", format!("{base}/v1/participants/x"), json, 400, "bad_request"),
+        ("PUT", format!("{base}/v1/participants/x"), json, 405, "method_not_allowed"),
+        ("PUT", format!("{admin}/v1/participants/bad%20name"), json, 400, "bad_request"),
+        ("PUT", format!("{admin}/v1/participants/x"), json, 400, "bad_request"),
         ("POST", format!("{agent}/v1/batch"), json, 400, "bad_request"),
         ("POST", format!("{agent}/v1/branches/none/prepare"), json, 400, "bad_request"),
         ("GET", format!("{agent}/v1/branches?state=applied"), json, 400, "bad_request"),

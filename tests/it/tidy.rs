@@ -19,12 +19,22 @@ const COMMON_MAY_USE: [&str; 9] = [
 ];
 
 /// The packages of ours that each folder may use (ARCHITECTURE.md, "Code map").
-const MAY_USE: [(&str, &[&str]); 6] = [
+const MAY_USE: [(&str, &[&str]); 7] = [
     ("common", &[]),
     ("client", &["assent-common"]),
-    ("coordinator", &["assent-common", "assent-client"]),
-    ("participant", &["assent-common", "assent-client"]),
-    ("cli", &["assent-common", "assent-client", "assent-coordinator", "assent-participant"]),
+    ("edge", &["assent-common"]),
+    ("coordinator", &["assent-common", "assent-client", "assent-edge"]),
+    ("participant", &["assent-common", "assent-client", "assent-edge"]),
+    (
+        "cli",
+        &[
+            "assent-common",
+            "assent-client",
+            "assent-edge",
+            "assent-coordinator",
+            "assent-participant",
+        ],
+    ),
     (
         "tests",
         &[

@@ -235,12 +235,13 @@ impl Cluster {
         let http = Http::new(&HttpOptions::default()).expect("an HTTP client");
         let api_url = client_link.as_ref().map_or_else(|| url.clone(), Link::url);
         let api = CoordinatorClient::new(&http, &api_url).expect("the coordinator's URL");
+        let admin_url = ports[1].url();
+        let admin = CoordinatorAdmin::new(&http, &admin_url).expect("the admin API's URL");
         for peer in peers.iter().filter(|_| options.register) {
             let name = peer.name.parse().expect("a participant's name");
-            let set = api.set_participant(&name, &peer.url()).await;
+            let set = admin.set_participant(&name, &peer.url()).await;
             set.unwrap_or_else(|error| panic!("{name} cannot be registered: {error}"));
         }
-        let admin_url = ports[1].url();
         Self {
             peers,
             coordinator,

@@ -43,7 +43,7 @@ impl HttpConnection {
         self.request.clear();
         let length = body.len();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              content-length: {length}\r\n"
         );
         self.request.extend_from_slice(head.as_bytes());

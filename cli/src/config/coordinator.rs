@@ -12,6 +12,7 @@ use assent_coordinator::{CoordinatorOptions, Exposure, Tokens};
 use clap::{ArgMatches, Args};
 use serde::{Deserialize, Deserializer};
 
+use super::edge::{self, EdgeLayer};
 use super::{ConfigFile, Layers, PathValue, Shown, read_token};
 use crate::exit::Failure;
 
@@ -68,6 +69,29 @@ pub struct CoordinatorArgs {
     /// How long active transactions are waited for at the end [default: 10s]
     #[arg(long, env = "ASSENT_COORDINATOR_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<DurationMs>,
+    /// How long the head of a request may take [default: 10s]
+    #[arg(long, env = "ASSENT_COORDINATOR_HEADER_TIMEOUT", value_name = "TIME")]
+    pub header_timeout: Option<DurationMs>,
+    /// How long the body of a request may take [default: 30s]
+    #[arg(long, env = "ASSENT_COORDINATOR_BODY_TIMEOUT", value_name = "TIME")]
+    pub body_timeout: Option<DurationMs>,
+    /// How long a connection may be idle between requests [default: 2m]
+    #[arg(long, env = "ASSENT_COORDINATOR_IDLE_TIMEOUT", value_name = "TIME")]
+    pub idle_timeout: Option<DurationMs>,
+    /// Connections of the public API at the most; fewer where the limit of open files is low [default: 20000]
+    #[arg(long, env = "ASSENT_COORDINATOR_CONNECTIONS_MAX", value_name = "N")]
+    pub connections_max: Option<usize>,
+    /// Bytes of requests that are held in memory at a time; more are told to come again [default: 268435456]
+    #[arg(long, env = "ASSENT_COORDINATOR_REQUEST_BYTES_MAX", value_name = "BYTES")]
+    pub request_bytes_max: Option<usize>,
+    /// A name that requests may be addressed to where no token is asked for, beside those of this machine. Repeatable
+    #[arg(
+        long = "allowed-host",
+        env = "ASSENT_COORDINATOR_ALLOWED_HOSTS",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
+    pub allowed_hosts: Vec<String>,
     /// Worker threads [default: half of the cores, at most 4]
     #[arg(long, env = "ASSENT_COORDINATOR_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
@@ -141,6 +165,25 @@ impl CoordinatorSettings {
         );
         let drain_timeout =
             layers.value("drain_timeout", args.drain_timeout, file.drain_timeout, ms(10_000));
+        let edge = edge::resolve(
+            &mut layers,
+            EdgeLayer {
+                header_timeout: args.header_timeout,
+                body_timeout: args.body_timeout,
+                idle_timeout: args.idle_timeout,
+                connections_max: args.connections_max,
+                request_bytes_max: args.request_bytes_max,
+                allowed_hosts: args.allowed_hosts,
+            },
+            EdgeLayer {
+                header_timeout: file.header_timeout,
+                body_timeout: file.body_timeout,
+                idle_timeout: file.idle_timeout,
+                connections_max: file.connections_max,
+                request_bytes_max: file.request_bytes_max,
+                allowed_hosts: file.allowed_hosts,
+            },
+        );
         let workers =
             layers.value("workers", args.workers, file.workers, crate::runtime::workers_default());
         let options = CoordinatorOptions {
@@ -154,6 +197,7 @@ impl CoordinatorSettings {
             segment_bytes,
             request_timeout_ms: request_timeout.0,
             connect_timeout_ms: connect_timeout.0,
+            edge,
             ..defaults
         };
         Ok(Self { options, drain_timeout, workers, shown: layers.into_shown() })

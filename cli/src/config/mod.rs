@@ -6,6 +6,7 @@
 
 mod client;
 mod coordinator;
+mod edge;
 pub(crate) mod environment;
 mod file;
 mod participant;

@@ -9,6 +9,7 @@ use assent_participant::{Exposure, Options, ServeOptions};
 use clap::{ArgMatches, Args};
 use serde::Deserialize;
 
+use super::edge::{self, EdgeLayer};
 use super::{ConfigFile, Layers, PathValue, Shown, read_secret, read_token};
 use crate::exit::Failure;
 
@@ -44,6 +45,24 @@ pub struct ParticipantArgs {
     /// File with the bearer token that is sent to coordinators when they are asked for an outcome
     #[arg(long, env = "ASSENT_PARTICIPANT_COORDINATOR_TOKEN_FILE", value_name = "FILE")]
     pub coordinator_token_file: Option<PathValue>,
+    /// Base URL of a coordinator that may be asked for outcomes, with the coordinator token. Repeatable; needed where there
+    /// is such a token. Where none is configured, the coordinator is asked that a message names
+    #[arg(
+        long = "coordinator",
+        env = "ASSENT_PARTICIPANT_COORDINATORS",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub coordinators: Vec<String>,
+    /// Base URL of another participant that may be asked about implicit transactions, with this one's token. Repeatable;
+    /// where there is a token, others are not asked, and the coordinator settles them
+    #[arg(
+        long = "peer",
+        env = "ASSENT_PARTICIPANT_PEERS",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub peers: Vec<String>,
     /// Serve addresses beyond this machine without a token
     #[arg(long, env = "ASSENT_PARTICIPANT_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure: Option<bool>,
@@ -56,6 +75,29 @@ pub struct ParticipantArgs {
     /// How long requests in flight are waited for at the end [default: 10s]
     #[arg(long, env = "ASSENT_PARTICIPANT_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<DurationMs>,
+    /// How long the head of a request may take [default: 10s]
+    #[arg(long, env = "ASSENT_PARTICIPANT_HEADER_TIMEOUT", value_name = "TIME")]
+    pub header_timeout: Option<DurationMs>,
+    /// How long the body of a request may take [default: 30s]
+    #[arg(long, env = "ASSENT_PARTICIPANT_BODY_TIMEOUT", value_name = "TIME")]
+    pub body_timeout: Option<DurationMs>,
+    /// How long a connection may be idle between requests [default: 2m]
+    #[arg(long, env = "ASSENT_PARTICIPANT_IDLE_TIMEOUT", value_name = "TIME")]
+    pub idle_timeout: Option<DurationMs>,
+    /// Connections of the public API at the most; fewer where the limit of open files is low [default: 20000]
+    #[arg(long, env = "ASSENT_PARTICIPANT_CONNECTIONS_MAX", value_name = "N")]
+    pub connections_max: Option<usize>,
+    /// Bytes of requests that are held in memory at a time; more are told to come again [default: 268435456]
+    #[arg(long, env = "ASSENT_PARTICIPANT_REQUEST_BYTES_MAX", value_name = "BYTES")]
+    pub request_bytes_max: Option<usize>,
+    /// A name that requests may be addressed to where no token is asked for, beside those of this machine. Repeatable
+    #[arg(
+        long = "allowed-host",
+        env = "ASSENT_PARTICIPANT_ALLOWED_HOSTS",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
+    pub allowed_hosts: Vec<String>,
     /// Worker threads [default: half of the cores, at most 4]
     #[arg(long, env = "ASSENT_PARTICIPANT_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
@@ -112,6 +154,8 @@ impl ParticipantSettings {
             args.coordinator_token_file,
             file.coordinator_token_file,
         );
+        options.coordinators = layers.list("coordinators", args.coordinators, file.coordinators);
+        options.peers = layers.list("peers", args.peers, file.peers);
         let insecure = layers.value("insecure", args.insecure, file.insecure, false);
         let default = ms(options.resolve_interval_ms);
         options.resolve_interval_ms = layers
@@ -122,6 +166,25 @@ impl ParticipantSettings {
             layers.value("sweep_interval", args.sweep_interval, file.sweep_interval, default).0;
         let drain_timeout =
             layers.value("drain_timeout", args.drain_timeout, file.drain_timeout, ms(10_000));
+        let edge = edge::resolve(
+            &mut layers,
+            EdgeLayer {
+                header_timeout: args.header_timeout,
+                body_timeout: args.body_timeout,
+                idle_timeout: args.idle_timeout,
+                connections_max: args.connections_max,
+                request_bytes_max: args.request_bytes_max,
+                allowed_hosts: args.allowed_hosts,
+            },
+            EdgeLayer {
+                header_timeout: file.header_timeout,
+                body_timeout: file.body_timeout,
+                idle_timeout: file.idle_timeout,
+                connections_max: file.connections_max,
+                request_bytes_max: file.request_bytes_max,
+                allowed_hosts: file.allowed_hosts,
+            },
+        );
         let workers =
             layers.value("workers", args.workers, file.workers, crate::runtime::workers_default());
         if let Some(file) = &password {
@@ -131,9 +194,14 @@ impl ParticipantSettings {
         options.http =
             HttpOptions { token: read_token(coordinator_token.as_ref())?, ..options.http };
         let exposure = if insecure { Exposure::Insecure } else { Exposure::TokenOrLoopback };
-        let drain_timeout_ms = drain_timeout.0;
-        let options =
-            ServeOptions { participant: options, listen, admin_listen, exposure, drain_timeout_ms };
+        let options = ServeOptions {
+            participant: options,
+            listen,
+            admin_listen,
+            exposure,
+            edge,
+            drain_timeout_ms: drain_timeout.0,
+        };
         Ok(Self { options, workers, shown: layers.into_shown() })
     }
 }

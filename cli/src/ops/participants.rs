@@ -65,6 +65,8 @@ pub(crate) fn run(
     super::block_on(async {
         let client = settings.coordinator()?;
         let failed = |error| Failure::of_call(&settings.url, error);
+        let admin = settings.admin()?;
+        let of_admin = |error| Failure::of_call(&settings.admin_url, error);
         match command {
             ParticipantsCommand::List => {
                 let list = client.participants().await.map_err(failed)?;
@@ -74,7 +76,8 @@ pub(crate) fn run(
                 }
             }
             ParticipantsCommand::Set(SetArgs { name, participant_url }) => {
-                let view = client.set_participant(&name, &participant_url).await.map_err(failed)?;
+                let view =
+                    admin.set_participant(&name, &participant_url).await.map_err(of_admin)?;
                 match format {
                     Format::Json => output::json(&view)?,
                     Format::Id | Format::Table => show(&[view], format)?,
@@ -82,9 +85,7 @@ pub(crate) fn run(
             }
             ParticipantsCommand::AcceptLoss(AcceptLossArgs { name, by }) => {
                 let request = by.into();
-                let admin = settings.admin()?;
-                let failed = |error| Failure::of_call(&settings.admin_url, error);
-                let view = admin.accept_loss(&name, &request).await.map_err(failed)?;
+                let view = admin.accept_loss(&name, &request).await.map_err(of_admin)?;
                 match format {
                     Format::Json => output::json(&view)?,
                     Format::Id | Format::Table => show(&[view], format)?,
@@ -94,7 +95,7 @@ pub(crate) fn run(
                 remove_by_force(args, settings, format).await?;
             }
             ParticipantsCommand::Remove(RemoveArgs { name, .. }) => {
-                client.remove_participant(&name).await.map_err(failed)?;
+                admin.remove_participant(&name).await.map_err(of_admin)?;
                 output::talk(&format!("{name} removed"));
             }
         }

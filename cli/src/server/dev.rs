@@ -10,6 +10,7 @@ use assent_client::HttpOptions;
 use assent_common::ParticipantName;
 use assent_coordinator::log::{self, LogOptions};
 use assent_coordinator::{Coordinator, CoordinatorOptions, Running};
+use assent_edge::EdgeOptions;
 use assent_participant::{MetricsText, Options, ServeOptions, Serving, serve};
 use clap::Args;
 use futures_util::future::try_join_all;
@@ -26,6 +27,9 @@ use crate::{runtime, telemetry};
 
 /// What is in flight at the end of a development server is not waited for long.
 const DRAIN_MS: u64 = 2_000;
+
+/// Connections of one listener.
+const DEV_CONNECTIONS_MAX: usize = 1_000;
 
 /// The flags of `assent dev`.
 #[derive(Debug, Args)]
@@ -155,12 +159,18 @@ async fn start_participant(
         listen: any,
         admin_listen: any,
         exposure: assent_participant::Exposure::default(),
+        edge: edge(),
         drain_timeout_ms: DRAIN_MS,
     };
     let shutdown = async move {
         let _sender_gone = stopping.changed().await;
     };
     serve(options, shutdown).await.map_err(|error| Failure::error(chain(&error)))
+}
+
+/// The servers share one process, and its descriptors.
+fn edge() -> EdgeOptions {
+    EdgeOptions { connections_max: DEV_CONNECTIONS_MAX, ..EdgeOptions::default() }
 }
 
 async fn start_coordinator(
@@ -179,6 +189,7 @@ async fn start_coordinator(
         listen: args.listen,
         admin_listen: args.admin_listen,
         participants,
+        edge: edge(),
         metrics: Some(metrics),
         ..CoordinatorOptions::new(log_dir)
     };

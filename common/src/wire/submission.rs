@@ -41,6 +41,14 @@ pub struct SubmittedBranch {
     pub purpose: Purpose,
 }
 
+impl Submission {
+    /// Bytes of the ops of all branches: what is kept of the request.
+    #[must_use]
+    pub fn ops_bytes(&self) -> usize {
+        self.branches.iter().map(|branch| branch.ops.get().len()).sum()
+    }
+}
+
 impl TransactionRequest {
     /// Checks everything that can be checked before a participant is asked. The problem names the branch and the op.
     pub fn validate(self) -> Result<Submission, Problem> {

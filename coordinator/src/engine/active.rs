@@ -13,6 +13,7 @@ use assent_common::time::Millis;
 use assent_common::wire::branch::BranchAddress;
 use assent_common::wire::transaction::Ack;
 use assent_common::{Attempt, ParticipantName};
+use assent_edge::Held;
 use serde_json::value::RawValue;
 use tokio::sync::{oneshot, watch};
 
@@ -33,8 +34,15 @@ pub(super) struct Accepted {
 #[derive(Debug)]
 pub(super) struct AcceptedBranch {
     pub(super) participant: ParticipantName,
-    /// The client's ops, passed through unread; absent after a restart, when no prepare is sent any more.
-    pub(super) ops: Option<Box<RawValue>>,
+}
+
+/// The client's ops, passed through unread, and the memory that they were granted: until the outcome is known, for as
+/// long as prepares are sent.
+#[derive(Debug)]
+pub(super) struct RequestOps {
+    /// By the place of the branch.
+    pub(super) branches: Vec<Box<RawValue>>,
+    pub(super) _held: Held,
 }
 
 /// The decision, as the waiter of a submission gets it.
@@ -50,6 +58,8 @@ pub(super) struct Decided {
 pub(super) struct Active {
     pub(super) machine: Transaction,
     pub(super) accepted: Arc<Accepted>,
+    /// What to prepare; absent after a restart, and when the outcome is known.
+    pub(super) ops: Option<Arc<RequestOps>>,
     /// The lanes of the branches, by place.
     pub(super) lanes: Vec<usize>,
     /// Who waits for the answer.

@@ -23,7 +23,7 @@ use assent_common::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::active::{Accepted, AcceptedBranch, Active, Decided};
+use super::active::{Accepted, AcceptedBranch, Active, Decided, RequestOps};
 use super::history::History;
 use super::journal::{Appended, crash_before, durability_of, is_sent_before_persisted};
 use super::lane::{Lane, Outgoing};
@@ -99,6 +99,7 @@ impl Core {
     pub(super) fn begin(
         &mut self,
         accepted: Accepted,
+        ops: RequestOps,
         spec: impl FnOnce(TxNumber) -> assent_common::coordinator::Spec,
         lanes: Vec<usize>,
         shared: &Arc<Shared>,
@@ -108,6 +109,9 @@ impl Core {
         let (waiter, decided) = oneshot::channel();
         let machine = Transaction::new(spec(number));
         self.insert(number, machine, accepted, lanes, vec![waiter]);
+        if let Some(active) = self.active.get_mut(&number) {
+            active.ops = Some(Arc::new(ops));
+        }
         self.step(number, Input::Begin, clock::now(), shared);
         decided
     }
@@ -121,10 +125,8 @@ impl Core {
         for lane in &lanes {
             self.lanes[*lane].start(*lane, shared);
         }
-        let branches = participants
-            .into_iter()
-            .map(|participant| AcceptedBranch { participant, ops: None })
-            .collect();
+        let branches =
+            participants.into_iter().map(|participant| AcceptedBranch { participant }).collect();
         let accepted = Accepted {
             identity,
             ack: Ack::Applied,
@@ -316,14 +318,18 @@ impl Core {
     }
 
     fn send(&mut self, outgoing: Outgoing, shared: &Arc<Shared>) {
-        let Some(active) = self.active.get(&outgoing.number) else { return };
-        let Some(lane) = active.lanes.get(outgoing.branch.index()) else { return };
+        let Some(active) = self.active.get_mut(&outgoing.number) else { return };
+        if outgoing.message == Message::Commit {
+            // What is committed is prepared no more.
+            active.ops = None;
+        }
+        let Some(&lane) = active.lanes.get(outgoing.branch.index()) else { return };
         match outgoing.message {
             Message::PrepareWaiting => self.start_waiting(outgoing, shared),
             // Who has the answer already does not wait for what is left.
-            Message::Commit if active.has_answered() => self.enqueue(*lane, outgoing, Haste::Rides),
+            Message::Commit if active.has_answered() => self.enqueue(lane, outgoing, Haste::Rides),
             Message::Prepare | Message::Commit | Message::Abort | Message::Settle => {
-                self.enqueue(*lane, outgoing, Haste::Now);
+                self.enqueue(lane, outgoing, Haste::Now);
             }
         }
     }
@@ -338,6 +344,8 @@ impl Core {
 
     fn tell(&mut self, number: TxNumber, outcome: Outcome, now: Millis) {
         let Some(active) = self.active.get_mut(&number) else { return };
+        // No prepare follows.
+        active.ops = None;
         let decided_at = active.machine.outcome().map_or(now, |(_, decided_at)| decided_at);
         metrics::transaction_answered(&outcome, now.since(active.accepted.identity.created_at));
         for waiter in active.waiters.drain(..) {
@@ -422,11 +430,19 @@ impl Core {
     }
 
     /// The addresses by which participants are known here now.
-    pub(super) fn addresses_now(&self, branches: &[BranchAddress]) -> Branches {
+    /// Where the branches are, by what operators have registered: what the question says may be anybody's.
+    pub(super) fn addresses_now(&self, branches: &[BranchAddress]) -> Result<Branches, Problem> {
         let now = |branch: &BranchAddress| {
-            let lane = self.registered_lane(&branch.participant);
-            let url = lane.and_then(|lane| self.lanes[lane].url()).unwrap_or(&branch.url);
-            BranchAddress { participant: branch.participant.clone(), url: url.to_owned() }
+            let name = &branch.participant;
+            let lane = self.registered_lane(name);
+            let url = lane.and_then(|lane| self.lanes[lane].url()).ok_or_else(|| Problem {
+                participant: Some(name.to_string()),
+                ..Problem::new(
+                    ErrorCode::UnknownParticipant,
+                    format!("no participant {name} is registered; nobody was asked"),
+                )
+            })?;
+            Ok(BranchAddress { participant: name.clone(), url: url.to_owned() })
         };
         branches.iter().map(now).collect()
     }
@@ -477,6 +493,7 @@ impl Core {
             machine,
             accepted: Arc::new(accepted),
             lanes,
+            ops: None,
             waiters,
             changes: None,
             armed: None,

@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::active::{Accepted, Active};
+use super::active::{Active, RequestOps};
 use super::core::Core;
 use super::mutants;
 use super::outbound::{Haste, Outbound};
@@ -65,14 +65,14 @@ pub(super) struct Lane {
 
 /// The client's ops of a branch, written into a batch as they came.
 struct PassedOps {
-    accepted: Arc<Accepted>,
+    ops: Option<Arc<RequestOps>>,
     branch: Branch,
 }
 
 impl Serialize for PassedOps {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let branch = self.accepted.branches.get(self.branch.index());
-        branch.and_then(|branch| branch.ops.as_ref()).serialize(serializer)
+        let ops = self.ops.as_ref().and_then(|ops| ops.branches.get(self.branch.index()));
+        ops.serialize(serializer)
     }
 }
 
@@ -184,8 +184,13 @@ impl Core {
         while outgoing.len() < count
             && let Some(message) = lane.queue.pop()
         {
-            // A transaction that ended meanwhile needs no message any more, and no answer.
+            // A transaction that ended meanwhile needs no message any more, and no answer; one that is
+            // decided needs no prepare.
             let Some(active) = self.active.get(&message.number) else { continue };
+            let is_prepare = matches!(message.message, Message::Prepare | Message::PrepareWaiting);
+            if is_prepare && active.ops.is_none() {
+                continue;
+            }
             bytes += ops_bytes(active, message);
             if bytes > limits::BATCH_OPS_BYTES_MAX && !outgoing.is_empty() {
                 lane.queue.put_back(message, now);
@@ -226,8 +231,9 @@ impl Core {
 fn ops_bytes(active: &Active, outgoing: Outgoing) -> usize {
     match outgoing.message {
         Message::Prepare | Message::PrepareWaiting => {
-            let branch = active.accepted.branches.get(outgoing.branch.index());
-            branch.and_then(|branch| branch.ops.as_ref()).map_or(0, |ops| ops.get().len())
+            let ops = active.ops.as_ref();
+            let ops = ops.and_then(|ops| ops.branches.get(outgoing.branch.index()));
+            ops.map_or(0, |ops| ops.get().len())
         }
         Message::Commit | Message::Abort | Message::Settle => 0,
     }
@@ -248,7 +254,7 @@ fn wire_message(
             mode: if active.lanes.len() == 1 { Mode::OnePhase } else { Mode::TwoPhase },
             wait_ms,
             branches: active.accepted.addresses.clone(),
-            ops: PassedOps { accepted: Arc::clone(&active.accepted), branch },
+            ops: PassedOps { ops: active.ops.clone(), branch },
         }),
         Message::Commit => WireMessage::Commit(TxidOnly { txid }),
         Message::Abort => WireMessage::Abort(TxidOnly { txid }),

@@ -135,20 +135,27 @@ impl Engine {
 
     /// The answer to a branch in doubt of an implicit transaction. What the log does not know is found out by asking the
     /// branches: all of them staged is the decision, and none that is absent can be staged afterwards.
-    pub async fn resolve(&self, txid: Txid, branches: Vec<BranchAddress>) -> OutcomeAnswer {
+    pub async fn resolve(
+        &self,
+        txid: Txid,
+        branches: Vec<BranchAddress>,
+    ) -> Result<OutcomeAnswer, Problem> {
         let log_id = self.shared.identity.log_id;
         if txid.log_id != log_id {
-            return self.outcome(txid);
+            return Ok(self.outcome(txid));
         }
-        let (known, branches) = {
+        let known = {
             let core = self.core();
-            (core.implicit_outcome(txid), core.addresses_now(&branches))
+            match core.implicit_outcome(txid) {
+                Some(outcome) => Ok(outcome),
+                None => Err(core.addresses_now(&branches)?),
+            }
         };
         let outcome = match known {
-            Some(outcome) => outcome,
-            None => self.ask_branches(txid, &branches).await,
+            Ok(outcome) => outcome,
+            Err(branches) => self.ask_branches(txid, &branches).await,
         };
-        OutcomeAnswer { txid, log_id, outcome }
+        Ok(OutcomeAnswer { txid, log_id, outcome })
     }
 
     async fn ask_branches(&self, txid: Txid, branches: &Branches) -> BranchOutcome {

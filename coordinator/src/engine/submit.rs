@@ -9,10 +9,11 @@ use assent_common::wire::problem::Problem;
 use assent_common::wire::submission::{Submission, SubmittedBranch};
 use assent_common::wire::transaction::{Protocol, TransactionView};
 use assent_common::{ErrorCode, IdempotencyKey, TransactionId, limits};
+use assent_edge::Held;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::active::{Accepted, AcceptedBranch, Decided};
+use super::active::{Accepted, AcceptedBranch, Decided, RequestOps};
 use super::core::Core;
 use super::view::view_of_decided;
 use super::{Engine, problem_of};
@@ -55,15 +56,16 @@ enum Taken {
 
 impl Engine {
     /// Runs a transaction, or finds the one that the same key or id has begun before. `fingerprint` is the SHA-256 of
-    /// the request, which tells a retry from another request under the same key.
+    /// the request, which tells a retry from another request under the same key. `held` is the memory of its ops.
     pub async fn submit(
         &self,
         submission: Submission,
+        held: Held,
         key: Option<IdempotencyKey>,
         fingerprint: Option<[u8; 32]>,
         wait: Wait,
     ) -> Result<Submitted, Problem> {
-        let taken = self.take(submission, key, fingerprint)?;
+        let taken = self.take(submission, held, key, fingerprint)?;
         match taken {
             Taken::Begun(id, decided) => self.wait_for(id, decided, wait, Origin::Fresh).await,
             Taken::Active(id, decided) => self.wait_for(id, decided, wait, Origin::Replayed).await,
@@ -75,6 +77,7 @@ impl Engine {
     fn take(
         &self,
         submission: Submission,
+        held: Held,
         key: Option<IdempotencyKey>,
         fingerprint: Option<[u8; 32]>,
     ) -> Result<Taken, Problem> {
@@ -105,20 +108,18 @@ impl Engine {
         let deadline = created_at.plus(timeout_ms);
         let writes = branches.iter().any(|branch| branch.purpose == Purpose::Write);
         let purpose = if writes { Purpose::Write } else { Purpose::Read };
-        let branches = branches
+        let (branches, ops): (Vec<_>, Vec<_>) = branches
             .into_iter()
-            .map(|SubmittedBranch { participant, ops, .. }| AcceptedBranch {
-                participant,
-                ops: Some(ops),
-            })
-            .collect::<Vec<_>>();
+            .map(|SubmittedBranch { participant, ops, .. }| (AcceptedBranch { participant }, ops))
+            .unzip();
+        let ops = RequestOps { branches: ops, _held: held };
         let count = u16::try_from(branches.len()).unwrap_or(u16::MAX);
         let identity = Identity { id, key, fingerprint, name, created_at };
         let addresses = core.addresses(&branches, &lanes, protocol);
         let accepted = Accepted { identity, ack, deadline, branches, addresses };
         let spec =
             |number| Spec { number, branches: count, ack, deadline, answer, purpose, protocol };
-        let decided = core.begin(accepted, spec, lanes, &self.shared);
+        let decided = core.begin(accepted, ops, spec, lanes, &self.shared);
         Ok(Taken::Begun(id, decided))
     }
 

@@ -3,7 +3,7 @@
 use assent_client::Token;
 use assent_common::ErrorCode;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -29,7 +29,5 @@ pub(super) fn refusal(wanted: Option<&Token>, headers: &HeaderMap) -> Option<Res
         return None;
     }
     let detail = "the bearer token is missing or wrong";
-    let mut response = Rejection::new(ErrorCode::Unauthorized, detail).into_response();
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    Some(response)
+    Some(Rejection::new(ErrorCode::Unauthorized, detail).into_response())
 }

@@ -6,15 +6,16 @@ use std::str::FromStr;
 
 use assent_common::ids::InvalidId;
 use assent_common::{ErrorCode, IdempotencyKey, limits};
-use axum::body::{Body, BodyDataStream};
+use assent_edge::{Gathered, Held, gather};
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use super::HttpState;
 use super::json_path::place_of;
 use super::reply::Rejection;
 
@@ -78,24 +79,30 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryOf<T> {
 pub(super) struct JsonBody<T> {
     pub(super) value: T,
     pub(super) bytes: Bytes,
+    /// The memory that it was granted, for as long as something of it is kept.
+    pub(super) held: Held,
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<HttpState> for JsonBody<T> {
     type Rejection = Rejection;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Rejection> {
+    async fn from_request(request: Request, state: &HttpState) -> Result<Self, Rejection> {
         let (head, body) = request.into_parts();
-        Self::of(&head.headers, body).await
+        Self::of(&head.headers, body, state).await
     }
 }
 
 impl<T: DeserializeOwned> JsonBody<T> {
     /// Reads the body, which the headers must call JSON.
-    pub(super) async fn of(headers: &HeaderMap, body: Body) -> Result<Self, Rejection> {
+    pub(super) async fn of(
+        headers: &HeaderMap,
+        body: Body,
+        state: &HttpState,
+    ) -> Result<Self, Rejection> {
         expect_json(headers)?;
-        let bytes = read(body).await?;
+        let Gathered { bytes, held } = gather(body, limits::BODY_BYTES_MAX, state.budget()).await?;
         match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Self { value, bytes }),
+            Ok(value) => Ok(Self { value, bytes, held }),
             Err(error) => {
                 let place = place_of(&bytes, &error);
                 let place = if place.is_empty() { place } else { format!("`{place}`: ") };
@@ -106,6 +113,12 @@ impl<T: DeserializeOwned> JsonBody<T> {
 }
 
 fn expect_json(headers: &HeaderMap) -> Result<(), Rejection> {
+    if let Some(encoding) = headers.get(CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        let detail = "the body has a `Content-Encoding`; send it as it is";
+        return Err(Rejection::new(ErrorCode::UnsupportedMediaType, detail));
+    }
     let sent = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let media_type = sent.split(';').next().unwrap_or("").trim();
     if media_type.eq_ignore_ascii_case("application/json") {
@@ -113,39 +126,6 @@ fn expect_json(headers: &HeaderMap) -> Result<(), Rejection> {
     }
     let detail = format!("the body's content type is {media_type:?}, not application/json");
     Err(Rejection::new(ErrorCode::UnsupportedMediaType, detail))
-}
-
-/// Reads a body up to the limit. The usual one is a single chunk, and is passed on without a copy.
-async fn read(body: Body) -> Result<Bytes, Rejection> {
-    let mut stream = body.into_data_stream();
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(chunk) = stream.next().await {
-        let cut_short = |_| Rejection::new(ErrorCode::BadRequest, "the body was cut short");
-        let chunk = chunk.map_err(cut_short)?;
-        if first.len() + rest.len() + chunk.len() > limits::BODY_BYTES_MAX {
-            discard(stream).await;
-            let detail = format!("the body is larger than {} bytes", limits::BODY_BYTES_MAX);
-            return Err(Rejection::new(ErrorCode::BodyTooLarge, detail));
-        }
-        if first.is_empty() {
-            first = chunk;
-        } else {
-            rest.extend_from_slice(&chunk);
-        }
-    }
-    Ok(if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() })
-}
-
-/// Reads on for a while: a client that is still sending would lose the answer with the connection.
-async fn discard(mut stream: BodyDataStream) {
-    let mut left = limits::BODY_BYTES_MAX;
-    while let Some(Ok(chunk)) = stream.next().await {
-        match left.checked_sub(chunk.len()) {
-            Some(less) => left = less,
-            None => return,
-        }
-    }
 }
 
 /// The idempotency key, as a quoted string of structured fields (RFC 9651, section 3.3.3) or as it stands.

@@ -4,9 +4,9 @@
 //! handler is a translation of one call of the [`Engine`]. Nothing here retries, and no value of a transaction is logged.
 //!
 //! ```text
-//! public  POST transactions · PUT|DELETE participants ─┐
+//! public  POST transactions                           ─┐
 //! both    everything that reads · health · documents  ─┼─► Engine
-//! admin   retry · abandon · accept-loss · remove       ─┘
+//! admin   PUT|DELETE participants · retry · abandon · accept-loss · remove ─┘
 //! ```
 //!
 //! Errors are problem documents throughout, from the router's own (no such path, a handler that panicked) to the
@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use assent_client::Token;
 use assent_common::ErrorCode;
+use assent_edge::Budget;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -40,7 +41,7 @@ use crate::engine::Engine;
 use crate::service::CoordinatorOptions;
 
 pub use documents::{errors_markdown, openapi_json};
-pub(crate) use serve::{Surface, serve};
+pub(crate) use serve::Surface;
 
 /// Requests that wait for a transaction to change (long polls and event streams) at a time; more are told `overloaded`.
 /// Each holds a connection and a task for as long as its client likes.
@@ -60,6 +61,8 @@ struct Shared {
     /// Becomes true when the servers close: whoever waits on purpose stops waiting.
     stopped: watch::Receiver<bool>,
     watchers: Arc<Semaphore>,
+    /// The memory that requests may hold, on both listeners.
+    budget: Budget,
 }
 
 impl HttpState {
@@ -75,12 +78,17 @@ impl HttpState {
             metrics: options.metrics.clone(),
             stopped,
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            budget: Budget::new(options.edge.request_bytes_max),
         };
         Self { shared: Arc::new(shared) }
     }
 
     fn engine(&self) -> &Engine {
         &self.shared.engine
+    }
+
+    fn budget(&self) -> &Budget {
+        &self.shared.budget
     }
 
     /// The right to wait for a transaction to change, while the permit is held.
@@ -115,7 +123,6 @@ fn write_routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(transactions::submit))
         .routes(routes!(transactions::resolve))
-        .routes(routes!(participants::set, participants::remove))
 }
 
 /// What changes nothing.
@@ -136,6 +143,7 @@ fn read_routes() -> OpenApiRouter<HttpState> {
 /// What only operators may change.
 fn admin_routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
+        .routes(routes!(participants::set, participants::remove))
         .routes(routes!(admin::retry))
         .routes(routes!(admin::abandon))
         .routes(routes!(admin::accept_loss))

@@ -45,9 +45,10 @@ pub(super) async fn describe(
 }
 
 /// Registers a participant, or moves it to another address. Durable when answered; its unfinished branches are told
-/// their outcomes at the new address.
+/// their outcomes at the new address. On the admin listener: whoever has an address registered is sent the participants'
+/// token and the ops of others.
 #[utoipa::path(
-    put, path = "/v1/participants/{name}", operation_id = "setParticipant", tag = "participants",
+    put, path = "/v1/participants/{name}", operation_id = "setParticipant", tag = "admin",
     params(("name" = String, Path, description = "The participant's name")),
     request_body(content = ParticipantRequest, content_type = "application/json"),
     responses(
@@ -67,7 +68,7 @@ pub(super) async fn set(
 
 /// Removes a participant that no unfinished transaction needs.
 #[utoipa::path(
-    delete, path = "/v1/participants/{name}", operation_id = "removeParticipant", tag = "participants",
+    delete, path = "/v1/participants/{name}", operation_id = "removeParticipant", tag = "admin",
     params(("name" = String, Path, description = "The participant's name")),
     responses(
         (status = 204, description = "Removed, durably"),

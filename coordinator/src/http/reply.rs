@@ -3,17 +3,16 @@
 use std::any::Any;
 
 use assent_common::ErrorCode;
+use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::problem::Problem;
-use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response as HttpResponse, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROTOCOL: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
-const PROBLEM: HeaderValue = HeaderValue::from_static(PROBLEM_MEDIA_TYPE);
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Seconds after which a request that was shed, or whose outcome was not known, may come again.
@@ -43,12 +42,7 @@ impl IntoResponse for Rejection {
 
 /// An error with the status of its code.
 pub(super) fn problem(problem: &Problem) -> Response {
-    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = body(status, PROBLEM, problem);
-    if matches!(problem.status, 429 | 503) {
-        response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
-    }
-    response
+    assent_edge::problem(problem)
 }
 
 /// An answer for clients.

@@ -66,7 +66,7 @@ const WAIT_BEYOND_TIMEOUT_MS: u64 = 3_000;
 pub(super) async fn submit(
     State(state): State<HttpState>,
     headers: HeaderMap,
-    JsonBody { value: request, bytes }: JsonBody<TransactionRequest>,
+    JsonBody { value: request, bytes, mut held }: JsonBody<TransactionRequest>,
 ) -> Result<Response, Rejection> {
     let key = idempotency_key(&headers)?;
     let submission = request.validate()?;
@@ -77,8 +77,9 @@ pub(super) async fn submit(
         .unwrap_or_else(|| submission.timeout_ms + WAIT_BEYOND_TIMEOUT_MS)
         .min(limits::WAIT_MAX_MS);
     drop(bytes);
+    held.shrink_to(submission.ops_bytes());
     let Submitted { view, origin } =
-        state.engine().submit(submission, key, fingerprint, Wait(wait_ms)).await?;
+        state.engine().submit(submission, held, key, fingerprint, Wait(wait_ms)).await?;
     let mut response = answer(&view);
     if origin == Origin::Replayed {
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
@@ -257,7 +258,7 @@ pub(super) async fn outcome(
 }
 
 /// What became of the transaction of a branch whose votes are its decision, for its participant. What this log knows nothing
-/// of is found out by asking the branches, and fencing those that have not voted.
+/// of is found out by asking the branches, and fencing those that have not voted: at the addresses that are registered.
 #[utoipa::path(
     post, path = "/v1/transactions/{txid}/resolve", operation_id = "resolveTransaction", tag = "protocol",
     params(("txid" = String, Path, description = "The branch's transaction, `<log id>.<epoch>.<n>.<attempt>`")),
@@ -278,5 +279,5 @@ pub(super) async fn resolve(
         let detail = format!("`branches` has {}; 1 to {}", branches.len(), limits::BRANCHES_MAX);
         return Err(Rejection::new(ErrorCode::BadRequest, detail));
     }
-    Ok(reply::protocol(&state.engine().resolve(txid, branches).await))
+    Ok(reply::protocol(&state.engine().resolve(txid, branches).await?))
 }

@@ -9,11 +9,11 @@ use super::fake::{Fake, Kind, Say};
 use super::rig::{Rig, Said, said, transfer};
 
 async fn put(rig: &Rig, name: &str, body: &Value) -> Said {
-    said(rig.request(Method::PUT, &format!("/v1/participants/{name}")).json(body)).await
+    said(rig.admin_request(Method::PUT, &format!("/v1/participants/{name}")).json(body)).await
 }
 
 async fn delete(rig: &Rig, name: &str) -> Said {
-    said(rig.request(Method::DELETE, &format!("/v1/participants/{name}"))).await
+    said(rig.admin_request(Method::DELETE, &format!("/v1/participants/{name}"))).await
 }
 
 #[tokio::test]
@@ -81,16 +81,52 @@ async fn a_registration_that_makes_no_sense_is_refused() {
     assert_eq!(rig.get("/v1/participants").await.body, json!({"participants": []}));
 }
 
+/// Whoever may submit transactions may not have the participants' token, or others' ops, sent somewhere.
+#[tokio::test]
+async fn the_public_api_moves_nobody() {
+    let (bank, sink) = (Fake::start().await, Fake::start().await);
+    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    for name in ["bank-a", "new"] {
+        let path = format!("/v1/participants/{name}");
+        let body = json!({"url": sink.url});
+        said(rig.request(Method::PUT, &path).json(&body)).await.is_problem("method_not_allowed");
+        said(rig.request(Method::DELETE, &path)).await.is_problem("method_not_allowed");
+    }
+    let list = rig.get("/v1/participants").await.body;
+    assert_eq!(list["participants"].as_array().unwrap().len(), 1, "{list}");
+    assert_eq!(list["participants"][0]["url"], format!("{}/", bank.url));
+}
+
+/// A question may name any address. Only registered participants are asked, where they are registered.
+#[tokio::test]
+async fn a_question_about_branches_reaches_nobody_who_is_not_registered() {
+    let (bank, sink) = (Fake::start().await, Fake::start().await);
+    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    let log_id = rig.running().engine().identity().log_id;
+    let resolve = |names: &[&str]| {
+        let branch = |name: &&str| json!({"participant": name, "url": sink.url});
+        let branches: Vec<Value> = names.iter().map(branch).collect();
+        let path = format!("/v1/transactions/{log_id}.0.5.0/resolve");
+        said(rig.request(Method::POST, &path).json(&json!({"branches": branches})))
+    };
+    resolve(&["bank-a", "nope"]).await.is_problem("unknown_participant");
+    assert_eq!(bank.count(Kind::Settle), 0, "nobody is asked in vain");
+    let answered = resolve(&["bank-a"]).await;
+    assert_eq!(answered.status, 200, "{answered:?}");
+    assert_eq!((bank.count(Kind::Settle), sink.count(Kind::Settle)), (1, 0));
+}
+
 #[tokio::test]
 async fn the_sdk_manages_participants() {
     let bank = Fake::start().await;
     let rig = Rig::start(&[]).await;
     let (client, name) = (rig.client(), "bank-a".parse().unwrap());
-    let view = client.set_participant(&name, &bank.url).await.unwrap();
+    let admin = rig.admin();
+    let view = admin.set_participant(&name, &bank.url).await.unwrap();
     assert_eq!(view.name, name);
     assert_eq!(client.participants().await.unwrap().participants.len(), 1);
-    client.remove_participant(&name).await.unwrap();
-    match client.remove_participant(&name).await {
+    admin.remove_participant(&name).await.unwrap();
+    match admin.remove_participant(&name).await {
         Err(CallError::Rejected(problem)) => assert_eq!(problem.code, ErrorCode::NotFound),
         other => panic!("{other:?}"),
     }

@@ -197,7 +197,7 @@ async fn unknown_paths_and_methods_are_problems_too() {
     }
     for (method, path, allowed) in [
         (Method::DELETE, "/v1/transactions", "POST"),
-        (Method::POST, "/v1/participants/a", "PUT"),
+        (Method::PUT, "/v1/participants/a", "GET"),
         (Method::POST, "/livez", "GET"),
         (Method::PUT, "/v1/version", "GET"),
     ] {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use assent_client::{CoordinatorClient, Http, HttpOptions};
+use assent_client::{CoordinatorAdmin, CoordinatorClient, Http, HttpOptions};
 use assent_coordinator::log::{self, LogOptions};
 use assent_coordinator::{Coordinator, CoordinatorOptions, Running};
 use reqwest::header::HeaderMap;
@@ -109,6 +109,11 @@ impl Rig {
     pub(crate) fn client(&self) -> CoordinatorClient {
         let http = Http::new(&HttpOptions::default()).unwrap();
         CoordinatorClient::new(&http, &self.url("")).unwrap()
+    }
+
+    pub(crate) fn admin(&self) -> CoordinatorAdmin {
+        let http = Http::new(&HttpOptions::default()).unwrap();
+        CoordinatorAdmin::new(&http, &self.admin_url("")).unwrap()
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -31,7 +31,7 @@ const TEXT_BYTES_MAX: usize = 1_000;
 pub(crate) async fn resolve(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(request): JsonBody<ResolveRequest>,
+    JsonBody(request, _held): JsonBody<ResolveRequest>,
 ) -> Result<Response, Rejection> {
     check_text("actor", &request.actor)?;
     check_text("reason", &request.reason)?;
@@ -54,7 +54,7 @@ pub(crate) async fn resolve(
 pub(crate) async fn forget(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(request): JsonBody<ForgetRequest>,
+    JsonBody(request, _held): JsonBody<ForgetRequest>,
 ) -> Result<StatusCode, Rejection> {
     check_text("actor", &request.actor)?;
     check_text("reason", &request.reason)?;

@@ -1,54 +1,64 @@
 //! Request bodies: type, size and shape are checked here, once. Decoded from bytes, which is cheaper than a `Json`
 //! extractor on the hot path.
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse as _;
+use assent_edge::{Gathered, Held, gather};
+use axum::Extension;
+use axum::extract::{FromRequest, FromRequestParts as _, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 
 use assent_common::wire::MEDIA_TYPE;
 use assent_common::{ErrorCode, Txid};
 
+use super::App;
 use super::reply::Rejection;
 
-/// A body of JSON.
-pub(crate) struct JsonBody<T>(pub(crate) T);
+/// Bytes of a body that a router takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimit(pub(crate) usize);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+/// A body of JSON, and the memory that it was granted, for as long as it is worked at.
+pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) Held);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = Rejection;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
-        let media_type = request
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split(';').next())
-            .map_or("", str::trim);
-        if !["application/json", MEDIA_TYPE]
-            .iter()
-            .any(|ours| media_type.eq_ignore_ascii_case(ours))
-        {
-            return Err(Rejection::new(
-                ErrorCode::UnsupportedMediaType,
-                format!("the body's content type is {media_type:?}, not application/json"),
-            ));
+    async fn from_request(request: Request, app: &App) -> Result<Self, Rejection> {
+        let (mut head, body) = request.into_parts();
+        expect_json(&head.headers)?;
+        let limit = Extension::<BodyLimit>::from_request_parts(&mut head, app).await;
+        let Ok(Extension(BodyLimit(bytes_max))) = limit else {
+            return Err(Rejection::new(ErrorCode::Internal, "the router has no limit of bodies"));
+        };
+        let Gathered { bytes, held } = gather(body, bytes_max, &app.budget).await?;
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Self(value, held)),
+            Err(error) => {
+                let detail = format!("the body does not parse: {error}");
+                Err(Rejection::new(ErrorCode::BadRequest, detail))
+            }
         }
-        let bytes =
-            Bytes::from_request(request, state).await.map_err(|rejection| {
-                match rejection.into_response().status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => Rejection::new(
-                        ErrorCode::BodyTooLarge,
-                        "the body is larger than this endpoint takes",
-                    ),
-                    _ => Rejection::new(ErrorCode::BadRequest, "the body was cut short"),
-                }
-            })?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            Rejection::new(ErrorCode::BadRequest, format!("the body does not parse: {error}"))
-        })
     }
+}
+
+fn expect_json(headers: &HeaderMap) -> Result<(), Rejection> {
+    if let Some(encoding) = headers.get(CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        let detail = "the body has a `Content-Encoding`; send it as it is";
+        return Err(Rejection::new(ErrorCode::UnsupportedMediaType, detail));
+    }
+    let media_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .map_or("", str::trim);
+    if ["application/json", MEDIA_TYPE].iter().any(|ours| media_type.eq_ignore_ascii_case(ours)) {
+        return Ok(());
+    }
+    let detail = format!("the body's content type is {media_type:?}, not application/json");
+    Err(Rejection::new(ErrorCode::UnsupportedMediaType, detail))
 }
 
 /// The txid of a path.

@@ -28,7 +28,7 @@ use super::reply::{Rejection, json, protocol};
 )]
 pub(crate) async fn batch(
     State(app): State<App>,
-    JsonBody(batch): JsonBody<Batch>,
+    JsonBody(batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
     let answers = app.agent.batch(batch).await?;
     Ok(protocol(&answers))
@@ -49,7 +49,7 @@ pub(crate) async fn batch(
 pub(crate) async fn prepare(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(batch): JsonBody<Batch>,
+    JsonBody(batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
     only_message(&batch, &path, Kind::Prepare)?;
     let answer = app.agent.prepare_waiting(batch).await?;
@@ -71,7 +71,7 @@ pub(crate) async fn prepare(
 pub(crate) async fn commit(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(batch): JsonBody<Batch>,
+    JsonBody(batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
     single(&app, batch, &path, Kind::Commit).await
 }
@@ -91,7 +91,7 @@ pub(crate) async fn commit(
 pub(crate) async fn abort(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(batch): JsonBody<Batch>,
+    JsonBody(batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
     single(&app, batch, &path, Kind::Abort).await
 }
@@ -111,7 +111,7 @@ pub(crate) async fn abort(
 pub(crate) async fn settle(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(batch): JsonBody<Batch>,
+    JsonBody(batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
     single(&app, batch, &path, Kind::Settle).await
 }

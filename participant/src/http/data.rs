@@ -38,7 +38,7 @@ pub(crate) async fn get(State(app): State<App>) -> Result<Response, Rejection> {
 )]
 pub(crate) async fn resync(
     State(app): State<App>,
-    JsonBody(part): JsonBody<Resync>,
+    JsonBody(part, _held): JsonBody<Resync>,
 ) -> Result<Response, Rejection> {
     Ok(protocol(&app.agent.resync(part).await?))
 }

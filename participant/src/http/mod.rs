@@ -19,9 +19,8 @@ mod reply;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use axum::{Extension, Router};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -116,6 +115,6 @@ fn finish<S: Clone + Send + Sync + 'static>(
         .merge(open)
         .fallback(reply::not_found)
         .method_not_allowed_fallback(reply::method_not_allowed)
-        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(Extension(body::BodyLimit(body_bytes_max)))
         .with_state(Arc::clone(app))
 }

@@ -1,21 +1,17 @@
 //! Answers: the two media types, and errors as problem documents.
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use assent_common::ErrorCode;
 use assent_common::outcome::Refusal;
+use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::problem::Problem;
-use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROTOCOL: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
-const PROBLEM: HeaderValue = HeaderValue::from_static(PROBLEM_MEDIA_TYPE);
-
-/// Seconds after which a request that was shed may come again.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// An error on its way out.
 #[derive(Debug)]
@@ -33,16 +29,15 @@ impl From<Refusal> for Rejection {
     }
 }
 
+impl From<Problem> for Rejection {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        let Self(problem) = self;
-        let status =
-            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, body(PROBLEM, &*problem)).into_response();
-        if matches!(problem.status, 429 | 503) {
-            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
-        }
-        response
+        assent_edge::problem(&self.0)
     }
 }
 

@@ -201,6 +201,7 @@ impl Sidecar {
             listen: any,
             admin_listen: any,
             exposure: Exposure::TokenOrLoopback,
+            edge: assent_edge::EdgeOptions::default(),
             drain_timeout_ms: 20_000,
         };
         let shutdown = async {
@@ -304,6 +305,10 @@ impl Oracle {
     /// From now on tells the truth.
     pub(crate) fn says(&self, n: u64, outcome: &str) {
         *self.answer.lock().unwrap() = (200, MEDIA_TYPE, outcome_body(n, LOG, outcome));
+    }
+
+    pub(crate) fn times_asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
 
     pub(crate) async fn asked(&self, times: usize) {

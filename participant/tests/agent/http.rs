@@ -99,6 +99,7 @@ async fn an_address_that_others_reach_needs_a_token() {
         listen: "0.0.0.0:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
         exposure: Exposure::TokenOrLoopback,
+        edge: assent_edge::EdgeOptions::default(),
         drain_timeout_ms: 1_000,
     };
     let refused = serve(options, async {}).await;

@@ -1,7 +1,7 @@
 //! Branches in doubt are ended by the word of their own log, and by nothing else.
 
-use assent_client::CallError;
 use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
+use assent_client::{CallError, Token};
 use assent_common::ErrorCode;
 use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::branch::BranchState;
@@ -149,6 +149,31 @@ async fn a_branch_that_is_told_in_time_is_never_asked_about() {
     oracle.says(1, "aborted");
     becomes(&sidecar, 1, BranchState::Applied).await;
     assert_eq!(redis.get("k").await.as_deref(), Some("v"));
+}
+
+/// A message may name any address as its coordinator's. The token goes to configured ones only.
+#[tokio::test]
+async fn a_coordinator_that_nobody_configured_is_not_asked_and_gets_no_token() {
+    let redis = Redis::start().await;
+    let sink = Oracle::saying(200, MEDIA_TYPE, outcome_body(1, LOG, "committed")).await;
+    let known = Oracle::saying(200, MEDIA_TYPE, outcome_body(2, LOG, "committed")).await;
+    let urls = vec![known.url.clone()];
+    let sidecar = Sidecar::with(&redis, |options| {
+        options.resolve_interval_ms = 20;
+        options.http.token = Some(Token::new("secret"));
+        options.coordinators = urls;
+    })
+    .await;
+    sidecar.say_for(&sink.url, vec![prepare(1, [&["SET", "k1", "v"]])]).await;
+    sidecar.say_for(&known.url, vec![prepare(2, [&["SET", "k2", "v"]])]).await;
+    becomes(&sidecar, 2, BranchState::Applied).await;
+    until("the branch says why nobody is asked", async || {
+        let view = sidecar.client.branch(txid(1)).await.ok()?;
+        view.last_error.filter(|why| why.contains("--coordinator"))
+    })
+    .await;
+    assert_eq!(sidecar.state(1).await, Some(BranchState::Prepared));
+    assert_eq!(sink.times_asked(), 0);
 }
 
 /// Many branches of one coordinator, ended by batches: each by the word about itself.

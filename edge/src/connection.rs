@@ -1,0 +1,152 @@
+//! One connection: its requests, one after another, and the time that each part of them may take.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody as _};
+use axum::http::{Request, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::body::InTime;
+use crate::listener::{Answers, Shared};
+use crate::reply::problem;
+use crate::stream::{Activity, Stage, Stream};
+
+/// Serves a connection until it ends, its time is over, or it is told to go.
+pub(crate) async fn serve<A: Answers>(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared<A>>,
+    activity: Arc<Activity>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let stream = Stream::new(tcp, Arc::clone(&activity));
+    let service = service_fn(|request| {
+        activity.enter(Stage::Busy);
+        let (shared, activity) = (&shared, &activity);
+        async move {
+            let response = answer(shared, peer, request).await;
+            Ok::<_, Infallible>(until_it_is_out(response, activity))
+        }
+    });
+    // A client may close its side when it has asked; it still wants the answer.
+    let mut server = http1::Builder::new();
+    let mut connection =
+        pin!(server.half_close(true).serve_connection(TokioIo::new(stream), service));
+    let mut is_leaving = false;
+    let next_look = || {
+        let look = Instant::now() + shared.patience.shortest();
+        let deadline = activity.deadline(&shared.patience);
+        deadline.map_or(look, |deadline| look.min(Instant::from_std(deadline)))
+    };
+    let mut look = pin!(sleep_until(next_look()));
+    loop {
+        tokio::select! {
+            biased;
+            // An error is a client that went away or does not speak HTTP; whoever hung up asks again.
+            _served = connection.as_mut() => return,
+            () = look.as_mut() => {
+                let now = Instant::now().into_std();
+                if activity.deadline(&shared.patience).is_some_and(|deadline| deadline <= now) {
+                    return;
+                }
+                look.as_mut().reset(next_look());
+            }
+            () = activity.leave.notified() => {
+                if activity.expendable_since().is_some() {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+            }
+            _ = stopped.wait_for(|stopped| *stopped), if !is_leaving => {
+                is_leaving = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+async fn answer<A: Answers>(
+    shared: &Shared<A>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response {
+    let refused = shared.hosts.refusal(request.method(), request.uri(), request.headers());
+    if let Some(refused) = refused {
+        return problem(&refused);
+    }
+    let request = request.map(|body| {
+        if body.is_end_stream() {
+            Body::empty()
+        } else {
+            Body::new(InTime::new(body, shared.patience.body))
+        }
+    });
+    let response = shared.answers.answer(request).await;
+    if response.status() == StatusCode::UNAUTHORIZED
+        && let Some(left_out) = shared.unauthorized.now()
+    {
+        let listener = shared.name;
+        tracing::warn!(
+            listener,
+            %peer,
+            left_out,
+            "a request was refused with 401: its bearer token is missing or wrong; see the \
+             token files of the server and of who asks"
+        );
+    }
+    response
+}
+
+/// The connection is idle again when the answer is out: at once for one that is whole, at its end for a stream.
+fn until_it_is_out(response: Response, activity: &Arc<Activity>) -> Response {
+    if response.body().size_hint().exact().is_some() {
+        activity.enter(Stage::Idle);
+        return response;
+    }
+    response.map(|inner| Body::new(Streamed { inner, activity: Arc::clone(activity) }))
+}
+
+/// A body that comes bit by bit.
+struct Streamed {
+    inner: Body,
+    activity: Arc<Activity>,
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        self.activity.enter(Stage::Idle);
+    }
+}
+
+impl http_body::Body for Streamed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

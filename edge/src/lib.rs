@@ -1,0 +1,30 @@
+//! The edge of a server: the listeners of coordinator and participant, and all that strangers can do there.
+//!
+//! Owns: how long a connection may take over each part of a request, how many connections there are, how much memory
+//! requests may hold, which hosts and origins are served. It knows nothing of transactions, paths or tokens.
+//!
+//! ```text
+//! listener ── accept ──> connection ── Host, Origin ──> Answers::answer
+//!    │ at the cap: the longest idle one goes               │
+//!    └─────────────────────────────────────────────> Budget: bytes of bodies and of what is kept of them
+//! ```
+
+mod body;
+mod budget;
+mod connection;
+mod descriptors;
+mod hosts;
+mod listener;
+mod options;
+mod reply;
+mod seldom;
+mod stream;
+
+pub use body::{Gathered, gather};
+pub use budget::{Budget, Held};
+pub use descriptors::Descriptors;
+pub use hosts::HostRule;
+pub use listener::{Answers, Listener, serve};
+pub use options::EdgeOptions;
+pub use reply::problem;
+pub use seldom::Seldom;

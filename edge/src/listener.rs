@@ -1,0 +1,159 @@
+//! A listener: connections in, up to a number, the longest idle one out for a new one.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Request;
+use axum::response::Response;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+
+use crate::connection;
+use crate::hosts::HostRule;
+use crate::options::{EdgeOptions, Patience};
+use crate::seldom::Seldom;
+use crate::stream::Activity;
+
+/// How often a full listener looks whether a connection has become idle, and one without descriptors tries again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What answers the requests of a listener.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers one.
+    fn answer(&self, request: Request<Body>) -> impl Future<Output = Response> + Send;
+}
+
+/// A listener that is bound, and its rules.
+#[derive(Debug)]
+pub struct Listener {
+    /// Where it listens.
+    pub socket: TcpListener,
+    /// What it is called in logs.
+    pub name: &'static str,
+    /// Connections at the most.
+    pub connections_max: usize,
+    /// By which names it may be addressed.
+    pub hosts: HostRule,
+}
+
+/// What the connections of a listener share.
+pub(crate) struct Shared<A> {
+    pub(crate) name: &'static str,
+    pub(crate) answers: A,
+    pub(crate) hosts: HostRule,
+    pub(crate) patience: Patience,
+    pub(crate) unauthorized: Seldom,
+}
+
+/// The connections that are open.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    activities: HashMap<Id, Arc<Activity>>,
+}
+
+impl Connections {
+    fn spawn<A: Answers>(
+        &mut self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        shared: &Arc<Shared<A>>,
+        stopped: &watch::Receiver<bool>,
+    ) {
+        let activity = Arc::new(Activity::new());
+        let (shared, stopped) = (Arc::clone(shared), stopped.clone());
+        let served = connection::serve(stream, peer, shared, Arc::clone(&activity), stopped);
+        let id = self.tasks.spawn(served).id();
+        self.activities.insert(id, activity);
+    }
+
+    /// Waits until one ends; for ever if there is none.
+    async fn one_ended(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => {
+                let id = ended.map_or_else(|error: JoinError| error.id(), |(id, ())| id);
+                self.activities.remove(&id);
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells the one that has been idle for the longest time to go.
+    fn let_one_go(&self) {
+        let idle = self.activities.values();
+        let idle = idle.filter_map(|one| Some((one.expendable_since()?, one)));
+        if let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) {
+            longest.leave.notify_one();
+        }
+    }
+}
+
+/// Accepts until told to stop; then lets the requests that are under way finish, and closes the idle connections.
+///
+/// A listener that is full takes one more and closes the connection that has been idle for the longest time. If all are
+/// busy, who comes next waits in the system's queue.
+pub async fn serve<A: Answers>(
+    listener: Listener,
+    options: &EdgeOptions,
+    answers: A,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let Listener { socket, name, connections_max, hosts } = listener;
+    let shared = Arc::new(Shared {
+        name,
+        answers,
+        hosts,
+        patience: Patience::new(options),
+        unauthorized: Seldom::minutely(),
+    });
+    let (full, broken) = (Seldom::minutely(), Seldom::minutely());
+    let mut connections = Connections::default();
+    let closing = stopped.clone();
+    loop {
+        let is_full = connections.tasks.len() > connections_max;
+        if is_full {
+            connections.let_one_go();
+            if let Some(left_out) = full.now() {
+                tracing::warn!(
+                    listener = name,
+                    connections_max,
+                    left_out,
+                    "the listener is full: idle connections are closed for new ones"
+                );
+            }
+        }
+        let accepted = tokio::select! {
+            accepted = socket.accept(), if !is_full => accepted,
+            () = connections.one_ended() => continue,
+            () = tokio::time::sleep(LOOK_AGAIN), if is_full => continue,
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                // Answers are small and waited for.
+                let _unsupported = stream.set_nodelay(true);
+                connections.spawn(stream, peer, &shared, &closing);
+            }
+            Err(error) => {
+                // The client is gone, or the process has no descriptor left.
+                if let Some(left_out) = broken.now() {
+                    tracing::warn!(
+                        listener = name, %error, left_out, "a connection could not be taken"
+                    );
+                }
+                connections.let_one_go();
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                    () = connections.one_ended() => {}
+                }
+            }
+        }
+    }
+    drop(socket);
+    while connections.tasks.join_next().await.is_some() {}
+}

@@ -1,0 +1,239 @@
+//! The bytes of a connection, and what its timers want to know of them.
+//!
+//! Also the one place where an answer of hyper's own is met: to a head that it cannot parse it says a status and nothing
+//! else, past every handler. Such an answer is replaced by a problem document of the same status.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use assent_common::ErrorCode;
+use assent_common::wire::PROBLEM_MEDIA_TYPE;
+use assent_common::wire::problem::Problem;
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::options::Patience;
+
+/// What a connection is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// A request's head: of a new connection, or one that has begun.
+    Head = 0,
+    /// The next request.
+    Idle = 1,
+    /// Its request's answer.
+    Busy = 2,
+}
+
+/// What a connection does. Written by its own task only, so that the order of the fields does not matter.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    opened: Instant,
+    stage: AtomicU8,
+    /// When the stage began, in milliseconds since the connection was opened.
+    since_ms: AtomicU64,
+    /// When the client stopped taking bytes, counted likewise from 1; 0 if it takes them.
+    stalled_ms: AtomicU64,
+    /// It shall go, for another one to come.
+    pub(crate) leave: Notify,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            stage: AtomicU8::new(Stage::Head as u8),
+            since_ms: AtomicU64::new(0),
+            stalled_ms: AtomicU64::new(0),
+            leave: Notify::new(),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Relaxed) {
+            0 => Stage::Head,
+            1 => Stage::Idle,
+            _ => Stage::Busy,
+        }
+    }
+
+    pub(crate) fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u8, Relaxed);
+        self.since_ms.store(self.now_ms(), Relaxed);
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.stalled_ms.load(Relaxed) != 0
+    }
+
+    /// Since when it could go without anybody missing an answer.
+    pub(crate) fn expendable_since(&self) -> Option<Instant> {
+        let waits = self.stage() != Stage::Busy && !self.is_stalled();
+        waits.then(|| self.opened + Duration::from_millis(self.since_ms.load(Relaxed)))
+    }
+
+    /// When its time is over, as things are.
+    pub(crate) fn deadline(&self, patience: &Patience) -> Option<Instant> {
+        let after = |ms: u64, limit| self.opened + Duration::from_millis(ms) + limit;
+        let since_ms = self.since_ms.load(Relaxed);
+        let stage = match self.stage() {
+            Stage::Head => Some(after(since_ms, patience.header)),
+            Stage::Idle => Some(after(since_ms, patience.idle)),
+            Stage::Busy => None,
+        };
+        let stalled_ms = self.stalled_ms.load(Relaxed);
+        let write = (stalled_ms != 0).then(|| after(stalled_ms, patience.write));
+        match (stage, write) {
+            // While it takes no bytes it is not idle.
+            (_, Some(write)) => Some(write),
+            (stage, None) => stage,
+        }
+    }
+
+    fn wrote(&self, progress: bool) {
+        if progress {
+            if self.is_stalled() {
+                self.stalled_ms.store(0, Relaxed);
+                // What it waits for begins now, not when the answer did.
+                self.since_ms.store(self.now_ms(), Relaxed);
+            }
+        } else if !self.is_stalled() {
+            self.stalled_ms.store(self.now_ms().max(1), Relaxed);
+        }
+    }
+}
+
+/// A client's connection.
+pub(crate) struct Stream {
+    tcp: TcpStream,
+    activity: Arc<Activity>,
+    /// What is sent in place of hyper's own words.
+    instead: Option<Bytes>,
+}
+
+impl Stream {
+    pub(crate) fn new(tcp: TcpStream, activity: Arc<Activity>) -> Self {
+        Self { tcp, activity, instead: None }
+    }
+
+    /// Whether these bytes are hyper's own answer: nobody was asked, so nobody else has one. `None` if they are not.
+    fn poll_instead(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        all: usize,
+    ) -> Option<Poll<io::Result<usize>>> {
+        if self.instead.is_none() {
+            if self.activity.stage() == Stage::Busy {
+                return None;
+            }
+            self.instead = Some(document_of(bytes)?);
+        }
+        let Self { tcp, instead, .. } = self;
+        let document = instead.as_mut()?;
+        while document.has_remaining() {
+            match Pin::new(&mut *tcp).poll_write(cx, document) {
+                Poll::Ready(Ok(count)) => document.advance(count),
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+        }
+        Some(Poll::Ready(Ok(all)))
+    }
+}
+
+const CONTENT_TYPE: &[u8] = b"content-type:";
+
+/// The answer in place of one of hyper's, by the code that fits its status.
+fn document_of(answer: &[u8]) -> Option<Bytes> {
+    let status = answer.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5))?;
+    let (code, reason, detail) = match status {
+        b"414" => (ErrorCode::UriTooLong, "URI Too Long", "the path and the query are too long"),
+        b"431" => (
+            ErrorCode::HeadersTooLarge,
+            "Request Header Fields Too Large",
+            "the headers are too large, or too many",
+        ),
+        b"400" => (ErrorCode::BadRequest, "Bad Request", "this is no request of HTTP/1.1"),
+        _ => return None,
+    };
+    // Answers of ours have a type.
+    if answer.windows(CONTENT_TYPE.len()).any(|part| part == CONTENT_TYPE) {
+        return None;
+    }
+    let body = serde_json::to_string(&Problem::new(code, detail)).ok()?;
+    let text = format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-type: {PROBLEM_MEDIA_TYPE}\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        code.status(),
+        body.len()
+    );
+    Some(text.into())
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        if buf.filled().len() > before && self.activity.stage() == Stage::Idle {
+            self.activity.enter(Stage::Head);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = match self.poll_instead(cx, buf, buf.len()) {
+            Some(polled) => polled,
+            None => Pin::new(&mut self.tcp).poll_write(cx, buf),
+        };
+        self.activity.wrote(polled.is_ready());
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first: &[u8] = bufs.first().map_or(&[], |first| first);
+        let all = bufs.iter().map(|buf| buf.len()).sum();
+        let polled = match self.poll_instead(cx, first, all) {
+            Some(polled) => polled,
+            None => Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs),
+        };
+        self.activity.wrote(polled.is_ready());
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,88 @@
+//! Whom this participant asks, and gives a token to.
+//!
+//! A message names its coordinator, and of an implicit transaction the other participants. Whoever may send messages
+//! may name anybody. So a token goes only where an operator has said that it belongs, and where there is a list, nobody
+//! else is asked.
+
+use assent_client::Token;
+use url::Url;
+
+/// The addresses of one kind of servers.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// What the addresses are of, and the setting that lists them.
+    kind: &'static str,
+    setting: &'static str,
+    listed: Vec<String>,
+    has_token: bool,
+}
+
+impl Known {
+    pub(crate) fn coordinators(urls: &[String], token: Option<&Token>) -> Self {
+        Self::new("coordinators", "--coordinator", urls, token)
+    }
+
+    pub(crate) fn peers(urls: &[String], token: Option<&Token>) -> Self {
+        Self::new("participants", "--peer", urls, token)
+    }
+
+    fn new(
+        kind: &'static str,
+        setting: &'static str,
+        urls: &[String],
+        token: Option<&Token>,
+    ) -> Self {
+        let listed = urls.iter().map(|url| plain(url)).collect();
+        Self { kind, setting, listed, has_token: token.is_some() }
+    }
+
+    /// Whether there is a token, and nobody to send it to.
+    pub(crate) fn is_useless(&self) -> bool {
+        self.has_token && self.listed.is_empty()
+    }
+
+    /// Nothing, if this address may be asked; else what to do about it.
+    pub(crate) fn refusal(&self, url: &str) -> Option<String> {
+        let is_open = self.listed.is_empty() && !self.has_token;
+        if is_open || self.listed.contains(&plain(url)) {
+            return None;
+        }
+        let Self { kind, setting, .. } = self;
+        let url = assent_common::text::cut(url, 200);
+        Some(format!("{url} is not asked: it is none of the configured {kind}; see {setting}"))
+    }
+}
+
+/// Two ways to write an address are one address.
+fn plain(url: &str) -> String {
+    let parsed = Url::parse(url).map_or_else(|_| url.to_owned(), String::from);
+    parsed.trim_end_matches('/').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_to_configured_addresses_only() {
+        let token = Token::new("secret");
+        let urls = ["http://One:80/".to_owned(), "http://two:7700/assent".to_owned()];
+        let known = Known::coordinators(&urls, Some(&token));
+        for (url, is_asked) in [
+            ("http://one", true),
+            ("http://two:7700/assent/", true),
+            ("http://two:7700", false),
+            ("http://one:7700", false),
+            ("http://one.evil.example", false),
+            ("http://one@evil.example", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(known.refusal(url).is_none(), is_asked, "{url}");
+        }
+        let nobody = Known::coordinators(&[], Some(&token));
+        assert!(nobody.is_useless() && nobody.refusal("http://one").is_some());
+        let open = Known::peers(&[], None);
+        assert!(!open.is_useless() && open.refusal("http://anybody").is_none());
+        assert!(Known::peers(&urls, None).refusal("http://anybody").is_some());
+    }
+}
