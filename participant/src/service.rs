@@ -180,7 +180,9 @@ impl Shared {
         }];
         checks.push(match self.store.state() {
             StoreState::Ready => passing("data"),
-            StoreState::Disconnected(why) | StoreState::Quarantined(why) => failing("data", why),
+            StoreState::Disconnected(why)
+            | StoreState::Verifying(why)
+            | StoreState::Quarantined(why) => failing("data", why),
         });
         let warnings = self.store.warnings();
         checks.push(match warnings.as_slice() {

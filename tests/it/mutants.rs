@@ -59,6 +59,7 @@ caught! {
     m01_not_locked: NotLocked, "cli::a_second_coordinator_on_the_same_log_is_refused", "Ok(Assent";
     m02_unclear_vote_is_yes: UnclearVoteIsYes, "invariants::agent::a_vote_that_redis_did_not_get_is_no_yes", "a vote that is nowhere";
     m02_unsafe_votes_decide: UnsafeVotesDecide, "implicit::a_redis_that_may_lose_votes_takes_no_branch", "Committed";
+    m02_run_not_asked: RunNotAsked, "invariants::agent::a_vote_behind_a_torn_commit_outlives_the_next_crash_of_redis", "an acknowledged vote is gone";
     m02_settings_unchecked: SettingsUnchecked, "redis_faults::an_agent_refuses_a_redis_that_would_lose_votes_and_names_the_fix", "it started";
     m03_in_doubt_times_out: InDoubtTimesOut, "protocol::lies::a_prepared_branch_takes_no_foreign_answer_for_an_outcome", "under Answer";
     m03_reader_freed_at_vote: ReaderFreedAtVote, "invariants::agent::what_a_vote_rests_on_stays_locked_until_its_outcome", "not refused";

@@ -15,6 +15,7 @@ use super::mutants;
 use super::owner::Turn;
 use super::scripts::{Script, Scripts};
 use super::settings::{self, Server};
+use super::whole::Trust;
 use super::{Store, StoreError, StoreOptions, StoreState, lock};
 use crate::store::markers::Markers;
 
@@ -38,6 +39,8 @@ const PARTICIPANT: &str = "m:name";
 pub(super) struct Live {
     pub(super) connection: MultiplexedConnection,
     pub(super) server: Server,
+    /// Whether what this life of the server has loaded is whole.
+    pub(super) trust: Trust,
     /// Scripts run side by side under the shared side of this lock; the sole owner's rounds one after the other.
     pub(super) turn: tokio::sync::RwLock<Turn>,
 }
@@ -86,7 +89,8 @@ async fn open(client: &Client, options: &StoreOptions) -> Result<Live, StoreErro
         return Err(StoreError::Unsafe { address: options.address(), violations });
     }
     let turn = tokio::sync::RwLock::new(Turn::Scripts { owner: String::new() });
-    Ok(Live { connection, server, turn })
+    let trust = Trust::ask(&mut connection).await.map_err(|error| unavailable(options, &error))?;
+    Ok(Live { connection, server, trust, turn })
 }
 
 /// A random number below 2^53, which a script's numbers can hold; never that of fenced data.
@@ -172,6 +176,9 @@ impl Store {
         }
         store.load_always(&live).await?;
         *live.turn.write().await = store.arbitrate(&live).await?;
+        if let Err(error) = store.verify(&live).await {
+            tracing::warn!(%error, "what Redis has loaded is not verified yet");
+        }
         store.link.set(Some(Arc::new(live)));
         Ok(store)
     }
@@ -231,6 +238,7 @@ impl Store {
         let identity = identity(&live, &self.options.control_key).await;
         let (incarnation, seq) = identity.map_err(|error| unavailable(&self.options, &error))?;
         self.compare(&live, known, incarnation, seq).await?;
+        self.recognise(&live).await.map_err(|error| unavailable(&self.options, &error))?;
         self.load_always(&live).await?;
         *live.turn.write().await = self.arbitrate(&live).await?;
         Ok(Arc::new(live))
@@ -267,7 +275,7 @@ impl Store {
             return StoreState::Quarantined(reason);
         }
         match self.link.current() {
-            Some(_) => StoreState::Ready,
+            Some(live) => live.trust.waits_for().map_or(StoreState::Ready, StoreState::Verifying),
             None => {
                 let last_error = lock(&self.link.last_error).clone();
                 StoreState::Disconnected(last_error.unwrap_or_default())

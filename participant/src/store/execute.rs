@@ -209,7 +209,7 @@ impl Store {
             if sorted.is_empty() {
                 break;
             }
-            match self.live().await {
+            match self.verified().await {
                 Ok(live) => {
                     let open = answers.open();
                     sorted.weigh(&live);

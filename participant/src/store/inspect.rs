@@ -268,7 +268,7 @@ impl Store {
 
     /// Drops the done-marker or fence of a branch, on an operator's word: a late message about it then finds nothing.
     pub async fn forget(&self, txid: Txid) -> Result<(), StoreError> {
-        let live = self.live().await?;
+        let live = self.verified().await?;
         let mut command = redis::cmd("HDEL");
         command.arg(&self.options.control_key).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
         send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
@@ -296,7 +296,7 @@ impl Store {
 
     /// Drops such markers. Returns how many there were.
     pub async fn forget_left_behind(&self, txids: &[Txid]) -> Result<usize, StoreError> {
-        let live = self.live().await?;
+        let live = self.verified().await?;
         let heard = lock(&self.markers).all_heard();
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for txid in txids {
@@ -356,7 +356,7 @@ impl Store {
     /// Deletes the done-markers and fences below the low-water marks, also those of agents that are gone. Returns how
     /// many there were.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
-        let live = self.live().await?;
+        let live = self.verified().await?;
         self.take_turn(&live).await?;
         let swept = self.sweep_on(&live).await;
         swept.map_err(|error| self.given_up(&live, &error))

@@ -33,6 +33,7 @@ mod repair;
 mod replicas;
 mod scripts;
 mod settings;
+mod whole;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -97,6 +98,8 @@ pub enum StoreState {
     Ready,
     /// There is no connection; the next call tries again.
     Disconnected(String),
+    /// Redis has started anew, and what it has loaded is not verified yet: nothing is voted meanwhile.
+    Verifying(String),
     /// The data is not what it should be (invariant 12): everything is refused until it is resynchronised.
     Quarantined(String),
 }

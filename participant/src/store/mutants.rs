@@ -63,6 +63,11 @@ pub(super) fn compares_votes() -> bool {
     !mutant::is(Mutant::SeqNotCompared)
 }
 
+/// Whether a new life of the server is a question.
+pub(super) fn asks_run() -> bool {
+    !mutant::is(Mutant::RunNotAsked)
+}
+
 /// What a claim in escrow is judged on.
 pub(super) fn judged(mut claimed: Claimed) -> Claimed {
     if mutant::is(Mutant::EscrowIgnoresPending) {

@@ -18,7 +18,8 @@ impl Store {
         let known = self.known();
         let found = identity(&live, &self.options.control_key).await;
         let (incarnation, seq) = found.map_err(|error| self.given_up(&live, &error))?;
-        self.compare(&live, known, incarnation, seq).await
+        self.compare(&live, known, incarnation, seq).await?;
+        self.verify(&live).await
     }
 
     /// The data that this agent goes on with, and the highest number of a vote that it has seen there.

@@ -210,7 +210,7 @@ impl Store {
         let unavailable =
             |error: StoreError| Refusal::new(ErrorCode::RedisUnavailable, error.to_string());
         let mut words = self.words.lock().await;
-        let live = self.live().await.map_err(unavailable)?;
+        let live = self.verified().await.map_err(unavailable)?;
         let view = self.view(&live, &words).await.map_err(unavailable)?;
         if !view.fenced {
             // Open without this word, because the fence was lost or the data had forgotten the log: whoever takes that

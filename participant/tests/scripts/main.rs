@@ -22,6 +22,8 @@ mod repair;
 mod server;
 #[path = "../store/votes.rs"]
 mod votes;
+#[path = "../store/whole.rs"]
+mod whole;
 #[path = "../store/wire.rs"]
 mod wire;
 

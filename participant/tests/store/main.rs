@@ -13,6 +13,7 @@ mod owner;
 mod repair;
 mod server;
 mod votes;
+mod whole;
 mod wire;
 
 /// Whether the stores of these tests own their Redis while they are alone.

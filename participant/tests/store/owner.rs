@@ -272,7 +272,7 @@ async fn control(plain: &mut Plain) -> BTreeMap<String, String> {
         let is_record = field.starts_with(b"s:") || field.starts_with(b"d:") && !is_implicit;
         (readable(field), if is_record { String::new() } else { readable(value) })
     });
-    fields.filter(|(field, _)| field != "m:inc").collect()
+    fields.filter(|(field, _)| field != "m:inc" && field != "m:run").collect()
 }
 
 /// Without the incarnation of a vote and the wording of a no.

@@ -46,7 +46,7 @@ async fn a_vote_survives_a_killed_server_and_the_store_comes_back() {
     assert!(matches!(store.commit(tx(1)).await, Call::Unknown(_)));
     assert!(matches!(store.state(), StoreState::Disconnected(_)));
     redis.restart();
-    while store.ping().await.is_err() {
+    while store.pulse().await.is_err() {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.state(), StoreState::Ready);

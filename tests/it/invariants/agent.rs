@@ -5,6 +5,7 @@ use assent_common::Epoch;
 use assent_common::ErrorCode;
 use assent_common::ids::TxNumber;
 use assent_common::outcome::{Aborted, Applied, Call, Prepared};
+use assent_servers::aof;
 use assent_tests::cluster::{participant_args, restart};
 use assent_tests::link::{Fault, Which};
 use assent_tests::messenger::Messenger;
@@ -50,6 +51,39 @@ async fn a_vote_that_redis_did_not_get_is_no_yes() {
         if is_yes(&voted) { Ok(()) } else { Err(format!("{voted:?}")) }
     })
     .await;
+}
+
+/// Invariant 2: a power cut has torn the file inside a commit. What is acknowledged from then on is in it too.
+#[tokio::test]
+async fn a_vote_behind_a_torn_commit_outlives_the_next_crash_of_redis() {
+    let (mut cluster, log) = one_agent(false).await;
+    assert!(is_yes(&log.prepare(1, &["SADD", "s", "member"]).await));
+    assert_eq!(log.commit(1).await, Call::Applied(Applied { dirty_writes: 0 }));
+    let redis = &mut cluster.peers[0].redis;
+    redis.kill9();
+    aof::tear(&aof::appended(redis.dir()), "member");
+    redis.restart().await.unwrap();
+    let voted = voted_at_last(&log).await;
+    assert!(is_yes(&voted), "{voted:?}");
+    let redis = &mut cluster.peers[0].redis;
+    redis.kill9();
+    redis.restart().await.unwrap();
+    let again = voted_at_last(&log).await;
+    assert!(is_yes(&again), "an acknowledged vote is gone: {again:?}");
+}
+
+/// What is said to a prepare when Redis can be used again.
+async fn voted_at_last(log: &Messenger) -> Call<Prepared> {
+    wait_for("Redis to be used again", || async {
+        match log.prepare(2, &["SET", "k", "v"]).await {
+            Call::Refused(refusal) if refusal.code == ErrorCode::RedisUnavailable => {
+                Err(refusal.detail)
+            }
+            Call::Unknown(why) => Err(why),
+            voted => Ok(voted),
+        }
+    })
+    .await
 }
 
 /// Invariants 3 and 13: what a branch has read or written under its vote is locked until its outcome.

@@ -4,6 +4,8 @@
 //! A test that is about Assent runs on [`chosen`], which `ASSENT_TEST_SERVER` names; `make test` runs the important ones once
 //! for each server. A test that is about the differences of servers goes through [`all`], or asks for one by [`named`].
 
+pub mod aof;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
