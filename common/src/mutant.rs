@@ -95,6 +95,8 @@ mutants! {
     IncarnationIgnored = "script.incarnation_ignored", breaks 12;
     /// A reconnect does not look whether votes are missing.
     SeqNotCompared = "agent.seq_not_compared", breaks 12;
+    /// A hole in the history that Redis has loaded is not looked for.
+    HoleNotCompared = "agent.hole_not_compared", breaks 9;
     /// A new life of the server is served as if it had loaded all that was acknowledged.
     RunNotAsked = "agent.m_run_not_asked", breaks 2;
     /// The owner's `EXEC` is not guarded by a `WATCH`.

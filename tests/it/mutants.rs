@@ -78,6 +78,7 @@ caught! {
     m08_no_done_marker: NoDoneMarker, "invariants::agent::a_done_marker_outlives_its_agent", "it is not applied any more";
     m08_escrow_resolved: EscrowResolved, "escrow::a_sale_by_many_sells_what_there_is_and_nobody_waits", "sold, and";
     m09_loss_acknowledged: LossAcknowledged, "invariants::a_branch_that_is_lost_is_not_called_applied", "called applied";
+    m09_hole_not_compared: HoleNotCompared, "redis_loss::what_a_loader_drops_out_of_the_history_is_noticed_and_redone", "bank-b to have what was acknowledged";
     m09_redo_forgets: RedoForgets, "redis_loss::an_old_append_only_file_that_is_put_back_is_made_whole", "told Committed";
     m10_mark_too_high: MarkTooHigh, "invariants::a_slow_prepare_is_not_below_the_mark", "Aborted(BelowLowWater)";
     m10_mark_ignored: MarkIgnored, "invariants::agent::a_mark_outlives_its_agent", "not refused";

@@ -12,6 +12,7 @@ use assent_common::time::DurationMs;
 use assent_common::wire::transaction::{
     AbandonRequest, ParticipantData, ParticipantView, Protocol,
 };
+use assent_servers::file;
 use assent_tests::cluster::redis_options;
 use assent_tests::wait::wait_for;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, aof, plain, wait_settled};
@@ -220,6 +221,34 @@ async fn an_idle_loss_is_noticed_and_made_whole() {
     assent_tests::cluster::restart(&mut cluster.peers[1].agent).await;
     wait_untouched(&cluster, "an agent's start on nothing").await;
     bank.check(&cluster, &ledger).await;
+}
+
+/// A Redis drops every `MULTI` of its file when it loads it, and keeps the votes, which are single writes: the number of
+/// the last vote is there, what came before it is not, and the agent that knew has died. Nobody submits anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_loader_drops_out_of_the_history_is_noticed_and_redone() {
+    let mut cluster = Cluster::start(ASSENT, Options::default()).await;
+    let one = Transaction::new().branch("bank-b", |ops| ops.op(["SET", "order:1", "1"]));
+    cluster.api.submit(&one.build().unwrap(), None, None).await.unwrap();
+    let two = Transaction::new()
+        .branch("bank-a", |ops| ops.op(["SET", "x", "1"]))
+        .branch("bank-b", |ops| ops.op(["SET", "x", "1"]));
+    cluster.api.submit(&two.build().unwrap(), None, None).await.unwrap();
+    wait_settled(&cluster).await;
+
+    let peer = &mut cluster.peers[1];
+    peer.agent.kill9();
+    peer.redis.kill9();
+    file::drop_transactions(&file::appended(peer.redis.dir()));
+    peer.redis.restart().await.unwrap();
+    assent_tests::cluster::restart(&mut peer.agent).await;
+    wait_for("bank-b to have what was acknowledged", || async {
+        let redis = &cluster.peers[1].redis;
+        let values: Vec<Option<String>> = plain::run(redis, &["MGET", "order:1", "x"]).await;
+        if values.iter().all(Option::is_some) { Ok(()) } else { Err(format!("{values:?}")) }
+    })
+    .await;
+    wait_for_data(&cluster, ParticipantData::Open).await;
 }
 
 /// A replica that lags takes its master's place and address.

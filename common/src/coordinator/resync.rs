@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{LogId, ParticipantName, TxNumber, Txid};
 use crate::outcome::{Aborted, Call, Done, Prepared, Redo};
 use crate::record::{Abandoned, Answered, DataSeen, Record};
-use crate::wire::resync::{DataPoint, DataView, StagedView};
+use crate::wire::resync::{DataPoint, DataView, Hole, Mark, StagedView};
 
 /// What a log has seen of one participant's data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -161,6 +161,16 @@ pub enum Loss {
         /// The highest number whose writes are gone.
         retired: u64,
     },
+    /// Something is missing inside the history, or is there twice.
+    #[error(
+        "{applied} branches are applied in the data, and it says itself that {expected} were: its history has a hole, and this log cannot tell for sure which branches are missing, or whether later ones wrote the same keys"
+    )]
+    Hole {
+        /// How many are applied.
+        applied: u64,
+        /// How many were.
+        expected: u64,
+    },
     /// Somebody voted on data of which this log knows nothing.
     #[error(
         "the data (incarnation {incarnation:?}, vote {found}) is not what this log knew (vote {known}), and it has votes of its own: redoing over them could be wrong"
@@ -175,6 +185,35 @@ pub enum Loss {
     },
 }
 
+/// What a log finds of the branches that data with a hole lacks.
+#[derive(Debug)]
+struct Missing<'a> {
+    of: &'a Hole,
+    done: BTreeSet<Txid>,
+    /// Those that the data certainly lacks.
+    redo: BTreeMap<(u64, Txid), Redone>,
+    /// The highest number of those that it has, or may have: what is redone must come behind them.
+    present: u64,
+}
+
+impl<'a> Missing<'a> {
+    fn new(of: &'a Hole) -> Self {
+        let done = of.done.iter().copied().collect();
+        Self { of, done, redo: BTreeMap::new(), present: 0 }
+    }
+
+    /// Takes a branch whose vote the data has, or had.
+    fn committed(&mut self, branch: Redone) {
+        let Redone { seq, txid, .. } = branch;
+        let is_below = |mark: &Mark| mark.log_id == txid.log_id && txid.number < mark.low_water;
+        if self.done.contains(&txid) || self.of.marks.iter().any(is_below) {
+            self.present = self.present.max(seq);
+        } else {
+            self.redo.insert((seq, txid), branch);
+        }
+    }
+}
+
 /// The plan of one resynchronisation, made of the records of a log.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -183,6 +222,7 @@ pub struct Plan<'a> {
     found: &'a DataView,
     incarnations: BTreeSet<u64>,
     redo: BTreeMap<(u64, Txid), Redone>,
+    hole: Option<Missing<'a>>,
     /// Given up here by an operator, who may have done by hand what they say (invariant 16).
     abandoned: BTreeSet<TxNumber>,
 }
@@ -202,7 +242,8 @@ impl<'a> Plan<'a> {
             ((seq, txid), Redone { seq, txid, redo: Redo::default() })
         });
         let (incarnations, abandoned) = Default::default();
-        Self { log_id, participant, found, incarnations, redo: redo.collect(), abandoned }
+        let hole = found.hole.as_ref().map(Missing::new);
+        Self { log_id, participant, found, incarnations, redo: redo.collect(), hole, abandoned }
     }
 
     /// Takes a record of the log, in any order; `txid` names a transaction of the log.
@@ -254,7 +295,30 @@ impl<'a> Plan<'a> {
         // A branch that only read has nothing to be redone.
         if seq > self.found.seq && !redo.is_empty() {
             self.redo.insert((seq, txid), Redone { seq, txid, redo: redo.clone() });
+        } else if let Some(hole) = &mut self.hole
+            && !redo.is_empty()
+            && !self.redo.contains_key(&(seq, txid))
+        {
+            hole.committed(Redone { seq, txid, redo: redo.clone() });
         }
+    }
+
+    /// What is missing inside the history, if all of it is known for sure, and may be redone in the order of the votes.
+    fn missing(&mut self, seen: Seen) -> Option<BTreeMap<(u64, Txid), Redone>> {
+        let Some(hole) = &mut self.hole else { return Some(BTreeMap::new()) };
+        hole.redo.retain(|(_, txid), _| !self.abandoned.contains(&txid.number));
+        let lacks = hole.of.expected.checked_sub(hole.of.applied)?;
+        let missing = hole.redo.len() as u64;
+        // A branch that is staged may be one whose commit the data lost.
+        let mut first = hole.redo.keys().next().map_or(u64::MAX, |(seq, _)| *seq);
+        if lacks > missing {
+            first = first.min(self.redo.keys().next().map_or(u64::MAX, |(seq, _)| *seq));
+        }
+        let staged = self.redo.keys().filter(|(seq, _)| *seq <= self.found.seq).count() as u64;
+        let is_counted = (missing..=missing + staged).contains(&lacks);
+        let is_last = hole.present < first && seen.retired < first;
+        let is_alone = self.found.owed.iter().all(|log_id| *log_id == self.log_id);
+        (is_counted && is_last && is_alone).then(|| std::mem::take(&mut hole.redo))
     }
 
     /// What is to be redone, in the order of the votes; or why that would not be all. `overruled` by an operator, it is
@@ -278,6 +342,14 @@ impl<'a> Plan<'a> {
         self.redo.retain(|(seq, txid), _| {
             *seq <= self.found.seq || !self.abandoned.contains(&txid.number)
         });
+        match (self.missing(seen), &self.found.hole) {
+            (Some(missing), _) => self.redo.extend(missing),
+            (None, Some(hole)) if !overruled => {
+                return Err(Loss::Hole { applied: hole.applied, expected: hole.expected });
+            }
+            // What an operator puts up with is not guessed at.
+            (None, _) => {}
+        }
         Ok(self.redo.into_values().collect())
     }
 }
@@ -343,7 +415,26 @@ mod tests {
             owed: vec![log()],
             staged: staged.collect(),
             served: Vec::new(),
+            hole: None,
         }
+    }
+
+    /// The same, with a hole; of these transactions it has the markers, and of those below the mark it needs none.
+    fn holed(
+        seq: u64,
+        counts: (u64, u64),
+        done: &[u64],
+        mark: u64,
+        staged: &[(u64, u64)],
+    ) -> DataView {
+        let txid = |n: &u64| Txid { attempt: Attempt(2), ..txid(number(*n)) };
+        let hole = Hole {
+            applied: counts.0,
+            expected: counts.1,
+            done: done.iter().map(txid).collect(),
+            marks: vec![Mark { log_id: log(), low_water: number(mark) }],
+        };
+        DataView { hole: Some(hole), ..found(Some(7), seq, staged) }
     }
 
     fn plan(found: &DataView, log: &[Committed], seen: Seen) -> Result<Vec<u64>, Loss> {
@@ -367,6 +458,51 @@ mod tests {
         assert_eq!(plan(&found(Some(7), 3, &[]), &log, seen(5, 0)), Ok(vec![4, 5]));
         assert_eq!(plan(&found(None, 0, &[]), &log, seen(5, 0)), Ok(vec![2, 4, 5]));
         assert_eq!(plan(&found(Some(9), 0, &[]), &log, seen(5, 0)), Ok(vec![2, 4, 5]));
+    }
+
+    /// What was dropped out of the middle of the history is redone where nothing that is there came behind it.
+    #[test]
+    fn a_hole_is_filled_where_it_is_sure_what_lacks() {
+        let log = [
+            committed(1, 7, 1, b"w"),
+            committed(2, 7, 2, b"w"),
+            committed(3, 7, 3, b"w"),
+            committed(4, 7, 4, b"w"),
+        ];
+        let plan = |found: &DataView, retired| plan(found, &log, seen(4, retired));
+        // Two and three lack; four is staged, and was not committed before.
+        assert_eq!(plan(&holed(4, (1, 3), &[1], 1, &[(4, 4)]), 0), Ok(vec![2, 3, 4]));
+        // Three lacks its commit: it is staged again.
+        assert_eq!(plan(&holed(4, (1, 4), &[1], 1, &[(3, 3)]), 0), Ok(vec![2, 3, 4]));
+        // What was swept counts as there.
+        assert_eq!(plan(&holed(4, (2, 4), &[], 3, &[]), 0), Ok(vec![3, 4]));
+        // The tail lacks too.
+        assert_eq!(plan(&holed(3, (1, 3), &[1], 1, &[]), 0), Ok(vec![2, 3, 4]));
+    }
+
+    #[test]
+    fn a_hole_that_is_not_sure_is_named() {
+        let log = [committed(1, 7, 1, b"w"), committed(2, 7, 2, b"w"), committed(3, 7, 3, b"w")];
+        for (found, retired) in [
+            // Three is there: it may have written what two wrote.
+            (holed(3, (2, 3), &[1, 3], 1, &[]), 0),
+            // More lacks than this log knows of.
+            (holed(3, (0, 3), &[1], 1, &[]), 0),
+            // More than lacks: a part of it is there.
+            (holed(3, (2, 3), &[1], 1, &[]), 0),
+            // Half a transaction twice.
+            (holed(3, (4, 3), &[1, 2, 3], 1, &[]), 0),
+            // The log has let go of something behind it.
+            (holed(3, (1, 3), &[1], 1, &[]), 2),
+        ] {
+            let Hole { applied, expected, .. } = found.hole.clone().unwrap();
+            assert_eq!(plan(&found, &log, seen(3, retired)), Err(Loss::Hole { applied, expected }));
+        }
+        let two = DataView {
+            owed: vec![self::log(), LogId(uuid::Uuid::nil())],
+            ..holed(3, (1, 3), &[1], 1, &[])
+        };
+        assert!(plan(&two, &log, seen(3, 0)).is_err(), "what lacks may be the other log's");
     }
 
     #[test]

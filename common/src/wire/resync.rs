@@ -49,6 +49,34 @@ pub struct DataView {
     pub staged: Vec<StagedView>,
     /// The logs whose word the last repair took.
     pub served: Vec<Served>,
+    /// What lacks inside its history, where it is fenced and something does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hole: Option<Hole>,
+}
+
+/// Fenced data whose own counts say that branches were applied whose writes it does not have; or has twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Hole {
+    /// How many branches are applied in it.
+    pub applied: u64,
+    /// How many were, as it says.
+    pub expected: u64,
+    /// The branches that are applied in it, and whose marker it still has.
+    #[schema(value_type = Vec<String>)]
+    pub done: Vec<Txid>,
+    /// Below these marks a branch that is applied may have no marker any more.
+    pub marks: Vec<Mark>,
+}
+
+/// How far a log had come, as the data knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mark {
+    /// The log.
+    #[schema(value_type = String)]
+    pub log_id: LogId,
+    /// Its low-water mark.
+    #[schema(value_type = Object)]
+    pub low_water: TxNumber,
 }
 
 /// A log whose word a repair took.

@@ -6,6 +6,7 @@
 --   {'a', dirty, first error}    applied, now or before; dirty: writes that met data of another type
 --   {'i', dirty, first error}    the same, of an implicit transaction
 --   {'n', code}                  fenced | branch_lost | below_low_water
+-- and behind them the count of branches that are applied, as text
 call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
 if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
 
@@ -31,5 +32,7 @@ end
 
 local answers = {}
 for i = at, #ARGV do answers[#answers + 1] = commit(ARGV[i]) end
+count_applied(#ended)
+answers[#answers + 1] = expected()
 tell_ended(ended)
 return answers

@@ -15,6 +15,9 @@
 -- The control hash:
 --   m:inc          incarnation; 0 while the data is fenced, and m:was says what it was
 --   m:seq          number of the last vote
+--   m:expect       count of branches that this incarnation has applied, as every vote and every apply writes it
+--   m:applied      the same, as every apply adds to it: another number is a hole in the history (store/whole.rs)
+--   m:run          life of the server for which what it had loaded was verified
 --   m:c:<log id>   "<highest epoch> <low-water epoch> <low-water n>"
 --   m:r:<log id>   incarnation that the log knew when the last repair took its word
 --   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id> <reserved>;…" of a string,
@@ -37,7 +40,7 @@ local function less(a, b)
   return a < b
 end
 
-local head = call('HMGET', ctl, 'm:inc', 'm:seq', 'm:c:' .. log_id)
+local head = call('HMGET', ctl, 'm:inc', 'm:seq', 'm:c:' .. log_id, 'm:expect')
 if head[1] ~= ARGV[1] then return {'q', head[1] or ''} end
 local owner = call('GET', KEYS[2]) or ''
 if owner ~= ARGV[2] then return {'o', owner} end
@@ -104,6 +107,18 @@ local function free_locks(txid, keys, gone, kept)
       gone[#gone + 1] = fields[i]
     end
   end
+end
+
+-- How many branches are applied; as text, for a vote to write down.
+local applied = tonumber(head[4] or '0')
+local function expected() return format('%.0f', applied) end
+
+-- Counts branches that are applied: added to one count, written as the other.
+local function count_applied(count)
+  if count == 0 then return end
+  applied = applied + count
+  call('HSET', ctl, 'm:expect', expected())
+  call('HINCRBY', ctl, 'm:applied', count)
 end
 
 -- Tells the agents that share this Redis which branches have ended (store/ended.rs). They need not hear it; and a user who

@@ -21,6 +21,7 @@
 --   {'e', op, comparison, reply}        no: an expectation was false; reply packed
 --   {'b', claim, low, high}             no: a counter is between these, and a claim in escrow has no room by any outcome
 --   {'?'}                               not known: an error came after the first write of one phase
+-- and behind them the count of branches that are applied, as text
 --
 -- Order of the writes: what takes memory goes first and may be refused for it (OOM), before anything is written.
 -- A vote carries its writes and its replies in one answer; a larger one could never be delivered.
@@ -128,6 +129,7 @@ local function apply(b, writes, replies)
   call('HSET', ctl, 'd:' .. b.txid, packed, 'm:seq', next_seq)
   seq = seq + 1
   b.begun = true
+  count_applied(1)
   local patched = false
   for _, write in ipairs(writes) do
     local result = try(unpack(write))
@@ -169,7 +171,7 @@ local function stage(b, writes, replies)
   local seq_text = format('%.0f', next_seq)
   local record = {1, b.id, b.url, seq_text, keys, b.modes, redo, packed_replies}
   if b.branches ~= '' then record[9] = b.branches end
-  call('HSET', ctl, 's:' .. b.txid, pack(record), 'm:seq', seq_text, unpack(values))
+  call('HSET', ctl, 's:' .. b.txid, pack(record), 'm:seq', seq_text, 'm:expect', expected(), unpack(values))
   seq = next_seq
   return {'y', seq_text, redo, all_replies}
 end
@@ -257,4 +259,5 @@ for place = 1, branch_count do
 end
 
 if collectable > 0 and mark_kept then call('HDEL', ctl, unpack(ARGV, 8, 7 + collectable)) end
+answers[branch_count + 1] = expected()
 return answers

@@ -201,11 +201,16 @@ pub(super) fn outcome(
     cmd
 }
 
-/// A call of `redo.lua`.
-pub(super) fn redo(digest: &str, head: &Head<'_>, keys: &[Arg], branches: &[(Txid, &[u8])]) -> Cmd {
+/// A call of `redo.lua`: each branch with its writes, and whether it fills a hole.
+pub(super) fn redo(
+    digest: &str,
+    head: &Head<'_>,
+    keys: &[Arg],
+    branches: &[(Txid, &[u8], bool)],
+) -> Cmd {
     let mut cmd = evalsha(digest, head, keys.iter());
-    for (txid, writes) in branches {
-        cmd.arg(txid.to_string()).arg(*writes);
+    for (txid, writes, fills) in branches {
+        cmd.arg(txid.to_string()).arg(*writes).arg(if *fills { "1" } else { "" });
     }
     cmd
 }

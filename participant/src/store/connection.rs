@@ -31,6 +31,12 @@ pub(super) const FENCED: u64 = 0;
 /// The field of the number of the last vote.
 const SEQ: &str = "m:seq";
 
+/// The field of the count of applied branches that every apply adds to.
+pub(super) const APPLIED: &str = "m:applied";
+
+/// The field of the same count that every vote and every apply writes.
+pub(super) const EXPECTED: &str = "m:expect";
+
 /// The field of the name of the participant that the control hash belongs to.
 const PARTICIPANT: &str = "m:name";
 
@@ -100,25 +106,51 @@ pub(super) fn new_incarnation() -> u64 {
     u64::try_from(Uuid::now_v7().as_u128() & MASK).unwrap_or_default().max(1)
 }
 
-/// The incarnation and the number of the last vote, as the control hash has them.
-pub(super) async fn identity(live: &Live, key: &str) -> RedisResult<(Option<u64>, u64)> {
-    let mut command = redis::cmd("HMGET");
-    command.arg(key).arg(INCARNATION).arg(SEQ);
-    let (incarnation, seq): (Option<u64>, Option<u64>) =
-        command.query_async(&mut live.connection.clone()).await?;
-    Ok((incarnation, seq.unwrap_or(0)))
+/// What the control hash says of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Its incarnation.
+    pub(super) incarnation: Option<u64>,
+    /// The number of the last vote.
+    pub(super) seq: u64,
+    /// How many branches are applied, as every apply added to it.
+    pub(super) applied: u64,
+    /// The same, as the last vote or apply wrote it.
+    pub(super) expected: u64,
 }
 
-async fn find_or_create_incarnation(live: &Live, key: &str) -> RedisResult<(u64, u64)> {
-    if let (Some(incarnation), seq) = identity(live, key).await? {
-        return Ok((incarnation, seq));
+impl Found {
+    /// Whether what was applied is not what was written down of it: the history has a hole, or a part of it twice.
+    pub(super) const fn has_hole(&self) -> bool {
+        self.applied != self.expected
+    }
+}
+
+/// What the control hash says of the data.
+pub(super) async fn identity(live: &Live, key: &str) -> RedisResult<Found> {
+    let mut command = redis::cmd("HMGET");
+    command.arg(key).arg(INCARNATION).arg(SEQ).arg(APPLIED).arg(EXPECTED);
+    let found: [Option<u64>; 4] = command.query_async(&mut live.connection.clone()).await?;
+    let [incarnation, seq, applied, expected] = found;
+    let or_none = Option::unwrap_or_default;
+    Ok(Found {
+        incarnation,
+        seq: or_none(seq),
+        applied: or_none(applied),
+        expected: or_none(expected),
+    })
+}
+
+async fn find_or_create_incarnation(live: &Live, key: &str) -> RedisResult<Found> {
+    let found = identity(live, key).await?;
+    if found.incarnation.is_some() {
+        return Ok(found);
     }
     let mut command = redis::cmd("HSETNX");
     command.arg(key).arg(INCARNATION).arg(new_incarnation());
     let () = command.query_async(&mut live.connection.clone()).await?;
     // Another agent may have been first.
-    let (incarnation, seq) = identity(live, key).await?;
-    Ok((incarnation.unwrap_or_default(), seq))
+    identity(live, key).await
 }
 
 /// Writes the participant's name into the control hash, or finds its own there. Branches are known by txid only, so that
@@ -148,7 +180,8 @@ impl Store {
         })?;
         let live = open(&client, &options).await?;
         let identity = find_or_create_incarnation(&live, &options.control_key).await;
-        let (incarnation, seq) = identity.map_err(|error| unavailable(&options, &error))?;
+        let found = identity.map_err(|error| unavailable(&options, &error))?;
+        let incarnation = found.incarnation.unwrap_or_default();
         claim(&live, &options).await?;
         for violation in &live.server.violations {
             tracing::warn!(violation, "unsafe Redis: committed transactions may be lost");
@@ -163,7 +196,8 @@ impl Store {
             link: Link::default(),
             scripts: Scripts::default(),
             quarantine: RwLock::new(None),
-            seq_seen: AtomicU64::new(seq),
+            seq_seen: AtomicU64::new(found.seq),
+            applied_seen: AtomicU64::new(found.applied),
             markers: Mutex::new(Markers::default()),
             keys: Mutex::new(HashMap::new()),
             served: Mutex::default(),
@@ -173,6 +207,8 @@ impl Store {
             // Of no data: no script of this agent runs before it has heard of the data's next incarnation.
             store.incarnation.store(new_incarnation(), Ordering::Release);
             store.quarantine("it was fenced before this agent started".to_owned());
+        } else {
+            store.compare(&live, store.known(), found).await?;
         }
         store.load_always(&live).await?;
         *live.turn.write().await = store.arbitrate(&live).await?;
@@ -236,8 +272,8 @@ impl Store {
         // Before Redis is asked: a vote of the connection that was given up may still arrive there, and then here.
         let known = self.known();
         let identity = identity(&live, &self.options.control_key).await;
-        let (incarnation, seq) = identity.map_err(|error| unavailable(&self.options, &error))?;
-        self.compare(&live, known, incarnation, seq).await?;
+        let found = identity.map_err(|error| unavailable(&self.options, &error))?;
+        self.compare(&live, known, found).await?;
         self.recognise(&live).await.map_err(|error| unavailable(&self.options, &error))?;
         self.load_always(&live).await?;
         *live.turn.write().await = self.arbitrate(&live).await?;

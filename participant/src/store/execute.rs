@@ -473,6 +473,7 @@ impl Store {
                 for (slot, txid) in txids {
                     answers.put(slot, BranchAnswer::Applied(self.applied(txid, next())));
                 }
+                self.heard_applied(incarnation, &next());
             }
             Work::Aborts(txids) => {
                 for (slot, txid) in txids {
@@ -497,6 +498,7 @@ impl Store {
                         BranchAnswer::Prepared(self.prepared(incarnation, item, next())),
                     );
                 }
+                self.heard_applied(incarnation, &next());
             }
         }
     }
@@ -538,6 +540,15 @@ impl Store {
             }
         }
         call
+    }
+
+    /// Takes note of the count of applied branches that a script says.
+    fn heard_applied(&self, incarnation: u64, said: &Value) {
+        if let Value::BulkString(count) = said
+            && let Some(count) = std::str::from_utf8(count).ok().and_then(|it| it.parse().ok())
+        {
+            self.saw_applied(incarnation, count);
+        }
     }
 
     /// Takes note of a vote that was given.

@@ -16,7 +16,7 @@ use assent_common::participant::Heard;
 use assent_common::wire::resync::DataPoint;
 use redis::{RedisResult, Value};
 
-use super::connection::{FENCED, Live, identity};
+use super::connection::{FENCED, Found, Live, identity};
 use super::execute::send;
 use super::mutants;
 use super::scripts::Script;
@@ -52,9 +52,10 @@ impl Store {
         known: Option<DataPoint>,
     ) -> Result<Option<String>, StoreError> {
         let live = self.live().await?;
-        let (incarnation, seq) = identity(&live, &self.options.control_key)
+        let found = identity(&live, &self.options.control_key)
             .await
             .map_err(|error| self.unavailable(&error))?;
+        let Found { incarnation, seq, .. } = found;
         let quarantined = self.is_quarantined();
         let waits = || quarantined.clone().unwrap_or_else(|| "the data is fenced".to_owned());
         if incarnation == Some(FENCED) {
@@ -71,6 +72,7 @@ impl Store {
         if let Some(known) = known
             && incarnation == Some(known.incarnation)
             && seq >= known.seq
+            && !found.has_hole()
             && self.may_go_on_with(known.incarnation, seq)
         {
             self.adopt(DataPoint { incarnation: known.incarnation, seq }).await;
@@ -83,8 +85,8 @@ impl Store {
             return Ok(Some(data.to_owned()));
         }
         let reason = quarantined.clone().or_else(|| {
-            let known = known?;
-            not_as_known(incarnation, seq, known, "its coordinator knew")
+            let known = Known { data: known?, applied: 0 };
+            not_as_known(found, known, "its coordinator knew")
         });
         let reason = reason.unwrap_or_else(waits);
         self.quarantine(reason.clone());
@@ -112,6 +114,7 @@ impl Store {
             let mut quarantine = self.quarantine.write().unwrap_or_else(PoisonError::into_inner);
             // What was seen of other data says nothing of this; until this is known, no vote on it is taken for seen.
             self.seq_seen.store(data.seq, Ordering::Release);
+            self.applied_seen.store(0, Ordering::Release);
             self.incarnation.store(data.incarnation, Ordering::Release);
             *quarantine = None;
         }
@@ -141,21 +144,42 @@ impl Store {
     }
 }
 
+/// What is known of data: by an agent, or by a coordinator.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) data: DataPoint,
+    /// How many branches were applied, at least.
+    pub(super) applied: u64,
+}
+
 /// Why the data is not what was known of it, if it is not.
-pub(super) fn not_as_known(
-    incarnation: Option<u64>,
-    seq: u64,
-    known: DataPoint,
-    who_knew: &str,
-) -> Option<String> {
-    let DataPoint { incarnation: expected, seq: seen } = known;
+pub(super) fn not_as_known(found: Found, known: Known, who_knew: &str) -> Option<String> {
+    let Found { incarnation, seq, applied, expected: written } = found;
+    let DataPoint { incarnation: expected, seq: seen } = known.data;
     if incarnation != Some(expected) {
         let found = incarnation.map_or_else(|| "none".to_owned(), |found| found.to_string());
         return Some(format!(
             "the data has incarnation {found}, {who_knew} {expected}: Redis was flushed, restored or replaced"
         ));
     }
-    (seq < seen && mutants::compares_votes()).then(|| {
-        format!("the last vote in Redis is number {seq}, {who_knew} {seen}: votes were lost")
+    if !mutants::compares_votes() {
+        return None;
+    }
+    if seq < seen {
+        return Some(format!(
+            "the last vote in Redis is number {seq}, {who_knew} {seen}: votes were lost"
+        ));
+    }
+    if !mutants::compares_counts() {
+        return None;
+    }
+    if found.has_hole() {
+        return Some(format!(
+            "{applied} branches are applied in Redis, and it says itself that {written} were: its history has a hole"
+        ));
+    }
+    (applied < known.applied).then(|| {
+        let seen = known.applied;
+        format!("{applied} branches are applied in Redis, {who_knew} of {seen}: writes were lost")
     })
 }

@@ -63,6 +63,11 @@ pub(super) fn compares_votes() -> bool {
     !mutant::is(Mutant::SeqNotCompared)
 }
 
+/// Whether the counts of what is applied are compared.
+pub(super) fn compares_counts() -> bool {
+    !mutant::is(Mutant::HoleNotCompared)
+}
+
 /// Whether a new life of the server is a question.
 pub(super) fn asks_run() -> bool {
     !mutant::is(Mutant::RunNotAsked)

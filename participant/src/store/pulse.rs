@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use assent_common::wire::resync::DataPoint;
 
-use super::connection::{Live, identity};
-use super::fence::not_as_known;
+use super::connection::{Found, Live, identity};
+use super::fence::{Known, not_as_known};
 use super::{Store, StoreError};
 
 impl Store {
@@ -17,15 +17,24 @@ impl Store {
         // Before Redis is asked: what is seen from then on may be newer than what it says.
         let known = self.known();
         let found = identity(&live, &self.options.control_key).await;
-        let (incarnation, seq) = found.map_err(|error| self.given_up(&live, &error))?;
-        self.compare(&live, known, incarnation, seq).await?;
+        let found = found.map_err(|error| self.given_up(&live, &error))?;
+        self.compare(&live, known, found).await?;
         self.verify(&live).await
     }
 
-    /// The data that this agent goes on with, and the highest number of a vote that it has seen there.
-    pub(super) fn known(&self) -> DataPoint {
+    /// The data that this agent goes on with, and how far it has seen it.
+    pub(super) fn known(&self) -> Known {
         let incarnation = self.incarnation();
-        DataPoint { incarnation, seq: self.seq_seen.load(Ordering::Acquire) }
+        let data = DataPoint { incarnation, seq: self.seq_seen.load(Ordering::Acquire) };
+        Known { data, applied: self.applied_seen.load(Ordering::Acquire) }
+    }
+
+    /// Takes note of how many branches are applied.
+    pub(super) fn saw_applied(&self, incarnation: u64, applied: u64) {
+        // A count of data that is no more says nothing of the data that is.
+        if incarnation == self.incarnation() {
+            self.applied_seen.fetch_max(applied, Ordering::AcqRel);
+        }
     }
 
     /// Compares what is found with what this agent knew before it looked. Other data is met with quarantine, not with an
@@ -33,16 +42,14 @@ impl Store {
     pub(super) async fn compare(
         &self,
         live: &Live,
-        known: DataPoint,
-        incarnation: Option<u64>,
-        seq: u64,
+        known: Known,
+        found: Found,
     ) -> Result<(), StoreError> {
-        let Some(reason) = not_as_known(incarnation, seq, known, "this agent knew") else {
-            return Ok(());
-        };
-        let is_of_now = self.quarantine_of(known.incarnation, reason);
+        let Some(reason) = not_as_known(found, known, "this agent knew") else { return Ok(()) };
+        let incarnation = found.incarnation;
+        let is_of_now = self.quarantine_of(known.data.incarnation, reason);
         // What has an incarnation of its own may have been repaired by another agent; a coordinator will tell.
-        let is_nobodys = incarnation.is_none() || incarnation == Some(known.incarnation);
+        let is_nobodys = incarnation.is_none() || incarnation == Some(known.data.incarnation);
         if is_of_now && is_nobodys {
             self.fence(live, incarnation).await?;
         }

@@ -14,15 +14,15 @@ use assent_common::outcome::{Call, Refusal};
 use assent_common::participant::Heard;
 use assent_common::value::Arg;
 use assent_common::wire::resync::{
-    DataPoint, DataView, FoundData, RedoBranch, Resync, Resynced, Served, StagedView,
+    DataPoint, DataView, FoundData, Hole, Mark, RedoBranch, Resync, Resynced, Served, StagedView,
 };
 use redis::{Cmd, RedisResult, Value};
 
 use super::call::{self, BRANCHES_PER_CALL_MAX, BYTES_PER_CALL_MAX, Head};
-use super::connection::{FENCED, Live, claim, identity, new_incarnation};
+use super::connection::{FENCED, Found, Live, claim, identity, new_incarnation};
 use super::decode::{self, Rows};
 use super::execute::{report_dirty, send};
-use super::inspect::{InDoubt, stored_mark};
+use super::inspect::{InDoubt, stored_mark, txid_of};
 use super::packed::decode_redo;
 use super::scripts::Script;
 use super::{Store, StoreError, lock};
@@ -120,7 +120,8 @@ impl Store {
 
     async fn view(&self, live: &Live, words: &Words) -> Result<DataView, StoreError> {
         let identity = identity(live, &self.options.control_key).await;
-        let (incarnation, seq) = identity.map_err(|error| self.unavailable(&error))?;
+        let found = identity.map_err(|error| self.unavailable(&error))?;
+        let Found { incarnation, seq, .. } = found;
         let fenced = incarnation == Some(FENCED);
         let served = self.served(live, incarnation).await?;
         let open = DataView {
@@ -132,6 +133,7 @@ impl Store {
             owed: Vec::new(),
             staged: Vec::new(),
             served,
+            hole: None,
         };
         if !fenced {
             return Ok(open);
@@ -146,8 +148,32 @@ impl Store {
             incarnation: was.and_then(|was| was.parse().ok()),
             owed: words.owed(self.logs_heard(live).await?),
             staged: staged.map(|it| StagedView { txid: it.txid, seq: it.seq }).collect(),
+            hole: self.hole(live, found).await?,
             ..open
         })
+    }
+
+    /// What lacks inside the history, if something does.
+    async fn hole(&self, live: &Live, found: Found) -> Result<Option<Hole>, StoreError> {
+        if !found.has_hole() {
+            return Ok(None);
+        }
+        let Found { applied, expected, .. } = found;
+        let mut hole = Hole { applied, expected, done: Vec::new(), marks: Vec::new() };
+        let scanned = self
+            .scan(live, "[dm]:*", |field, value| {
+                if let Some(log_id) = field.strip_prefix(b"m:c:") {
+                    let stored = stored_mark(log_id, &value);
+                    let mark =
+                        |(log_id, heard): (_, Heard)| Mark { log_id, low_water: heard.low_water };
+                    hole.marks.extend(stored.map(mark));
+                } else if field.starts_with(b"d:") {
+                    hole.done.extend(txid_of(field));
+                }
+            })
+            .await;
+        scanned.map_err(|error| self.unavailable(&error))?;
+        Ok(Some(hole))
     }
 
     /// The logs whose word the last repair took. Written with the incarnation, and with nothing else, so that one look
@@ -189,7 +215,7 @@ impl Store {
         incarnation: Option<u64>,
     ) -> Result<bool, StoreError> {
         let now = identity(live, &self.options.control_key).await;
-        Ok(now.map_err(|error| self.unavailable(&error))?.0 == incarnation)
+        Ok(now.map_err(|error| self.unavailable(&error))?.incarnation == incarnation)
     }
 
     /// Every log that has spoken here, as the data or this agent remembers.
@@ -251,7 +277,7 @@ impl Store {
             self.load(live, script).await.map_err(|error| error.to_string())?;
         }
         for steps in calls(steps) {
-            self.redo(live, &steps).await?;
+            self.redo(live, &steps, words.found.map_or(0, |found| found.seq)).await?;
         }
         for branches in undecided.chunks(BRANCHES_PER_CALL_MAX) {
             self.end(live, Script::Abort, branches).await?;
@@ -286,8 +312,8 @@ impl Store {
         }
     }
 
-    /// Applies committed branches, of one call.
-    async fn redo(&self, live: &Live, steps: &[Step]) -> Result<(), String> {
+    /// Applies committed branches, of one call, to data whose last vote has this number.
+    async fn redo(&self, live: &Live, steps: &[Step], seq: u64) -> Result<(), String> {
         let mut staged = Vec::new();
         let mut lost = Vec::new();
         for step in steps {
@@ -307,13 +333,14 @@ impl Store {
             keys.extend(writes.into_iter().filter_map(|write| write.into_iter().nth(1)));
         }
         let keys: Vec<Arg> = keys.into_iter().collect();
-        let branches: Vec<(Txid, &[u8])> =
-            lost.iter().map(|branch| (branch.txid, &*branch.redo.0)).collect();
-        let Some((first, _)) = branches.first() else { return Ok(()) };
+        let fills = |branch: &RedoBranch| branch.seq <= seq;
+        let branches: Vec<(Txid, &[u8], bool)> =
+            lost.iter().map(|branch| (branch.txid, &*branch.redo.0, fills(branch))).collect();
+        let Some((first, ..)) = branches.first() else { return Ok(()) };
         let digest = self.scripts.digest(Script::Redo).unwrap_or_default();
         let command = call::redo(&digest, &self.head_of_fenced(first.log_id), &keys, &branches);
         let rows = self.run_fenced(live, &command).await?;
-        for ((txid, _), row) in branches.into_iter().zip(rows) {
+        for ((txid, ..), row) in branches.into_iter().zip(rows) {
             applied(txid, row)?;
         }
         Ok(())

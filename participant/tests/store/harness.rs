@@ -90,14 +90,14 @@ impl Redis {
     /// `kill -9`, and a start on a file that ends in the middle of where it says this last.
     pub(crate) fn tear(&mut self, inside: &str) {
         self.kill();
-        assent_servers::aof::tear(&assent_servers::aof::appended(self.dir.path()), inside);
+        assent_servers::file::tear(&assent_servers::file::appended(self.dir.path()), inside);
         self.child = Self::spawn(&self.dir, &self.program, &self.arguments);
     }
 
     /// `kill -9`, and a start on a file whose every `MULTI` is gone.
     pub(crate) fn drop_transactions(&mut self) {
         self.kill();
-        assent_servers::aof::drop_transactions(&assent_servers::aof::appended(self.dir.path()));
+        assent_servers::file::drop_transactions(&assent_servers::file::appended(self.dir.path()));
         self.child = Self::spawn(&self.dir, &self.program, &self.arguments);
     }
 

@@ -1,10 +1,16 @@
 //! A server that starts anew: what it has loaded is made whole before anything is voted, applied or dropped there.
 
 use assent_common::code::ErrorCode;
-use assent_common::outcome::Call;
+use assent_common::outcome::{Call, Done, Prepared};
+use assent_common::wire::redo::Base64;
+use assent_common::wire::resync::{DataView, RedoBranch, Resync};
 use assent_participant::store::{Store, StoreState};
+use assent_servers::Server;
 
-use crate::harness::{Ask as _, CLEAN, DURABLE, Expected as _, Redis, tx, vote};
+use crate::harness::{
+    Ask as _, CLEAN, DURABLE, Expected as _, NO_MARK, Plain, Redis, Tx, committed, coordinator, tx,
+    vote,
+};
 
 /// A store that may vote.
 async fn ready(redis: &Redis) -> Store {
@@ -88,7 +94,94 @@ async fn a_life_that_is_verified_is_not_asked_again() {
     assert_eq!(rewrites(&mut plain).await, Some(1), "an agent's start is no life of the server");
 }
 
-async fn rewrites(plain: &mut crate::harness::Plain) -> Option<u32> {
+async fn rewrites(plain: &mut Plain) -> Option<u32> {
     let info: String = plain.run(&["INFO", "persistence"]).await;
     info.lines().find_map(|line| line.strip_prefix("aof_rewrites:")?.parse().ok())
+}
+
+/// Servers whose file has a vote as one write, which stands alone there.
+fn votes_stand_alone() -> impl Iterator<Item = Server> {
+    assent_servers::all().into_iter().filter(|it| it.is_redis_from(7, 0) || it.is_valkey_from(7, 0))
+}
+
+/// What one log says of data that it has this to redo for.
+fn word(found: &DataView, redo: Vec<RedoBranch>) -> Resync {
+    Resync {
+        participant: "bank-a".parse().unwrap(),
+        coordinator: coordinator(1),
+        low_water: NO_MARK,
+        found: found.found(),
+        known: None,
+        part: 0,
+        last: true,
+        alone: false,
+        redo,
+    }
+}
+
+/// Some loaders drop every transaction of the file, and keep the votes, which are single writes: the number of the last
+/// vote looks whole. What is counted and what is written of the count differ, and nobody has to remember anything.
+#[tokio::test]
+async fn a_hole_inside_the_history_is_seen_by_an_agent_that_starts() {
+    for server in votes_stand_alone() {
+        let mut redis = Redis::on(&server, &DURABLE);
+        let store = ready(&redis).await;
+        let one_phase = store.one_phase(tx(1), &["SET order:1 paid"]).await.done();
+        let Prepared::Committed(Done { written: Some(written), .. }) = one_phase else {
+            panic!("{one_phase:?}");
+        };
+        vote(store.prepare(tx(2), &["SET x 1"]).await);
+        assert_eq!(store.commit(tx(2)).await, CLEAN);
+        drop(store);
+        redis.drop_transactions();
+        let store = redis.store().await;
+        assert!(
+            matches!(store.state(), StoreState::Quarantined(_)),
+            "{server:?}: {:?}",
+            store.state()
+        );
+        let found = store.data().await.unwrap();
+        assert_eq!((found.fenced, found.seq), (true, 2));
+        let hole = found.hole.clone().unwrap();
+        assert_eq!((hole.applied, hole.expected, hole.done.len()), (0, 1, 0), "{server:?}");
+        assert_eq!(store.prepare(tx(3), &["GET x"]).await.refused().code, ErrorCode::Quarantined);
+
+        let redo = |tx: Tx, seq, redo| RedoBranch { txid: tx.txid, seq, redo: Base64(redo) };
+        let both = vec![redo(tx(1), 1, written.redo), redo(tx(2), 2, [].into())];
+        while let Err(error) = store.resync(word(&found, both.clone())).await {
+            assert_eq!(error.code, ErrorCode::RedisUnavailable, "{error:?}");
+        }
+        let mut plain = redis.plain().await;
+        assert_eq!(plain.get("order:1").await.as_deref(), Some("paid"));
+        assert_eq!(plain.get("x").await.as_deref(), Some("1"));
+        until_ready(&store).await;
+        assert_eq!(store.commit(tx(2)).await, CLEAN);
+        // The counts begin anew, and agree.
+        vote(store.prepare(tx(3), &["SET x 2"]).await);
+        assert_eq!(store.commit(tx(3)).await, CLEAN);
+        vote(store.prepare(tx(4), &["GET x"]).await);
+        assert_eq!(redis.store().await.state(), StoreState::Ready);
+    }
+}
+
+/// The same without a vote behind it: the agent remembers what it has applied.
+#[tokio::test]
+async fn applies_that_are_lost_behind_the_last_vote_are_seen_by_the_agent_that_made_them() {
+    for server in votes_stand_alone() {
+        let mut redis = Redis::on(&server, &DURABLE);
+        let store = ready(&redis).await;
+        committed(store.one_phase(tx(0), &["GET nothing"]).await);
+        vote(store.prepare(tx(1), &["SET x 1"]).await);
+        vote(store.prepare(tx(2), &["SET y 1"]).await);
+        assert_eq!(store.commit(tx(2)).await, CLEAN);
+        redis.drop_transactions();
+        while !matches!(store.state(), StoreState::Quarantined(_)) {
+            let _not_yet = store.pulse().await;
+            tokio::task::yield_now().await;
+        }
+        let found = store.data().await.unwrap();
+        assert_eq!((found.fenced, found.hole), (true, None), "{server:?}");
+        let StoreState::Quarantined(why) = store.state() else { panic!("{:?}", store.state()) };
+        assert!(why.contains("0 branches are applied"), "{why}");
+    }
 }

@@ -5,7 +5,7 @@ use assent_common::Epoch;
 use assent_common::ErrorCode;
 use assent_common::ids::TxNumber;
 use assent_common::outcome::{Aborted, Applied, Call, Prepared};
-use assent_servers::aof;
+use assent_servers::file;
 use assent_tests::cluster::{participant_args, restart};
 use assent_tests::link::{Fault, Which};
 use assent_tests::messenger::Messenger;
@@ -59,10 +59,13 @@ async fn a_vote_behind_a_torn_commit_outlives_the_next_crash_of_redis() {
     let (mut cluster, log) = one_agent(false).await;
     assert!(is_yes(&log.prepare(1, &["SADD", "s", "member"]).await));
     assert_eq!(log.commit(1).await, Call::Applied(Applied { dirty_writes: 0 }));
-    let redis = &mut cluster.peers[0].redis;
-    redis.kill9();
-    aof::tear(&aof::appended(redis.dir()), "member");
-    redis.restart().await.unwrap();
+    // Nobody heard of the commit, whose answer went with the agent.
+    let peer = &mut cluster.peers[0];
+    peer.agent.kill9();
+    peer.redis.kill9();
+    file::tear(&file::appended(peer.redis.dir()), "member");
+    peer.redis.restart().await.unwrap();
+    restart(&mut peer.agent).await;
     let voted = voted_at_last(&log).await;
     assert!(is_yes(&voted), "{voted:?}");
     let redis = &mut cluster.peers[0].redis;

@@ -4,7 +4,7 @@
 //! A test that is about Assent runs on [`chosen`], which `ASSENT_TEST_SERVER` names; `make test` runs the important ones once
 //! for each server. A test that is about the differences of servers goes through [`all`], or asks for one by [`named`].
 
-pub mod aof;
+pub mod file;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -47,6 +47,7 @@ impl Agent {
             view: self.view,
             fenced,
             reason: None,
+            hole: None,
             owed: if fenced { self.owed(logs) } else { Vec::new() },
             staged: staged
                 .filter(|_| fenced)

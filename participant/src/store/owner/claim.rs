@@ -167,7 +167,8 @@ impl Store {
                 restored.reserved(txid, &key, counter, reserved);
             }
         }
-        Ok(Owner { guard, machine: restored.finish(), stored, busy: false })
+        let applied = number(b"m:expect").unwrap_or(0);
+        Ok(Owner { guard, machine: restored.finish(), applied, stored, busy: false })
     }
 }
 

@@ -15,6 +15,7 @@ use assent_common::wire::branch::Mode;
 
 use super::super::BranchAnswer;
 use super::super::call::PrepareItem;
+use super::super::connection::EXPECTED;
 use super::super::escrow;
 use super::super::inspect::RECORD_VERSION;
 use super::super::markers::Marker;
@@ -42,6 +43,8 @@ pub(super) struct Round {
     pub(super) changed: HashSet<Key>,
     /// What it adds to counters in escrow.
     pub(super) added: Added,
+    /// Whether it votes or applies, so that it says how many branches are applied.
+    is_counted: bool,
     /// The keys whose locks it takes or frees.
     locked: HashSet<Key>,
     /// Whether an answer is only good if the ownership is: then there is an `EXEC` although nothing is written.
@@ -121,6 +124,9 @@ impl Owner {
                 (true, false) => Marker::DoneImplicit(txid),
                 (false, _) => Marker::Fence(txid),
             };
+            self.applied += u64::from(is_applied);
+            round.exec.applied += u32::from(is_applied);
+            round.is_counted |= is_applied;
             let value = if is_applied { packed_branches(&branches) } else { Vec::new() };
             round.exec.set(marker.field(), value);
             round.left.push(marker);
@@ -188,6 +194,7 @@ impl Owner {
                 let record = staged_record(item, url, vote.seq, &vote.redo, &packed);
                 round.exec.set(format!("s:{}", item.txid), record);
                 round.exec.set("m:seq", vote.seq.to_string());
+                round.is_counted = true;
                 round.locked.extend(item.branch.locks.iter().map(|lock| lock.key.clone()));
             }
             Answer::Prepared(Call::Applied(Prepared::Committed(Done {
@@ -199,6 +206,9 @@ impl Owner {
                 round.exec.set(marker.field(), value);
                 round.exec.set("m:seq", seq.to_string());
                 round.left.push(marker);
+                self.applied += 1;
+                round.exec.applied += 1;
+                round.is_counted = true;
             }
             _ => {}
         }
@@ -250,10 +260,25 @@ impl Owner {
             (
                 Answer::Prepared(Call::Applied(Prepared::Committed(own))),
                 Call::Applied(Prepared::Committed(done)),
-            ) => seq_of(own) == seq_of(done),
+            ) => {
+                self.applied += u64::from(own.written.is_some());
+                seq_of(own) == seq_of(done)
+            }
             _ => false,
         };
         if agrees { Learnt::Agrees } else { Learnt::Differs }
+    }
+
+    /// Writes how many branches are applied when the round is over, beside what the `EXEC` adds to that count.
+    pub(super) fn keep_count(&self, round: &mut Round) {
+        if round.is_counted {
+            round.exec.set(EXPECTED, self.applied.to_string());
+        }
+    }
+
+    /// How many branches this incarnation has applied.
+    pub(super) const fn applied(&self) -> u64 {
+        self.applied
     }
 
     /// Writes the locks that a round took or freed as they are at its end: once each, because an `EXEC` sets after it

@@ -220,6 +220,7 @@ impl Store {
         answers: &mut Answers,
     ) -> Result<(), Lost> {
         owner.keep_locks(&mut round);
+        owner.keep_count(&mut round);
         if round.exec.is_empty() && !round.asserts {
             give(round, &[], answers);
             return Ok(());
@@ -228,6 +229,7 @@ impl Store {
         match self.exec(live, &owner.guard, &round.exec).await {
             Ended::Done { results, owned } => {
                 self.note(&round);
+                self.saw_applied(self.incarnation(), owner.applied());
                 give(round, &results, answers);
                 if owned { Ok(()) } else { lost("another agent came") }
             }
