@@ -9,9 +9,10 @@ use url::Url;
 
 use assent_common::limits;
 use assent_common::mutant::Mutant;
-use assent_common::outcome::Call;
+use assent_common::outcome::{Call, Refusal};
 use assent_common::participant::Branches;
 use assent_common::time::DurationMs;
+use assent_common::wire::ACTOR;
 use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer, ResolveQuestion};
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::{
@@ -163,7 +164,8 @@ impl CoordinatorClient {
     }
 
     /// What became of a branch's transaction, for a participant in doubt. Believed only under Assent's media type, and
-    /// only if it names this txid and the txid's own log (invariant 7); never refused, so anything else is *unknown*.
+    /// only if it names this txid and the txid's own log (invariant 7). Refused only where the coordinator refuses this
+    /// participant's token; anything else is *unknown*.
     pub async fn outcome(&self, txid: Txid) -> Call<BranchOutcome> {
         let url = self.endpoint.url(&["v1", "transactions", &txid.to_string(), "outcome"]);
         self.ask(txid, Request::new(Method::GET, url, Media::Protocol)).await
@@ -181,7 +183,14 @@ impl CoordinatorClient {
     }
 
     async fn ask(&self, txid: Txid, request: Request) -> Call<BranchOutcome> {
-        match self.endpoint.http.say(request).await.into_said::<OutcomeAnswer>() {
+        let heard = self.endpoint.http.say(request).await;
+        if let Heard::Problem(problem) = &heard
+            && problem.code == ErrorCode::Unauthorized
+        {
+            // No word about the outcome, but a clear one about who may ask.
+            return Call::Refused(Refusal::new(problem.code, problem.detail.clone()));
+        }
+        match heard.into_said::<OutcomeAnswer>() {
             Err(Unknown(why)) if is_taken_for_aborted(&why) => {
                 Call::Applied(BranchOutcome::Aborted)
             }
@@ -277,12 +286,21 @@ fn query(filter: &ListFilter) -> Vec<(&'static str, String)> {
 #[derive(Debug, Clone)]
 pub struct CoordinatorAdmin {
     endpoint: Endpoint,
+    actor: Option<HeaderValue>,
 }
 
 impl CoordinatorAdmin {
     /// A client of the admin API at this base URL.
     pub fn new(http: &Http, base_url: &str) -> Result<Self, InvalidBaseUrl> {
-        Ok(Self { endpoint: Endpoint::new(http, base_url)? })
+        Ok(Self { endpoint: Endpoint::new(http, base_url)?, actor: None })
+    }
+
+    /// The same client, whose changes of the participants are logged with who asks for them. A name that no header can hold
+    /// is left out.
+    #[must_use]
+    pub fn acting_as(self, actor: Option<&str>) -> Self {
+        let actor = actor.and_then(|actor| HeaderValue::from_bytes(actor.as_bytes()).ok());
+        Self { actor, ..self }
     }
 
     /// Sends everything that a transaction waits to send, now.
@@ -314,14 +332,21 @@ impl CoordinatorAdmin {
         let path = self.endpoint.url(&["v1", "participants", name.as_str()]);
         let body = ParticipantRequest { url: url.to_owned() };
         let request = Request::new(Method::PUT, path, Media::Json).json(&body)?;
-        self.endpoint.http.say(request).await.into_result()
+        self.endpoint.http.say(self.signed(request)).await.into_result()
     }
 
     /// Removes a participant that no transaction needs any more.
     pub async fn remove_participant(&self, name: &ParticipantName) -> Result<(), CallError> {
         let path = self.endpoint.url(&["v1", "participants", name.as_str()]);
         let request = Request::new(Method::DELETE, path, Media::JsonOrNothing);
-        self.endpoint.http.say(request).await.into_nothing()
+        self.endpoint.http.say(self.signed(request)).await.into_nothing()
+    }
+
+    fn signed(&self, mut request: Request) -> Request {
+        if let Some(actor) = &self.actor {
+            request.headers.insert(HeaderName::from_static(ACTOR), actor.clone());
+        }
+        request
     }
 
     /// Puts up with what a participant's Redis lost: recorded, loud, and no undo (invariant 16).

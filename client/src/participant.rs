@@ -10,7 +10,9 @@ use utoipa::ToSchema;
 
 use assent_common::Txid;
 use assent_common::outcome::{Call, Prepared};
-use assent_common::wire::branch::{Answer, Answers, Batch, BranchList, BranchState, BranchView};
+use assent_common::wire::branch::{
+    Answer, Answers, Batch, BranchList, BranchState, BranchView, CoordinatorList,
+};
 use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::wire::transaction::VersionView;
 
@@ -96,6 +98,12 @@ impl ParticipantClient {
     pub async fn branches(&self, state: BranchState) -> Result<BranchList, CallError> {
         let mut url = self.endpoint.url(&["v1", "branches"]);
         url.query_pairs_mut().append_pair("state", state.as_str());
+        self.endpoint.http.say(Request::get(url)).await.into_result()
+    }
+
+    /// Whose messages it has had, and whether it can ask them. It asks each of them for this.
+    pub async fn coordinators(&self) -> Result<CoordinatorList, CallError> {
+        let url = self.endpoint.url(&["v1", "coordinators"]);
         self.endpoint.http.say(Request::get(url)).await.into_result()
     }
 

@@ -33,6 +33,19 @@ pub enum Finding {
     Contradiction(String),
 }
 
+impl Finding {
+    /// It in a word, and what is missing or wrong: for logs.
+    #[must_use]
+    pub fn told(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::Committed => ("committed", None),
+            Self::Aborted => ("aborted", None),
+            Self::Open(why) => ("open", Some(why)),
+            Self::Contradiction(why) => ("contradiction", Some(why)),
+        }
+    }
+}
+
 impl Resolution {
     /// Of a transaction with these branches.
     #[must_use]

@@ -13,6 +13,7 @@ const ACTIVE: &str = "assent_transactions_active";
 const IN_DOUBT: &str = "assent_transactions_in_doubt";
 const IN_DOUBT_OLDEST: &str = "assent_in_doubt_oldest_age_seconds";
 const PARTICIPANT_UP: &str = "assent_participant_up";
+const REDIS_UP: &str = "assent_participant_redis_up";
 const BATCH_MESSAGES: &str = "assent_batch_messages";
 const BRANCHES_LOST: &str = "assent_branches_lost";
 const DATA: &str = "assent_participant_data";
@@ -48,6 +49,7 @@ pub fn describe() {
     );
     describe_gauge!(IN_DOUBT_OLDEST, "Age of the oldest such decision in seconds, by participant");
     describe_gauge!(PARTICIPANT_UP, "Whether the last message to a participant was answered");
+    describe_gauge!(REDIS_UP, "Whether a participant's Redis answers, as its last answers tell");
     describe_histogram!(BATCH_MESSAGES, "Messages in one batch to a participant");
     describe_gauge!(BRANCHES_LOST, "Committed branches whose participant lost its data");
     describe_gauge!(
@@ -81,6 +83,9 @@ pub fn observe(counts: &Counts) {
             0.0
         });
     }
+    for (participant, up) in &counts.redis_up {
+        gauge!(REDIS_UP, "participant" => participant.clone()).set(if *up { 1.0 } else { 0.0 });
+    }
     for (participant, data) in &counts.data {
         for (word, state) in DATA_STATES {
             gauge!(DATA, "participant" => participant.clone(), "state" => *word)
@@ -105,13 +110,18 @@ pub fn without_removed(text: &str, removed: &[String]) -> String {
     kept
 }
 
-pub(crate) fn transaction_answered(outcome: &Outcome, duration_ms: u64) {
+/// Returns the words that it is counted under.
+pub(crate) fn transaction_answered(
+    outcome: &Outcome,
+    duration_ms: u64,
+) -> (&'static str, &'static str) {
     let (word, code) = match outcome {
         Outcome::Committed { .. } => ("committed", ""),
         Outcome::Aborted(failure) => ("aborted", failure.refusal.code.as_str()),
     };
     counter!(TRANSACTIONS, "outcome" => word, "code" => code).increment(1);
     histogram!(DURATION, "outcome" => word).record(as_f64(duration_ms) / 1_000.0);
+    (word, code)
 }
 
 pub(crate) fn branches_redone(participant: &ParticipantName, branches: u64) {

@@ -30,6 +30,7 @@ use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
 use crate::metrics::Metrics;
+use crate::reach::Reach;
 use crate::store::{BranchAnswer, BranchMessage, Store};
 use crate::waiters::{Turn, Waiter, Waiters};
 
@@ -58,6 +59,7 @@ pub(crate) struct Agent {
     listens: Arc<AtomicBool>,
     waiting: Semaphore,
     in_flight: Semaphore,
+    reach: Arc<Reach>,
     stopping: watch::Receiver<Running>,
 }
 
@@ -81,12 +83,13 @@ impl Agent {
         name: ParticipantName,
         store: Arc<Store>,
         metrics: Metrics,
+        reach: Arc<Reach>,
         stopping: watch::Receiver<Running>,
     ) -> Self {
         let waiting = Semaphore::new(WAITING_MAX);
         let in_flight = Semaphore::new(BATCHES_IN_FLIGHT_MAX);
         let (waiters, listens) = Default::default();
-        Self { name, store, metrics, waiters, listens, waiting, in_flight, stopping }
+        Self { name, store, metrics, waiters, listens, waiting, in_flight, reach, stopping }
     }
 
     /// Answers a batch. Nothing in it waits, and a bad branch harms no other.
@@ -264,6 +267,7 @@ impl Agent {
             let detail = format!("{} is not of log {}", message.txid(), coordinator.log_id);
             return Err(Refusal::new(ErrorCode::BadRequest, detail));
         }
+        self.reach.heard_from(&coordinator);
         let messages = messages.into_iter().map(|message| self.check(message)).collect();
         Ok((Speaker { coordinator, low_water }, messages))
     }
@@ -437,6 +441,16 @@ impl Drop for HasTurn<'_> {
 pub(crate) enum End {
     Commit(Txid),
     Abort(Txid),
+}
+
+impl End {
+    /// Of which branch, and in a word, for the log.
+    pub(crate) const fn told(self) -> (Txid, &'static str) {
+        match self {
+            Self::Commit(txid) => (txid, "commit"),
+            Self::Abort(txid) => (txid, "abort"),
+        }
+    }
 }
 
 /// A message that may be executed, or the no that it gets instead.

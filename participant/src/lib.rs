@@ -30,12 +30,14 @@ mod known;
 mod leftovers;
 pub mod metrics;
 mod options;
+mod reach;
 mod resolver;
 mod serve;
 mod service;
 pub mod store;
 mod waiters;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -52,6 +54,7 @@ use assent_edge::Budget;
 use crate::agent::{Agent, Running};
 use crate::known::Known;
 use crate::metrics::Metrics;
+use crate::reach::Reach;
 use crate::service::Shared;
 use crate::store::{Store, StoreError, StoreOptions};
 
@@ -142,11 +145,19 @@ impl Participant {
         metrics::describe(&name);
         let metrics = Metrics::new(&name);
         let (running, stopping) = watch::channel(Running::Yes);
-        let agent = Agent::new(name.clone(), Arc::clone(&store), metrics.clone(), stopping.clone());
+        let reach = Arc::new(Reach::default());
+        let agent = Agent::new(
+            name.clone(),
+            Arc::clone(&store),
+            metrics.clone(),
+            Arc::clone(&reach),
+            stopping.clone(),
+        );
         let shared = Arc::new(Shared {
             name,
             agent,
             store,
+            reach,
             http,
             peers,
             coordinators_known,
@@ -159,6 +170,7 @@ impl Participant {
             resolver: Mutex::new(Resolver::new(options.resolve_interval_ms)),
             running: stopping.clone(),
             started: Instant::now(),
+            scanned: AtomicBool::new(false),
         });
         let scan_interval_ms = (options.resolve_interval_ms / 2).max(SCAN_INTERVAL_MIN_MS);
         let resolver = resolver::run(Arc::clone(&shared), scan_interval_ms, stopping.clone());
@@ -222,9 +234,7 @@ async fn pulse(app: Arc<Shared>, mut running: watch::Receiver<Running>) {
             _ = running.wait_for(|running| *running == Running::Stopping) => return,
             () = tokio::time::sleep(Duration::from_millis(PULSE_INTERVAL_MS)) => {}
         }
-        if let Err(error) = app.store.pulse().await {
-            tracing::debug!(%error, "the data cannot be looked at");
-        }
+        app.look_at_redis().await;
     }
 }
 

@@ -44,6 +44,7 @@ const IN_DOUBT_AGE: &str = "assent_in_doubt_oldest_age_seconds";
 const RESOLVER: &str = "assent_resolver_answers_total";
 const WAITING: &str = "assent_prepares_waiting";
 const REDIS: &str = "assent_redis_call_duration_seconds";
+const REDIS_UP: &str = "assent_redis_up";
 const OPERATOR: &str = "assent_operator_actions_total";
 const SOLE_OWNER: &str = "assent_redis_sole_owner";
 const BUILD_INFO: &str = "assent_participant_build_info";
@@ -72,19 +73,21 @@ pub const TABLE: &[Metric] = &[
         name: IN_DOUBT,
         kind: Kind::Gauge,
         labels: &["participant"],
-        help: "Branches that voted yes and know no outcome, at the last scan; those in the middle of a commit included.",
+        help: "Branches that voted yes and know no outcome, at the last scan; those in the middle of a commit included. \
+            NaN while Redis cannot be asked and none is known.",
     },
     Metric {
         name: IN_DOUBT_AGE,
         kind: Kind::Gauge,
         labels: &["participant"],
-        help: "For how long this agent has seen the oldest branch in doubt.",
+        help: "For how long this agent has seen the oldest branch in doubt; NaN while none is known and Redis cannot be asked.",
     },
     Metric {
         name: RESOLVER,
         kind: Kind::Counter,
         labels: &["participant", "outcome"],
-        help: "Answers to questions about branches in doubt: commit, abort, later, hold (unknown authority).",
+        help: "Answers to questions about branches in doubt: commit, abort, later, unauthorized (the coordinator refuses \
+            this agent's token), unheard (no answer), hold (unknown authority).",
     },
     Metric {
         name: WAITING,
@@ -97,6 +100,12 @@ pub const TABLE: &[Metric] = &[
         kind: Kind::Histogram,
         labels: &["participant"],
         help: "Duration of one execution of a batch at Redis, its fsync included.",
+    },
+    Metric {
+        name: REDIS_UP,
+        kind: Kind::Gauge,
+        labels: &["participant"],
+        help: "1 while Redis answers within a second, 0 while it does not: looked at every second.",
     },
     Metric {
         name: SOLE_OWNER,
@@ -197,9 +206,17 @@ impl Metrics {
         });
     }
 
-    pub(crate) fn in_doubt(&self, count: usize, oldest_ms: u64) {
+    pub(crate) fn redis_up(&self, is_up: bool) {
+        gauge!(REDIS_UP, "participant" => self.participant()).set(if is_up { 1.0 } else { 0.0 });
+    }
+
+    /// What was known last counts on while Redis cannot be asked; that there is none is not known then.
+    pub(crate) fn in_doubt(&self, count: usize, oldest_ms: u64, is_known: bool) {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        let (count, oldest_ms) = (count as f64, oldest_ms as f64);
+        let (count, oldest_ms) = match (count, is_known) {
+            (0, false) => (f64::NAN, f64::NAN),
+            (count, _) => (count as f64, oldest_ms as f64),
+        };
         gauge!(IN_DOUBT, "participant" => self.participant()).set(count);
         gauge!(IN_DOUBT_AGE, "participant" => self.participant()).set(oldest_ms / 1_000.0);
     }

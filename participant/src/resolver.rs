@@ -12,6 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -28,7 +29,6 @@ use assent_common::settle::Resolution;
 use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Txid, limits};
-use assent_edge::Seldom;
 
 use crate::agent::{End, Running};
 use crate::service::{Shared, coordinator_of, definite};
@@ -51,8 +51,6 @@ struct Loop {
     ends: JoinSet<Vec<Conclusion>>,
     /// The branches of that batch.
     ending: Vec<Txid>,
-    /// Lines about questions without an answer: there may be one for each branch.
-    unheard: Seldom,
 }
 
 /// Runs until told to stop; questions and ends in flight are dropped then, which loses nothing.
@@ -70,7 +68,6 @@ pub(crate) async fn run(
         known: VecDeque::new(),
         ends: JoinSet::new(),
         ending: Vec::new(),
-        unheard: Seldom::minutely(),
     };
     loop {
         if Instant::now() >= next_scan {
@@ -127,11 +124,6 @@ impl Loop {
                 self.conclude(txid, Conclusion::Open(why));
             }
             Verdict::Unheard(why) => {
-                app.metrics.resolver("later");
-                if let Some(left_out) = self.unheard.now() {
-                    tracing::warn!(%txid, coordinator = branch.coordinator_url, why, left_out,
-                        "a branch is in doubt and its coordinator gives no answer; it is asked again");
-                }
                 self.conclude(txid, Conclusion::Unheard(why));
             }
             Verdict::Hold(why) => {
@@ -190,9 +182,13 @@ async fn scan(app: &Shared) {
                 branches: branch.branches,
             });
             app.resolver().seen(now, found);
+            app.scanned.store(true, Ordering::Release);
             app.gauge();
         }
-        Err(error) => tracing::warn!(%error, "cannot look for branches in doubt"),
+        Err(error) => {
+            app.scanned.store(false, Ordering::Release);
+            tracing::warn!(%error, "cannot look for branches in doubt");
+        }
     }
 }
 
@@ -201,7 +197,7 @@ async fn ask(app: Arc<Shared>, question: Question) -> Verdict {
     let verdict = match (ask_coordinator(&app, &branch).await, to) {
         // Not while it is at work on it: the others may be about to vote.
         (
-            Call::Unknown(_) | Call::Applied(BranchOutcome::UnknownAuthority),
+            Call::Unknown(_) | Call::Refused(_) | Call::Applied(BranchOutcome::UnknownAuthority),
             Asked::CoordinatorThenBranches,
         ) => ask_branches(&app, &branch).await,
         (call, _) => plan::judge(call),
@@ -217,6 +213,17 @@ async fn ask(app: Arc<Shared>, question: Question) -> Verdict {
 
 /// The coordinator's word. Of an implicit transaction that it knows nothing of, it asks the branches.
 async fn ask_coordinator(app: &Shared, branch: &InDoubt) -> Call<BranchOutcome> {
+    let call = question(app, branch).await;
+    app.reach.asked(branch.txid, &branch.coordinator_url, &call);
+    match &call {
+        Call::Refused(_) => app.metrics.resolver("unauthorized"),
+        Call::Unknown(_) => app.metrics.resolver("unheard"),
+        Call::Applied(_) => {}
+    }
+    call
+}
+
+async fn question(app: &Shared, branch: &InDoubt) -> Call<BranchOutcome> {
     let InDoubt { txid, coordinator_url, branches } = branch;
     if let Some(why) = app.coordinators_known.refusal(coordinator_url) {
         return Call::Unknown(why);
@@ -242,7 +249,9 @@ async fn ask_branches(app: &Shared, branch: &InDoubt) -> Verdict {
     resolution.answered(&app.name, Call::Applied(Settled::Prepared));
     let resolution = settle::ask(&app.peers, &asker, *txid, branches, resolution).await;
     let finding = resolution.finding();
-    tracing::warn!(%txid, ?finding, "the coordinator does not answer; the other branches were asked");
+    let (word, why) = finding.told();
+    tracing::warn!(%txid, finding = word, why,
+        "the coordinator does not answer; the other branches were asked");
     app.metrics.resolver("branches");
     plan::judge_branches(finding)
 }
@@ -251,11 +260,13 @@ async fn end_all(app: Arc<Shared>, coordinator: CoordinatorRef, ends: Vec<End>) 
     let answers = app.agent.finish_all(coordinator, &ends).await;
     let concluded = ends.into_iter().zip(answers).map(|(end, answer)| match definite(answer) {
         Ok(()) => {
-            tracing::info!(?end, "a branch in doubt is resolved");
+            let (txid, end) = end.told();
+            tracing::info!(%txid, end, "a branch in doubt is resolved");
             Conclusion::Resolved
         }
         Err(refusal) => {
-            tracing::warn!(?end, code = %refusal.code, detail = refusal.detail,
+            let (txid, end) = end.told();
+            tracing::warn!(%txid, end, code = %refusal.code, detail = refusal.detail,
                 "a branch in doubt cannot be resolved yet");
             Conclusion::Open(format!("{}: {}", refusal.code, refusal.detail))
         }

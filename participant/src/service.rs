@@ -1,22 +1,24 @@
 //! What the handlers and the background tasks share: the store, the agent, and what the resolver knows.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
-use assent_client::{Http, Token};
+use assent_client::{CoordinatorClient, Http, Token};
 use assent_common::outcome::{Aborted, Call, Refusal};
 use assent_common::participant::Branches;
 use assent_common::participant::resolver::Resolver;
 use assent_common::time::Millis;
 use assent_common::value::readable;
 use assent_common::wire::branch::{
-    BranchList, BranchState, BranchView, CoordinatorRef, WrittenView,
+    BranchList, BranchState, BranchView, CoordinatorList, CoordinatorRef, CoordinatorView,
+    WrittenView,
 };
-use assent_common::{ErrorCode, ParticipantName, Txid};
+use assent_common::{ErrorCode, LogId, ParticipantName, Txid};
 use assent_edge::Budget;
 
 use crate::agent::{Agent, End, Running};
@@ -24,10 +26,17 @@ use crate::http::{Check, Verdict};
 use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::options::MetricsText;
+use crate::reach::Reach;
 use crate::store::{BranchAnswer, InDoubt, Store, StoreError, StoreState, StoredBranch};
 
 /// Marks that one list shows: there may be millions, and a person looks for a few that stay.
 const MARKED_LISTED_MAX: usize = 1_000;
+
+/// How long a look at Redis waits: far above what a Redis that works takes.
+pub(crate) const REDIS_SILENT: Duration = Duration::from_secs(1);
+
+/// How long a coordinator that is asked who it is may take.
+const WHO_IS_THERE: Duration = Duration::from_secs(3);
 
 /// One participant.
 #[derive(Debug)]
@@ -35,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) name: ParticipantName,
     pub(crate) agent: Agent,
     pub(crate) store: Arc<Store>,
+    pub(crate) reach: Arc<Reach>,
     /// To coordinators.
     pub(crate) http: Http,
     /// To other participants.
@@ -51,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) resolver: Mutex<Resolver>,
     pub(crate) running: watch::Receiver<Running>,
     pub(crate) started: Instant,
+    /// Whether the last scan for branches in doubt went through.
+    pub(crate) scanned: AtomicBool,
 }
 
 impl Shared {
@@ -74,8 +86,10 @@ impl Shared {
     pub(crate) fn gauge(&self) {
         self.metrics.sole_owner(self.store.is_sole_owner());
         let now = self.now();
+        let redis_is_up = self.reach.redis().is_none_or(|redis| redis.is_ok());
+        let is_known = redis_is_up && self.scanned.load(Ordering::Acquire);
         let resolver = self.resolver();
-        self.metrics.in_doubt(resolver.count(), resolver.oldest_ms(now));
+        self.metrics.in_doubt(resolver.count(), resolver.oldest_ms(now), is_known);
     }
 
     /// The branches that are prepared.
@@ -108,6 +122,55 @@ impl Shared {
             view.last_error = why.map(str::to_owned);
         }
         view
+    }
+
+    /// Looks at the data, and thereby whether Redis answers. A look that takes long is waited for: what it has begun must
+    /// not be left half done.
+    pub(crate) async fn look_at_redis(&self) {
+        let mut looking = std::pin::pin!(self.store.pulse());
+        let found = match tokio::time::timeout(REDIS_SILENT, &mut looking).await {
+            Ok(found) => found,
+            Err(_) => {
+                let silent = format!("no answer within {REDIS_SILENT:?}");
+                self.reach.redis_looked_at(Err(silent), &self.metrics);
+                looking.await
+            }
+        };
+        self.reach.redis_looked_at(found.map_err(|error| error.to_string()), &self.metrics);
+    }
+
+    /// The coordinators that this participant knows, by its Redis or by what they said to this agent; those whose addresses it
+    /// knows are asked who they are.
+    pub(crate) async fn coordinators(&self) -> Result<CoordinatorList, Refusal> {
+        let spoke = self.reach.coordinators();
+        let mut epochs = self.store.epochs().await.map_err(unavailable)?;
+        for (log_id, coordinator) in &spoke {
+            let epoch = epochs.entry(*log_id).or_insert(coordinator.epoch);
+            *epoch = (*epoch).max(coordinator.epoch);
+        }
+        let asked = epochs.into_iter().map(async |(log_id, epoch)| {
+            let url = spoke.get(&log_id).map(|coordinator| coordinator.url.clone());
+            let error = match &url {
+                Some(url) => self.ask_who(url, log_id).await.err(),
+                None => None,
+            };
+            CoordinatorView { log_id, epoch: epoch.0, url, error }
+        });
+        Ok(CoordinatorList { coordinators: futures_util::future::join_all(asked).await })
+    }
+
+    async fn ask_who(&self, url: &str, log_id: LogId) -> Result<(), String> {
+        if let Some(why) = self.coordinators_known.refusal(url) {
+            return Err(why);
+        }
+        let client = CoordinatorClient::new(&self.http, url).map_err(|error| error.to_string())?;
+        let version = tokio::time::timeout(WHO_IS_THERE, client.version()).await;
+        let version = version.map_err(|_| format!("no answer within {WHO_IS_THERE:?}"))?;
+        let found = version.map_err(|error| error.to_string())?.log_id.unwrap_or_default();
+        match found == log_id.to_string() {
+            true => Ok(()),
+            false => Err(format!("who answers there has another log, {found:?}")),
+        }
     }
 
     /// What is kept of a branch.
@@ -174,9 +237,12 @@ impl Shared {
     pub(crate) async fn checks(&self) -> Vec<Check> {
         let failing = |name, detail| Check { name, verdict: Verdict::Failing, detail };
         let passing = |name| Check { name, verdict: Verdict::Passing, detail: String::new() };
-        let mut checks = vec![match self.store.ping().await {
-            Ok(()) => passing("redis"),
-            Err(error) => failing("redis", error.to_string()),
+        // A Redis that hangs must not make who asks wait as long as a transaction would.
+        let pinged = tokio::time::timeout(REDIS_SILENT, self.store.ping()).await;
+        let mut checks = vec![match pinged {
+            Ok(Ok(())) => passing("redis"),
+            Ok(Err(error)) => failing("redis", error.to_string()),
+            Err(_) => failing("redis", format!("no answer within {REDIS_SILENT:?}")),
         }];
         checks.push(match self.store.state() {
             StoreState::Ready => passing("data"),

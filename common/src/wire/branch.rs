@@ -521,6 +521,30 @@ impl BranchState {
     }
 }
 
+/// `GET /v1/coordinators`: whose messages a participant has had, and whether it can ask them about branches in doubt. It asks
+/// each for its version, to find that out.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CoordinatorList {
+    /// By their logs.
+    pub coordinators: Vec<CoordinatorView>,
+}
+
+/// A coordinator as a participant knows it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CoordinatorView {
+    /// Its log.
+    #[schema(value_type = String)]
+    pub log_id: LogId,
+    /// The highest life of it that this participant's Redis has seen.
+    pub epoch: u64,
+    /// Where it is asked; absent if it has not spoken since this agent started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Why it cannot be asked, if it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// The list of branches.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct BranchList {

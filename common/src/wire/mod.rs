@@ -13,5 +13,8 @@ pub mod transaction;
 /// an ingress, a wrong path and a foreign server all answer with something (invariant 7, and `client::transport`).
 pub const MEDIA_TYPE: &str = "application/vnd.assent+json";
 
+/// The header that says who asks for a change of the participants, for the log.
+pub const ACTOR: &str = "assent-actor";
+
 /// The media type of errors, RFC 9457.
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";

@@ -8,6 +8,7 @@ use crate::ids::{ParticipantName, TransactionId};
 use crate::time::DurationMs;
 use crate::value::given;
 use crate::wire::problem::{OutcomeWord, Problem};
+use crate::wire::resync::DataPoint;
 
 /// `POST /v1/transactions`: run a transaction.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -216,6 +217,12 @@ pub struct ParticipantView {
     /// Whether the last message to it was answered; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<bool>,
+    /// Whether its Redis answers it, as its last answers told; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_up: Option<bool>,
+    /// The highest vote that this coordinator has seen of its data; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<DataPoint>,
     /// Transactions that have a branch there and have not ended.
     #[serde(default)]
     pub unfinished: u64,

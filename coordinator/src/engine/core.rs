@@ -12,7 +12,7 @@ use assent_common::coordinator::{Branch, Effect, Input, Message, Outcome, State,
 use assent_common::mutant::Mutant;
 use assent_common::outcome::Call;
 use assent_common::participant::Branches;
-use assent_common::record::{Abandoned, Record};
+use assent_common::record::{Abandoned, Identity, Record};
 use assent_common::time::Millis;
 use assent_common::wire::branch::BranchAddress;
 use assent_common::wire::outcome::BranchOutcome;
@@ -313,7 +313,7 @@ impl Core {
                     self.step(number, Input::Persisted, now, shared);
                 }
             }
-            Effect::Answer(outcome) => self.tell(number, outcome, now),
+            Effect::Answer(outcome) => self.tell(number, outcome, now, shared),
         }
     }
 
@@ -342,12 +342,17 @@ impl Core {
         }
     }
 
-    fn tell(&mut self, number: TxNumber, outcome: Outcome, now: Millis) {
+    fn tell(&mut self, number: TxNumber, outcome: Outcome, now: Millis, shared: &Shared) {
         let Some(active) = self.active.get_mut(&number) else { return };
         // No prepare follows.
         active.ops = None;
         let decided_at = active.machine.outcome().map_or(now, |(_, decided_at)| decided_at);
-        metrics::transaction_answered(&outcome, now.since(active.accepted.identity.created_at));
+        let Identity { id, name, created_at, .. } = &active.accepted.identity;
+        let took_ms = now.since(*created_at);
+        let (word, code) = metrics::transaction_answered(&outcome, took_ms);
+        let attempt = active.machine.attempt();
+        let txid = Txid { log_id: shared.identity.log_id, number, attempt };
+        tracing::debug!(%id, %txid, name, outcome = word, code, took_ms, "a transaction is answered");
         for waiter in active.waiters.drain(..) {
             let decided = Decided {
                 accepted: Arc::clone(&active.accepted),
@@ -382,11 +387,7 @@ impl Core {
     }
 
     /// An ended transaction can be looked up from now on.
-    pub(super) fn remember(
-        &mut self,
-        identity: &assent_common::record::Identity,
-        position: LogPosition,
-    ) {
+    pub(super) fn remember(&mut self, identity: &Identity, position: LogPosition) {
         self.history.insert(identity, position);
         self.recent.insert(identity.id, position);
         if self.recent.len() > RECENT_MAX {

@@ -18,6 +18,8 @@ pub struct Counts {
     pub in_doubt: BTreeMap<String, (u64, u64)>,
     /// Per participant: whether its last message was answered.
     pub up: BTreeMap<String, bool>,
+    /// Per participant: whether its Redis answers, as it tells.
+    pub redis_up: BTreeMap<String, bool>,
     /// Ended transactions whose answers can be looked up.
     pub history: u64,
     /// Branches whose participants lost their data.
@@ -39,6 +41,9 @@ impl Core {
             }
             counts.in_doubt.insert(lane.name.to_string(), (0, 0));
             counts.data.insert(lane.name.to_string(), lane.data.word());
+            if let Some(up) = lane.redis_up {
+                counts.redis_up.insert(lane.name.to_string(), up);
+            }
             if let Some(up) = lane.up {
                 counts.up.insert(lane.name.to_string(), up);
             }

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::active::{Active, RequestOps};
+use super::behind;
 use super::core::Core;
 use super::mutants;
 use super::outbound::{Haste, Outbound};
@@ -58,6 +59,8 @@ pub(super) struct Lane {
     runs: bool,
     /// Whether the last message was answered.
     pub(super) up: Option<bool>,
+    /// Whether the Redis behind it answers, as it tells.
+    pub(super) redis_up: Option<bool>,
     pub(super) last_error: Option<String>,
     /// What is known of the data behind it.
     pub(super) data: LaneData,
@@ -109,6 +112,7 @@ impl Lane {
             wake: Arc::new(Notify::new()),
             runs: false,
             up: None,
+            redis_up: None,
             last_error: None,
             data: LaneData::default(),
         }
@@ -142,6 +146,7 @@ impl Lane {
     pub(super) fn clear_url(&mut self) {
         self.client = None;
         self.up = None;
+        self.redis_up = None;
         self.last_error = None;
     }
 
@@ -322,8 +327,10 @@ impl Engine {
             Some(client) => client.batch(&batch).await.map_err(|unknown| unknown.0),
             None => Err(format!("participant {} is not registered", batch.participant)),
         };
+        let mut redis = None;
         let (mut inputs, error): (Vec<_>, _) = match result {
             Ok(answers) => {
+                redis = behind::told_of_redis(&answers.answers);
                 let answered = outgoing.iter().zip(answers.answers);
                 (answered.map(|(outgoing, answer)| input_of(*outgoing, answer)).collect(), None)
             }
@@ -338,6 +345,7 @@ impl Engine {
         }
         let mut core = self.core();
         core.lane_answered(place, error.as_deref());
+        core.redis_heard(place, redis);
         if inputs.iter().any(|(_, input)| met_a_lock(input)) {
             core.lanes[place].hurry();
         }

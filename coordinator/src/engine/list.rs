@@ -94,6 +94,8 @@ impl Engine {
                     name: lane.name.clone(),
                     url: lane.url()?.to_owned(),
                     up: lane.up,
+                    redis_up: lane.redis_up,
+                    known: lane.data.seen.known,
                     unfinished: lane.unfinished.len() as u64,
                     last_error: lane.data.trouble.clone().or_else(|| lane.last_error.clone()),
                     data: lane.data.word(),

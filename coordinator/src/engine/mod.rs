@@ -13,6 +13,7 @@
 //! of the writer and one sync are dear, and serve a hundred records as well as one.
 
 mod active;
+mod behind;
 mod core;
 mod counts;
 mod history;
@@ -163,7 +164,8 @@ impl Engine {
         let resolution =
             settle::ask(http, identity, txid, branches, Resolution::new(branches)).await;
         let finding = resolution.finding();
-        tracing::info!(%txid, ?finding, "the branches of an implicit transaction were asked");
+        let (word, why) = finding.told();
+        tracing::info!(%txid, finding = word, why, "the branches of an implicit transaction were asked");
         match finding {
             Finding::Committed => BranchOutcome::Committed,
             Finding::Aborted => BranchOutcome::Aborted,

@@ -14,6 +14,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use assent_client::CallError;
 use assent_client::participant::ParticipantClient;
 use assent_common::backoff::Backoff;
 use assent_common::coordinator::resync::{
@@ -301,9 +302,17 @@ impl Engine {
         if error.is_some() {
             return;
         }
-        if let Ok(found) = client.data().await {
-            let is_other = batch.known.is_some_and(|known| !found.has_all_of(known));
-            self.core().resync_if_fenced(place, found.fenced || is_other, &self.shared);
+        match client.data().await {
+            Ok(found) => {
+                let is_other = batch.known.is_some_and(|known| !found.has_all_of(known));
+                let mut core = self.core();
+                core.redis_heard(place, Some(Ok(())));
+                core.resync_if_fenced(place, found.fenced || is_other, &self.shared);
+            }
+            Err(CallError::Rejected(problem)) if problem.code == ErrorCode::RedisUnavailable => {
+                self.core().redis_heard(place, Some(Err(problem.detail)));
+            }
+            Err(_) => {}
         }
     }
 
@@ -336,7 +345,7 @@ impl Engine {
         let (seen, redo) =
             planned.map_err(|error| later(&error))?.map_err(|error| later(&error))?;
         let redo = redo.map_err(Stop::Loss)?;
-        tracing::warn!(participant = %name, branches = redo.len(), found = found.seq, ?seen,
+        tracing::warn!(participant = %name, branches = redo.len(), found = found.seq, known = seen.known.map(|known| known.seq),
             "a participant lost data; it is told what it may lack");
         self.say(&client, place, &found, seen, redo).await
     }

@@ -1,10 +1,13 @@
 //! The participants: where each is reached.
 
+use std::borrow::Cow;
+
+use assent_common::wire::ACTOR;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::transaction::{ParticipantList, ParticipantRequest, ParticipantView};
 use assent_common::{ErrorCode, ParticipantName};
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::HttpState;
@@ -49,7 +52,10 @@ pub(super) async fn describe(
 /// token and the ops of others.
 #[utoipa::path(
     put, path = "/v1/participants/{name}", operation_id = "setParticipant", tag = "admin",
-    params(("name" = String, Path, description = "The participant's name")),
+    params(
+        ("name" = String, Path, description = "The participant's name"),
+        ("Assent-Actor" = Option<String>, Header, description = "Who asks for it, for the log"),
+    ),
     request_body(content = ParticipantRequest, content_type = "application/json"),
     responses(
         (status = 200, description = "The participant", body = ParticipantView),
@@ -59,17 +65,22 @@ pub(super) async fn describe(
 pub(super) async fn set(
     State(state): State<HttpState>,
     PathOf(name): PathOf<ParticipantName>,
+    headers: HeaderMap,
     JsonBody { value: request, .. }: JsonBody<ParticipantRequest>,
 ) -> Result<Response, Rejection> {
     let participant = state.engine().set_participant(&name, &request.url).await?;
-    tracing::info!(participant = %name, url = participant.url, "a participant was registered");
+    let (url, actor) = (&participant.url, actor_of(&headers));
+    tracing::info!(participant = %name, url, %actor, "a participant was registered");
     Ok(reply::json(StatusCode::OK, &participant))
 }
 
 /// Removes a participant that no unfinished transaction needs.
 #[utoipa::path(
     delete, path = "/v1/participants/{name}", operation_id = "removeParticipant", tag = "admin",
-    params(("name" = String, Path, description = "The participant's name")),
+    params(
+        ("name" = String, Path, description = "The participant's name"),
+        ("Assent-Actor" = Option<String>, Header, description = "Who asks for it, for the log"),
+    ),
     responses(
         (status = 204, description = "Removed, durably"),
         (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
@@ -78,8 +89,15 @@ pub(super) async fn set(
 pub(super) async fn remove(
     State(state): State<HttpState>,
     PathOf(name): PathOf<ParticipantName>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Rejection> {
     state.engine().remove_participant(&name).await?;
-    tracing::info!(participant = %name, "a participant was removed");
+    tracing::info!(participant = %name, actor = %actor_of(&headers), "a participant was removed");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who says that they ask for it. Nobody checks that: it is for the log.
+fn actor_of(headers: &HeaderMap) -> Cow<'_, str> {
+    let named = headers.get(ACTOR).map(|name| String::from_utf8_lossy(name.as_bytes()));
+    named.unwrap_or(Cow::Borrowed("unknown"))
 }

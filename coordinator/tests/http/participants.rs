@@ -196,3 +196,20 @@ async fn a_removal_by_force_waits_for_what_is_open_and_takes_nothing_new() {
     assert_eq!(removed.body, json!({"name": "bank-b", "committed": 0, "aborted": 1}));
     assert_eq!(rig.ended(&open).await["outcome"], "aborted");
 }
+
+/// An agent that says that its Redis does not answer is up; its Redis is not.
+#[tokio::test]
+async fn a_redis_that_does_not_answer_is_told_apart_from_a_participant_that_does_not() {
+    let bank = Fake::start().await;
+    bank.next(Kind::Prepare, [Say::No(ErrorCode::RedisUnavailable)]);
+    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    let of_bank = async || rig.get("/v1/participants/bank-a").await.body;
+    let mut body = transfer(&["bank-a"]);
+    body["timeout"] = json!("5s");
+    rig.submit(&body).await.is_problem("redis_unavailable");
+    let view = of_bank().await;
+    assert_eq!((&view["up"], &view["redis_up"]), (&json!(true), &json!(false)), "{view}");
+    assert_eq!(rig.submit(&body).await.status, 200);
+    let view = of_bank().await;
+    assert_eq!((&view["up"], &view["redis_up"]), (&json!(true), &json!(true)), "{view}");
+}

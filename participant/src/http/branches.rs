@@ -6,7 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
 use assent_common::wire::branch::{
-    Answer, Answers, Batch, BranchList, BranchState, BranchView, Message,
+    Answer, Answers, Batch, BranchList, BranchState, BranchView, CoordinatorList, Message,
 };
 use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, Txid};
@@ -181,6 +181,19 @@ pub(crate) async fn list(
         state @ (BranchState::Applied | BranchState::Aborted) => app.marked(state).await?,
     };
     Ok(json(&list))
+}
+
+/// Whose messages this participant has had, and whether it can ask them about branches in doubt: each is asked for its version.
+#[utoipa::path(
+    get, path = "/v1/coordinators", operation_id = "listCoordinators", tag = "branches",
+    responses(
+        (status = 200, description = "The coordinators", body = CoordinatorList),
+        (status = "default", description = "An error", body = Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn coordinators(State(app): State<App>) -> Result<Response, Rejection> {
+    Ok(json(&app.coordinators().await?))
 }
 
 /// What is kept of one branch. A branch of which nothing is kept says nothing about its outcome.

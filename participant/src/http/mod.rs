@@ -63,6 +63,7 @@ fn protocol_routes() -> OpenApiRouter<App> {
         .routes(routes!(branches::settle))
         .routes(routes!(branches::list))
         .routes(routes!(branches::get))
+        .routes(routes!(branches::coordinators))
         .routes(routes!(data::get))
         .routes(routes!(data::resync))
 }

@@ -138,7 +138,7 @@ impl Store {
         let fenced: RedisResult<Value> = send(live, &command).await;
         let fenced = fenced.map_err(|error| self.unavailable(&error))?;
         if fenced == Value::Int(1) {
-            tracing::error!(?incarnation, "the data is fenced until its coordinators have spoken");
+            tracing::error!(incarnation, "the data is fenced until its coordinators have spoken");
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What the control hash holds, for people, for the resolver and for health. Reads only, but for the sweep.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
@@ -351,6 +351,14 @@ impl Store {
             .await;
         scanned.map_err(|error| self.given_up(&live, &error))?;
         Ok(facts)
+    }
+
+    /// The highest life of each log that spoke here.
+    pub async fn epochs(&self) -> Result<BTreeMap<LogId, Epoch>, StoreError> {
+        let live = self.live().await?;
+        let heard = self.scan_markers(&live, "m:c:*", |_, _, _| {}).await;
+        let heard = heard.map_err(|error| self.given_up(&live, &error))?;
+        Ok(heard.into_iter().map(|(log_id, heard)| (log_id, heard.epoch)).collect())
     }
 
     /// Deletes the done-markers and fences below the low-water marks, also those of agents that are gone. Returns how

@@ -77,6 +77,21 @@ impl Redis {
         self.child.wait().unwrap();
     }
 
+    /// Stops it: its connections stay open, and nothing answers.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     pub(crate) async fn start_again(&mut self) {
         self.child = spawn(self.dir.path());
         self.answers().await;

@@ -4,7 +4,7 @@ use assent_client::participant::ProbeState;
 use assent_common::wire::branch::{Batch, BranchState};
 use assent_common::{Epoch, TxNumber};
 
-use crate::harness::{Oracle, Redis, Sidecar, abort, batch, commit, prepare, until};
+use crate::harness::{Oracle, Redis, Sidecar, abort, batch, commit, counting, prepare, until};
 
 /// Milliseconds that no test lasts.
 const NEVER_MS: u64 = 3_600_000;
@@ -90,4 +90,30 @@ async fn data_that_is_lost_while_nobody_asks_is_noticed_and_fenced() {
     let found = sidecar.client.data().await.unwrap();
     assert!(found.fenced && found.incarnation.is_none(), "{found:?}");
     assert!(found.reason.unwrap().contains("flushed"));
+}
+
+/// Its connections are open, and nothing comes back: neither health nor the metrics take that for well.
+#[tokio::test]
+async fn a_redis_that_hangs_is_told_by_health_and_by_metrics() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::with(&redis, counting("hangs")).await;
+    let shows = async |metric: &str, value: &str| {
+        let line = format!("{metric}{{participant=\"hangs\"}} {value}");
+        until(&line, async || {
+            let text = sidecar.admin.metrics().await.unwrap();
+            text.lines().any(|found| found == line).then_some(())
+        })
+        .await;
+    };
+    shows("assent_redis_up", "1").await;
+    shows("assent_branches_in_doubt", "0").await;
+    redis.pause();
+    shows("assent_redis_up", "0").await;
+    // How many there are is not known: that is not none.
+    shows("assent_branches_in_doubt", "NaN").await;
+    let probe = sidecar.client.readyz().await.unwrap();
+    assert_eq!(probe.state, ProbeState::Failing);
+    assert!(probe.text.contains("[-] redis failing: no answer within 1s"), "{}", probe.text);
+    redis.resume();
+    shows("assent_redis_up", "1").await;
 }

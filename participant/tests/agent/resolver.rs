@@ -3,12 +3,13 @@
 use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_client::{CallError, Token};
 use assent_common::ErrorCode;
-use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::branch::BranchState;
+use assent_common::wire::problem::Problem;
+use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
 
 use crate::harness::{
-    Judge, LOG, OTHER_LOG, Oracle, Redis, Sidecar, abort, commit, outcome_body, prepare, txid,
-    until,
+    Judge, LOG, OTHER_LOG, Oracle, Redis, Sidecar, abort, commit, counting, outcome_body, prepare,
+    txid, until,
 };
 
 async fn asking(redis: &Redis) -> Sidecar {
@@ -93,6 +94,37 @@ async fn a_branch_of_an_unknown_authority_is_held_until_an_operator_decides() {
     assert!(matches!(again, Err(CallError::Rejected(no)) if no.code == ErrorCode::WrongState));
     let unheard_of = sidecar.admin.resolve(txid(2), &order).await;
     assert!(matches!(unheard_of, Err(CallError::Rejected(no)) if no.code == ErrorCode::NotFound));
+}
+
+/// An agent without the coordinator's token: the branch waits, and everybody who looks is told why.
+#[tokio::test]
+async fn a_coordinator_that_refuses_the_token_is_named_where_the_branch_is_shown() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::with(&redis, |options| {
+        counting("refused")(options);
+        options.resolve_interval_ms = 20;
+    })
+    .await;
+    let refused = Problem::new(ErrorCode::Unauthorized, "the bearer token is missing");
+    let body = serde_json::to_string(&refused).unwrap();
+    let oracle = Oracle::saying(401, PROBLEM_MEDIA_TYPE, body).await;
+    sidecar.say_for(&oracle.url, vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    oracle.asked(2).await;
+    let view = sidecar.client.branch(txid(1)).await.unwrap();
+    assert_eq!(view.state, BranchState::Prepared);
+    let why = "unauthorized: the bearer token is missing";
+    assert_eq!(view.last_error.as_deref(), Some(why));
+    let text = sidecar.admin.metrics().await.unwrap();
+    let series = "assent_resolver_answers_total{participant=\"refused\",outcome=\"unauthorized\"}";
+    assert!(text.contains(series), "{text}");
+    let known = sidecar.client.coordinators().await.unwrap().coordinators;
+    let [coordinator] = known.as_slice() else { panic!("{known:?}") };
+    assert_eq!(coordinator.log_id.to_string(), LOG);
+    assert_eq!((coordinator.epoch, coordinator.url.as_deref()), (3, Some(&*oracle.url)));
+    assert!(coordinator.error.as_ref().unwrap().contains("unauthorized"), "{coordinator:?}");
+    // The token is put right.
+    oracle.says(1, "committed");
+    becomes(&sidecar, 1, BranchState::Applied).await;
 }
 
 /// A mark that no coordinator will collect: it can be listed, and be dropped with who and why.

@@ -1,0 +1,187 @@
+//! Whom this agent reaches: its Redis, and the coordinators that it asks about branches in doubt. For health, metrics and
+//! operators. Nothing of the protocol is decided by it, and it must never be taken for an answer about a branch.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use assent_common::outcome::Call;
+use assent_common::wire::branch::CoordinatorRef;
+use assent_common::wire::outcome::BranchOutcome;
+use assent_common::{Epoch, ErrorCode, LogId, Txid};
+
+use crate::metrics::Metrics;
+
+/// How often a coordinator that cannot be asked is named in the log again.
+const REPEATED: Duration = Duration::from_secs(60);
+
+/// Coordinators that are remembered: who speaks for more logs than this is no coordinator.
+const COORDINATORS_MAX: usize = 64;
+
+/// Whom this agent reaches.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    redis: Mutex<Option<Result<(), String>>>,
+    coordinators: Mutex<BTreeMap<LogId, Coordinator>>,
+}
+
+/// A coordinator that has spoken to this agent, or is asked by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Coordinator {
+    pub(crate) url: String,
+    pub(crate) epoch: Epoch,
+    /// What came of the last question to it.
+    pub(crate) asked: Option<Result<(), String>>,
+    logged_at: Option<Instant>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Half a note is as good as none.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reach {
+    /// What came of a look at Redis. Said once, when it changes.
+    pub(crate) fn redis_looked_at(&self, result: Result<(), String>, metrics: &Metrics) {
+        metrics.redis_up(result.is_ok());
+        let mut redis = lock(&self.redis);
+        let was_up = redis.as_ref().is_none_or(Result::is_ok);
+        match &result {
+            Err(error) if was_up => {
+                tracing::warn!(error, "Redis cannot be used; nothing is voted on until it can");
+            }
+            Ok(()) if !was_up => tracing::info!("Redis can be used again"),
+            Ok(()) | Err(_) => {}
+        }
+        *redis = Some(result);
+    }
+
+    /// What the last look at Redis found; nothing before the first.
+    pub(crate) fn redis(&self) -> Option<Result<(), String>> {
+        lock(&self.redis).clone()
+    }
+
+    /// A coordinator speaks.
+    pub(crate) fn heard_from(&self, coordinator: &CoordinatorRef) {
+        self.note(coordinator.log_id, coordinator.epoch, &coordinator.url);
+    }
+
+    fn note(&self, log_id: LogId, epoch: Epoch, url: &str) {
+        let mut known = lock(&self.coordinators);
+        let is_full = known.len() >= COORDINATORS_MAX;
+        match known.get_mut(&log_id) {
+            Some(known) if known.epoch == epoch && known.url == url => {}
+            Some(known) => {
+                let at_another = known.url != url;
+                *known = Coordinator {
+                    url: url.to_owned(),
+                    epoch: known.epoch.max(epoch),
+                    asked: known.asked.take().filter(|_| !at_another),
+                    logged_at: known.logged_at.filter(|_| !at_another),
+                };
+            }
+            None if is_full => {}
+            None => {
+                let coordinator =
+                    Coordinator { url: url.to_owned(), epoch, asked: None, logged_at: None };
+                known.insert(log_id, coordinator);
+            }
+        }
+    }
+
+    /// What came of the question about a branch. A coordinator that cannot be asked is named in the log: at once, and again
+    /// now and then, for as long as branches wait for it.
+    pub(crate) fn asked(&self, txid: Txid, url: &str, call: &Call<BranchOutcome>) {
+        self.note(txid.log_id, txid.number.epoch, url);
+        let mut known = lock(&self.coordinators);
+        let Some(coordinator) = known.get_mut(&txid.log_id) else { return };
+        let (why, is_unauthorized) = match call {
+            Call::Applied(_) => {
+                coordinator.asked = Some(Ok(()));
+                coordinator.logged_at = None;
+                return;
+            }
+            Call::Refused(refusal) => (
+                format!("{}: {}", refusal.code, refusal.detail),
+                refusal.code == ErrorCode::Unauthorized,
+            ),
+            Call::Unknown(why) => (why.clone(), false),
+        };
+        let is_due = coordinator.logged_at.is_none_or(|at| at.elapsed() >= REPEATED);
+        if is_due {
+            coordinator.logged_at = Some(Instant::now());
+            if is_unauthorized {
+                tracing::warn!(%txid, coordinator = url, why,
+                    "a branch is in doubt, and its coordinator refuses this agent's token: give the agent the \
+                     coordinator's API token (--coordinator-token-file)");
+            } else {
+                tracing::warn!(%txid, coordinator = url, why,
+                    "a branch is in doubt, and its coordinator does not answer the question for its outcome");
+            }
+        }
+        coordinator.asked = Some(Err(why));
+    }
+
+    /// The coordinators, by their logs.
+    pub(crate) fn coordinators(&self) -> BTreeMap<LogId, Coordinator> {
+        lock(&self.coordinators).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use assent_common::outcome::Refusal;
+
+    use super::*;
+
+    fn txid(n: u64) -> Txid {
+        format!("0198f1c2a4b27c1d9c0e3f4a5b6c7d8e.3.{n}.0").parse().unwrap()
+    }
+
+    fn only(reach: &Reach) -> Coordinator {
+        let all = reach.coordinators();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.into_values().next().unwrap()
+    }
+
+    #[test]
+    fn the_last_question_counts_until_the_coordinator_moves() {
+        let reach = Reach::default();
+        let refused = Refusal::new(ErrorCode::Unauthorized, "wrong token");
+        reach.asked(txid(1), "http://a", &Call::Refused(refused));
+        let asked = only(&reach).asked.unwrap().unwrap_err();
+        assert_eq!(asked, "unauthorized: wrong token");
+        reach.asked(txid(2), "http://a", &Call::Applied(BranchOutcome::Undecided));
+        assert_eq!(only(&reach).asked, Some(Ok(())));
+        reach.asked(txid(2), "http://a", &Call::Unknown("connection refused".to_owned()));
+        let url = "http://b".to_owned();
+        let moved = CoordinatorRef { log_id: txid(1).log_id, epoch: Epoch(4), url };
+        reach.heard_from(&moved);
+        let coordinator = only(&reach);
+        assert_eq!((coordinator.epoch, coordinator.url.as_str()), (Epoch(4), "http://b"));
+        assert_eq!(coordinator.asked, None, "of another address nothing is known");
+    }
+
+    #[test]
+    fn a_coordinator_is_named_once_for_many_branches_and_again_when_it_had_answered() {
+        let reach = Reach::default();
+        let silent = Call::Unknown("no answer".to_owned());
+        reach.asked(txid(1), "http://a", &silent);
+        let first = only(&reach).logged_at;
+        reach.asked(txid(2), "http://a", &silent);
+        assert_eq!(only(&reach).logged_at, first);
+        reach.asked(txid(1), "http://a", &Call::Applied(BranchOutcome::Undecided));
+        assert_eq!(only(&reach).logged_at, None);
+    }
+
+    #[test]
+    fn whoever_speaks_for_countless_logs_is_not_remembered_for_each() {
+        let reach = Reach::default();
+        for n in 0..200_u32 {
+            let log_id = format!("0198f1c2a4b27c1d9c0e3f4a{n:08x}").parse().unwrap();
+            let url = "http://a".to_owned();
+            reach.heard_from(&CoordinatorRef { log_id, epoch: Epoch(1), url });
+        }
+        assert_eq!(reach.coordinators().len(), COORDINATORS_MAX);
+    }
+}
