@@ -91,7 +91,11 @@ fn texts() -> Vec<(PathBuf, String)> {
 /// Where `assent` is followed by a word: the rest of the line from there. Lines that a string goes on over are one.
 fn mentions(text: &str) -> Vec<String> {
     let mut joined = String::new();
+    let mut goes_on = false;
     for line in text.lines() {
+        // The string drops the spaces before it, as the compiler does.
+        let line = if goes_on { line.trim_start() } else { line };
+        goes_on = line.ends_with('\\');
         match line.strip_suffix('\\') {
             Some(begun) => joined.push_str(begun),
             None => {

@@ -1,5 +1,6 @@
 //! The command line as scripts meet it: what it refuses, what it says, how it ends.
 
+mod doctor;
 mod held;
 mod ops;
 

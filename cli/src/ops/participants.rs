@@ -29,6 +29,9 @@ pub(crate) struct SetArgs {
     name: ParticipantName,
     /// The base URL of its API
     participant_url: String,
+    /// Who asks for it; logged
+    #[arg(long, value_name = "WHO")]
+    actor: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -41,7 +44,7 @@ pub(crate) struct RemoveArgs {
     /// With --force: do it; without this it is only said what would be given up
     #[arg(long, requires = "force")]
     yes: bool,
-    /// Who decides it; recorded
+    /// Who asks for it; logged, and with --force recorded
     #[arg(long, value_name = "WHO")]
     actor: Option<String>,
     /// Why; recorded
@@ -75,7 +78,8 @@ pub(crate) fn run(
                     Format::Id | Format::Table => show(&list.participants, format)?,
                 }
             }
-            ParticipantsCommand::Set(SetArgs { name, participant_url }) => {
+            ParticipantsCommand::Set(SetArgs { name, participant_url, actor }) => {
+                let admin = admin.acting_as(actor.as_deref());
                 let view =
                     admin.set_participant(&name, &participant_url).await.map_err(of_admin)?;
                 match format {
@@ -94,7 +98,8 @@ pub(crate) fn run(
             ParticipantsCommand::Remove(args) if args.force => {
                 remove_by_force(args, settings, format).await?;
             }
-            ParticipantsCommand::Remove(RemoveArgs { name, .. }) => {
+            ParticipantsCommand::Remove(RemoveArgs { name, actor, .. }) => {
+                let admin = admin.acting_as(actor.as_deref());
                 admin.remove_participant(&name).await.map_err(of_admin)?;
                 output::talk(&format!("{name} removed"));
             }
@@ -133,20 +138,29 @@ fn show(views: &[ParticipantView], format: Format) -> Result<(), Failure> {
     if format == Format::Id {
         return views.iter().try_for_each(|view| output::line(view.name.as_str()));
     }
-    let mut rows = Rows::new(&["NAME", "URL", "UP", "DATA", "UNFINISHED", "LAST ERROR"]);
+    let mut rows = Rows::new(&["NAME", "URL", "UP", "REDIS", "DATA", "UNFINISHED", "LAST ERROR"]);
     for view in views {
-        let up = match view.up {
+        let word = |up: Option<bool>| match up {
             Some(true) => "yes",
             Some(false) => "no",
             None => "-",
         };
+        let (up, redis) = (word(view.up), word(view.redis_up));
         let last = view.last_error.as_deref().unwrap_or("-");
         let data = match view.data {
             ParticipantData::Open => "open",
             ParticipantData::Resynchronising => "resynchronising",
             ParticipantData::Lost => "lost",
         };
-        rows.push([view.name.as_str(), &view.url, up, data, &view.unfinished.to_string(), last]);
+        rows.push([
+            view.name.as_str(),
+            &view.url,
+            up,
+            redis,
+            data,
+            &view.unfinished.to_string(),
+            last,
+        ]);
     }
     output::rows(&rows)
 }

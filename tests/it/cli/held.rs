@@ -16,7 +16,7 @@ use crate::ASSENT;
 const BY: [&str; 4] = ["--actor", "ada", "--reason", "its disk is gone"];
 
 /// Has a coordinator that nobody will see again stage a branch that sets `acct:held`; the branch's two names.
-async fn stage(cluster: &Cluster, n: u64) -> (TransactionId, Txid) {
+pub(super) async fn stage(cluster: &Cluster, n: u64) -> (TransactionId, Txid) {
     let log_id: LogId = "0000000000000000000000000000f00d".parse().unwrap();
     let number = TxNumber { epoch: Epoch(1), n };
     let txid = Txid { log_id, number, attempt: Attempt(1) };
@@ -133,7 +133,8 @@ async fn what_a_lost_participant_owes_is_counted_and_then_given_up_by_one_comman
 
     cluster.peers[1].proxy().open();
     leave_open(&cluster, "two").await;
-    let refused = assent(&cluster, &["participants", "remove", "bank-b"]).await;
+    let words = ["participants", "remove", "bank-b", "--admin-url", &admin];
+    let refused = assent(&cluster, &words).await;
     assert_exit(&refused, 1);
     let force = [&["participants", "remove", "bank-b", "--force"], &all[..]].concat();
     let counted = assent(&cluster, &force).await;

@@ -1,7 +1,7 @@
 //! The disk of the decision log: how long a sync takes there, and whether the log is whole.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -26,10 +26,7 @@ fn sync_latency(dir: &Path) -> Check {
     let what = format!("fsync in {}", dir.display());
     let mut times = match time_syncs(dir) {
         Ok(times) => times,
-        Err(error) => {
-            let fix = "make the directory, or let this user write there";
-            return Check::bad(Verdict::Failing, what, error.to_string(), fix);
-        }
+        Err(error) => return Check::failing(what, error.to_string(), advice(error.kind())),
     };
     times.sort_unstable();
     let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
@@ -46,6 +43,21 @@ fn sync_latency(dir: &Path) -> Check {
         found,
         "every commit waits for this disk: put the log on a faster one",
     )
+}
+
+/// What to do about a disk that takes no file.
+const fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "the disk is full: make room; the coordinator stops when its log cannot grow, and goes on after a restart"
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            "the disk is mounted read-only: read the kernel's log, then mount it for writing"
+        }
+        ErrorKind::NotFound => "make the directory (assent init does), or correct --data-dir",
+        ErrorKind::PermissionDenied => "let this user write there",
+        _ => "repair the disk, or put the log on another one while the coordinator is stopped",
+    }
 }
 
 /// In a file of its own beside the log, and gone afterwards: the log's directory takes no strangers.
@@ -92,5 +104,16 @@ fn log_is_whole(dir: &Path) -> Check {
             error.with_sources(),
             "assent init makes a log, if this coordinator never ran; if it did, find its volume",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_told_to_make_a_directory() {
+        assert!(advice(ErrorKind::StorageFull).contains("make room"));
+        assert!(advice(ErrorKind::NotFound).contains("make the directory"));
     }
 }

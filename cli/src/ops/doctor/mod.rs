@@ -1,11 +1,19 @@
-//! `assent doctor`: looks at everything that the promises depend on, and says what to change.
+//! `assent doctor`: asks everybody about everything that the promises depend on, and says what to change.
 //!
 //! Each check is a line: what was looked at, whether it is well, what was found, and the fix. Nothing is changed.
+//!
+//! ```text
+//! disk ── of the decision log          redis ── the servers that are named
+//! coordinator ── itself, and what it does not get rid of
+//! participant ── each: itself, its data, who reaches whom, what is held there
+//! ```
 
+mod coordinator;
 mod disk;
+mod participant;
 mod redis;
-mod servers;
 
+use assent_common::time::DurationMs;
 use clap::Args;
 use serde::Serialize;
 
@@ -22,6 +30,13 @@ pub(crate) struct DoctorArgs {
     /// The directory of the decision log [default: the one of [coordinator] in the file]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathValue>,
+    /// A participant to ask, beside those that the coordinator knows; repeatable
+    #[arg(long, value_name = "URL")]
+    participant: Vec<String>,
+    /// How long a branch may be in doubt, or an outcome not be acknowledged: what ends by itself does so within seconds, and a
+    /// customer's key is locked meanwhile
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    held_max: DurationMs,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }
@@ -52,6 +67,14 @@ impl Check {
         Self { what: what.into(), verdict: Verdict::Ok, found: found.into(), fix: None }
     }
 
+    fn failing(what: impl Into<String>, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::bad(Verdict::Failing, what, found, fix)
+    }
+
+    fn warning(what: impl Into<String>, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::bad(Verdict::Warning, what, found, fix)
+    }
+
     fn bad(
         verdict: Verdict,
         what: impl Into<String>,
@@ -75,6 +98,7 @@ pub(crate) fn run(
     } else {
         args.redis
     };
+    let held_max_ms = args.held_max.0;
     let mut checks = Vec::new();
     if let Some(dir) = &data_dir {
         checks.extend(disk::check(&dir.0));
@@ -83,7 +107,16 @@ pub(crate) fn run(
         for url in &redis {
             checks.extend(redis::check(url).await);
         }
-        checks.extend(servers::check(settings).await?);
+        let (of_coordinator, told) = coordinator::check(settings, held_max_ms).await?;
+        checks.extend(of_coordinator);
+        for (told, view) in
+            told.iter().flat_map(|told| told.participants.iter().map(move |v| (told, v)))
+        {
+            checks.extend(participant::check_registered(settings, told, view, held_max_ms).await?);
+        }
+        for url in &args.participant {
+            checks.extend(participant::check_named(settings, url, held_max_ms).await?);
+        }
         Ok(checks)
     })?;
     show(&checks, format)?;
@@ -104,11 +137,25 @@ fn show(checks: &[Check], format: Format) -> Result<(), Failure> {
     output::rows(&rows)?;
     let fixes: Vec<_> =
         checks.iter().filter_map(|check| Some((check, check.fix.as_ref()?))).collect();
+    output::line(&summary(checks))?;
     if fixes.is_empty() {
         return output::line("nothing to change");
     }
     output::line("to change:")?;
-    fixes.iter().try_for_each(|(check, fix)| output::line(&format!("  {}: {fix}", check.what)))
+    fixes.iter().try_for_each(|(check, fix)| {
+        output::line(&format!("  {}: {}", output::printable(&check.what), output::printable(fix)))
+    })
+}
+
+fn summary(checks: &[Check]) -> String {
+    let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+    format!(
+        "{} checks: {} ok, {} to look at, {} failing",
+        checks.len(),
+        count(Verdict::Ok),
+        count(Verdict::Warning),
+        count(Verdict::Failing)
+    )
 }
 
 const fn mark(verdict: Verdict) -> &'static str {

@@ -1,0 +1,180 @@
+//! The coordinator: reachable, ready, of the same version, at the same time; and whether it gets rid of what it decided.
+
+use std::time::Duration;
+
+use assent_client::participant::{Probe, ProbeState};
+use assent_client::{CoordinatorClient, ListFilter, Unknown};
+use assent_common::limits;
+use assent_common::wire::transaction::{
+    BranchProgress, ParticipantView, TransactionView, VersionView,
+};
+
+use super::{Check, Verdict};
+use crate::config::ClientSettings;
+use crate::exit::Failure;
+
+/// Clocks matter to people who read logs, never to safety; the Date header counts whole seconds.
+const SKEW_MAX_SECONDS: i64 = 2;
+
+/// Transactions in doubt that are counted; whoever has more does not need the number.
+const IN_DOUBT_COUNTED_MAX: usize = 10_000;
+
+/// What a coordinator that answers has told.
+pub(super) struct Told {
+    pub(super) version: VersionView,
+    pub(super) participants: Vec<ParticipantView>,
+}
+
+pub(super) async fn check(
+    settings: &ClientSettings,
+    held_max_ms: u64,
+) -> Result<(Vec<Check>, Option<Told>), Failure> {
+    let client = settings.coordinator()?;
+    let what = format!("coordinator {}", settings.url);
+    let version = match client.version().await {
+        Ok(version) => version,
+        Err(error) => {
+            let fix = "start it (assent coordinator), or correct --url and --api-token-file; its participants are asked with \
+                       --participant URL";
+            return Ok((vec![Check::failing(what, error.to_string(), fix)], None));
+        }
+    };
+    let mut checks = vec![
+        same_version(&what, &version),
+        ready(&format!("{what}: ready"), client.readyz().await),
+        clock(&what, &settings.url).await,
+    ];
+    let participants = match client.participants().await {
+        Ok(list) => list.participants,
+        Err(error) => {
+            let fix = "the coordinator answers and does not list its participants: read its log";
+            checks.push(Check::failing("participants", error.to_string(), fix));
+            Vec::new()
+        }
+    };
+    checks.extend(in_doubt(&client, held_max_ms).await);
+    Ok((checks, Some(Told { version, participants })))
+}
+
+pub(super) fn same_version(what: &str, version: &VersionView) -> Check {
+    let ours = env!("CARGO_PKG_VERSION");
+    let log =
+        version.log_id.as_deref().map_or_else(String::new, |log_id| format!(", log {log_id}"));
+    let epoch = version.epoch.map_or_else(String::new, |epoch| format!(", epoch {epoch}"));
+    let found = format!("{} {}{log}{epoch}", version.role, version.version);
+    if version.version == ours {
+        return Check::ok(what, found);
+    }
+    Check::warning(what, found, format!("this is {ours}: use one version everywhere"))
+}
+
+pub(super) fn ready(what: &str, probe: Result<Probe, Unknown>) -> Check {
+    match probe {
+        Ok(Probe { state: ProbeState::Ok, .. }) => Check::ok(what, "yes"),
+        Ok(Probe { text, .. }) => {
+            let text = text.trim_end().replace('\n', "; ");
+            Check::failing(what, text, "each failing line says why")
+        }
+        Err(Unknown(why)) => Check::failing(what, why, "start it, or correct its URL"),
+    }
+}
+
+/// From the Date header of any answer.
+async fn clock(what: &str, url: &str) -> Check {
+    let what = format!("{what}: clock");
+    let Some(theirs) = date_of(url).await else {
+        return Check::warning(what, "no Date header", "look at its clock yourself");
+    };
+    let skew = theirs.as_second() - jiff::Timestamp::now().as_second();
+    let found = format!("{skew} s from here");
+    if skew.abs() <= SKEW_MAX_SECONDS {
+        return Check::ok(what, found);
+    }
+    Check::warning(what, found, "run NTP there and here; safety does not depend on it")
+}
+
+async fn date_of(url: &str) -> Option<jiff::Timestamp> {
+    let client =
+        reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build().ok()?;
+    let answer = client.get(format!("{}/livez", url.trim_end_matches('/'))).send().await.ok()?;
+    let date = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+    jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
+}
+
+/// Transactions with a branch in doubt, and of them those whose outcome a participant has not acknowledged for too long.
+async fn in_doubt(client: &CoordinatorClient, held_max_ms: u64) -> Vec<Check> {
+    let what = "transactions in doubt";
+    let mut filter = ListFilter {
+        in_doubt: true,
+        page_size: Some(limits::PAGE_SIZE_MAX),
+        ..ListFilter::default()
+    };
+    let (mut count, mut late) = (0, Late { held_max_ms, branches: 0, oldest: None });
+    loop {
+        let page = match client.list(&filter).await {
+            Ok(page) => page,
+            Err(error) => {
+                let fix = "the coordinator answers and does not list: read its log";
+                return vec![Check::failing(what, error.to_string(), fix)];
+            }
+        };
+        count += page.transactions.len();
+        page.transactions.iter().for_each(|view| late.add(view));
+        filter.page_token = page.next_page_token;
+        if filter.page_token.is_none() || count >= IN_DOUBT_COUNTED_MAX {
+            break;
+        }
+    }
+    let more = if filter.page_token.is_some() { " or more" } else { "" };
+    let found = match count {
+        0 => "none".to_owned(),
+        _ => format!("{count}{more}; some are normal while transactions run"),
+    };
+    vec![Check::ok(what, found), late.into_check()]
+}
+
+/// Outcomes that a participant has not acknowledged for too long.
+struct Late {
+    held_max_ms: u64,
+    branches: usize,
+    /// The oldest: for how long, where, and the last thing that went wrong.
+    oldest: Option<(i64, String, String)>,
+}
+
+impl Late {
+    fn add(&mut self, view: &TransactionView) {
+        let decided = view.decided_at.as_deref().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+        let Some(decided) = decided else { return };
+        let seconds = jiff::Timestamp::now().duration_since(decided).as_secs();
+        if seconds * 1_000 <= self.held_max_ms.cast_signed() {
+            return;
+        }
+        let is_open = |state| {
+            matches!(
+                state,
+                BranchProgress::Committing | BranchProgress::Aborting | BranchProgress::Lost
+            )
+        };
+        for branch in view.branches.iter().filter(|branch| is_open(branch.state)) {
+            self.branches += 1;
+            if self.oldest.as_ref().is_none_or(|(oldest, ..)| seconds > *oldest) {
+                let why = branch.last_error.clone().unwrap_or_else(|| "-".to_owned());
+                self.oldest = Some((seconds, branch.participant.to_string(), why));
+            }
+        }
+    }
+
+    fn into_check(self) -> Check {
+        let what = "outcomes that are not acknowledged";
+        let Some((seconds, participant, why)) = self.oldest else {
+            return Check::ok(what, format!("none for longer than {} s", self.held_max_ms / 1_000));
+        };
+        let found =
+            format!("{}, the oldest for {seconds} s at {participant}: {why}", self.branches);
+        let fix = format!(
+            "bring {participant} back (assent tx list --in-doubt says what it says); if it is gone for good: assent branch \
+             abandon --all-of {participant}"
+        );
+        Check::bad(Verdict::Failing, what, found, fix)
+    }
+}

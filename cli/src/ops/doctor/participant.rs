@@ -1,0 +1,238 @@
+//! The participants: what each says of itself, what the coordinator says of it, whether both mean the same data and the same
+//! log, whether each may ask the other, and what is held there.
+
+use assent_client::{CallError, ParticipantClient};
+use assent_common::wire::branch::{BranchList, BranchState, CoordinatorList};
+use assent_common::wire::resync::DataView;
+use assent_common::wire::transaction::{ParticipantData, ParticipantView, VersionView};
+
+use super::Check;
+use super::coordinator::{Told, ready, same_version};
+use crate::config::ClientSettings;
+use crate::exit::Failure;
+use crate::output::millis;
+
+/// Keys of held branches that are named.
+const KEYS_NAMED_MAX: usize = 5;
+
+/// Everything about a participant that the coordinator knows.
+pub(super) async fn check_registered(
+    settings: &ClientSettings,
+    told: &Told,
+    view: &ParticipantView,
+    held_max_ms: u64,
+) -> Result<Vec<Check>, Failure> {
+    let what = format!("participant {} {}", view.name, view.url);
+    let client = ParticipantClient::new(&settings.participant_http()?, &view.url)?;
+    let mut checks = vec![reached_by_coordinator(&what, view), data_by_coordinator(&what, view)];
+    let version = match client.version().await {
+        Ok(version) => version,
+        Err(error) => {
+            checks.push(not_reached(&what, &error));
+            return Ok(checks);
+        }
+    };
+    checks.extend(named(&what, view, &version));
+    checks.extend(of_itself(&what, &client, &version, held_max_ms).await);
+    checks.push(match client.data().await {
+        Ok(data) => same_data(&what, told, view, &data),
+        Err(error) => unheard(format!("{what}: data"), &error),
+    });
+    checks.push(match client.coordinators().await {
+        Ok(list) => can_ask(&what, Some(told), &list),
+        Err(error) => unheard(format!("{what}: may ask its coordinators"), &error),
+    });
+    Ok(checks)
+}
+
+/// Everything about a participant that only its operator has named.
+pub(super) async fn check_named(
+    settings: &ClientSettings,
+    url: &str,
+    held_max_ms: u64,
+) -> Result<Vec<Check>, Failure> {
+    let what = format!("participant {url}");
+    let client = ParticipantClient::new(&settings.participant_http()?, url)?;
+    let version = match client.version().await {
+        Ok(version) => version,
+        Err(error) => return Ok(vec![not_reached(&what, &error)]),
+    };
+    let mut checks = of_itself(&what, &client, &version, held_max_ms).await;
+    checks.push(match client.coordinators().await {
+        Ok(list) => can_ask(&what, None, &list),
+        Err(error) => unheard(format!("{what}: may ask its coordinators"), &error),
+    });
+    Ok(checks)
+}
+
+/// What a participant says of itself, whoever coordinates.
+async fn of_itself(
+    what: &str,
+    client: &ParticipantClient,
+    version: &VersionView,
+    held_max_ms: u64,
+) -> Vec<Check> {
+    let mut checks =
+        vec![same_version(what, version), ready(&format!("{what}: ready"), client.readyz().await)];
+    checks.extend(version.warnings.iter().map(|warning| {
+        let fix = "until then its votes may be lost";
+        Check::warning(format!("{what}: durability"), warning, fix)
+    }));
+    checks.push(match client.branches(BranchState::Prepared).await {
+        Ok(list) => held(what, &list, held_max_ms),
+        Err(error) => unheard(format!("{what}: branches held"), &error),
+    });
+    checks
+}
+
+fn not_reached(what: &str, error: &CallError) -> Check {
+    let fix = match error {
+        CallError::Rejected(_) => "correct --participant-token-file, which this command sends",
+        CallError::Unknown(_) => "start it, or move it: assent participants set NAME URL",
+    };
+    Check::failing(what, error.to_string(), fix)
+}
+
+fn unheard(what: String, error: &CallError) -> Check {
+    Check::failing(what, error.to_string(), "the participant answers, and not this: read its log")
+}
+
+/// Whether the coordinator itself reaches it, with its own token: that this command does says nothing of that.
+fn reached_by_coordinator(what: &str, view: &ParticipantView) -> Check {
+    let what = format!("{what}: reached by the coordinator");
+    let why = view.last_error.as_deref().unwrap_or("-");
+    match (view.up, view.redis_up) {
+        (Some(false), _) if why.contains("unauthorized") => {
+            let fix = "give the coordinator the participant's token: --participant-token-file";
+            Check::failing(what, why, fix)
+        }
+        (Some(false), _) => {
+            let fix = "start it, open the way from the coordinator to it, or move it: assent participants set NAME URL";
+            Check::failing(what, why, fix)
+        }
+        (_, Some(false)) => {
+            Check::failing(what, "yes, but its Redis does not answer it", "repair that Redis")
+        }
+        (Some(true), _) => Check::ok(what, "yes"),
+        (None, _) => Check::ok(what, "it has not spoken to it yet"),
+    }
+}
+
+/// What the coordinator knows of its data.
+fn data_by_coordinator(what: &str, view: &ParticipantView) -> Check {
+    let what = format!("{what}: data, as the coordinator knows it");
+    let why = || view.last_error.clone().unwrap_or_else(|| "-".to_owned());
+    match view.data {
+        ParticipantData::Open => Check::ok(what, "open"),
+        ParticipantData::Resynchronising => {
+            let fix =
+                "nothing if it opens within seconds; see docs/operating.md, `A Redis lost data`";
+            Check::failing(what, format!("resynchronising: {}", why()), fix)
+        }
+        ParticipantData::Lost => {
+            let fix =
+                "put a newer copy of its Redis in place, or: assent participants accept-loss NAME";
+            Check::failing(what, format!("lost: {}", why()), fix)
+        }
+    }
+}
+
+fn named(what: &str, view: &ParticipantView, version: &VersionView) -> Option<Check> {
+    if version.name.as_deref() == Some(view.name.as_str()) {
+        return None;
+    }
+    let found = format!("it calls itself {}", version.name.as_deref().unwrap_or("nothing"));
+    let fix = "one of the two names is wrong: it refuses every message";
+    Some(Check::failing(format!("{what}: name"), found, fix))
+}
+
+/// Whether the data there is the data that the coordinator has seen, and all of it.
+fn same_data(what: &str, told: &Told, view: &ParticipantView, data: &DataView) -> Check {
+    let what = format!("{what}: data");
+    let incarnation = data.incarnation.map_or_else(|| "none".to_owned(), |it| it.to_string());
+    let found = format!("incarnation {incarnation}, number {}", data.seq);
+    if data.fenced {
+        let reason = data.reason.as_deref().unwrap_or("its Redis lost data");
+        let owed: Vec<String> = data.owed.iter().map(ToString::to_string).collect();
+        let fix = "nothing if it opens within seconds; if a coordinator is gone for good whose log is owed: assent \
+                   participants accept-loss NAME";
+        let found =
+            format!("fenced: {reason}; the words of logs that are owed: {}", owed.join(", "));
+        return Check::failing(what, found, fix);
+    }
+    let Some(known) = view.known else { return Check::ok(what, found) };
+    let log_id = told.version.log_id.as_deref().and_then(|log_id| log_id.parse().ok());
+    let served = log_id.is_some_and(|log_id| data.has_served(log_id, known));
+    if data.has_all_of(known) || served {
+        return Check::ok(what, found);
+    }
+    let found = format!(
+        "{found}; the coordinator knows incarnation {}, number {}",
+        known.incarnation, known.seq
+    );
+    let fix = "its Redis lost data, and is about to be repaired: run this again in some seconds";
+    Check::failing(what, found, fix)
+}
+
+/// Whether it may ask its coordinators about branches in doubt, and whether the coordinator runs on the log that it knows.
+fn can_ask(what: &str, told: Option<&Told>, list: &CoordinatorList) -> Check {
+    let what = format!("{what}: may ask its coordinators");
+    for coordinator in &list.coordinators {
+        let is_ours = told.is_some_and(|told| {
+            told.version.log_id.as_deref() == Some(&*coordinator.log_id.to_string())
+        });
+        let epoch = told.and_then(|told| told.version.epoch);
+        if is_ours && epoch.is_some_and(|epoch| epoch < coordinator.epoch) {
+            let found = format!(
+                "it has seen epoch {} of this log, and the coordinator is in epoch {}",
+                coordinator.epoch,
+                epoch.unwrap_or_default()
+            );
+            let fix = "the coordinator runs on an old copy of its log: stop it, and start it on the newest one";
+            return Check::failing(what, found, fix);
+        }
+        let Some(error) = &coordinator.error else { continue };
+        let at = coordinator.url.as_deref().unwrap_or("-");
+        let fix = if error.contains("unauthorized") {
+            "give the agent the token of the coordinator's API: --coordinator-token-file"
+        } else {
+            "correct the coordinator's --advertised-url, or open the way from the agent to it"
+        };
+        return Check::failing(what, format!("{at} (log {}): {error}", coordinator.log_id), fix);
+    }
+    let asked = list.coordinators.iter().filter(|coordinator| coordinator.url.is_some()).count();
+    Check::ok(what, format!("{asked} asked"))
+}
+
+/// Branches that wait for an outcome, and hold keys meanwhile, whoever their coordinators are.
+fn held(what: &str, list: &BranchList, held_max_ms: u64) -> Check {
+    let what = format!("{what}: branches held");
+    let age = |branch: &&assent_common::wire::branch::BranchView| branch.in_doubt_ms.unwrap_or(0);
+    let late: Vec<_> = list.branches.iter().filter(|branch| age(branch) > held_max_ms).collect();
+    let Some(oldest) = late.iter().copied().max_by_key(age) else {
+        let most = list.branches.iter().map(|branch| age(&branch)).max();
+        let found = match most {
+            None => "none".to_owned(),
+            Some(ms) => format!("{}, the oldest for {}", list.branches.len(), millis(ms)),
+        };
+        return Check::ok(what, found);
+    };
+    let keys: Vec<&str> = late.iter().flat_map(|branch| &branch.keys).map(String::as_str).collect();
+    let named = keys.iter().take(KEYS_NAMED_MAX).copied().collect::<Vec<_>>().join(" ");
+    let more = match keys.len().saturating_sub(KEYS_NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let found = format!(
+        "{} for longer than {} s, the oldest for {}: {} of {}: {}; keys {named}{more}",
+        late.len(),
+        held_max_ms / 1_000,
+        millis(age(&oldest)),
+        oldest.txid,
+        oldest.coordinator.as_deref().unwrap_or("an unknown coordinator"),
+        oldest.last_error.as_deref().unwrap_or("not asked yet"),
+    );
+    let fix = "start their coordinator, or let the agent ask it; if it is gone for good: assent branch list, then assent \
+               branch resolve for each";
+    Check::failing(what, found, fix)
+}
