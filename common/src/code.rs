@@ -86,6 +86,10 @@ error_codes! {
     TooManyOps = "too_many_ops", 422, false, "Split the transaction.";
     /// A key, a branch or a collection is larger than the limits allow.
     TooLarge = "too_large", 422, false, "Split the transaction, or store large values outside it.";
+    /// The ops of a branch would keep the participant's Redis busy for too long, in which it answers nobody else.
+    TooMuchWork = "too_much_work", 422, false, "Split the transaction, or read less of large collections.";
+    /// What a branch reads and replies is larger than the limits allow.
+    ReplyTooLarge = "reply_too_large", 422, false, "Read less: fewer ops, parts of large values, or outside of a transaction.";
     /// The key holds a value of another type than the command takes.
     WrongType = "wrong_type", 422, false, "Use the command of the type that the key holds.";
     /// The value or the argument is not an integer of 64 bits.
@@ -94,8 +98,8 @@ error_codes! {
     NotAFloat = "not_a_float", 422, false, "Check the value stored at the key and the argument.";
     /// The result would leave the range of 64 bits, or a time that Redis can keep.
     Overflow = "overflow", 422, false, "Check the value stored at the key and the argument.";
-    /// An op in escrow met a key that expires: with the key, what is reserved would be gone.
-    KeyExpires = "key_expires", 422, false, "Use the op without `escrow`, or PERSIST the key.";
+    /// An op in escrow met a key, or a field of a hash, that expires: with it, what is reserved would be gone.
+    KeyExpires = "key_expires", 422, false, "Use the op without `escrow`, or PERSIST the key (HPERSIST the field).";
     /// The index is outside the list, or the count is negative.
     OutOfRange = "out_of_range", 422, false, "Check the length first, with an expectation.";
     /// The command needs the key to exist.

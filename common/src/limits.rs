@@ -19,6 +19,18 @@ pub const ARGS_PER_OP_MAX: usize = 2_000;
 /// Bytes of all arguments of one branch (`too_large`).
 pub const BRANCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Arguments of all ops of one branch, their names included: Redis takes each of them apart before a script can count what
+/// it does with them (`too_many_ops`).
+pub const WORDS_PER_BRANCH_MAX: usize = 20_000;
+
+/// Steps that the ops of one branch may take in Redis, which answers nobody else meanwhile (`too_much_work`). A step is about
+/// what it takes to read an element of a collection: 0.2 to 0.4 µs, so that a call of a script stays below 50 ms.
+pub const BRANCH_STEPS_MAX: usize = 100_000;
+
+/// Bytes that the ops of one branch may read, and bytes that they may reply (`reply_too_large`); a vote carries its replies
+/// and its writes in one answer, and the writes have the same bound (`too_large`).
+pub const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Bytes of one key (`too_large`).
 pub const KEY_BYTES_MAX: usize = 1_024;
 

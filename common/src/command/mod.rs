@@ -11,7 +11,9 @@
 //!   `MAXLEN ~` its length cannot be read either. `MINID` and `LIMIT` of `XADD` are refused;
 //! - a key may expire at most at 2^52 ms, the year 144,680 (`overflow`);
 //! - more than [`crate::limits::MATERIALISED_ELEMENTS_MAX`] elements are not read in one op, and a string of more than
-//!   [`crate::limits::BRANCH_BYTES_MAX`] bytes is not read at all (`too_large`);
+//!   [`crate::limits::BRANCH_BYTES_MAX`] bytes is not read at all (`too_large`); a branch takes no more than
+//!   [`crate::limits::BRANCH_STEPS_MAX`] steps (`too_much_work`) and reads no more than
+//!   [`crate::limits::REPLY_BYTES_MAX`] bytes (`reply_too_large`);
 //! - a stream id is written without leading zeros or a plus.
 //!
 //! This module knows nothing of Lua, of locks that are held, or of replies; it must never accept an op whose effect the

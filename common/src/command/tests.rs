@@ -113,6 +113,11 @@ fn the_refusal_names_the_op_and_the_limit() {
     assert_eq!(branch(&many).unwrap_err().code, ErrorCode::TooManyOps);
     let wide: Vec<&str> = vec!["DEL"; crate::limits::ARGS_PER_OP_MAX + 1];
     assert_eq!(branch(&[&wide]).unwrap_err().code, ErrorCode::TooManyOps);
+    let each = crate::limits::ARGS_PER_OP_MAX;
+    let full = vec![&wide[..each]; crate::limits::WORDS_PER_BRANCH_MAX / each];
+    assert!(branch(&full).is_ok());
+    let more = [&full[..], &[&["GET", "k"][..]]].concat();
+    assert_eq!(branch(&more).unwrap_err().code, ErrorCode::TooManyOps);
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub struct ValidatedBranch {
     pub read_only: bool,
     /// The families of the ops, one bit each ([`table::Family::bit`]).
     pub families: u8,
+    /// Words of all ops, as they arrived.
+    pub words: usize,
     /// Bytes of all arguments, as they arrived.
     pub bytes: usize,
 }
@@ -96,12 +98,19 @@ impl ValidatedBranch {
             claims: Vec::new(),
             read_only: true,
             families: 0,
+            words: 0,
             bytes: 0,
         };
         let mut keys = KeyIndex::default();
         for (index, request) in requests.into_iter().enumerate() {
             // Bounded by OPS_PER_BRANCH_MAX above.
             let index = u32::try_from(index).unwrap_or(u32::MAX);
+            branch.words += request.cmd.len();
+            if branch.words > limits::WORDS_PER_BRANCH_MAX {
+                let most = limits::WORDS_PER_BRANCH_MAX;
+                let detail = format!("the ops of the branch have more than {most} words together");
+                return Err(Refusal::new(ErrorCode::TooManyOps, detail).at_op(index));
+            }
             branch.bytes += request.cmd.iter().map(|arg| arg.0.len()).sum::<usize>();
             if branch.bytes > limits::BRANCH_BYTES_MAX {
                 return Err(Refusal::new(

@@ -10,9 +10,8 @@
 --            m     member -> value, false if it is known to be absent; tl: members written, in order; t: the same, as a set
 --            d     change of the count of members
 --            fx    fields of a hash that the branch wrote -> when they expire: ms, false for never
--- (lists and streams: see their files)
-local MATERIALISED_MAX = 10000
-local VALUE_BYTES_MAX = 4194304
+--            all   the members in the keyspace, once they were read; bn: their count; usage: their bytes, about
+-- (lists, streams and sorted sets have more: see their files)
 
 -- Which server this is. Valkey calls itself Redis 7.2.4 for the sake of those who ask.
 local REDIS_VERSION = redis.REDIS_VERSION_NUM or 0
@@ -25,7 +24,6 @@ local ents, order
 local ops, flushers = {}, {}
 local branch_stars, reply_at
 
-local function refuse(code, detail, reply) error({code, detail or '', reply}) end
 local function wrong_type() refuse('wrong_type', 'the key holds another type') end
 
 local clock
@@ -89,6 +87,7 @@ end
 local function clear(e)
   e.base, e.ty, e.exp, e.w = false, 'none', false, true
   e.v, e.vd, e.kind, e.m, e.t, e.tl, e.log, e.fx = nil, nil, nil, nil, nil, nil, nil, nil
+  e.view = nil
 end
 
 -- The key is about to be written as this kind. Returns true if its fields must be set up.
@@ -109,16 +108,34 @@ local function emptied(e)
 end
 
 -- Collections of members with a value: hashes, sets, sorted sets.
-local GET = {hash = 'HGET', set = 'SISMEMBER', zset = 'ZSCORE'}
+local HAS = {hash = 'HEXISTS', set = 'SISMEMBER', zset = 'ZSCORE'}
 local COUNT = {hash = 'HLEN', set = 'SCARD', zset = 'ZCARD'}
 
--- The value of a member, false if there is none. It is for a key that exists as `kind`.
+-- Whether there is such a member. It is for a key that exists as `kind`, like the two below.
+local function has(e, kind, name)
+  local known = e.m and e.m[name]
+  if known ~= nil then return known and true end
+  if not e.base then return false end
+  spend(CALL_STEPS)
+  local found = call(HAS[kind], e.k, name)
+  return found and found ~= 0
+end
+
+-- The value of a member, false if there is none.
 local function member(e, kind, name)
   local known = e.m and e.m[name]
   if known ~= nil then return known end
   if not e.base then return false end
-  local value = call(GET[kind], e.k, name)
-  if kind == 'set' then value = value == 1 end
+  spend(CALL_STEPS)
+  local value
+  if kind == 'hash' then
+    reading(call('HSTRLEN', e.k, name))
+    value = call('HGET', e.k, name)
+  elseif kind == 'zset' then
+    value = call('ZSCORE', e.k, name)
+  else
+    value = call('SISMEMBER', e.k, name) == 1
+  end
   e.m = e.m or {}
   e.m[name] = value
   return value
@@ -134,6 +151,7 @@ end
 
 local function touch(e, name, value)
   e.m[name] = value
+  e.view = nil
   if not e.t[name] then
     e.t[name] = true
     e.tl[#e.tl + 1] = name
@@ -148,23 +166,24 @@ local function begin_members(e, kind)
 end
 
 local function put(e, kind, name, value)
-  local added = not member(e, kind, name)
+  local added = not has(e, kind, name)
   if added then e.d = e.d + 1 end
   touch(e, name, value)
   return added
 end
 
+-- How many elements the key has in the keyspace.
+local function base_count(e, command)
+  if not e.bn then e.bn = call(command, e.k) end
+  return e.bn
+end
+
 local function count(e, kind)
-  local n = e.d or 0
-  if e.base then
-    e.bn = e.bn or call(COUNT[kind], e.k)
-    n = n + e.bn
-  end
-  return n
+  return (e.d or 0) + (e.base and base_count(e, COUNT[kind]) or 0)
 end
 
 local function remove(e, kind, name)
-  if not member(e, kind, name) then return false end
+  if not has(e, kind, name) then return false end
   begin_members(e, kind)
   touch(e, name, false)
   e.d = e.d - 1
@@ -179,6 +198,55 @@ local function bounded(n)
   return n
 end
 
+-- So many elements of a key, of `n` in the keyspace, are about to be read: no more than bounds allow, by their count, and
+-- by their bytes as far as those can be told.
+local function reading_elements(e, wanted, n)
+  spend(CALL_STEPS + bounded(wanted))
+  if wanted == 0 then return end
+  if not e.usage then
+    local samples = n <= MATERIALISED_MAX and 0 or 5
+    spend(math.min(n, MATERIALISED_MAX) / 16)
+    local usage = try('MEMORY', 'USAGE', e.k, 'SAMPLES', samples)
+    -- A user who may not ask has no such bound; the replies are counted all the same.
+    e.usage = type(usage) == 'number' and usage or 0
+  end
+  local bytes = e.usage * wanted / n - ELEMENT_OVERHEAD * wanted
+  if bytes > 0 then
+    bytes_read = bytes_read + bytes
+    bound_bytes()
+    spend(bytes / STEP_BYTES)
+  end
+end
+
+-- All members of a hash or set in the keyspace, as the command replies them.
+local function all_members(e, command, n)
+  if not e.all then
+    reading_elements(e, n, n)
+    e.all = call(command, e.k)
+    spend(#e.all - n)
+  end
+  return e.all
+end
+
+-- Reads up to `limit` elements (all, if it is negative) in pages, each twice as long as the one before, so that too many
+-- bytes are noticed before all are read. An element takes `width` places.
+local function in_pages(limit, width, steps_each, read)
+  if limit < 0 or limit > MATERIALISED_MAX then limit = MATERIALISED_MAX + 1 end
+  local result, page = {}, 32
+  while limit > 0 do
+    local wanted = math.min(page, limit)
+    local items = read(#result / width, wanted, result[#result])
+    spend(CALL_STEPS + 2 * steps_each * #items)
+    bytes_read = bytes_read + size_of(items)
+    bound_bytes()
+    for _, item in ipairs(items) do result[#result + 1] = item end
+    if #items < wanted * width then break end
+    limit, page = limit - wanted, 2 * page
+  end
+  bounded(#result / width)
+  return result
+end
+
 -- Integers of 64 bits as decimal strings.
 
 local function magnitude_fits(s, max)
@@ -187,6 +255,8 @@ end
 
 local function is_int64(s)
   if s == '0' then return true end
+  -- The longest one; a pattern would look through all of a longer text.
+  if #s > 20 then return false end
   local sign, digits = match(s, '^(%-?)([1-9]%d*)$')
   if not digits then return false end
   return magnitude_fits(digits, sign == '' and '9223372036854775807' or '9223372036854775808')
@@ -254,10 +324,16 @@ local function add_float(old, increment)
   error(sum)
 end
 
--- The order of sorted sets: bytes as numbers, whatever the locale, in which Lua compares strings.
+-- The order of sorted sets: bytes as numbers, whatever the locale, in which Lua compares strings. A long common beginning
+-- is skipped by halves.
 local function bytes_less(a, b)
-  local n = math.min(#a, #b)
-  for i = 1, n do
+  local from, to = 1, math.min(#a, #b)
+  spend(to / STEP_BYTES)
+  while to - from >= 32 do
+    local middle = math.floor((from + to) / 2)
+    if sub(a, from, middle) == sub(b, from, middle) then from = middle + 1 else to = middle end
+  end
+  for i = from, to do
     local x, y = string.byte(a, i), string.byte(b, i)
     if x ~= y then return x < y end
   end
@@ -292,6 +368,7 @@ end
 -- The writes of one key, in `out` and, where they may delete it, in `deletions`.
 local function flush(e, out, deletions)
   if not e.w then return end
+  if e.tl then spend(#e.tl) end
   local ty = e.ty
   if ty == 'string' and e.vd then
     if e.exp then
@@ -303,10 +380,10 @@ local function flush(e, out, deletions)
   end
   if not e.base and e.bty ~= 'none' then
     if ty == 'none' then
-      deletions[#deletions + 1] = {'DEL', e.k}
+      deletions[#deletions + 1] = {'UNLINK', e.k}
       return
     end
-    out[#out + 1] = {'DEL', e.k}
+    out[#out + 1] = {'UNLINK', e.k}
   end
   if e.kind and (ty ~= 'none' or e.base) then flushers[e.kind](e, out, deletions) end
   if ty == 'none' then return end

@@ -20,12 +20,16 @@
 --   {'n', code, op or -1, detail}       no
 --   {'e', op, comparison, reply}        no: an expectation was false; reply packed
 --   {'b', claim, low, high}             no: a counter is between these, and a claim in escrow has no room by any outcome
+--   {'z'}                               nothing was done: it is for the next call, this one has done enough
 --   {'?'}                               not known: an error came after the first write of one phase
 -- and behind them the count of branches that are applied, as text
 --
 -- Order of the writes: what takes memory goes first and may be refused for it (OOM), before anything is written.
 -- A vote carries its writes and its replies in one answer; a larger one could never be delivered.
-local VOTE_PART_BYTES_MAX = 8388608
+local function bound_vote(writes, replies)
+  if #writes > REPLY_BYTES_MAX then refuse('too_large', 'the writes are too large') end
+  if #replies > REPLY_BYTES_MAX then refuse('reply_too_large', 'the replies are too large') end
+end
 
 local seq = tonumber(head[2] or '0')
 local answers = {}
@@ -79,7 +83,9 @@ local function run(op_count, kinds)
     local handler, n = ops[ARGV[at]], tonumber(ARGV[at + 1])
     local first = at + 2
     at = first + n + 1
+    spend(OP_STEPS + n)
     local reply = handler(first, n)
+    replied(reply)
     replies[op] = reply
     for _ = 1, tonumber(ARGV[first + n]) do
       local sign = ARGV[at]
@@ -119,9 +125,7 @@ end
 local function apply(b, writes, replies)
   local packed = pack(b.kinds, replies)
   local redo = #writes > 0 and not b.read_only and pack(writes) or ''
-  if #packed > VOTE_PART_BYTES_MAX or #redo > VOTE_PART_BYTES_MAX then
-    refuse('too_large', 'the writes or the replies are too large')
-  end
+  bound_vote(redo, packed)
   if b.read_only then return {'c', packed} end
   local next_seq = format('%.0f', seq + 1)
   -- With number and writes: any answer about the branch says them, until its log has them.
@@ -150,9 +154,7 @@ end
 local function stage(b, writes, replies)
   local redo = #writes > 0 and pack(writes) or ''
   local all_replies = pack(replies)
-  if #redo > VOTE_PART_BYTES_MAX or #all_replies > VOTE_PART_BYTES_MAX then
-    refuse('too_large', 'the writes or the replies are too large')
-  end
+  bound_vote(redo, all_replies)
   local packed_replies = redo ~= '' and all_replies or ''
   local keys, values = {}, {}
   for i = 1, #b.modes do
@@ -251,9 +253,11 @@ for place = 1, branch_count do
   local after = at + 9 + tonumber(ARGV[at + 8])
   at = at + 9
   ents, order, branch_stars, reply_at = {}, {}, {}, 0
+  begin_branch()
   local ok, answer = pcall(prepare, b)
+  end_branch()
   -- After its first write a branch of one phase is done, whatever is thrown: that is no refusal, so that it is asked.
-  answers[place] = ok and answer or (b.begun and {'?'}) or refusal(answer)
+  answers[place] = ok and answer or (b.begun and {'?'}) or (answer == LATER and {'z'}) or refusal(answer)
   key_at = key_at + #b.modes
   at = after
 end

@@ -19,6 +19,9 @@ pub(super) const BRANCHES_PER_CALL_MAX: usize = 32;
 /// Ops of one call.
 pub(super) const OPS_PER_CALL_MAX: usize = 256;
 
+/// Words of the ops of one call.
+pub(super) const WORDS_PER_CALL_MAX: usize = 4_096;
+
 /// Bytes of the arguments of one call.
 pub(super) const BYTES_PER_CALL_MAX: usize = 256 * 1024;
 
@@ -60,20 +63,22 @@ impl PrepareItem {
 /// Cuts the prepares into calls of bounded work, in order.
 pub(super) fn chunks(items: Vec<PrepareItem>) -> Vec<Vec<PrepareItem>> {
     let mut calls: Vec<Vec<PrepareItem>> = Vec::new();
-    let (mut ops, mut bytes) = (0, 0);
+    let (mut ops, mut words, mut bytes) = (0, 0, 0);
     for item in items {
-        let (more_ops, more_bytes) = (item.branch.ops.len(), item.branch.bytes);
+        let ValidatedBranch { words: more_words, bytes: more_bytes, .. } = item.branch;
+        let more_ops = item.branch.ops.len();
         match calls.last_mut() {
             Some(call)
                 if call.len() < BRANCHES_PER_CALL_MAX
                     && ops + more_ops <= OPS_PER_CALL_MAX
+                    && words + more_words <= WORDS_PER_CALL_MAX
                     && bytes + more_bytes <= BYTES_PER_CALL_MAX =>
             {
-                (ops, bytes) = (ops + more_ops, bytes + more_bytes);
+                (ops, words, bytes) = (ops + more_ops, words + more_words, bytes + more_bytes);
                 call.push(item);
             }
             _ => {
-                (ops, bytes) = (more_ops, more_bytes);
+                (ops, words, bytes) = (more_ops, more_words, more_bytes);
                 calls.push(vec![item]);
             }
         }

@@ -75,6 +75,11 @@ fn unreadable<T>() -> Call<T> {
     Call::Unknown("the script's answer cannot be read".to_owned())
 }
 
+/// Whether a prepare was left for the next call, because this one had done enough.
+pub(super) fn is_put_off(row: &Value) -> bool {
+    matches!(row, Value::Array(items) if items.first() == Some(&Value::BulkString(b"z".to_vec())))
+}
+
 /// The answer to a prepare, from data of this incarnation.
 pub(super) fn prepared(value: Value, item: &PrepareItem, incarnation: u64) -> Call<Prepared> {
     let Some(mut row) = Row::new(value) else { return unreadable() };

@@ -301,7 +301,7 @@ impl Store {
         sorted
     }
 
-    /// Has the scripts do what is sorted.
+    /// Has the scripts do what is sorted. What a call puts off goes into the next ones, which each do at least one branch.
     async fn run_scripts(
         &self,
         live: &Arc<Live>,
@@ -311,6 +311,27 @@ impl Store {
         answers: &mut Answers,
     ) {
         self.refuse_new(live, sorted, answers).await;
+        loop {
+            let put_off = self.run_calls(live, owner, speaker, sorted, answers).await;
+            let is_done = put_off.is_empty() || !sorted.is_empty();
+            sorted.prepares.extend(put_off);
+            if is_done {
+                return;
+            }
+        }
+    }
+
+    /// Sends what is sorted, in calls of bounded work. Returns the prepares that were put off; what must go another way is
+    /// sorted again.
+    async fn run_calls(
+        &self,
+        live: &Arc<Live>,
+        owner: &str,
+        speaker: &Speaker<'_>,
+        sorted: &mut Sorted,
+        answers: &mut Answers,
+    ) -> Vec<PrepareItem> {
+        let mut put_off = Vec::new();
         let work = sorted.take_work();
         let ready = self.ready(live, &work).await;
         if let Err(error) = ready {
@@ -318,7 +339,7 @@ impl Store {
             for work in &work {
                 work.answer_all(answers, &call);
             }
-            return;
+            return put_off;
         }
         // A vote is of the data that it was sent to, whatever data this agent goes on with meanwhile.
         let incarnation = self.incarnation();
@@ -351,13 +372,16 @@ impl Store {
                     sorted.put_back(work);
                     self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
                 }
-                Ok(rows) => self.take_answers(incarnation, work, rows, answers),
+                Ok(rows) => {
+                    put_off.extend(self.take_answers(incarnation, work, rows, answers));
+                }
                 Err(error) => {
                     let call = self.failed(live, &error);
                     work.answer_all(answers, &call);
                 }
             }
         }
+        put_off
     }
 
     /// Sees to it that the digests are known, and the keys of the branches that have an outcome.
@@ -457,12 +481,21 @@ impl Store {
         Refusal::new(ErrorCode::Quarantined, reason)
     }
 
-    fn take_answers(&self, incarnation: u64, work: Work, rows: Rows, answers: &mut Answers) {
+    /// Takes the answers of a call. Returns the prepares that it put off.
+    fn take_answers(
+        &self,
+        incarnation: u64,
+        work: Work,
+        rows: Rows,
+        answers: &mut Answers,
+    ) -> Vec<PrepareItem> {
+        let mut put_off = Vec::new();
         let rows = match rows {
             Rows::Each(rows) => rows,
             Rows::OtherIncarnation(found) => {
                 let refusal = self.quarantine_foreign(&found);
-                return work.answer_all(answers, &Call::Refused(refusal));
+                work.answer_all(answers, &Call::Refused(refusal));
+                return put_off;
             }
             Rows::OtherOwner(_) | Rows::Unreadable => Vec::new(),
         };
@@ -492,15 +525,18 @@ impl Store {
             }
             Work::Prepares(items) => {
                 for item in items {
-                    let slot = item.slot;
-                    answers.put(
-                        slot,
-                        BranchAnswer::Prepared(self.prepared(incarnation, item, next())),
-                    );
+                    let (slot, row) = (item.slot, next());
+                    if decode::is_put_off(&row) {
+                        put_off.push(item);
+                        continue;
+                    }
+                    let call = self.prepared(incarnation, item, row);
+                    answers.put(slot, BranchAnswer::Prepared(call));
                 }
                 self.heard_applied(incarnation, &next());
             }
         }
+        put_off
     }
 
     fn prepared(&self, incarnation: u64, item: PrepareItem, row: Value) -> Call<Prepared> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use assent_common::command::Family;
 
 const CONTROL: &str = include_str!("../lua/control.lua");
+const BUDGET: &str = include_str!("../lua/budget.lua");
 const OVERLAY: &str = include_str!("../lua/overlay.lua");
 const ESCROW: &str = include_str!("../lua/escrow.lua");
 const PREPARE: &str = include_str!("../lua/prepare.lua");
@@ -65,7 +66,7 @@ impl Script {
             Self::Fence => FENCE.to_owned(),
             Self::Open => OPEN.to_owned(),
             Self::Prepare(families) => {
-                let mut source = [CONTROL, OVERLAY].concat();
+                let mut source = [CONTROL, BUDGET, OVERLAY].concat();
                 for (family, handlers) in OPS {
                     if families & family.bit() != 0 {
                         source.push_str(handlers);
@@ -104,8 +105,11 @@ mod tests {
     #[test]
     fn the_bounds_in_the_scripts_are_those_of_the_limits() {
         let materialised = limits::MATERIALISED_ELEMENTS_MAX;
-        assert!(OVERLAY.contains(&format!("local MATERIALISED_MAX = {materialised}\n")));
-        assert!(OVERLAY.contains(&format!("VALUE_BYTES_MAX = {}\n", limits::BRANCH_BYTES_MAX)));
+        assert!(BUDGET.contains(&format!("local MATERIALISED_MAX = {materialised}\n")));
+        assert!(BUDGET.contains(&format!("VALUE_BYTES_MAX = {}\n", limits::BRANCH_BYTES_MAX)));
+        assert!(BUDGET.contains(&format!("local WORK_MAX = {}\n", limits::BRANCH_STEPS_MAX)));
+        let bytes = limits::REPLY_BYTES_MAX;
+        assert!(BUDGET.contains(&format!("local REPLY_BYTES_MAX = {bytes}\n")));
     }
 
     #[test]

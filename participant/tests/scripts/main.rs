@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not their helpers")]
 
+#[path = "../store/bounds.rs"]
+mod bounds;
 #[path = "../store/differential/mod.rs"]
 mod differential;
 #[path = "../store/escrow.rs"]

@@ -13,7 +13,7 @@ use assent_common::wire::branch::{BranchAddress, CoordinatorRef, Mode};
 use assent_participant::store::{BranchAnswer, BranchMessage, Store, StoreOptions};
 use assent_servers::Server;
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, Value};
+use redis::{AsyncConnectionConfig, FromRedisValue, Value};
 use tempfile::TempDir;
 
 /// The settings that Assent asks for.
@@ -128,10 +128,12 @@ impl Redis {
         Store::connect(options).await.unwrap()
     }
 
-    /// A plain connection, past the agent.
+    /// A plain connection, past the agent. It waits for as long as it takes.
     pub(crate) async fn plain(&self) -> Plain {
         let client = redis::Client::open(self.url()).unwrap();
-        Plain(client.get_multiplexed_async_connection().await.unwrap())
+        let patient = AsyncConnectionConfig::new().set_response_timeout(None);
+        let connection = client.get_multiplexed_async_connection_with_config(&patient);
+        Plain(connection.await.unwrap())
     }
 }
 

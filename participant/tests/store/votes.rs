@@ -46,7 +46,7 @@ async fn the_redo_of_a_vote_is_the_list_of_its_writes() {
             r#"["HSET", "h", "f", "5"]"#,
             r#"["RPUSH", "q", "a", "b"]"#,
             r#"["HDEL", "h", "g"]"#,
-            r#"["DEL", "old"]"#,
+            r#"["UNLINK", "old"]"#,
         ]
     );
 }
@@ -155,7 +155,8 @@ async fn replies_that_no_answer_holds_are_refused_and_nothing_is_changed() {
             match call {
                 Call::Applied(_) => assert!(fits, "{mode}: a vote of three large replies"),
                 Call::Refused(refusal) if !fits => {
-                    assert_eq!(refusal.code, ErrorCode::TooLarge, "{mode}: {}", refusal.detail);
+                    let code = ErrorCode::ReplyTooLarge;
+                    assert_eq!(refusal.code, code, "{mode}: {}", refusal.detail);
                 }
                 // The writer of two phases, which fits, has the lock.
                 Call::Refused(refusal) => assert_eq!(refusal.code, ErrorCode::LockConflict),

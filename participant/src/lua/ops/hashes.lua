@@ -35,7 +35,9 @@ end
 
 ops.HGET = function(i) return field(entry(ARGV[i]), ARGV[i + 1]) end
 
-ops.HEXISTS = function(i) return field(entry(ARGV[i]), ARGV[i + 1]) and 1 or 0 end
+local function has_field(e, name) return is_kind(e, 'hash') and has(e, 'hash', name) end
+
+ops.HEXISTS = function(i) return has_field(entry(ARGV[i]), ARGV[i + 1]) and 1 or 0 end
 
 ops.HMGET = function(i, n)
   local e, reply = entry(ARGV[i]), {}
@@ -54,8 +56,9 @@ ops.HGETALL = function(i)
   bounded(count(e, 'hash'))
   local seen = {}
   if e.base then
-    local base = call('HGETALL', e.k)
+    local base = all_members(e, 'HGETALL', base_count(e, 'HLEN'))
     if not e.t then return base end
+    spend(#base)
     for j = 1, #base, 2 do
       local value = e.m[base[j]]
       if value == nil then value = base[j + 1] end
@@ -66,6 +69,7 @@ ops.HGETALL = function(i)
       end
     end
   end
+  spend(#e.tl)
   for _, name in ipairs(e.tl) do
     if e.m[name] and not seen[name] then
       reply[#reply + 1] = name
@@ -85,7 +89,7 @@ end
 
 ops.HSETNX = function(i)
   local e = entry(ARGV[i])
-  if field(e, ARGV[i + 1]) then return 0 end
+  if has_field(e, ARGV[i + 1]) then return 0 end
   set_field(e, ARGV[i + 1], ARGV[i + 2], false)
   return 1
 end

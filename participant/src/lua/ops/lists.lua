@@ -1,11 +1,15 @@
 -- Lists. The writes stay as they came (a log), so that plain producers and consumers of a queue may work between prepare
 -- and commit. For the reads of the branch itself, the list is
---   L reversed  ++  the keyspace's elements lo .. hi-1, those in `over` replaced  ++  R
+--   L from its last to its first  ++  the keyspace's elements lo .. hi-1, those in `over` replaced  ++  R
+-- L and R are arrays of which the places first .. last count, so that dropping elements at either end costs nothing.
+
+local function part(items) return {first = 1, last = #items, items = items} end
+local function size(p) return p.last - p.first + 1 end
 
 local function begin_list(e)
   if begin(e, 'list') then
-    local n = e.base and call('LLEN', e.k) or 0
-    e.L, e.R, e.lo, e.hi, e.over, e.log = {}, {}, 0, n, {}, {}
+    local n = e.base and base_count(e, 'LLEN') or 0
+    e.L, e.R, e.lo, e.hi, e.over, e.log = part({}), part({}), 0, n, {}, {}
   end
 end
 
@@ -15,50 +19,46 @@ end
 
 -- The log only: a list of the keyspace that is read has no fields of its own yet.
 local function length(e)
-  if e.kind == 'list' then return #e.L + e.hi - e.lo + #e.R end
-  return call('LLEN', e.k)
+  if e.kind == 'list' then return size(e.L) + e.hi - e.lo + size(e.R) end
+  return base_count(e, 'LLEN')
 end
 
 -- Elements first .. last, from 0, both inside the list.
 local function slice(e, first, last)
   bounded(last - first + 1)
-  if e.kind ~= 'list' then return call('LRANGE', e.k, first, last) end
-  local result, left, middle = {}, #e.L, e.hi - e.lo
-  for i = first, math.min(last, left - 1) do result[#result + 1] = e.L[left - i] end
+  if e.kind ~= 'list' then
+    reading_elements(e, last - first + 1, length(e))
+    return call('LRANGE', e.k, first, last)
+  end
+  spend(last - first + 1)
+  local result, left, middle = {}, size(e.L), e.hi - e.lo
+  for i = first, math.min(last, left - 1) do result[#result + 1] = e.L.items[e.L.last - i] end
   local from, to = math.max(first - left, 0), math.min(last - left, middle - 1)
   if from <= to then
+    reading_elements(e, to - from + 1, base_count(e, 'LLEN'))
     local base = call('LRANGE', e.k, e.lo + from, e.lo + to)
     for i = from, to do result[#result + 1] = e.over[e.lo + i] or base[i - from + 1] end
   end
   for i = math.max(first - left - middle, 0), last - left - middle do
-    result[#result + 1] = e.R[i + 1]
+    result[#result + 1] = e.R.items[e.R.first + i]
   end
   return result
 end
 
--- Drops n elements from one end of a part that is an array, from its beginning or its end.
-local function drop_items(list, n, from_end)
-  if n <= 0 then return list end
-  local rest = {}
-  local first = from_end and 1 or n + 1
-  for i = first, from_end and #list - n or #list do rest[#rest + 1] = list[i] end
-  return rest
-end
-
 local function drop_left(e, n)
-  local part = math.min(n, #e.L)
-  e.L, n = drop_items(e.L, part, true), n - part
-  part = math.min(n, e.hi - e.lo)
-  e.lo, n = e.lo + part, n - part
-  e.R = drop_items(e.R, n, false)
+  local dropped = math.min(n, size(e.L))
+  e.L.last, n = e.L.last - dropped, n - dropped
+  dropped = math.min(n, e.hi - e.lo)
+  e.lo, n = e.lo + dropped, n - dropped
+  e.R.first = e.R.first + n
 end
 
 local function drop_right(e, n)
-  local part = math.min(n, #e.R)
-  e.R, n = drop_items(e.R, part, true), n - part
-  part = math.min(n, e.hi - e.lo)
-  e.hi, n = e.hi - part, n - part
-  e.L = drop_items(e.L, n, false)
+  local dropped = math.min(n, size(e.R))
+  e.R.last, n = e.R.last - dropped, n - dropped
+  dropped = math.min(n, e.hi - e.lo)
+  e.hi, n = e.hi - dropped, n - dropped
+  e.L.first = e.L.first + n
 end
 
 local function logged(e, ...)
@@ -70,10 +70,11 @@ local function push(i, n, name)
   local e = entry(ARGV[i])
   is_kind(e, 'list')
   begin_list(e)
-  local items = name == 'LPUSH' and e.L or e.R
+  local to = name == 'LPUSH' and e.L or e.R
   local write = {name, e.k}
   for j = i + 1, i + n - 1 do
-    items[#items + 1] = ARGV[j]
+    to.last = to.last + 1
+    to.items[to.last] = ARGV[j]
     write[#write + 1] = ARGV[j]
   end
   e.log[#e.log + 1] = write
@@ -89,14 +90,14 @@ local function pop(i, n, name)
   local wanted = n == 2 and tonumber(ARGV[i + 1]) or 1
   if wanted == 0 then return {} end
   begin_list(e)
-  local size = length(e)
-  local taken = math.min(wanted, size)
+  local n_now = length(e)
+  local taken = math.min(wanted, n_now)
   local items
   if name == 'LPOP' then
     items = slice(e, 0, taken - 1)
     drop_left(e, taken)
   else
-    items = slice(e, size - taken, size - 1)
+    items = slice(e, n_now - taken, n_now - 1)
     drop_right(e, taken)
     for j = 1, math.floor(taken / 2) do items[j], items[taken + 1 - j] = items[taken + 1 - j], items[j] end
   end
@@ -118,12 +119,12 @@ ops.LLEN = function(i)
 end
 
 -- First and last element, from 0, that two indices of LRANGE or LTRIM mean; nil if they mean none.
-local function indices(i, size)
+local function indices(i, n)
   local first, last = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-  if first < 0 then first = math.max(first + size, 0) end
-  if last < 0 then last = last + size end
-  if first > last or first >= size then return nil end
-  return first, math.min(last, size - 1)
+  if first < 0 then first = math.max(first + n, 0) end
+  if last < 0 then last = last + n end
+  if first > last or first >= n then return nil end
+  return first, math.min(last, n - 1)
 end
 
 ops.LRANGE = function(i)
@@ -138,13 +139,13 @@ ops.LTRIM = function(i)
   local e = entry(ARGV[i])
   if not is_kind(e, 'list') then return 'OK' end
   begin_list(e)
-  local size = length(e)
-  local first, last = indices(i + 1, size)
+  local n = length(e)
+  local first, last = indices(i + 1, n)
   if first then
     drop_left(e, first)
-    drop_right(e, size - 1 - last)
+    drop_right(e, n - 1 - last)
   else
-    drop_left(e, size)
+    drop_left(e, n)
   end
   logged(e, 'LTRIM', e.k, ARGV[i + 1], ARGV[i + 2])
   return 'OK'
@@ -153,17 +154,17 @@ end
 ops.LSET = function(i)
   local e = entry(ARGV[i])
   if not is_kind(e, 'list') then refuse('no_such_key', 'no such key') end
-  local size, index = length(e), tonumber(ARGV[i + 1])
-  if index < 0 then index = index + size end
-  if index < 0 or index >= size then refuse('out_of_range', 'the index is outside the list') end
+  local n, index = length(e), tonumber(ARGV[i + 1])
+  if index < 0 then index = index + n end
+  if index < 0 or index >= n then refuse('out_of_range', 'the index is outside the list') end
   begin_list(e)
-  local left, middle = #e.L, e.hi - e.lo
+  local left, middle = size(e.L), e.hi - e.lo
   if index < left then
-    e.L[left - index] = ARGV[i + 2]
+    e.L.items[e.L.last - index] = ARGV[i + 2]
   elseif index < left + middle then
     e.over[e.lo + index - left] = ARGV[i + 2]
   else
-    e.R[index - left - middle + 1] = ARGV[i + 2]
+    e.R.items[e.R.first + index - left - middle] = ARGV[i + 2]
   end
   e.log[#e.log + 1] = {'LSET', e.k, ARGV[i + 1], ARGV[i + 2]}
   return 'OK'
@@ -172,12 +173,13 @@ end
 ops.LREM = function(i)
   local e = entry(ARGV[i])
   if not is_kind(e, 'list') then return 0 end
-  local size, limit, value = length(e), tonumber(ARGV[i + 1]), ARGV[i + 2]
-  local items = slice(e, 0, size - 1)
+  local n, limit, value = length(e), tonumber(ARGV[i + 1]), ARGV[i + 2]
+  local items = slice(e, 0, n - 1)
+  spend(n)
   local gone, removed = {}, 0
-  local first, last, step = 1, size, 1
-  if limit < 0 then first, last, step = size, 1, -1 end
-  local most = limit == 0 and size or math.abs(limit)
+  local first, last, step = 1, n, 1
+  if limit < 0 then first, last, step = n, 1, -1 end
+  local most = limit == 0 and n or math.abs(limit)
   for j = first, last, step do
     if removed < most and items[j] == value then
       gone[j] = true
@@ -187,10 +189,10 @@ ops.LREM = function(i)
   if removed == 0 then return 0 end
   begin_list(e)
   local rest = {}
-  for j = 1, size do
+  for j = 1, n do
     if not gone[j] then rest[#rest + 1] = items[j] end
   end
-  e.L, e.R, e.lo, e.hi = {}, rest, 0, 0
+  e.L, e.R, e.lo, e.hi = part({}), part(rest), 0, 0
   logged(e, 'LREM', e.k, ARGV[i + 1], value)
   return removed
 end

@@ -20,13 +20,15 @@ ops.SMEMBERS = function(i)
   bounded(count(e, 'set'))
   local seen = {}
   if e.base then
-    local base = call('SMEMBERS', e.k)
+    local base = all_members(e, 'SMEMBERS', base_count(e, 'SCARD'))
     if not e.t then return base end
+    spend(#base)
     for _, name in ipairs(base) do
       seen[name] = true
       if e.m[name] ~= false then reply[#reply + 1] = name end
     end
   end
+  spend(#e.tl)
   for _, name in ipairs(e.tl) do
     if e.m[name] and not seen[name] then reply[#reply + 1] = name end
   end

@@ -1,9 +1,13 @@
 -- Streams. XADD * stays a delta: its id is known when it is applied, so that a branch that did it cannot read the stream's
 -- entries, nor add one with an id of its own.
 --
---   last    the last id, {ms, seq}    n      entries now
---   added   entries {id, fields} of this branch    gone   ids of the keyspace that it deleted
---   star    it did XADD *             fuzzy  it did MAXLEN ~         trimmed  it trimmed the keyspace's entries
+--   last    the last id, {ms, seq}
+--   left    how many entries of the keyspace are left, the last ones, beside `gone`: ids that were deleted, gone_n of them;
+--           trimmed: whether the oldest were trimmed
+--   items   entries {id, fields} of this branch, behind the former, oldest first; from `first` on, but for those that are
+--           `dead`; live: how many they are; by_id: the same by their ids. Once the keyspace's entries had to be read, they
+--           are here too, and none is left there.
+--   star    it did XADD *             fuzzy  it did MAXLEN ~
 
 local MAX = '18446744073709551615'
 
@@ -13,12 +17,14 @@ end
 
 local function begin_stream(e)
   if not begin(e, 'stream') then return end
-  e.added, e.gone, e.gone_n, e.log, e.n = {}, {}, 0, {}, 0
-  e.last, e.star, e.fuzzy, e.trimmed = {'0', '0'}, false, false, false
+  e.left, e.gone, e.gone_n, e.trimmed = 0, {}, 0, false
+  e.items, e.first, e.live, e.by_id = {}, 1, 0, {}
+  e.log, e.last, e.star, e.fuzzy = {}, {'0', '0'}, false, false
   if e.base then
+    spend(CALL_STEPS)
     local info = call('XINFO', 'STREAM', e.k)
     for j = 1, #info, 2 do
-      if info[j] == 'length' then e.n = info[j + 1] end
+      if info[j] == 'length' then e.left = info[j + 1] end
       if info[j] == 'last-generated-id' then e.last = {match(info[j + 1], '^(%d+)-(%d+)$')} end
     end
   end
@@ -42,21 +48,38 @@ local function readable_entries(e)
   end
 end
 
--- All entries of a stream that the branch changed, oldest first. Trimming takes the oldest, so that those of the
--- keyspace that remain are its last ones.
-local function entries(e)
-  local result, wanted = {}, bounded(e.n) - #e.added
-  if wanted > 0 then
-    local base = call('XREVRANGE', e.k, '+', '-', 'COUNT', bounded(wanted + e.gone_n))
-    for j = 1, #base do
-      if wanted > 0 and not e.gone[base[j][1]] then
-        table.insert(result, 1, base[j])
-        wanted = wanted - 1
-      end
+-- Steps of an entry: an array of its id and an array of its fields.
+local ENTRY_STEPS = 4
+
+local function reading_entries(e, wanted, n)
+  spend(ENTRY_STEPS * bounded(wanted))
+  reading_elements(e, wanted, n)
+end
+
+-- Reads the entries of the keyspace that are left. Trimming takes the oldest, so that they are the last ones there.
+local function read_left(e)
+  if e.left == 0 then return end
+  local wanted = e.left + e.gone_n
+  reading_entries(e, wanted, base_count(e, 'XLEN'))
+  local base = call('XREVRANGE', e.k, '+', '-', 'COUNT', wanted)
+  local items, kept = {}, 0
+  for j = 1, #base do
+    if kept < e.left and not e.gone[base[j][1]] then
+      kept = kept + 1
+      items[kept] = base[j]
     end
   end
-  for _, item in ipairs(e.added) do result[#result + 1] = item end
-  return result
+  -- They came from the newest to the oldest.
+  for j = 1, math.floor(kept / 2) do items[j], items[kept + 1 - j] = items[kept + 1 - j], items[j] end
+  for j = 1, kept do e.by_id[items[j][1]] = items[j] end
+  for j = e.first, #e.items do items[#items + 1] = e.items[j] end
+  e.items, e.first, e.live, e.left, e.gone, e.gone_n = items, 1, e.live + kept, 0, {}, 0
+end
+
+local function drop_item(e, item)
+  item.dead = true
+  e.by_id[item[1]] = nil
+  e.live = e.live - 1
 end
 
 -- The id of an entry to add: ms, seq, and the text for the write.
@@ -97,11 +120,19 @@ local function trim(e, kind, maxlen)
     e.fuzzy = true
     return
   end
-  local drop = e.n - maxlen
+  local drop = e.left + e.live - maxlen
   if drop <= 0 or e.fuzzy then return end
-  e.n, e.trimmed = maxlen, true
-  -- What is dropped beyond the keyspace's entries comes off the branch's own.
-  while #e.added > e.n do table.remove(e.added, 1) end
+  local of_base = math.min(drop, e.left)
+  if of_base > 0 then e.left, e.trimmed = e.left - of_base, true end
+  drop = drop - of_base
+  while drop > 0 do
+    local item = e.items[e.first]
+    e.first = e.first + 1
+    if not item.dead then
+      drop_item(e, item)
+      drop = drop - 1
+    end
+  end
 end
 
 -- ARGV: key, kind of id (* P E), ms, seq, nomkstream, trim (= ~ or empty), maxlen, field, value, …
@@ -121,8 +152,10 @@ ops.XADD = function(i, n)
     write[#write + 1] = ARGV[j]
   end
   e.log[#e.log + 1] = write
-  e.added[#e.added + 1] = {id, fields}
-  e.n = e.n + 1
+  local item = {id, fields}
+  e.items[#e.items + 1] = item
+  e.by_id[id] = item
+  e.live = e.live + 1
   if ARGV[i + 5] ~= '' then trim(e, ARGV[i + 5], tonumber(ARGV[i + 6])) end
   if id ~= '*' then return id end
   e.star = true
@@ -133,20 +166,23 @@ end
 ops.XLEN = function(i)
   local e = entry(ARGV[i])
   if not is_kind(e, 'stream') then return 0 end
-  if e.kind ~= 'stream' then return call('XLEN', e.k) end
+  if e.kind ~= 'stream' then return base_count(e, 'XLEN') end
   if e.fuzzy then readable_entries(e) end
-  return e.n
+  return e.left + e.live
 end
 
-local function exists(e, id)
-  if e.trimmed then
-    for _, item in ipairs(entries(e)) do
-      if item[1] == id then return true end
-    end
-    return false
+-- Deletes an entry. Returns whether it was there.
+local function delete_entry(e, id)
+  if not e.by_id[id] and e.left > 0 and e.trimmed then read_left(e) end
+  if e.by_id[id] then
+    drop_item(e, e.by_id[id])
+    return true
   end
-  if not e.base or e.gone[id] then return false end
-  return #call('XRANGE', e.k, id, id) > 0
+  if e.left == 0 or e.gone[id] then return false end
+  spend(CALL_STEPS + 2 * ENTRY_STEPS)
+  if #call('XRANGE', e.k, id, id) == 0 then return false end
+  e.gone[id], e.gone_n, e.left = true, e.gone_n + 1, e.left - 1
+  return true
 end
 
 ops.XDEL = function(i, n)
@@ -156,19 +192,9 @@ ops.XDEL = function(i, n)
   begin_stream(e)
   local write = {'XDEL', e.k}
   for j = i + 1, i + n - 1 do
-    local id, own = ARGV[j], nil
-    for place, item in ipairs(e.added) do
-      if item[1] == id then own = place end
-    end
-    if own or exists(e, id) then
-      if own then
-        table.remove(e.added, own)
-      else
-        e.gone[id] = true
-        e.gone_n = e.gone_n + 1
-      end
-      e.n, gone = e.n - 1, gone + 1
-      write[#write + 1] = id
+    if delete_entry(e, ARGV[j]) then
+      gone = gone + 1
+      write[#write + 1] = ARGV[j]
     end
   end
   if gone > 0 then e.log[#e.log + 1] = write end
@@ -182,18 +208,28 @@ ops.XRANGE = function(i)
   local limit = tonumber(ARGV[i + 3])
   if limit == 0 then return false end
   if e.kind ~= 'stream' then
-    if not limit or limit > MATERIALISED_MAX then limit = MATERIALISED_MAX + 1 end
-    reply = call('XRANGE', e.k, ARGV[i + 1], ARGV[i + 2], 'COUNT', limit)
-    bounded(#reply)
-    return reply
+    return in_pages(limit or -1, 1, ENTRY_STEPS / 2, function(_, count, last)
+      local start = last and '(' .. last[1] or ARGV[i + 1]
+      return call('XRANGE', e.k, start, ARGV[i + 2], 'COUNT', count)
+    end)
   end
   readable_entries(e)
+  read_left(e)
   local from_ms, from_seq = match(ARGV[i + 1], '^(%d+)-(%d+)$')
   local to_ms, to_seq = match(ARGV[i + 2], '^(%d+)-(%d+)$')
-  for _, item in ipairs(entries(e)) do
+  -- The first entry that is not before the start.
+  local low, high = e.first, #e.items + 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local ms, seq = match(e.items[middle][1], '^(%d+)-(%d+)$')
+    if id_less(ms, seq, from_ms, from_seq) then low = middle + 1 else high = middle end
+  end
+  for j = low, #e.items do
+    local item = e.items[j]
     local ms, seq = match(item[1], '^(%d+)-(%d+)$')
-    local inside = not id_less(ms, seq, from_ms, from_seq) and not id_less(to_ms, to_seq, ms, seq)
-    if inside and (not limit or #reply < limit) then reply[#reply + 1] = item end
+    if id_less(to_ms, to_seq, ms, seq) or (limit and #reply == limit) then break end
+    spend(1)
+    if not item.dead then reply[#reply + 1] = item end
   end
   return reply
 end

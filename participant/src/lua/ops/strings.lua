@@ -1,22 +1,23 @@
 -- Strings. ARGV at i: the handler's arguments, n of them, as common::command makes them canonical.
 
--- The value of a string, false if the key does not exist, nil if it is of another type. One GET tells it all.
+-- The value of a string, false if the key does not exist, nil if it is of another type. Its length is asked for first: a
+-- value that is too large is not read.
 local function peek(e)
   if e.ty == 'none' then return false end
   if e.ty and e.ty ~= 'string' then return nil end
   if e.v ~= nil then return e.v end
-  local value = try('GET', e.k)
-  if type(value) == 'table' then
-    if not match(value.err, '^WRONGTYPE') then error(value) end
+  spend(CALL_STEPS)
+  local bytes = try('STRLEN', e.k)
+  if type(bytes) == 'table' then
+    if not match(bytes.err, '^WRONGTYPE') then error(bytes) end
     typ(e)
     return nil
   end
+  reading(bytes)
+  local value = call('GET', e.k)
   e.ty = value and 'string' or 'none'
   e.bty = e.ty
-  if value then
-    e.v = value
-    if #value > VALUE_BYTES_MAX then refuse('too_large', 'the value is too large') end
-  end
+  if value then e.v = value end
   return value
 end
 
@@ -88,6 +89,7 @@ ops.APPEND = function(i)
   local e = entry(ARGV[i])
   local value = (str(e) or '') .. ARGV[i + 1]
   if #value > VALUE_BYTES_MAX then refuse('too_large', 'the value would be too large') end
+  spend(#value / STEP_BYTES)
   set_value(e, value)
   return #value
 end

@@ -4,12 +4,12 @@
 //! float, a value that is too large) it leaves to the scripts, so that every no has one home.
 
 use assent_common::command::{
-    Access, Comparison, OpRequest, Range, ReplyKind, ValidatedBranch, ValidatedOp, parse_i64,
+    Comparison, OpRequest, Range, ReplyKind, ValidatedBranch, ValidatedOp, parse_i64,
 };
 use assent_common::limits;
 use assent_common::participant::Claimed;
 use assent_common::value::{Arg, Reply};
-use redis::Value;
+use redis::{Pipeline, Value};
 
 use super::super::mutants;
 use super::super::packed::Writer;
@@ -17,8 +17,8 @@ use super::super::packed::Writer;
 /// Keys of a branch that is evaluated here: they are looked up one by one.
 const KEYS_MAX: usize = 16;
 
-/// Bytes of the writes, and of the replies, of a vote; the scripts refuse more.
-const VOTE_PART_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of a value that is read here. Larger ones are the scripts': whether they may be read at all is counted there.
+const VALUE_BYTES_MAX: usize = 16 * 1024;
 
 /// What `PEXPIRETIME` says where there is nothing.
 const NO_SUCH_KEY: i64 = -2;
@@ -32,28 +32,27 @@ pub(super) enum Found {
     Absent,
     /// A string, and when it expires, in milliseconds since the epoch.
     String(Vec<u8>, Option<i64>),
-    /// Of another type.
+    /// Of another type, or too long for this file.
     Other,
 }
 
+/// The commands that look at a key. How long its value is does not matter to them: the beginning of a long one tells.
+pub(super) fn look(pipeline: &mut Pipeline, key: &Arg) {
+    pipeline.cmd("GETRANGE").arg(key.0.as_slice()).arg(0).arg(VALUE_BYTES_MAX);
+    pipeline.cmd("PEXPIRETIME").arg(key.0.as_slice());
+}
+
 impl Found {
-    /// From `MGET` and, later, `PEXPIRETIME`: of another type is what is there and no string; gone is what has expired
-    /// in between.
-    pub(super) fn written(string: Option<Value>, expiry: Option<Value>) -> Self {
+    /// From the answers to those commands: of another type is what is there and no string; gone is what has expired in
+    /// between.
+    pub(super) fn of(string: Option<Value>, expiry: Option<Value>) -> Self {
         match (string, expiry) {
             (_, Some(Value::Int(NO_SUCH_KEY))) => Self::Absent,
-            (Some(Value::BulkString(value)), Some(Value::Int(ms))) => {
+            (Some(Value::BulkString(value)), Some(Value::Int(ms)))
+                if value.len() <= VALUE_BYTES_MAX =>
+            {
                 Self::String(value, (ms >= 0).then_some(ms))
             }
-            _ => Self::Other,
-        }
-    }
-
-    /// From `GET`.
-    pub(super) fn read(value: Option<Value>) -> Self {
-        match value {
-            Some(Value::Nil) => Self::Absent,
-            Some(Value::BulkString(value)) => Self::String(value, None),
             _ => Self::Other,
         }
     }
@@ -64,6 +63,8 @@ impl Found {
 pub(super) struct Yes {
     /// The replies, in order.
     pub(super) replies: Vec<Reply>,
+    /// Their bytes.
+    pub(super) reply_bytes: usize,
     /// The writes, packed; empty for a branch that wrote nothing.
     pub(super) redo: Vec<u8>,
     /// What it adds to counters in escrow.
@@ -103,15 +104,13 @@ pub(super) fn is_known(branch: &ValidatedBranch) -> bool {
     branch.locks.len() <= KEYS_MAX && branch.ops.iter().all(known)
 }
 
-/// The keys that must be looked at, by their places among the locks, and whether they are written.
-pub(super) fn asked(branch: &ValidatedBranch) -> impl Iterator<Item = (usize, &Arg, bool)> {
+/// The keys that must be looked at, by their places among the locks.
+pub(super) fn asked(branch: &ValidatedBranch) -> impl Iterator<Item = (usize, &Arg)> {
     let is_asked = |key: &Arg| {
         branch.ops.iter().any(|op| !overwrites(op) && op.keys().any(|asked| asked == key))
     };
     let locks = branch.locks.iter().enumerate();
-    locks
-        .filter(move |(_, lock)| is_asked(&lock.key))
-        .map(|(place, lock)| (place, &lock.key, lock.access == Access::Exclusive))
+    locks.filter(move |(_, lock)| is_asked(&lock.key)).map(|(place, lock)| (place, &lock.key))
 }
 
 /// A key, as the branch sees it by now.
@@ -155,7 +154,6 @@ impl<'a> Cells<'a> {
         let cells = branch.locks.iter().zip(found).map(|(lock, found)| {
             let (value, expires_at_ms) = match found {
                 Found::NotAsked | Found::Absent => (None, None),
-                Found::String(value, _) if value.len() > limits::BRANCH_BYTES_MAX => return None,
                 Found::String(value, expires_at_ms) => (Some(value), expires_at_ms),
                 Found::Other => return None,
             };
@@ -180,8 +178,16 @@ impl<'a> Cells<'a> {
             return Some(ok());
         }
         if op.handler == "MGET" {
-            let replies = args.iter().map(|key| self.at(key).map(|cell| cell.reply()));
-            return replies.collect::<Option<_>>().map(Reply::Array);
+            let (mut replies, mut bytes) = (Vec::with_capacity(args.len()), 0);
+            for key in args {
+                let reply = self.at(key)?.reply();
+                bytes += bytes_of(&reply);
+                if bytes > limits::REPLY_BYTES_MAX {
+                    return None;
+                }
+                replies.push(reply);
+            }
+            return Some(Reply::Array(replies));
         }
         if op.handler == OpRequest::ESCROW_HANDLER {
             let claim = usize::try_from(parse_i64(&args[1].0)?).ok()?.checked_sub(1)?;
@@ -259,7 +265,7 @@ impl<'a> Cells<'a> {
         }
         for cell in cells().filter(|cell| cell.value.is_none()) {
             redo.array(2);
-            redo.bytes(b"DEL");
+            redo.bytes(b"UNLINK");
             redo.bytes(&cell.key.0);
         }
         redo.0
@@ -280,8 +286,13 @@ pub(super) fn evaluate(
 ) -> Option<Yes> {
     let mut cells = Cells::new(branch, found)?;
     let mut replies = Vec::with_capacity(branch.ops.len());
+    let mut bytes = 0;
     for op in &branch.ops {
         let reply = cells.run(op, ranges)?;
+        bytes += bytes_of(&reply);
+        if bytes > limits::REPLY_BYTES_MAX {
+            return None;
+        }
         let expected = op.expect.as_ref().map(|expect| expect.comparisons());
         for comparison in expected.into_iter().flatten() {
             if !holds(comparison, &reply, op.reply) {
@@ -290,9 +301,8 @@ pub(super) fn evaluate(
         }
         replies.push(reply);
     }
-    let yes = Yes { replies, redo: cells.redo(&claims), claims };
-    let replies_bytes: usize = yes.replies.iter().map(bytes_of).sum();
-    (yes.redo.len() <= VOTE_PART_BYTES_MAX && replies_bytes <= VOTE_PART_BYTES_MAX).then_some(yes)
+    let yes = Yes { replies, reply_bytes: bytes, redo: cells.redo(&claims), claims };
+    (yes.redo.len() <= limits::REPLY_BYTES_MAX).then_some(yes)
 }
 
 fn bytes_of(reply: &Reply) -> usize {

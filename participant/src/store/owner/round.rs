@@ -174,7 +174,7 @@ impl Owner {
         url: &str,
     ) -> Result<(), RedoError> {
         let packed = yes.packed_replies();
-        let Yes { replies, redo, claims } = yes;
+        let Yes { replies, redo, claims, .. } = yes;
         let writes = !redo.is_empty();
         let Stepped { answer, apply } = self.step(Request::Prepare(Prepare {
             txid: item.txid,

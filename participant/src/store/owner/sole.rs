@@ -1,6 +1,7 @@
 //! A batch, as the sole owner does it: rounds, and the scripts for what only they can evaluate.
 
 use assent_common::ids::{Epoch, TxNumber, Txid};
+use assent_common::limits;
 use assent_common::outcome::{Call, Done, Prepared};
 use assent_common::participant::{Heard, Request};
 use redis::{Pipeline, Value};
@@ -135,8 +136,9 @@ impl Store {
                 return Err(lost);
             }
         };
+        let mut replied = 0;
         for (item, found) in candidates.into_iter().zip(found) {
-            if round.concerns(&item) {
+            if round.concerns(&item) || replied > limits::REPLY_BYTES_MAX {
                 aside.later.push(item);
                 continue;
             }
@@ -149,6 +151,7 @@ impl Store {
                 aside.scripts.push(item);
                 continue;
             };
+            replied += yes.reply_bytes;
             let prepared = owner.prepare(round, &item, yes, speaker.url);
             round.prepares.push(item);
             prepared.map_err(|error| Lost::Refused(error.to_string()))?;
@@ -156,26 +159,16 @@ impl Store {
         Ok(())
     }
 
-    /// Reads what the ops of the branches need to know: all strings that will be written in one command, then their
-    /// expiries and what is only read, in the order of the ops.
+    /// Reads what the ops of the branches need to know, in their order.
     async fn look(
         &self,
         live: &Live,
         owner: &Owner,
         items: &[PrepareItem],
     ) -> Result<(Vec<Vec<Found>>, Counters), Lost> {
-        let asked = || items.iter().flat_map(|item| evaluate::asked(&item.branch));
-        let mut strings = redis::cmd("MGET");
-        for (_, key, _) in asked().filter(|(_, _, written)| *written) {
-            strings.arg(key.0.as_slice());
-        }
-        let are_written = strings.args_iter().len() > 1;
         let mut pipeline = Pipeline::new();
-        if are_written {
-            pipeline.add_command(strings);
-        }
-        for (_, key, written) in asked() {
-            pipeline.cmd(if written { "PEXPIRETIME" } else { "GET" }).arg(key.0.as_slice());
+        for (_, key) in items.iter().flat_map(|item| evaluate::asked(&item.branch)) {
+            evaluate::look(&mut pipeline, key);
         }
         let counters = counters::asked(items);
         let fields_expire = live.server.fields_expire;
@@ -191,19 +184,10 @@ impl Store {
         let of_counters = values.split_off(values.len() - of_counters);
         let counters = Counters::found(&counters, of_counters, fields_expire);
         let mut values = values.into_iter();
-        let strings = match are_written.then(|| values.next()).flatten() {
-            Some(Value::Array(strings)) => strings,
-            _ => Vec::new(),
-        };
-        let mut strings = strings.into_iter();
         let found = items.iter().map(|item| {
             let mut found: Vec<Found> = item.branch.locks.iter().map(|_| Found::NotAsked).collect();
-            for (place, _, written) in evaluate::asked(&item.branch) {
-                found[place] = if written {
-                    Found::written(strings.next(), values.next())
-                } else {
-                    Found::read(values.next())
-                };
+            for (place, _) in evaluate::asked(&item.branch) {
+                found[place] = Found::of(values.next(), values.next());
             }
             found
         });

@@ -77,6 +77,10 @@ fn word(text: &'static str) -> BoxedStrategy<Vec<u8>> {
     Just(text.as_bytes().to_vec()).boxed()
 }
 
+/// The fields of hashes.
+pub(crate) const MEMBERS: [&[u8]; 12] =
+    [b"a", b"b", b"c", b"d", b"10", b"9", b"\xff", b"\x00a", b"", b"f0", b"f1", b"f2"];
+
 fn value() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![
         4 => (-20_i64..20).prop_map(|number| number.to_string().into_bytes()),
@@ -267,6 +271,13 @@ fn hashes() -> BoxedStrategy<Op> {
     .boxed()
 }
 
+/// That a field expires, for the data to begin with: no branch can say so.
+fn field_expiry() -> BoxedStrategy<Op> {
+    let field = prop_oneof![4 => member(), 1 => pick(&["f0", "f1", "f2"])];
+    let at = at_milliseconds();
+    op(vec![word("HPEXPIREAT"), key(1), at, word("FIELDS"), word("1"), field.boxed()])
+}
+
 fn sets() -> BoxedStrategy<Op> {
     let k = || key(2);
     prop_oneof![
@@ -381,8 +392,8 @@ fn ops() -> BoxedStrategy<Vec<Op>> {
 
 pub(crate) fn case() -> BoxedStrategy<Case> {
     let mode = select(vec![Mode::TwoPhase, Mode::TwoPhase, Mode::OnePhase]);
-    // Stars in the setup would give the two servers different ids.
-    let setup = vec(any_op(), 0..14).prop_map(|ops| {
+    // Stars in the setup would give the two servers different ids. A server that knows no fields that expire refuses those.
+    let setup = vec(prop_oneof![8 => any_op(), 1 => field_expiry()], 0..14).prop_map(|ops| {
         ops.into_iter().filter(|op| !op.iter().any(|word| word == b"*")).collect::<Vec<_>>()
     });
     (setup, vec((mode, ops()), 1..4))

@@ -185,6 +185,9 @@ async fn data(
             let place = items.iter().position(|item| item == "last-generated-id").unwrap();
             *info = items[place + 1].clone();
         }
+        if name == "HGETALL" {
+            found.extend(field_expiries(plain, key).await);
+        }
         found.insert(0, json(&kind));
         all.push((key.escape_ascii().to_string(), found));
     }
@@ -213,6 +216,15 @@ async fn expiries(plain: &Plain, keys: &BTreeSet<Vec<u8>>) -> Vec<Expiry> {
     let replies = plain_run(plain, &ops.collect::<Vec<Op>>()).await;
     let replies = replies.into_iter().map(|reply| json(&reply.unwrap()).as_i64().unwrap());
     replies.map(|at| Expiry(if is_old() && at >= 0 { now_ms() + at } else { at })).collect()
+}
+
+/// When the fields of a hash expire; nothing on a server whose fields do not.
+async fn field_expiries(plain: &Plain, key: &[u8]) -> Option<serde_json::Value> {
+    let members = generate::MEMBERS;
+    let count = members.len().to_string();
+    let mut op: Op = [b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()].map(<[u8]>::to_vec).into();
+    op.extend(members.iter().map(|member| member.to_vec()));
+    plain_run(plain, &[op]).await.remove(0).ok().map(|reply| json(&reply))
 }
 
 fn is_star(op: &Op) -> bool {
