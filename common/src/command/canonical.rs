@@ -101,7 +101,11 @@ pub(super) fn canonicalise(
             Ok((command.name, reply))
         }
         "LREM" | "LSET" => {
-            integer(command, "the count or index", &args[1])?;
+            let count = integer(command, "the count or index", &args[1])?;
+            // Redis from 8.0 refuses it, and would at the commit.
+            if command.name == "LREM" && count == i64::MIN {
+                return Err(wrong(ErrorCode::OutOfRange, command, "the count is out of range"));
+            }
             same(command.name)
         }
         "LRANGE" | "LTRIM" => {

@@ -83,11 +83,11 @@ fn mantissa_and_exponent(text: &[u8], digits_of: impl Fn(&[u8]) -> usize, mark: 
     }
 }
 
-/// Whether the text, a float by [`is_float`], is within a double: neither too large nor rounded to zero. Hexadecimal
-/// texts are left to the script.
+/// Whether the text, a float by [`is_float`], is within a double: neither too large nor rounded to zero. Hexadecimal texts
+/// are not taken, as Valkey from 9.1 does not take them.
 pub(crate) fn fits_f64(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return false };
-    let Ok(value) = text.parse::<f64>() else { return true };
+    let Ok(value) = text.parse::<f64>() else { return false };
     if value.is_infinite() {
         return text.bytes().any(|b| b.eq_ignore_ascii_case(&b'n'));
     }

@@ -38,6 +38,12 @@ fn counters_become_incrby() {
 }
 
 #[test]
+fn a_count_that_only_some_servers_take_is_refused() {
+    assert_eq!(refusal(&["LREM", "l", "-9223372036854775808", "v"]), ErrorCode::OutOfRange);
+    assert!(branch(&[&["LREM", "l", "-9223372036854775807", "v"]]).is_ok());
+}
+
+#[test]
 fn set_takes_its_options_as_redis_does() {
     let args = |op: &[&str]| canonical(op).1[2..].join(",");
     assert_eq!(args(&["SET", "k", "v"]), ",,,");
@@ -73,10 +79,10 @@ fn stream_ids_become_complete_and_inclusive() {
 
 #[test]
 fn scores_are_doubles() {
-    for good in ["1", "-1.5e3", ".5", "5.", "inf", "-Infinity", "0x1p4", "0e-999"] {
+    for good in ["1", "-1.5e3", ".5", "5.", "inf", "-Infinity", "0e-999"] {
         assert!(branch(&[&["ZADD", "k", good, "m"]]).is_ok(), "{good:?}");
     }
-    for bad in ["", "nan", "1e999", "1e-999", " 1", "1 ", "e5", "0x", "--1", "1e"] {
+    for bad in ["", "nan", "1e999", "1e-999", " 1", "1 ", "e5", "0x", "0x1p4", "--1", "1e"] {
         assert_eq!(refusal(&["ZADD", "k", bad, "m"]), ErrorCode::NotAFloat, "{bad:?}");
     }
 }

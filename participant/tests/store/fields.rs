@@ -3,17 +3,12 @@
 
 use assent_common::code::ErrorCode;
 
-use crate::harness::{Ask as _, CLEAN, Expected as _, Plain, Redis, committed, tx, vote};
+use crate::harness::{
+    Ask as _, CLEAN, Expected as _, Plain, Redis, committed, fields_expire, tx, vote,
+};
 
 /// A moment that no test lives to see, in milliseconds since the epoch.
 const FAR_MS: i64 = 4_102_444_800_000;
-
-/// Whether the fields of this server's hashes expire.
-async fn fields_expire(plain: &mut Plain) -> bool {
-    let mut command = redis::cmd("HPEXPIRETIME");
-    command.arg("no such key").arg("FIELDS").arg(1).arg("f");
-    command.query_async::<redis::Value>(&mut plain.0).await.is_ok()
-}
 
 /// When these fields expire: -1 for one that stays, -2 for one that is not there.
 async fn expiries(plain: &mut Plain, key: &str, fields: &[&str]) -> Vec<i64> {
@@ -33,7 +28,7 @@ async fn expire(plain: &mut Plain, key: &str, field: &str, at_ms: i64) {
 async fn a_field_expires_when_it_would_without_assent() {
     let redis = Redis::start();
     let (store, mut plain) = (redis.store().await, redis.plain().await);
-    if !fields_expire(&mut plain).await {
+    if !fields_expire() {
         return;
     }
     let fields = ["by", "float", "set", "gone", "twice", "again", "nx", "plain"];
@@ -79,7 +74,7 @@ async fn a_field_expires_when_it_would_without_assent() {
 async fn a_field_that_expires_between_vote_and_commit_is_gone() {
     let redis = Redis::start();
     let (store, mut plain) = (redis.store().await, redis.plain().await);
-    if !fields_expire(&mut plain).await {
+    if !fields_expire() {
         return;
     }
     let () = plain.run(&["HSET", "h", "f", "5", "g", "5"]).await;
@@ -103,7 +98,7 @@ async fn a_field_that_expires_between_vote_and_commit_is_gone() {
 async fn escrow_is_refused_on_a_field_that_expires() {
     let redis = Redis::start();
     let (store, mut plain) = (redis.store().await, redis.plain().await);
-    if !fields_expire(&mut plain).await {
+    if !fields_expire() {
         return;
     }
     let () = plain.run(&["HSET", "stock", "X1", "5", "X2", "5"]).await;

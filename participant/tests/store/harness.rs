@@ -19,6 +19,12 @@ use tempfile::TempDir;
 /// The settings that Assent asks for.
 pub(crate) const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
+/// Whether the fields of hashes expire on the server of these tests.
+pub(crate) fn fields_expire() -> bool {
+    let server = assent_servers::chosen();
+    server.is_redis_from(7, 4) || server.is_valkey_from(9, 0)
+}
+
 /// A server, killed when it is dropped.
 pub(crate) struct Redis {
     child: Child,

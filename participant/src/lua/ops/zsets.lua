@@ -58,16 +58,6 @@ ops.ZREM = function(i, n)
   return gone
 end
 
--- The score of an argument. A hexadecimal one was not checked for its range before.
-local function score_of(text)
-  local score = tonumber(text)
-  if not score or score ~= score then refuse('not_a_float', 'the score is not a float') end
-  if (score == math.huge or score == -math.huge) and not match(text, '[nN]') then
-    refuse('not_a_float', 'the score is not within a double')
-  end
-  return score
-end
-
 -- ARGV: key, flags of N X G L C I, score, member, …
 ops.ZADD = function(i, n)
   local e, flags = entry(ARGV[i]), ARGV[i + 1]
@@ -80,7 +70,7 @@ ops.ZADD = function(i, n)
     return 0
   end
   for j = i + 2, i + n - 1, 2 do
-    local score, name = score_of(ARGV[j]), ARGV[j + 1]
+    local score, name = tonumber(ARGV[j]), ARGV[j + 1]
     -- Above, the key may not exist yet: then nothing of the keyspace may be read.
     local old = is_kind(e, 'zset') and member(e, 'zset', name)
     if old then

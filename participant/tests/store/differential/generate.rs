@@ -131,7 +131,7 @@ fn float() -> BoxedStrategy<Vec<u8>> {
 fn score() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![
         10 => pick(&["0", "1", "2", "3", "1.5", "0.1", "0.2", "-1", "1e20", "-0", "17179869184.25", "3"]),
-        2 => pick(&["inf", "-inf", "+inf", "1e308", "-1e308", "5e-324", "0x10"]),
+        2 => pick(&["inf", "-inf", "+inf", "1e308", "-1e308", "5e-324"]),
         1 => pick(&["nan", "", "x", "1e999", "1e-999", " 1"]),
     ]
     .boxed()
@@ -332,7 +332,8 @@ fn lists() -> BoxedStrategy<Op> {
         2 => op(vec![word("LRANGE"), k(), index(), index()]),
         1 => op(vec![word("LLEN"), k()]),
         2 => op(vec![word("LSET"), k(), index(), value()]),
-        1 => op(vec![word("LREM"), k(), index(), item()]),
+        // The least integer of 64 bits is refused by some servers, and by us.
+        1 => op(vec![word("LREM"), k(), (-5_i64..6).prop_map(|n| n.to_string().into_bytes()).boxed(), item()]),
         1 => op(vec![word("LTRIM"), k(), index(), index()]),
     ]
     .boxed()
@@ -392,8 +393,12 @@ fn ops() -> BoxedStrategy<Vec<Op>> {
 
 pub(crate) fn case() -> BoxedStrategy<Case> {
     let mode = select(vec![Mode::TwoPhase, Mode::TwoPhase, Mode::OnePhase]);
-    // Stars in the setup would give the two servers different ids. A server that knows no fields that expire refuses those.
-    let setup = vec(prop_oneof![8 => any_op(), 1 => field_expiry()], 0..14).prop_map(|ops| {
+    let any_setup = match crate::harness::fields_expire() {
+        true => prop_oneof![8 => any_op(), 1 => field_expiry()].boxed(),
+        false => any_op(),
+    };
+    // Stars in the setup would give the two servers different ids.
+    let setup = vec(any_setup, 0..14).prop_map(|ops| {
         ops.into_iter().filter(|op| !op.iter().any(|word| word == b"*")).collect::<Vec<_>>()
     });
     (setup, vec((mode, ops()), 1..4))
