@@ -187,6 +187,7 @@ async fn cpu_us(plain: &mut Plain) -> f64 {
     seconds.sum::<f64>() * 1e6
 }
 
+#[expect(clippy::print_stderr, reason = "how long it took is for people to read")]
 #[tokio::test]
 async fn no_op_list_over_large_collections_is_done_beyond_its_bounds() {
     const BOUNDS: [ErrorCode; 4] = [
