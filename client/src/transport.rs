@@ -22,10 +22,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use url::Url;
 
-use assent_common::limits;
 use assent_common::mutant::Mutant;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
+use assent_common::{limits, text};
 
 use crate::mutant;
 pub use crate::token::Token;
@@ -191,7 +191,7 @@ fn describe(error: &dyn std::error::Error) -> Unknown {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    Unknown(text)
+    Unknown(text::cut_owned(text, limits::DETAIL_BYTES_MAX))
 }
 
 /// What to say, to whom, and what an answer must look like.
@@ -334,13 +334,16 @@ fn foreign(status: u16, media_type: &str, body: &[u8], why: &str) -> Heard {
         }
         _ => String::new(),
     };
+    // What does not parse is named by the parser, in the other side's own words.
+    let why = text::cut(why, limits::DETAIL_BYTES_MAX);
     Heard::Unknown(Unknown(format!("HTTP {status}, not an answer of Assent's: {why}{quoted}")))
 }
 
 /// A success's body; one that does not parse was cut short or is foreign.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Unknown> {
     serde_json::from_slice(body)
-        .map_err(|error| Unknown(format!("the answer's body is not what was asked for: {error}")))
+        .map_err(|error| text::cut_owned(error.to_string(), limits::DETAIL_BYTES_MAX))
+        .map_err(|why| Unknown(format!("the answer's body is not what was asked for: {why}")))
 }
 
 impl Heard {
@@ -367,7 +370,8 @@ impl Heard {
         match self {
             Self::Said { body, .. } => parse(&body),
             Self::Problem(problem) => {
-                Err(Unknown(format!("not taken: {}: {}", problem.code, problem.detail)))
+                let detail = text::cut(&problem.detail, limits::DETAIL_BYTES_MAX);
+                Err(Unknown(format!("not taken: {}: {detail}", problem.code)))
             }
             Self::Unknown(unknown) => Err(unknown),
         }

@@ -55,6 +55,19 @@ pub const BATCH_MESSAGES_MAX: usize = 256;
 /// (`too_large`).
 pub const DECISION_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Bytes of a sentence for people that others have a part in: an error's detail, a participant's last error. The rest is
+/// cut.
+pub const DETAIL_BYTES_MAX: usize = 1_024;
+
+/// Bytes of the reply that a false expectation met, up to which it is shown; larger ones are left out.
+pub const REPLY_SHOWN_BYTES_MAX: usize = 4 * 1024;
+
+/// Arrays and objects inside each other in the replies of a branch; Redis needs four.
+pub const REPLY_DEPTH_MAX: usize = 16;
+
+/// Bytes of a participant's address.
+pub const URL_BYTES_MAX: usize = 2_000;
+
 /// Elements of a collection that a branch reads back after it changed it in a way that needs the whole collection in
 /// the script (`too_large`): bounds the time that Redis is blocked to some milliseconds.
 pub const MATERIALISED_ELEMENTS_MAX: usize = 10_000;

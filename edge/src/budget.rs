@@ -7,6 +7,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes that parsing may need for one word of an op beyond those of its text: a vector of its own, and its slack.
 const BYTES_PER_WORD: usize = 64;
 
+/// The same for one op: a word's, and what it may expect.
+const BYTES_PER_OP: usize = 384;
+
 /// Bytes to hold requests in; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
@@ -48,9 +51,15 @@ impl Budget {
     }
 }
 
-/// What it may need to parse this JSON, beyond its text: a word of two bytes becomes a vector.
+/// What it may need to parse this JSON, beyond its text: a word of two bytes becomes a vector, an op of eleven a
+/// structure. What stands in strings counts as well; it is given back when the request is parsed.
 pub(crate) fn bytes_to_parse(json: &[u8]) -> usize {
-    json.iter().filter(|byte| **byte == b',').count().saturating_mul(BYTES_PER_WORD)
+    let cost = |byte: &u8| match byte {
+        b',' => BYTES_PER_WORD,
+        b'{' => BYTES_PER_OP,
+        _ => 0,
+    };
+    json.iter().map(cost).sum()
 }
 
 impl Held {
@@ -98,7 +107,7 @@ mod tests {
         assert!(!budget.hold().grow(101), "100 are left");
         held.shrink_to(200);
         assert_eq!((held.bytes(), budget.left()), (200, 800));
-        assert_eq!(bytes_to_parse(b"[0,0,0]"), 2 * BYTES_PER_WORD);
+        assert_eq!(bytes_to_parse(b"[0,0,{}]"), 2 * BYTES_PER_WORD + BYTES_PER_OP);
         drop(held);
         assert_eq!(budget.left(), budget.total());
     }

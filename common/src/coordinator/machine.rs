@@ -9,6 +9,7 @@ use super::settling::Settling;
 use crate::backoff::{Backoff, spread};
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, TxNumber};
+use crate::limits;
 use crate::outcome::Vote;
 use crate::time::Millis;
 use crate::wire::transaction::{Ack, Protocol};
@@ -57,6 +58,8 @@ pub struct Transaction {
     state: State,
     /// Aborts of branches of attempts that were given up; they outlive the attempt.
     pub(super) strays: Vec<Stray>,
+    /// Bytes of the votes that one decision holds.
+    pub(super) decision_bytes_max: usize,
 }
 
 /// Where the transaction stands; every phase owns its data.
@@ -215,7 +218,19 @@ impl Transaction {
     /// A transaction that has not begun.
     #[must_use]
     pub const fn new(spec: Spec) -> Self {
-        Self { spec, state: State::New, strays: Vec::new() }
+        Self {
+            spec,
+            state: State::New,
+            strays: Vec::new(),
+            decision_bytes_max: limits::DECISION_BYTES_MAX,
+        }
+    }
+
+    /// The same, of a log whose records hold no more bytes than this, if that is less than the usual limit.
+    #[must_use]
+    pub fn with_decision_bytes_max(mut self, bytes: usize) -> Self {
+        self.decision_bytes_max = self.decision_bytes_max.min(bytes);
+        self
     }
 
     /// A transaction whose decision was found in the log without its end: every branch is told (again).
@@ -231,7 +246,7 @@ impl Transaction {
         let record = DecisionRecord::Durable;
         let state =
             State::Committing(Committing { attempt, votes, decided_at, deliveries, record });
-        Self { spec, state, strays: Vec::new() }
+        Self { spec, state, strays: Vec::new(), decision_bytes_max: limits::DECISION_BYTES_MAX }
     }
 
     /// A one-phase transaction that was begun and whose answer is not in the log: the branch is asked, and fenced if
@@ -239,7 +254,7 @@ impl Transaction {
     #[must_use]
     pub fn recovered_one_phase(spec: Spec, attempt: Attempt, now: Millis) -> Self {
         let state = State::OnePhase(OnePhase::recovered(attempt, now));
-        Self { spec, state, strays: Vec::new() }
+        Self { spec, state, strays: Vec::new(), decision_bytes_max: limits::DECISION_BYTES_MAX }
     }
 
     /// What does not change.

@@ -6,7 +6,6 @@ use super::machine::{DecisionRecord, Preparing, State, Stray, Transaction, VoteS
 use crate::backoff::Backoff;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
-use crate::limits;
 use crate::outcome::{Call, Prepared, Refusal, Vote};
 use crate::time::Millis;
 use crate::wire::transaction::Protocol;
@@ -70,12 +69,12 @@ impl Transaction {
                 return self.decide_implicitly(attempt, votes, now, effects);
             }
             let bytes: usize = preparing.votes.iter().map(VoteState::bytes).sum();
-            if bytes <= limits::DECISION_BYTES_MAX {
+            if bytes <= self.decision_bytes_max {
                 return Self::decide(preparing, now, effects);
             }
             let detail = format!(
                 "the writes and replies of all branches are {bytes} bytes; at most {} fit into one decision",
-                limits::DECISION_BYTES_MAX
+                self.decision_bytes_max
             );
             let refusal = Refusal::new(ErrorCode::TooLarge, detail);
             return self.give_up(preparing, now, Failure { branch: None, refusal }, effects);
@@ -104,7 +103,7 @@ impl Transaction {
         effects: &mut Vec<Effect>,
     ) -> State {
         let bytes: usize = votes.iter().map(|vote| vote.redo.len() + vote.replies.len()).sum();
-        let votes_recorded = if bytes <= limits::DECISION_BYTES_MAX {
+        let votes_recorded = if bytes <= self.decision_bytes_max {
             votes.clone()
         } else {
             // It cannot be aborted for that any more: anybody may have seen the votes.

@@ -254,14 +254,16 @@ fn raw(json: &str) -> Option<Box<RawValue>> {
 
 impl Answer {
     fn refusal(refusal: Refusal) -> Self {
-        Self {
+        let mut answer = Self {
             code: Some(refusal.code),
             detail: Some(refusal.detail),
             op: refusal.op,
             holder: refusal.holder.map(HolderBody::from),
             reply: refusal.reply.as_deref().and_then(raw),
             ..Self::default()
-        }
+        };
+        answer.cut();
+        answer
     }
 
     fn into_refusal(self) -> Option<Refusal> {
@@ -294,26 +296,30 @@ impl Answer {
     /// What the answer says of a prepare; an answer that lacks a field of its word is *not known*.
     #[must_use]
     pub fn into_prepared(self) -> Call<Prepared> {
+        let this = match self.bounded() {
+            Ok(this) => this,
+            Err(why) => return Call::Unknown(why),
+        };
         let incomplete = || Call::Unknown("the participant's vote is incomplete".to_owned());
-        match self.vote {
-            Some(VoteWord::Yes) => match (self.replies, self.incarnation, self.seq) {
+        match this.vote {
+            Some(VoteWord::Yes) => match (this.replies, this.incarnation, this.seq) {
                 (Some(replies), Some(incarnation), Some(seq)) => {
-                    let redo = self.redo.map_or_else(|| [].into(), |redo| redo.0);
+                    let redo = this.redo.map_or_else(|| [].into(), |redo| redo.0);
                     let replies = replies.get().into();
                     Call::Applied(Prepared::Yes(Vote { replies, redo, incarnation, seq }))
                 }
                 _ => incomplete(),
             },
-            Some(VoteWord::Committed) => match self.replies {
-                Some(_) => Call::Applied(Prepared::Committed(self.into_done())),
+            Some(VoteWord::Committed) => match this.replies {
+                Some(_) => Call::Applied(Prepared::Committed(this.into_done())),
                 None => incomplete(),
             },
-            Some(VoteWord::Wait) => match self.holder {
+            Some(VoteWord::Wait) => match this.holder {
                 Some(holder) => Call::Applied(Prepared::Wait(holder.into())),
                 None => incomplete(),
             },
-            Some(VoteWord::No) => self.into_refusal().map_or_else(incomplete, Call::Refused),
-            Some(VoteWord::Unknown) => Call::Unknown(self.detail.unwrap_or_default()),
+            Some(VoteWord::No) => this.into_refusal().map_or_else(incomplete, Call::Refused),
+            Some(VoteWord::Unknown) => Call::Unknown(this.detail.unwrap_or_default()),
             None => incomplete(),
         }
     }
@@ -321,15 +327,19 @@ impl Answer {
     /// What the answer says of a commit.
     #[must_use]
     pub fn into_applied(self) -> Call<Applied> {
-        match self.state {
+        let this = match self.bounded() {
+            Ok(this) => this,
+            Err(why) => return Call::Unknown(why),
+        };
+        match this.state {
             Some(StateWord::Applied) => {
-                Call::Applied(Applied { dirty_writes: self.dirty_writes.unwrap_or(0) })
+                Call::Applied(Applied { dirty_writes: this.dirty_writes.unwrap_or(0) })
             }
-            Some(StateWord::Refused) => match self.into_refusal() {
+            Some(StateWord::Refused) => match this.into_refusal() {
                 Some(refusal) => Call::Refused(refusal),
                 None => Call::Unknown("the participant's refusal has no code".to_owned()),
             },
-            Some(StateWord::Unknown) => Call::Unknown(self.detail.unwrap_or_default()),
+            Some(StateWord::Unknown) => Call::Unknown(this.detail.unwrap_or_default()),
             Some(StateWord::Aborted | StateWord::AlreadyCommitted | StateWord::Prepared) | None => {
                 Call::Unknown("the participant's answer is none to a commit".to_owned())
             }
@@ -339,16 +349,20 @@ impl Answer {
     /// What the answer says of an abort.
     #[must_use]
     pub fn into_aborted(self) -> Call<Aborted> {
-        match self.state {
+        let this = match self.bounded() {
+            Ok(this) => this,
+            Err(why) => return Call::Unknown(why),
+        };
+        match this.state {
             Some(StateWord::Aborted) => Call::Applied(Aborted::Fenced),
             Some(StateWord::AlreadyCommitted) => {
-                Call::Applied(Aborted::AlreadyCommitted(self.into_done()))
+                Call::Applied(Aborted::AlreadyCommitted(this.into_done()))
             }
-            Some(StateWord::Refused) => match self.into_refusal() {
+            Some(StateWord::Refused) => match this.into_refusal() {
                 Some(refusal) => Call::Refused(refusal),
                 None => Call::Unknown("the participant's refusal has no code".to_owned()),
             },
-            Some(StateWord::Unknown) => Call::Unknown(self.detail.unwrap_or_default()),
+            Some(StateWord::Unknown) => Call::Unknown(this.detail.unwrap_or_default()),
             Some(StateWord::Applied | StateWord::Prepared) | None => {
                 Call::Unknown("the participant's answer is none to an abort".to_owned())
             }
@@ -358,15 +372,19 @@ impl Answer {
     /// What the answer says of a settle.
     #[must_use]
     pub fn into_settled(self) -> Call<Settled> {
-        match self.state {
+        let this = match self.bounded() {
+            Ok(this) => this,
+            Err(why) => return Call::Unknown(why),
+        };
+        match this.state {
             Some(StateWord::Prepared) => Call::Applied(Settled::Prepared),
             Some(StateWord::Applied) => Call::Applied(Settled::Applied),
             Some(StateWord::Aborted) => Call::Applied(Settled::Fenced),
-            Some(StateWord::Refused) => match self.into_refusal() {
+            Some(StateWord::Refused) => match this.into_refusal() {
                 Some(refusal) => Call::Refused(refusal),
                 None => Call::Unknown("the participant's refusal has no code".to_owned()),
             },
-            Some(StateWord::Unknown) => Call::Unknown(self.detail.unwrap_or_default()),
+            Some(StateWord::Unknown) => Call::Unknown(this.detail.unwrap_or_default()),
             Some(StateWord::AlreadyCommitted) | None => {
                 Call::Unknown("the participant's answer is none to a settle".to_owned())
             }

@@ -2,6 +2,7 @@
 //! what the machines take.
 
 pub mod branch;
+mod foreign;
 pub mod outcome;
 pub mod problem;
 pub mod redo;

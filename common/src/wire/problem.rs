@@ -6,7 +6,9 @@ use utoipa::ToSchema;
 
 use crate::code::ErrorCode;
 use crate::ids::TransactionId;
+use crate::limits;
 use crate::outcome::Refusal;
+use crate::text;
 use crate::wire::branch::HolderBody;
 
 /// An error answer, `application/problem+json`.
@@ -66,7 +68,7 @@ impl Problem {
             kind: format!("/errors#{code}"),
             title: code.meaning(),
             status: code.status(),
-            detail: detail.into(),
+            detail: text::cut_owned(detail.into(), limits::DETAIL_BYTES_MAX),
             code,
             retryable: code.retryable(),
             id: None,

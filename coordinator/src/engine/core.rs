@@ -25,7 +25,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::active::{Accepted, AcceptedBranch, Active, Decided, RequestOps};
 use super::history::History;
-use super::journal::{Appended, crash_before, durability_of, is_sent_before_persisted};
+use super::journal::{
+    Appended, crash_before, decision_bytes_max, durability_of, fitting, is_sent_before_persisted,
+};
 use super::lane::{Lane, Outgoing};
 use super::mutants;
 use super::outbound::Haste;
@@ -107,7 +109,8 @@ impl Core {
         let number = TxNumber { epoch: self.epoch, n: self.next_n };
         self.next_n += 1;
         let (waiter, decided) = oneshot::channel();
-        let machine = Transaction::new(spec(number));
+        let machine = Transaction::new(spec(number))
+            .with_decision_bytes_max(decision_bytes_max(&*shared.log));
         self.insert(number, machine, accepted, lanes, vec![waiter]);
         if let Some(active) = self.active.get_mut(&number) {
             active.ops = Some(Arc::new(ops));
@@ -308,6 +311,7 @@ impl Core {
                 crash_before(&entry);
                 let is_early = is_sent_before_persisted(&entry);
                 let record = self.active[&number].record(number, entry);
+                let record = fitting(record, decision_bytes_max(&*shared.log));
                 self.append(&record, durability, Appended::Step(number));
                 if is_early {
                     self.step(number, Input::Persisted, now, shared);

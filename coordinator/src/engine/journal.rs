@@ -6,15 +6,19 @@ use assent_common::coordinator::{
 };
 use assent_common::crash::CrashPoint;
 use assent_common::ids::TxNumber;
+use assent_common::limits;
 use assent_common::mutant::Mutant;
-use assent_common::record::{ParticipantSet, Record};
+use assent_common::record::{AnswerRecord, ParticipantSet, Record};
 use assent_common::wire::transaction::Protocol;
 use tokio::sync::{oneshot, watch};
 
 use super::Shared;
 use super::active::Active;
 use super::core::Core;
-use crate::log::{Durability, LogError, LogPosition, NewRecord};
+use crate::log::{DecisionLog, Durability, LogError, LogPosition, NewRecord};
+
+/// Bytes of a record beside the writes and replies in it: the names of the branches, the key, the ids.
+const RECORD_OWN_BYTES_MAX: usize = 64 * 1024;
 
 /// What a durable record is for.
 pub(super) enum Appended {
@@ -147,6 +151,36 @@ pub(super) fn crash_before(entry: &Entry) {
         Entry::Ended => crash::point(CrashPoint::BeforeEnd),
         Entry::Begun(_) | Entry::Answered { .. } => {}
     }
+}
+
+/// Bytes of writes and replies that one record of the log can hold; the rest of it is for names and ids.
+pub(super) fn decision_bytes_max(log: &dyn DecisionLog) -> usize {
+    let payload = log.payload_bytes_max();
+    let own = RECORD_OWN_BYTES_MAX.min(payload / 2);
+    limits::DECISION_BYTES_MAX.min(payload - own)
+}
+
+/// The record, without what no segment holds. One phase is applied when its record is written: it cannot be refused any
+/// more, and the process may not end for it.
+pub(super) fn fitting(record: Record, bytes_max: usize) -> Record {
+    let Record::Answered(mut answered) = record else { return record };
+    let redo = answered.written.as_ref().map_or(0, |written| written.redo.len());
+    let AnswerRecord::Committed { replies } = &mut answered.answer else {
+        return Record::Answered(answered);
+    };
+    if redo + replies.len() > bytes_max {
+        *replies = "[]".into();
+    }
+    if redo > bytes_max {
+        answered.written = None;
+        let id = answered.identity.id;
+        tracing::error!(
+            %id, bytes = redo, bytes_max,
+            "what a transaction with one branch wrote does not fit into the log: it is applied, but if its Redis loses \
+             it, it cannot be redone"
+        );
+    }
+    Record::Answered(answered)
 }
 
 /// Never, but as a mutant.

@@ -134,6 +134,13 @@ impl Lane {
         place: usize,
         shared: &Arc<Shared>,
     ) -> Result<(), Problem> {
+        if url.len() > limits::URL_BYTES_MAX {
+            let detail = format!("`url` must have at most {} bytes", limits::URL_BYTES_MAX);
+            return Err(Problem {
+                participant: Some(self.name.to_string()),
+                ..Problem::new(ErrorCode::BadRequest, detail)
+            });
+        }
         let client = ParticipantClient::new(&shared.http, url).map_err(|error| Problem {
             participant: Some(self.name.to_string()),
             ..Problem::new(ErrorCode::BadRequest, error.to_string())

@@ -74,6 +74,10 @@ impl Engine {
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
         let more = rows.len() > size;
         rows.truncate(size);
+        // A page of large replies would be larger than anybody can use: they are in the transaction's own view.
+        for branch in rows.iter_mut().flat_map(|row| &mut row.branches) {
+            branch.replies = None;
+        }
         let next_page_token = if more {
             rows.last().map(|row| token(row.id))
         } else {

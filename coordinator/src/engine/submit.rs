@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::active::{Accepted, AcceptedBranch, Decided, RequestOps};
 use super::core::Core;
+use super::journal::decision_bytes_max;
 use super::view::view_of_decided;
 use super::{Engine, problem_of};
 use crate::clock;
@@ -89,6 +90,7 @@ impl Engine {
         core.admit(full)?;
         let Submission { id, name, timeout_ms, ack, protocol, branches } = submission;
         let lanes = core.lanes_of(&branches)?;
+        check_one_phase(&branches, decision_bytes_max(&*self.shared.log))?;
         let answer = match fingerprint {
             Some(_) => AnswerDurability::BeforeAnswer,
             None => AnswerDurability::Lazy,
@@ -257,6 +259,24 @@ impl Core {
         };
         branches.iter().map(lane).collect()
     }
+}
+
+/// A transaction with one branch is applied before the log hears of it. What no segment could hold is refused before.
+fn check_one_phase(branches: &[SubmittedBranch], bytes_max: usize) -> Result<(), Problem> {
+    let [SubmittedBranch { participant, ops, purpose: Purpose::Write }] = branches else {
+        return Ok(());
+    };
+    let bytes = ops.get().len();
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let detail = format!(
+        "the ops are {bytes} bytes; a record of this log holds {bytes_max} (see `segment_bytes`); nothing was begun"
+    );
+    Err(Problem {
+        participant: Some(participant.to_string()),
+        ..Problem::new(ErrorCode::TooLarge, detail)
+    })
 }
 
 fn mismatch(id: TransactionId) -> Problem {

@@ -4,8 +4,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::Path;
+
+/// The mode of the log's files: their owner's.
+pub(super) const PRIVATE: u32 = 0o600;
 
 /// A file system.
 pub trait Disk: Send + Sync + 'static {
@@ -43,7 +46,8 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(PRIVATE).open(path)?;
         Ok(Box::new(file))
     }
 

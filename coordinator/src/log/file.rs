@@ -6,8 +6,9 @@
 //! have died of a failed sync, after which the kernel shows pages that the disk does not have.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -58,6 +59,7 @@ pub fn init(options: &LogOptions) -> Result<LogId, LogError> {
             disk.remove(&path).map_err(LogError::io("remove", &path))?;
         }
     }
+    keep_private(dir)?;
     let log_id = LogId(uuid::Uuid::now_v7());
     let created_ms = (options.clock_ms)();
     let mark = LogPosition::new(1, frame::SEGMENT_HEADER_BYTES);
@@ -117,6 +119,7 @@ fn open_uncounted(options: LogOptions, visitor: &mut Visitor<'_>) -> Result<Open
     let (dir, disk) = (&options.dir, &*options.disk);
     survey::check_initialised(disk, dir)?;
     let lock = take_lock(dir)?;
+    keep_private(dir)?;
     let survey = survey::survey(disk, dir)?;
     let mut bytes = Vec::new();
     let mut records = 0;
@@ -315,6 +318,10 @@ impl DecisionLog for FileLog {
         self.shared.retire(through)
     }
 
+    fn payload_bytes_max(&self) -> usize {
+        self.shared.options.payload_bytes_max()
+    }
+
     fn queued_bytes(&self) -> usize {
         self.shared.queued_bytes()
     }
@@ -354,10 +361,49 @@ fn end(info: &SegmentInfo) -> u64 {
     u64::from(frame::SEGMENT_HEADER_BYTES) + info.bytes
 }
 
+/// What others may do with a file or a directory of the log.
+const OTHERS: u32 = 0o077;
+
+/// Takes from others what they may do in the log's directory: the log holds what clients wrote, in clear. Logs of earlier
+/// versions were open to all.
+fn keep_private(dir: &Path) -> Result<(), LogError> {
+    let failed = |error| LogError::io("restrict", dir)(error);
+    let entries = fs::read_dir(dir).map_err(failed)?.collect::<Result<Vec<_>, _>>();
+    let files = entries.map_err(failed)?.into_iter().map(|entry| entry.path());
+    for path in std::iter::once(dir.to_owned()).chain(files) {
+        let meta = match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_symlink() || (meta.is_dir() && path != dir) => continue,
+            Ok(meta) => meta,
+            // The writer's thread of an earlier life may have been at work.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let mode = meta.permissions().mode();
+        if mode & OTHERS == 0 {
+            continue;
+        }
+        match fs::set_permissions(&path, Permissions::from_mode(mode & !OTHERS)) {
+            Ok(()) => tracing::info!(path = %path.display(), "others could read this; no more"),
+            // Of another owner, as a volume may be: who may enter it is that owner's to say.
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(%path, %error, "others can read this, and it cannot be changed");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Takes the exclusive lock and leaves our process id for whoever comes next. Held until the file is dropped.
 fn take_lock(dir: &Path) -> Result<File, LogError> {
     let path = dir.join(LOCK);
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(super::disk::PRIVATE)
+        .open(&path);
     let mut file = opened.map_err(LogError::io("open", &path))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}

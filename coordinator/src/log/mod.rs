@@ -217,6 +217,11 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// Waits for that, so not to be called from `on_durable`. Refuses the segment being written.
     fn retire(&self, through: u32) -> Result<(), LogError>;
 
+    /// Bytes of the largest payload that a record may have; where nothing bounds it, all there are.
+    fn payload_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// Bytes queued and not yet durable, for admission control.
     fn queued_bytes(&self) -> usize;
 

@@ -44,6 +44,10 @@ pub(crate) enum Say {
     No(ErrorCode),
     /// A no because of an expectation, with the reply that was met.
     Met(&'static str),
+    /// The good answer, with replies of that many bytes.
+    Large(usize),
+    /// A no with a detail and a reply of that many bytes.
+    LongNo(usize),
     /// Ask again by the call that waits.
     Wait,
     /// To an abort: it has been applied.
@@ -199,6 +203,15 @@ async fn answer(shared: &Shared, message: &Message<Box<RawValue>>) -> Option<Ans
         Say::Good => Some(good(message)),
         Say::No(code) => Some(no(kind, code, None)),
         Say::Met(reply) => Some(no(kind, ErrorCode::ExpectationFailed, Some(reply))),
+        Say::Large(bytes) => {
+            let replies = RawValue::from_string(format!("[\"{}\"]", "x".repeat(bytes))).ok();
+            Some(Answer { replies, ..good(message) })
+        }
+        Say::LongNo(bytes) => {
+            let reply = RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).ok();
+            let detail = Some("x".repeat(bytes));
+            Some(Answer { reply, detail, ..no(kind, ErrorCode::ExpectationFailed, None) })
+        }
         Say::Wait => Some(wait(message)),
         Say::AlreadyCommitted => Some(Answer {
             state: Some(StateWord::AlreadyCommitted),

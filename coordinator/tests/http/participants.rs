@@ -116,6 +116,37 @@ async fn a_question_about_branches_reaches_nobody_who_is_not_registered() {
     assert_eq!((bank.count(Kind::Settle), sink.count(Kind::Settle)), (1, 0));
 }
 
+/// The rig's segments hold 1 MiB. Whatever a participant answers, the process goes on.
+#[tokio::test]
+async fn an_answer_that_no_segment_of_the_log_holds_ends_no_process() {
+    const LARGE: usize = 2 * 1024 * 1024;
+    let (bank_a, bank_b) = (Fake::start().await, Fake::start().await);
+    let rig = Rig::start(&[("bank-a", &bank_a), ("bank-b", &bank_b)]).await;
+    // Before the decision it is refused.
+    bank_a.next(Kind::Prepare, [Say::Large(LARGE)]);
+    let refused = rig.submit(&transfer(&["bank-a", "bank-b"])).await;
+    refused.is_problem("too_large");
+    assert_eq!(refused.body["outcome"], "aborted");
+    // What is applied is committed, and its replies are kept for who asked only.
+    bank_a.next(Kind::Prepare, [Say::Large(LARGE)]);
+    let applied = rig.submit(&transfer(&["bank-a"])).await;
+    assert_eq!((applied.status, &applied.body["outcome"]), (200, &json!("committed")));
+    // What would be applied and could not be recorded is not sent.
+    let heard = bank_a.count(Kind::Prepare);
+    let mut large = transfer(&["bank-a"]);
+    large["branches"][0]["ops"] = json!([{"cmd": ["SET", "k", "x".repeat(LARGE)]}]);
+    rig.submit(&large).await.is_problem("too_large");
+    assert_eq!(bank_a.count(Kind::Prepare), heard);
+    // Others' words are cut before they are told, listed or kept.
+    bank_a.next(Kind::Prepare, [Say::LongNo(LARGE)]);
+    let long = rig.submit(&transfer(&["bank-a", "bank-b"])).await;
+    long.is_problem("expectation_failed");
+    assert!(long.body.to_string().len() < 10_000 && long.body.get("reply").is_none());
+    assert_eq!(rig.submit(&transfer(&["bank-a", "bank-b"])).await.status, 200);
+    let list = rig.get("/v1/transactions").await.body;
+    assert!(list.to_string().len() < 10_000, "no replies in a list");
+}
+
 #[tokio::test]
 async fn the_sdk_manages_participants() {
     let bank = Fake::start().await;

@@ -3,6 +3,7 @@
 use assent_client::SubmitError;
 use assent_common::wire::problem::OutcomeWord;
 use assent_common::{ErrorCode, limits};
+use assent_coordinator::CoordinatorOptions;
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -56,7 +57,10 @@ async fn two_branches_commit_and_their_ops_arrive_as_sent() {
 async fn large_branches_travel_in_several_batches() {
     let bank = Fake::start().await;
     bank.next(Kind::Prepare, [Say::Hold]);
-    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    // In the rig's own small segments such a branch has no room.
+    let segment_bytes = assent_coordinator::log::SEGMENT_BYTES_DEFAULT;
+    let adjust = |options: &mut CoordinatorOptions| options.segment_bytes = segment_bytes;
+    let rig = Rig::start_with(&[("bank-a", &bank)], adjust).await;
     // While the first is held, the others queue: no two of them fit into one batch, and the last one into none.
     let most = limits::BATCH_OPS_BYTES_MAX;
     let values = ["x".to_owned(), "x".repeat(most * 3 / 5), "x".repeat(most * 3 / 5)];

@@ -36,6 +36,33 @@ fn init_takes_only_a_directory_of_its_own() {
     assert!(error.to_string().contains("notes.txt"), "{error}");
 }
 
+/// The log holds what clients wrote, in clear.
+#[test]
+fn nobody_but_its_owner_may_read_a_log_and_an_old_one_is_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let open_to_all = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let modes = || {
+        let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let all = std::iter::once(dir.path().to_owned()).chain(entries);
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+        all.map(|path| mode(path) & 0o077).collect::<Vec<_>>()
+    };
+    open_to_all(dir.path(), 0o755);
+    let options = options(dir.path().to_owned());
+    init(&options).unwrap();
+    assert!(modes().len() > 2 && modes().iter().all(|mode| *mode == 0), "{:?}", modes());
+    open_to_all(dir.path(), 0o755);
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        open_to_all(&entry.unwrap().path(), 0o644);
+    }
+    let opened = open(options, &mut |_, _, _| Ok(())).unwrap();
+    assert!(modes().iter().all(|mode| *mode == 0), "{:?}", modes());
+    drop(opened);
+}
+
 #[test]
 fn a_second_opener_is_told_who_has_the_log() {
     let bed = RealBed::new();
