@@ -59,7 +59,7 @@ pub struct StoredBranch {
 /// What is to be known of a store, for health and metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreFacts {
-    /// The version of Redis.
+    /// The server's kind and version.
     pub version: String,
     /// The id of its process life.
     pub run_id: String,
@@ -333,7 +333,7 @@ impl Store {
     pub async fn facts(&self) -> Result<StoreFacts, StoreError> {
         let live = self.live().await?;
         let mut facts = StoreFacts {
-            version: live.server.version.clone(),
+            version: live.server.id.to_string(),
             run_id: live.server.run_id.clone(),
             ..StoreFacts::default()
         };

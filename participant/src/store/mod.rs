@@ -22,6 +22,7 @@ mod escrow;
 mod execute;
 mod fence;
 mod inspect;
+pub mod kind;
 mod markers;
 mod mutants;
 mod options;

@@ -5,21 +5,18 @@ use std::collections::HashMap;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 
+use super::kind::{ServerId, Version};
+
 /// What a server says of itself at the handshake.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Server {
-    /// Its version.
-    pub(super) version: String,
+    /// Its kind and version.
+    pub(super) id: ServerId,
     /// The id of its process life.
     pub(super) run_id: String,
-    /// Whether the fields of its hashes may expire by themselves.
-    pub(super) fields_expire: bool,
     /// The settings that would lose votes, each with its value and the fix.
     pub(super) violations: Vec<String>,
 }
-
-/// The first versions whose hash fields may expire, of Redis and of Valkey.
-const FIELDS_EXPIRE: [(u32, u32); 2] = [(7, 4), (9, 0)];
 
 /// A setting of CONFIG, the value that it must have, and why.
 const REQUIRED: [(&str, &str, &str); 3] = [
@@ -29,7 +26,7 @@ const REQUIRED: [(&str, &str, &str); 3] = [
 ];
 
 /// The oldest version whose scripts and commands are what the Lua here expects.
-const VERSION_MIN: (u32, u32) = (6, 2);
+const VERSION_MIN: Version = Version(6, 2, 0);
 
 /// Asks the server for its settings.
 pub(super) async fn inspect(connection: &mut MultiplexedConnection) -> RedisResult<Server> {
@@ -83,31 +80,17 @@ fn judge(info: &str, config: Option<&HashMap<String, String>>) -> Server {
             field("role")
         ));
     }
-    let version = field("redis_version");
-    let number = number_of(version);
-    // Valkey says an old version of Redis beside its own.
-    let fields_expire = match field("valkey_version") {
-        "" => number >= FIELDS_EXPIRE[0],
-        valkey => number_of(valkey) >= FIELDS_EXPIRE[1],
-    };
-    if number < VERSION_MIN {
+    let id = ServerId::of_info(&info);
+    if id.version < VERSION_MIN {
         violations.push(format!(
-            "redis_version is {version:?}; {}.{} is the oldest that works: upgrade Redis",
-            VERSION_MIN.0, VERSION_MIN.1
+            "the server is {id}; {VERSION_MIN} is the oldest that works: upgrade it"
         ));
     }
     if field("loading") == "1" {
         violations
             .push("loading is \"1\": Redis is reading its file; wait until it is done".to_owned());
     }
-    let (version, run_id) = (version.to_owned(), field("run_id").to_owned());
-    Server { version, run_id, fields_expire, violations }
-}
-
-/// The first two numbers of a version.
-fn number_of(version: &str) -> (u32, u32) {
-    let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    Server { id, run_id: field("run_id").to_owned(), violations }
 }
 
 #[cfg(test)]
@@ -125,15 +108,10 @@ mod tests {
     fn a_safe_server_has_no_violations() {
         let server = judge(GOOD, Some(&config(&[])));
         assert_eq!(server.violations, Vec::<String>::new());
-        assert_eq!((server.version.as_str(), server.run_id.as_str()), ("7.0.15", "abc"));
-    }
-
-    #[test]
-    fn fields_expire_by_the_version_of_the_kind_of_server() {
-        let of = |version: &str| judge(&GOOD.replace("7.0.15", version), None).fields_expire;
-        assert!(!of("6.2.14") && !of("7.0.15") && !of("7.2.4") && of("7.4.0") && of("8.2.3"));
-        let valkey = |version| of(&format!("7.2.4\r\nvalkey_version:{version}"));
-        assert!(!valkey("8.1.0") && valkey("9.0.0") && valkey("9.1.2"));
+        assert_eq!(
+            (server.id.to_string().as_str(), server.run_id.as_str()),
+            ("Redis 7.0.15", "abc")
+        );
     }
 
     #[test]

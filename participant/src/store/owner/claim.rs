@@ -23,9 +23,6 @@ use super::super::packed::done_marker;
 use super::super::{Store, StoreError};
 use super::{Owner, Turn};
 
-/// The oldest version that is owned: `PEXPIRETIME` came with it.
-const VERSION_MIN: u32 = 7;
-
 /// What the server lists this agent's connection as.
 #[derive(Debug, Clone)]
 struct Name {
@@ -113,10 +110,9 @@ impl Store {
     }
 
     pub(in super::super) fn may_own(&self, live: &Live) -> bool {
-        let major = live.server.version.split('.').next().and_then(|major| major.parse().ok());
         self.options.sole_ownership
             && self.is_quarantined().is_none()
-            && major.is_some_and(|major: u32| major >= VERSION_MIN)
+            && live.server.id.features().expire_time
     }
 
     async fn claim(&self, live: &Live, name: &Name) -> RedisResult<bool> {

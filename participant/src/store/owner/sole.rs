@@ -171,7 +171,7 @@ impl Store {
             evaluate::look(&mut pipeline, key);
         }
         let counters = counters::asked(items);
-        let fields_expire = live.server.fields_expire;
+        let fields_expire = live.server.id.features().field_expiry;
         let of_counters = counters::look(&mut pipeline, &counters, fields_expire);
         // Last: who owned the Redis until here has read what nobody else could change.
         pipeline.cmd("GET").arg(self.owner_key());
