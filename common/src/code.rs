@@ -124,6 +124,8 @@ error_codes! {
     RedisOutOfMemory = "redis_out_of_memory", 503, true, "Raise `maxmemory` or free memory in that Redis.";
     /// The participant's Redis refuses writes: MISCONF, NOREPLICAS, READONLY, LOADING or BUSY.
     RedisRefuses = "redis_refuses", 503, true, "Read the detail: it carries the words of Redis.";
+    /// The participant's Redis does not let the agent's user do what the branch needs: the command, or one of its keys.
+    RedisNoPermission = "redis_no_permission", 503, false, "Give the agent's user the rights that docs/servers.md lists, and the keys of the transaction.";
     /// The branch was fenced: an abort came before its prepare.
     Fenced = "fenced", 409, false, "Nothing: the transaction was aborted.";
     /// The prepare is from below the coordinator's low-water mark, where everything has ended.

@@ -313,6 +313,7 @@ fn unavailable(error: StoreError) -> Refusal {
         StoreError::BadUrl { .. }
         | StoreError::Unavailable { .. }
         | StoreError::Unsafe { .. }
+        | StoreError::NotYet { .. }
         | StoreError::Claimed { .. } => ErrorCode::RedisUnavailable,
         StoreError::Corrupt { .. } => ErrorCode::Internal,
     };

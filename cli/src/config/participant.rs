@@ -24,7 +24,7 @@ pub struct ParticipantArgs {
     /// The service's Redis: redis://host:port/db or unix:///path [default: redis://127.0.0.1:6379]
     #[arg(long, env = "ASSENT_PARTICIPANT_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: Option<String>,
-    /// File with the password of Redis
+    /// File with the password of Redis; read again with every connection
     #[arg(long, env = "ASSENT_PARTICIPANT_REDIS_PASSWORD_FILE", value_name = "FILE")]
     pub redis_password_file: Option<PathValue>,
     /// Start although the settings of Redis would lose votes; said in its health and in its version
@@ -128,8 +128,7 @@ impl ParticipantSettings {
         let redis = "redis://127.0.0.1:6379".to_owned();
         let redis = layers.value("redis", args.redis, file.redis, redis);
         // The defaults are the library's; the name is checked at the end, so that `config show` works without one.
-        let mut options =
-            Options::new(name.as_ref().map_or("", ParticipantName::as_str), redis.clone());
+        let mut options = Options::new(name.as_ref().map_or("", ParticipantName::as_str), redis);
         layers.redact(options.store.address());
         let password = layers.optional(
             "redis_password_file",
@@ -188,7 +187,9 @@ impl ParticipantSettings {
         let workers =
             layers.value("workers", args.workers, file.workers, crate::runtime::workers_default());
         if let Some(file) = &password {
-            options.store.url = with_password(&redis, &read_secret(file)?)?;
+            // Read here so that a mistake ends the start; the store reads it again with every connection.
+            read_secret(file)?;
+            options.store.password_file = Some(file.0.clone());
         }
         options.token = read_token(token.as_ref())?;
         options.http =
@@ -204,13 +205,4 @@ impl ParticipantSettings {
         };
         Ok(Self { options, workers, shown: layers.into_shown() })
     }
-}
-
-/// Puts the password into the URL, encoded.
-fn with_password(url: &str, password: &str) -> Result<String, Failure> {
-    let unfit =
-        || Failure::usage("redis_password_file needs a Redis URL of the form redis://host:port");
-    let mut parsed = reqwest::Url::parse(url).map_err(|_| unfit())?;
-    parsed.set_password(Some(password)).map_err(|()| unfit())?;
-    Ok(parsed.into())
 }

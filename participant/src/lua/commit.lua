@@ -1,11 +1,12 @@
 -- Applies staged branches. A commit cannot fail for a reason of the data, and not for memory either: the first write is an
--- HDEL, which Redis does not refuse above maxmemory, and after it nothing of this script is.
+-- HDEL, which Redis does not refuse above maxmemory, and after it nothing of this script is. Redis may refuse a write whose
+-- command or key the agent's user has lost: then the branch stays staged, with the writes that are left.
 --
 -- ARGV     the head (control.lua), then the txids
 -- Returns  an array with one of these for each txid:
 --   {'a', dirty, first error}    applied, now or before; dirty: writes that met data of another type
 --   {'i', dirty, first error}    the same, of an implicit transaction
---   {'n', code}                  fenced | branch_lost | below_low_water
+--   {'n', code, -1, detail}      fenced | branch_lost | below_low_water; or Redis refuses a write
 -- and behind them the count of branches that are applied, as text
 call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
 if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
@@ -23,11 +24,24 @@ local function commit(txid)
   end
   local record = unpack_record(found[1])
   local gone, kept = {'s:' .. txid}, {'d:' .. txid, record[9] or ''}
+  -- Before the data: whoever may not write it may not apply anything.
+  call('HSET', ctl, kept[1], kept[2])
+  local dirty, first_error, at_write, err, writes = apply_writes(record[7])
+  if at_write then
+    call('HDEL', ctl, kept[1])
+    if at_write > 1 then
+      local left = {}
+      for i = at_write, #writes do left[#left + 1] = writes[i] end
+      record[7] = pack(left)
+      call('HSET', ctl, gone[1], pack(record))
+    end
+    return refused(at_write, err, writes)
+  end
   free_locks(txid, record[5], gone, kept)
   call('HDEL', ctl, unpack(gone))
-  call('HSET', ctl, unpack(kept))
+  if #kept > 2 then call('HSET', ctl, unpack(kept)) end
   ended[#ended + 1] = txid
-  return {record[9] and 'i' or 'a', apply_writes(record[7])}
+  return {record[9] and 'i' or 'a', dirty, first_error}
 end
 
 local answers = {}

@@ -137,18 +137,56 @@ local function has_expired(write, writes, err)
   return false
 end
 
--- Applies the packed writes of a branch. Returns how many met data of another type, and the first error.
-local function apply_writes(packed)
+-- What Redis says of a write that the data does not fit: it is of another type than the vote found, or no number, or gone.
+-- Whatever else it says is a refusal of the write itself: a right that is missing, a command that is not there.
+local OF_DATA = {
+  'WRONGTYPE', 'not an integer', 'not a valid float', 'not a float', 'not a number', 'NaN', 'overflow', 'out of range',
+  'no such key', 'equal or smaller',
+}
+
+local function is_of_data(err)
+  for _, text in ipairs(OF_DATA) do
+    if string.find(err, text, 1, true) then return true end
+  end
+  return false
+end
+
+-- The code of a refusal by Redis, nil if the text is none.
+local function refusal_code(text)
+  if match(text, 'OOM') then return 'redis_out_of_memory' end
+  if match(text, 'MISCONF') or match(text, 'READONLY') or match(text, 'NOREPLICAS') then return 'redis_refuses' end
+  if match(text, 'NOPERM') or match(text, 'ACL failure') or match(text, 'user executing the script can')
+    or match(text, 'nknown .*command') or match(text, 'Invalid command') then
+    return 'redis_no_permission'
+  end
+  return nil
+end
+
+-- Applies the packed writes of a branch, but for so many that were applied before. Returns how many met data of another
+-- type, and the first error; and if Redis refuses a write: its number, what it said, and all writes. Nothing is done behind
+-- that one: a branch is applied to its end, or goes on from there.
+local function apply_writes(packed, done)
   local dirty, first_error = 0, nil
-  if packed ~= '' then
-    local writes = unpack_record(packed)
-    for _, write in ipairs(writes) do
-      local result = try(unpack(write))
-      if type(result) == 'table' and result.err and not has_expired(write, writes, result.err) then
-        dirty = dirty + 1
-        first_error = first_error or result.err
-      end
+  if packed == '' then return 0 end
+  local writes = unpack_record(packed)
+  for i = 1 + (done or 0), #writes do
+    local write = writes[i]
+    local result = try(unpack(write))
+    local err = type(result) == 'table' and result.err
+    if err and not has_expired(write, writes, err) then
+      if not is_of_data(err) then return dirty, first_error, i, err, writes end
+      dirty = dirty + 1
+      first_error = first_error or err
     end
   end
   return dirty, first_error
+end
+
+-- The answer for a branch whose writes were refused from one on.
+local function refused(at_write, err, writes)
+  local detail = err
+  if at_write > 1 then
+    detail = err .. ' (' .. (at_write - 1) .. ' of ' .. #writes .. ' writes are applied; the others follow)'
+  end
+  return {'n', refusal_code(err) or 'redis_refuses', -1, detail}
 end

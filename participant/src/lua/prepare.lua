@@ -121,12 +121,29 @@ local function conflict(lock, wanted, txid, id, key)
   return answer
 end
 
+-- Refuses before the first write what the agent's user may not do. Redis 6.2 cannot be asked: there the keys are compared
+-- when the script is called, and the commands when the agent connects.
+local may = redis.acl_check_cmd
+
+local function check_rights(writes)
+  if not may then return end
+  for _, write in ipairs(writes) do
+    local ok, allowed = pcall(may, unpack(write))
+    if not ok or not allowed then
+      reply_at = 0
+      local why = ok and 'the agent may not run ' or 'Redis has no command '
+      refuse('redis_no_permission', why .. write[1] .. ' on key ' .. write[2])
+    end
+  end
+end
+
 -- Applies the writes of one phase. The done-marker is the first write: it takes memory, so that OOM refuses all.
 local function apply(b, writes, replies)
   local packed = pack(b.kinds, replies)
   local redo = #writes > 0 and not b.read_only and pack(writes) or ''
   bound_vote(redo, packed)
   if b.read_only then return {'c', packed} end
+  check_rights(writes)
   local next_seq = format('%.0f', seq + 1)
   -- With number and writes: any answer about the branch says them, until its log has them.
   packed = packed .. pack(next_seq, redo)
@@ -152,6 +169,7 @@ end
 
 -- Stages the branch: record, locks and sequence number in one write.
 local function stage(b, writes, replies)
+  check_rights(writes)
   local redo = #writes > 0 and pack(writes) or ''
   local all_replies = pack(replies)
   bound_vote(redo, all_replies)
@@ -233,10 +251,8 @@ local function refusal(err)
   end
   if type(err) == 'table' and err[1] then return {'n', err[1], reply_at - 1, err[2]} end
   local text = type(err) == 'table' and err.err or tostring(err)
-  if match(text, 'OOM') then return {'n', 'redis_out_of_memory', -1, text} end
-  if match(text, 'MISCONF') or match(text, 'READONLY') or match(text, 'NOREPLICAS') then
-    return {'n', 'redis_refuses', -1, text}
-  end
+  local code = refusal_code(text)
+  if code then return {'n', code, -1, text} end
   return {'n', 'internal', reply_at - 1, text}
 end
 

@@ -3,18 +3,29 @@
 --
 -- ARGV     the head (control.lua), then for each branch its txid, its writes, packed, and '1' if the data's own count says
 --          that it had them already: then they fill a hole there
--- Returns  an array with one of these for each branch: {'a', dirty, first error}, as commit.lua says
+-- Returns  an array with one of these for each branch: {'a', dirty, first error} or {'n', code, -1, detail}, as commit.lua
+--          says. A field p:<txid> keeps how many writes were applied before Redis refused one.
 call('HDEL', ctl, '-')
 
 local answers = {}
 for i = at, #ARGV, 3 do
   local txid = ARGV[i]
-  if call('HEXISTS', ctl, 'd:' .. txid) == 1 then
+  local found = call('HMGET', ctl, 'd:' .. txid, 'p:' .. txid)
+  if found[1] then
     answers[#answers + 1] = {'a', 0}
   else
     call('HSET', ctl, 'd:' .. txid, '')
-    if ARGV[i + 2] == '1' then call('HINCRBY', ctl, 'm:applied', 1) end
-    answers[#answers + 1] = {'a', apply_writes(ARGV[i + 1])}
+    local answer = {'a', apply_writes(ARGV[i + 1], tonumber(found[2] or '0'))}
+    local at_write = answer[4]
+    if at_write then
+      call('HDEL', ctl, 'd:' .. txid)
+      call('HSET', ctl, 'p:' .. txid, at_write - 1)
+      answer = refused(at_write, answer[5], answer[6])
+    else
+      if found[2] then call('HDEL', ctl, 'p:' .. txid) end
+      if ARGV[i + 2] == '1' then call('HINCRBY', ctl, 'm:applied', 1) end
+    end
+    answers[#answers + 1] = answer
   end
 end
 return answers

@@ -136,6 +136,17 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
     cmd
 }
 
+/// About how many bytes the call for one branch takes on the way to Redis, rounded up.
+pub(super) fn prepare_bytes(branch: &ValidatedBranch) -> usize {
+    /// The head of the call, and what stands around each word.
+    const HEAD: usize = 4_096;
+    const AROUND: usize = 16;
+    let words = branch.locks.len() + CLAIM_WORDS * branch.claims.len();
+    let words = words + branch.ops.iter().map(op_words).sum::<usize>();
+    let keys: usize = branch.locks.iter().map(|lock| lock.key.0.len()).sum();
+    HEAD + branch.bytes + keys + AROUND * words
+}
+
 /// How many arguments [`claim_args`] writes.
 const CLAIM_WORDS: usize = 9;
 

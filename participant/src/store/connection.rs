@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, RedisError, RedisResult};
 use uuid::Uuid;
 
 use super::mutants;
 use super::owner::Turn;
+use super::requirements::{self, Examined, Weight};
 use super::scripts::{Script, Scripts};
-use super::settings::{self, Server};
 use super::whole::Trust;
 use super::{Store, StoreError, StoreOptions, StoreState, lock};
 use crate::store::markers::Markers;
@@ -44,7 +44,9 @@ const PARTICIPANT: &str = "m:name";
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) connection: MultiplexedConnection,
-    pub(super) server: Server,
+    pub(super) server: Examined,
+    /// What is wrong with the server, which the operator chose to put up with.
+    pub(super) violations: Vec<String>,
     /// Whether what this life of the server has loaded is whole.
     pub(super) trust: Trust,
     /// Scripts run side by side under the shared side of this lock; the sole owner's rounds one after the other.
@@ -81,22 +83,47 @@ pub(super) fn unavailable(options: &StoreOptions, error: &RedisError) -> StoreEr
     StoreError::Unavailable { address: options.address(), reason: reason(error) }
 }
 
-/// Connects, and checks the settings.
-async fn open(client: &Client, options: &StoreOptions) -> Result<Live, StoreError> {
+/// Connects, and looks at the server.
+pub(super) async fn connect(
+    options: &StoreOptions,
+) -> Result<(MultiplexedConnection, Examined), StoreError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(options.connect_timeout))
         .set_response_timeout(Some(options.response_timeout));
+    let client = options.client()?;
     let connection = client.get_multiplexed_async_connection_with_config(&config).await;
     let mut connection = connection.map_err(|error| unavailable(options, &error))?;
-    let server = settings::inspect(&mut connection).await;
+    let server = requirements::look(&mut connection, &options.control_key).await;
     let server = server.map_err(|error| unavailable(options, &error))?;
-    if mutants::minds(&server.violations) && !options.allow_unsafe_redis {
-        let violations = server.violations;
-        return Err(StoreError::Unsafe { address: options.address(), violations });
+    Ok((connection, server))
+}
+
+/// Connects to a server that keeps the promises.
+async fn open(options: &StoreOptions) -> Result<Live, StoreError> {
+    let (mut connection, server) = connect(options).await?;
+    let reasons = server.problems(Weight::Waits);
+    if !reasons.is_empty() {
+        return Err(StoreError::NotYet { address: options.address(), reasons });
+    }
+    let violations = refused(&server, options)?;
+    for advice in server.problems(Weight::Advice) {
+        tracing::warn!(advice, "the server works, and could be set up better");
     }
     let turn = tokio::sync::RwLock::new(Turn::Scripts { owner: String::new() });
     let trust = Trust::ask(&mut connection).await.map_err(|error| unavailable(options, &error))?;
-    Ok(Live { connection, server, trust, turn })
+    Ok(Live { connection, server, violations, trust, turn })
+}
+
+/// What would lose votes, if the operator chose to put up with it; else that is an error.
+pub(super) fn refused(
+    server: &Examined,
+    options: &StoreOptions,
+) -> Result<Vec<String>, StoreError> {
+    let violations = server.problems(Weight::Refused);
+    if mutants::minds(&violations) && !options.allow_unsafe_redis {
+        return Err(StoreError::Unsafe { address: options.address(), violations });
+    }
+    Ok(violations)
 }
 
 /// A random number below 2^53, which a script's numbers can hold; never that of fenced data.
@@ -174,23 +201,18 @@ pub(super) async fn claim(live: &Live, options: &StoreOptions) -> Result<(), Sto
 impl Store {
     /// Connects, checks the settings of Redis, and reads or makes the incarnation of its data.
     pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
-        let client = Client::open(options.url.as_str()).map_err(|error| StoreError::BadUrl {
-            address: options.address(),
-            reason: error.category().to_owned(),
-        })?;
-        let live = open(&client, &options).await?;
+        let live = open(&options).await?;
         let identity = find_or_create_incarnation(&live, &options.control_key).await;
         let found = identity.map_err(|error| unavailable(&options, &error))?;
         let incarnation = found.incarnation.unwrap_or_default();
         claim(&live, &options).await?;
-        for violation in &live.server.violations {
+        for violation in &live.violations {
             tracing::warn!(violation, "unsafe Redis: committed transactions may be lost");
         }
         let store = Self {
             owner_key: format!("{}:owner", options.control_key),
             agent: Uuid::now_v7().simple().to_string(),
             options,
-            client,
             incarnation: AtomicU64::new(incarnation),
             view: AtomicU64::new(new_incarnation()),
             link: Link::default(),
@@ -267,7 +289,7 @@ impl Store {
 
     /// Connects again, and compares the data with what this agent knew.
     async fn reconnect(&self) -> Result<Arc<Live>, StoreError> {
-        let live = open(&self.client, &self.options).await?;
+        let live = open(&self.options).await?;
         self.view.store(new_incarnation(), Ordering::Release);
         // Before Redis is asked: a vote of the connection that was given up may still arrive there, and then here.
         let known = self.known();
@@ -331,6 +353,6 @@ impl Store {
     /// The settings of Redis that would lose votes, which the operator chose to put up with.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.link.current().map(|live| live.server.violations.clone()).unwrap_or_default()
+        self.link.current().map(|live| live.violations.clone()).unwrap_or_default()
     }
 }

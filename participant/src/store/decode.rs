@@ -234,7 +234,8 @@ pub(super) enum CallError {
 }
 
 /// The error codes of Redis with which a script is refused before it wrote anything.
-const REFUSES: [&str; 10] = [
+const REFUSES: [&str; 11] = [
+    "CROSSSLOT",
     "MISCONF",
     "READONLY",
     "NOREPLICAS",
@@ -247,10 +248,17 @@ const REFUSES: [&str; 10] = [
     "MOVED",
 ];
 
+/// Whether Redis says that this server is no master any more, or that its data is being replaced. In a script it says so to
+/// the command that writes, so that only the text is left of it.
+pub(super) fn is_demoted(said: &str) -> bool {
+    ["READONLY", "MASTERDOWN", "LOADING"].iter().any(|code| said.contains(code))
+}
+
 pub(super) fn classify(error: &RedisError) -> CallError {
     let text = error.to_string();
     match error.code() {
         Some("NOSCRIPT") => CallError::NoScript,
+        Some("NOPERM") => CallError::Refused(Refusal::new(ErrorCode::RedisNoPermission, text)),
         Some("OOM") => CallError::Refused(Refusal::new(ErrorCode::RedisOutOfMemory, text)),
         Some(code) if REFUSES.contains(&code) => {
             CallError::Refused(Refusal::new(ErrorCode::RedisRefuses, text))

@@ -10,8 +10,9 @@ impl Store {
     /// The branches that any agent of this Redis ends by the scripts, from now on and until the connection breaks. A sole
     /// owner has nobody to tell, and says nothing.
     pub async fn ended(&self) -> Result<impl Stream<Item = Vec<Txid>> + use<>, StoreError> {
+        let client = self.options.client()?;
         let listen = async {
-            let mut listener = self.client.get_async_pubsub().await?;
+            let mut listener = client.get_async_pubsub().await?;
             listener.subscribe(format!("{}:ended", self.options.control_key)).await?;
             Ok(listener.into_on_message())
         };

@@ -27,6 +27,14 @@ pub enum StoreError {
         /// Each setting with its value and the fix.
         violations: Vec<String>,
     },
+    /// It will be fit to be used by itself, in a while.
+    #[error("Redis at {address} is not ready yet:\n  - {}", reasons.join("\n  - "))]
+    NotYet {
+        /// The URL without user and password.
+        address: String,
+        /// What is waited for.
+        reasons: Vec<String>,
+    },
     /// Another participant keeps its branches there.
     #[error(
         "Redis at {address} belongs to participant {owner}, so that {name} cannot use it: each participant needs a \

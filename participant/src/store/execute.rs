@@ -18,7 +18,7 @@ use super::decode::{self, CallError, Rows};
 use super::markers::Marker;
 use super::owner::{Lost, Turn};
 use super::refusals::refusal;
-use super::scripts::Script;
+use super::work::{Answers, Work};
 use super::{BranchAnswer, BranchMessage, Store, lock};
 
 /// Branches whose keys are remembered between prepare and outcome; the keys of others are asked for.
@@ -32,85 +32,6 @@ pub(super) struct Speaker<'a> {
     pub(super) log_id: LogId,
     pub(super) epoch: Epoch,
     pub(super) url: &'a str,
-}
-
-/// What a call carries, so that its answers find their places.
-enum Work {
-    Commits(Vec<(usize, Txid)>),
-    Aborts(Vec<(usize, Txid)>),
-    Settles(Vec<(usize, Txid)>),
-    Prepares(Vec<PrepareItem>),
-}
-
-impl Work {
-    fn script(&self) -> Script {
-        match self {
-            Self::Commits(_) => Script::Commit,
-            Self::Aborts(_) => Script::Abort,
-            Self::Settles(_) => Script::Settle,
-            Self::Prepares(items) => {
-                Script::Prepare(items.iter().fold(0, |set, item| set | item.branch.families))
-            }
-        }
-    }
-
-    /// The same answer to every message of the call.
-    fn answer_all(&self, answers: &mut Answers, call: &Call<()>) {
-        match self {
-            Self::Commits(txids) => {
-                for (slot, _) in txids {
-                    answers.put(*slot, BranchAnswer::Applied(widen(call)));
-                }
-            }
-            Self::Aborts(txids) => {
-                for (slot, _) in txids {
-                    answers.put(*slot, BranchAnswer::Aborted(widen(call)));
-                }
-            }
-            Self::Settles(txids) => {
-                for (slot, _) in txids {
-                    answers.put(*slot, BranchAnswer::Settled(widen(call)));
-                }
-            }
-            Self::Prepares(items) => {
-                for item in items {
-                    answers.put(item.slot, BranchAnswer::Prepared(widen(call)));
-                }
-            }
-        }
-    }
-}
-
-/// A call that was not applied, as one of another kind.
-pub(super) fn widen<T>(call: &Call<()>) -> Call<T> {
-    match call {
-        Call::Applied(()) => Call::Unknown("no answer".to_owned()),
-        Call::Refused(refusal) => Call::Refused(refusal.clone()),
-        Call::Unknown(why) => Call::Unknown(why.clone()),
-    }
-}
-
-/// The answers, by the slots of their messages.
-pub(super) struct Answers(Vec<Option<BranchAnswer>>);
-
-impl Answers {
-    pub(super) fn put(&mut self, slot: usize, answer: BranchAnswer) {
-        self.0[slot] = Some(answer);
-    }
-
-    pub(super) fn of(&self, slot: usize) -> Option<&BranchAnswer> {
-        self.0.get(slot)?.as_ref()
-    }
-
-    /// The slots that have no answer yet.
-    fn open(&self) -> Vec<usize> {
-        (0..self.0.len()).filter(|slot| self.0[*slot].is_none()).collect()
-    }
-
-    fn finish(self) -> Vec<BranchAnswer> {
-        let unanswered = || BranchAnswer::Prepared(Call::Unknown("no answer".to_owned()));
-        self.0.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
-    }
 }
 
 /// The messages of a batch by kind, outcomes first: they free the locks that prepares want. What is done is taken out.
@@ -215,6 +136,10 @@ impl Store {
                     sorted.weigh(&live);
                     self.run_on(&live, speaker, &mut sorted, &mut answers).await;
                     self.certify(&live, &open, &mut answers).await;
+                    if let Some(said) = answers.demoted() {
+                        // The master is elsewhere by now: its name is looked up anew.
+                        self.disconnect(&live, said);
+                    }
                 }
                 Err(error) => fail(&mut sorted, &error.to_string(), &mut answers),
             }
@@ -362,26 +287,72 @@ impl Store {
                     Err(error) => Err(error),
                 };
             }
+            if work.len() > 1 && result.as_ref().is_err_and(|error| error.code() == Some("NOPERM"))
+            {
+                // Nothing ran. The keys of one branch are no reason to refuse the others.
+                if std::mem::take(&mut collecting) {
+                    lock(&self.markers).restore(speaker.log_id, carried.clone());
+                }
+                let more = self.one_by_one(live, owner, speaker, work, sorted, answers).await;
+                put_off.extend(more);
+                continue;
+            }
             let rows = result.map(decode::rows);
             let is_done = matches!(rows, Ok(Rows::Each(_)));
             if std::mem::take(&mut collecting) && !is_done {
                 lock(&self.markers).restore(speaker.log_id, carried.clone());
             }
-            match rows {
-                Ok(Rows::OtherOwner(found)) => {
-                    sorted.put_back(work);
-                    self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
-                }
-                Ok(rows) => {
-                    put_off.extend(self.take_answers(incarnation, work, rows, answers));
-                }
-                Err(error) => {
-                    let call = self.failed(live, &error);
-                    work.answer_all(answers, &call);
-                }
-            }
+            put_off.extend(self.take(live, incarnation, work, rows, sorted, answers));
         }
         put_off
+    }
+
+    /// Calls the script once for each branch. Returns the prepares that were put off.
+    async fn one_by_one(
+        &self,
+        live: &Arc<Live>,
+        owner: &str,
+        speaker: &Speaker<'_>,
+        work: Work,
+        sorted: &mut Sorted,
+        answers: &mut Answers,
+    ) -> Vec<PrepareItem> {
+        let mut put_off = Vec::new();
+        let incarnation = self.incarnation();
+        for work in work.each() {
+            if let Err(error) = self.ready(live, std::slice::from_ref(&work)).await {
+                work.answer_all(answers, &self.failed(live, &error));
+                continue;
+            }
+            let command = self.command(speaker, owner, incarnation, &work, Vec::new());
+            let rows = send(live, &command).await.map(decode::rows);
+            put_off.extend(self.take(live, incarnation, work, rows, sorted, answers));
+        }
+        put_off
+    }
+
+    /// Takes what came of a call. Returns the prepares that were put off.
+    fn take(
+        &self,
+        live: &Arc<Live>,
+        incarnation: u64,
+        work: Work,
+        rows: RedisResult<Rows>,
+        sorted: &mut Sorted,
+        answers: &mut Answers,
+    ) -> Vec<PrepareItem> {
+        match rows {
+            Ok(Rows::OtherOwner(found)) => {
+                sorted.put_back(work);
+                self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
+            }
+            Ok(rows) => return self.take_answers(incarnation, work, rows, answers),
+            Err(error) => {
+                let call = self.failed(live, &error);
+                work.answer_all(answers, &call);
+            }
+        }
+        Vec::new()
     }
 
     /// Sees to it that the digests are known, and the keys of the branches that have an outcome.

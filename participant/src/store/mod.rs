@@ -13,12 +13,14 @@
 //! It must never report an unclear result as a definite one: a call whose reply did not come is *unknown*, for exactly
 //! the messages that it carried.
 
+mod address;
 mod call;
 mod connection;
 mod decode;
 mod ended;
 mod error;
 mod escrow;
+mod examine;
 mod execute;
 mod fence;
 mod inspect;
@@ -32,9 +34,11 @@ mod pulse;
 mod refusals;
 mod repair;
 mod replicas;
+pub mod requirements;
+pub mod rights;
 mod scripts;
-mod settings;
 mod whole;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +53,7 @@ use assent_common::wire::resync::Served;
 
 pub use assent_common::command::ValidatedBranch;
 pub use error::StoreError;
+pub use examine::{Examination, examine};
 pub use inspect::{InDoubt, StoreFacts, StoredBranch};
 pub use options::StoreOptions;
 pub use packed::{RedoError, decode_redo};
@@ -92,6 +97,25 @@ pub enum BranchAnswer {
     Settled(Call<Settled>),
 }
 
+impl BranchAnswer {
+    /// Why it was not done, or why that is not known.
+    fn refused_or_unknown(&self) -> Option<&str> {
+        fn of<T>(call: &Call<T>) -> Option<&str> {
+            match call {
+                Call::Applied(_) => None,
+                Call::Refused(refusal) => Some(&refusal.detail),
+                Call::Unknown(why) => Some(why),
+            }
+        }
+        match self {
+            Self::Prepared(call) => of(call),
+            Self::Applied(call) => of(call),
+            Self::Aborted(call) => of(call),
+            Self::Settled(call) => of(call),
+        }
+    }
+}
+
 /// Whether the store can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreState {
@@ -109,7 +133,6 @@ pub enum StoreState {
 #[derive(Debug)]
 pub struct Store {
     options: StoreOptions,
-    client: redis::Client,
     /// The incarnation of the data that this agent resynchronised with last.
     incarnation: AtomicU64,
     /// The key that says which agent has the Redis for itself.

@@ -1,5 +1,6 @@
 //! How to reach the Redis, and what to put up with.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use assent_common::ParticipantName;
@@ -9,6 +10,8 @@ use assent_common::ParticipantName;
 pub struct StoreOptions {
     /// `redis://[user:password@]host:port[/db]` or `unix:///path/to.sock`. May hold a password: never shown.
     pub url: String,
+    /// A file with the password; read with every connection, so that a new one needs no restart.
+    pub password_file: Option<PathBuf>,
     /// Whose branches these are: a Redis that another participant has claimed is refused. `None` claims nothing.
     pub participant: Option<ParticipantName>,
     /// The name of the control hash.
@@ -30,6 +33,7 @@ impl StoreOptions {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            password_file: None,
             participant: None,
             control_key: "assent:ctl".to_owned(),
             response_timeout: Duration::from_secs(5),
@@ -55,6 +59,7 @@ impl std::fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoreOptions")
             .field("address", &self.address())
+            .field("password_file", &self.password_file)
             .field("participant", &self.participant)
             .field("control_key", &self.control_key)
             .field("response_timeout", &self.response_timeout)

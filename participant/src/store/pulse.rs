@@ -1,25 +1,37 @@
 //! The pulse: a look at the data that no traffic asks for (invariant 12). An idle agent notices by it that Redis was
 //! flushed, put back, or replaced, and fences what is there before anybody takes it for whole.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use assent_common::wire::resync::DataPoint;
 
-use super::connection::{Found, Live, identity};
+use super::connection::{Found, Live, identity, refused};
 use super::fence::{Known, not_as_known};
-use super::{Store, StoreError};
+use super::{Store, StoreError, requirements};
 
 impl Store {
     /// Looks whether the data is still what this agent knew, and fences it if it is not. Connects if there is no
     /// connection: what another life of the server holds is compared there.
     pub async fn pulse(&self) -> Result<(), StoreError> {
         let live = self.live().await?;
+        self.still_fit(&live).await?;
         // Before Redis is asked: what is seen from then on may be newer than what it says.
         let known = self.known();
         let found = identity(&live, &self.options.control_key).await;
         let found = found.map_err(|error| self.given_up(&live, &error))?;
         self.compare(&live, known, found).await?;
         self.verify(&live).await
+    }
+
+    /// Looks whether the server is still fit for the promises: a setting or its role may have changed under the connection.
+    /// One that is not is given up, and looked up anew by its name.
+    async fn still_fit(&self, live: &Arc<Live>) -> Result<(), StoreError> {
+        let connection = &mut live.connection.clone();
+        let server = requirements::look_again(connection, &live.server).await;
+        let server = server.map_err(|error| self.given_up(live, &error))?;
+        let refused = refused(&server, &self.options).map(drop);
+        refused.inspect_err(|error| self.disconnect(live, &error.to_string()))
     }
 
     /// The data that this agent goes on with, and how far it has seen it.

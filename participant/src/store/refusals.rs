@@ -11,8 +11,11 @@ use assent_common::code::ErrorCode;
 use assent_common::ids::{TxNumber, Txid};
 use assent_common::outcome::{Call, Prepared, Refusal};
 
+use super::call;
 use super::connection::Live;
-use super::execute::{Answers, Sorted, Speaker, widen};
+use super::execute::{Sorted, Speaker};
+use super::work::Answers;
+use super::work::widen;
 use super::{BranchAnswer, Store, mutants};
 
 /// Why a prepare is refused without a look at what is kept, if it is.
@@ -36,10 +39,21 @@ pub(super) fn refusal(
 }
 
 impl Sorted {
-    /// New branches of implicit transactions are refused where votes may be lost, because no log has the decision beside
-    /// them.
+    /// New branches are refused that are larger than the server takes; and those of implicit transactions where votes may
+    /// be lost, because no log has the decision beside them.
     pub(super) fn weigh(&mut self, live: &Live) {
-        let violations = &live.server.violations;
+        if let Some(most) = live.server.request_bytes_max {
+            for item in &mut self.prepares {
+                let bytes = call::prepare_bytes(&item.branch);
+                if bytes > most {
+                    let detail = format!(
+                        "the branch is a request of {bytes} bytes, and client-query-buffer-limit of its Redis is {most}"
+                    );
+                    item.if_new = Some(Box::new(Refusal::new(ErrorCode::TooLarge, detail)));
+                }
+            }
+        }
+        let violations = &live.violations;
         if !mutants::minds_for_decisions(violations) {
             return;
         }

@@ -9,7 +9,8 @@ use assent_common::outcome::{Call, Prepared};
 use redis::{RedisResult, Value};
 
 use super::connection::Live;
-use super::execute::{Answers, send};
+use super::execute::send;
+use super::work::Answers;
 use super::{BranchAnswer, Store};
 
 /// How long replicas are waited for, in milliseconds; what they have not heard by then is asked again.

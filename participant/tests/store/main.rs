@@ -12,6 +12,7 @@ mod locks;
 mod outcomes;
 mod owner;
 mod repair;
+mod requirements;
 mod server;
 mod votes;
 mod whole;

@@ -14,11 +14,12 @@ mod participant;
 mod redis;
 
 use assent_common::time::DurationMs;
+use assent_participant::store::StoreOptions;
 use clap::Args;
 use serde::Serialize;
 
 use crate::config::{ClientArgs, ClientSettings, ConfigFile, ConfigPath, PathValue};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, chain};
 use crate::output::{self, Format, Rows};
 
 /// The flags of `assent doctor`.
@@ -27,6 +28,12 @@ pub(crate) struct DoctorArgs {
     /// A Redis to look at; repeatable [default: the one of [participant] in the file]
     #[arg(long, value_name = "URL")]
     redis: Vec<String>,
+    /// File with the password of that Redis [default: the one of [participant] in the file]
+    #[arg(long, value_name = "FILE")]
+    redis_password_file: Option<PathValue>,
+    /// Print the ACL SETUSER line with the least rights that an agent needs on that Redis, and nothing else
+    #[arg(long)]
+    acl: bool,
     /// The directory of the decision log [default: the one of [coordinator] in the file]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathValue>,
@@ -99,13 +106,22 @@ pub(crate) fn run(
         args.redis
     };
     let held_max_ms = args.held_max.0;
+    let password_file = args.redis_password_file.or(file.participant.redis_password_file);
+    let redis = redis.into_iter().map(|url| StoreOptions {
+        password_file: password_file.as_ref().map(|file| file.0.clone()),
+        ..StoreOptions::new(url)
+    });
+    let redis: Vec<StoreOptions> = redis.collect();
+    if args.acl {
+        return print_acl(&redis);
+    }
     let mut checks = Vec::new();
     if let Some(dir) = &data_dir {
         checks.extend(disk::check(&dir.0));
     }
     let checks = super::block_on(async {
-        for url in &redis {
-            checks.extend(redis::check(url).await);
+        for options in &redis {
+            checks.extend(redis::check(options).await);
         }
         let (of_coordinator, told) = coordinator::check(settings, held_max_ms).await?;
         checks.extend(of_coordinator);
@@ -122,6 +138,19 @@ pub(crate) fn run(
     show(&checks, format)?;
     let worst = checks.iter().map(|check| check.verdict).max();
     Ok(if worst == Some(Verdict::Failing) { Exit::Error } else { Exit::Ok })
+}
+
+fn print_acl(redis: &[StoreOptions]) -> Result<Exit, Failure> {
+    if redis.is_empty() {
+        return Err(Failure::usage("doctor --acl needs a Redis: --redis URL"));
+    }
+    super::block_on(async {
+        for options in redis {
+            let line = redis::least_acl(options).await;
+            output::line(&line.map_err(|error| Failure::error(chain(&error)))?)?;
+        }
+        Ok(Exit::Ok)
+    })
 }
 
 fn show(checks: &[Check], format: Format) -> Result<(), Failure> {

@@ -113,6 +113,7 @@ impl Store {
         self.options.sole_ownership
             && self.is_quarantined().is_none()
             && live.server.id.features().expire_time
+            && live.server.rights.may_own()
     }
 
     async fn claim(&self, live: &Live, name: &Name) -> RedisResult<bool> {

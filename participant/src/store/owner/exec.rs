@@ -83,6 +83,16 @@ impl Exec {
         self.writes.get(of.clone()).unwrap_or_default()
     }
 
+    /// About how many bytes it takes on the way to Redis.
+    fn bytes(&self) -> usize {
+        const AROUND: usize = 16;
+        let of_words =
+            |words: &[Vec<u8>]| -> usize { words.iter().map(|word| word.len() + AROUND).sum() };
+        let lists = [&self.gone, &self.kept, &self.strings].map(|words| of_words(words));
+        let writes = self.writes.iter().flatten().map(|word| word.0.len() + AROUND);
+        lists.into_iter().sum::<usize>() + writes.sum::<usize>()
+    }
+
     /// The whole pipeline, and how many of its commands stand before the `EXEC`.
     fn pipeline(&self, control_key: &str, owner_key: &str) -> (Pipeline, usize) {
         let mut pipeline = Pipeline::with_capacity(self.writes.len() + 8);
@@ -124,6 +134,10 @@ impl Exec {
 impl Store {
     /// Runs the writes of a round, as the owner of this guard.
     pub(super) async fn exec(&self, live: &Live, guard: &str, exec: &Exec) -> Ended {
+        if live.server.request_bytes_max.is_some_and(|most| exec.bytes() > most) {
+            // The commits of the scripts name the branches only.
+            return Ended::Refused(strange("more than client-query-buffer-limit"));
+        }
         let (pipeline, before) = exec.pipeline(&self.options.control_key, self.owner_key());
         let count = pipeline.len();
         let sent = live.connection.clone().send_packed_commands(&pipeline, 0, count).await;

@@ -1,0 +1,140 @@
+//! The table as a page for people: `docs/servers.md`.
+
+use std::fmt::Write as _;
+
+use super::super::kind::{Features, ServerId, ServerKind, Version};
+use super::super::rights::least_acl;
+use super::{Range, Servers, TABLE, Weight};
+
+const HEAD: &str = "\
+# What the promises need of a server
+
+An agent checks this with every connection, and looks again every second while it is connected. `assent doctor` shows it.
+The table is in the code (`participant/src/store/requirements/`); this page is generated from it.
+
+Tested with Redis 6.2.14, 7.0.15, 8.2.3 and Valkey 9.1.2. A Valkey is known by its `valkey_version`: the `redis_version`
+that it says is always 7.2.4.
+
+What comes of a row that is not met:
+
+- **refused**: the agent does not start, or gives the connection up. With `--allow-unsafe-redis` it works and says so in
+  its health; transactions whose votes alone are the decision are refused then.
+- **waits**: the agent does not take part until it is met, and goes on by itself.
+- **advice**: it is said in the log and by `assent doctor`, and the agent works.
+
+What cannot be looked at counts as not met, but for the user `default`: where `ACL GETUSER` is not allowed, that is advice.
+
+| what | must be | asked of | else | why | what to do | source |
+|---|---|---|---|---|---|---|
+";
+
+const FEATURES: &str = "
+## What depends on the version
+
+| what | from Redis | from Valkey |
+|---|---|---|
+";
+
+const RIGHTS: &str = "
+## The least ACL
+
+`assent doctor --redis URL --acl` prints this line for the server that it finds. The user needs the keys that its transactions
+use, for reading and for writing, and everything below the control hash. Give it all keys (`'~*'`) if you can: an agent whose
+keys are limited asks for each write whether it may, in the scripts, and cannot own its Redis (about half the speed).
+
+The agent tries its rights out with every connection, in a `MULTI` that it discards. A right that is missing is refused by
+name before the first vote. A right that goes later is a no to new branches (`redis_no_permission`); a branch that was
+decided before waits, says why in `assent tx describe`, and goes on when the right is back.
+
+```text
+";
+
+/// The whole page.
+#[must_use]
+pub fn page() -> String {
+    let mut page = HEAD.to_owned();
+    for row in TABLE {
+        let else_ = match row.weight {
+            Weight::Advice => "advice",
+            Weight::Waits => "waits",
+            Weight::Refused => "**refused**",
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {else_} | {} | {} | {} |",
+            row.name,
+            row.needs,
+            servers(row.of),
+            row.why,
+            row.fix.replace('|', "\\|"),
+            row.source
+        );
+    }
+    page.push_str(FEATURES);
+    for (what, has) in FEATURES_SHOWN {
+        let from = |kind| first_version(kind, *has).unwrap_or_else(|| "never".to_owned());
+        let (redis, valkey) = (from(ServerKind::Redis), from(ServerKind::Valkey));
+        let _ = writeln!(page, "| {what} | {redis} | {valkey} |");
+    }
+    let all = ServerId { kind: ServerKind::Redis, version: Version(u16::MAX, 0, 0) }.features();
+    page.push_str(RIGHTS);
+    page.push_str(&wrapped(&least_acl(&all, "assent:ctl")));
+    page.push_str(
+        "```\n\nRedis 6.2 has no `pexpiretime`; `hpexpireat` and `hpexpiretime` came with Redis 7.4 and Valkey 9.0. Without \
+         `client|list`, `client|setname`,\n`exec`, `mget`, `mset` and `watch` the scripts do all the work; without \
+         `publish` and `subscribe` a transaction that waits for\na lock notices later that it is free.\n",
+    );
+    page
+}
+
+type Has = fn(&Features) -> bool;
+
+const FEATURES_SHOWN: &[(&str, Has)] = &[
+    ("an agent that is alone owns its Redis (`PEXPIRETIME`)", |features| features.expire_time),
+    ("fields of hashes that expire", |features| features.field_expiry),
+    ("scores with the fewest digits (`0.1`)", |features| features.shortest_scores),
+];
+
+/// The first version of a kind that has it, of those that any feature came with.
+fn first_version(kind: ServerKind, has: Has) -> Option<String> {
+    const MINORS: u16 = 11;
+    let versions = (6..=9).flat_map(|major| (0..MINORS).map(move |minor| Version(major, minor, 0)));
+    let mut versions = versions.filter(|version| *version >= Version(6, 2, 0));
+    let first = versions.find(|version| has(&ServerId { kind, version: *version }.features()))?;
+    Some(format!("{}.{}", first.0, first.1))
+}
+
+fn servers(of: Servers) -> String {
+    if of == Servers::ALL {
+        return "all".to_owned();
+    }
+    let kinds = [("Redis", of.redis), ("Valkey", of.valkey)];
+    let parts = kinds.iter().filter_map(|(kind, range)| {
+        let Range { from, before } = (*range)?;
+        let from = if from == Version(0, 0, 0) { String::new() } else { format!(" ≥ {from}") };
+        let before = before.map_or_else(String::new, |before| format!(" < {before}"));
+        Some(format!("{kind}{from}{before}"))
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Cuts a line at spaces.
+fn wrapped(line: &str) -> String {
+    const WIDTH: usize = 110;
+    let mut text = String::new();
+    let mut column = 0;
+    for word in line.split(' ') {
+        if column + word.len() > WIDTH {
+            text.push_str(" \\\n  ");
+            column = 2;
+        } else if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += word.len();
+    }
+    text.push('\n');
+    text
+}

@@ -1,0 +1,349 @@
+//! What the agent's user may do: the one list of the commands that the agent and its scripts use, and the way to find out
+//! which of them are allowed.
+//!
+//! They are queued in a `MULTI` that is discarded: Redis checks the rights of a command, and whether it has it at all, when
+//! it is queued, and nothing is run. That needs no right of an administrator, as `ACL DRYRUN` does; it is there in every
+//! version; and it is about the connection's own user, whatever that is.
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisResult, ServerError, Value};
+use uuid::Uuid;
+
+use super::kind::{Features, ServerId};
+
+/// Who needs a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Every agent.
+    Always,
+    /// An agent that has the Redis for itself; without it, the scripts do the work at half the speed.
+    Owner,
+    /// An agent that tells others, or listens: without it, a waiting transaction notices later that it may go on.
+    Hint,
+}
+
+/// A command that the agent or its scripts use.
+#[derive(Debug, Clone, Copy)]
+pub struct Right {
+    /// As an ACL names it.
+    pub name: &'static str,
+    /// Who needs it.
+    pub need: Need,
+    /// Whether it stands in the append-only file.
+    pub writes: bool,
+    /// Words that are a whole command, to be queued and never run; `K` is a key below the control hash, which does not
+    /// exist. Empty for what may not be queued, and for what is run with every connection anyway.
+    probe: &'static [&'static str],
+}
+
+const fn reads(name: &'static str, probe: &'static [&'static str]) -> Right {
+    Right { name, need: Need::Always, writes: false, probe }
+}
+
+const fn writes(name: &'static str, probe: &'static [&'static str]) -> Right {
+    Right { name, need: Need::Always, writes: true, probe }
+}
+
+const fn owner(name: &'static str, probe: &'static [&'static str]) -> Right {
+    Right { name, need: Need::Owner, writes: false, probe }
+}
+
+const fn hint(name: &'static str, probe: &'static [&'static str]) -> Right {
+    Right { name, need: Need::Hint, writes: false, probe }
+}
+
+/// Every command that is used, but for those that only some versions have (see [`of_features`]).
+pub static RIGHTS: &[Right] = &[
+    reads("acl|getuser", &[]),
+    reads("config|get", &[]),
+    reads("info", &["INFO"]),
+    reads("ping", &["PING"]),
+    reads("time", &["TIME"]),
+    reads("wait", &["WAIT", "0", "1"]),
+    reads("eval", &["EVAL", "return 1", "0"]),
+    reads("evalsha", &["EVALSHA", "0000000000000000000000000000000000000000", "0"]),
+    reads("script|load", &["SCRIPT", "LOAD", "return 1"]),
+    reads("multi", &[]),
+    reads("discard", &[]),
+    reads("get", &["GET", "K"]),
+    reads("hexists", &["HEXISTS", "K", "f"]),
+    reads("hget", &["HGET", "K", "f"]),
+    reads("hgetall", &["HGETALL", "K"]),
+    reads("hlen", &["HLEN", "K"]),
+    reads("hmget", &["HMGET", "K", "f"]),
+    reads("hscan", &["HSCAN", "K", "0"]),
+    reads("llen", &["LLEN", "K"]),
+    reads("lrange", &["LRANGE", "K", "0", "0"]),
+    reads("pttl", &["PTTL", "K"]),
+    reads("scard", &["SCARD", "K"]),
+    reads("sismember", &["SISMEMBER", "K", "m"]),
+    reads("smembers", &["SMEMBERS", "K"]),
+    reads("type", &["TYPE", "K"]),
+    reads("xinfo|stream", &["XINFO", "STREAM", "K"]),
+    reads("xlen", &["XLEN", "K"]),
+    reads("xrange", &["XRANGE", "K", "-", "+"]),
+    reads("xrevrange", &["XREVRANGE", "K", "+", "-"]),
+    reads("zcard", &["ZCARD", "K"]),
+    reads("zrange", &["ZRANGE", "K", "0", "0"]),
+    reads("zscore", &["ZSCORE", "K", "m"]),
+    writes("del", &["DEL", "K"]),
+    writes("hdel", &["HDEL", "K", "f"]),
+    writes("hincrby", &["HINCRBY", "K", "f", "1"]),
+    writes("hincrbyfloat", &["HINCRBYFLOAT", "K", "f", "1"]),
+    writes("hset", &["HSET", "K", "f", "v"]),
+    writes("hsetnx", &["HSETNX", "K", "f", "v"]),
+    writes("incrby", &["INCRBY", "K", "1"]),
+    writes("lpop", &["LPOP", "K"]),
+    writes("lpush", &["LPUSH", "K", "v"]),
+    writes("lrem", &["LREM", "K", "0", "v"]),
+    writes("lset", &["LSET", "K", "0", "v"]),
+    writes("ltrim", &["LTRIM", "K", "0", "0"]),
+    writes("persist", &["PERSIST", "K"]),
+    writes("pexpireat", &["PEXPIREAT", "K", "1"]),
+    writes("rpop", &["RPOP", "K"]),
+    writes("rpush", &["RPUSH", "K", "v"]),
+    writes("sadd", &["SADD", "K", "m"]),
+    writes("set", &["SET", "K", "v"]),
+    writes("srem", &["SREM", "K", "m"]),
+    writes("xadd", &["XADD", "K", "*", "f", "v"]),
+    writes("xdel", &["XDEL", "K", "0-1"]),
+    writes("zadd", &["ZADD", "K", "1", "m"]),
+    writes("zrem", &["ZREM", "K", "m"]),
+    owner("client|list", &["CLIENT", "LIST"]),
+    owner("client|setname", &["CLIENT", "SETNAME", "n"]),
+    owner("exec", &[]),
+    owner("mget", &["MGET", "K"]),
+    Right { need: Need::Owner, ..writes("mset", &["MSET", "K", "v"]) },
+    owner("watch", &[]),
+    hint("publish", &["PUBLISH", "K", ""]),
+    hint("subscribe", &[]),
+];
+
+/// Of servers that can do this: a command, and how it is tried.
+static LATER: [Right; 3] = [
+    reads("pexpiretime", &["PEXPIRETIME", "K"]),
+    reads("hpexpiretime", &["HPEXPIRETIME", "K", "FIELDS", "1", "f"]),
+    writes("hpexpireat", &["HPEXPIREAT", "K", "1", "FIELDS", "1", "f"]),
+];
+
+impl Right {
+    fn command(&self, key: &str) -> Cmd {
+        let mut command = Cmd::new();
+        for word in self.probe {
+            command.arg(if *word == "K" { key } else { word });
+        }
+        command
+    }
+}
+
+/// The commands that are used on a server that can do this.
+pub fn of_features(features: &Features) -> impl Iterator<Item = &'static Right> + use<> {
+    let [expire_time, field_expire_time, field_expire] = &LATER;
+    let later = [
+        (features.expire_time, expire_time),
+        (features.field_expiry, field_expire_time),
+        (features.field_expiry, field_expire),
+    ];
+    let later = later.into_iter().filter_map(|(is_there, right)| is_there.then_some(right));
+    RIGHTS.iter().chain(later)
+}
+
+/// The command that makes a user with the least rights that work: all but the password and the patterns of the keys.
+#[must_use]
+pub fn least_acl(features: &Features, control_key: &str) -> String {
+    let mut line = format!(
+        "ACL SETUSER assent on '>PASSWORD' resetkeys '~{control_key}*' '~YOUR-KEYS*' resetchannels \
+         '&{control_key}:ended' -@all"
+    );
+    let mut names: Vec<&str> = of_features(features).map(|right| right.name).collect();
+    names.sort_unstable();
+    for name in names {
+        line.push_str(" +");
+        line.push_str(name);
+    }
+    line
+}
+
+/// Whether a rule of the user `default` leaves it what the append-only file consists of.
+pub(super) fn spares_the_file(rule: &str) -> bool {
+    const SPARED: [&str; 5] = ["@dangerous", "@admin", "@pubsub", "@connection", "@scripting"];
+    match rule.strip_prefix('-') {
+        None => true,
+        Some(category) if category.starts_with('@') => SPARED.contains(&category),
+        Some(name) => !RIGHTS.iter().chain(&LATER).any(|right| right.writes && right.name == name),
+    }
+}
+
+/// What the agent's user may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// The commands and keys that it lacks; not known where `MULTI` is not allowed.
+    missing: Option<Vec<String>>,
+    /// Whether it may do all that an owner does.
+    may_own: bool,
+    /// Whether it may read and write every key.
+    all_keys: bool,
+    /// Whether it may do what only hints need.
+    hints: bool,
+}
+
+impl Rights {
+    /// What it lacks and needs; `None` if that is not known.
+    pub(super) fn missing(&self) -> Option<&[String]> {
+        self.missing.as_deref()
+    }
+
+    /// Whether it may have the Redis for itself. The owner writes the data in an `EXEC` that is refused as a whole; whether
+    /// a branch may write its keys must be known before its vote, and only the scripts ask.
+    pub(super) fn may_own(&self) -> bool {
+        self.may_own && self.all_keys
+    }
+
+    /// In words.
+    pub(super) fn summary(&self) -> &'static str {
+        match (self.may_own(), self.all_keys, self.hints) {
+            (true, _, true) => "all that is used",
+            (true, _, false) => "all that is needed, and no PUBLISH",
+            (false, true, _) => "enough for the scripts, not for an owner",
+            (false, false, _) => {
+                "enough for the scripts: the keys are limited, so that there is no owner"
+            }
+        }
+    }
+}
+
+/// What an error of a queued command says about rights.
+fn is_missing(error: &ServerError) -> bool {
+    let text = error.to_string();
+    error.code() == "NOPERM" || text.contains("unknown command")
+}
+
+fn is_about_keys(error: &ServerError) -> bool {
+    error.to_string().contains("access")
+}
+
+async fn pipelined(
+    connection: &mut MultiplexedConnection,
+    pipeline: &Pipeline,
+) -> RedisResult<Vec<Value>> {
+    connection.send_packed_commands(pipeline, 0, pipeline.len()).await
+}
+
+/// Tries out what this connection's user may do.
+pub(super) async fn probe(
+    connection: &mut MultiplexedConnection,
+    id: ServerId,
+    control_key: &str,
+) -> RedisResult<Rights> {
+    // What would be queued without it would be run.
+    let mut begins = Pipeline::new();
+    begins.cmd("MULTI").cmd("DISCARD");
+    let is_ok = |value: &Value| !matches!(value, Value::ServerError(_));
+    if !pipelined(connection, &begins).await?.iter().all(is_ok) {
+        return Ok(Rights::default());
+    }
+    let probed: Vec<&Right> =
+        of_features(&id.features()).filter(|right| !right.probe.is_empty()).collect();
+    let own_key = format!("{control_key}:probe");
+    let any_key = format!("{}:probe", Uuid::now_v7());
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("MULTI");
+    for right in &probed {
+        pipeline.add_command(right.command(&own_key));
+    }
+    // Harmless even if they were run.
+    pipeline.cmd("HDEL").arg(control_key).arg("-");
+    pipeline.cmd("GET").arg(&any_key).cmd("PERSIST").arg(&any_key);
+    pipeline.cmd("DISCARD");
+    let answers = pipelined(connection, &pipeline).await?;
+    let denied = |value: &Value| match value {
+        Value::ServerError(error) if is_missing(error) => Some(error.clone()),
+        _ => None,
+    };
+    let mut rights =
+        Rights { missing: Some(Vec::new()), may_own: true, all_keys: true, hints: true };
+    let mut missing = Vec::new();
+    let mut lacks_keys = false;
+    for (right, answer) in probed.iter().zip(&answers[1..]) {
+        let Some(error) = denied(answer) else { continue };
+        if right.need == Need::Hint {
+            rights.hints = false;
+        } else if is_about_keys(&error) {
+            lacks_keys = true;
+        } else if right.need == Need::Owner {
+            rights.may_own = false;
+        } else {
+            missing.push(right.name.to_uppercase().replace('|', " "));
+        }
+    }
+    let mut others = answers[1 + probed.len()..].iter().map(denied);
+    let control = others.next().flatten();
+    if lacks_keys || control.as_ref().is_some_and(is_about_keys) {
+        missing.push(format!("the keys {control_key}*"));
+    }
+    rights.all_keys = others.all(|denied| denied.is_none());
+    rights.missing = Some(missing);
+    Ok(rights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command that a script begins to use must come into the list.
+    #[test]
+    fn every_command_of_the_scripts_is_in_the_list() {
+        // Options, types and errors, which stand in quotes as well.
+        const NO_COMMANDS: [&str; 19] = [
+            "BYLEX",
+            "BYSCORE",
+            "COUNT",
+            "ESCROW",
+            "FIELDS",
+            "LIMIT",
+            "MAXLEN",
+            "MISCONF",
+            "NOPERM",
+            "NOREPLICAS",
+            "OK",
+            "OOM",
+            "PXAT",
+            "READONLY",
+            "REV",
+            "STREAM",
+            "WITHSCORES",
+            "WRONGTYPE",
+            "XX",
+        ];
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lua");
+        let files =
+            [dir.to_owned(), format!("{dir}/ops")].map(|dir| std::fs::read_dir(dir).unwrap());
+        let mut seen = 0;
+        for file in files.into_iter().flatten().map(|entry| entry.unwrap().path()) {
+            let Ok(source) = std::fs::read_to_string(&file) else { continue };
+            for word in source.split('\'') {
+                let is_name = word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+                if !is_name || NO_COMMANDS.contains(&word) {
+                    continue;
+                }
+                seen += 1;
+                let is_it = |right: &&Right| {
+                    right.name.split('|').next() == Some(word.to_lowercase().as_str())
+                };
+                let rights = RIGHTS.iter().chain(&LATER);
+                assert!(rights.filter(is_it).count() > 0, "{word} in {}", file.display());
+            }
+        }
+        assert!(seen > 50, "{seen} commands were found");
+    }
+
+    #[test]
+    fn only_what_is_in_the_file_matters_to_its_reader() {
+        for spared in ["+@all", "-@dangerous", "-flushall", "-debug", "+set"] {
+            assert!(spares_the_file(spared), "{spared}");
+        }
+        for limited in ["-set", "-@write", "-hdel", "-@string", "-hpexpireat"] {
+            assert!(!spares_the_file(limited), "{limited}");
+        }
+    }
+}

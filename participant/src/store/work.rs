@@ -1,0 +1,114 @@
+//! What one call of a script is about, and the answers to a batch.
+
+use assent_common::ids::Txid;
+use assent_common::outcome::Call;
+
+use super::BranchAnswer;
+use super::call::PrepareItem;
+use super::decode;
+use super::scripts::Script;
+
+/// What a call carries, so that its answers find their places.
+pub(super) enum Work {
+    Commits(Vec<(usize, Txid)>),
+    Aborts(Vec<(usize, Txid)>),
+    Settles(Vec<(usize, Txid)>),
+    Prepares(Vec<PrepareItem>),
+}
+
+impl Work {
+    pub(super) fn script(&self) -> Script {
+        match self {
+            Self::Commits(_) => Script::Commit,
+            Self::Aborts(_) => Script::Abort,
+            Self::Settles(_) => Script::Settle,
+            Self::Prepares(items) => {
+                Script::Prepare(items.iter().fold(0, |set, item| set | item.branch.families))
+            }
+        }
+    }
+
+    /// How many branches it is about.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Commits(txids) | Self::Aborts(txids) | Self::Settles(txids) => txids.len(),
+            Self::Prepares(items) => items.len(),
+        }
+    }
+
+    /// The same, a call for each branch.
+    pub(super) fn each(self) -> Vec<Self> {
+        match self {
+            Self::Commits(txids) => txids.into_iter().map(|it| Self::Commits(vec![it])).collect(),
+            Self::Aborts(txids) => txids.into_iter().map(|it| Self::Aborts(vec![it])).collect(),
+            Self::Settles(txids) => txids.into_iter().map(|it| Self::Settles(vec![it])).collect(),
+            Self::Prepares(items) => {
+                items.into_iter().map(|item| Self::Prepares(vec![item])).collect()
+            }
+        }
+    }
+
+    /// The same answer to every message of the call.
+    pub(super) fn answer_all(&self, answers: &mut Answers, call: &Call<()>) {
+        match self {
+            Self::Commits(txids) => {
+                for (slot, _) in txids {
+                    answers.put(*slot, BranchAnswer::Applied(widen(call)));
+                }
+            }
+            Self::Aborts(txids) => {
+                for (slot, _) in txids {
+                    answers.put(*slot, BranchAnswer::Aborted(widen(call)));
+                }
+            }
+            Self::Settles(txids) => {
+                for (slot, _) in txids {
+                    answers.put(*slot, BranchAnswer::Settled(widen(call)));
+                }
+            }
+            Self::Prepares(items) => {
+                for item in items {
+                    answers.put(item.slot, BranchAnswer::Prepared(widen(call)));
+                }
+            }
+        }
+    }
+}
+
+/// A call that was not applied, as one of another kind.
+pub(super) fn widen<T>(call: &Call<()>) -> Call<T> {
+    match call {
+        Call::Applied(()) => Call::Unknown("no answer".to_owned()),
+        Call::Refused(refusal) => Call::Refused(refusal.clone()),
+        Call::Unknown(why) => Call::Unknown(why.clone()),
+    }
+}
+
+/// The answers, by the slots of their messages.
+pub(super) struct Answers(pub(super) Vec<Option<BranchAnswer>>);
+
+impl Answers {
+    pub(super) fn put(&mut self, slot: usize, answer: BranchAnswer) {
+        self.0[slot] = Some(answer);
+    }
+
+    pub(super) fn of(&self, slot: usize) -> Option<&BranchAnswer> {
+        self.0.get(slot)?.as_ref()
+    }
+
+    /// What Redis said to one of them, if that was that it is no master any more.
+    pub(super) fn demoted(&self) -> Option<&str> {
+        let mut said = self.0.iter().flatten().filter_map(BranchAnswer::refused_or_unknown);
+        said.find(|said| decode::is_demoted(said))
+    }
+
+    /// The slots that have no answer yet.
+    pub(super) fn open(&self) -> Vec<usize> {
+        (0..self.0.len()).filter(|slot| self.0[*slot].is_none()).collect()
+    }
+
+    pub(super) fn finish(self) -> Vec<BranchAnswer> {
+        let unanswered = || BranchAnswer::Prepared(Call::Unknown("no answer".to_owned()));
+        self.0.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
+}

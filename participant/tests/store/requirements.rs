@@ -1,0 +1,337 @@
+//! What the promises need of a server, on every server that is installed.
+
+use assent_common::code::ErrorCode;
+use assent_common::outcome::Call;
+use assent_participant::store::requirements::Weight;
+use assent_participant::store::{Store, StoreError, StoreOptions, StoreState, examine, rights};
+use assent_servers::Kind;
+
+use crate::harness::{Ask as _, CLEAN, DURABLE, Expected as _, Plain, Redis, committed, tx, vote};
+
+fn options(redis: &Redis) -> StoreOptions {
+    StoreOptions::new(redis.url())
+}
+
+fn as_agent(redis: &Redis, password: &str) -> StoreOptions {
+    StoreOptions::new(format!("{}?user=agent&pass={password}", redis.url()))
+}
+
+async fn refused(options: StoreOptions) -> String {
+    let error = Store::connect(options).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unsafe { .. }), "{error}");
+    error.to_string()
+}
+
+fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    DURABLE.iter().copied().chain(more.iter().copied()).collect()
+}
+
+#[tokio::test]
+async fn every_server_is_known_by_its_own_name_and_is_fit() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let found = examine(&options(&redis)).await.unwrap().server;
+        let (major, minor, patch) = server.version;
+        assert_eq!(found.id.to_string(), format!("{:?} {major}.{minor}.{patch}", server.kind));
+        assert_eq!(found.problems(Weight::Refused), Vec::<String>::new());
+        assert_eq!(found.problems(Weight::Waits), Vec::<String>::new());
+    }
+}
+
+/// F1, W4.
+#[tokio::test]
+async fn io_threads_are_refused_where_they_answer_before_the_fsync() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &with(&["--io-threads", "4"]));
+        let answers_early = server.is_redis_from(8, 0) || server.is_valkey_from(8, 0);
+        if answers_early {
+            let error = refused(options(&redis)).await;
+            assert!(error.contains("io-threads is 4 and must be 1"), "{error}");
+        } else {
+            Store::connect(options(&redis)).await.unwrap();
+        }
+    }
+}
+
+/// F3, W3.
+#[tokio::test]
+async fn a_cluster_is_refused() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &with(&["--cluster-enabled", "yes"]));
+        let error = refused(options(&redis)).await;
+        assert!(error.contains("cluster_enabled is \"1\" and must be 0"), "{error}");
+    }
+}
+
+/// W1: what the file's MULTI has and that user may not do is dropped at the next start.
+#[tokio::test]
+async fn a_limited_user_default_is_refused_where_the_file_is_read_as_that_user() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let () = redis
+            .plain()
+            .await
+            .run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"])
+            .await;
+        let client = redis::Client::open(as_agent(&redis, "pw").url).unwrap();
+        let mut plain = Plain(client.get_multiplexed_async_connection().await.unwrap());
+        let drops = server.is_redis_from(7, 0);
+        for (rules, limits) in [
+            (&["off", "~*", "+@all"][..], false),
+            (&["on", "+@all", "-@dangerous"], false),
+            (&["on", "resetkeys", "~x:*", "+@all"], true),
+            (&["on", "allkeys", "+@all", "-hset"], true),
+            (&["reset"], true),
+        ] {
+            let mut command = vec!["ACL", "SETUSER", "default"];
+            command.extend(rules);
+            let () = plain.run(&command).await;
+            let agent = as_agent(&redis, "pw");
+            let problems = examine(&agent).await.unwrap().server.problems(Weight::Refused);
+            let named = problems.iter().any(|problem| problem.contains("user default is limited"));
+            assert_eq!(named, drops && limits, "{} {rules:?} {problems:?}", server.name);
+        }
+    }
+}
+
+/// F5: until the first file is written, a restart comes back without what was acknowledged.
+#[tokio::test]
+async fn nobody_votes_before_the_first_rewrite_is_over() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &["--appendfsync", "always"]);
+        let mut plain = redis.plain().await;
+        let error = refused(options(&redis)).await;
+        assert!(error.contains("aof_rewrite_in_progress:0"), "{error}");
+        let () = plain.run(&["MSET", "a", "1", "b", "1", "c", "1"]).await;
+        // Longer than the test runs: three keys of a thousand seconds each.
+        let () = plain.run(&["CONFIG", "SET", "rdb-key-save-delay", "1000000000"]).await;
+        let () = plain.run(&["CONFIG", "SET", "appendonly", "yes"]).await;
+        let error = Store::connect(options(&redis)).await.unwrap_err();
+        assert!(matches!(error, StoreError::NotYet { .. }), "{} {error}", server.name);
+        assert!(error.to_string().contains("first rewrite is under way"), "{error}");
+    }
+}
+
+/// F8, W2: a right that is missing is said at the start; a command that was renamed away is no other thing.
+#[tokio::test]
+async fn a_right_that_is_missing_is_refused_by_name() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let mut plain = redis.plain().await;
+        for right in ["set", "del", "incrby", "sadd", "pexpireat"] {
+            let less = format!("-{right}");
+            let rules =
+                ["ACL", "SETUSER", "agent", "reset", "on", ">pw", "~*", "&*", "+@all", &less];
+            let () = plain.run(&rules).await;
+            let error = refused(as_agent(&redis, "pw")).await;
+            assert!(error.contains(&format!("without {}", right.to_uppercase())), "{error}");
+        }
+        let renamed = Redis::on(&server, &with(&["--rename-command", "SET", "elsewhere"]));
+        let error = refused(options(&renamed)).await;
+        assert!(error.contains("rights is without SET"), "{} {error}", server.name);
+        let hidden = Redis::on(&server, &with(&["--rename-command", "CONFIG", "elsewhere"]));
+        let error = refused(options(&hidden)).await;
+        assert!(error.contains("renamed or disabled") && !error.contains("+config|get"), "{error}");
+    }
+}
+
+/// What `assent doctor --acl` prints is enough, and nothing in it is unknown to the server.
+#[tokio::test]
+async fn the_least_acl_is_enough_on_every_server() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let features = examine(&options(&redis)).await.unwrap().server.id.features();
+        let line = rights::least_acl(&features, "assent:ctl").replace('\'', "");
+        let line = line.replace("~YOUR-KEYS*", "~*").replace(">PASSWORD", ">pw");
+        let line = line.replace("SETUSER assent ", "SETUSER agent on ");
+        let words: Vec<&str> = line.split(' ').collect();
+        let () = redis.plain().await.run(&words).await;
+        let store = Store::connect(as_agent(&redis, "pw")).await.unwrap();
+        assert_eq!(store.is_sole_owner(), features.expire_time, "{}", server.name);
+        let every = [
+            "SET a 1",
+            "INCRBY a 1",
+            "EXPIRE a 100",
+            "HSET h f 1",
+            "HINCRBYFLOAT h f 0.5",
+            "SADD s m",
+            "ZADD z 1 m",
+            "RPUSH l 1 2",
+            "LSET l 0 3",
+            "LTRIM l 0 0",
+            "XADD x * f v",
+        ];
+        vote(store.prepare(tx(1), &every).await);
+        assert_eq!(store.commit(tx(1)).await, CLEAN, "{}", server.name);
+        committed(store.one_phase(tx(2), &["DEL a h s", "LPOP l", "~INCRBY n 1"]).await);
+        store.abort(tx(3)).await.done();
+        store.sweep().await.unwrap();
+    }
+}
+
+/// W8: a key that the agent may not write is a no to that branch, before its vote, and to no other.
+#[tokio::test]
+async fn a_key_that_the_agent_may_not_write_is_refused_before_the_vote() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let mut plain = redis.plain().await;
+        let mut rules =
+            vec!["ACL", "SETUSER", "agent", "on", ">pw", "~assent:*", "~mine:*", "+@all"];
+        rules.push("&*");
+        if server.kind == Kind::Valkey || server.is_redis_from(7, 0) {
+            rules.push("%R~read:*");
+        }
+        let () = plain.run(&rules).await;
+        let store = Store::connect(as_agent(&redis, "pw")).await.unwrap();
+        let messages = [(1, "SET mine:a 1"), (2, "SET read:b 1"), (3, "INCRBY other:c 1")];
+        let messages = messages.map(|(n, line)| {
+            use crate::harness::{ops, prepare};
+            prepare(tx(n), assent_common::wire::branch::Mode::TwoPhase, ops(&[line]))
+        });
+        let mut answers = store.send(messages.into()).await.into_iter();
+        vote(crate::harness::prepared(answers.next().unwrap()));
+        for answer in answers {
+            let refusal = crate::harness::prepared(answer).refused();
+            assert_eq!(refusal.code, ErrorCode::RedisNoPermission, "{}: {refusal:?}", server.name);
+        }
+        let refusal = store.one_phase(tx(4), &["SET read:b 1"]).await.refused();
+        assert_eq!(refusal.code, ErrorCode::RedisNoPermission, "{refusal:?}");
+        assert_eq!(store.commit(tx(1)).await, CLEAN);
+        assert_eq!(plain.get("mine:a").await.as_deref(), Some("1"));
+        assert_eq!(plain.get("read:b").await, None);
+    }
+}
+
+/// F8: what was decided waits for a right that was lost, says so, and is applied once it is back; half of it is not applied
+/// twice. By the owner and by the scripts.
+#[tokio::test]
+async fn a_commit_waits_for_a_lost_right_and_is_applied_once() {
+    let ways = |server| [(server, true), (server, false)];
+    for (server, sole_ownership) in assent_servers::all().iter().flat_map(ways) {
+        let redis = Redis::on(server, &DURABLE);
+        let mut plain = redis.plain().await;
+        let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
+        let options = StoreOptions { sole_ownership, ..as_agent(&redis, "pw") };
+        let store = Store::connect(options).await.unwrap();
+        vote(store.prepare(tx(1), &["RPUSH q x", "SADD s m"]).await);
+        vote(store.prepare(tx(2), &["SET other 1"]).await);
+        let () = plain.run(&["ACL", "SETUSER", "agent", "-sadd"]).await;
+        for _ in 0..2 {
+            let refusal = store.commit(tx(1)).await.refused();
+            assert_eq!(refusal.code, ErrorCode::RedisNoPermission, "{}: {refusal:?}", server.name);
+        }
+        assert_eq!(store.commit(tx(2)).await, CLEAN, "{}", server.name);
+        assert_eq!(plain.control("d:").await.len(), 1, "no marker over what was not done");
+        let () = plain.run(&["ACL", "SETUSER", "agent", "+sadd"]).await;
+        assert_eq!(store.commit(tx(1)).await, CLEAN);
+        let items: Vec<String> = plain.run(&["LRANGE", "q", "0", "-1"]).await;
+        let members: Vec<String> = plain.run(&["SMEMBERS", "s"]).await;
+        assert_eq!((items.len(), members.len()), (1, 1), "{}", server.name);
+        assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    }
+}
+
+/// W7: an agent does not stay with a server that is a replica by now.
+#[tokio::test]
+async fn a_demoted_server_is_given_up() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let (store, mut plain) = (redis.store().await, redis.plain().await);
+        vote(store.prepare(tx(1), &["SET a 1"]).await);
+        // A port where nobody listens: the data stays as it is.
+        let () = plain.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
+        let call = store.prepare(tx(2), &["SET b 1"]).await;
+        assert!(matches!(&call, Call::Refused(_)), "{call:?}");
+        let StoreState::Disconnected(why) = store.state() else { panic!("{:?}", store.state()) };
+        assert!(why.contains("READONLY") || why.contains("role is"), "{why}");
+        let refusal = store.prepare(tx(3), &["SET b 1"]).await.refused();
+        assert!(refusal.detail.contains("role is \"slave\""), "{refusal:?}");
+        let () = plain.run(&["REPLICAOF", "NO", "ONE"]).await;
+        // A failure is shared for a moment by those who come in it.
+        while store.ping().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        vote(store.prepare(tx(4), &["SET b 1"]).await);
+        assert_eq!(store.commit(tx(1)).await, CLEAN);
+    }
+}
+
+/// The pulse sees a setting that is changed under the connection, and the role of an agent that nobody asks anything.
+#[tokio::test]
+async fn the_pulse_gives_up_a_server_that_is_no_longer_fit() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    store.pulse().await.unwrap();
+    let () = plain.run(&["CONFIG", "SET", "appendfsync", "everysec"]).await;
+    assert!(matches!(store.pulse().await, Err(StoreError::Unsafe { .. })));
+    assert!(matches!(store.state(), StoreState::Disconnected(_)));
+    assert!(matches!(store.pulse().await, Err(StoreError::Unsafe { .. })));
+    let () = plain.run(&["CONFIG", "SET", "appendfsync", "always"]).await;
+    // A failure is shared for a moment by those who come in it.
+    while store.pulse().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    vote(store.prepare(tx(1), &["SET a 1"]).await);
+}
+
+/// W11: the password changes, and with it the file.
+#[tokio::test]
+async fn a_new_password_in_the_file_needs_no_restart() {
+    let redis = Redis::start();
+    let mut plain = redis.plain().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "per%cent\n").unwrap();
+    let () = plain.run(&["CONFIG", "SET", "requirepass", "per%cent"]).await;
+    let options = StoreOptions { password_file: Some(file.path().to_owned()), ..options(&redis) };
+    let store = Store::connect(options).await.unwrap();
+    vote(store.prepare(tx(1), &["SET a 1"]).await);
+    let () = plain.run(&["CONFIG", "SET", "requirepass", "%41"]).await;
+    let () = plain.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    // The connection is found broken, and then the old password is refused.
+    while store.ping().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(store.ping().await.is_err());
+    std::fs::write(file.path(), "%41\n").unwrap();
+    while store.ping().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.commit(tx(1)).await, CLEAN);
+}
+
+/// W9: what Redis would cut the connection for is refused by name; a commit names the branch only.
+#[tokio::test]
+async fn a_branch_above_the_query_buffer_limit_is_refused_and_a_commit_is_not() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let (store, mut plain) = (redis.store().await, redis.plain().await);
+        let large = "x".repeat(3_000_000);
+        vote(store.prepare(tx(1), &[&format!("SET a {large}")]).await);
+        let () = plain.run(&["CONFIG", "SET", "client-query-buffer-limit", "1048576"]).await;
+        // Known with the next connection.
+        let () = plain.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+        while store.ping().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let refusal = store.prepare(tx(2), &[&format!("SET b {large}")]).await.refused();
+        assert_eq!(refusal.code, ErrorCode::TooLarge, "{}: {}", server.name, refusal.code);
+        assert_eq!(store.commit(tx(1)).await, CLEAN, "{}", server.name);
+        let length: usize = plain.run(&["STRLEN", "a"]).await;
+        assert_eq!(length, large.len());
+    }
+}
+
+#[test]
+fn the_page_of_the_servers_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/servers.md");
+    let page = assent_participant::store::requirements::page();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/servers.md is not what the table says: UPDATE=1 cargo nextest run -p assent-participant -E \
+         'test(is_current)'"
+    );
+}
