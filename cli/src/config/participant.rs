@@ -24,7 +24,7 @@ pub struct ParticipantArgs {
     /// The service's Redis: redis://host:port/db or unix:///path [default: redis://127.0.0.1:6379]
     #[arg(long, env = "ASSENT_PARTICIPANT_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: Option<String>,
-    /// File with the password of Redis; read again with every connection
+    /// File with the password of Redis
     #[arg(long, env = "ASSENT_PARTICIPANT_REDIS_PASSWORD_FILE", value_name = "FILE")]
     pub redis_password_file: Option<PathValue>,
     /// Start although the settings of Redis would lose votes; said in its health and in its version

@@ -18,7 +18,7 @@ use super::decode::{self, CallError, Rows};
 use super::markers::Marker;
 use super::owner::{Lost, Turn};
 use super::refusals::refusal;
-use super::work::{Answers, Work};
+use super::work::{Answers, Work, fail};
 use super::{BranchAnswer, BranchMessage, Store, lock};
 
 /// Branches whose keys are remembered between prepare and outcome; the keys of others are asked for.
@@ -52,7 +52,7 @@ impl Sorted {
     }
 
     /// Takes all messages out, in calls of bounded work.
-    fn take_work(&mut self) -> Vec<Work> {
+    pub(super) fn take_work(&mut self) -> Vec<Work> {
         let mut work = Vec::with_capacity(3);
         for txids in std::mem::take(&mut self.commits).chunks(call::BRANCHES_PER_CALL_MAX) {
             work.push(Work::Commits(txids.to_vec()));
@@ -573,18 +573,6 @@ impl Store {
             lock(&self.markers).left(Marker::Fence(txid));
         }
         call
-    }
-}
-
-/// Answers what could not even be begun.
-fn fail(sorted: &mut Sorted, why: &str, answers: &mut Answers) {
-    let refused = Refusal::new(ErrorCode::RedisUnavailable, why);
-    for work in sorted.take_work() {
-        let call = match work {
-            Work::Prepares(_) => Call::Refused(refused.clone()),
-            Work::Commits(_) | Work::Aborts(_) | Work::Settles(_) => Call::Unknown(why.to_owned()),
-        };
-        work.answer_all(answers, &call);
     }
 }
 

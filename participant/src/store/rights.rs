@@ -119,8 +119,9 @@ pub static RIGHTS: &[Right] = &[
     hint("subscribe", &[]),
 ];
 
-/// Of servers that can do this: a command, and how it is tried.
-static LATER: [Right; 3] = [
+/// Of servers that have, or need, this: a command, and how it is tried.
+static SOME: [Right; 4] = [
+    reads("bgrewriteaof", &["BGREWRITEAOF"]),
     reads("pexpiretime", &["PEXPIRETIME", "K"]),
     reads("hpexpiretime", &["HPEXPIRETIME", "K", "FIELDS", "1", "f"]),
     writes("hpexpireat", &["HPEXPIREAT", "K", "1", "FIELDS", "1", "f"]),
@@ -138,14 +139,15 @@ impl Right {
 
 /// The commands that are used on a server that can do this.
 pub fn of_features(features: &Features) -> impl Iterator<Item = &'static Right> + use<> {
-    let [expire_time, field_expire_time, field_expire] = &LATER;
-    let later = [
+    let [rewrite, expire_time, field_expire_time, field_expire] = &SOME;
+    let some = [
+        (!features.cuts_torn_file, rewrite),
         (features.expire_time, expire_time),
         (features.field_expiry, field_expire_time),
         (features.field_expiry, field_expire),
     ];
-    let later = later.into_iter().filter_map(|(is_there, right)| is_there.then_some(right));
-    RIGHTS.iter().chain(later)
+    let some = some.into_iter().filter_map(|(is_used, right)| is_used.then_some(right));
+    RIGHTS.iter().chain(some)
 }
 
 /// The command that makes a user with the least rights that work: all but the password and the patterns of the keys.
@@ -170,7 +172,7 @@ pub(super) fn spares_the_file(rule: &str) -> bool {
     match rule.strip_prefix('-') {
         None => true,
         Some(category) if category.starts_with('@') => SPARED.contains(&category),
-        Some(name) => !RIGHTS.iter().chain(&LATER).any(|right| right.writes && right.name == name),
+        Some(name) => !RIGHTS.iter().chain(&SOME).any(|right| right.writes && right.name == name),
     }
 }
 
@@ -330,7 +332,7 @@ mod tests {
                 let is_it = |right: &&Right| {
                     right.name.split('|').next() == Some(word.to_lowercase().as_str())
                 };
-                let rights = RIGHTS.iter().chain(&LATER);
+                let rights = RIGHTS.iter().chain(&SOME);
                 assert!(rights.filter(is_it).count() > 0, "{word} in {}", file.display());
             }
         }

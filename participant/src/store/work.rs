@@ -1,11 +1,13 @@
 //! What one call of a script is about, and the answers to a batch.
 
+use assent_common::code::ErrorCode;
 use assent_common::ids::Txid;
-use assent_common::outcome::Call;
+use assent_common::outcome::{Call, Refusal};
 
 use super::BranchAnswer;
 use super::call::PrepareItem;
 use super::decode;
+use super::execute::Sorted;
 use super::scripts::Script;
 
 /// What a call carries, so that its answers find their places.
@@ -110,5 +112,17 @@ impl Answers {
     pub(super) fn finish(self) -> Vec<BranchAnswer> {
         let unanswered = || BranchAnswer::Prepared(Call::Unknown("no answer".to_owned()));
         self.0.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
+}
+
+/// Answers what could not even be begun.
+pub(super) fn fail(sorted: &mut Sorted, why: &str, answers: &mut Answers) {
+    let refused = Refusal::new(ErrorCode::RedisUnavailable, why);
+    for work in sorted.take_work() {
+        let call = match work {
+            Work::Prepares(_) => Call::Refused(refused.clone()),
+            Work::Commits(_) | Work::Aborts(_) | Work::Settles(_) => Call::Unknown(why.to_owned()),
+        };
+        work.answer_all(answers, &call);
     }
 }
