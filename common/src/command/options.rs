@@ -3,7 +3,6 @@
 
 use crate::code::ErrorCode;
 use crate::command::canonical::{double, integer, stream_id, text, wrong};
-use crate::command::number::is_float;
 use crate::command::table::{Command, ReplyKind};
 use crate::command::validate::EXPIRY_MS_MAX;
 use crate::outcome::Refusal;
@@ -190,8 +189,10 @@ pub(super) fn zrange(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refus
 fn zrange_bound(command: &Command, by: &str, bound: &Arg) -> Result<(), Refusal> {
     match by {
         "I" => integer(command, "the index", bound).map(drop),
-        "S" if is_float(bound.0.strip_prefix(b"(").unwrap_or(&bound.0)) => Ok(()),
-        "S" => Err(wrong(ErrorCode::NotAFloat, command, "min or max is not a float")),
+        "S" => {
+            let limit = bound.0.strip_prefix(b"(").unwrap_or(&bound.0).to_vec();
+            double(command, "min or max", &Arg(limit))
+        }
         _ => match bound.0.as_slice() {
             [b'(' | b'[', ..] | [b'+' | b'-'] => Ok(()),
             _ => Err(conflict(command, "min or max is not a valid range of strings")),

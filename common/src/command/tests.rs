@@ -84,6 +84,9 @@ fn scores_are_doubles() {
     }
     for bad in ["", "nan", "1e999", "1e-999", " 1", "1 ", "e5", "0x", "0x1p4", "--1", "1e"] {
         assert_eq!(refusal(&["ZADD", "k", bad, "m"]), ErrorCode::NotAFloat, "{bad:?}");
+        let exclusive = format!("({bad}");
+        let range = ["ZRANGE", "k", "-inf", &exclusive, "BYSCORE"];
+        assert_eq!(refusal(&range), ErrorCode::NotAFloat, "{bad:?}");
     }
 }
 
