@@ -53,6 +53,7 @@ async fn ask_one(
         // Who asks here may not know how far the log is.
         low_water: TxNumber { epoch: Epoch(0), n: 0 },
         known: None,
+        progress: None,
         messages: vec![Message::Settle(TxidOnly { txid })],
     };
     let call = match client.batch(&batch).await {

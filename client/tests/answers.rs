@@ -72,6 +72,7 @@ fn txid() -> Txid {
 fn batch() -> Batch {
     Batch {
         known: None,
+        progress: None,
         participant: "bank-a".parse().unwrap(),
         coordinator: CoordinatorRef {
             log_id: LOG.parse().unwrap(),

@@ -94,10 +94,11 @@ impl Agent {
 
     /// Answers a batch. Nothing in it waits, and a bad branch harms no other.
     pub(crate) async fn batch(&self, batch: Batch) -> Result<Answers, Refusal> {
-        let known = batch.known;
+        let (known, progress) = (batch.known, batch.progress);
         let (speaker, messages) = self.take(batch)?;
         let _admitted = self.admit()?;
-        let answers = match self.store.admit(speaker.coordinator.log_id, known).await {
+        let log_id = speaker.coordinator.log_id;
+        let answers = match self.store.admit(log_id, known, progress).await {
             None => self.execute(&speaker, messages).await,
             Some(refusal) => {
                 let Speaker { coordinator: CoordinatorRef { log_id, epoch, .. }, low_water } =
@@ -106,7 +107,8 @@ impl Agent {
                 messages.iter().map(|message| refused(message, &refusal)).collect()
             }
         };
-        Ok(Answers { answers: answers.into_iter().map(into_wire).collect() })
+        let answers = answers.into_iter().map(into_wire).collect();
+        Ok(Answers { answers, progress: self.store.progress() })
     }
 
     /// Answers a batch of one prepare, waiting for a younger holder as long as the message says.
@@ -115,7 +117,7 @@ impl Agent {
             Some(Message::Prepare(prepare)) => prepare.wait_ms.min(limits::WAIT_MAX_MS),
             Some(Message::Commit(_) | Message::Abort(_) | Message::Settle(_)) | None => 0,
         };
-        let known = batch.known;
+        let (known, progress) = (batch.known, batch.progress);
         let (speaker, messages) = self.take(batch)?;
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
         let waiter = messages.first().and_then(waiter);
@@ -124,7 +126,8 @@ impl Agent {
         let mut turn: Option<HasTurn<'_>> = None;
         loop {
             let admitted = self.admit()?;
-            if let Some(refusal) = self.store.admit(speaker.coordinator.log_id, known).await {
+            let log_id = speaker.coordinator.log_id;
+            if let Some(refusal) = self.store.admit(log_id, known, progress).await {
                 return Ok(into_wire(BranchAnswer::Prepared(Call::Refused(refusal))));
             }
             let answer = self.execute(&speaker, messages.clone()).await.pop();

@@ -239,7 +239,7 @@ async fn what_a_loader_drops_out_of_the_history_is_noticed_and_redone() {
     let peer = &mut cluster.peers[1];
     peer.agent.kill9();
     peer.redis.kill9();
-    file::drop_transactions(&file::appended(peer.redis.dir()));
+    file::drop_transactions(&file::appended(peer.redis.dir()), || true);
     peer.redis.restart().await.unwrap();
     assent_tests::cluster::restart(&mut peer.agent).await;
     wait_for("bank-b to have what was acknowledged", || async {

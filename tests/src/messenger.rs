@@ -57,6 +57,7 @@ impl Messenger {
     async fn say(&self, message: Message) -> Answer {
         let batch = Batch {
             known: None,
+            progress: None,
             participant: self.participant.clone(),
             coordinator: self.coordinator.clone(),
             low_water: self.low_water,

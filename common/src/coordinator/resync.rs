@@ -163,12 +163,12 @@ pub enum Loss {
     },
     /// Something is missing inside the history, or is there twice.
     #[error(
-        "{applied} branches are applied in the data, and it says itself that {expected} were: its history has a hole, and this log cannot tell for sure which branches are missing, or whether later ones wrote the same keys"
+        "{ended} branches have ended in the data, and it says itself that {expected} had: its history has a hole, and this log cannot tell for sure which branches are missing, or whether later ones wrote the same keys"
     )]
     Hole {
-        /// How many are applied.
-        applied: u64,
-        /// How many were.
+        /// How many have ended.
+        ended: u64,
+        /// How many had.
         expected: u64,
     },
     /// Somebody voted on data of which this log knows nothing.
@@ -307,14 +307,14 @@ impl<'a> Plan<'a> {
     fn missing(&mut self, seen: Seen) -> Option<BTreeMap<(u64, Txid), Redone>> {
         let Some(hole) = &mut self.hole else { return Some(BTreeMap::new()) };
         hole.redo.retain(|(_, txid), _| !self.abandoned.contains(&txid.number));
-        let lacks = hole.of.expected.checked_sub(hole.of.applied)?;
+        let lacks = hole.of.expected.checked_sub(hole.of.ended)?;
         let missing = hole.redo.len() as u64;
-        // A branch that is staged may be one whose commit the data lost.
+        // A branch that is staged may be one whose outcome the data lost.
         let mut first = hole.redo.keys().next().map_or(u64::MAX, |(seq, _)| *seq);
         if lacks > missing {
             first = first.min(self.redo.keys().next().map_or(u64::MAX, |(seq, _)| *seq));
         }
-        let staged = self.redo.keys().filter(|(seq, _)| *seq <= self.found.seq).count() as u64;
+        let staged = self.found.staged.len() as u64;
         let is_counted = (missing..=missing + staged).contains(&lacks);
         let is_last = hole.present < first && seen.retired < first;
         let is_alone = self.found.owed.iter().all(|log_id| *log_id == self.log_id);
@@ -345,7 +345,7 @@ impl<'a> Plan<'a> {
         match (self.missing(seen), &self.found.hole) {
             (Some(missing), _) => self.redo.extend(missing),
             (None, Some(hole)) if !overruled => {
-                return Err(Loss::Hole { applied: hole.applied, expected: hole.expected });
+                return Err(Loss::Hole { ended: hole.ended, expected: hole.expected });
             }
             // What an operator puts up with is not guessed at.
             (None, _) => {}
@@ -429,7 +429,7 @@ mod tests {
     ) -> DataView {
         let txid = |n: &u64| Txid { attempt: Attempt(2), ..txid(number(*n)) };
         let hole = Hole {
-            applied: counts.0,
+            ended: counts.0,
             expected: counts.1,
             done: done.iter().map(txid).collect(),
             marks: vec![Mark { log_id: log(), low_water: number(mark) }],
@@ -495,8 +495,8 @@ mod tests {
             // The log has let go of something behind it.
             (holed(3, (1, 3), &[1], 1, &[]), 2),
         ] {
-            let Hole { applied, expected, .. } = found.hole.clone().unwrap();
-            assert_eq!(plan(&found, &log, seen(3, retired)), Err(Loss::Hole { applied, expected }));
+            let Hole { ended, expected, .. } = found.hole.clone().unwrap();
+            assert_eq!(plan(&found, &log, seen(3, retired)), Err(Loss::Hole { ended, expected }));
         }
         let two = DataView {
             owed: vec![self::log(), LogId(uuid::Uuid::nil())],

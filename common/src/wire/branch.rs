@@ -19,7 +19,7 @@ use crate::outcome::{
     Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Settled, Vote, Written,
 };
 use crate::wire::redo::Base64;
-use crate::wire::resync::DataPoint;
+use crate::wire::resync::{DataPoint, Progress};
 
 /// Who speaks: the log that decides, the process life, and where to ask for outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -53,6 +53,9 @@ pub struct Batch<Ops = Vec<OpRequest>> {
     /// or a lower number, is a loss: nothing of the batch is done, and the data is fenced (invariant 12).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<DataPoint>,
+    /// How far the data was when this participant last said so. Less than that is a loss too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// The messages.
     pub messages: Vec<Message<Ops>>,
 }
@@ -142,6 +145,9 @@ pub enum Mode {
 pub struct Answers {
     /// The answers.
     pub answers: Vec<Answer>,
+    /// How far the data is, the outcomes that are answered here included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 /// The answer to one message. `vote` answers a prepare, `state` any other; the other fields belong to some of these

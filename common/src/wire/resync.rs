@@ -26,6 +26,16 @@ pub struct DataPoint {
     pub seq: u64,
 }
 
+/// How many branches have ended in data, at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Which data.
+    pub incarnation: u64,
+    /// How many have been applied or dropped, since it was opened.
+    pub ended: u64,
+}
+
 /// What a participant's data is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DataView {
@@ -54,12 +64,12 @@ pub struct DataView {
     pub hole: Option<Hole>,
 }
 
-/// Fenced data whose own counts say that branches were applied whose writes it does not have; or has twice.
+/// Fenced data whose own counts differ: more branches have ended than it shows, or fewer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Hole {
-    /// How many branches are applied in it.
-    pub applied: u64,
-    /// How many were, as it says.
+    /// How many branches have ended in it, applied or dropped.
+    pub ended: u64,
+    /// How many had, as it says.
     pub expected: u64,
     /// The branches that are applied in it, and whose marker it still has.
     #[schema(value_type = Vec<String>)]

@@ -217,7 +217,8 @@ impl Core {
         let (client, participant) = (lane.client(), lane.name.clone());
         let coordinator = shared.identity.clone();
         let known = lane.data.seen.known;
-        let batch = Batch { participant, coordinator, low_water, known, messages };
+        let progress = lane.data.progress;
+        let batch = Batch { participant, coordinator, low_water, known, progress, messages };
         Ok(Assembled { client, batch, outgoing })
     }
 
@@ -334,6 +335,7 @@ impl Engine {
             Some(client) => client.batch(&batch).await.map_err(|unknown| unknown.0),
             None => Err(format!("participant {} is not registered", batch.participant)),
         };
+        let progress = result.as_ref().ok().and_then(|answers| answers.progress);
         let mut redis = None;
         let (mut inputs, error): (Vec<_>, _) = match result {
             Ok(answers) => {
@@ -357,6 +359,7 @@ impl Engine {
             core.lanes[place].hurry();
         }
         core.data_heard(place, batch.known, &mut inputs, &self.shared);
+        core.lanes[place].data.progressed(progress);
         core.answered(inputs, &self.shared);
     }
 
@@ -396,6 +399,7 @@ impl Core {
             coordinator: shared.identity.clone(),
             low_water: self.low_water(place),
             known: lane.data.seen.known,
+            progress: lane.data.progress,
             messages: vec![message],
         };
         let engine = Engine { shared: Arc::clone(shared) };

@@ -28,7 +28,7 @@ use assent_common::wire::branch::Batch;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::redo::Base64;
-use assent_common::wire::resync::{DataPoint, DataView, FoundData, RedoBranch, Resync};
+use assent_common::wire::resync::{DataPoint, DataView, FoundData, Progress, RedoBranch, Resync};
 use assent_common::wire::transaction::{ParticipantData, ParticipantView};
 use assent_common::{Attempt, ErrorCode, LogId, ParticipantName, Txid};
 use tokio::sync::{oneshot, watch};
@@ -53,6 +53,8 @@ const PART_BRANCHES_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct LaneData {
     pub(super) seen: Seen,
+    /// How many branches had ended in the data, as it said last in this life.
+    pub(super) progress: Option<Progress>,
     /// Whether a resynchronisation is under way.
     resyncs: bool,
     /// What holds it up, for people.
@@ -66,6 +68,15 @@ pub(super) struct LaneData {
 }
 
 impl LaneData {
+    /// Takes note of how many branches have ended in the data.
+    pub(super) fn progressed(&mut self, said: Option<Progress>) {
+        let known = self.seen.known.map(|known| known.incarnation);
+        let Some(said) = said.filter(|said| known == Some(said.incarnation)) else { return };
+        let before = self.progress.filter(|before| before.incarnation == said.incarnation);
+        let ended = said.ended.max(before.map_or(0, |before| before.ended));
+        self.progress = Some(Progress { ended, ..said });
+    }
+
     pub(super) const fn word(&self) -> ParticipantData {
         match (self.resyncs, self.is_lost) {
             (true, true) => ParticipantData::Lost,
@@ -292,6 +303,7 @@ impl Engine {
                 coordinator: self.identity().clone(),
                 low_water: core.low_water(place),
                 known: lane.data.seen.known,
+                progress: lane.data.progress,
                 messages: Vec::new(),
             };
             (client, batch)

@@ -5,6 +5,7 @@
 -- Returns  an array with one of these for each txid:
 --   {'f'}             nothing is left of the branch, and it is fenced (or below the low-water mark, which is as good)
 --   {'d', done}       it has been applied; what its done-marker holds
+-- and behind them the count of branches that have ended, as text
 call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
 if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
 
@@ -31,5 +32,7 @@ end
 
 local answers = {}
 for i = at, #ARGV do answers[#answers + 1] = abort(ARGV[i]) end
+count_ended(#ended)
+answers[#answers + 1] = expected()
 tell_ended(ended)
 return answers

@@ -7,7 +7,7 @@
 --   {'a', dirty, first error}    applied, now or before; dirty: writes that met data of another type
 --   {'i', dirty, first error}    the same, of an implicit transaction
 --   {'n', code, -1, detail}      fenced | branch_lost | below_low_water; or Redis refuses a write
--- and behind them the count of branches that are applied, as text
+-- and behind them the count of branches that have ended, as text
 call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
 if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
 
@@ -46,7 +46,7 @@ end
 
 local answers = {}
 for i = at, #ARGV do answers[#answers + 1] = commit(ARGV[i]) end
-count_applied(#ended)
+count_ended(#ended)
 answers[#answers + 1] = expected()
 tell_ended(ended)
 return answers

@@ -15,8 +15,8 @@
 -- The control hash:
 --   m:inc          incarnation; 0 while the data is fenced, and m:was says what it was
 --   m:seq          number of the last vote
---   m:expect       count of branches that this incarnation has applied, as every vote and every apply writes it
---   m:applied      the same, as every apply adds to it: another number is a hole in the history (store/whole.rs)
+--   m:expect       count of branches that ended in this incarnation, applied or dropped, as every vote and end writes it
+--   m:ended        the same, as every end adds to it: another number is a hole in the history (store/whole.rs)
 --   m:run          life of the server for which what it had loaded was verified
 --   m:c:<log id>   "<highest epoch> <low-water epoch> <low-water n>"
 --   m:r:<log id>   incarnation that the log knew when the last repair took its word
@@ -109,16 +109,16 @@ local function free_locks(txid, keys, gone, kept)
   end
 end
 
--- How many branches are applied; as text, for a vote to write down.
-local applied = tonumber(head[4] or '0')
-local function expected() return format('%.0f', applied) end
+-- How many branches have ended; as text, for a vote to write down.
+local end_count = tonumber(head[4] or '0')
+local function expected() return format('%.0f', end_count) end
 
--- Counts branches that are applied: added to one count, written as the other.
-local function count_applied(count)
+-- Counts branches that end: added to one count, written as the other.
+local function count_ended(count)
   if count == 0 then return end
-  applied = applied + count
+  end_count = end_count + count
   call('HSET', ctl, 'm:expect', expected())
-  call('HINCRBY', ctl, 'm:applied', count)
+  call('HINCRBY', ctl, 'm:ended', count)
 end
 
 -- Tells the agents that share this Redis which branches have ended (store/ended.rs). They need not hear it; and a user who

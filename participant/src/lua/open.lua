@@ -8,6 +8,6 @@ local inc = redis.call('HGET', KEYS[1], 'm:inc')
 if inc == '0' then
   redis.call('HDEL', KEYS[1], 'm:was')
   redis.call('HSET', KEYS[1], 'm:inc', ARGV[1], 'm:seq', ARGV[2], unpack(ARGV, 3))
-  redis.call('HSET', KEYS[1], 'm:applied', '0', 'm:expect', '0')
+  redis.call('HSET', KEYS[1], 'm:ended', '0', 'm:expect', '0')
 end
 return redis.call('HMGET', KEYS[1], 'm:inc', 'm:seq')

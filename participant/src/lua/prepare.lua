@@ -22,7 +22,7 @@
 --   {'b', claim, low, high}             no: a counter is between these, and a claim in escrow has no room by any outcome
 --   {'z'}                               nothing was done: it is for the next call, this one has done enough
 --   {'?'}                               not known: an error came after the first write of one phase
--- and behind them the count of branches that are applied, as text
+-- and behind them the count of branches that have ended, as text
 --
 -- Order of the writes: what takes memory goes first and may be refused for it (OOM), before anything is written.
 -- A vote carries its writes and its replies in one answer; a larger one could never be delivered.
@@ -150,7 +150,7 @@ local function apply(b, writes, replies)
   call('HSET', ctl, 'd:' .. b.txid, packed, 'm:seq', next_seq)
   seq = seq + 1
   b.begun = true
-  count_applied(1)
+  count_ended(1)
   local patched = false
   for _, write in ipairs(writes) do
     local result = try(unpack(write))

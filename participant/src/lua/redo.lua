@@ -23,7 +23,7 @@ for i = at, #ARGV, 3 do
       answer = refused(at_write, answer[5], answer[6])
     else
       if found[2] then call('HDEL', ctl, 'p:' .. txid) end
-      if ARGV[i + 2] == '1' then call('HINCRBY', ctl, 'm:applied', 1) end
+      if ARGV[i + 2] == '1' then call('HINCRBY', ctl, 'm:ended', 1) end
     end
     answers[#answers + 1] = answer
   end

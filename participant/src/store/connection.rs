@@ -31,10 +31,10 @@ pub(super) const FENCED: u64 = 0;
 /// The field of the number of the last vote.
 const SEQ: &str = "m:seq";
 
-/// The field of the count of applied branches that every apply adds to.
-pub(super) const APPLIED: &str = "m:applied";
+/// The field of the count of ended branches that every end adds to.
+pub(super) const ENDED: &str = "m:ended";
 
-/// The field of the same count that every vote and every apply writes.
+/// The field of the same count that every vote and every end writes.
 pub(super) const EXPECTED: &str = "m:expect";
 
 /// The field of the name of the participant that the control hash belongs to.
@@ -140,32 +140,27 @@ pub(super) struct Found {
     pub(super) incarnation: Option<u64>,
     /// The number of the last vote.
     pub(super) seq: u64,
-    /// How many branches are applied, as every apply added to it.
-    pub(super) applied: u64,
-    /// The same, as the last vote or apply wrote it.
+    /// How many branches have ended, as every end added to it.
+    pub(super) ended: u64,
+    /// The same, as the last vote or end wrote it.
     pub(super) expected: u64,
 }
 
 impl Found {
-    /// Whether what was applied is not what was written down of it: the history has a hole, or a part of it twice.
+    /// Whether what has ended is not what was written down of it: the history has a hole, or a part of it twice.
     pub(super) const fn has_hole(&self) -> bool {
-        self.applied != self.expected
+        self.ended != self.expected
     }
 }
 
 /// What the control hash says of the data.
 pub(super) async fn identity(live: &Live, key: &str) -> RedisResult<Found> {
     let mut command = redis::cmd("HMGET");
-    command.arg(key).arg(INCARNATION).arg(SEQ).arg(APPLIED).arg(EXPECTED);
+    command.arg(key).arg(INCARNATION).arg(SEQ).arg(ENDED).arg(EXPECTED);
     let found: [Option<u64>; 4] = command.query_async(&mut live.connection.clone()).await?;
-    let [incarnation, seq, applied, expected] = found;
+    let [incarnation, seq, ended, expected] = found;
     let or_none = Option::unwrap_or_default;
-    Ok(Found {
-        incarnation,
-        seq: or_none(seq),
-        applied: or_none(applied),
-        expected: or_none(expected),
-    })
+    Ok(Found { incarnation, seq: or_none(seq), ended: or_none(ended), expected: or_none(expected) })
 }
 
 async fn find_or_create_incarnation(live: &Live, key: &str) -> RedisResult<Found> {
@@ -219,7 +214,7 @@ impl Store {
             scripts: Scripts::default(),
             quarantine: RwLock::new(None),
             seq_seen: AtomicU64::new(found.seq),
-            applied_seen: AtomicU64::new(found.applied),
+            ended_seen: AtomicU64::new(found.ended),
             markers: Mutex::new(Markers::default()),
             keys: Mutex::new(HashMap::new()),
             served: Mutex::default(),

@@ -477,13 +477,14 @@ impl Store {
                 for (slot, txid) in txids {
                     answers.put(slot, BranchAnswer::Applied(self.applied(txid, next())));
                 }
-                self.heard_applied(incarnation, &next());
+                self.heard_ended(incarnation, &next());
             }
             Work::Aborts(txids) => {
                 for (slot, txid) in txids {
                     answers
                         .put(slot, BranchAnswer::Aborted(self.aborted(incarnation, txid, next())));
                 }
+                self.heard_ended(incarnation, &next());
             }
             Work::Settles(txids) => {
                 for (slot, txid) in txids {
@@ -504,7 +505,7 @@ impl Store {
                     let call = self.prepared(incarnation, item, row);
                     answers.put(slot, BranchAnswer::Prepared(call));
                 }
-                self.heard_applied(incarnation, &next());
+                self.heard_ended(incarnation, &next());
             }
         }
         put_off
@@ -549,12 +550,12 @@ impl Store {
         call
     }
 
-    /// Takes note of the count of applied branches that a script says.
-    fn heard_applied(&self, incarnation: u64, said: &Value) {
+    /// Takes note of the count of ended branches that a script says.
+    fn heard_ended(&self, incarnation: u64, said: &Value) {
         if let Value::BulkString(count) = said
             && let Some(count) = std::str::from_utf8(count).ok().and_then(|it| it.parse().ok())
         {
-            self.saw_applied(incarnation, count);
+            self.saw_ended(incarnation, count);
         }
     }
 

@@ -13,7 +13,7 @@ use assent_common::code::ErrorCode;
 use assent_common::ids::LogId;
 use assent_common::outcome::Refusal;
 use assent_common::participant::Heard;
-use assent_common::wire::resync::DataPoint;
+use assent_common::wire::resync::{DataPoint, Progress};
 use redis::{RedisResult, Value};
 
 use super::connection::{FENCED, Found, Live, identity};
@@ -24,16 +24,26 @@ use super::{Store, StoreError, lock};
 
 impl Store {
     /// Why nothing may be done for a coordinator that knows this of the data; `None` if it may.
-    pub async fn admit(&self, log_id: LogId, known: Option<DataPoint>) -> Option<Refusal> {
+    pub async fn admit(
+        &self,
+        log_id: LogId,
+        known: Option<DataPoint>,
+        progress: Option<Progress>,
+    ) -> Option<Refusal> {
         let quarantined = self.is_quarantined();
         let is_as_known = known.is_none_or(|known| {
             known.incarnation == self.incarnation()
                 && known.seq <= self.seq_seen.load(Ordering::Acquire)
         });
-        if quarantined.is_none() && is_as_known {
+        // Of other data it says nothing.
+        let has_ended = progress.is_none_or(|progress| {
+            progress.incarnation != self.incarnation()
+                || progress.ended <= self.ended_seen.load(Ordering::Acquire)
+        });
+        if quarantined.is_none() && is_as_known && has_ended {
             return None;
         }
-        match self.look_again(log_id, known).await {
+        match self.look_again(log_id, known, progress).await {
             Ok(None) => None,
             Ok(Some(reason)) => Some(Refusal::new(ErrorCode::Quarantined, reason)),
             Err(error) => Some(Refusal::new(ErrorCode::RedisUnavailable, error.to_string())),
@@ -50,12 +60,15 @@ impl Store {
         &self,
         log_id: LogId,
         known: Option<DataPoint>,
+        progress: Option<Progress>,
     ) -> Result<Option<String>, StoreError> {
         let live = self.live().await?;
         let found = identity(&live, &self.options.control_key)
             .await
             .map_err(|error| self.unavailable(&error))?;
-        let Found { incarnation, seq, .. } = found;
+        let Found { incarnation, seq, ended, .. } = found;
+        let progress = progress.filter(|progress| incarnation == Some(progress.incarnation));
+        let ended_known = progress.map_or(0, |progress| progress.ended);
         let quarantined = self.is_quarantined();
         let waits = || quarantined.clone().unwrap_or_else(|| "the data is fenced".to_owned());
         if incarnation == Some(FENCED) {
@@ -72,10 +85,12 @@ impl Store {
         if let Some(known) = known
             && incarnation == Some(known.incarnation)
             && seq >= known.seq
+            && ended >= ended_known
             && !found.has_hole()
             && self.may_go_on_with(known.incarnation, seq)
         {
             self.adopt(DataPoint { incarnation: known.incarnation, seq }).await;
+            self.saw_ended(known.incarnation, ended);
             return Ok(None);
         }
         if let Some(known) = known
@@ -85,7 +100,7 @@ impl Store {
             return Ok(Some(data.to_owned()));
         }
         let reason = quarantined.clone().or_else(|| {
-            let known = Known { data: known?, applied: 0 };
+            let known = Known { data: known?, ended: ended_known };
             not_as_known(found, known, "its coordinator knew")
         });
         let reason = reason.unwrap_or_else(waits);
@@ -114,7 +129,7 @@ impl Store {
             let mut quarantine = self.quarantine.write().unwrap_or_else(PoisonError::into_inner);
             // What was seen of other data says nothing of this; until this is known, no vote on it is taken for seen.
             self.seq_seen.store(data.seq, Ordering::Release);
-            self.applied_seen.store(0, Ordering::Release);
+            self.ended_seen.store(0, Ordering::Release);
             self.incarnation.store(data.incarnation, Ordering::Release);
             *quarantine = None;
         }
@@ -148,13 +163,13 @@ impl Store {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
     pub(super) data: DataPoint,
-    /// How many branches were applied, at least.
-    pub(super) applied: u64,
+    /// How many branches had ended, at least.
+    pub(super) ended: u64,
 }
 
 /// Why the data is not what was known of it, if it is not.
 pub(super) fn not_as_known(found: Found, known: Known, who_knew: &str) -> Option<String> {
-    let Found { incarnation, seq, applied, expected: written } = found;
+    let Found { incarnation, seq, ended, expected: written } = found;
     let DataPoint { incarnation: expected, seq: seen } = known.data;
     if incarnation != Some(expected) {
         let found = incarnation.map_or_else(|| "none".to_owned(), |found| found.to_string());
@@ -175,11 +190,11 @@ pub(super) fn not_as_known(found: Found, known: Known, who_knew: &str) -> Option
     }
     if found.has_hole() {
         return Some(format!(
-            "{applied} branches are applied in Redis, and it says itself that {written} were: its history has a hole"
+            "{ended} branches have ended in Redis, and it says itself that {written} had: its history has a hole"
         ));
     }
-    (applied < known.applied).then(|| {
-        let seen = known.applied;
-        format!("{applied} branches are applied in Redis, {who_knew} of {seen}: writes were lost")
+    (ended < known.ended).then(|| {
+        let seen = known.ended;
+        format!("{ended} branches have ended in Redis, {who_knew} of {seen}: outcomes were lost")
     })
 }

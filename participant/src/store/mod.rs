@@ -144,8 +144,8 @@ pub struct Store {
     quarantine: RwLock<Option<String>>,
     /// The highest vote number that this agent has seen: lower on a reconnect means that votes were lost.
     seq_seen: AtomicU64,
-    /// The highest count of applied branches that this agent has seen.
-    applied_seen: AtomicU64,
+    /// The highest count of ended branches that this agent has seen.
+    ended_seen: AtomicU64,
     /// Which look at the data this is; see `DataView`.
     view: AtomicU64,
     markers: Mutex<markers::Markers>,

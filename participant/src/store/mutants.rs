@@ -67,7 +67,7 @@ pub(super) fn compares_votes() -> bool {
     !mutant::is(Mutant::SeqNotCompared)
 }
 
-/// Whether the counts of what is applied are compared.
+/// Whether the counts of what has ended are compared.
 pub(super) fn compares_counts() -> bool {
     !mutant::is(Mutant::HoleNotCompared)
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use assent_common::wire::resync::DataPoint;
+use assent_common::wire::resync::{DataPoint, Progress};
 
 use super::connection::{Found, Live, identity, refused};
 use super::fence::{Known, not_as_known};
@@ -38,14 +38,21 @@ impl Store {
     pub(super) fn known(&self) -> Known {
         let incarnation = self.incarnation();
         let data = DataPoint { incarnation, seq: self.seq_seen.load(Ordering::Acquire) };
-        Known { data, applied: self.applied_seen.load(Ordering::Acquire) }
+        Known { data, ended: self.ended_seen.load(Ordering::Acquire) }
     }
 
-    /// Takes note of how many branches are applied.
-    pub(super) fn saw_applied(&self, incarnation: u64, applied: u64) {
+    /// How many branches have ended in the data, as far as this agent has seen.
+    pub fn progress(&self) -> Option<Progress> {
+        let Known { data, ended } = self.known();
+        let incarnation = data.incarnation;
+        self.is_quarantined().is_none().then_some(Progress { incarnation, ended })
+    }
+
+    /// Takes note of how many branches have ended.
+    pub(super) fn saw_ended(&self, incarnation: u64, ended: u64) {
         // A count of data that is no more says nothing of the data that is.
         if incarnation == self.incarnation() {
-            self.applied_seen.fetch_max(applied, Ordering::AcqRel);
+            self.ended_seen.fetch_max(ended, Ordering::AcqRel);
         }
     }
 

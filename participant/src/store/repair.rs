@@ -158,8 +158,8 @@ impl Store {
         if !found.has_hole() {
             return Ok(None);
         }
-        let Found { applied, expected, .. } = found;
-        let mut hole = Hole { applied, expected, done: Vec::new(), marks: Vec::new() };
+        let Found { ended, expected, .. } = found;
+        let mut hole = Hole { ended, expected, done: Vec::new(), marks: Vec::new() };
         let scanned = self
             .scan(live, "[dm]:*", |field, value| {
                 if let Some(log_id) = field.strip_prefix(b"m:c:") {

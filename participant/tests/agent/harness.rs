@@ -397,6 +397,7 @@ pub(crate) fn batch(url: &str, messages: Vec<Message>) -> Batch {
     let log_id: LogId = LOG.parse().unwrap();
     Batch {
         known: None,
+        progress: None,
         participant: NAME.parse().unwrap(),
         coordinator: CoordinatorRef { log_id, epoch: Epoch(3), url: url.to_owned() },
         low_water: TxNumber { epoch: Epoch(0), n: 0 },

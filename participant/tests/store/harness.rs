@@ -100,10 +100,11 @@ impl Redis {
         self.child = Self::spawn(&self.dir, &self.program, &self.arguments);
     }
 
-    /// `kill -9`, and a start on a file whose every `MULTI` is gone.
-    pub(crate) fn drop_transactions(&mut self) {
+    /// `kill -9`, and a start on a file of which these `MULTI` are gone.
+    pub(crate) fn drop_transactions(&mut self, is_dropped: impl FnMut() -> bool) {
         self.kill();
-        assent_servers::file::drop_transactions(&assent_servers::file::appended(self.dir.path()));
+        let path = assent_servers::file::appended(self.dir.path());
+        assent_servers::file::drop_transactions(&path, is_dropped);
         self.child = Self::spawn(&self.dir, &self.program, &self.arguments);
     }
 
@@ -364,3 +365,14 @@ pub(crate) fn one_phase_done(call: Call<Prepared>) -> Done {
 }
 
 pub(crate) const CLEAN: Call<Applied> = Call::Applied(Applied { dirty_writes: 0 });
+
+/// Numbers that look random, the same in every run.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}

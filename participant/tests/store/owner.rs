@@ -8,8 +8,8 @@ use assent_common::wire::branch::Mode;
 use assent_participant::store::{BranchAnswer, BranchMessage, StoreState};
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, NO_MARK, Plain, Redis, committed, coordinator, implicit, ops,
-    prepare, prepared, tx, vote,
+    Ask as _, CLEAN, Expected as _, NO_MARK, Numbers, Plain, Redis, committed, coordinator,
+    implicit, ops, prepare, prepared, tx, vote,
 };
 
 const OWNER: &str = "assent:ctl:owner";
@@ -211,16 +211,7 @@ async fn a_batch_whose_caller_goes_away_half_way_is_not_taken_for_done() {
     assert_eq!(plain.control("s:").await, Vec::<String>::new());
 }
 
-/// Numbers that look random, the same in every run.
-struct Numbers(u64);
-
 impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-
     fn ops(&mut self) -> Vec<String> {
         let count = 1 + self.below(3);
         (0..count).map(|_| self.op()).collect()

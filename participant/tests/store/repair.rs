@@ -121,9 +121,9 @@ async fn an_agent_that_starts_on_an_old_copy_is_told_by_its_coordinator() {
     let [_, _, third] = rolled_back(&mut redis, &before).await;
     drop(before);
     let (store, other) = (redis.store().await, redis.sharing_store().await);
-    assert_eq!(store.admit(LOG, None).await, None);
+    assert_eq!(store.admit(LOG, None, None).await, None);
     let known = Some(point(&third));
-    assert_eq!(store.admit(LOG, known).await.unwrap().code, ErrorCode::Quarantined);
+    assert_eq!(store.admit(LOG, known, None).await.unwrap().code, ErrorCode::Quarantined);
     assert!(store.data().await.unwrap().fenced);
     assert_eq!(other.prepare(tx(4), &["SET b 2"]).await.refused().code, ErrorCode::Quarantined);
     // And one that starts after that finds the fence.
@@ -142,7 +142,10 @@ async fn flushed_data_is_redone_from_the_beginning() {
     let second = vote(store.prepare(tx(2), &["APPEND a 2"]).await);
     let () = plain.run(&["FLUSHALL"]).await;
     assert_eq!(store.prepare(tx(3), &["GET c"]).await.refused().code, ErrorCode::Quarantined);
-    assert_eq!(store.admit(LOG, Some(point(&second))).await.unwrap().code, ErrorCode::Quarantined);
+    assert_eq!(
+        store.admit(LOG, Some(point(&second)), None).await.unwrap().code,
+        ErrorCode::Quarantined
+    );
     let found = store.data().await.unwrap();
     assert_eq!((found.incarnation, found.seq, found.fenced), (None, 0, true));
     let redo = vec![redo(tx(1), &first), redo(tx(2), &second)];
@@ -245,7 +248,7 @@ async fn data_opens_above_the_votes_that_nobody_heard() {
     assert_eq!(open.seq, third.seq);
     store.ping().await.unwrap();
     assert_eq!(store.state(), StoreState::Ready);
-    assert_eq!(store.admit(LOG, Some(open)).await, None);
+    assert_eq!(store.admit(LOG, Some(open), None).await, None);
     vote(store.prepare(tx(4), &["GET a"]).await);
 }
 
@@ -277,13 +280,13 @@ async fn a_coordinator_that_missed_the_end_of_the_repair_is_told() {
     let [_, second, third] = rolled_back(&mut redis, &store).await;
     let found = until_quarantined(&store).await;
     store.resync(word(&found, point(&third), vec![redo(tx(2), &second)])).await.unwrap();
-    let refusal = store.admit(LOG, Some(point(&third))).await.unwrap();
+    let refusal = store.admit(LOG, Some(point(&third)), None).await.unwrap();
     assert_eq!(refusal.code, ErrorCode::Quarantined);
     let view = store.data().await.unwrap();
     assert!(view.has_served(LOG, point(&third)), "{view:?}");
     assert!(!view.has_served(OTHER_LOG, point(&third)));
     let open = DataPoint { incarnation: view.incarnation.unwrap(), seq: view.seq };
-    assert_eq!(store.admit(LOG, Some(open)).await, None);
+    assert_eq!(store.admit(LOG, Some(open), None).await, None);
 }
 
 /// A word about other data than there is would redo what is not missing.

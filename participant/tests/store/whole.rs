@@ -3,13 +3,13 @@
 use assent_common::code::ErrorCode;
 use assent_common::outcome::{Call, Done, Prepared};
 use assent_common::wire::redo::Base64;
-use assent_common::wire::resync::{DataView, RedoBranch, Resync};
+use assent_common::wire::resync::{DataPoint, DataView, Progress, RedoBranch, Resync};
 use assent_participant::store::{Store, StoreState};
 use assent_servers::Server;
 
 use crate::harness::{
-    Ask as _, CLEAN, DURABLE, Expected as _, NO_MARK, Plain, Redis, Tx, committed, coordinator, tx,
-    vote,
+    Ask as _, CLEAN, DURABLE, Expected as _, LOG, NO_MARK, Numbers, Plain, Redis, Tx, committed,
+    coordinator, tx, vote,
 };
 
 /// A store that may vote.
@@ -133,7 +133,7 @@ async fn a_hole_inside_the_history_is_seen_by_an_agent_that_starts() {
         vote(store.prepare(tx(2), &["SET x 1"]).await);
         assert_eq!(store.commit(tx(2)).await, CLEAN);
         drop(store);
-        redis.drop_transactions();
+        redis.drop_transactions(|| true);
         let store = redis.store().await;
         assert!(
             matches!(store.state(), StoreState::Quarantined(_)),
@@ -143,7 +143,7 @@ async fn a_hole_inside_the_history_is_seen_by_an_agent_that_starts() {
         let found = store.data().await.unwrap();
         assert_eq!((found.fenced, found.seq), (true, 2));
         let hole = found.hole.clone().unwrap();
-        assert_eq!((hole.applied, hole.expected, hole.done.len()), (0, 1, 0), "{server:?}");
+        assert_eq!((hole.ended, hole.expected, hole.done.len()), (0, 1, 0), "{server:?}");
         assert_eq!(store.prepare(tx(3), &["GET x"]).await.refused().code, ErrorCode::Quarantined);
 
         let redo = |tx: Tx, seq, redo| RedoBranch { txid: tx.txid, seq, redo: Base64(redo) };
@@ -174,7 +174,7 @@ async fn applies_that_are_lost_behind_the_last_vote_are_seen_by_the_agent_that_m
         vote(store.prepare(tx(1), &["SET x 1"]).await);
         vote(store.prepare(tx(2), &["SET y 1"]).await);
         assert_eq!(store.commit(tx(2)).await, CLEAN);
-        redis.drop_transactions();
+        redis.drop_transactions(|| true);
         while !matches!(store.state(), StoreState::Quarantined(_)) {
             let _not_yet = store.pulse().await;
             tokio::task::yield_now().await;
@@ -182,6 +182,71 @@ async fn applies_that_are_lost_behind_the_last_vote_are_seen_by_the_agent_that_m
         let found = store.data().await.unwrap();
         assert_eq!((found.fenced, found.hole), (true, None), "{server:?}");
         let StoreState::Quarantined(why) = store.state() else { panic!("{:?}", store.state()) };
-        assert!(why.contains("0 branches are applied"), "{why}");
+        assert!(why.contains("0 branches have ended"), "{why}");
     }
+}
+
+/// What a coordinator knows behind what this store did, in no more than numbers.
+fn seen(store: &Store, seq: u64) -> (Option<DataPoint>, Option<Progress>) {
+    (Some(DataPoint { incarnation: store.incarnation(), seq }), store.progress())
+}
+
+/// Whichever transactions a loader drops, from the middle or the end: an agent that knows nothing of before notices, or
+/// its coordinator does; or what is staged again comes to its outcome, in any order, and the data is what it was.
+#[tokio::test]
+async fn no_transaction_is_dropped_without_notice() {
+    let (mut noticed, mut harmless) = (0, 0);
+    for seed in 0..24 {
+        let mut numbers = Numbers(seed + 1);
+        let mut redis = Redis::start();
+        let store = ready(&redis).await;
+        let (mut committed, mut seq) = (Vec::new(), 0);
+        for n in 1..=8 {
+            let line = format!("RPUSH list:{} {n}", numbers.below(2));
+            let Call::Applied(prepared) = (match numbers.below(3) {
+                0 => store.one_phase(tx(n), &[&line]).await,
+                _ => store.prepare(tx(n), &[&line]).await,
+            }) else {
+                panic!("seed {seed}: {n} is refused");
+            };
+            match prepared {
+                Prepared::Yes(vote) if numbers.below(4) == 0 => {
+                    seq = vote.seq;
+                    store.abort(tx(n)).await.done();
+                }
+                Prepared::Yes(vote) => {
+                    seq = vote.seq;
+                    assert_eq!(store.commit(tx(n)).await, CLEAN);
+                    committed.push(tx(n).txid);
+                }
+                Prepared::Committed(done) => seq = done.written.unwrap().seq,
+                Prepared::Wait(holder) => panic!("seed {seed}: {holder}"),
+            }
+        }
+        let (known, progress) = seen(&store, seq);
+        let before = redis.plain().await.data().await;
+        drop(store);
+        let mut dropped = 0;
+        redis.drop_transactions(|| {
+            let is_dropped = numbers.below(6) == 0;
+            dropped += u32::from(is_dropped);
+            is_dropped
+        });
+        let store = redis.store().await;
+        if store.admit(LOG, known, progress).await.is_some() {
+            assert!(dropped > 0, "seed {seed}: a false alarm");
+            noticed += 1;
+            continue;
+        }
+        until_ready(&store).await;
+        for staged in store.in_doubt().await.unwrap().into_iter().rev() {
+            match committed.contains(&staged.txid) {
+                true => assert_eq!(store.commit_one(staged.txid).await, CLEAN),
+                false => drop(store.abort_one(staged.txid).await.done()),
+            }
+        }
+        assert_eq!(redis.plain().await.data().await, before, "seed {seed}: {dropped} dropped");
+        harmless += 1;
+    }
+    assert!(noticed > 4 && harmless > 4, "{noticed} noticed, {harmless} harmless");
 }

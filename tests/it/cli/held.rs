@@ -31,6 +31,7 @@ pub(super) async fn stage(cluster: &Cluster, n: u64) -> (TransactionId, Txid) {
     };
     let batch = Batch {
         known: None,
+        progress: None,
         participant: "bank-a".parse().unwrap(),
         coordinator: CoordinatorRef {
             log_id,

@@ -28,22 +28,22 @@ pub fn tear(path: &Path, inside: &str) {
     std::fs::write(path, &file[..last + inside.len() / 2]).expect("the file is cut");
 }
 
-/// Takes every `MULTI` … `EXEC` out of the file, as some loaders do where the default user may run nothing: what was
+/// Takes those `MULTI` … `EXEC` out of the file that it is told to, as some loaders do where the default user may run nothing: what was
 /// written by single commands stays.
 ///
 /// # Panics
 /// If the file is not one of commands.
-pub fn drop_transactions(path: &Path) {
+pub fn drop_transactions(path: &Path, mut is_dropped: impl FnMut() -> bool) {
     let file = std::fs::read(path).expect("the file is read");
     let mut left = Vec::new();
-    let (mut at, mut is_in_transaction) = (0, false);
+    let (mut at, mut is_in_dropped) = (0, false);
     while at < file.len() {
         let (end, name) = command(&file, at);
-        is_in_transaction |= name.eq_ignore_ascii_case(b"MULTI");
-        if !is_in_transaction {
+        is_in_dropped |= name.eq_ignore_ascii_case(b"MULTI") && is_dropped();
+        if !is_in_dropped {
             left.extend_from_slice(&file[at..end]);
         }
-        is_in_transaction &= !name.eq_ignore_ascii_case(b"EXEC");
+        is_in_dropped &= !name.eq_ignore_ascii_case(b"EXEC");
         at = end;
     }
     std::fs::write(path, left).expect("the file is written");
@@ -86,7 +86,7 @@ mod tests {
         let transaction = [write(&["MULTI"]), write(&["SET", "k", ""]), write(&["EXEC"])].concat();
         let path = std::env::temp_dir().join(format!("assent-aof-{}", std::process::id()));
         std::fs::write(&path, [&*alone, &transaction, &alone].concat()).expect("written");
-        drop_transactions(&path);
+        drop_transactions(&path, || true);
         let left = std::fs::read_to_string(&path).expect("read");
         std::fs::remove_file(&path).expect("removed");
         assert_eq!(left, [&*alone, &alone].concat());

@@ -313,6 +313,7 @@ async fn stage_at(
             coordinator: coordinator.clone(),
             low_water: first.number,
             known: None,
+            progress: None,
             messages: chunk.iter().map(|transfer| prepare(log_id, *transfer, place)).collect(),
         };
         let answers = client.batch(&batch).await;

@@ -164,8 +164,8 @@ impl Store {
                 restored.reserved(txid, &key, counter, reserved);
             }
         }
-        let applied = number(b"m:expect").unwrap_or(0);
-        Ok(Owner { guard, machine: restored.finish(), applied, stored, busy: false })
+        let ended = number(b"m:expect").unwrap_or(0);
+        Ok(Owner { guard, machine: restored.finish(), ended, stored, busy: false })
     }
 }
 

@@ -5,7 +5,7 @@ use assent_common::value::Arg;
 use redis::{Cmd, Pipeline, RedisError, Value};
 
 use super::super::Store;
-use super::super::connection::{APPLIED, Live};
+use super::super::connection::{ENDED, Live};
 use super::super::mutants;
 use super::super::packed::{RedoError, decode_redo};
 
@@ -16,8 +16,8 @@ pub(super) struct Exec {
     gone: Vec<Vec<u8>>,
     /// Fields of the control hash that are set, in order, each followed by its value.
     kept: Vec<Vec<u8>>,
-    /// How many branches it applies.
-    pub(super) applied: u32,
+    /// How many branches it ends.
+    pub(super) ended: u32,
     /// Strings that are set, in order, each key followed by its value: one `MSET`, since each key is one branch's.
     strings: Vec<Vec<u8>>,
     /// Other writes to the data.
@@ -104,8 +104,8 @@ impl Exec {
         if !self.kept.is_empty() {
             pipeline.cmd("HSET").arg(control_key).arg(&self.kept);
         }
-        if self.applied > 0 {
-            pipeline.cmd("HINCRBY").arg(control_key).arg(APPLIED).arg(self.applied);
+        if self.ended > 0 {
+            pipeline.cmd("HINCRBY").arg(control_key).arg(ENDED).arg(self.ended);
         }
         if !self.strings.is_empty() {
             pipeline.cmd("MSET").arg(&self.strings);
@@ -127,7 +127,7 @@ impl Exec {
     /// How many commands stand before the writes that may fail.
     fn sure_commands(&self) -> usize {
         let lists = [&self.gone, &self.kept, &self.strings];
-        1 + usize::from(self.applied > 0) + lists.iter().filter(|list| !list.is_empty()).count()
+        1 + usize::from(self.ended > 0) + lists.iter().filter(|list| !list.is_empty()).count()
     }
 }
 

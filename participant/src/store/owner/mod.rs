@@ -63,8 +63,8 @@ pub(super) struct Owner {
     /// The value of the owner key, new for each connection.
     guard: String,
     machine: Participant,
-    /// How many branches this incarnation has applied.
-    applied: u64,
+    /// How many branches have ended in this incarnation.
+    ended: u64,
     /// What the hash holds of each log; the machine may have heard more.
     stored: HashMap<LogId, Heard>,
     /// Whether a batch is under way. One that is dropped half-way, because its caller went away, leaves this behind: the

@@ -11,7 +11,7 @@ use assent_common::participant::{
     Answer, Claimed, Evaluation, Heard, Key, Lock, Prepare, Request, Stepped,
 };
 use assent_common::value::{Arg, Reply};
-use assent_common::wire::branch::Mode;
+use assent_common::wire::branch::{BranchState, Mode};
 
 use super::super::BranchAnswer;
 use super::super::call::PrepareItem;
@@ -43,7 +43,7 @@ pub(super) struct Round {
     pub(super) changed: HashSet<Key>,
     /// What it adds to counters in escrow.
     pub(super) added: Added,
-    /// Whether it votes or applies, so that it says how many branches are applied.
+    /// Whether it votes or ends branches, so that it says how many have ended.
     is_counted: bool,
     /// The keys whose locks it takes or frees.
     locked: HashSet<Key>,
@@ -124,9 +124,10 @@ impl Owner {
                 (true, false) => Marker::DoneImplicit(txid),
                 (false, _) => Marker::Fence(txid),
             };
-            self.applied += u64::from(is_applied);
-            round.exec.applied += u32::from(is_applied);
-            round.is_counted |= is_applied;
+            let has_ended = was == Some(BranchState::Prepared);
+            self.ended += u64::from(has_ended);
+            round.exec.ended += u32::from(has_ended);
+            round.is_counted |= has_ended;
             let value = if is_applied { packed_branches(&branches) } else { Vec::new() };
             round.exec.set(marker.field(), value);
             round.left.push(marker);
@@ -206,8 +207,8 @@ impl Owner {
                 round.exec.set(marker.field(), value);
                 round.exec.set("m:seq", seq.to_string());
                 round.left.push(marker);
-                self.applied += 1;
-                round.exec.applied += 1;
+                self.ended += 1;
+                round.exec.ended += 1;
                 round.is_counted = true;
             }
             _ => {}
@@ -261,7 +262,7 @@ impl Owner {
                 Answer::Prepared(Call::Applied(Prepared::Committed(own))),
                 Call::Applied(Prepared::Committed(done)),
             ) => {
-                self.applied += u64::from(own.written.is_some());
+                self.ended += u64::from(own.written.is_some());
                 seq_of(own) == seq_of(done)
             }
             _ => false,
@@ -269,16 +270,16 @@ impl Owner {
         if agrees { Learnt::Agrees } else { Learnt::Differs }
     }
 
-    /// Writes how many branches are applied when the round is over, beside what the `EXEC` adds to that count.
+    /// Writes how many branches have ended when the round is over, beside what the `EXEC` adds to that count.
     pub(super) fn keep_count(&self, round: &mut Round) {
         if round.is_counted {
-            round.exec.set(EXPECTED, self.applied.to_string());
+            round.exec.set(EXPECTED, self.ended.to_string());
         }
     }
 
-    /// How many branches this incarnation has applied.
-    pub(super) const fn applied(&self) -> u64 {
-        self.applied
+    /// How many branches have ended in this incarnation.
+    pub(super) const fn ended(&self) -> u64 {
+        self.ended
     }
 
     /// Writes the locks that a round took or freed as they are at its end: once each, because an `EXEC` sets after it

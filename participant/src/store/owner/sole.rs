@@ -214,7 +214,7 @@ impl Store {
         match self.exec(live, &owner.guard, &round.exec).await {
             Ended::Done { results, owned } => {
                 self.note(&round);
-                self.saw_applied(self.incarnation(), owner.applied());
+                self.saw_ended(self.incarnation(), owner.ended());
                 give(round, &results, answers);
                 if owned { Ok(()) } else { lost("another agent came") }
             }
