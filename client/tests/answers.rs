@@ -78,6 +78,7 @@ fn batch() -> Batch {
             log_id: LOG.parse().unwrap(),
             epoch: assent_common::Epoch(3),
             url: "http://127.0.0.1:1".to_owned(),
+            life: None,
         },
         low_water: assent_common::TxNumber { epoch: assent_common::Epoch(0), n: 0 },
         messages: vec![Message::Prepare(PrepareMessage {

@@ -132,6 +132,8 @@ error_codes! {
     BelowLowWater = "below_low_water", 409, false, "Nothing: a late duplicate was refused.";
     /// The prepare is from an earlier life of the coordinator than the participant has seen.
     StaleEpoch = "stale_epoch", 409, false, "Check that no second coordinator runs on a copy of the log.";
+    /// The coordinator's log is an old or a forked copy: a participant has heard a life of it that the copy does not have.
+    StaleLog = "stale_log", 409, false, "Stop that coordinator and start it on the newest copy of its log; see docs/operating.md, section `Backup`.";
     /// The participant's Redis was flushed, restored or replaced: nothing runs there until what is missing is redone from the log.
     Quarantined = "quarantined", 503, true, "Try again in a moment; if it stays so, see docs/operating.md, section `A Redis lost data`.";
     /// The participant knows no branch under this txid, although it voted yes: its Redis lost data.

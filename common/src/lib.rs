@@ -16,6 +16,7 @@ pub mod crash;
 pub mod frame;
 pub mod ids;
 pub mod limits;
+pub mod lives;
 pub mod mutant;
 pub mod outcome;
 pub mod participant;

@@ -75,6 +75,10 @@ pub const MATERIALISED_ELEMENTS_MAX: usize = 10_000;
 /// Transactions in flight in one coordinator before it sheds load with `overloaded`; each holds its ops in memory.
 pub const TRANSACTIONS_IN_FLIGHT_MAX: usize = 20_000;
 
+/// Lives of its coordinator that a log keeps, for participants to tell it from an old copy. Each is some bytes; a participant
+/// that was away for longer takes the log's word.
+pub const LIVES_MAX: usize = 256;
+
 /// Milliseconds that a transaction may take to be decided, if its request does not say.
 pub const TIMEOUT_DEFAULT_MS: u64 = 5_000;
 

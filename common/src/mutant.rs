@@ -37,6 +37,8 @@ macro_rules! mutants {
 mutants! {
     /// A start goes on in the epoch of the last life.
     EpochNotRaised = "log.epoch_not_raised", breaks 1;
+    /// A participant does not compare the life that it has heard of a log with those that the log has.
+    LivesIgnored = "agent.lives_ignored", breaks 1;
     /// A second process may open the log.
     NotLocked = "log.not_locked", breaks 1;
     /// A vote whose `EXEC` was not answered is given as a yes.

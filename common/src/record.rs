@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, Epoch, IdempotencyKey, ParticipantName, TransactionId, TxNumber};
+use crate::lives::Life;
 use crate::outcome::{Redo, Replies};
 use crate::time::Millis;
 
@@ -38,6 +39,8 @@ pub enum Record {
     DataSeen(DataSeen),
     /// An operator put up with a loss (invariant 16).
     LossAccepted(LossAccepted),
+    /// A life of the coordinator began. Durable before anybody hears of it.
+    LifeBegan(Life),
 }
 
 /// Who asked for what: what the public API needs to know of a transaction, whatever became of it.
@@ -265,6 +268,7 @@ mod kind {
     pub(super) const DATA_SEEN_V1: u8 = 9;
     pub(super) const LOSS_ACCEPTED_V1: u8 = 10;
     pub(super) const ANSWERED_WRITTEN_V1: u8 = 11;
+    pub(super) const LIFE_BEGAN_V1: u8 = 12;
 }
 
 impl Record {
@@ -285,6 +289,7 @@ impl Record {
             Self::CommittedSet(record) => (kind::COMMITTED_SET_V1, payload(record)),
             Self::DataSeen(record) => (kind::DATA_SEEN_V1, payload(record)),
             Self::LossAccepted(record) => (kind::LOSS_ACCEPTED_V1, payload(record)),
+            Self::LifeBegan(record) => (kind::LIFE_BEGAN_V1, payload(record)),
         }
     }
 
@@ -301,6 +306,7 @@ impl Record {
             kind::COMMITTED_SET_V1 => read(kind, payload).map(Self::CommittedSet),
             kind::DATA_SEEN_V1 => read(kind, payload).map(Self::DataSeen),
             kind::LOSS_ACCEPTED_V1 => read(kind, payload).map(Self::LossAccepted),
+            kind::LIFE_BEGAN_V1 => read(kind, payload).map(Self::LifeBegan),
             kind::ANSWERED_WRITTEN_V1 => {
                 let (answered, written) = read::<(Answered, WrittenRecord)>(kind, payload)?;
                 Ok(Self::Answered(Answered { written: Some(written), ..answered }))
@@ -337,7 +343,8 @@ impl Record {
             | Self::ParticipantRemoved(_)
             | Self::CommittedSet(_)
             | Self::DataSeen(_)
-            | Self::LossAccepted(_) => None,
+            | Self::LossAccepted(_)
+            | Self::LifeBegan(_) => None,
         }
     }
 }
@@ -471,6 +478,7 @@ mod tests {
                 answer: AnswerRecord::Committed { replies: "[5]".into() },
                 written: Some(WrittenRecord { redo: [1, 2][..].into(), incarnation: 99, seq: 6 }),
             }),
+            Record::LifeBegan(Life { epoch: Epoch(3), nonce: 1 << 40 }),
         ]
     }
 

@@ -11,7 +11,9 @@ use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::recovery::Replay;
 use assent_common::coordinator::resync::SeenData;
 use assent_common::crash::CrashPoint;
+use assent_common::lives::{Life, Lives};
 use assent_common::record::Record;
+use uuid::Uuid;
 
 use crate::clock;
 use crate::engine::{Core, Engine, ReplayedHistory};
@@ -65,6 +67,7 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     let mut decisions = Decisions::default();
     let mut history = ReplayedHistory::default();
     let mut seen = SeenData::default();
+    let mut lives = Lives::default();
     let opened = log::open(log, &mut |position, kind, payload| {
         let record = Record::decode(kind, payload)?;
         history.apply(position, &record);
@@ -72,6 +75,7 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
         match &record {
             Record::Committed(committed) => decisions.apply(committed),
             Record::CommittedSet(set) => decisions.apply_set(set)?,
+            Record::LifeBegan(life) => lives.began(*life),
             _ => {}
         }
         replay.apply(record);
@@ -90,9 +94,13 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
         }),
         on_fatal: Box::new(log::stop_process),
     })?;
-    let core = Core::new(Authority::new(log_id, epoch, decisions), epoch, history.finish());
-    let engine = Engine::new(core, log, url, http);
+    let life = Life { epoch, nonce: new_nonce() };
+    lives.began(life);
+    let authority = Authority::new(log_id, epoch, decisions);
+    let core = Core::new(authority, epoch, history.finish(), lives);
+    let engine = Engine::new(core, log, url, http, life);
     let _first = started.set(engine.clone());
+    engine.begin_life(life);
     let plan = replay.plan(clock::now());
     let mut registered = plan.participants;
     registered.extend(participants);
@@ -108,6 +116,12 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     };
     tracing::info!(%log_id, %epoch, records, resumed, took_ms = report.took_ms, "recovered");
     Ok((engine, report))
+}
+
+/// The last 62 bits of a `UUIDv7` are random.
+fn new_nonce() -> u64 {
+    const MASK: u128 = (1 << 62) - 1;
+    u64::try_from(Uuid::now_v7().as_u128() & MASK).unwrap_or_default()
 }
 
 /// The crash points that lie inside the log.

@@ -97,6 +97,12 @@ impl Agent {
         let (known, progress) = (batch.known, batch.progress);
         let (speaker, messages) = self.take(batch)?;
         let _admitted = self.admit()?;
+        if let Some(refusal) = self.store.admit_life(&speaker.coordinator).await {
+            let answers = messages.iter().map(|message| into_wire(refused(message, &refusal)));
+            let answers = answers.collect();
+            let stale_log = (refusal.code == ErrorCode::StaleLog).then_some(refusal.detail);
+            return Ok(Answers { answers, progress: None, stale_log });
+        }
         let log_id = speaker.coordinator.log_id;
         let answers = match self.store.admit(log_id, known, progress).await {
             None => self.execute(&speaker, messages).await,
@@ -108,7 +114,7 @@ impl Agent {
             }
         };
         let answers = answers.into_iter().map(into_wire).collect();
-        Ok(Answers { answers, progress: self.store.progress() })
+        Ok(Answers { answers, progress: self.store.progress(), stale_log: None })
     }
 
     /// Answers a batch of one prepare, waiting for a younger holder as long as the message says.
@@ -120,6 +126,9 @@ impl Agent {
         let (known, progress) = (batch.known, batch.progress);
         let (speaker, messages) = self.take(batch)?;
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        if let Some(refusal) = self.store.admit_life(&speaker.coordinator).await {
+            return Ok(into_wire(BranchAnswer::Prepared(Call::Refused(refusal))));
+        }
         let waiter = messages.first().and_then(waiter);
         let mut place = None;
         let mut pause_ms = POLL_MIN_MS;
@@ -238,7 +247,10 @@ impl Agent {
     /// Takes a part of what a log says of fenced data.
     pub(crate) async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
         self.check_name(&part.participant)?;
-        self.store.resync(part).await
+        match self.store.admit_life(&part.coordinator).await {
+            Some(refusal) => Err(refusal),
+            None => self.store.resync(part).await,
+        }
     }
 
     fn check_name(&self, named: &ParticipantName) -> Result<(), Refusal> {

@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(only(&reach).asked, Some(Ok(())));
         reach.asked(txid(2), "http://a", &Call::Unknown("connection refused".to_owned()));
         let url = "http://b".to_owned();
-        let moved = CoordinatorRef { log_id: txid(1).log_id, epoch: Epoch(4), url };
+        let moved = CoordinatorRef { log_id: txid(1).log_id, epoch: Epoch(4), url, life: None };
         reach.heard_from(&moved);
         let coordinator = only(&reach);
         assert_eq!((coordinator.epoch, coordinator.url.as_str()), (Epoch(4), "http://b"));
@@ -180,7 +180,7 @@ mod tests {
         for n in 0..200_u32 {
             let log_id = format!("0198f1c2a4b27c1d9c0e3f4a{n:08x}").parse().unwrap();
             let url = "http://a".to_owned();
-            reach.heard_from(&CoordinatorRef { log_id, epoch: Epoch(1), url });
+            reach.heard_from(&CoordinatorRef { log_id, epoch: Epoch(1), url, life: None });
         }
         assert_eq!(reach.coordinators().len(), COORDINATORS_MAX);
     }

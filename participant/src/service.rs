@@ -267,7 +267,7 @@ impl Shared {
 
 /// The coordinator of a branch, as its own record names it: the branch's epoch is one that this Redis has seen.
 pub(crate) fn coordinator_of(txid: Txid, url: String) -> CoordinatorRef {
-    CoordinatorRef { log_id: txid.log_id, epoch: txid.number.epoch, url }
+    CoordinatorRef { log_id: txid.log_id, epoch: txid.number.epoch, url, life: None }
 }
 
 /// What an end that was asked for came to.

@@ -44,8 +44,8 @@ async fn is_dropped(cluster: &Cluster, participant: &str) -> bool {
 async fn while_the_log_does_not_sync_nobody_hears_of_a_decision() {
     let mut cluster = proxied().await;
     let bank = Bank::open(&cluster, 1).await;
-    // The first sync is for the beginning of the life.
-    stall(&mut cluster.coordinator, "coordinator.before_decision_sync:2").await;
+    // The first two syncs are for the beginning of the life.
+    stall(&mut cluster.coordinator, "coordinator.before_decision_sync:3").await;
     let proxy = cluster.peers[1].proxy().clone();
     proxy.close(At::Before, "{\"commit\":");
     let transfer = Transfer::new("the one", "bank-a", "bank-b");

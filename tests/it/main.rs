@@ -15,6 +15,7 @@ mod isolation;
 mod log_faults;
 mod mutants;
 mod network;
+mod old_log;
 mod protocol;
 mod redis_faults;
 mod redis_loss;

@@ -40,6 +40,7 @@ impl Messenger {
             log_id: LogId(Uuid::now_v7()),
             epoch: Epoch(1),
             url: "http://127.0.0.1:9".to_owned(),
+            life: None,
         };
         let low_water = TxNumber { epoch: Epoch(0), n: 0 };
         let participant = participant.parse().expect("a participant's name");

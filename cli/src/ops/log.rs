@@ -161,6 +161,7 @@ fn record_document(record: &Record) -> (&'static str, Value) {
             ("participant_removed", serde_json::to_value(removed))
         }
         Record::DataSeen(seen) => ("data_seen", serde_json::to_value(seen)),
+        Record::LifeBegan(life) => ("life_began", serde_json::to_value(life)),
         Record::LossAccepted(accepted) => ("loss_accepted", serde_json::to_value(accepted)),
         Record::Abandoned(abandoned) => ("abandoned", serde_json::to_value(abandoned)),
         Record::CommittedSet(set) => {

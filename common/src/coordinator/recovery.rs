@@ -60,8 +60,11 @@ impl Replay {
             Record::Abandoned(abandoned) => {
                 self.abandoned.entry(abandoned.number).or_default().insert(abandoned.participant);
             }
-            // `authority` and `resync` keep these; the last is for people.
-            Record::CommittedSet(_) | Record::DataSeen(_) | Record::LossAccepted(_) => {}
+            // `authority`, `resync` and `lives` keep these, or they are for people.
+            Record::CommittedSet(_)
+            | Record::DataSeen(_)
+            | Record::LossAccepted(_)
+            | Record::LifeBegan(_) => {}
             Record::ParticipantSet(set) => {
                 self.participants.insert(set.name, set.url);
             }

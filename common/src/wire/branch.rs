@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use crate::code::ErrorCode;
 use crate::command::OpRequest;
 use crate::ids::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
+use crate::lives::Proof;
 use crate::outcome::{
     Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Settled, Vote, Written,
 };
@@ -33,6 +34,9 @@ pub struct CoordinatorRef {
     pub epoch: Epoch,
     /// The base URL of the coordinator's public API, for questions about branches in doubt.
     pub url: String,
+    /// What tells this log from an old copy of it. An older version says nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<Proof>,
 }
 
 /// Messages for one participant. `Ops` is the parsed ops at the participant; the coordinator passes the client's JSON
@@ -148,6 +152,9 @@ pub struct Answers {
     /// How far the data is, the outcomes that are answered here included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+    /// Why nothing of this coordinator is done here: its log is an old or a forked copy. It says nothing more to anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_log: Option<String>,
 }
 
 /// The answer to one message. `vote` answers a prepare, `state` any other; the other fields belong to some of these

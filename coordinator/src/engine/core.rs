@@ -9,6 +9,7 @@ use assent_client::mutant;
 use assent_common::coordinator::authority::Authority;
 use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::{Branch, Effect, Input, Message, Outcome, State, Transaction};
+use assent_common::lives::Lives;
 use assent_common::mutant::Mutant;
 use assent_common::outcome::Call;
 use assent_common::participant::Branches;
@@ -29,6 +30,7 @@ use super::journal::{
     Appended, crash_before, decision_bytes_max, durability_of, fitting, is_sent_before_persisted,
 };
 use super::lane::{Lane, Outgoing};
+use super::lives::LogLives;
 use super::mutants;
 use super::outbound::Haste;
 use super::queues::Queues;
@@ -66,11 +68,13 @@ pub(crate) struct Core {
     /// The ended transactions that a list can show.
     pub(super) recent: BTreeMap<TransactionId, LogPosition>,
     pub(super) draining: bool,
+    /// The lives of the log, and whether it may be spoken for.
+    pub(super) lives: LogLives,
     effects: Vec<Effect>,
 }
 
 impl Core {
-    pub(crate) fn new(authority: Authority, epoch: Epoch, history: History) -> Self {
+    pub(crate) fn new(authority: Authority, epoch: Epoch, history: History, lives: Lives) -> Self {
         let recent = history.latest(RECENT_MAX);
         Self {
             authority,
@@ -91,6 +95,7 @@ impl Core {
             history,
             recent,
             draining: false,
+            lives: LogLives::new(lives),
             effects: Vec::new(),
         }
     }
@@ -181,6 +186,7 @@ impl Core {
                         active.position = Some(position);
                     }
                 }
+                Some(Appended::Life) => self.life_is_durable(),
                 Some(Appended::Told(done)) => {
                     let _nobody_waits = done.send(());
                 }
@@ -416,10 +422,18 @@ impl Core {
     // ---- questions ---------------------------------------------------------------------------------------------------
 
     pub(super) fn outcome(&self, txid: Txid) -> BranchOutcome {
+        // A transaction of the log may have the number of one of its copy: nothing is known here.
+        if self.lives.stale().is_some() {
+            return BranchOutcome::Undecided;
+        }
         match self.active.get(&txid.number) {
             Some(_) if mutant::is(Mutant::PresumesActive) => BranchOutcome::Aborted,
             Some(active) => active.machine.outcome_for(txid.attempt),
-            None => self.authority.outcome(txid),
+            // What an old copy of a log has no record of may be committed in the log.
+            None => match self.authority.outcome(txid) {
+                BranchOutcome::Aborted if !self.may_presume() => BranchOutcome::Undecided,
+                outcome => outcome,
+            },
         }
     }
 

@@ -126,7 +126,8 @@ impl ReplayedHistory {
             | Record::ParticipantSet(_)
             | Record::ParticipantRemoved(_)
             | Record::DataSeen(_)
-            | Record::LossAccepted(_) => {}
+            | Record::LossAccepted(_)
+            | Record::LifeBegan(_) => {}
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) enum Appended {
     Abandon { number: TxNumber, branch: Branch, done: oneshot::Sender<()> },
     /// Compaction moved the record that answers for a transaction.
     Moved(TxNumber),
+    /// The life of this process is in the log: whoever waits to speak may.
+    Life,
     /// Nobody waits for it.
     Nothing,
     /// Somebody waits for it.
@@ -110,6 +112,9 @@ impl Core {
         });
         for record in participants.collect::<Vec<_>>() {
             self.append(&record, Durability::Lazy, Appended::Nothing);
+        }
+        for life in self.lives.iter().collect::<Vec<_>>() {
+            self.append(&Record::LifeBegan(life), Durability::Lazy, Appended::Nothing);
         }
         // Records become durable in the order of appending, and there is one set at least: that of this epoch.
         let (told, durable) = oneshot::channel();

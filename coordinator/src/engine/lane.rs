@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::active::{Active, RequestOps};
 use super::behind;
 use super::core::Core;
+use super::lives::{Greeting, greet};
 use super::mutants;
 use super::outbound::{Haste, Outbound};
 use super::resync::LaneData;
@@ -64,6 +65,8 @@ pub(super) struct Lane {
     pub(super) last_error: Option<String>,
     /// What is known of the data behind it.
     pub(super) data: LaneData,
+    /// Whether it has heard which life speaks.
+    pub(super) greeting: Greeting,
 }
 
 /// The client's ops of a branch, written into a batch as they came.
@@ -115,6 +118,7 @@ impl Lane {
             redis_up: None,
             last_error: None,
             data: LaneData::default(),
+            greeting: Greeting::Due,
         }
     }
 
@@ -182,6 +186,7 @@ impl Core {
     /// Takes what is queued for a lane, up to a batch, if any of it has to leave now.
     fn assemble(&mut self, place: usize, shared: &Shared) -> Result<Assembled, Idle> {
         let low_water = self.low_water(place);
+        let coordinator = self.speaker(place, shared);
         let lane = &mut self.lanes[place];
         let now = Instant::now();
         match lane.queue.due() {
@@ -215,7 +220,6 @@ impl Core {
             return Err(Idle::Empty);
         }
         let (client, participant) = (lane.client(), lane.name.clone());
-        let coordinator = shared.identity.clone();
         let known = lane.data.seen.known;
         let progress = lane.data.progress;
         let batch = Batch { participant, coordinator, low_water, known, progress, messages };
@@ -281,6 +285,7 @@ fn wire_message(
 /// fuller batches, each of which is a sync at the participant; and the lanes fall into step. A batch that hangs holds up its own messages only:
 /// the lane leaves it to its time limit and goes on.
 async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
+    greet(&shared, place).await;
     loop {
         let Some(engine) = shared.upgrade().map(|shared| Engine { shared }) else { return };
         let assembled = engine.core().assemble(place, &engine.shared);
@@ -332,11 +337,13 @@ impl Engine {
         }
         metrics::batch_sent(&batch.participant, outgoing.len());
         let result = match client {
+            _ if self.stale_log().is_some() => Err("this log is an old or forked copy".to_owned()),
             Some(client) => client.batch(&batch).await.map_err(|unknown| unknown.0),
             None => Err(format!("participant {} is not registered", batch.participant)),
         };
         let progress = result.as_ref().ok().and_then(|answers| answers.progress);
         let mut redis = None;
+        let stale = result.as_ref().ok().and_then(|answers| answers.stale_log.clone());
         let (mut inputs, error): (Vec<_>, _) = match result {
             Ok(answers) => {
                 redis = behind::told_of_redis(&answers.answers);
@@ -355,6 +362,7 @@ impl Engine {
         let mut core = self.core();
         core.lane_answered(place, error.as_deref());
         core.redis_heard(place, redis);
+        core.life_heard(place, error.is_none(), stale);
         if inputs.iter().any(|(_, input)| met_a_lock(input)) {
             core.lanes[place].hurry();
         }
@@ -396,7 +404,7 @@ impl Core {
         let txid = message.txid();
         let batch = Batch {
             participant: lane.name.clone(),
-            coordinator: shared.identity.clone(),
+            coordinator: self.speaker(place, shared),
             low_water: self.low_water(place),
             known: lane.data.seen.known,
             progress: lane.data.progress,

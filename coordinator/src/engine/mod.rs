@@ -20,6 +20,7 @@ mod history;
 mod journal;
 mod lane;
 mod list;
+mod lives;
 mod mutants;
 mod outbound;
 mod participants;
@@ -39,6 +40,7 @@ use assent_client::transport::Http;
 use assent_client::{mutant, settle};
 use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::resync::SeenData;
+use assent_common::lives::{Life, Proof};
 use assent_common::mutant::Mutant;
 use assent_common::participant::Branches;
 use assent_common::record::Record;
@@ -85,8 +87,10 @@ struct Shared {
 
 impl Engine {
     /// An engine over a log that has been opened and replayed. Its lanes start as participants are registered.
-    pub(crate) fn new(core: Core, log: LogHandle, url: String, http: Http) -> Self {
-        let identity = CoordinatorRef { log_id: log.log_id(), epoch: log.epoch(), url };
+    pub(crate) fn new(core: Core, log: LogHandle, url: String, http: Http, life: Life) -> Self {
+        let proof = Proof { nonce: life.nonce, before: None };
+        let identity =
+            CoordinatorRef { log_id: log.log_id(), epoch: life.epoch, url, life: Some(proof) };
         let shared = Shared {
             core: Mutex::new(core),
             log,

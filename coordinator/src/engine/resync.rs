@@ -35,6 +35,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::core::Core;
 use super::journal::Appended;
+use super::lives::Greeting;
 use super::{Engine, Shared, vital};
 use crate::clock;
 use crate::log::{Durability, LogError};
@@ -185,6 +186,8 @@ impl Core {
     fn data_opened(&mut self, place: usize, open: Option<DataPoint>, shared: &Arc<Shared>) {
         let lane = &mut self.lanes[place];
         lane.data = LaneData { seen: lane.data.seen, ..LaneData::default() };
+        // What was lost may have been the life that was heard.
+        lane.greeting = Greeting::Tried;
         if let Some(open) = open {
             tracing::warn!(participant = %lane.name, incarnation = open.incarnation, seq = open.seq,
                 "a participant's data is resynchronised, and open");
@@ -300,7 +303,7 @@ impl Engine {
             let Some(client) = lane.client() else { return };
             let batch = Batch::<()> {
                 participant: lane.name.clone(),
-                coordinator: self.identity().clone(),
+                coordinator: core.speaker(place, &self.shared),
                 low_water: core.low_water(place),
                 known: lane.data.seen.known,
                 progress: lane.data.progress,
@@ -309,10 +312,17 @@ impl Engine {
             (client, batch)
         };
         let said = client.batch(&batch).await;
-        let error = said.err().map(|unknown| unknown.0);
-        self.core().lane_answered(place, error.as_deref());
-        if error.is_some() {
-            return;
+        let (error, stale) = match said {
+            Ok(answers) => (None, answers.stale_log),
+            Err(unknown) => (Some(unknown.0), None),
+        };
+        {
+            let mut core = self.core();
+            core.lane_answered(place, error.as_deref());
+            core.life_heard(place, error.is_none(), stale);
+            if error.is_some() || core.lives.stale().is_some() {
+                return;
+            }
         }
         match client.data().await {
             Ok(found) => {
@@ -336,6 +346,9 @@ impl Engine {
             let lane = &core.lanes[place];
             (lane.client(), lane.name.clone())
         };
+        if let Some(why) = self.stale_log() {
+            return Err(later(&why));
+        }
         let client = client.ok_or_else(|| later(&"the participant is not registered"))?;
         let found = client.data().await.map_err(|error| later(&error))?;
         let log_id = self.identity().log_id;
@@ -424,7 +437,7 @@ impl Engine {
                 let core = self.core();
                 Resync {
                     participant: core.lanes[place].name.clone(),
-                    coordinator: self.identity().clone(),
+                    coordinator: core.speaker(place, &self.shared),
                     low_water: core.low_water(place),
                     found: found.found(),
                     known: seen.known,

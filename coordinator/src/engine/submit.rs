@@ -84,6 +84,10 @@ impl Engine {
     ) -> Result<Taken, Problem> {
         let full = self.shared.log.queued_bytes() > LOG_QUEUE_BYTES_MAX;
         let mut core = self.core();
+        if let Some(why) = core.lives.stale() {
+            let detail = format!("{why}; nothing was begun");
+            return Err(Problem::new(ErrorCode::StaleLog, detail));
+        }
         if let Some(earlier) = core.earlier(submission.id, key.as_ref(), fingerprint)? {
             return Ok(earlier);
         }

@@ -12,6 +12,7 @@ use assent_client::transport::HttpOptions;
 use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::recovery::Replay;
 use assent_common::coordinator::{Branch, Input, State};
+use assent_common::lives::Lives;
 use assent_common::outcome::{Applied, Call};
 use assent_common::record::{Committed, CommittedBranch, Identity, ParticipantRemoved};
 use assent_common::time::Millis;
@@ -166,9 +167,11 @@ impl Rig {
         let runtime = Builder::new_current_thread().build().unwrap();
         let entered = runtime.enter();
         let epoch = log.epoch();
-        let core = Core::new(Authority::new(LOG_ID, epoch, decisions), epoch, history.finish());
+        let authority = Authority::new(LOG_ID, epoch, decisions);
+        let core = Core::new(authority, epoch, history.finish(), Lives::default());
         let http = Http::new(&HttpOptions::default()).unwrap();
-        let engine = Engine::new(core, Arc::clone(&log) as LogHandle, String::new(), http);
+        let life = Life { epoch, nonce: 1 };
+        let engine = Engine::new(core, Arc::clone(&log) as LogHandle, String::new(), http, life);
         started.set(engine.clone()).ok().unwrap();
         engine.resume(replay.plan(clock::now()).transactions);
         assert!(engine.core().active.contains_key(&DECIDED));
@@ -214,6 +217,7 @@ fn a_crash_while_copies_wait_for_room_loses_no_decision() {
         Authority::new(LOG_ID, Epoch(2), Decisions::default()),
         Epoch(2),
         History::default(),
+        Lives::default(),
     );
     assert_eq!(compacting.join().unwrap().unwrap(), 0, "segments went without their copies");
     assert_eq!(resumed(rig.crash()), [DECIDED]);
@@ -266,6 +270,7 @@ fn a_panic_in_a_lane_ends_the_process() {
     const IN_CHILD: &str = "ASSENT_TEST_LANE_PANICS";
     if std::env::var_os(IN_CHILD).is_some() {
         let rig = Rig::start();
+        rig.engine.core().life_is_durable();
         // There is no such place, so that its first step panics.
         let mut lane = lane::Lane::new("bank-a".parse().unwrap());
         lane.start(usize::MAX, &rig.engine.shared);

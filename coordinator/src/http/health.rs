@@ -61,12 +61,22 @@ fn is_verbose(parameter: &str) -> bool {
     matches!(parameter, "verbose" | "verbose=" | "verbose=1" | "verbose=true")
 }
 
-fn checks(state: &HttpState) -> [Check; 3] {
+fn checks(state: &HttpState) -> [Check; 4] {
     let draining = state.engine().is_draining();
     let stopped = *state.shared.stopped.borrow();
     [
         // Nothing is served before the log is replayed and the plan of recovery is made.
         ("recovery", Ok(())),
+        (
+            "copy",
+            if state.engine().stale_log().is_some() {
+                Err(
+                    "the decision log is an old or a forked copy: a participant has heard a later life",
+                )
+            } else {
+                Ok(())
+            },
+        ),
         ("draining", if draining { Err("the coordinator is draining") } else { Ok(()) }),
         // A log that cannot be written ends the process; short of that, it is closed when the process stops.
         ("log", if stopped { Err("the decision log is closed") } else { Ok(()) }),

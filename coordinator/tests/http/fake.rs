@@ -170,7 +170,7 @@ async fn batch(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
             None => return bad_gateway(),
         }
     }
-    said(&Answers { answers, progress: None })
+    said(&Answers { answers, progress: None, stale_log: None })
 }
 
 async fn prepare(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {

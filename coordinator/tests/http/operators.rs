@@ -117,7 +117,7 @@ async fn probes_and_version_answer_on_both_listeners() {
             assert_eq!((answer.status, &answer.body), (200, &json!("ok\n")));
         }
         let verbose = get("/readyz?verbose").await;
-        assert_eq!(verbose.body, json!("[+]recovery ok\n[+]draining ok\n[+]log ok\n"));
+        assert_eq!(verbose.body, json!("[+]recovery ok\n[+]copy ok\n[+]draining ok\n[+]log ok\n"));
         assert_eq!(get("/v1/version").await.body["role"], "coordinator");
         get("/metrics").await.is_problem("not_found");
     }

@@ -272,6 +272,10 @@ async fn the_question_for_an_outcome_is_answered_by_the_log_that_decides() {
 
     rig.restart().await;
     assert_eq!(asked(&rig, txid).await, Call::Applied(BranchOutcome::Committed));
+    // Nothing is presumed before the participants have been asked whether the log is an old copy.
+    while asked(&rig, later).await == Call::Applied(BranchOutcome::Undecided) {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(asked(&rig, later).await, Call::Applied(BranchOutcome::Aborted));
 }
 

@@ -87,7 +87,8 @@ async fn large_branches_travel_in_several_batches() {
     }
     let batches = bank.batch_bytes();
     let larger = batches.iter().filter(|bytes| **bytes > most).count();
-    assert_eq!((batches.len(), larger), (4, 1), "{batches:?}");
+    // The first one says which life speaks.
+    assert_eq!((batches.len(), larger), (5, 1), "{batches:?}");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@
 --   m:ended        the same, as every end adds to it: another number is a hole in the history (store/whole.rs)
 --   m:run          life of the server for which what it had loaded was verified
 --   m:c:<log id>   "<highest epoch> <low-water epoch> <low-water n>"
+--   m:n:<log id>   "<epoch> <nonce>" of the newest life of the log that was heard (life.lua)
 --   m:r:<log id>   incarnation that the log knew when the last repair took its word
 --   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id> <reserved>;…" of a string,
 --                  "F …" of a hash, where reserved is "<field in hexadecimal>:<delta>:<floor>:<ceiling>,…" (escrow.lua)

@@ -216,6 +216,7 @@ impl Store {
             seq_seen: AtomicU64::new(found.seq),
             ended_seen: AtomicU64::new(found.ended),
             markers: Mutex::new(Markers::default()),
+            lives: Mutex::default(),
             keys: Mutex::new(HashMap::new()),
             served: Mutex::default(),
             words: tokio::sync::Mutex::default(),

@@ -25,6 +25,7 @@ mod execute;
 mod fence;
 mod inspect;
 pub mod kind;
+mod lives;
 mod markers;
 mod mutants;
 mod options;
@@ -44,7 +45,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use assent_common::ids::{TransactionId, Txid};
+use assent_common::ids::{LogId, TransactionId, Txid};
+use assent_common::lives::Life;
 use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled};
 use assent_common::participant::Branches;
 use assent_common::value::Arg;
@@ -149,6 +151,8 @@ pub struct Store {
     /// Which look at the data this is; see `DataView`.
     view: AtomicU64,
     markers: Mutex<markers::Markers>,
+    /// The newest life of each log that this agent has heard.
+    lives: Mutex<HashMap<LogId, Life>>,
     /// The keys of the branches that this agent staged, so that a commit can declare them without asking first.
     keys: Mutex<HashMap<Txid, Vec<Arg>>>,
     /// The logs whose word the repair took that opened the data of this incarnation.

@@ -57,6 +57,11 @@ pub(super) fn minds(violations: &[String]) -> bool {
     !violations.is_empty() && !mutant::is(Mutant::SettingsUnchecked)
 }
 
+/// Whether the life of a log that was heard is compared with those that it has.
+pub(super) fn compares_lives() -> bool {
+    !mutant::is(Mutant::LivesIgnored)
+}
+
 /// Whether such settings matter to transactions whose votes are the decision.
 pub(super) fn minds_for_decisions(violations: &[String]) -> bool {
     !violations.is_empty() && !mutant::is(Mutant::UnsafeVotesDecide)

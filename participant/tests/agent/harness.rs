@@ -399,7 +399,7 @@ pub(crate) fn batch(url: &str, messages: Vec<Message>) -> Batch {
         known: None,
         progress: None,
         participant: NAME.parse().unwrap(),
-        coordinator: CoordinatorRef { log_id, epoch: Epoch(3), url: url.to_owned() },
+        coordinator: CoordinatorRef { log_id, epoch: Epoch(3), url: url.to_owned(), life: None },
         low_water: TxNumber { epoch: Epoch(0), n: 0 },
         messages,
     }

@@ -244,7 +244,12 @@ pub(crate) fn tx_of(epoch: u64, n: u64) -> Tx {
 }
 
 pub(crate) fn coordinator(epoch: u64) -> CoordinatorRef {
-    CoordinatorRef { log_id: LOG, epoch: Epoch(epoch), url: "http://coordinator:7700".into() }
+    CoordinatorRef {
+        log_id: LOG,
+        epoch: Epoch(epoch),
+        url: "http://coordinator:7700".into(),
+        life: None,
+    }
 }
 
 pub(crate) const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };

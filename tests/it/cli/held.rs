@@ -37,6 +37,7 @@ pub(super) async fn stage(cluster: &Cluster, n: u64) -> (TransactionId, Txid) {
             log_id,
             epoch: Epoch(1),
             url: "http://127.0.0.1:9".to_owned(),
+            life: None,
         },
         low_water: TxNumber { epoch: Epoch(0), n: 0 },
         messages: vec![Message::Prepare(prepare)],

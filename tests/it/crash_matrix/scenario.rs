@@ -32,9 +32,9 @@ pub(crate) fn process_of(cluster: &mut Cluster, point: CrashPoint) -> &mut Assen
     }
 }
 
-/// The pass that belongs to the transaction: the log's first sync of a process life is for its own beginning.
+/// The pass that belongs to the transaction: the first two syncs of a process life are for its epoch and its nonce.
 fn spec_of(point: CrashPoint) -> String {
-    let pass = if point == CrashPoint::BeforeDecisionSync { 2 } else { 1 };
+    let pass = if point == CrashPoint::BeforeDecisionSync { 3 } else { 1 };
     format!("{point}:{pass}")
 }
 

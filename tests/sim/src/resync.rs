@@ -296,6 +296,7 @@ impl World {
                 log_id,
                 epoch: coordinator.log.epoch,
                 url: String::new(),
+                life: None,
             },
             low_water: coordinator.low_water(at),
             found: found.found(),

@@ -306,7 +306,8 @@ async fn stage_at(
 ) -> Result<Vec<Vote>, Failure> {
     let mut votes = Vec::with_capacity(transfers.len());
     let Some(first) = transfers.first() else { return Ok(votes) };
-    let coordinator = CoordinatorRef { log_id, epoch: first.number.epoch, url: url.to_owned() };
+    let coordinator =
+        CoordinatorRef { log_id, epoch: first.number.epoch, url: url.to_owned(), life: None };
     for chunk in transfers.chunks(limits::BATCH_MESSAGES_MAX) {
         let batch = Batch {
             participant: participant.clone(),
