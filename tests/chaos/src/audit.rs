@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use assent_checkers::{Document, Ending, FinalCount, FinalState, FinalTransaction};
-use assent_client::{CallError, CoordinatorClient, ListFilter};
+use assent_client::{CallError, CoordinatorClient, ListFilter, Transaction};
 use assent_common::wire::problem::OutcomeWord;
 use assent_common::wire::transaction::TransactionView;
 use assent_common::{ErrorCode, TransactionId};
@@ -133,15 +133,22 @@ impl Store {
     }
 }
 
-/// Gives every account its opening balance.
-pub(crate) async fn open(stores: &mut [Store]) -> Result<Document, String> {
-    let mut balances = BTreeMap::new();
-    for (account, name) in load::account_names().enumerate() {
-        let store = &mut stores[account % BANKS.len()];
-        let key = load::balance_key(account);
-        store.ask::<()>(redis::cmd("SET").arg(key).arg(OPENING_BALANCE)).await?;
-        balances.insert(name, OPENING_BALANCE);
+/// Gives every account its opening balance, by a transaction: a Redis that loses it gets it back.
+pub(crate) async fn open(coordinator: &CoordinatorClient) -> Result<Document, String> {
+    let mut transaction = Transaction::new();
+    for (place, bank) in BANKS.iter().enumerate() {
+        let accounts = 0..load::account_names().count();
+        let here = accounts.filter(|account| account % BANKS.len() == place);
+        transaction = transaction.branch(&format!("bank-{bank}"), |ops| {
+            here.fold(ops, |ops, account| {
+                ops.op(["SET", &load::balance_key(account), &OPENING_BALANCE.to_string()])
+            })
+        });
     }
+    let request = transaction.build().map_err(|error| error.to_string())?;
+    let opened = coordinator.submit(&request, None, None).await;
+    opened.map_err(|error| format!("the accounts cannot be opened: {error}"))?;
+    let balances = load::account_names().map(|name| (name, OPENING_BALANCE)).collect();
     Ok(Document::OpeningBalances(balances))
 }
 

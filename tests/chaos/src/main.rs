@@ -62,7 +62,7 @@ struct ScheduleArgs {
     /// How many steps
     #[arg(long, default_value_t = 20)]
     steps: usize,
-    /// The kinds of faults [default: all but promote and old-aof]
+    /// The kinds of faults [default: all but promote, old-aof and flush]
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
 }

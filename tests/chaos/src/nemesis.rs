@@ -124,6 +124,7 @@ impl Nemesis {
                 self.set_clock(service, &format!("{jump_s:+}")).await
             }
             Fault::Promote { bank } => self.promote(bank).await,
+            Fault::Flush { service } => self.flush(service).await,
             Fault::OldAof { bank } => {
                 let copy = format!("rm -rf /tmp/{bank}; cp -a /disks/redis-{bank} /tmp/{bank}");
                 project.shell(DISKS, &copy).await.map(drop)
@@ -142,6 +143,8 @@ impl Nemesis {
                 project.shell(DISKS, &format!("rm -f /disks/{disk}/.full")).await.map(drop)
             }
             Fault::Clock { service, .. } => self.set_clock(service, "+0").await,
+            // Once more: what was put right, and what was acknowledged since, goes too.
+            Fault::Flush { service } => self.flush(service).await,
             Fault::OldAof { bank } => {
                 let redis = format!("redis-{bank}");
                 self.unless_ended(&redis, project.kill(&redis)).await?;
@@ -163,6 +166,13 @@ impl Nemesis {
             Err(_) if !self.project.condition(service).await?.running => Ok(()),
             done => done,
         }
+    }
+
+    async fn flush(&self, redis: &str) -> Result<(), String> {
+        self.unless_ended(redis, async {
+            self.project.shell(redis, "redis-cli flushall").await.map(drop)
+        })
+        .await
     }
 
     async fn set_clock(&self, service: &str, offset: &str) -> Result<(), String> {

@@ -49,7 +49,7 @@ pub(crate) struct RunArgs {
     /// How long things are broken; the last step is brought to its end
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// The kinds of faults [default: all but promote and old-aof]
+    /// The kinds of faults [default: all but promote, old-aof and flush]
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
     /// Clients
@@ -152,7 +152,7 @@ async fn everything(
     let coordinator = coordinator(project).await?;
     wait_ready(&coordinator).await?;
     let mut stores = stores(project).await?;
-    recorder.observe(audit::open(&mut stores).await?);
+    recorder.observe(audit::open(&coordinator).await?);
     let watcher = Watcher::start(self::stores(project).await?);
     let mut load = Load::new(coordinator.clone(), World::default(), recorder.clone());
     story.tell(&format!(

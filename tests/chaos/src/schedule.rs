@@ -56,10 +56,12 @@ pub(crate) enum Kind {
     Promote,
     /// A Redis comes back with an append-only file from a while ago
     OldAof,
+    /// A Redis loses all that it has, twice
+    Flush,
 }
 
 impl Kind {
-    /// What is broken unless something else is asked for. The two that lose acknowledged writes are not in it.
+    /// What is broken unless something else is asked for. The three that lose acknowledged writes are not in it.
     pub(crate) const DEFAULT: [Self; 10] = [
         Self::Kill,
         Self::Restart,
@@ -88,6 +90,7 @@ impl Kind {
             Self::Clock => "clock",
             Self::Promote => "promote",
             Self::OldAof => "old-aof",
+            Self::Flush => "flush",
         }
     }
 }
@@ -111,6 +114,7 @@ pub(crate) enum Fault {
     Clock { service: String, jump_s: i64 },
     Promote { bank: &'static str },
     OldAof { bank: &'static str },
+    Flush { service: String },
 }
 
 impl Fault {
@@ -125,6 +129,7 @@ impl Fault {
             Self::Clock { .. } => Kind::Clock,
             Self::Promote { .. } => Kind::Promote,
             Self::OldAof { .. } => Kind::OldAof,
+            Self::Flush { .. } => Kind::Flush,
         }
     }
 
@@ -136,6 +141,7 @@ impl Fault {
             | Self::Pause { service }
             | Self::Partition { service, .. }
             | Self::FullDisk { service, .. }
+            | Self::Flush { service }
             | Self::Clock { service, .. } => service.clone(),
             Self::Link { link, .. } => format!("link {link}"),
             Self::Promote { bank } | Self::OldAof { bank } => format!("redis-{bank}"),
@@ -181,6 +187,7 @@ impl fmt::Display for Fault {
             }
             Self::Promote { bank } => write!(f, "redis-{bank} dies, its replica is promoted"),
             Self::OldAof { bank } => write!(f, "redis-{bank} gets back an old append-only file"),
+            Self::Flush { service } => write!(f, "{service} loses all that it has, and again"),
         }
     }
 }
@@ -242,6 +249,10 @@ impl Schedule {
                 // The file of a Redis that is dead for good.
                 bank => Fault::Kill { service: self.redis(bank) },
             },
+            Kind::Flush => {
+                let bank = self.bank();
+                Fault::Flush { service: self.redis(bank) }
+            }
         }
     }
 
@@ -375,9 +386,13 @@ mod tests {
             .flat_map(|step| step.faults.iter().map(|timed| timed.fault.kind()))
             .collect();
         assert_eq!(seen, BTreeSet::from(Kind::DEFAULT));
-        assert!(!Kind::DEFAULT.contains(&Kind::Promote) && !Kind::DEFAULT.contains(&Kind::OldAof));
-        for step in steps(1, &[Kind::OldAof]) {
-            assert!(step.faults.iter().all(|timed| timed.fault.kind() == Kind::OldAof), "{step:?}");
+        for losing in [Kind::Promote, Kind::OldAof, Kind::Flush] {
+            assert!(!Kind::DEFAULT.contains(&losing));
+        }
+        for only in [Kind::OldAof, Kind::Flush] {
+            for step in steps(1, &[only]) {
+                assert!(step.faults.iter().all(|timed| timed.fault.kind() == only), "{step:?}");
+            }
         }
         let losing = steps(1, &[Kind::Promote, Kind::OldAof, Kind::FullDisk]);
         let faults: Vec<&Fault> =
