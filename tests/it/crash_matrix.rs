@@ -3,6 +3,7 @@
 
 mod load;
 mod log_points;
+mod losses;
 mod redis_points;
 mod scenario;
 

@@ -98,18 +98,7 @@ impl Load {
 
 /// A bank whose opening balances are the log's to know too.
 async fn open(cluster: &Cluster) -> Bank {
-    let bank = Bank::open(cluster, CLIENTS).await;
-    let mut transaction = Transaction::new();
-    for peer in &cluster.peers {
-        transaction = transaction.branch(peer.name, |ops| {
-            (0..CLIENTS).fold(ops, |ops, account| {
-                let key = format!("acct:{account}");
-                ops.op(["SET", &key, &assent_tests::bank::OPENING.to_string()])
-            })
-        });
-    }
-    cluster.api.submit(&transaction.build().unwrap(), None, None).await.unwrap();
-    bank
+    Bank::open_in_log(cluster, CLIENTS).await
 }
 
 async fn audit(cluster: &Cluster, bank: &Bank, load: Load) {

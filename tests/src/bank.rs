@@ -116,6 +116,25 @@ impl Bank {
         }
     }
 
+    /// The same, with balances that the log knows too: a server that loses them gets them back.
+    ///
+    /// # Panics
+    /// If the coordinator does not commit that.
+    pub async fn open_in_log(cluster: &Cluster, accounts: usize) -> Self {
+        let bank = Self::open(cluster, accounts).await;
+        let mut transaction = Transaction::new();
+        for peer in &cluster.peers {
+            transaction = transaction.branch(peer.name, |ops| {
+                (0..accounts).fold(ops, |ops, account| {
+                    ops.op(["SET", &format!("acct:{account}"), &OPENING.to_string()])
+                })
+            });
+        }
+        let request = transaction.build().expect("the opening is a transaction");
+        cluster.api.submit(&request, None, None).await.expect("the opening commits");
+        bank
+    }
+
     /// The same bank, through another coordinator.
     #[must_use]
     pub fn through(&self, api: &CoordinatorClient) -> Self {

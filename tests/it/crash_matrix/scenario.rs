@@ -41,23 +41,34 @@ fn spec_of(point: CrashPoint) -> String {
 pub(crate) async fn crash_at(point: CrashPoint, shape: Shape) {
     let mut cluster = Cluster::start(ASSENT, Options::default()).await;
     let bank = Bank::open(&cluster, 2).await;
-    arm(process_of(&mut cluster, point), &spec_of(point)).await;
-    let transfer = shape.transfer("the one");
-    let asking = tokio::spawn({
-        let (bank, transfer) = (bank.clone(), transfer.clone());
-        async move { bank.ask(&transfer).await }
-    });
-    let process = process_of(&mut cluster, point);
-    wait_crashed(process).await;
-    restart(process).await;
-    let first = asking.await.unwrap();
-    let told = one_outcome(&bank, &transfer, first).await;
+    let (transfer, told) = crash(&mut cluster, &bank, point, shape).await;
     wait_settled(&cluster).await;
     let after = Transfer { key: "after".to_owned(), ..transfer.clone() };
     let after_told = bank.insist(&after).await;
     assert!(after_told.is_committed(), "what comes after it: {after_told:?}");
     wait_settled(&cluster).await;
     bank.check(&cluster, &[(transfer, told), (after, after_told)]).await;
+}
+
+/// The process dies at the point, comes back, and the transfer has one outcome.
+pub(super) async fn crash(
+    cluster: &mut Cluster,
+    bank: &Bank,
+    point: CrashPoint,
+    shape: Shape,
+) -> (Transfer, Told) {
+    arm(process_of(cluster, point), &spec_of(point)).await;
+    let transfer = shape.transfer("the one");
+    let asking = tokio::spawn({
+        let (bank, transfer) = (bank.clone(), transfer.clone());
+        async move { bank.ask(&transfer).await }
+    });
+    let process = process_of(cluster, point);
+    wait_crashed(process).await;
+    restart(process).await;
+    let first = asking.await.unwrap();
+    let told = one_outcome(bank, &transfer, first).await;
+    (transfer, told)
 }
 
 /// Asks again with the same key until the answer is definite, and then some more: it must stay, and agree with what
