@@ -48,6 +48,7 @@ soak: servers ## lose data again and again under load on each server, SOAK_RUNS 
 
 test: servers tools lint ## everything CI runs
 	cargo nextest run --workspace --locked
+	@./tests/on-servers.sh
 	cargo test --workspace --locked --doc --quiet
 	$(MAKE) --no-print-directory docs deny
 

@@ -19,6 +19,7 @@ mod old_log;
 mod protocol;
 mod redis_faults;
 mod redis_loss;
+mod soak;
 mod tidy;
 
 /// What the tests start and kill.

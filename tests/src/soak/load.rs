@@ -20,6 +20,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::wait::wait_for;
+
 /// The participants of a soak.
 pub(super) const PARTICIPANTS: [&str; 3] = ["bank-a", "bank-b", "bank-c"];
 
@@ -351,7 +353,6 @@ impl Shared {
     /// Reads every list that there ever was and every account, of a cluster at rest.
     pub(super) async fn read_all(&self) {
         let last = self.elements.load(Ordering::Relaxed) / ELEMENTS_OF_A_ROUND;
-        let mut random = StdRng::seed_from_u64(0);
         let mut works = vec![Work::Balances];
         for round in 0..=last {
             let places = 0..PARTICIPANTS.len();
@@ -361,11 +362,16 @@ impl Shared {
             });
             works.push(Work::Lists(lists.collect()));
         }
-        let before = self.committed();
-        for (n, work) in works.iter().enumerate() {
-            self.transact(READER, &format!("last-{n}"), work, &mut random).await;
+        let asked = AtomicU64::new(0);
+        for work in &works {
+            // Refused while a loss that came last is being made whole.
+            wait_for("a read of a cluster at rest", || async {
+                let before = self.committed();
+                let key = format!("last-{}", asked.fetch_add(1, Ordering::Relaxed));
+                self.transact(READER, &key, work, &mut StdRng::seed_from_u64(0)).await;
+                if self.committed() > before { Ok(()) } else { Err("it was refused") }
+            })
+            .await;
         }
-        let read = self.committed() - before;
-        assert_eq!(read, works.len() as u64, "reads of a cluster at rest must commit");
     }
 }

@@ -26,6 +26,9 @@ const COPIES_MAX: usize = 3;
 const BETWEEN: u64 = 25;
 const BETWEEN_MAX: Duration = Duration::from_secs(2);
 
+/// Without so many a run proves little, however slow the machine is.
+const FLUSHES_MIN: u32 = 2;
+
 /// Pauses between two faults otherwise.
 const PAUSE_MS: std::ops::Range<u64> = 5..300;
 
@@ -72,9 +75,9 @@ impl<'c> Nemesis<'c> {
         Self { cluster, done: Done::default(), recorder, random, copies, kills_coordinator }
     }
 
-    /// Breaks things until then.
+    /// Breaks things until then, and until there was something to lose.
     pub(super) async fn run(&mut self, until: Instant, load: &Shared) {
-        while Instant::now() < until {
+        while Instant::now() < until || self.done.flushes < FLUSHES_MIN {
             if self.random.random_bool(0.7) {
                 let committed = load.wait_committed(BETWEEN);
                 let _or_go_on = tokio::time::timeout(BETWEEN_MAX, committed).await;
