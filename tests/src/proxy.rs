@@ -157,6 +157,14 @@ impl Proxy {
         *self.inner.passed.borrow()
     }
 
+    /// How many of the requests that went through hold this word.
+    #[must_use]
+    pub fn passed_with(&self, word: &str) -> usize {
+        let recorded = lock(&self.inner.recorded);
+        let holds = |request: &&Recorded| String::from_utf8_lossy(&request.body).contains(word);
+        recorded.iter().filter(holds).count()
+    }
+
     /// Says everything that was ever said again, the last first, and returns how many that were.
     pub async fn replay_reversed(&self) -> usize {
         let recorded = lock(&self.inner.recorded).clone();
