@@ -72,8 +72,16 @@ pub const URL_BYTES_MAX: usize = 2_000;
 /// the script (`too_large`): bounds the time that Redis is blocked to some milliseconds.
 pub const MATERIALISED_ELEMENTS_MAX: usize = 10_000;
 
-/// Transactions in flight in one coordinator before it sheds load with `overloaded`; each holds its ops in memory.
+/// Undecided transactions in one coordinator before it sheds load with `overloaded`; each holds its ops in memory.
 pub const TRANSACTIONS_IN_FLIGHT_MAX: usize = 20_000;
+
+/// Transactions that wait for the vote of one participant before more that name it are refused with `overloaded`: half of all
+/// that may be undecided, so that a participant that does not answer leaves room for those who do not name it.
+pub const TRANSACTIONS_PER_PARTICIPANT_MAX: usize = TRANSACTIONS_IN_FLIGHT_MAX / 2;
+
+/// Decided transactions that one participant has not acknowledged before more that name it are refused with `overloaded`. Each
+/// takes about a kilobyte: its ops are gone, and its writes are in the log.
+pub const OUTCOMES_UNDELIVERED_MAX: usize = 100_000;
 
 /// Lives of its coordinator that a log keeps, for participants to tell it from an old copy. Each is some bytes; a participant
 /// that was away for longer takes the log's word.

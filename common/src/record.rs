@@ -41,6 +41,8 @@ pub enum Record {
     LossAccepted(LossAccepted),
     /// A life of the coordinator began. Durable before anybody hears of it.
     LifeBegan(Life),
+    /// Some branches of a committed transaction have acknowledged, while others do not.
+    Acknowledged(Acknowledged),
 }
 
 /// Who asked for what: what the public API needs to know of a transaction, whatever became of it.
@@ -237,6 +239,15 @@ pub struct LossAccepted {
     pub at: Millis,
 }
 
+/// See [`Record::Acknowledged`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// The transaction.
+    pub number: TxNumber,
+    /// The participants that have applied it, and may forget that they have: they are never told again.
+    pub participants: Vec<ParticipantName>,
+}
+
 /// A payload cannot be read as its kind says. The frame's checksum was right, so this is a version mismatch or a bug.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -269,6 +280,7 @@ mod kind {
     pub(super) const LOSS_ACCEPTED_V1: u8 = 10;
     pub(super) const ANSWERED_WRITTEN_V1: u8 = 11;
     pub(super) const LIFE_BEGAN_V1: u8 = 12;
+    pub(super) const ACKNOWLEDGED_V1: u8 = 13;
 }
 
 impl Record {
@@ -290,6 +302,7 @@ impl Record {
             Self::DataSeen(record) => (kind::DATA_SEEN_V1, payload(record)),
             Self::LossAccepted(record) => (kind::LOSS_ACCEPTED_V1, payload(record)),
             Self::LifeBegan(record) => (kind::LIFE_BEGAN_V1, payload(record)),
+            Self::Acknowledged(record) => (kind::ACKNOWLEDGED_V1, payload(record)),
         }
     }
 
@@ -307,6 +320,7 @@ impl Record {
             kind::DATA_SEEN_V1 => read(kind, payload).map(Self::DataSeen),
             kind::LOSS_ACCEPTED_V1 => read(kind, payload).map(Self::LossAccepted),
             kind::LIFE_BEGAN_V1 => read(kind, payload).map(Self::LifeBegan),
+            kind::ACKNOWLEDGED_V1 => read(kind, payload).map(Self::Acknowledged),
             kind::ANSWERED_WRITTEN_V1 => {
                 let (answered, written) = read::<(Answered, WrittenRecord)>(kind, payload)?;
                 Ok(Self::Answered(Answered { written: Some(written), ..answered }))
@@ -338,6 +352,7 @@ impl Record {
             | Self::Committed(Committed { number, .. })
             | Self::Ended(Ended { number })
             | Self::Answered(Answered { number, .. })
+            | Self::Acknowledged(Acknowledged { number, .. })
             | Self::Abandoned(Abandoned { number, .. }) => Some(*number),
             Self::ParticipantSet(_)
             | Self::ParticipantRemoved(_)
@@ -479,6 +494,10 @@ mod tests {
                 written: Some(WrittenRecord { redo: [1, 2][..].into(), incarnation: 99, seq: 6 }),
             }),
             Record::LifeBegan(Life { epoch: Epoch(3), nonce: 1 << 40 }),
+            Record::Acknowledged(Acknowledged {
+                number: number(),
+                participants: vec!["bank-a".parse().unwrap()],
+            }),
         ]
     }
 

@@ -16,7 +16,7 @@ use assent_common::record::Record;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::engine::{Core, Engine, ReplayedHistory};
+use crate::engine::{AdmissionLimits, Core, Engine, ReplayedHistory};
 use crate::log::{self, Callbacks, LogCrashPoint, LogError, LogHandle, LogOptions};
 
 /// What the engine is started with.
@@ -27,6 +27,8 @@ pub(crate) struct Start {
     pub(crate) http: Http,
     /// Participants of the configuration; they override those of the log.
     pub(crate) participants: BTreeMap<ParticipantName, String>,
+    /// How much may be under way.
+    pub(crate) admission: AdmissionLimits,
 }
 
 /// What recovery found and set in motion.
@@ -61,7 +63,7 @@ pub enum StartError {
 /// Opens the log, replays it, and starts the engine where it left off. Must be called in a tokio runtime.
 pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError> {
     let began = clock::now();
-    let Start { mut log, url, http, participants } = start;
+    let Start { mut log, url, http, participants, admission } = start;
     log.crash_hook = Arc::new(crash_at);
     let mut replay = Replay::default();
     let mut decisions = Decisions::default();
@@ -97,7 +99,7 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     let life = Life { epoch, nonce: new_nonce() };
     lives.began(life);
     let authority = Authority::new(log_id, epoch, decisions);
-    let core = Core::new(authority, epoch, history.finish(), lives);
+    let core = Core::new(authority, epoch, history.finish(), lives, admission.into());
     let engine = Engine::new(core, log, url, http, life);
     let _first = started.set(engine.clone());
     engine.begin_life(life);

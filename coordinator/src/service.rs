@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::engine::{Engine, vital};
+use crate::engine::{AdmissionLimits, Engine, vital};
 use crate::http::{self, HttpState};
 use crate::log::{LogError, LogOptions, SEGMENT_BYTES_DEFAULT};
 use crate::recovery::{self, RecoveryReport, Start, StartError};
@@ -48,6 +48,8 @@ pub struct CoordinatorOptions {
     pub connect_timeout_ms: u64,
     /// How patient and how roomy the listeners are.
     pub edge: EdgeOptions,
+    /// How much may be under way.
+    pub admission: AdmissionLimits,
     /// Renders the metrics, where a recorder is installed.
     pub metrics: Option<PrometheusHandle>,
 }
@@ -90,6 +92,7 @@ impl CoordinatorOptions {
             request_timeout_ms: 10_000,
             connect_timeout_ms: 1_000,
             edge: EdgeOptions::default(),
+            admission: AdmissionLimits::default(),
             metrics: None,
         }
     }
@@ -161,8 +164,10 @@ impl Coordinator {
         let mut log = LogOptions::new(&options.data_dir);
         log.segment_bytes = options.segment_bytes;
         let url = options.advertised_url.clone().unwrap_or_else(|| format!("http://{addr}"));
+        let participants = options.participants.clone();
+        let admission = options.admission;
         let (engine, recovery) =
-            recovery::start(Start { log, url, http, participants: options.participants.clone() })?;
+            recovery::start(Start { log, url, http, participants, admission })?;
         let (stop, stopped) = watch::channel(false);
         let state = HttpState::new(engine.clone(), &options, stopped.clone());
         let mut servers = JoinSet::new();

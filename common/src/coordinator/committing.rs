@@ -1,13 +1,13 @@
 //! Telling branches to commit, until every one has acknowledged.
 
 use super::delivery::{Delivery, Problem};
-use super::effect::{Branch, Effect, Entry, Message, Outcome};
+use super::effect::{Branch, Effect, Entry, Message, Note, Outcome};
 use super::machine::{Closing, ClosingRecord, Committing, DecisionRecord, State, Transaction};
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::outcome::{Applied, Call, Refusal, Vote};
 use crate::time::Millis;
-use crate::wire::transaction::Ack;
+use crate::wire::transaction::{Ack, Protocol};
 
 impl Transaction {
     /// The decision stands: from here on there is only commit.
@@ -48,6 +48,7 @@ impl Transaction {
         let Some(delivery) = committing.deliveries.get_mut(branch.index()) else {
             return State::Committing(committing);
         };
+        let before = delivery.clone();
         match call {
             _ if delivery.is_over() => {}
             Call::Applied(_) => *delivery = Delivery::Done,
@@ -59,6 +60,64 @@ impl Transaction {
                 delivery.failed(now, seed, Problem::Refused { code, detail });
             }
             Call::Unknown(why) => delivery.failed(now, seed, Problem::Unknown(why)),
+        }
+        let is_news = *delivery != before;
+        let state = self.close_committed_if_over(committing, effects);
+        if let State::Committing(committing) = &state
+            && is_news
+        {
+            self.note_acknowledged(committing, branch, effects);
+        }
+        state
+    }
+
+    /// While one branch does not answer, the others are not to keep their done-markers for it: that they have acknowledged
+    /// is written down, so that a restart does not tell them again. Of an implicit transaction the markers stay, because
+    /// they are what its other branches find the outcome by.
+    fn note_acknowledged(
+        &self,
+        committing: &Committing,
+        heard: Branch,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Committing { deliveries, .. } = committing;
+        if self.spec.protocol == Protocol::Implicit || !deliveries.iter().any(Delivery::is_failing)
+        {
+            return;
+        }
+        // What a second failure would say, the first one has.
+        let is_news = deliveries.get(heard.index()).is_some_and(|delivery| match delivery {
+            Delivery::Done => true,
+            Delivery::Due { tries, .. } => *tries == 1,
+            Delivery::Sent { .. } | Delivery::Recorded | Delivery::Abandoned => false,
+        });
+        let done = |(branch, delivery): (Branch, &Delivery)| {
+            (*delivery == Delivery::Done).then_some(branch)
+        };
+        let acknowledged: Vec<Branch> =
+            (0..).map(Branch).zip(deliveries).filter_map(done).collect();
+        if is_news && !acknowledged.is_empty() {
+            effects.push(Effect::Note(Note::Acknowledged(acknowledged)));
+        }
+    }
+
+    /// The log knows it.
+    pub(super) fn noted(
+        &self,
+        mut committing: Committing,
+        note: Note,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        match note {
+            Note::Acknowledged(branches) => {
+                for branch in branches {
+                    if let Some(delivery) = committing.deliveries.get_mut(branch.index())
+                        && *delivery != Delivery::Abandoned
+                    {
+                        *delivery = Delivery::Recorded;
+                    }
+                }
+            }
         }
         self.close_committed_if_over(committing, effects)
     }
@@ -101,7 +160,7 @@ impl Transaction {
             return State::Committing(committing);
         }
         // An abandoned branch is over, and yet nobody may say that it was applied.
-        let applied = committing.deliveries.iter().all(|delivery| *delivery == Delivery::Done);
+        let applied = committing.deliveries.iter().all(Delivery::is_acknowledged);
         let outcome = committed(&committing.votes, applied);
         if self.spec.ack == Ack::Applied {
             effects.push(Effect::Answer(outcome.clone()));

@@ -23,6 +23,8 @@ pub enum Delivery {
     },
     /// Acknowledged.
     Done,
+    /// Acknowledged, and the log has that: the branch is never told again, so that it need not know the transaction.
+    Recorded,
     /// Given up by an operator (invariant 16).
     Abandoned,
 }
@@ -58,7 +60,21 @@ impl Delivery {
     /// Whether nothing is left to do.
     #[must_use]
     pub const fn is_over(&self) -> bool {
-        matches!(self, Self::Done | Self::Abandoned)
+        matches!(self, Self::Done | Self::Recorded | Self::Abandoned)
+    }
+
+    /// Whether the participant has acknowledged.
+    #[must_use]
+    pub const fn is_acknowledged(&self) -> bool {
+        matches!(self, Self::Done | Self::Recorded)
+    }
+
+    /// Whether a try has failed, and none has come through.
+    pub(super) const fn is_failing(&self) -> bool {
+        match self {
+            Self::Sent { tries } | Self::Due { tries, .. } => *tries > 0,
+            Self::Done | Self::Recorded | Self::Abandoned => false,
+        }
     }
 
     /// When the next try is due, if one is.
@@ -66,7 +82,7 @@ impl Delivery {
     pub const fn due_at(&self) -> Option<Millis> {
         match self {
             Self::Due { at, .. } => Some(*at),
-            Self::Sent { .. } | Self::Done | Self::Abandoned => None,
+            Self::Sent { .. } | Self::Done | Self::Recorded | Self::Abandoned => None,
         }
     }
 

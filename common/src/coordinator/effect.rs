@@ -65,6 +65,8 @@ pub enum Input {
     RetryNow,
     /// An operator gives up a branch; that is recorded already (invariant 16).
     Abandon(Branch),
+    /// What [`Effect::Note`] asked for is durable; or the log had it at the start.
+    Noted(Note),
     /// The data that the branch may have voted on is no more: its vote counts for nothing, whether it has been heard or
     /// not (invariant 12). A decision stands, and is redone.
     DataLost(Branch),
@@ -84,8 +86,18 @@ pub enum Effect {
     },
     /// Append a record; when it is durable, [`Input::Persisted`] comes back.
     Persist(Entry),
+    /// Write down what is known of branches; when it is durable, [`Input::Noted`] comes back, whatever the order of other
+    /// records.
+    Note(Note),
     /// Tell the client. Comes once.
     Answer(Outcome),
+}
+
+/// What the log is to know of branches, beside the transaction's own records.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Note {
+    /// These have acknowledged the commit, while another one does not. Lazy: what is lost of it is said again.
+    Acknowledged(Vec<Branch>),
 }
 
 /// A message to a branch.

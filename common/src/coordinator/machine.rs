@@ -387,6 +387,9 @@ impl Transaction {
                 self.abandon_strays(branch);
                 self.abandoned(committing, branch, effects)
             }
+            (State::Committing(committing), Input::Noted(note)) => {
+                self.noted(committing, note, effects)
+            }
             (State::Closing(closing), Input::Persisted) => Self::closed(closing, effects),
             // An abort of an attempt that was given up, whatever came after it.
             (state, Input::Aborted { branch, attempt, call }) => {
@@ -406,6 +409,7 @@ impl Transaction {
                 | Input::Applied { .. }
                 | Input::Settled { .. }
                 | Input::DataLost(_)
+                | Input::Noted(_)
                 | Input::Tick
                 | Input::RetryNow,
             ) => state,
@@ -542,6 +546,7 @@ impl Input {
             Self::Tick => "tick",
             Self::RetryNow => "retry now",
             Self::Abandon(_) => "abandon",
+            Self::Noted(_) => "noted",
             Self::DataLost(_) => "data lost",
         }
     }

@@ -38,7 +38,7 @@ mod view;
 mod tests;
 
 pub use delivery::{Delivery, Problem};
-pub use effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
+pub use effect::{Branch, Effect, Entry, Failure, Input, Message, Note, Outcome};
 pub use machine::{
     AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, Illegal, Preparing,
     Purpose, Spec, State, Stray, Transaction, VoteState,

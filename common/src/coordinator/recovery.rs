@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::effect::Branch;
+use super::effect::{Branch, Note};
 use super::machine::{AnswerDurability, Purpose, Spec, Transaction};
 use crate::ids::{ParticipantName, TxNumber};
 use crate::outcome::Vote;
-use crate::record::{Begun, Committed, Identity, Record};
+use crate::record::{Acknowledged, Begun, Committed, Identity, Record};
 use crate::time::Millis;
 use crate::wire::transaction::{Ack, Protocol};
 
@@ -17,6 +17,7 @@ pub struct Replay {
     committed: BTreeMap<TxNumber, Committed>,
     begun: BTreeMap<TxNumber, Begun>,
     abandoned: BTreeMap<TxNumber, BTreeSet<ParticipantName>>,
+    acknowledged: BTreeMap<TxNumber, BTreeSet<ParticipantName>>,
     participants: BTreeMap<ParticipantName, String>,
 }
 
@@ -40,6 +41,8 @@ pub struct Recovered {
     pub transaction: Transaction,
     /// Branches given up by an operator: the shell feeds them as [`Input::Abandon`](super::Input::Abandon).
     pub abandoned: Vec<Branch>,
+    /// What the log knows of its branches: the shell feeds it as [`Input::Noted`](super::Input::Noted), before the rest.
+    pub notes: Vec<Note>,
 }
 
 impl Replay {
@@ -60,6 +63,9 @@ impl Replay {
             Record::Abandoned(abandoned) => {
                 self.abandoned.entry(abandoned.number).or_default().insert(abandoned.participant);
             }
+            Record::Acknowledged(Acknowledged { number, participants }) => {
+                self.acknowledged.entry(number).or_default().extend(participants);
+            }
             // `authority`, `resync` and `lives` keep these, or they are for people.
             Record::CommittedSet(_)
             | Record::DataSeen(_)
@@ -78,15 +84,17 @@ impl Replay {
         self.committed.remove(&number);
         self.begun.remove(&number);
         self.abandoned.remove(&number);
+        self.acknowledged.remove(&number);
     }
 
     /// What is to be done.
     #[must_use]
     pub fn plan(self, now: Millis) -> Plan {
-        let Self { committed, begun, abandoned, participants } = self;
+        let Self { committed, begun, abandoned, acknowledged, participants } = self;
         let committed = committed.into_values().map(|committed| {
             let given_up = abandoned.get(&committed.number);
-            recover_commit(committed, given_up, now)
+            let told = acknowledged.get(&committed.number);
+            recover_commit(committed, given_up, told, now)
         });
         let begun = begun.into_values().map(|begun| recover_one_phase(begun, now));
         Plan { transactions: committed.chain(begun).collect(), participants }
@@ -96,6 +104,7 @@ impl Replay {
 fn recover_commit(
     committed: Committed,
     abandoned: Option<&BTreeSet<ParticipantName>>,
+    acknowledged: Option<&BTreeSet<ParticipantName>>,
     now: Millis,
 ) -> Recovered {
     let Committed { number, attempt, identity, decided_at, branches } = committed;
@@ -110,22 +119,24 @@ fn recover_commit(
             seq: branch.seq,
         });
     }
-    let given_up = |name: &ParticipantName| abandoned.is_some_and(|names| names.contains(name));
-    let abandoned = (0..)
-        .map(Branch)
-        .zip(&participants)
-        .filter(|(_, name)| given_up(name))
-        .map(|(branch, _)| branch)
-        .collect();
+    let branches_at = |names: Option<&BTreeSet<ParticipantName>>| -> Vec<Branch> {
+        let is_one = |name: &ParticipantName| names.is_some_and(|names| names.contains(name));
+        let branches = (0..).map(Branch).zip(&participants);
+        branches.filter(|(_, name)| is_one(name)).map(|(branch, _)| branch).collect()
+    };
+    let abandoned = branches_at(abandoned);
+    let acknowledged = Some(branches_at(acknowledged)).filter(|branches| !branches.is_empty());
+    let notes = acknowledged.map(Note::Acknowledged).into_iter().collect();
     let spec = recovered_spec(number, participants.len());
     let transaction = Transaction::recovered_commit(spec, attempt, votes, decided_at, now);
-    Recovered { identity, participants, transaction, abandoned }
+    Recovered { identity, participants, transaction, abandoned, notes }
 }
 
 fn recover_one_phase(begun: Begun, now: Millis) -> Recovered {
     let Begun { number, attempt, identity, participant } = begun;
     let transaction = Transaction::recovered_one_phase(recovered_spec(number, 1), attempt, now);
-    Recovered { identity, participants: vec![participant], transaction, abandoned: Vec::new() }
+    let (abandoned, notes) = (Vec::new(), Vec::new());
+    Recovered { identity, participants: vec![participant], transaction, abandoned, notes }
 }
 
 /// Nobody waits any more, and the time to decide is over.

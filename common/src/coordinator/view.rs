@@ -2,14 +2,14 @@
 
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Failure, Outcome};
-use super::machine::{ClosingRecord, State, Transaction, VoteState};
+use super::machine::{Closing, ClosingRecord, State, Transaction, VoteState};
 use super::one_phase::OnePhaseCall;
 use super::settling::SettleState;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::time::Millis;
 use crate::wire::outcome::BranchOutcome;
-use crate::wire::transaction::{BranchProgress, TransactionState};
+use crate::wire::transaction::{BranchProgress, Protocol, TransactionState};
 
 /// Where a branch stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl BranchStatus {
                 };
                 Self { progress, tries: *tries, last_error: Some(error), next_try_at: Some(*at) }
             }
-            Delivery::Done => Self::quiet(done),
+            Delivery::Done | Delivery::Recorded => Self::quiet(done),
             Delivery::Abandoned => Self::quiet(BranchProgress::Abandoned),
         }
     }
@@ -115,6 +115,65 @@ impl Transaction {
     #[must_use]
     pub fn answer_is_held_back(&self) -> bool {
         matches!(self.state(), State::Closing(closing) if closing.record == ClosingRecord::TellWhenDurable)
+    }
+
+    /// Whether the outcome is fixed, and only to be delivered and recorded.
+    #[must_use]
+    pub const fn is_decided(&self) -> bool {
+        matches!(self.state(), State::Committing(_) | State::Closing(_) | State::Ended(_))
+    }
+
+    /// Whether the transaction cannot be decided before a branch has answered.
+    #[must_use]
+    pub fn waits_for_vote(&self, branch: Branch) -> bool {
+        match self.state() {
+            State::OnePhase(_) => true,
+            State::Preparing(preparing) => {
+                let vote = preparing.votes.get(branch.index());
+                !matches!(vote, Some(VoteState::Yes(_)))
+            }
+            State::Settling(settling) => {
+                let state = settling.branches.get(branch.index());
+                matches!(state, Some(SettleState::Asking(_) | SettleState::Staged(_)))
+            }
+            State::New
+            | State::Beginning { .. }
+            | State::Pausing { .. }
+            | State::Deciding { .. }
+            | State::Committing(_)
+            | State::Closing(_)
+            | State::Ended(_) => false,
+        }
+    }
+
+    /// Whether a branch has not acknowledged the outcome that it was told, or the abort of an earlier attempt.
+    #[must_use]
+    pub fn owes_an_answer(&self, branch: Branch) -> bool {
+        let is_told = match self.state() {
+            State::Committing(committing) => {
+                committing.deliveries.get(branch.index()).is_some_and(|told| !told.is_over())
+            }
+            _ => false,
+        };
+        is_told || self.strays().iter().any(|stray| stray.branch == branch)
+    }
+
+    /// Whether a branch will never be told anything of the transaction again, by this life or a next one: the low-water mark
+    /// of its participant may pass it, though other branches have not ended (invariant 10). Of an implicit transaction
+    /// the branches keep their markers for each other, until it has ended everywhere.
+    #[must_use]
+    pub fn is_over_at(&self, branch: Branch) -> bool {
+        let is_logged = self.spec().protocol == Protocol::Logged;
+        let is_told = match self.state() {
+            State::Committing(committing) => {
+                committing.deliveries.get(branch.index()) == Some(&Delivery::Recorded)
+            }
+            // No attempt follows, and a next life presumes abort, or finds the end.
+            State::Closing(Closing { outcome: Outcome::Aborted(_), .. }) => true,
+            State::Ended(_) => return true,
+            _ => false,
+        };
+        is_logged && is_told && self.strays().iter().all(|stray| stray.branch != branch)
     }
 
     /// Why the last attempt was aborted, while a next one is due.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use assent_common::coordinator::{Entry, Outcome, Transaction};
+use assent_common::coordinator::{Branch, Entry, Note, Outcome, Transaction};
 use assent_common::ids::TxNumber;
 use assent_common::outcome::{Replies, Written};
 use assent_common::record::{
-    AnswerRecord, Answered, Begun, Committed, CommittedBranch, Ended, Identity, Record,
-    WrittenRecord,
+    Acknowledged, AnswerRecord, Answered, Begun, Committed, CommittedBranch, Ended, Identity,
+    Record, WrittenRecord,
 };
 use assent_common::time::Millis;
 use assent_common::wire::branch::BranchAddress;
@@ -17,6 +17,7 @@ use assent_edge::Held;
 use serde_json::value::RawValue;
 use tokio::sync::{oneshot, watch};
 
+use super::admission::Counted;
 use crate::log::LogPosition;
 
 /// What was asked for; does not change, and is shared with the batches under way.
@@ -25,15 +26,10 @@ pub(super) struct Accepted {
     pub(super) identity: Identity,
     pub(super) ack: Ack,
     pub(super) deadline: Millis,
-    pub(super) branches: Vec<AcceptedBranch>,
+    /// The participants of the branches, in the order of the request.
+    pub(super) participants: Vec<ParticipantName>,
     /// Where all branches are, for each to know: of an implicit transaction.
     pub(super) addresses: Vec<BranchAddress>,
-}
-
-/// A branch as it was asked for.
-#[derive(Debug)]
-pub(super) struct AcceptedBranch {
-    pub(super) participant: ParticipantName,
 }
 
 /// The client's ops, passed through unread, and the memory that they were granted: until the outcome is known, for as
@@ -60,6 +56,10 @@ pub(super) struct Active {
     pub(super) accepted: Arc<Accepted>,
     /// What to prepare; absent after a restart, and when the outcome is known.
     pub(super) ops: Option<Arc<RequestOps>>,
+    /// Whether it counts against what may be begun.
+    pub(super) is_undecided: bool,
+    /// What was counted at the participants of its branches.
+    pub(super) counted: Counted,
     /// The lanes of the branches, by place.
     pub(super) lanes: Vec<usize>,
     /// Who waits for the answer.
@@ -73,6 +73,19 @@ pub(super) struct Active {
 }
 
 impl Active {
+    /// The record of what the machine wants the log to know of branches.
+    pub(super) fn note_record(&self, number: TxNumber, note: &Note) -> Record {
+        let name = |branch: &Branch| {
+            self.accepted.participants.get(branch.index()).cloned()
+        };
+        match note {
+            Note::Acknowledged(branches) => Record::Acknowledged(Acknowledged {
+                number,
+                participants: branches.iter().filter_map(name).collect(),
+            }),
+        }
+    }
+
     /// The record of an entry that the machine wants durable.
     pub(super) fn record(&self, number: TxNumber, entry: Entry) -> Record {
         let identity = || self.accepted.identity.clone();
@@ -81,18 +94,18 @@ impl Active {
                 number,
                 attempt,
                 identity: identity(),
-                participant: self.accepted.branches[0].participant.clone(),
+                participant: self.accepted.participants[0].clone(),
             }),
             Entry::Committed { attempt, votes, decided_at } => {
-                let branches = self.accepted.branches.iter().zip(votes);
+                let branches = self.accepted.participants.iter().zip(votes);
                 Record::Committed(Committed {
                     number,
                     attempt,
                     identity: identity(),
                     decided_at,
                     branches: branches
-                        .map(|(branch, vote)| CommittedBranch {
-                            participant: branch.participant.clone(),
+                        .map(|(participant, vote)| CommittedBranch {
+                            participant: participant.clone(),
                             replies: vote.replies,
                             redo: vote.redo,
                             incarnation: vote.incarnation,
@@ -108,12 +121,7 @@ impl Active {
                     attempt,
                     identity: identity(),
                     decided_at,
-                    participants: self
-                        .accepted
-                        .branches
-                        .iter()
-                        .map(|branch| branch.participant.clone())
-                        .collect(),
+                    participants: self.accepted.participants.clone(),
                     answer: answer_record(outcome),
                     written: written.map(|Written { redo, incarnation, seq }| WrittenRecord {
                         redo,

@@ -24,7 +24,8 @@ use assent_common::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::active::{Accepted, AcceptedBranch, Active, Decided, RequestOps};
+use super::active::{Accepted, Active, Decided, RequestOps};
+use super::admission::{Admission, Counted};
 use super::history::History;
 use super::journal::{
     Appended, crash_before, decision_bytes_max, durability_of, fitting, is_sent_before_persisted,
@@ -70,11 +71,18 @@ pub(crate) struct Core {
     pub(super) draining: bool,
     /// The lives of the log, and whether it may be spoken for.
     pub(super) lives: LogLives,
+    pub(super) admission: Admission,
     effects: Vec<Effect>,
 }
 
 impl Core {
-    pub(crate) fn new(authority: Authority, epoch: Epoch, history: History, lives: Lives) -> Self {
+    pub(crate) fn new(
+        authority: Authority,
+        epoch: Epoch,
+        history: History,
+        lives: Lives,
+        admission: Admission,
+    ) -> Self {
         let recent = history.latest(RECENT_MAX);
         Self {
             authority,
@@ -96,6 +104,7 @@ impl Core {
             recent,
             draining: false,
             lives: LogLives::new(lives),
+            admission,
             effects: Vec::new(),
         }
     }
@@ -126,20 +135,18 @@ impl Core {
 
     /// A transaction that the log left unfinished.
     pub(super) fn resume(&mut self, recovered: Recovered, shared: &Arc<Shared>) {
-        let Recovered { identity, participants, transaction, abandoned } = recovered;
+        let Recovered { identity, participants, transaction, abandoned, notes } = recovered;
         let position = self.history.by_id(identity.id);
         let number = transaction.spec().number;
         let lanes: Vec<usize> = participants.iter().map(|name| self.lane(name)).collect();
         for lane in &lanes {
             self.lanes[*lane].start(*lane, shared);
         }
-        let branches =
-            participants.into_iter().map(|participant| AcceptedBranch { participant }).collect();
         let accepted = Accepted {
             identity,
             ack: Ack::Applied,
             deadline: transaction.spec().deadline,
-            branches,
+            participants,
             addresses: Vec::new(),
         };
         self.insert(number, transaction, accepted, lanes, Vec::new());
@@ -147,6 +154,9 @@ impl Core {
             active.position = position;
         }
         let now = clock::now();
+        for note in notes {
+            self.step(number, Input::Noted(note), now, shared);
+        }
         for branch in abandoned {
             self.step(number, Input::Abandon(branch), now, shared);
         }
@@ -174,12 +184,15 @@ impl Core {
                 }
                 Some(Appended::Abandon { number, branch, done }) => {
                     if let Some(active) = self.active.get(&number)
-                        && let Some(given_up) = active.accepted.branches.get(branch.index())
+                        && let Some(given_up) = active.accepted.participants.get(branch.index())
                     {
-                        self.history.abandoned(active.accepted.identity.id, &given_up.participant);
+                        self.history.abandoned(active.accepted.identity.id, given_up);
                     }
                     self.step(number, Input::Abandon(branch), now, shared);
                     let _nobody_waits = done.send(());
+                }
+                Some(Appended::Noted(number, note)) => {
+                    self.step(number, Input::Noted(note), now, shared);
                 }
                 Some(Appended::Moved(number)) => {
                     if let Some(active) = self.active.get_mut(&number) {
@@ -243,7 +256,7 @@ impl Core {
             return wrong("the transaction is not decided; abort and commit are still open");
         }
         let place =
-            active.accepted.branches.iter().position(|branch| branch.participant == *participant);
+            active.accepted.participants.iter().position(|named| named == participant);
         let Some(branch) = place.and_then(|place| u16::try_from(place).ok()).map(Branch) else {
             return wrong("the transaction has no branch at this participant");
         };
@@ -297,6 +310,7 @@ impl Core {
             self.turns.extend(self.queues.release(number, ended_at));
         }
         self.stand_in_line(number, now, shared);
+        self.settle_accounts(number);
         match self.active.get(&number) {
             Some(active) if active.machine.is_ended() => self.finish(number, shared),
             Some(_) => self.arm(number, shared),
@@ -322,6 +336,10 @@ impl Core {
                 if is_early {
                     self.step(number, Input::Persisted, now, shared);
                 }
+            }
+            Effect::Note(note) => {
+                let record = self.active[&number].note_record(number, &note);
+                self.append(&record, Durability::Lazy, Appended::Noted(number, note));
             }
             Effect::Answer(outcome) => self.tell(number, outcome, now, shared),
         }
@@ -508,9 +526,12 @@ impl Core {
         for lane in &lanes {
             self.lanes[*lane].unfinished.insert(number);
         }
+        self.admission.undecided += 1;
         let active = Active {
             machine,
             accepted: Arc::new(accepted),
+            is_undecided: true,
+            counted: Counted::default(),
             lanes,
             ops: None,
             waiters,

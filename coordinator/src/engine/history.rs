@@ -127,7 +127,8 @@ impl ReplayedHistory {
             | Record::ParticipantRemoved(_)
             | Record::DataSeen(_)
             | Record::LossAccepted(_)
-            | Record::LifeBegan(_) => {}
+            | Record::LifeBegan(_)
+            | Record::Acknowledged(_) => {}
         }
     }
 

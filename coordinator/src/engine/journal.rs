@@ -2,7 +2,7 @@
 
 use assent_client::{crash, mutant};
 use assent_common::coordinator::{
-    Branch, Closing, ClosingRecord, Committing, DecisionRecord, Entry, State,
+    Branch, Closing, ClosingRecord, Committing, DecisionRecord, Entry, Note, State,
 };
 use assent_common::crash::CrashPoint;
 use assent_common::ids::TxNumber;
@@ -26,6 +26,8 @@ pub(super) enum Appended {
     Step(TxNumber),
     /// An operator's override waits for it.
     Abandon { number: TxNumber, branch: Branch, done: oneshot::Sender<()> },
+    /// What a machine wanted known of branches.
+    Noted(TxNumber, Note),
     /// Compaction moved the record that answers for a transaction.
     Moved(TxNumber),
     /// The life of this process is in the log: whoever waits to speak may.

@@ -17,6 +17,7 @@ use assent_common::wire::branch::{
 use assent_common::wire::problem::Problem;
 use assent_common::{Attempt, ErrorCode, ParticipantName, Txid, limits};
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -54,8 +55,12 @@ pub(super) struct Lane {
     pub(super) name: ParticipantName,
     client: Option<Arc<ParticipantClient>>,
     queue: Outbound,
-    /// The transactions that have a branch here and have not ended.
+    /// The transactions that have a branch here of which the participant may hear yet.
     pub(super) unfinished: BTreeSet<TxNumber>,
+    /// How many transactions wait for its vote.
+    pub(super) voting: usize,
+    /// Of how many it has not acknowledged the outcome.
+    pub(super) undelivered: usize,
     wake: Arc<Notify>,
     runs: bool,
     /// Whether the last message was answered.
@@ -75,10 +80,19 @@ struct PassedOps {
     branch: Branch,
 }
 
+impl PassedOps {
+    fn of(active: &Active, branch: Branch) -> Self {
+        Self { ops: active.ops.clone(), branch }
+    }
+
+    fn text(&self) -> Option<&RawValue> {
+        self.ops.as_ref()?.branches.get(self.branch.index()).map(|ops| &**ops)
+    }
+}
+
 impl Serialize for PassedOps {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ops = self.ops.as_ref().and_then(|ops| ops.branches.get(self.branch.index()));
-        ops.serialize(serializer)
+        self.text().serialize(serializer)
     }
 }
 
@@ -112,6 +126,8 @@ impl Lane {
             client: None,
             queue: Outbound::default(),
             unfinished: BTreeSet::new(),
+            voting: 0,
+            undelivered: 0,
             wake: Arc::new(Notify::new()),
             runs: false,
             up: None,
@@ -248,9 +264,7 @@ impl Core {
 fn ops_bytes(active: &Active, outgoing: Outgoing) -> usize {
     match outgoing.message {
         Message::Prepare | Message::PrepareWaiting => {
-            let ops = active.ops.as_ref();
-            let ops = ops.and_then(|ops| ops.branches.get(outgoing.branch.index()));
-            ops.map_or(0, |ops| ops.get().len())
+            PassedOps::of(active, outgoing.branch).text().map_or(0, |ops| ops.get().len())
         }
         Message::Commit | Message::Abort | Message::Settle => 0,
     }
@@ -271,7 +285,7 @@ fn wire_message(
             mode: if active.lanes.len() == 1 { Mode::OnePhase } else { Mode::TwoPhase },
             wait_ms,
             branches: active.accepted.addresses.clone(),
-            ops: PassedOps { ops: active.ops.clone(), branch },
+            ops: PassedOps::of(active, branch),
         }),
         Message::Commit => WireMessage::Commit(TxidOnly { txid }),
         Message::Abort => WireMessage::Abort(TxidOnly { txid }),

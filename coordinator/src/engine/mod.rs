@@ -13,6 +13,7 @@
 //! of the writer and one sync are dear, and serve a hundred records as well as one.
 
 mod active;
+mod admission;
 mod behind;
 mod core;
 mod counts;
@@ -57,6 +58,7 @@ use crate::log::{LogHandle, LogPosition, Token};
 use crate::recovery::StartError;
 
 pub(crate) use self::core::Core;
+pub use admission::AdmissionLimits;
 pub use counts::Counts;
 pub use history::History;
 pub(crate) use history::ReplayedHistory;

@@ -8,12 +8,12 @@ use assent_common::wire::branch::BranchAddress;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::submission::{Submission, SubmittedBranch};
 use assent_common::wire::transaction::{Protocol, TransactionView};
-use assent_common::{ErrorCode, IdempotencyKey, TransactionId, limits};
+use assent_common::{ErrorCode, IdempotencyKey, ParticipantName, TransactionId};
 use assent_edge::Held;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::active::{Accepted, AcceptedBranch, Decided, RequestOps};
+use super::active::{Accepted, Decided, RequestOps};
 use super::core::Core;
 use super::journal::decision_bytes_max;
 use super::view::view_of_decided;
@@ -95,6 +95,7 @@ impl Engine {
         let Submission { id, name, timeout_ms, ack, protocol, branches } = submission;
         let lanes = core.lanes_of(&branches)?;
         check_one_phase(&branches, decision_bytes_max(&*self.shared.log))?;
+        core.admit_at(&lanes)?;
         let answer = match fingerprint {
             Some(_) => AnswerDurability::BeforeAnswer,
             None => AnswerDurability::Lazy,
@@ -114,15 +115,15 @@ impl Engine {
         let deadline = created_at.plus(timeout_ms);
         let writes = branches.iter().any(|branch| branch.purpose == Purpose::Write);
         let purpose = if writes { Purpose::Write } else { Purpose::Read };
-        let (branches, ops): (Vec<_>, Vec<_>) = branches
+        let (participants, ops): (Vec<_>, Vec<_>) = branches
             .into_iter()
-            .map(|SubmittedBranch { participant, ops, .. }| (AcceptedBranch { participant }, ops))
+            .map(|SubmittedBranch { participant, ops, .. }| (participant, ops))
             .unzip();
         let ops = RequestOps { branches: ops, _held: held };
-        let count = u16::try_from(branches.len()).unwrap_or(u16::MAX);
+        let count = u16::try_from(participants.len()).unwrap_or(u16::MAX);
         let identity = Identity { id, key, fingerprint, name, created_at };
-        let addresses = core.addresses(&branches, &lanes, protocol);
-        let accepted = Accepted { identity, ack, deadline, branches, addresses };
+        let addresses = core.addresses(&participants, &lanes, protocol);
+        let accepted = Accepted { identity, ack, deadline, participants, addresses };
         let spec =
             |number| Spec { number, branches: count, ack, deadline, answer, purpose, protocol };
         let decided = core.begin(accepted, ops, spec, lanes, &self.shared);
@@ -217,36 +218,20 @@ impl Core {
         Ok(position.map(Taken::Ended))
     }
 
-    fn admit(&self, log_full: bool) -> Result<(), Problem> {
-        if self.draining {
-            let detail =
-                "this coordinator is draining and takes no new transactions; nothing was begun";
-            return Err(Problem::new(ErrorCode::NotReady, detail));
-        }
-        if self.active.len() >= limits::TRANSACTIONS_IN_FLIGHT_MAX || log_full {
-            let detail = format!(
-                "{} transactions are in flight; nothing was begun, try again",
-                self.active.len()
-            );
-            return Err(Problem::new(ErrorCode::Overloaded, detail));
-        }
-        Ok(())
-    }
-
     /// Where the branches are, if they are to know it of each other.
     fn addresses(
         &self,
-        branches: &[AcceptedBranch],
+        participants: &[ParticipantName],
         lanes: &[usize],
         protocol: Protocol,
     ) -> Vec<BranchAddress> {
-        let address = |(branch, lane): (&AcceptedBranch, &usize)| BranchAddress {
-            participant: branch.participant.clone(),
+        let address = |(participant, lane): (&ParticipantName, &usize)| BranchAddress {
+            participant: participant.clone(),
             url: self.lanes[*lane].url().unwrap_or_default().to_owned(),
         };
         match protocol {
             Protocol::Logged => Vec::new(),
-            Protocol::Implicit => branches.iter().zip(lanes).map(address).collect(),
+            Protocol::Implicit => participants.iter().zip(lanes).map(address).collect(),
         }
     }
 

@@ -20,6 +20,7 @@ use assent_common::{Attempt, Epoch, LogId, TxNumber};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
+use super::admission::Admission;
 use super::*;
 use crate::clock;
 use crate::log::{
@@ -168,7 +169,8 @@ impl Rig {
         let entered = runtime.enter();
         let epoch = log.epoch();
         let authority = Authority::new(LOG_ID, epoch, decisions);
-        let core = Core::new(authority, epoch, history.finish(), Lives::default());
+        let (lives, admission) = (Lives::default(), Admission::default());
+        let core = Core::new(authority, epoch, history.finish(), lives, admission);
         let http = Http::new(&HttpOptions::default()).unwrap();
         let life = Life { epoch, nonce: 1 };
         let engine = Engine::new(core, Arc::clone(&log) as LogHandle, String::new(), http, life);
@@ -218,6 +220,7 @@ fn a_crash_while_copies_wait_for_room_loses_no_decision() {
         Epoch(2),
         History::default(),
         Lives::default(),
+        Admission::default(),
     );
     assert_eq!(compacting.join().unwrap().unwrap(), 0, "segments went without their copies");
     assert_eq!(resumed(rig.crash()), [DECIDED]);

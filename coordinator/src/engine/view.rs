@@ -42,7 +42,7 @@ pub(super) fn view_of_active(active: &Active) -> TransactionView {
     let identity = &active.accepted.identity;
     let machine = &active.machine;
     let known = machine.outcome().filter(|_| !machine.answer_is_held_back());
-    let names = active.accepted.branches.iter().map(|branch| &branch.participant);
+    let names = active.accepted.participants.iter();
     let branches = (0..)
         .map(Branch)
         .zip(names)
@@ -62,7 +62,7 @@ pub(super) fn view_of_active(active: &Active) -> TransactionView {
             }
         })
         .collect();
-    let participants = || active.accepted.branches.iter().map(|branch| &branch.participant);
+    let participants = || active.accepted.participants.iter();
     let error = match &known {
         Some((Outcome::Aborted(failure), _)) => Some(problem_of_failure(
             identity.id,
@@ -93,7 +93,7 @@ pub(super) fn view_of_active(active: &Active) -> TransactionView {
 /// A transaction whose answer is given now.
 pub(super) fn view_of_decided(decided: &Decided) -> TransactionView {
     let Decided { accepted, attempt, outcome, decided_at } = decided;
-    let names = || accepted.branches.iter().map(|branch| &branch.participant);
+    let names = || accepted.participants.iter();
     let state = match outcome {
         Outcome::Committed { applied: true, .. } => TransactionState::Ended,
         Outcome::Committed { applied: false, .. } => TransactionState::Committing,

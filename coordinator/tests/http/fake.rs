@@ -9,7 +9,7 @@ use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::branch::{
     Answer, Answers, Batch, HolderBody, Message, Mode, StateWord, VoteWord,
 };
-use assent_common::{ErrorCode, Txid, limits};
+use assent_common::{ErrorCode, TxNumber, Txid, limits};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -75,6 +75,7 @@ struct Shared {
     always: Mutex<HashMap<Kind, Say>>,
     heard: watch::Sender<Vec<Heard>>,
     batch_bytes: Mutex<Vec<usize>>,
+    low_water: Mutex<Option<TxNumber>>,
     released: watch::Sender<bool>,
 }
 
@@ -98,6 +99,7 @@ impl Fake {
             always: Mutex::default(),
             heard: watch::channel(Vec::new()).0,
             batch_bytes: Mutex::default(),
+            low_water: Mutex::default(),
             released: watch::channel(false).0,
         });
         let router = Router::new()
@@ -135,6 +137,11 @@ impl Fake {
         self.shared.batch_bytes.lock().unwrap().clone()
     }
 
+    /// The low-water mark of the last batch.
+    pub(crate) fn low_water(&self) -> Option<TxNumber> {
+        *self.shared.low_water.lock().unwrap()
+    }
+
     pub(crate) fn count(&self, kind: Kind) -> usize {
         self.heard().iter().filter(|heard| heard.kind == kind).count()
     }
@@ -163,6 +170,7 @@ pub(crate) async fn within<T>(
 async fn batch(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     shared.batch_bytes.lock().unwrap().push(body.len());
     let batch: Batch<Box<RawValue>> = serde_json::from_slice(&body).unwrap();
+    *shared.low_water.lock().unwrap() = Some(batch.low_water);
     let mut answers = Vec::new();
     for message in &batch.messages {
         match answer(&shared, message).await {

@@ -10,4 +10,5 @@ mod participants;
 mod reading;
 mod refusals;
 mod rig;
+mod sick;
 mod submitting;

@@ -1,10 +1,10 @@
 //! From what a machine wants recorded to the record that a log keeps: the shell adds who asked for what.
 
-use assent_common::coordinator::{Entry, Outcome};
+use assent_common::coordinator::{Branch, Entry, Note, Outcome};
 use assent_common::outcome::{Vote, Written};
 use assent_common::record::{
-    AnswerRecord, Answered, Begun, Committed, CommittedBranch, Ended, Identity, Record,
-    WrittenRecord,
+    Acknowledged, AnswerRecord, Answered, Begun, Committed, CommittedBranch, Ended, Identity,
+    Record, WrittenRecord,
 };
 use assent_common::{ParticipantName, TxNumber};
 
@@ -39,6 +39,18 @@ pub fn record(
                 seq,
             }),
         }),
+    }
+}
+
+/// The record of what a machine wants known of branches.
+#[must_use]
+pub fn note(number: TxNumber, participants: &[ParticipantName], note: &Note) -> Record {
+    match note {
+        Note::Acknowledged(branches) => {
+            let name = |branch: &Branch| participants[branch.index()].clone();
+            let participants = branches.iter().map(name).collect();
+            Record::Acknowledged(Acknowledged { number, participants })
+        }
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) enum Mutant {
     LossAcknowledged,
     /// 10: the low-water mark passes transactions that are active.
     MarkTooHigh,
+    /// 10: the mark passes a branch whose acknowledgement is not in the log yet.
+    NotedTooEarly,
     /// 10: a sweep collects above the mark.
     SweepIgnoresMark,
     /// 10: a prepare below the mark is taken.

@@ -95,6 +95,7 @@ fn cases_of_what_is_kept() -> Vec<Case> {
     let locks = "13 locks are held by the votes, and by nobody else";
     vec![
         (Mutant::MarkTooHigh, two(), "10 the mark covers only what has ended"),
+        (Mutant::NotedTooEarly, two_with(1, 1), "10 the mark covers only what has ended"),
         (Mutant::SweepIgnoresMark, two(), "10 markers above the mark are kept"),
         (Mutant::MarkIgnored, two_with(1, 0), "10 a prepare below the mark is refused"),
         (Mutant::IncarnationIgnored, replaced, "12 nothing runs on other data"),

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::recovery::Replay;
 use assent_common::coordinator::{
-    Branch, Effect, Entry, Input, Message, Outcome, Spec, Transaction,
+    Branch, Effect, Entry, Input, Message, Note, Outcome, Spec, Transaction,
 };
 use assent_common::outcome::{Aborted, Call, Refusal, Settled};
 use assent_common::participant::Answer;
 use assent_common::participant::resolver::{Verdict, judge};
-use assent_common::record::{Abandoned, Record};
+use assent_common::record::{Abandoned, Acknowledged, Record};
 use assent_common::time::Millis;
 use assent_common::wire::outcome::BranchOutcome;
-use assent_common::{Epoch, TxNumber, Txid};
+use assent_common::{Epoch, ParticipantName, TxNumber, Txid};
+use assent_doubles::records;
 
 use crate::log::participant_name;
 use crate::mutants::Mutant;
@@ -68,6 +69,7 @@ impl World {
                     state.send(Packet::Ask(Ask { from, at, client, txid, message, mark }));
                 }
                 Effect::Persist(entry) => self.append(state, number, client, entry),
+                Effect::Note(note) => self.note(state, number, client, &note),
                 Effect::Answer(outcome) => self.tell(state, number, &outcome),
             }
         }
@@ -90,6 +92,27 @@ impl World {
         if self.config.is(Mutant::PersistedTooEarly) {
             self.feed(state, number, NOW, Input::Persisted);
         }
+    }
+
+    fn note(&self, state: &mut State, number: TxNumber, client: usize, note: &Note) {
+        let names = self.names(client);
+        Arc::make_mut(&mut state.log).records.push(records::note(number, &names, note));
+        if self.config.is(Mutant::NotedTooEarly) {
+            self.feed(state, number, NOW, Input::Noted(note.clone()));
+        }
+    }
+
+    fn names(&self, client: usize) -> Vec<ParticipantName> {
+        let branches = &self.config.clients[client].branches;
+        branches.iter().map(|branch| participant_name(branch.at)).collect()
+    }
+
+    /// What a record of acknowledgements says, in the machine's words.
+    fn noted(&self, state: &State, acknowledged: &Acknowledged) -> Option<Input> {
+        let names = self.names(state.active.get(&acknowledged.number)?.client);
+        let is_told = |name: &ParticipantName| acknowledged.participants.contains(name);
+        let branches = (0..).map(Branch).zip(&names).filter(|(_, name)| is_told(name));
+        Some(Input::Noted(Note::Acknowledged(branches.map(|(branch, _)| branch).collect())))
     }
 
     /// Whoever looks at the transaction at this moment sees what it shows; and what has ended is forgotten.
@@ -184,10 +207,19 @@ impl World {
         let record = &log.records[log.durable];
         let number = match record {
             // Nobody waits for it: the input has its own way.
-            Record::Abandoned(_) => None,
+            Record::Abandoned(_) | Record::Acknowledged(_) => None,
             record => record.number(),
         };
+        let acknowledged = match record {
+            Record::Acknowledged(acknowledged) => Some(acknowledged.clone()),
+            _ => None,
+        };
         log.durable += 1;
+        if let Some(acknowledged) = acknowledged
+            && let Some(noted) = self.noted(state, &acknowledged)
+        {
+            return self.feed(state, acknowledged.number, NOW, noted);
+        }
         if let Some(number) = number.filter(|_| !self.config.is(Mutant::PersistedTooEarly)) {
             self.feed(state, number, NOW, Input::Persisted);
         }
@@ -241,6 +273,9 @@ impl World {
             let number = recovered.transaction.spec().number;
             let machine = Arc::new(recovered.transaction);
             state.active.insert(number, Active { machine, client });
+            for note in recovered.notes {
+                self.feed(state, number, NOW, Input::Noted(note));
+            }
             for branch in recovered.abandoned {
                 self.feed(state, number, NOW, Input::Abandon(branch));
             }

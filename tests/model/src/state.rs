@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use assent_common::coordinator::{Message, Outcome, Transaction};
+use assent_common::coordinator::{Branch, Message, Outcome, Transaction};
 use assent_common::participant::{Answer, Key, Participant};
 use assent_common::settle::Resolution;
 use assent_common::{Epoch, LogId, TransactionId, TxNumber, Txid};
@@ -202,8 +202,11 @@ impl State {
 
     /// Everything below has ended, as far as one participant is concerned.
     pub(crate) fn low_water(&self, at: usize, config: &Config) -> TxNumber {
-        let concerns =
-            |a: &Active| config.clients[a.client].branches.iter().any(|branch| branch.at == at);
+        let concerns = |a: &Active| {
+            let branches = (0..).map(Branch).zip(&config.clients[a.client].branches);
+            let mut here = branches.filter(|(_, planned)| planned.at == at);
+            here.any(|(branch, _)| !a.machine.is_over_at(branch))
+        };
         let first = self.active.iter().find(|(_, active)| concerns(active));
         first.map_or(TxNumber { epoch: self.epoch, n: self.next_n }, |(number, _)| *number)
     }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::{
-    Branch, Effect, Entry, Failure, Input, Message, Outcome, Spec, State as Phase, Transaction,
+    Branch, Effect, Entry, Failure, Input, Message, Note, Outcome, Spec, State as Phase,
+    Transaction,
 };
 use assent_common::outcome::{Call, Refusal};
 use assent_common::participant::Answer;
-use assent_common::record::{Identity, Record};
+use assent_common::record::{Acknowledged, Identity, Record};
 use assent_common::time::Millis;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Attempt, Epoch, LogId, ParticipantName, TxNumber, Txid};
@@ -230,6 +231,7 @@ impl World {
                     self.call(c, request, number, branch, attempt, message)?;
                 }
                 Effect::Persist(entry) => self.persist(c, number, request, entry)?,
+                Effect::Note(note) => self.note(c, number, request, &note),
                 Effect::Answer(outcome) => {
                     self.tell(c, number, request, &outcome)?;
                     self.answer_client(request, Heard::of(&outcome));
@@ -326,6 +328,26 @@ impl World {
         Ok(())
     }
 
+    fn note(&mut self, c: usize, number: TxNumber, request: usize, note: &Note) {
+        let names = self.names(request);
+        self.append(c, records::note(number, &names, note), false);
+    }
+
+    fn names(&self, request: usize) -> Vec<ParticipantName> {
+        let branches = &self.requests[request].branches;
+        branches.iter().map(|branch| participant_name(branch.at)).collect()
+    }
+
+    /// Which branches have acknowledged is durable.
+    fn acknowledged(&mut self, c: usize, record: &Acknowledged) -> Step {
+        let Some(active) = self.coordinators[c].active.get(&record.number) else { return Ok(()) };
+        let names = self.names(active.request);
+        let is_told = |name: &ParticipantName| record.participants.contains(name);
+        let told = (0..).map(Branch).zip(&names).filter(|(_, name)| is_told(name));
+        let told = told.map(|(branch, _)| branch).collect();
+        self.feed(c, record.number, Input::Noted(Note::Acknowledged(told)))
+    }
+
     pub(crate) fn append(&mut self, c: usize, record: Record, forced: bool) {
         debug_assert!(self.coordinators[c].is_up, "a dead process writes nothing");
         self.coordinators[c].log.append(record, forced);
@@ -390,6 +412,10 @@ impl World {
             let number = match record {
                 // Nobody waits for it: the input has its own way.
                 Record::Abandoned(_) => None,
+                Record::Acknowledged(acknowledged) => {
+                    self.acknowledged(c, &acknowledged)?;
+                    None
+                }
                 record => record.number(),
             };
             if let Some(number) = number.filter(|_| !self.config.is(Mutant::PersistedTooEarly)) {
@@ -426,6 +452,11 @@ impl World {
             }
             self.report.ended += 1;
             return Ok(());
+        }
+        for (branch, planned) in (0..).map(Branch).zip(&self.requests[request].branches) {
+            if active.machine.is_over_at(branch) {
+                coordinator.unfinished[planned.at].remove(&number);
+            }
         }
         let Some(wake_at) = active.machine.wake_at() else { return Ok(()) };
         if active.armed.is_none_or(|armed| wake_at < armed) {

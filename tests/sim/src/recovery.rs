@@ -98,13 +98,16 @@ impl World {
             if self.requests[request].is_keyed() {
                 self.coordinators[c].known.insert(request, Known::Active(number));
             }
-            resumed.push((number, recovered.abandoned));
+            resumed.push((number, recovered.notes, recovered.abandoned));
         }
         if self.coordinators[c].log.durable_bytes() > LONG_BYTES {
             self.compact(c);
         }
         // All of them are there before the first one speaks: the low-water mark counts on it.
-        for (number, abandoned) in resumed {
+        for (number, notes, abandoned) in resumed {
+            for note in notes {
+                self.feed(c, number, Input::Noted(note))?;
+            }
             for branch in abandoned {
                 self.feed(c, number, Input::Abandon(branch))?;
             }

@@ -159,3 +159,12 @@ fn a_decision_that_is_too_large_for_the_log_is_recorded_without_its_writes() {
     rig.feed(applied(A));
     assert_eq!(rig.feed(applied(B))[0], "answer applied [0]+[1]");
 }
+
+/// Condition (c): who settles another branch must find it applied.
+#[test]
+fn the_branches_keep_their_markers_until_all_have_applied() {
+    let mut rig = Rig::begun(implicit_spec()).after([yes(A, FIRST), yes(B, FIRST), applied(A)]);
+    assert!(rig.feed(commit_unknown(B)).is_empty(), "nothing is noted");
+    rig.feed(noted(&[A]));
+    assert!(!rig.machine.is_over_at(A));
+}

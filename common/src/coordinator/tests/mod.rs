@@ -13,7 +13,7 @@ use super::machine::{
 };
 use super::one_phase::OnePhaseCall;
 use super::settling::SettleState;
-use super::{Branch, Delivery, Effect, Entry, Failure, Input, Message, Outcome};
+use super::{Branch, Delivery, Effect, Entry, Failure, Input, Message, Note, Outcome};
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, Epoch, TransactionId, TxNumber, Txid};
 use crate::outcome::{
@@ -79,7 +79,7 @@ impl Rig {
         self.machine.step(self.now, input, &mut effects).unwrap();
         self.answers.extend(effects.iter().filter_map(|effect| match effect {
             Effect::Answer(outcome) => Some(outcome.clone()),
-            Effect::Send { .. } | Effect::Persist(_) => None,
+            Effect::Send { .. } | Effect::Persist(_) | Effect::Note(_) => None,
         }));
         effects.iter().map(effect_text).collect()
     }
@@ -168,6 +168,10 @@ fn settle_unknown(branch: Branch) -> Input {
     Input::Settled { branch, attempt: FIRST, call: Call::Unknown("lost".to_owned()) }
 }
 
+fn noted(branches: &[Branch]) -> Input {
+    Input::Noted(Note::Acknowledged(branches.to_vec()))
+}
+
 fn effect_text(effect: &Effect) -> String {
     match effect {
         Effect::Send { branch, attempt, message } => {
@@ -188,6 +192,10 @@ fn effect_text(effect: &Effect) -> String {
         Effect::Persist(Entry::Answered { attempt, outcome, written, .. }) => {
             let wrote = written.as_ref().map_or_else(String::new, |it| format!(" seq {}", it.seq));
             format!("persist answer .{} {}{wrote}", attempt.0, outcome_text(outcome))
+        }
+        Effect::Note(Note::Acknowledged(branches)) => {
+            let branches: Vec<_> = branches.iter().map(|branch| branch.0.to_string()).collect();
+            format!("note {} acknowledged", branches.join("+"))
         }
         Effect::Answer(outcome) => format!("answer {}", outcome_text(outcome)),
     }
@@ -211,6 +219,7 @@ fn delivery_text(delivery: &Delivery) -> String {
         Delivery::Sent { tries } => format!("sent {tries}"),
         Delivery::Due { at, tries, .. } => format!("due {tries} at {}", at.0),
         Delivery::Done => "done".to_owned(),
+        Delivery::Recorded => "recorded".to_owned(),
         Delivery::Abandoned => "abandoned".to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::coordinator::recovery::{Plan, Recovered, Replay};
 use crate::outcome::Replies;
 use crate::record::{
-    Abandoned, AnswerRecord, Answered, Begun, Committed, CommittedBranch, CommittedSet, Ended,
+    Abandoned, Acknowledged, AnswerRecord, Answered, Begun, Committed, CommittedBranch, CommittedSet, Ended,
     Identity, ParticipantRemoved, ParticipantSet, Record,
 };
 use crate::wire::outcome::BranchOutcome;
@@ -146,6 +146,22 @@ fn what_an_operator_gave_up_stays_given_up() {
     let mut rig = Rig::of(recovered.transaction).after([Input::Abandon(B)]);
     assert_eq!(rig.feed(Input::Tick), ["commit 0.0"]);
     assert_eq!(rig.feed(applied(A)), ["answer committed [0]+[1]", "persist end"]);
+}
+
+#[test]
+fn who_has_acknowledged_is_not_told_again() {
+    let acknowledged = Record::Acknowledged(Acknowledged {
+        number: at(1),
+        participants: vec!["a".parse().unwrap()],
+    });
+    let plan = plan([committed(1, FIRST), acknowledged.clone(), committed(1, FIRST)]);
+    let recovered = plan.transactions.into_iter().next().unwrap();
+    let notes = recovered.notes.into_iter().map(Input::Noted);
+    let mut rig = Rig::of(recovered.transaction).after(notes);
+    assert!(rig.machine.is_over_at(A));
+    assert_eq!(rig.feed(Input::Tick), ["commit 1.0"]);
+    assert_eq!(rig.feed(applied(B)), ["answer applied [0]+[1]", "persist end"]);
+    assert!(self::plan([committed(1, FIRST), acknowledged, ended(1)]).transactions.is_empty());
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("tick at the deadline", Input::Tick),
         ("retry now", Input::RetryNow),
         ("abandon 0", Input::Abandon(A)),
+        ("noted that 1 acknowledged", Input::Noted(Note::Acknowledged(vec![B]))),
     ]
 }
 
@@ -57,6 +58,7 @@ fn two_phase() -> Vec<Rig> {
         begun().after(voted.clone()).after([Input::Persisted]),
         Rig::begun(decided()).after(voted.clone()).after([Input::Persisted, applied(B)]),
         begun().after(voted.clone()).after([Input::Persisted, commit_unknown(A)]),
+        begun().after(voted.clone()).after([Input::Persisted, applied(B), commit_unknown(A)]),
         begun().after(voted.clone()).after([Input::Persisted, applied(A), applied(B)]),
         begun().after(voted).after([Input::Persisted, applied(A), applied(B), Input::Persisted]),
         begun().after([no()]),

@@ -369,3 +369,40 @@ fn votes_too_large_for_one_decision_abort_the_transaction() {
     let Some(Outcome::Aborted(failure)) = rig.answers.last() else { panic!("{:?}", rig.answers) };
     assert_eq!(failure.refusal.code, ErrorCode::TooLarge);
 }
+
+/// Invariant 10: while one participant is away, the others need not keep what they know of the transaction for ever; but
+/// not before the log has it that they are not told again.
+#[test]
+fn who_has_acknowledged_is_written_down_while_another_does_not() {
+    let mut rig = Rig::begun(spec(3)).after((0..3).map(|place| yes(Branch(place), FIRST)));
+    rig.feed(Input::Persisted);
+    assert!(rig.feed(applied(A)).is_empty(), "the others may answer at once");
+    assert_eq!(rig.feed(commit_unknown(B)), ["note 0 acknowledged"]);
+    assert_eq!(rig.wake(), ["commit 1.0"]);
+    assert!(rig.feed(commit_unknown(B)).is_empty(), "that is written down");
+    let over = |rig: &Rig| (0..3).map(|place| rig.machine.is_over_at(Branch(place))).collect();
+    let of = |rig: &Rig| -> Vec<bool> { over(rig) };
+    assert_eq!(of(&rig), [false; 3], "a restart would tell it again");
+    rig.feed(noted(&[A]));
+    assert_eq!(of(&rig), [true, false, false]);
+    assert_eq!(rig.feed(applied(Branch(2))), ["note 2 acknowledged"]);
+    rig.feed(noted(&[Branch(2)]));
+    assert_eq!(of(&rig), [true, false, true]);
+    assert_eq!(rig.feed(applied(B)), ["answer applied [0]+[1]+[2]", "persist end"]);
+    rig.feed(Input::Persisted);
+    assert!(rig.machine.is_ended());
+}
+
+#[test]
+fn an_aborted_branch_is_over_when_its_abort_is_acknowledged() {
+    let begun = || Rig::begun(spec(3)).after([yes(A, FIRST), yes(Branch(2), FIRST)]);
+    let mut rig = begun();
+    rig.feed(no(B, FIRST, ErrorCode::ExpectationFailed));
+    let over = |rig: &Rig| [A, B, Branch(2)].map(|branch| rig.machine.is_over_at(branch));
+    assert_eq!(over(&rig), [false, true, false], "a definite no has nothing staged");
+    rig.feed(fenced(A, FIRST));
+    rig.feed(abort_unknown(Branch(2), FIRST));
+    assert_eq!(over(&rig), [true, true, false]);
+    let conflict = begun().after([no(B, FIRST, ErrorCode::LockConflict), fenced(A, FIRST)]);
+    assert_eq!(over(&conflict), [false; 3], "another attempt follows");
+}

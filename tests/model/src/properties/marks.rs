@@ -1,5 +1,6 @@
 //! Invariants 10 and 12: what may be forgotten, and on which data a script may run.
 
+use assent_common::coordinator::Branch;
 use assent_common::participant::Participant;
 use assent_common::wire::branch::BranchState;
 
@@ -7,11 +8,13 @@ use super::never;
 use crate::state::{Breach, INCARNATION, State};
 use crate::world::World;
 
-/// 10: no participant has heard of a mark above a transaction that is under way and concerns it.
+/// 10: no participant has heard of a mark above a transaction that is under way and of which it may hear again.
 pub(super) fn covers_only_what_has_ended(world: &World, state: &State) -> bool {
     state.active.iter().all(|(number, active)| {
         let branches = &world.config.clients[active.client].branches;
-        branches.iter().all(|branch| state.mark(branch.at) <= *number)
+        (0..).map(Branch).zip(branches).all(|(branch, planned)| {
+            active.machine.is_over_at(branch) || state.mark(planned.at) <= *number
+        })
     })
 }
 

@@ -1,6 +1,6 @@
 //! Invariants 1, 2, 3 and the epochs of 5: what a vote is of, and what it is worth.
 
-use assent_common::coordinator::{Branch, Delivery, State as Phase, VoteState};
+use assent_common::coordinator::{Branch, State as Phase, VoteState};
 use assent_common::outcome::{Call, Prepared, Vote};
 use assent_common::participant::Answer;
 use assent_common::wire::branch::BranchState;
@@ -58,7 +58,7 @@ pub(super) fn yes_stands(world: &World, state: &State) -> bool {
             }
             Phase::Committing(committing) => {
                 let open = (0..).map(Branch).zip(&committing.votes).zip(&committing.deliveries);
-                open.filter(|(_, delivery)| **delivery != Delivery::Done)
+                open.filter(|(_, delivery)| !delivery.is_acknowledged())
                     .all(|((branch, vote), _)| stands(branch, committing.attempt, vote, true))
             }
             _ => true,
