@@ -114,7 +114,8 @@ error_codes! {
     Timeout = "timeout", 409, true, "Try again, with a longer `timeout` if it is short.";
     /// The client, or an operator, asked for the abort.
     Cancelled = "cancelled", 409, false, "Nothing: this was asked for.";
-    /// A participant could not be reached, or did not answer in time, before the transaction was decided.
+    /// A participant could not be reached, or did not answer in time, before the transaction was decided; or it has not answered
+    /// for a while, so that nothing was begun.
     ParticipantUnreachable = "participant_unreachable", 503, true, "Check the participant's process and address; try again.";
     /// The participant's Redis could not be reached or gave no clear answer.
     RedisUnavailable = "redis_unavailable", 503, true, "Check the participant's Redis; try again.";

@@ -14,6 +14,7 @@ const IN_DOUBT: &str = "assent_transactions_in_doubt";
 const IN_DOUBT_OLDEST: &str = "assent_in_doubt_oldest_age_seconds";
 const PARTICIPANT_UP: &str = "assent_participant_up";
 const REDIS_UP: &str = "assent_participant_redis_up";
+const PARTICIPANT_AWAY: &str = "assent_participant_away";
 const BATCH_MESSAGES: &str = "assent_batch_messages";
 const BRANCHES_LOST: &str = "assent_branches_lost";
 const DATA: &str = "assent_participant_data";
@@ -50,6 +51,10 @@ pub fn describe() {
     describe_gauge!(IN_DOUBT_OLDEST, "Age of the oldest such decision in seconds, by participant");
     describe_gauge!(PARTICIPANT_UP, "Whether the last message to a participant was answered");
     describe_gauge!(REDIS_UP, "Whether a participant's Redis answers, as its last answers tell");
+    describe_gauge!(
+        PARTICIPANT_AWAY,
+        "Whether transactions that name the participant are refused at once, because it has not answered for a while"
+    );
     describe_histogram!(BATCH_MESSAGES, "Messages in one batch to a participant");
     describe_gauge!(BRANCHES_LOST, "Committed branches whose participant lost its data");
     describe_gauge!(
@@ -85,6 +90,10 @@ pub fn observe(counts: &Counts) {
     }
     for (participant, up) in &counts.redis_up {
         gauge!(REDIS_UP, "participant" => participant.clone()).set(if *up { 1.0 } else { 0.0 });
+    }
+    for (participant, away) in &counts.away {
+        gauge!(PARTICIPANT_AWAY, "participant" => participant.clone())
+            .set(f64::from(u8::from(*away)));
     }
     for (participant, data) in &counts.data {
         for (word, state) in DATA_STATES {

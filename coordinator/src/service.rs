@@ -193,8 +193,8 @@ impl Running {
         &self.engine
     }
 
-    /// Takes no new transactions, waits for the active ones up to the grace time, then stops. What is not finished then
-    /// goes on after the next start; nothing is rushed. Returns how many transactions that is.
+    /// Takes no new transactions, waits up to the grace time for the active ones that can end, then stops. What is not
+    /// finished then goes on after the next start; nothing is rushed. Returns how many transactions that is.
     pub async fn drain(mut self, grace_ms: u64) -> u64 {
         let grace = Duration::from_millis(grace_ms);
         let drained = tokio::time::timeout(grace, self.engine.drain()).await;
@@ -204,6 +204,11 @@ impl Running {
                 left,
                 grace_ms,
                 "the grace time is over; what is left goes on after the next start"
+            );
+        } else if left > 0 {
+            tracing::warn!(
+                left,
+                "what is left waits for participants that do not answer; it goes on after the next start"
             );
         }
         let _nobody_listens = self.stop.send(true);

@@ -163,9 +163,7 @@ fn record_document(record: &Record) -> (&'static str, Value) {
         Record::DataSeen(seen) => ("data_seen", serde_json::to_value(seen)),
         Record::LifeBegan(life) => ("life_began", serde_json::to_value(life)),
         Record::LossAccepted(accepted) => ("loss_accepted", serde_json::to_value(accepted)),
-        Record::Acknowledged(acknowledged) => {
-            ("acknowledged", serde_json::to_value(acknowledged))
-        }
+        Record::Acknowledged(acknowledged) => ("acknowledged", serde_json::to_value(acknowledged)),
         Record::Abandoned(abandoned) => ("abandoned", serde_json::to_value(abandoned)),
         Record::CommittedSet(set) => {
             // The bitmap is bytes of another format; how many says enough.

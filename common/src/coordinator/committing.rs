@@ -74,14 +74,10 @@ impl Transaction {
     /// While one branch does not answer, the others are not to keep their done-markers for it: that they have acknowledged
     /// is written down, so that a restart does not tell them again. Of an implicit transaction the markers stay, because
     /// they are what its other branches find the outcome by.
-    fn note_acknowledged(
-        &self,
-        committing: &Committing,
-        heard: Branch,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn note_acknowledged(&self, committing: &Committing, heard: Branch, effects: &mut Vec<Effect>) {
         let Committing { deliveries, .. } = committing;
-        if self.spec.protocol == Protocol::Implicit || !deliveries.iter().any(Delivery::is_failing)
+        if self.spec.protocol == Protocol::Implicit
+            || deliveries.iter().all(|delivery| delivery.tries() == 0)
         {
             return;
         }
@@ -171,14 +167,18 @@ impl Transaction {
             DecisionRecord::UnderWay => ClosingRecord::BehindDecision,
             DecisionRecord::Durable => ClosingRecord::Told,
         };
-        let deliveries = (0..).map(Branch).zip(&committing.deliveries);
-        let abandoned = deliveries.filter(|(_, delivery)| **delivery == Delivery::Abandoned);
+        let that_are = |wanted: Delivery| {
+            let deliveries = (0..).map(Branch).zip(&committing.deliveries);
+            let found = deliveries.filter(|(_, delivery)| **delivery == wanted);
+            found.map(|(branch, _)| branch).collect()
+        };
         State::Closing(Closing {
             attempt: committing.attempt,
             outcome,
             decided_at: committing.decided_at,
             record,
-            abandoned: abandoned.map(|(branch, _)| branch).collect(),
+            abandoned: that_are(Delivery::Abandoned),
+            recorded: that_are(Delivery::Recorded),
         })
     }
 }

@@ -69,11 +69,11 @@ impl Delivery {
         matches!(self, Self::Done | Self::Recorded)
     }
 
-    /// Whether a try has failed, and none has come through.
-    pub(super) const fn is_failing(&self) -> bool {
+    /// How often it was tried without an acknowledgement; 0 if nothing is left to do.
+    pub(super) const fn tries(&self) -> u32 {
         match self {
-            Self::Sent { tries } | Self::Due { tries, .. } => *tries > 0,
-            Self::Done | Self::Recorded | Self::Abandoned => false,
+            Self::Sent { tries } | Self::Due { tries, .. } => *tries,
+            Self::Done | Self::Recorded | Self::Abandoned => 0,
         }
     }
 

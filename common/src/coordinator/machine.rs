@@ -176,6 +176,8 @@ pub struct Closing {
     pub record: ClosingRecord,
     /// Branches that an operator has given up (invariant 16).
     pub abandoned: Vec<Branch>,
+    /// Branches of a commit that are never told again, because the log has their acknowledgements.
+    pub recorded: Vec<Branch>,
 }
 
 /// What becomes of the last record of a transaction.
@@ -481,8 +483,8 @@ impl Transaction {
         let told = outcome.clone();
         let entry = Entry::Answered { attempt, decided_at: now, outcome: told, written: None };
         effects.push(Effect::Persist(entry));
-        let abandoned = Vec::new();
-        State::Closing(Closing { attempt, outcome, decided_at: now, record, abandoned })
+        let (abandoned, recorded) = (Vec::new(), Vec::new());
+        State::Closing(Closing { attempt, outcome, decided_at: now, record, abandoned, recorded })
     }
 
     fn closed(closing: Closing, effects: &mut Vec<Effect>) -> State {

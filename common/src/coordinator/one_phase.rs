@@ -228,7 +228,7 @@ impl Transaction {
         let told = outcome.clone();
         let entry = Entry::Answered { attempt, decided_at: now, outcome: told, written };
         effects.push(Effect::Persist(entry));
-        let abandoned = Vec::new();
-        State::Closing(Closing { attempt, outcome, decided_at: now, record, abandoned })
+        let (abandoned, recorded) = (Vec::new(), Vec::new());
+        State::Closing(Closing { attempt, outcome, decided_at: now, record, abandoned, recorded })
     }
 }

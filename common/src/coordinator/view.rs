@@ -2,7 +2,7 @@
 
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Failure, Outcome};
-use super::machine::{Closing, ClosingRecord, State, Transaction, VoteState};
+use super::machine::{Closing, ClosingRecord, DecisionRecord, State, Transaction, VoteState};
 use super::one_phase::OnePhaseCall;
 use super::settling::SettleState;
 use crate::code::ErrorCode;
@@ -10,6 +10,9 @@ use crate::ids::Attempt;
 use crate::time::Millis;
 use crate::wire::outcome::BranchOutcome;
 use crate::wire::transaction::{BranchProgress, Protocol, TransactionState};
+
+/// How often an outcome is said in vain before it is thought that it will not be heard soon: half a second of tries.
+const IN_VAIN_TRIES: u32 = 4;
 
 /// Where a branch stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +149,42 @@ impl Transaction {
         }
     }
 
+    /// Whether nothing of it can come to an end for now, so that nothing is gained by waiting, and nothing lost by stopping: its
+    /// records are durable, and each branch that it waits for is away, or was told in vain for some time.
+    #[must_use]
+    pub fn waits_in_vain(&self, is_away: impl Fn(Branch) -> bool) -> bool {
+        let in_vain = |branch: Branch, delivery: &Delivery| {
+            delivery.is_over() || delivery.tries() >= IN_VAIN_TRIES || is_away(branch)
+        };
+        let waits = match self.state() {
+            State::OnePhase(one_phase) => match &one_phase.call {
+                OnePhaseCall::Asking { delivery, .. } => in_vain(Branch(0), delivery),
+                OnePhaseCall::Sent { .. } | OnePhaseCall::Resend { .. } => false,
+            },
+            State::Settling(settling) => {
+                (0..).map(Branch).zip(&settling.branches).all(|(branch, state)| match state {
+                    SettleState::Asking(delivery) | SettleState::Staged(delivery) => {
+                        in_vain(branch, delivery)
+                    }
+                    SettleState::Yes(_) | SettleState::Applied => true,
+                })
+            }
+            State::Committing(committing) => {
+                let mut told = (0..).map(Branch).zip(&committing.deliveries);
+                committing.record == DecisionRecord::Durable
+                    && told.all(|(branch, delivery)| in_vain(branch, delivery))
+            }
+            State::Closing(closing) => closing.record == ClosingRecord::Durable,
+            State::New
+            | State::Beginning { .. }
+            | State::Preparing(_)
+            | State::Pausing { .. }
+            | State::Deciding { .. }
+            | State::Ended(_) => false,
+        };
+        waits && self.strays().iter().all(|stray| in_vain(stray.branch, &stray.delivery))
+    }
+
     /// Whether a branch has not acknowledged the outcome that it was told, or the abort of an earlier attempt.
     #[must_use]
     pub fn owes_an_answer(&self, branch: Branch) -> bool {
@@ -168,8 +207,13 @@ impl Transaction {
             State::Committing(committing) => {
                 committing.deliveries.get(branch.index()) == Some(&Delivery::Recorded)
             }
-            // No attempt follows, and a next life presumes abort, or finds the end.
-            State::Closing(Closing { outcome: Outcome::Aborted(_), .. }) => true,
+            State::Closing(Closing { outcome: Outcome::Committed { .. }, recorded, .. }) => {
+                recorded.contains(&branch)
+            }
+            // No attempt follows, and a next life presumes abort. An only branch it would ask, if it finds no answer.
+            State::Closing(Closing { outcome: Outcome::Aborted(_), .. }) => {
+                self.spec().branches > 1
+            }
             State::Ended(_) => return true,
             _ => false,
         };

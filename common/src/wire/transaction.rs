@@ -166,6 +166,11 @@ const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// Where a branch stands, as its coordinator knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -217,6 +222,16 @@ pub struct ParticipantView {
     /// Whether the last message to it was answered; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<bool>,
+    /// Since when that is so, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Whether it is away: it has failed for a while, so that transactions that name it are refused at once with
+    /// `participant_unreachable`, until a probe is answered.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub away: bool,
+    /// When it is probed next, RFC 3339; while it is away and no probe is out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_probe_at: Option<String>,
     /// Whether its Redis answers it, as its last answers told; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_up: Option<bool>,

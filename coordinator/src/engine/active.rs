@@ -75,9 +75,7 @@ pub(super) struct Active {
 impl Active {
     /// The record of what the machine wants the log to know of branches.
     pub(super) fn note_record(&self, number: TxNumber, note: &Note) -> Record {
-        let name = |branch: &Branch| {
-            self.accepted.participants.get(branch.index()).cloned()
-        };
+        let name = |branch: &Branch| self.accepted.participants.get(branch.index()).cloned();
         match note {
             Note::Acknowledged(branches) => Record::Acknowledged(Acknowledged {
                 number,

@@ -3,11 +3,13 @@
 //! acknowledged it.
 
 use assent_common::coordinator::Branch;
+use assent_common::time::Millis;
 use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, TxNumber, limits};
 
 use super::core::Core;
 use super::lane::Lane;
+use crate::clock;
 
 /// How much may be under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +125,9 @@ impl Core {
     /// Whether anything may begin at these participants.
     pub(super) fn admit_at(&self, places: &[usize]) -> Result<(), Problem> {
         for lane in places.iter().map(|place| &self.lanes[*place]) {
+            if let Some(since) = lane.breaker.away_since() {
+                return Err(away(lane, since));
+            }
             if let Some(much) = self.admission.is_full_at(lane) {
                 let name = &lane.name;
                 let last_error = lane.last_error.as_deref().unwrap_or("none");
@@ -136,4 +141,18 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Nobody is asked, so that nobody's keys stay locked until the deadline; and nothing is recorded, so that the same request
+/// may come again under the same key.
+fn away(lane: &Lane, since: Millis) -> Problem {
+    let name = &lane.name;
+    let detail = format!(
+        "participant {name} has not answered for {} ms; nothing was begun, and nobody was asked: it is tried again every \
+         second (last error: {})",
+        clock::now().since(since),
+        lane.last_error.as_deref().unwrap_or("none")
+    );
+    let problem = Problem::new(ErrorCode::ParticipantUnreachable, detail);
+    Problem { participant: Some(name.to_string()), ..problem }
 }

@@ -255,8 +255,7 @@ impl Core {
         ) {
             return wrong("the transaction is not decided; abort and commit are still open");
         }
-        let place =
-            active.accepted.participants.iter().position(|named| named == participant);
+        let place = active.accepted.participants.iter().position(|named| named == participant);
         let Some(branch) = place.and_then(|place| u16::try_from(place).ok()).map(Branch) else {
             return wrong("the transaction has no branch at this participant");
         };
@@ -312,7 +311,7 @@ impl Core {
         self.stand_in_line(number, now, shared);
         self.settle_accounts(number);
         match self.active.get(&number) {
-            Some(active) if active.machine.is_ended() => self.finish(number, shared),
+            Some(active) if active.machine.is_ended() => self.finish(number),
             Some(_) => self.arm(number, shared),
             None => {}
         }
@@ -393,7 +392,7 @@ impl Core {
         }
     }
 
-    fn finish(&mut self, number: TxNumber, shared: &Arc<Shared>) {
+    fn finish(&mut self, number: TxNumber) {
         let Some(active) = self.active.remove(&number) else { return };
         self.queues.leave(number);
         self.turns.extend(self.queues.release(number, None));
@@ -408,9 +407,6 @@ impl Core {
         // The record of one that was closing for long may have gone with its segment.
         if let Some(position) = active.position.filter(|position| self.history.keeps(*position)) {
             self.remember(identity, position);
-        }
-        if self.active.is_empty() {
-            shared.idle.notify_waiters();
         }
     }
 
@@ -498,8 +494,15 @@ impl Core {
         Some(active.changes.get_or_insert_with(|| watch::channel(0).0).subscribe())
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.active.is_empty()
+    /// Whether nothing is active that could come to an end soon.
+    pub(super) fn is_drained(&self) -> bool {
+        self.active.values().all(|active| {
+            let is_away = |branch: Branch| {
+                let lane = active.lanes.get(branch.index());
+                lane.is_some_and(|lane| self.lanes[*lane].breaker.away_since().is_some())
+            };
+            active.machine.waits_in_vain(is_away)
+        })
     }
 
     /// Everything of this log below it has ended, as far as a participant is concerned (invariant 10).

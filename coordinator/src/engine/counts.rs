@@ -20,6 +20,8 @@ pub struct Counts {
     pub up: BTreeMap<String, bool>,
     /// Per participant: whether its Redis answers, as it tells.
     pub redis_up: BTreeMap<String, bool>,
+    /// Per participant: whether transactions that name it are refused, because it has not answered for a while.
+    pub away: BTreeMap<String, bool>,
     /// Ended transactions whose answers can be looked up.
     pub history: u64,
     /// Branches whose participants lost their data.
@@ -44,6 +46,7 @@ impl Core {
             if let Some(up) = lane.redis_up {
                 counts.redis_up.insert(lane.name.to_string(), up);
             }
+            counts.away.insert(lane.name.to_string(), lane.breaker.away_since().is_some());
             if let Some(up) = lane.up {
                 counts.up.insert(lane.name.to_string(), up);
             }

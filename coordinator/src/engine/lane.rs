@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use assent_client::crash;
 use assent_client::participant::ParticipantClient;
+use assent_common::breaker::{Breaker, Pass};
 use assent_common::coordinator::{Branch, Input, Message};
 use assent_common::crash::CrashPoint;
 use assent_common::ids::TxNumber;
-use assent_common::outcome::{Call, Prepared};
+use assent_common::outcome::{Call, Prepared, Refusal};
+use assent_common::time::Millis;
 use assent_common::wire::branch::{
     Answer, Batch, Message as WireMessage, Mode, PrepareMessage, TxidOnly,
 };
@@ -29,6 +31,7 @@ use super::mutants;
 use super::outbound::{Haste, Outbound};
 use super::resync::LaneData;
 use super::{Engine, Shared, vital};
+use crate::clock;
 use crate::metrics;
 
 /// How long a lane waits for a batch before it sends the next one beside it: longer than a participant that answers takes,
@@ -63,15 +66,27 @@ pub(super) struct Lane {
     pub(super) undelivered: usize,
     wake: Arc<Notify>,
     runs: bool,
-    /// Whether the last message was answered.
+    /// Whether the last message was answered, and since when that is so.
     pub(super) up: Option<bool>,
+    pub(super) up_since: Option<Millis>,
     /// Whether the Redis behind it answers, as it tells.
     pub(super) redis_up: Option<bool>,
     pub(super) last_error: Option<String>,
+    /// Whether it is worth asking.
+    pub(super) breaker: Breaker,
     /// What is known of the data behind it.
     pub(super) data: LaneData,
     /// Whether it has heard which life speaks.
     pub(super) greeting: Greeting,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Came<'a> {
+    /// An answer; of no use, if the participant could not ask its Redis.
+    Answer(Option<&'a str>),
+    /// None, or none of Assent's.
+    Nothing(&'a str),
 }
 
 /// The client's ops of a branch, written into a batch as they came.
@@ -101,14 +116,25 @@ struct Assembled {
     client: Option<Arc<ParticipantClient>>,
     batch: Batch<PassedOps>,
     outgoing: Vec<Outgoing>,
+    sent: Sent,
+}
+
+/// A call to a participant.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) at: Millis,
+    /// Whether it finds out if the participant is back.
+    pub(super) is_probe: bool,
 }
 
 /// Why no batch leaves.
 enum Idle {
     /// Nothing is queued.
     Empty,
-    /// What is queued may ride until then.
+    /// What is queued may ride until then, or may not leave before.
     Until(Instant),
+    /// Nothing is queued for a participant that is away, and it is time to look whether it is back.
+    Probe,
 }
 
 impl Assembled {
@@ -132,7 +158,9 @@ impl Lane {
             runs: false,
             up: None,
             redis_up: None,
+            up_since: None,
             last_error: None,
+            breaker: Breaker::default(),
             data: LaneData::default(),
             greeting: Greeting::Due,
         }
@@ -166,14 +194,18 @@ impl Lane {
             ..Problem::new(ErrorCode::BadRequest, error.to_string())
         })?;
         self.client = Some(Arc::new(client));
+        self.breaker = Breaker::default();
+        self.wake.notify_one();
         self.start(place, shared);
         Ok(())
     }
 
     pub(super) fn clear_url(&mut self) {
         self.client = None;
+        self.breaker = Breaker::default();
         self.up = None;
         self.redis_up = None;
+        self.up_since = None;
         self.last_error = None;
     }
 
@@ -205,8 +237,19 @@ impl Core {
         let coordinator = self.speaker(place, shared);
         let lane = &mut self.lanes[place];
         let now = Instant::now();
+        let sent_at = clock::now();
+        let pass = lane.breaker.pass(sent_at);
+        let is_probe = pass == Pass::Probe;
+        let nothing = || if is_probe { Idle::Probe } else { Idle::Empty };
+        match pass {
+            Pass::Free | Pass::Probe => {}
+            Pass::NotBefore(at) => {
+                return Err(Idle::Until(now + Duration::from_millis(at.since(sent_at))));
+            }
+            Pass::ProbeIsOut => return Err(Idle::Until(now + LANE_PATIENCE)),
+        }
         match lane.queue.due() {
-            None => return Err(Idle::Empty),
+            None => return Err(nothing()),
             Some(due) if due > now => return Err(Idle::Until(due)),
             Some(_) => {}
         }
@@ -233,30 +276,89 @@ impl Core {
             outgoing.push(message);
         }
         if outgoing.is_empty() {
-            return Err(Idle::Empty);
+            return Err(nothing());
         }
+        lane.breaker.probe_sent();
+        let sent = Sent { at: sent_at, is_probe };
         let (client, participant) = (lane.client(), lane.name.clone());
         let known = lane.data.seen.known;
         let progress = lane.data.progress;
         let batch = Batch { participant, coordinator, low_water, known, progress, messages };
-        Ok(Assembled { client, batch, outgoing })
+        Ok(Assembled { client, batch, outgoing, sent })
     }
 
-    /// What came of a batch.
-    pub(super) fn lane_answered(&mut self, place: usize, error: Option<&str>) {
+    /// What came of a call.
+    pub(super) fn lane_answered(&mut self, place: usize, sent: Sent, came: Came<'_>) {
+        let now = clock::now();
+        let is_answered = matches!(came, Came::Answer(_));
+        let error = match came {
+            Came::Answer(useless) => useless,
+            Came::Nothing(why) => Some(why),
+        };
         let lane = &mut self.lanes[place];
-        let was_up = lane.up;
-        lane.up = Some(error.is_none());
         match error {
-            Some(error) if was_up != Some(false) => {
+            None => lane.breaker.answered(),
+            // Nobody is away who is nowhere.
+            Some(_) if lane.client.is_none() => {}
+            Some(_) if sent.is_probe => lane.breaker.probe_failed(now),
+            Some(_) => lane.breaker.failed(now, sent.at),
+        }
+        let was_up = lane.up.replace(is_answered);
+        if was_up != lane.up {
+            lane.up_since = Some(now);
+        }
+        match error {
+            Some(error) if !is_answered && was_up != Some(false) => {
                 tracing::warn!(participant = %lane.name, error, "a participant does not answer");
             }
-            None if was_up == Some(false) => {
+            _ if is_answered && was_up == Some(false) => {
                 tracing::info!(participant = %lane.name, "a participant answers again");
             }
             Some(_) | None => {}
         }
         lane.last_error = error.map(str::to_owned);
+        if error.is_none() {
+            // What was held back may leave.
+            lane.wake.notify_one();
+        }
+    }
+
+    /// A call is without an answer for suspiciously long; what comes of it is heard later.
+    fn lane_is_silent(&mut self, place: usize, sent: Sent) {
+        let now = clock::now();
+        let lane = &mut self.lanes[place];
+        if !sent.is_probe && lane.client.is_some() {
+            lane.breaker.failed(now, sent.at);
+        }
+        if lane.breaker.away_since().is_some() && lane.up != Some(false) {
+            let error = format!("no answer for {} ms", now.since(sent.at));
+            tracing::warn!(participant = %lane.name, error, "a participant does not answer");
+            (lane.up, lane.up_since, lane.last_error) = (Some(false), Some(now), Some(error));
+        }
+    }
+}
+
+/// Why a participant is as good as away, though it answers: to every message it says that it could not ask its Redis.
+fn why_nothing_is_said(inputs: &[(TxNumber, Input)]) -> Option<String> {
+    let why = |(_, input): &(TxNumber, Input)| match input {
+        Input::Prepared { call, .. } => why_nothing(call),
+        Input::Applied { call, .. } => why_nothing(call),
+        Input::Aborted { call, .. } => why_nothing(call),
+        Input::Settled { call, .. } => why_nothing(call),
+        _ => None,
+    };
+    let mut whys = inputs.iter().map(why);
+    let first = whys.next()??;
+    whys.all(|why| why.is_some()).then_some(first)
+}
+
+fn why_nothing<T>(call: &Call<T>) -> Option<String> {
+    match call {
+        Call::Unknown(why) => Some(why.clone()),
+        Call::Refused(Refusal { code: ErrorCode::RedisUnavailable, detail, .. }) => {
+            Some(detail.clone())
+        }
+        Call::Applied(_) | Call::Refused(_) => None,
     }
 }
 
@@ -305,9 +407,10 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
         let assembled = engine.core().assemble(place, &engine.shared);
         match assembled {
             Ok(assembled) => {
-                let prepared = assembled.prepared();
+                let (prepared, sent) = (assembled.prepared(), assembled.sent);
                 let mut sending = Box::pin(engine.clone().send_batch(place, assembled));
                 if tokio::time::timeout(LANE_PATIENCE, &mut sending).await.is_err() {
+                    engine.core().lane_is_silent(place, sent);
                     tokio::spawn(vital(sending));
                 }
                 // Late is as good as never: the commits go with the batch after the next one.
@@ -318,6 +421,10 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
                 // Early or late: the queue is looked at again.
                 let _ = tokio::time::timeout_at(due, wake.notified()).await;
             }
+            Err(Idle::Probe) => {
+                engine.core().lanes[place].breaker.probe_sent();
+                engine.look_at_data(place, true).await;
+            }
             Err(Idle::Empty) => {
                 drop(engine);
                 if tokio::time::timeout(LOOK_INTERVAL, wake.notified()).await.is_err() {
@@ -325,7 +432,7 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
                     let engine = Engine { shared };
                     // What comes to be sent does not wait for a look.
                     tokio::select! {
-                        () = engine.look_at_data(place) => {}
+                        () = engine.look_at_data(place, false) => {}
                         () = wake.notified() => {}
                     }
                 }
@@ -345,7 +452,7 @@ impl Engine {
     }
 
     async fn send_batch(self, place: usize, assembled: Assembled) {
-        let Assembled { client, batch, outgoing } = assembled;
+        let Assembled { client, batch, outgoing, sent } = assembled;
         if outgoing.iter().any(|outgoing| outgoing.message == Message::Prepare) {
             crash::point(CrashPoint::BeforePrepareSent);
         }
@@ -374,7 +481,9 @@ impl Engine {
             crash::point(CrashPoint::BetweenCommits);
         }
         let mut core = self.core();
-        core.lane_answered(place, error.as_deref());
+        let useless = why_nothing_is_said(&inputs);
+        let came = error.as_deref().map_or_else(|| Came::Answer(useless.as_deref()), Came::Nothing);
+        core.lane_answered(place, sent, came);
         core.redis_heard(place, redis);
         core.life_heard(place, error.is_none(), stale);
         if inputs.iter().any(|(_, input)| met_a_lock(input)) {
@@ -413,7 +522,7 @@ impl Core {
         let lane = &self.lanes[place];
         let Some(client) = lane.client.clone() else { return };
         // A little less than there is, so that the holder's name comes back before the deadline passes.
-        let wait_ms = active.accepted.deadline.since(crate::clock::now()) * 9 / 10;
+        let wait_ms = active.accepted.deadline.since(clock::now()) * 9 / 10;
         let message = wire_message(active, outgoing, shared, wait_ms);
         let txid = message.txid();
         let batch = Batch {

@@ -109,5 +109,5 @@ pub(super) async fn greet(shared: &Weak<Shared>, place: usize) {
     // The sender goes with the engine.
     let _ = durable.wait_for(|durable| *durable).await;
     let Some(engine) = shared.upgrade().map(|shared| Engine { shared }) else { return };
-    engine.look_at_data(place).await;
+    engine.look_at_data(place, false).await;
 }

@@ -83,8 +83,6 @@ struct Shared {
     runtime: Handle,
     /// Wakes the timer task when an earlier moment than it sleeps to was armed.
     timer: Notify,
-    /// Wakes whoever waits for the engine to be idle.
-    idle: Notify,
 }
 
 impl Engine {
@@ -100,7 +98,6 @@ impl Engine {
             http,
             runtime: Handle::current(),
             timer: Notify::new(),
-            idle: Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -285,15 +282,17 @@ impl Engine {
         self.core().draining
     }
 
-    /// Takes no new transactions from here on, and waits until none is active.
+    /// Takes no new transactions from here on, and waits until none is active but those that wait for participants that do
+    /// not answer: what is left of them is in the log, and goes on after the next start.
     pub async fn drain(&self) {
-        self.core().draining = true;
-        loop {
-            let idle = self.shared.idle.notified();
-            if self.core().is_idle() {
-                return;
-            }
-            idle.await;
+        let mut progress = {
+            let mut core = self.core();
+            core.draining = true;
+            core.progress.subscribe()
+        };
+        while !self.core().is_drained() {
+            // The sender goes with the engine, which this holds.
+            let _ = progress.changed().await;
         }
     }
 }

@@ -35,6 +35,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::core::Core;
 use super::journal::Appended;
+use super::lane::{Came, Sent};
 use super::lives::Greeting;
 use super::{Engine, Shared, vital};
 use crate::clock;
@@ -296,7 +297,8 @@ impl Engine {
 
     /// Looks at the data of a participant to which nothing is said. What this log knows of it goes there as with every
     /// batch, so that the participant compares, and fences what is other data; then it is asked what came of that.
-    pub(super) async fn look_at_data(&self, place: usize) {
+    pub(super) async fn look_at_data(&self, place: usize, is_probe: bool) {
+        let sent = Sent { at: clock::now(), is_probe };
         let (client, batch) = {
             let core = self.core();
             let lane = &core.lanes[place];
@@ -312,29 +314,37 @@ impl Engine {
             (client, batch)
         };
         let said = client.batch(&batch).await;
-        let (error, stale) = match said {
-            Ok(answers) => (None, answers.stale_log),
-            Err(unknown) => (Some(unknown.0), None),
+        let (answered, stale) = match &said {
+            Ok(answers) => (true, answers.stale_log.clone()),
+            Err(_) => (false, None),
         };
         {
             let mut core = self.core();
-            core.lane_answered(place, error.as_deref());
-            core.life_heard(place, error.is_none(), stale);
-            if error.is_some() || core.lives.stale().is_some() {
+            core.life_heard(place, answered, stale);
+            if core.lives.stale().is_some() {
                 return;
             }
         }
-        match client.data().await {
+        let found = match said {
+            Ok(_) => client.data().await,
+            Err(unknown) => Err(unknown.into()),
+        };
+        let mut core = self.core();
+        match found {
             Ok(found) => {
                 let is_other = batch.known.is_some_and(|known| !found.has_all_of(known));
-                let mut core = self.core();
+                core.lane_answered(place, sent, Came::Answer(None));
                 core.redis_heard(place, Some(Ok(())));
                 core.resync_if_fenced(place, found.fenced || is_other, &self.shared);
             }
             Err(CallError::Rejected(problem)) if problem.code == ErrorCode::RedisUnavailable => {
-                self.core().redis_heard(place, Some(Err(problem.detail)));
+                core.lane_answered(place, sent, Came::Answer(Some(&problem.detail)));
+                core.redis_heard(place, Some(Err(problem.detail)));
             }
-            Err(_) => {}
+            Err(CallError::Rejected(_)) => core.lane_answered(place, sent, Came::Answer(None)),
+            Err(CallError::Unknown(why)) => {
+                core.lane_answered(place, sent, Came::Nothing(&why.to_string()));
+            }
         }
     }
 

@@ -90,6 +90,11 @@ impl Rig {
     /// Stops, without waiting for what is active, and starts again on the same log.
     pub(crate) async fn restart(&mut self) {
         self.running.take().unwrap().drain(0).await;
+        self.start_again().await;
+    }
+
+    /// Starts again on the same log.
+    pub(crate) async fn start_again(&mut self) {
         self.running = Some(Coordinator::start(self.options.clone()).await.unwrap());
     }
 

@@ -121,3 +121,89 @@ async fn the_mark_of_a_participant_does_not_wait_for_the_commits_of_another() {
     sick.always(Kind::Commit, Say::Good);
     assert_eq!(rig.ended(&id).await["applied"], true);
 }
+
+/// A participant that has failed for a while is not asked, and nobody's keys are locked for it.
+#[tokio::test]
+async fn a_participant_that_is_away_fails_those_who_name_it_at_once_until_it_is_back() {
+    let (sick, well) = (Fake::start().await, Fake::start().await);
+    for kind in [Kind::Prepare, Kind::Abort] {
+        sick.always(kind, Say::BadGateway);
+    }
+    let rig = Rig::start(&[("sick", &sick), ("well", &well)]).await;
+    let mut aborted = 0;
+    let refused = async {
+        loop {
+            let said = rig.submit(&short(&["sick", "well"])).await;
+            said.is_problem("participant_unreachable");
+            assert_eq!(said.body["participant"], "sick", "{said:?}");
+            if said.body.get("outcome").is_none() {
+                return said;
+            }
+            aborted += 1;
+        }
+    };
+    let refused = within(refused, || "the participant to be taken for away".to_owned()).await;
+    assert!(aborted >= 3, "{aborted}");
+    assert!(refused.body["detail"].as_str().unwrap().contains("502"), "{refused:?}");
+    well.hears(Kind::Abort, aborted).await;
+    assert_eq!(well.count(Kind::Prepare), aborted, "nothing was sent for what was refused");
+    assert_eq!(rig.submit(&transfer(&["well"])).await.status, 200);
+    let view = rig.get("/v1/participants/sick").await.body;
+    assert_eq!((&view["up"], &view["away"]), (&json!(false), &json!(true)), "{view}");
+    assert!(view["since"].is_string() && view["last_error"].is_string(), "{view}");
+    for kind in [Kind::Prepare, Kind::Abort] {
+        sick.always(kind, Say::Good);
+    }
+    let back = async {
+        while rig.submit(&transfer(&["sick", "well"])).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(back, || "a probe to find that it is back".to_owned()).await;
+    let view = rig.get("/v1/participants/sick").await.body;
+    assert_eq!((&view["up"], view.get("away")), (&json!(true), None), "{view}");
+}
+
+/// One phase that was asked before stays unknown: nobody may say *aborted* of what may have been applied.
+#[tokio::test]
+async fn what_is_unknown_at_a_participant_that_is_away_stays_unknown() {
+    let (sick, well) = (Fake::start().await, Fake::start().await);
+    for kind in [Kind::Prepare, Kind::Abort] {
+        sick.always(kind, Say::BadGateway);
+    }
+    let rig = Rig::start(&[("sick", &sick), ("well", &well)]).await;
+    let mut body = short(&["sick"]);
+    body["name"] = json!("unknown");
+    let unknown = rig.submit_with(&body, &[("Prefer", "wait=0")]).await.id().to_owned();
+    let away = async {
+        while rig.get("/v1/participants/sick").await.body["away"] != true {
+            rig.submit_with(&short(&["sick"]), &[("Prefer", "wait=0")]).await;
+        }
+    };
+    within(away, || "the participant to be taken for away".to_owned()).await;
+    let view = rig.get(&format!("/v1/transactions/{unknown}")).await.body;
+    assert_eq!((&view["outcome"], &view["state"]), (&json!("pending"), &json!("asking")), "{view}");
+    sick.always(Kind::Abort, Say::AlreadyCommitted);
+    assert_eq!(rig.ended(&unknown).await["outcome"], "committed");
+}
+
+/// What cannot be delivered is in the log, and does not hold up a stop.
+#[tokio::test]
+async fn draining_does_not_wait_for_a_participant_that_does_not_answer() {
+    let (sick, well) = (Fake::start().await, Fake::start().await);
+    for kind in [Kind::Commit, Kind::Abort] {
+        sick.always(kind, Say::BadGateway);
+    }
+    let mut rig = Rig::start(&[("sick", &sick), ("well", &well)]).await;
+    let mut body = transfer(&["sick", "well"]);
+    body["ack"] = json!("decided");
+    let committed = rig.submit_with(&body, &[("Idempotency-Key", "k")]).await.id().to_owned();
+    well.next(Kind::Prepare, [Say::No(assent_common::ErrorCode::WrongType)]);
+    assert_eq!(rig.submit(&body).await.body["outcome"], "aborted");
+    let draining = rig.take().drain(600_000);
+    let left = within(draining, || "the coordinator to stop".to_owned()).await;
+    assert_eq!(left, 2);
+    sick.always(Kind::Commit, Say::Good);
+    rig.start_again().await;
+    assert_eq!(rig.ended(&committed).await["applied"], true);
+}

@@ -86,10 +86,6 @@ impl Request {
         self.answer == AnswerDurability::BeforeAnswer
     }
 
-    pub(crate) fn concerns(&self, at: usize) -> bool {
-        self.branches.iter().any(|branch| branch.at == at)
-    }
-
     /// A request that often meets the others.
     pub(crate) fn new(
         place: usize,

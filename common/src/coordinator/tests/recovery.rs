@@ -4,8 +4,8 @@ use super::*;
 use crate::coordinator::recovery::{Plan, Recovered, Replay};
 use crate::outcome::Replies;
 use crate::record::{
-    Abandoned, Acknowledged, AnswerRecord, Answered, Begun, Committed, CommittedBranch, CommittedSet, Ended,
-    Identity, ParticipantRemoved, ParticipantSet, Record,
+    Abandoned, Acknowledged, AnswerRecord, Answered, Begun, Committed, CommittedBranch,
+    CommittedSet, Ended, Identity, ParticipantRemoved, ParticipantSet, Record,
 };
 use crate::wire::outcome::BranchOutcome;
 

@@ -213,8 +213,10 @@ fn an_outcome_is_delivered_until_it_is_acknowledged_with_capped_backoff() {
     for problem in [commit_unknown(A), commit_refused(A, ErrorCode::RedisUnavailable)] {
         let mut rig = committing(spec(2)).after([applied(B)]);
         let mut longest_ms = 0;
-        for _ in 0..1_000 {
-            assert!(rig.feed(problem.clone()).is_empty());
+        for tries in 0..1_000 {
+            let noted = ["note 1 acknowledged".to_owned()];
+            let effects = rig.feed(problem.clone());
+            assert_eq!(effects, if tries == 0 { &noted[..] } else { &[] });
             let before = rig.now;
             assert_eq!(rig.wake(), ["commit 0.0"]);
             longest_ms = longest_ms.max(rig.now.since(before));
@@ -389,6 +391,7 @@ fn who_has_acknowledged_is_written_down_while_another_does_not() {
     rig.feed(noted(&[Branch(2)]));
     assert_eq!(of(&rig), [true, false, true]);
     assert_eq!(rig.feed(applied(B)), ["answer applied [0]+[1]+[2]", "persist end"]);
+    assert_eq!(of(&rig), [true, false, true], "the end may be lost, and then it is told again");
     rig.feed(Input::Persisted);
     assert!(rig.machine.is_ended());
 }
@@ -403,6 +406,10 @@ fn an_aborted_branch_is_over_when_its_abort_is_acknowledged() {
     rig.feed(fenced(A, FIRST));
     rig.feed(abort_unknown(Branch(2), FIRST));
     assert_eq!(over(&rig), [true, true, false]);
+    let mut only = Rig::begun(spec(1)).after([no(A, FIRST, ErrorCode::WrongType)]);
+    assert!(!only.machine.is_over_at(A), "a next life may ask it");
+    only.feed(Input::Persisted);
+    assert!(only.machine.is_over_at(A));
     let conflict = begun().after([no(B, FIRST, ErrorCode::LockConflict), fenced(A, FIRST)]);
     assert_eq!(over(&conflict), [false; 3], "another attempt follows");
 }

@@ -213,7 +213,7 @@ impl Oracle {
         })
     }
 
-    /// 10: a participant hears that everything below has ended.
+    /// 10: a participant hears that everything below has ended there, and will not be told again.
     pub(crate) fn hears_mark(
         &self,
         ask: &Ask,
@@ -221,7 +221,11 @@ impl Oracle {
         requests: &[Request],
     ) -> Step {
         let mut below = active.range(..ask.mark.low_water);
-        let under_way = below.find(|(_, active)| requests[active.request].concerns(ask.at));
+        let under_way = below.find(|(_, active)| {
+            let branches = (0..).map(Branch).zip(&requests[active.request].branches);
+            let mut here = branches.filter(|(_, planned)| planned.at == ask.at);
+            here.any(|(branch, _)| !active.machine.is_over_at(branch))
+        });
         ensure(under_way.is_none(), "10 the mark covers only what has ended", || {
             format!("c{} says {:?} to p{}", ask.coordinator, ask.mark.low_water, ask.at)
         })
