@@ -1,5 +1,6 @@
 //! Lists of transactions and of participants.
 
+use assent_common::time::Millis;
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::{
     BranchProgress, ParticipantView, TransactionPage, TransactionView,
@@ -8,11 +9,15 @@ use assent_common::{ErrorCode, ParticipantName, TransactionId, limits};
 use uuid::Uuid;
 
 use super::Engine;
-use super::view::view_of_active;
+use super::active::Active;
 use crate::clock;
 
 /// Ended transactions that one page reads from the log at most; a page may be short, and its token leads on.
 const READS_PER_PAGE_MAX: usize = 2_000;
+
+/// How long a transaction is under way before its votes are listed as in doubt: in every one of several branches some are,
+/// for a moment.
+const IN_DOUBT_AFTER_MS: u64 = 1_000;
 
 /// Which transactions to list.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +26,8 @@ pub struct ListFilter {
     pub outcome: Option<OutcomeWord>,
     /// Only those with a branch at this participant.
     pub participant: Option<ParticipantName>,
-    /// Only those with a branch that has not acknowledged the outcome.
+    /// Only those with a branch that has voted and waits for a decision, for more than a moment, or that has not
+    /// acknowledged its outcome.
     pub in_doubt: bool,
     /// Only those taken longer ago than this, in milliseconds.
     pub older_than_ms: Option<u64>,
@@ -32,22 +38,25 @@ pub struct ListFilter {
 }
 
 impl Engine {
-    /// Active transactions and the latest ended ones, newest first.
+    /// Active transactions and the latest ended ones, newest first; those in doubt oldest first.
     pub fn list(&self, filter: &ListFilter) -> Result<TransactionPage, Problem> {
         let size =
             filter.page_size.unwrap_or(limits::PAGE_SIZE_DEFAULT).clamp(1, limits::PAGE_SIZE_MAX);
         let before = filter.page_token.as_deref().map(parse_token).transpose()?;
         let created_before_ms = filter.older_than_ms.map(|ms| clock::now().0.saturating_sub(ms));
         let wanted_id = |id: TransactionId| {
-            before.is_none_or(|before| id < before)
+            before.is_none_or(|last| if filter.in_doubt { id > last } else { id < last })
                 && created_before_ms.is_none_or(|ms| created_ms(id) <= ms)
         };
         let (mut rows, ended) = {
             let core = self.core();
-            let active =
-                core.active.values().filter(|active| wanted_id(active.accepted.identity.id));
-            let rows: Vec<TransactionView> =
-                active.map(view_of_active).filter(|view| filter.takes(view)).collect();
+            let now = clock::now();
+            let active = core.active.values().filter(|active| {
+                let is_stale = active.machine.is_decided() || is_late(active, now);
+                wanted_id(active.accepted.identity.id) && (!filter.in_doubt || is_stale)
+            });
+            let views = active.map(|active| core.view_of_active(active));
+            let rows: Vec<TransactionView> = views.filter(|view| filter.takes(view)).collect();
             // After a restart the record of an unfinished transaction is among them.
             let ended = core.recent.iter().rev();
             let ended = ended.filter(|(id, _)| wanted_id(**id) && core.number_of(**id).is_none());
@@ -72,6 +81,9 @@ impl Engine {
             }
         }
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
+        if filter.in_doubt {
+            rows.reverse();
+        }
         let more = rows.len() > size;
         rows.truncate(size);
         // A page of large replies would be larger than anybody can use: they are in the transaction's own view.
@@ -146,6 +158,11 @@ impl ListFilter {
             })
             && (!self.in_doubt || view.branches.iter().any(|branch| in_doubt(branch.state)))
     }
+}
+
+/// Whether it is under way for longer than a vote that is followed by a decision is in doubt.
+fn is_late(active: &Active, now: Millis) -> bool {
+    now.since(active.accepted.identity.created_at) >= IN_DOUBT_AFTER_MS
 }
 
 const fn in_doubt(state: BranchProgress) -> bool {

@@ -14,13 +14,84 @@ use serde_json::value::RawValue;
 use super::Engine;
 use super::active::{Active, Decided};
 use super::core::Core;
+use super::lane::Lane;
 use crate::clock::rfc3339;
 
 impl Core {
     /// An active transaction.
     pub(super) fn view(&self, id: TransactionId) -> Option<TransactionView> {
         let number = self.number_of(id)?;
-        self.active.get(&number).map(view_of_active)
+        self.active.get(&number).map(|active| self.view_of_active(active))
+    }
+}
+
+impl Core {
+    /// An active transaction as it stands.
+    pub(super) fn view_of_active(&self, active: &Active) -> TransactionView {
+        let identity = &active.accepted.identity;
+        let machine = &active.machine;
+        let known = machine.outcome().filter(|_| !machine.answer_is_held_back());
+        let names = active.accepted.participants.iter();
+        let branches = (0..)
+            .map(Branch)
+            .zip(names)
+            .map(|(branch, participant)| {
+                let status = machine.branch_status(branch);
+                let silent = self.silent_lane(active, branch, status.progress);
+                let replies = match &known {
+                    Some((Outcome::Committed { replies, .. }, _)) => replies.get(branch.index()),
+                    _ => None,
+                };
+                BranchReport {
+                    participant: participant.clone(),
+                    state: status.progress,
+                    replies: replies.and_then(raw),
+                    tries: status.tries,
+                    last_error: status.last_error.or_else(|| silent?.last_error.clone()),
+                    next_try_at: status
+                        .next_try_at
+                        .or_else(|| silent?.breaker.next_probe_at())
+                        .map(rfc3339),
+                }
+            })
+            .collect();
+        let participants = || active.accepted.participants.iter();
+        let error = match &known {
+            Some((Outcome::Aborted(failure), _)) => Some(problem_of_failure(
+                identity.id,
+                failure,
+                participants(),
+                Some(OutcomeWord::Aborted),
+            )),
+            Some(_) => None,
+            None => machine
+                .last_failure()
+                .map(|failure| problem_of_failure(identity.id, failure, participants(), None)),
+        };
+        TransactionView {
+            id: identity.id,
+            name: identity.name.clone(),
+            outcome: known.as_ref().map_or(OutcomeWord::Pending, |(outcome, _)| word(outcome)),
+            state: machine.state_word(),
+            applied: known.as_ref().and_then(|(outcome, _)| applied(outcome)),
+            branches,
+            error,
+            attempt: machine.attempt().0,
+            created_at: Some(rfc3339(identity.created_at)),
+            deadline_at: known.is_none().then(|| rfc3339(active.accepted.deadline)),
+            decided_at: known.map(|(_, decided_at)| rfc3339(decided_at)),
+        }
+    }
+
+    /// The lane of a branch that waits for a participant that does not answer: what is known of it is what the branch has
+    /// met, while its message is out.
+    fn silent_lane(&self, active: &Active, branch: Branch, at: BranchProgress) -> Option<&Lane> {
+        let waits = matches!(
+            at,
+            BranchProgress::Preparing | BranchProgress::Committing | BranchProgress::Aborting
+        );
+        let lane = active.lanes.get(branch.index()).map(|lane| &self.lanes[*lane])?;
+        (waits && lane.up == Some(false)).then_some(lane)
     }
 }
 
@@ -34,59 +105,6 @@ impl Active {
             }
             None => false,
         }
-    }
-}
-
-/// An active transaction as it stands.
-pub(super) fn view_of_active(active: &Active) -> TransactionView {
-    let identity = &active.accepted.identity;
-    let machine = &active.machine;
-    let known = machine.outcome().filter(|_| !machine.answer_is_held_back());
-    let names = active.accepted.participants.iter();
-    let branches = (0..)
-        .map(Branch)
-        .zip(names)
-        .map(|(branch, participant)| {
-            let status = machine.branch_status(branch);
-            let replies = match &known {
-                Some((Outcome::Committed { replies, .. }, _)) => replies.get(branch.index()),
-                _ => None,
-            };
-            BranchReport {
-                participant: participant.clone(),
-                state: status.progress,
-                replies: replies.and_then(raw),
-                tries: status.tries,
-                last_error: status.last_error,
-                next_try_at: status.next_try_at.map(rfc3339),
-            }
-        })
-        .collect();
-    let participants = || active.accepted.participants.iter();
-    let error = match &known {
-        Some((Outcome::Aborted(failure), _)) => Some(problem_of_failure(
-            identity.id,
-            failure,
-            participants(),
-            Some(OutcomeWord::Aborted),
-        )),
-        Some(_) => None,
-        None => machine
-            .last_failure()
-            .map(|failure| problem_of_failure(identity.id, failure, participants(), None)),
-    };
-    TransactionView {
-        id: identity.id,
-        name: identity.name.clone(),
-        outcome: known.as_ref().map_or(OutcomeWord::Pending, |(outcome, _)| word(outcome)),
-        state: machine.state_word(),
-        applied: known.as_ref().and_then(|(outcome, _)| applied(outcome)),
-        branches,
-        error,
-        attempt: machine.attempt().0,
-        created_at: Some(rfc3339(identity.created_at)),
-        deadline_at: known.is_none().then(|| rfc3339(active.accepted.deadline)),
-        decided_at: known.map(|(_, decided_at)| rfc3339(decided_at)),
     }
 }
 

@@ -207,3 +207,51 @@ async fn draining_does_not_wait_for_a_participant_that_does_not_answer() {
     rig.start_again().await;
     assert_eq!(rig.ended(&committed).await["applied"], true);
 }
+
+/// What is known of a participant that hangs is shown with the branch that waits for it.
+#[tokio::test]
+async fn a_branch_that_waits_in_silence_shows_what_its_participant_met_last() {
+    let (sick, well) = (Fake::start().await, Fake::start().await);
+    sick.next(Kind::Prepare, [Say::BadGateway]);
+    sick.always(Kind::Prepare, Say::Silence);
+    let rig = Rig::start(&[("sick", &sick), ("well", &well)]).await;
+    let id = begin(&rig, &["sick", "well"], "60s").await.id().to_owned();
+    sick.hears(Kind::Prepare, 2).await;
+    let view = rig.until(&id, |view| view["branches"][1]["state"] == "prepared").await;
+    let last = view["branches"][0]["last_error"].as_str().unwrap_or_default();
+    assert!(last.contains("502"), "{view}");
+}
+
+/// Votes of transactions that are on their way are no doubt yet; and who looks for the doubtful wants the oldest.
+#[tokio::test]
+async fn what_is_in_doubt_is_listed_when_it_is_late_and_the_oldest_first() {
+    let (sick, well) = (Fake::start().await, Fake::start().await);
+    sick.always(Kind::Prepare, Say::Silence);
+    let rig = Rig::start(&[("sick", &sick), ("well", &well)]).await;
+    let mut begun = Vec::new();
+    for _ in 0..3 {
+        begun.push(begin(&rig, &["sick", "well"], "60s").await.id().to_owned());
+    }
+    well.hears(Kind::Prepare, 3).await;
+    let listed = async |query: &str| -> (Vec<String>, Value) {
+        let page = rig.get(&format!("/v1/transactions?in_doubt=true{query}")).await.body;
+        let rows = page["transactions"].as_array().unwrap();
+        let ids = rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+        (ids, page["next_page_token"].clone())
+    };
+    let late = async {
+        loop {
+            let (ids, _) = listed("").await;
+            if ids.len() == 3 {
+                return ids;
+            }
+        }
+    };
+    assert_eq!(within(late, || "three in doubt".to_owned()).await, begun);
+    let (first, token) = listed("&page_size=2").await;
+    assert_eq!(first, begun[..2]);
+    let (rest, _) = listed(&format!("&page_token={}", token.as_str().unwrap())).await;
+    assert_eq!(rest, begun[2..]);
+    let young = begin(&rig, &["sick", "well"], "60s").await.id().to_owned();
+    assert!(!listed("").await.0.contains(&young), "it has just begun");
+}
