@@ -91,9 +91,9 @@ const CASES: &[(Mutant, Losses, &str)] = &[
 
 /// What needs more than one rare thing: a seed in which it comes together.
 const RARE: &[(Mutant, u64, &str)] = &[
-    (Mutant::AdoptsOldData, 353, "12 votes that were lost are noticed"),
-    (Mutant::UnfencedIsOpen, 114, "8 a branch is applied once at most"),
-    (Mutant::OldWordsCount, 497, "8 all branches or none"),
+    (Mutant::AdoptsOldData, 712, "12 votes that were lost are noticed"),
+    (Mutant::UnfencedIsOpen, 77, "8 a branch is applied once at most"),
+    (Mutant::OldWordsCount, 384, "8 all branches or none"),
     (Mutant::PlansTooEarly, 325, "9 the data opens when all is redone"),
 ];
 
