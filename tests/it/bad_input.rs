@@ -223,7 +223,7 @@ async fn a_wrong_method_path_or_media_type_is_a_coded_4xx() {
         ("PUT", format!("{admin}/v1/participants/x"), json, 400, "bad_request"),
         ("POST", format!("{agent}/v1/batch"), json, 400, "bad_request"),
         ("POST", format!("{agent}/v1/branches/none/prepare"), json, 400, "bad_request"),
-        ("GET", format!("{agent}/v1/branches?state=applied"), json, 400, "bad_request"),
+        ("GET", format!("{agent}/v1/branches?state=nothing"), json, 400, "bad_request"),
         ("GET", format!("{agent}/v1/nothing"), json, 404, "not_found"),
     ];
     let mut wrong = Vec::new();

@@ -6,7 +6,7 @@ use assent_common::crash::CrashPoint;
 use assent_common::time::DurationMs;
 use assent_common::wire::transaction::{BranchProgress, Protocol};
 use assent_common::{ErrorCode, IdempotencyKey};
-use assent_tests::cluster::{arm, redis_options, restart, wait_crashed};
+use assent_tests::cluster::{Peer, arm, redis_options, restart, wait_crashed};
 use assent_tests::proxy::At;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, audit, plain, wait_for, wait_settled};
 use tokio::task::JoinHandle;
@@ -101,6 +101,12 @@ async fn participants_that_ask_for_a_token_reach_each_other() {
         },
     )
     .await;
+    // A token goes to configured addresses only.
+    let urls: Vec<String> = cluster.peers.iter().map(Peer::url).collect();
+    for (peer, other) in cluster.peers.iter_mut().zip(urls.iter().rev()) {
+        peer.agent.respawn(&[("ASSENT_PARTICIPANT_PEERS", other)]).unwrap();
+        peer.agent.wait_until_ready().await.unwrap();
+    }
     let bank = implicit_bank(&cluster, 1).await;
     arm(&mut cluster.coordinator, &CrashPoint::BeforeDecision.to_string()).await;
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
