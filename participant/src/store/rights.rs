@@ -158,7 +158,7 @@ pub fn of_features(features: &Features) -> impl Iterator<Item = &'static Right> 
 #[must_use]
 pub fn least_acl(features: &Features, control_key: &str) -> String {
     let mut line = format!(
-        "ACL SETUSER assent on '>PASSWORD' resetkeys '~{control_key}*' '~YOUR-KEYS*' resetchannels \
+        "ACL SETUSER agent on '>PASSWORD' resetkeys '~{control_key}*' '~YOUR-KEYS*' resetchannels \
          '&{control_key}:ended' -@all"
     );
     let mut names: Vec<&str> = of_features(features).map(|right| right.name).collect();
