@@ -102,6 +102,8 @@ async fn a_question_about_branches_reaches_nobody_who_is_not_registered() {
     let (bank, sink) = (Fake::start().await, Fake::start().await);
     let rig = Rig::start(&[("bank-a", &bank)]).await;
     let log_id = rig.running().engine().identity().log_id;
+    // No record is no abort before the participants have heard which life speaks.
+    assert_eq!(rig.submit(&transfer(&["bank-a"])).await.status, 200);
     let resolve = |names: &[&str]| {
         let branch = |name: &&str| json!({"participant": name, "url": sink.url});
         let branches: Vec<Value> = names.iter().map(branch).collect();
