@@ -284,7 +284,8 @@ impl Cluster {
     /// Runs the command with these arguments to its end; it reaches this cluster's coordinator.
     #[must_use]
     pub fn run(&self, arguments: &[&str]) -> Output {
-        run(&self.binary, arguments, &[("ASSENT_URL", self.coordinator.url())])
+        let urls = [("ASSENT_URL", self.coordinator.url()), ("ASSENT_ADMIN_URL", &self.admin_url)];
+        run(&self.binary, arguments, &urls)
     }
 
     fn logs(&self) -> Vec<PathBuf> {
