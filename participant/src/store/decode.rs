@@ -254,9 +254,17 @@ pub(super) fn is_demoted(said: &str) -> bool {
     ["READONLY", "MASTERDOWN", "LOADING"].iter().any(|code| said.contains(code))
 }
 
+/// The code of what a script met, where the script's own error has only its text: Redis 6.2 says
+/// `Error running script (call to f_…): @user_script:1: @user_script: 1: -NOREPLICAS Not enough…`.
+fn code_in_script(said: &str) -> Option<&str> {
+    let (_, met) = said.split_once("Error running script")?;
+    let (_, met) = met.split_once(": -")?;
+    met.split(' ').next()
+}
+
 pub(super) fn classify(error: &RedisError) -> CallError {
     let text = error.to_string();
-    match error.code() {
+    match error.code().map(|code| code_in_script(&text).unwrap_or(code)) {
         Some("NOSCRIPT") => CallError::NoScript,
         Some("NOPERM") => CallError::Refused(Refusal::new(ErrorCode::RedisNoPermission, text)),
         Some("OOM") => CallError::Refused(Refusal::new(ErrorCode::RedisOutOfMemory, text)),
