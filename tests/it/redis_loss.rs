@@ -293,7 +293,8 @@ async fn a_vote_that_replicas_must_have_survives_their_promotion() {
 
 async fn redone(cluster: &Cluster) -> Option<String> {
     let metrics = cluster.admin().metrics().await.unwrap();
-    let line = metrics.lines().find(|line| line.starts_with("assent_branches_redone_total"));
+    let name = "assent_branches_redone_total{participant=\"bank-b\"}";
+    let line = metrics.lines().find(|line| line.starts_with(name));
     line.map(str::to_owned)
 }
 

@@ -12,6 +12,9 @@ use crate::harness::{
     coordinator, tx, vote,
 };
 
+/// A server whose file is rewritten at a new life, and that counts how often.
+const TEARS: &str = "redis-7.0";
+
 /// A store that may vote.
 async fn ready(redis: &Redis) -> Store {
     let store = redis.store().await;
@@ -53,8 +56,9 @@ async fn a_file_that_is_torn_inside_a_commit_applies_it_once() {
 /// While the file is rewritten nothing is voted, and no outcome is carried out; what waits says why.
 #[tokio::test]
 async fn nothing_is_voted_while_a_new_life_rewrites_its_file() {
+    let Some(server) = assent_servers::named(TEARS) else { return };
     let slow = [&DURABLE[..], &["--rdb-key-save-delay", "20000"]].concat();
-    let mut redis = Redis::with(&slow);
+    let mut redis = Redis::on(&server, &slow);
     let store = ready(&redis).await;
     vote(store.prepare(tx(1), &["SET a 1"]).await);
     let mut plain = redis.plain().await;
@@ -78,7 +82,8 @@ async fn nothing_is_voted_while_a_new_life_rewrites_its_file() {
 /// The question is asked once for a life of the server: not of an empty one, and not again by an agent that starts.
 #[tokio::test]
 async fn a_life_that_is_verified_is_not_asked_again() {
-    let mut redis = Redis::start();
+    let Some(server) = assent_servers::named(TEARS) else { return };
+    let mut redis = Redis::on(&server, &DURABLE);
     let store = ready(&redis).await;
     vote(store.prepare(tx(1), &["SET a 1"]).await);
     let mut plain = redis.plain().await;
