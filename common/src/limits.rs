@@ -87,6 +87,11 @@ pub const OUTCOMES_UNDELIVERED_MAX: usize = 100_000;
 /// that was away for longer takes the log's word.
 pub const LIVES_MAX: usize = 256;
 
+/// Numbers of votes that are left out when repaired data opens: more than can have been given without being heard by
+/// anybody, which is what was under way when the data was lost. A copy of the lost data that is put back later has
+/// those votes. If their numbers were given again, it would be taken to have the new ones too.
+pub const VOTES_UNHEARD_MAX: u64 = 1_000_000;
+
 /// Milliseconds that a transaction may take to be decided, if its request does not say.
 pub const TIMEOUT_DEFAULT_MS: u64 = 5_000;
 

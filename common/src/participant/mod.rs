@@ -45,7 +45,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use escrow::{Claimed, Counter, Escrow};
 use locks::Conflict;
 pub use locks::{Lock, Locks};
-pub use repair::Repair;
+pub use repair::{Repair, opening_seq};
 pub use request::{Answer, Branches, Evaluation, Key, Prepare, Request, Stepped};
 pub use restore::Restored;
 

@@ -6,6 +6,7 @@
 use super::{DoneMarker, Heard, Participant};
 use crate::coordinator::resync::Redone;
 use crate::ids::LogId;
+use crate::limits::VOTES_UNHEARD_MAX;
 use crate::outcome::Redo;
 use crate::wire::resync::DataPoint;
 
@@ -16,8 +17,14 @@ pub struct Repair {
     pub redo: Vec<Redone>,
     /// How far each log is.
     pub logs: Vec<(LogId, Heard)>,
-    /// The incarnation of the data when it is whole, and the highest number of a vote that a log has seen.
+    /// The incarnation of the data when it is whole, and the number that it opens with ([`opening_seq`]).
     pub open: DataPoint,
+}
+
+/// The number that repaired data opens with, above the highest that its agent or a log has heard.
+#[must_use]
+pub const fn opening_seq(highest_heard: u64) -> u64 {
+    highest_heard.saturating_add(VOTES_UNHEARD_MAX)
 }
 
 impl Participant {

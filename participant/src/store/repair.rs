@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, Txid};
 use assent_common::outcome::{Call, Refusal};
-use assent_common::participant::Heard;
+use assent_common::participant::{Heard, opening_seq};
 use assent_common::value::Arg;
 use assent_common::wire::resync::{
     DataPoint, DataView, FoundData, Hole, Mark, RedoBranch, Resync, Resynced, Served, StagedView,
@@ -282,7 +282,6 @@ impl Store {
         for branches in undecided.chunks(BRANCHES_PER_CALL_MAX) {
             self.end(live, Script::Abort, branches).await?;
         }
-        // Also above the votes that nobody heard of: their numbers are not given again.
         let mut seq = self.seq_seen.load(Ordering::Acquire);
         seq = seq.max(words.found.map_or(0, |found| found.seq));
         for (log_id, word) in words.whole() {
@@ -292,6 +291,7 @@ impl Store {
             self.run_fenced(live, &call::outcome(&digest, &head, &[], &[])).await?;
             seq = seq.max(word.known.map_or(0, |known| known.seq));
         }
+        let seq = opening_seq(seq);
         let open = self.open(live, seq, words).await.map_err(|error| error.to_string())?;
         claim(live, &self.options).await.map_err(|error| error.to_string())?;
         tracing::warn!(redone, undecided = undecided.len(), "the data is repaired from the logs");

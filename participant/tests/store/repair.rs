@@ -3,6 +3,7 @@
 use assent_common::code::ErrorCode;
 use assent_common::ids::LogId;
 use assent_common::outcome::{Vote, Written};
+use assent_common::participant::opening_seq;
 use assent_common::wire::branch::{BranchState, CoordinatorRef};
 use assent_common::wire::redo::Base64;
 use assent_common::wire::resync::{DataPoint, DataView, RedoBranch, Resync};
@@ -74,7 +75,7 @@ async fn what_an_old_copy_lacks_is_redone_from_the_log() {
     let word = word(&found, point(&third), vec![redo(tx(2), &second)]);
     let said = store.resync(word.clone()).await.unwrap();
     let open = said.open.unwrap();
-    assert_eq!((said.redone, open.seq), (1, third.seq));
+    assert_eq!((said.redone, open.seq), (1, opening_seq(third.seq)));
     assert_ne!(open.incarnation, third.incarnation);
     let mut plain = redis.plain().await;
     assert_eq!(plain.get("a").await.as_deref(), Some("2"));
@@ -86,7 +87,7 @@ async fn what_an_old_copy_lacks_is_redone_from_the_log() {
     assert_eq!(store.commit(tx(2)).await, CLEAN);
     assert_eq!(store.commit(tx(3)).await.refused().code, ErrorCode::BranchLost);
     let next = vote(store.prepare(tx(5), &["INCRBY a 1"]).await);
-    assert_eq!(point(&next), DataPoint { seq: third.seq + 1, ..open });
+    assert_eq!(point(&next), DataPoint { seq: open.seq + 1, ..open });
     // Said again, nothing is done.
     let again = store.resync(word).await.unwrap();
     assert_eq!((again.redone, again.open), (0, Some(point(&next))));
@@ -235,6 +236,24 @@ async fn every_log_that_spoke_here_owes_its_word() {
     assert_eq!(redis.plain().await.get("a").await.as_deref(), Some("12"));
 }
 
+/// Invariant 12: a vote whose answer reached neither agent nor coordinator has a number that is not given again. A copy of
+/// the lost data that has that vote would otherwise be taken to have the later one of the same number as well.
+#[tokio::test]
+async fn the_number_of_a_vote_that_not_even_its_agent_heard_is_not_given_again() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    let first = vote(store.prepare(tx(1), &["SET a 1"]).await);
+    // Another agent's: this one and the log hear nothing of it.
+    let unheard = vote(redis.store().await.prepare(tx(2), &["SET b 1"]).await);
+    let () = redis.plain().await.run(&["FLUSHALL"]).await;
+    store.pulse().await.unwrap();
+    let found = store.data().await.unwrap();
+    let open = store.resync(word(&found, point(&first), Vec::new())).await.unwrap().open.unwrap();
+    assert!(open.seq > unheard.seq, "{open:?}, and {unheard:?}");
+    let next = vote(store.prepare(tx(3), &["SET c 1"]).await);
+    assert!(next.seq > unheard.seq, "{next:?}, and {unheard:?}");
+}
+
 /// A vote that nobody heard of raises nobody's number but the agent's own: the data opens above it, and stays open.
 #[tokio::test]
 async fn data_opens_above_the_votes_that_nobody_heard() {
@@ -245,7 +264,7 @@ async fn data_opens_above_the_votes_that_nobody_heard() {
     // The third vote never came to its coordinator.
     let word = word(&found, point(&second), vec![redo(tx(2), &second)]);
     let open = store.resync(word).await.unwrap().open.unwrap();
-    assert_eq!(open.seq, third.seq);
+    assert_eq!(open.seq, opening_seq(third.seq));
     store.ping().await.unwrap();
     assert_eq!(store.state(), StoreState::Ready);
     assert_eq!(store.admit(LOG, Some(open), None).await, None);
