@@ -7,7 +7,7 @@ use assent_common::LogId;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::resync::Redone;
 use assent_common::outcome::Refusal;
-use assent_common::participant::{Heard, Repair, opening_seq};
+use assent_common::participant::{Heard, Repair};
 use assent_common::wire::resync::{
     DataPoint, DataView, FoundData, Resync, Resynced, Served, StagedView,
 };
@@ -258,7 +258,7 @@ impl World {
             Some(Mutant::KeepsIncarnation) => self.agents[at].redis.data.control.incarnation(),
             _ => self.next_incarnation(),
         };
-        let open = DataPoint { incarnation, seq: opening_seq(seq) };
+        let open = DataPoint { incarnation, seq };
         let view = self.next_incarnation();
         let repair = Repair { redo, logs, open };
         let spoke: Vec<_> = served.keys().copied().collect();
