@@ -55,7 +55,7 @@ macro_rules! caught {
 }
 
 caught! {
-    m01_epoch_not_raised: EpochNotRaised, "old_log::an_old_copy_of_the_log_is_refused_however_often_it_starts", "first: Aborted(";
+    m01_epoch_not_raised: EpochNotRaised, "old_log::an_old_copy_of_the_log_is_refused_however_often_it_starts", "the outcome of first";
     m01_not_locked: NotLocked, "cli::a_second_coordinator_on_the_same_log_is_refused", "Ok(Assent";
     m01_lives_ignored: LivesIgnored, "old_log::of_two_copies_of_one_life_the_one_that_spoke_is_the_log", "the word of the fork";
     m02_unclear_vote_is_yes: UnclearVoteIsYes, "invariants::agent::a_vote_that_redis_did_not_get_is_no_yes", "a vote that is nowhere";

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use assent_client::participant::ProbeState;
 use assent_common::ErrorCode;
-use assent_tests::cluster::restart;
 use assent_tests::wait::wait_for;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, wait_settled};
 use tempfile::TempDir;
@@ -26,7 +25,16 @@ async fn start_on(cluster: &mut Cluster, copied: &Path) {
     let data_dir = cluster.data_dir();
     std::fs::remove_dir_all(&data_dir).unwrap();
     copy(copied, &data_dir);
-    restart(&mut cluster.coordinator).await;
+    start_again(cluster).await;
+}
+
+/// Starts the coordinator, and waits until it answers. A copy may be found out before it was ever ready.
+async fn start_again(cluster: &mut Cluster) {
+    cluster.coordinator.respawn(&[]).unwrap();
+    wait_for("the coordinator to answer", || async {
+        cluster.api.livez().await.map_err(|error| format!("{error:?}"))
+    })
+    .await;
 }
 
 async fn commits(bank: &Bank, key: &str) -> (Transfer, Told) {
@@ -56,7 +64,7 @@ async fn an_old_copy_of_the_log_is_refused_however_often_it_starts() {
     cluster.coordinator.kill9();
     copy(&cluster.data_dir(), &old);
     for key in ["first", "second", "third"] {
-        restart(&mut cluster.coordinator).await;
+        start_again(&mut cluster).await;
         ledger.push(commits(&bank, key).await);
         wait_settled(&cluster).await;
         cluster.coordinator.kill9();
@@ -67,8 +75,7 @@ async fn an_old_copy_of_the_log_is_refused_however_often_it_starts() {
         if start == 0 {
             start_on(&mut cluster, &old).await;
         } else {
-            cluster.coordinator.kill9();
-            restart(&mut cluster.coordinator).await;
+            start_again(&mut cluster).await;
         }
         wait_refused(&cluster).await;
         let told = bank.ask(&Transfer::new("third", "bank-a", "bank-b")).await;
@@ -88,7 +95,7 @@ async fn of_two_copies_of_one_life_the_one_that_spoke_is_the_log() {
     let copies = TempDir::with_prefix("assent-it-").unwrap();
     cluster.coordinator.kill9();
     copy(&cluster.data_dir(), copies.path());
-    restart(&mut cluster.coordinator).await;
+    start_again(&mut cluster).await;
     let ledger = vec![commits(&bank, "of the log").await];
     wait_settled(&cluster).await;
     start_on(&mut cluster, copies.path()).await;

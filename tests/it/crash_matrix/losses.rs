@@ -58,7 +58,7 @@ async fn one_phase_whose_connection_was_cut_survives_losses() {
     let transfer = Shape::OneBranch.transfer("the one");
     let link = cluster.peers[1].redis_link.as_ref().unwrap();
     let met = link.met();
-    link.set(Fault::CutAfter(Which::With("mark:the one")));
+    link.set(Fault::CutAfter(Which::With("EXEC")));
     let asking = tokio::spawn({
         let (bank, transfer) = (bank.clone(), transfer.clone());
         async move { bank.ask(&transfer).await }

@@ -19,7 +19,7 @@ What comes of a row that is not met:
 
 - **refused**: the agent does not start, or gives the connection up. With `--allow-unsafe-redis` it works and says so in
   its health; transactions whose votes alone are the decision are refused then.
-- **waits**: the agent does not take part until it is met, and goes on by itself.
+- **waits**: an agent does not take part until it is met. One that runs goes on by itself; one that starts ends, and says why.
 - **advice**: it is said in the log and by `assent doctor`, and the agent works.
 
 What cannot be looked at counts as not met, but for the user `default`: where `ACL GETUSER` is not allowed, that is advice.
