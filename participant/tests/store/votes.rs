@@ -327,3 +327,13 @@ async fn a_star_at_the_end_of_all_ids_is_refused_before_the_commit_could_fail() 
     let refusal = store.prepare(tx(2), &lines).await.refused();
     assert_eq!((refusal.code, refusal.op), (ErrorCode::StreamIdTooSmall, Some(2)));
 }
+
+/// An entry that was replied and is deleted behind that stays in the reply.
+#[tokio::test]
+async fn what_was_read_of_a_stream_is_replied_although_it_is_deleted_behind() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    let ops = ["XADD x 6-0 a 0", "XRANGE x - +", "XDEL x 6"];
+    let vote = vote(store.prepare(tx(1), &ops).await);
+    assert_eq!(&*vote.replies, r#"["6-0",[["6-0",["a","0"]]],1]"#);
+}

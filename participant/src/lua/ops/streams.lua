@@ -5,7 +5,7 @@
 --   left    how many entries of the keyspace are left, the last ones, beside `gone`: ids that were deleted, gone_n of them;
 --           trimmed: whether the oldest were trimmed
 --   items   entries {id, fields} of this branch, behind the former, oldest first; from `first` on, but for those that are
---           `dead`; live: how many they are; by_id: the same by their ids. Once the keyspace's entries had to be read, they
+--           in `dead`; live: how many they are; by_id: the same by their ids. Once the keyspace's entries had to be read, they
 --           are here too, and none is left there.
 --   star    it did XADD *             fuzzy  it did MAXLEN ~
 
@@ -19,6 +19,8 @@ local function begin_stream(e)
   if not begin(e, 'stream') then return end
   e.left, e.gone, e.gone_n, e.trimmed = 0, {}, 0, false
   e.items, e.first, e.live, e.by_id = {}, 1, 0, {}
+  -- Which items are deleted. Not said in the item, which may be part of a reply.
+  e.dead = {}
   e.log, e.last, e.star, e.fuzzy = {}, {'0', '0'}, false, false
   if e.base then
     spend(CALL_STEPS)
@@ -77,7 +79,7 @@ local function read_left(e)
 end
 
 local function drop_item(e, item)
-  item.dead = true
+  e.dead[item] = true
   e.by_id[item[1]] = nil
   e.live = e.live - 1
 end
@@ -128,7 +130,7 @@ local function trim(e, kind, maxlen)
   while drop > 0 do
     local item = e.items[e.first]
     e.first = e.first + 1
-    if not item.dead then
+    if not e.dead[item] then
       drop_item(e, item)
       drop = drop - 1
     end
@@ -229,7 +231,7 @@ ops.XRANGE = function(i)
     local ms, seq = match(item[1], '^(%d+)-(%d+)$')
     if id_less(to_ms, to_seq, ms, seq) or (limit and #reply == limit) then break end
     spend(1)
-    if not item.dead then reply[#reply + 1] = item end
+    if not e.dead[item] then reply[#reply + 1] = item end
   end
   return reply
 end
