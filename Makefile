@@ -11,7 +11,7 @@ demo: redis ## build, start three Redis servers, move money, kill processes, aud
 	cargo build --release --locked -p assent
 	./target/release/assent demo
 
-bench: bench-tools peers ## everything against its floors and its peers, in one run: about 12 minutes; writes docs/performance.md
+bench: bench-tools peers ## everything against its floors and its peers, in one run: about 12 minutes; writes docs/reference/performance.md
 	@./target/release/assent-bench suite
 
 bench-quick: redis ## transfers against their floors, one minute

@@ -1,4 +1,4 @@
-//! `docs/cli.md` and `docs/config.md` say what the command line is. `UPDATE=1 cargo test -p assent --test docs` writes
+//! `docs/reference/cli.md` and `docs/reference/config.md` say what the command line is. `UPDATE=1 cargo test -p assent --test docs` writes
 //! them anew.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 fn is_current(file: &str, page: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference").join(file);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, page).unwrap();
     }
@@ -14,7 +14,7 @@ fn is_current(file: &str, page: &str) {
     let first = written.lines().zip(page.lines()).find(|(a, b)| a != b);
     assert!(
         written == page,
-        "docs/{file} is not what the command line is (first difference: {first:?}): UPDATE=1 cargo test -p assent \
+        "docs/reference/{file} is not what the command line is (first difference: {first:?}): UPDATE=1 cargo test -p assent \
          --test docs"
     );
 }

@@ -1,4 +1,4 @@
-//! The error codes: one table, from which the HTTP answers, the metrics' labels and `docs/errors.md` follow.
+//! The error codes: one table, from which the HTTP answers, the metrics' labels and `docs/reference/errors.md` follow.
 
 use std::fmt;
 use std::str::FromStr;
@@ -79,7 +79,7 @@ error_codes! {
     /// The transaction names a participant twice.
     DuplicateParticipant = "duplicate_participant", 422, false, "Put all ops for one participant into one branch.";
     /// The command is not in the set that Assent runs in a transaction.
-    UnsupportedCommand = "unsupported_command", 422, false, "See docs/commands.md for the set.";
+    UnsupportedCommand = "unsupported_command", 422, false, "See docs/reference/commands.md for the set.";
     /// The op's arguments are not what its command takes.
     BadArguments = "bad_arguments", 422, false, "Correct the op that `op` names.";
     /// More branches, ops, arguments or keys than the limits allow.
@@ -126,7 +126,7 @@ error_codes! {
     /// The participant's Redis refuses writes: MISCONF, NOREPLICAS, READONLY, LOADING or BUSY.
     RedisRefuses = "redis_refuses", 503, true, "Read the detail: it carries the words of Redis.";
     /// The participant's Redis does not let the agent's user do what the branch needs: the command, or one of its keys.
-    RedisNoPermission = "redis_no_permission", 503, false, "Give the agent's user the rights that docs/servers.md lists, and the keys of the transaction.";
+    RedisNoPermission = "redis_no_permission", 503, false, "Give the agent's user the rights that docs/reference/servers.md lists, and the keys of the transaction.";
     /// The branch was fenced: an abort came before its prepare.
     Fenced = "fenced", 409, false, "Nothing: the transaction was aborted.";
     /// The prepare is from below the coordinator's low-water mark, where everything has ended.
@@ -134,11 +134,11 @@ error_codes! {
     /// The prepare is from an earlier life of the coordinator than the participant has seen.
     StaleEpoch = "stale_epoch", 409, false, "Check that no second coordinator runs on a copy of the log.";
     /// The coordinator's log is an old or a forked copy: a participant has heard a life of it that the copy does not have.
-    StaleLog = "stale_log", 409, false, "Stop that coordinator and start it on the newest copy of its log; see docs/operating.md, section `Backup`.";
+    StaleLog = "stale_log", 409, false, "Stop that coordinator and start it on the newest copy of its log; see docs/guides/recover.md, section `Backup`.";
     /// The participant's Redis was flushed, restored or replaced: nothing runs there until what is missing is redone from the log.
-    Quarantined = "quarantined", 503, true, "Try again in a moment; if it stays so, see docs/operating.md, section `A Redis lost data`.";
+    Quarantined = "quarantined", 503, true, "Try again in a moment; if it stays so, see docs/guides/recover.md, section `A Redis lost data`.";
     /// The participant knows no branch under this txid, although it voted yes: its Redis lost data.
-    BranchLost = "branch_lost", 409, false, "See docs/operating.md, section `A Redis lost data`.";
+    BranchLost = "branch_lost", 409, false, "See docs/guides/recover.md, section `A Redis lost data`.";
     /// The request's headers are larger than the server takes.
     HeadersTooLarge = "headers_too_large", 431, false, "Send fewer or shorter headers.";
     /// The server sheds load.

@@ -8,7 +8,7 @@ use assent_common::mutant::Mutant;
 
 use crate::tidy::{assert_tests_exist, root};
 
-const PAGE: &str = "docs/invariants.md";
+const PAGE: &str = "docs/how/invariants.md";
 
 /// One invariant, as the page has it.
 struct Section {

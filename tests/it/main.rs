@@ -5,6 +5,7 @@
 mod bad_input;
 mod cli;
 mod crash_matrix;
+mod doc_links;
 mod escrow;
 mod harness;
 mod history;

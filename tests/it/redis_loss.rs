@@ -131,7 +131,7 @@ async fn an_old_append_only_file_that_is_put_back_is_made_whole() {
 /// The same, and the agent and the coordinator have died too: what is known of the data is known from the log alone.
 ///
 /// Of two branches only: what one phase wrote reaches the log a moment after its answer, and dies with a coordinator that
-/// dies in between (docs/guarantees.md).
+/// dies in between (docs/start/guarantees.md).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_copy_is_noticed_by_processes_that_never_saw_the_data() {
     let mut cluster = Cluster::start(ASSENT, Options::default()).await;

@@ -179,12 +179,12 @@ pub(crate) fn assert_tests_exist(page: &str, text: &str) {
 
 #[test]
 fn the_page_of_failure_modes_has_every_crash_point_and_no_test_that_is_not_there() {
-    let page = std::fs::read_to_string(root().join("docs/failure-modes.md")).unwrap();
+    let page = std::fs::read_to_string(root().join("docs/how/failure-modes.md")).unwrap();
     let points = assent_common::crash::CrashPoint::ALL.iter();
     let missing: Vec<_> =
         points.filter(|point| !page.contains(&format!("| `{point}` |"))).collect();
-    assert!(missing.is_empty(), "docs/failure-modes.md says nothing of {missing:?}");
-    assert_tests_exist("docs/failure-modes.md", &page);
+    assert!(missing.is_empty(), "docs/how/failure-modes.md says nothing of {missing:?}");
+    assert_tests_exist("docs/how/failure-modes.md", &page);
 }
 
 #[test]

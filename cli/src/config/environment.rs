@@ -61,7 +61,7 @@ fn refuse_unknown(
     });
     let told: Vec<String> = told.collect();
     Err(Failure::usage(format!(
-        "the environment has names that are no settings: {}; see docs/config.md, or unset them",
+        "the environment has names that are no settings: {}; see docs/reference/config.md, or unset them",
         told.join(", ")
     )))
 }

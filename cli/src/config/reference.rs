@@ -1,4 +1,4 @@
-//! The reference pages, `docs/cli.md` and `docs/config.md`: written from the command line itself, so that they are true.
+//! The reference pages, `docs/reference/cli.md` and `docs/reference/config.md`: written from the command line itself, so that they are true.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use clap::{Arg, Args, Command};
 
 use super::{ClientArgs, CoordinatorArgs, ParticipantArgs};
 
-/// `docs/cli.md`.
+/// `docs/reference/cli.md`.
 #[must_use]
 pub fn cli_page() -> String {
     let mut page = String::from(
@@ -31,7 +31,7 @@ fn write_command(command: &Command, path: &str, page: &mut String) {
     }
 }
 
-/// `docs/config.md`.
+/// `docs/reference/config.md`.
 #[must_use]
 pub fn config_page() -> String {
     let mut page = String::from(

@@ -70,7 +70,7 @@ impl Core {
         if let Some(why) = stale {
             tracing::error!(participant = %lane.name, why,
                 "this decision log is an old or a forked copy: this coordinator says nothing more to anybody; \
-                 stop it, and start it on the newest copy (docs/operating.md, `Backup`)");
+                 stop it, and start it on the newest copy (docs/guides/recover.md, `Backup`)");
             self.lives.stale.get_or_insert_with(|| why.into());
         }
     }

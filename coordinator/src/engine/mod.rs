@@ -174,7 +174,7 @@ impl Engine {
             Finding::Aborted => BranchOutcome::Aborted,
             Finding::Open(_) => BranchOutcome::Undecided,
             Finding::Contradiction(why) => {
-                tracing::error!(%txid, why, "an implicit transaction is torn; see docs/operating.md");
+                tracing::error!(%txid, why, "an implicit transaction is torn; see docs/guides/recover.md");
                 BranchOutcome::UnknownAuthority
             }
         }

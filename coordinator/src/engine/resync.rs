@@ -286,7 +286,7 @@ impl Engine {
         if lane.data.trouble.as_ref() != Some(&trouble) {
             if is_lost {
                 tracing::error!(participant = %lane.name, trouble, "lost for good, unless an older Redis comes back: \
-                    nothing runs there before an operator has decided (docs/operating.md, `A Redis lost data`)");
+                    nothing runs there before an operator has decided (docs/guides/recover.md, `A Redis lost data`)");
             } else {
                 tracing::warn!(participant = %lane.name, trouble, "not resynchronised yet");
             }

@@ -1,5 +1,5 @@
 //! The documents that are generated from the code: the OpenAPI description and the table of error codes. Their committed
-//! copies are `docs/openapi.json` and `docs/errors.md`; a test compares.
+//! copies are `docs/reference/openapi.json` and `docs/reference/errors.md`; a test compares.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;

@@ -24,12 +24,12 @@ fn is_committed(path: &str, generated: &str) {
 
 #[test]
 fn the_committed_openapi_document_is_the_codes() {
-    is_committed("docs/openapi.json", &openapi_json());
+    is_committed("docs/reference/openapi.json", &openapi_json());
 }
 
 #[test]
 fn the_committed_error_table_is_the_codes() {
-    is_committed("docs/errors.md", &errors_markdown());
+    is_committed("docs/reference/errors.md", &errors_markdown());
 }
 
 #[test]

@@ -95,6 +95,6 @@ fn stale(log_id: LogId, said: Life, remembered: Option<Life>) -> Refusal {
         heard, said.epoch
     );
     tracing::error!(%log_id, epoch = %said.epoch, heard = %heard,
-        "an old or forked copy of a log is refused (docs/operating.md, `Backup`)");
+        "an old or forked copy of a log is refused (docs/guides/recover.md, `Backup`)");
     Refusal::new(ErrorCode::StaleLog, detail)
 }

@@ -148,7 +148,7 @@ async fn unsafe_settings_are_refused_or_repeated_wherever_health_is_told() {
 
 #[test]
 fn the_committed_openapi_document_is_what_the_code_says() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi-participant.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/openapi-participant.json");
     let now = format!("{}\n", assent_participant::http::openapi().to_pretty_json().unwrap());
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &now).unwrap();
@@ -156,6 +156,6 @@ fn the_committed_openapi_document_is_what_the_code_says() {
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         committed == now,
-        "docs/openapi-participant.json has drifted; run this test with UPDATE=1"
+        "docs/reference/openapi-participant.json has drifted; run this test with UPDATE=1"
     );
 }

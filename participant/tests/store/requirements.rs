@@ -322,7 +322,7 @@ async fn a_branch_above_the_query_buffer_limit_is_refused_and_a_commit_is_not() 
 
 #[test]
 fn the_page_of_the_servers_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/servers.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/servers.md");
     let page = assent_participant::store::requirements::page();
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &page).unwrap();
@@ -330,7 +330,7 @@ fn the_page_of_the_servers_is_current() {
     let written = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         written == page,
-        "docs/servers.md is not what the table says: UPDATE=1 cargo nextest run -p assent-participant -E \
+        "docs/reference/servers.md is not what the table says: UPDATE=1 cargo nextest run -p assent-participant -E \
          'test(is_current)'"
     );
 }

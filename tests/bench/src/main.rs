@@ -105,7 +105,7 @@ fn execute(line: &Line) -> Result<Results, String> {
         save(&results, &path)?;
     }
     if results.findings.is_empty() {
-        page::write(&results, &root.join("docs"))?;
+        page::write(&results, &root.join("docs/reference"))?;
     }
     tell(&page::target_table(&results))?;
     Ok(results)

@@ -1,4 +1,4 @@
-//! `docs/performance.md` and its plots. What stands outside of the markers is written by people and stays.
+//! `docs/reference/performance.md` and its plots. What stands outside of the markers is written by people and stays.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -58,7 +58,7 @@ fn every_redis_says_a_vote_only_when_it_is_on_disk() {
 #[test]
 fn servers_are_asked_whether_they_are_well_and_given_time_to_end() {
     let file = file("compose.yaml");
-    // The default of `drain_timeout`, in docs/config.md.
+    // The default of `drain_timeout`, in docs/reference/config.md.
     let drain_s = 10;
     let mut seen = 0;
     for prefix in ["coordinator", "bank-", "redis-"] {

@@ -60,7 +60,7 @@ pub(super) struct Shared {
     committed: watch::Sender<u64>,
     one_branch: AtomicU64,
     /// Whether every transaction has a key, and is asked for until its outcome is known. Without that a coordinator that dies
-    /// may take what one phase or an implicit transaction wrote with it (docs/guarantees.md).
+    /// may take what one phase or an implicit transaction wrote with it (docs/start/guarantees.md).
     all_have_keys: bool,
 }
 

@@ -162,7 +162,7 @@ impl<'c> Nemesis<'c> {
     }
 
     /// Not while data is being repaired, and no data is lost before it has asked about all that it began: what one phase
-    /// wrote a moment before both is not promised (docs/guarantees.md).
+    /// wrote a moment before both is not promised (docs/start/guarantees.md).
     async fn kill_coordinator(&mut self) {
         wait_open(self.cluster).await;
         self.recorder.note("nemesis", "kill coordinator", &serde_json::Value::Null);

@@ -125,8 +125,7 @@ fn data_by_coordinator(what: &str, view: &ParticipantView) -> Check {
     match view.data {
         ParticipantData::Open => Check::ok(what, "open"),
         ParticipantData::Resynchronising => {
-            let fix =
-                "nothing if it opens within seconds; see docs/operating.md, `A Redis lost data`";
+            let fix = "nothing if it opens within seconds; see docs/guides/recover.md, `A Redis lost data`";
             Check::failing(what, format!("resynchronising: {}", why()), fix)
         }
         ParticipantData::Lost => {

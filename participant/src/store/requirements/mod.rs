@@ -1,5 +1,5 @@
 //! What the promises need of a server: one table, [`TABLE`]. It is checked at every connect and by the pulse, shown by
-//! `assent doctor`, and printed as `docs/servers.md`.
+//! `assent doctor`, and printed as `docs/reference/servers.md`.
 //!
 //! ```text
 //! look ── INFO, CONFIG GET …, ACL GETUSER default, EVAL, MULTI … DISCARD ──► Seen ── judge ──► Finding, one for each row

@@ -1,4 +1,4 @@
-//! The table as a page for people: `docs/servers.md`.
+//! The table as a page for people: `docs/reference/servers.md`.
 
 use std::fmt::Write as _;
 

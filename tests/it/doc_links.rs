@@ -1,0 +1,144 @@
+//! The links of the pages lead somewhere, and every page is in the book.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use crate::tidy::root;
+
+/// Folders with pages, beside the pages at the root.
+const FOLDERS: [&str; 3] = ["docs", "deploy", "tests"];
+
+/// All pages, by their path from the root.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut dirs: Vec<PathBuf> = FOLDERS.iter().map(|folder| root().join(folder)).collect();
+    let at_root = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = at_root.filter(|path| path.is_file()).collect();
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => dirs.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let page = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        (path.strip_prefix(root()).unwrap().to_owned(), text)
+    };
+    files.into_iter().map(page).collect()
+}
+
+/// The lines outside of fenced blocks, with their numbers.
+fn prose(text: &str) -> Vec<(usize, &str)> {
+    let mut fenced = false;
+    let mut lines = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            lines.push((index + 1, line));
+        }
+    }
+    lines
+}
+
+/// The anchor of a heading, as GitHub and mdbook make it.
+fn slug(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    let text: String = heading.trim().chars().filter(kept).collect();
+    text.to_lowercase().replace(' ', "-")
+}
+
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (_, line) in prose(text) {
+        if line.starts_with('#') {
+            found.insert(slug(line.trim_start_matches('#')));
+        }
+        for id in line.split("<a id=\"").skip(1) {
+            found.insert(id.split('"').next().unwrap_or("").to_owned());
+        }
+    }
+    found
+}
+
+/// The targets of a line's links and pictures, but for those of the web.
+fn targets(line: &str) -> Vec<&str> {
+    let inline = line.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
+    let sources = line.split(" src=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let is_ours = |target: &&str| !target.contains("://") && !target.starts_with("mailto:");
+    inline.chain(sources).filter(is_ours).collect()
+}
+
+/// A path without `.` and `..`, or nothing if it leaves the repository.
+fn plain(path: &Path) -> Option<PathBuf> {
+    let mut parts = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir if !parts.pop() => return None,
+            Component::Normal(name) => parts.push(name),
+            _ => {}
+        }
+    }
+    Some(parts)
+}
+
+/// What is wrong with a link on a page.
+fn wrong(page: &Path, target: &str) -> Option<&'static str> {
+    let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let joined = page.parent().unwrap().join(path);
+    let file = if path.is_empty() { Some(page.to_owned()) } else { plain(&joined) };
+    let Some(file) = file.filter(|file| root().join(file).exists()) else {
+        return Some("leads nowhere");
+    };
+    if page.starts_with("docs") && !file.starts_with("docs") {
+        return Some("leads out of the book; name the file in backticks");
+    }
+    let is_page = file.extension().is_some_and(|extension| extension == "md");
+    let is_known = || anchors(&std::fs::read_to_string(root().join(&file)).unwrap());
+    (is_page && !anchor.is_empty() && !is_known().contains(anchor))
+        .then_some("names a heading that is not there")
+}
+
+#[test]
+fn every_link_of_a_page_leads_somewhere() {
+    let mut count = 0;
+    let mut broken = Vec::new();
+    for (page, text) in pages() {
+        for (number, line) in prose(&text) {
+            for target in targets(line) {
+                count += 1;
+                if let Some(why) = wrong(&page, target) {
+                    broken.push(format!("{}:{number}: ({target}) {why}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+    assert!(count > 30, "only {count} links were found: the search is broken");
+}
+
+#[test]
+fn every_page_of_the_docs_is_in_the_book() {
+    let summary = std::fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();
+    let listed: BTreeSet<&str> = summary.lines().flat_map(targets).collect();
+    let docs = pages().into_iter().filter_map(|(path, _)| {
+        let page = path.strip_prefix("docs").ok()?.to_str().unwrap().to_owned();
+        (page != "SUMMARY.md").then_some(page)
+    });
+    let missing: Vec<_> = docs.filter(|page| !listed.contains(page.as_str())).collect();
+    assert!(missing.is_empty(), "docs/SUMMARY.md does not list {missing:?}");
+}
+
+#[test]
+fn a_broken_link_is_seen() {
+    let page = Path::new("docs/how/invariants.md");
+    assert_eq!(wrong(page, "protocol.md#rules"), None);
+    for broken in ["protocol", "protocol.md#no-such-heading", "../../README.md", "../../../x"] {
+        assert!(wrong(page, broken).is_some(), "{broken}");
+    }
+    assert_eq!(targets("a [b](c.md#d) ![e](f.svg \"g\") [h](https://i)"), ["c.md#d", "f.svg"]);
+    assert_eq!(slug(" `ack`, and what it's for"), "ack-and-what-its-for");
+}
