@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-quick bench-peers bench-tools peers chaos soak test model sim lint docs deny fix tools redis servers clean
+.PHONY: help demo bench bench-quick bench-peers bench-tools peers chaos soak test model sim lint docs book deny fix tools redis servers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -64,8 +64,13 @@ lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-docs: ## the API documentation, broken links are errors
+docs: book ## the book (target/book) and the documentation of the code; broken links are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+# The links of the pages are checked by a test (tests/it/doc_links.rs), with or without mdbook.
+book:
+	@./deploy/install-mdbook.sh
+	@if [ -x target/tools/bin/mdbook ]; then target/tools/bin/mdbook build docs; fi
 
 deny: ## licences, bans and sources of dependencies, where cargo-deny is installed
 	@if command -v cargo-deny >/dev/null; then cargo fetch --locked --quiet && cargo deny --offline --log-level error check bans licenses sources; \

@@ -17,6 +17,7 @@ mod log_faults;
 mod mutants;
 mod network;
 mod old_log;
+mod pictures;
 mod protocol;
 mod redis_faults;
 mod redis_loss;
