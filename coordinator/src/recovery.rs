@@ -7,11 +7,10 @@ use std::sync::{Arc, OnceLock};
 use assent_client::crash;
 use assent_client::transport::Http;
 use assent_common::ParticipantName;
-use assent_common::coordinator::authority::{Authority, Decisions};
-use assent_common::coordinator::recovery::Replay;
-use assent_common::coordinator::resync::SeenData;
+use assent_common::coordinator::authority::Authority;
+use assent_common::coordinator::replay::Replay;
 use assent_common::crash::CrashPoint;
-use assent_common::lives::{Life, Lives};
+use assent_common::lives::Life;
 use assent_common::record::Record;
 use uuid::Uuid;
 
@@ -66,21 +65,11 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     let Start { mut log, url, http, participants, admission } = start;
     log.crash_hook = Arc::new(crash_at);
     let mut replay = Replay::default();
-    let mut decisions = Decisions::default();
     let mut history = ReplayedHistory::default();
-    let mut seen = SeenData::default();
-    let mut lives = Lives::default();
     let opened = log::open(log, &mut |position, kind, payload| {
         let record = Record::decode(kind, payload)?;
         history.apply(position, &record);
-        seen.apply(&record);
-        match &record {
-            Record::Committed(committed) => decisions.apply(committed),
-            Record::CommittedSet(set) => decisions.apply_set(set)?,
-            Record::LifeBegan(life) => lives.began(*life),
-            _ => {}
-        }
-        replay.apply(record);
+        replay.apply(record)?;
         Ok(())
     })?;
     let (log_id, epoch) = (opened.log_id, opened.epoch);
@@ -96,6 +85,7 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
         }),
         on_fatal: Box::new(log::stop_process),
     })?;
+    let Replay { unfinished, decisions, seen, mut lives } = replay;
     let life = Life { epoch, nonce: new_nonce() };
     lives.began(life);
     let authority = Authority::new(log_id, epoch, decisions);
@@ -103,7 +93,7 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     let engine = Engine::new(core, log, url, http, life);
     let _first = started.set(engine.clone());
     engine.begin_life(life);
-    let plan = replay.plan(clock::now());
+    let plan = unfinished.plan(clock::now());
     let mut registered = plan.participants;
     registered.extend(participants);
     engine.restore_participants(registered)?;

@@ -28,7 +28,9 @@ mod effect;
 mod machine;
 mod one_phase;
 mod preparing;
+mod records;
 pub mod recovery;
+pub mod replay;
 pub mod resync;
 mod settling;
 mod strays;
@@ -44,5 +46,6 @@ pub use machine::{
     Purpose, Spec, State, Stray, Transaction, VoteState,
 };
 pub use one_phase::{OnePhase, OnePhaseCall};
+pub use records::Subject;
 pub use settling::{SettleState, Settling};
 pub use view::BranchStatus;

@@ -10,10 +10,10 @@ use crate::record::{Acknowledged, Begun, Committed, Identity, Record};
 use crate::time::Millis;
 use crate::wire::transaction::{Ack, Protocol};
 
-/// What a log says, read from its first record to its last. A record that comes twice says the same as once:
+/// What a log says of transactions that go on, read from its first record to its last. A record that comes twice says the same as once:
 /// compaction copies records, but never one of a transaction that has ended, so that no copy stands behind an end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Replay {
+pub struct Unfinished {
     committed: BTreeMap<TxNumber, Committed>,
     begun: BTreeMap<TxNumber, Begun>,
     abandoned: BTreeMap<TxNumber, BTreeSet<ParticipantName>>,
@@ -45,7 +45,7 @@ pub struct Recovered {
     pub notes: Vec<Note>,
 }
 
-impl Replay {
+impl Unfinished {
     /// Takes the next record.
     pub fn apply(&mut self, record: Record) {
         match record {
@@ -66,7 +66,7 @@ impl Replay {
             Record::Acknowledged(Acknowledged { number, participants }) => {
                 self.acknowledged.entry(number).or_default().extend(participants);
             }
-            // `authority`, `resync` and `lives` keep these, or they are for people.
+            // Other parts of `Replay` keep these, or they are for people.
             Record::CommittedSet(_)
             | Record::DataSeen(_)
             | Record::LossAccepted(_)

@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 
-use assent_common::coordinator::{Branch, Entry, Note, Outcome, Transaction};
+use assent_common::coordinator::{Outcome, Subject, Transaction};
 use assent_common::ids::TxNumber;
-use assent_common::outcome::{Replies, Written};
-use assent_common::record::{
-    Acknowledged, AnswerRecord, Answered, Begun, Committed, CommittedBranch, Ended, Identity,
-    Record, WrittenRecord,
-};
+use assent_common::record::Identity;
 use assent_common::time::Millis;
 use assent_common::wire::branch::BranchAddress;
 use assent_common::wire::transaction::Ack;
@@ -73,77 +69,9 @@ pub(super) struct Active {
 }
 
 impl Active {
-    /// The record of what the machine wants the log to know of branches.
-    pub(super) fn note_record(&self, number: TxNumber, note: &Note) -> Record {
-        let name = |branch: &Branch| self.accepted.participants.get(branch.index()).cloned();
-        match note {
-            Note::Acknowledged(branches) => Record::Acknowledged(Acknowledged {
-                number,
-                participants: branches.iter().filter_map(name).collect(),
-            }),
-        }
-    }
-
-    /// The record of an entry that the machine wants durable.
-    pub(super) fn record(&self, number: TxNumber, entry: Entry) -> Record {
-        let identity = || self.accepted.identity.clone();
-        match entry {
-            Entry::Begun(attempt) => Record::Begun(Begun {
-                number,
-                attempt,
-                identity: identity(),
-                participant: self.accepted.participants[0].clone(),
-            }),
-            Entry::Committed { attempt, votes, decided_at } => {
-                let branches = self.accepted.participants.iter().zip(votes);
-                Record::Committed(Committed {
-                    number,
-                    attempt,
-                    identity: identity(),
-                    decided_at,
-                    branches: branches
-                        .map(|(participant, vote)| CommittedBranch {
-                            participant: participant.clone(),
-                            replies: vote.replies,
-                            redo: vote.redo,
-                            incarnation: vote.incarnation,
-                            seq: vote.seq,
-                        })
-                        .collect(),
-                })
-            }
-            Entry::Ended => Record::Ended(Ended { number }),
-            Entry::Answered { attempt, decided_at, outcome, written } => {
-                Record::Answered(Answered {
-                    number,
-                    attempt,
-                    identity: identity(),
-                    decided_at,
-                    participants: self.accepted.participants.clone(),
-                    answer: answer_record(outcome),
-                    written: written.map(|Written { redo, incarnation, seq }| WrittenRecord {
-                        redo,
-                        incarnation,
-                        seq,
-                    }),
-                })
-            }
-        }
-    }
-}
-
-fn answer_record(outcome: Outcome) -> AnswerRecord {
-    match outcome {
-        Outcome::Committed { replies, .. } => {
-            let replies: Option<Replies> = replies.into_iter().next();
-            AnswerRecord::Committed { replies: replies.unwrap_or_else(|| "[]".into()) }
-        }
-        Outcome::Aborted(failure) => AnswerRecord::Aborted {
-            branch: failure.branch.map(|branch| branch.0),
-            code: failure.refusal.code,
-            detail: failure.refusal.detail,
-            op: failure.refusal.op,
-            reply: failure.refusal.reply,
-        },
+    /// What the records of the log are about.
+    pub(super) fn subject(&self, number: TxNumber) -> Subject<'_> {
+        let Accepted { identity, participants, .. } = &*self.accepted;
+        Subject { number, identity, participants }
     }
 }

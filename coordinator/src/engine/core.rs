@@ -329,7 +329,7 @@ impl Core {
                 let durability = durability_of(&entry, &self.active[&number]);
                 crash_before(&entry);
                 let is_early = is_sent_before_persisted(&entry);
-                let record = self.active[&number].record(number, entry);
+                let record = self.active[&number].subject(number).record(entry);
                 let record = fitting(record, decision_bytes_max(&*shared.log));
                 self.append(&record, durability, Appended::Step(number));
                 if is_early {
@@ -337,7 +337,7 @@ impl Core {
                 }
             }
             Effect::Note(note) => {
-                let record = self.active[&number].note_record(number, &note);
+                let record = self.active[&number].subject(number).note(&note);
                 self.append(&record, Durability::Lazy, Appended::Noted(number, note));
             }
             Effect::Answer(outcome) => self.tell(number, outcome, now, shared),

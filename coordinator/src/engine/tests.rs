@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use assent_client::transport::HttpOptions;
 use assent_common::coordinator::authority::{Authority, Decisions};
-use assent_common::coordinator::recovery::Replay;
+use assent_common::coordinator::replay::Replay;
 use assent_common::coordinator::{Branch, Input, State};
 use assent_common::lives::Lives;
 use assent_common::outcome::{Applied, Call};
@@ -90,7 +90,6 @@ impl DecisionLog for Congested {
 #[derive(Default)]
 struct Replayed {
     replay: Replay,
-    decisions: Decisions,
     history: ReplayedHistory,
 }
 
@@ -103,12 +102,7 @@ fn open(store: &MemoryStore) -> (crate::log::OpenedMemoryLog, Replayed) {
     let opened = store.open(&mut |position, kind, payload| {
         let record = Record::decode(kind, payload)?;
         replayed.history.apply(position, &record);
-        match &record {
-            Record::Committed(committed) => replayed.decisions.apply(committed),
-            Record::CommittedSet(set) => replayed.decisions.apply_set(set)?,
-            _ => {}
-        }
-        replayed.replay.apply(record);
+        replayed.replay.apply(record)?;
         Ok(())
     });
     (opened.unwrap(), replayed)
@@ -156,7 +150,7 @@ struct Rig {
 impl Rig {
     fn start() -> Self {
         let store = decided_in_a_sealed_segment();
-        let (opened, Replayed { replay, decisions, history }) = open(&store);
+        let (opened, Replayed { replay, history }) = open(&store);
         let started: Arc<OnceLock<Engine>> = Arc::new(OnceLock::new());
         let of_log = Arc::clone(&started);
         let log = opened.start(Callbacks {
@@ -168,14 +162,14 @@ impl Rig {
         let runtime = Builder::new_current_thread().build().unwrap();
         let entered = runtime.enter();
         let epoch = log.epoch();
-        let authority = Authority::new(LOG_ID, epoch, decisions);
+        let authority = Authority::new(LOG_ID, epoch, replay.decisions);
         let (lives, admission) = (Lives::default(), Admission::default());
         let core = Core::new(authority, epoch, history.finish(), lives, admission);
         let http = Http::new(&HttpOptions::default()).unwrap();
         let life = Life { epoch, nonce: 1 };
         let engine = Engine::new(core, Arc::clone(&log) as LogHandle, String::new(), http, life);
         started.set(engine.clone()).ok().unwrap();
-        engine.resume(replay.plan(clock::now()).transactions);
+        engine.resume(replay.unfinished.plan(clock::now()).transactions);
         assert!(engine.core().active.contains_key(&DECIDED));
         drop(entered);
         Self { store, log, engine, runtime }
@@ -203,7 +197,7 @@ impl Rig {
 }
 
 fn resumed(replayed: Replayed) -> Vec<TxNumber> {
-    let plan = replayed.replay.plan(clock::now());
+    let plan = replayed.replay.unfinished.plan(clock::now());
     plan.transactions.iter().map(|recovered| recovered.transaction.spec().number).collect()
 }
 
@@ -263,7 +257,10 @@ fn the_record_of_a_transaction_that_is_closing_is_not_copied_behind_its_end() {
     assert_eq!(looked_up.code, ErrorCode::NotFound);
     assert_eq!(rig.engine.core().history.by_id(identity.id), None);
     let after = rig.crash();
-    assert!(after.decisions.has(DECIDED, Attempt::FIRST), "presumed abort would now be wrong");
+    assert!(
+        after.replay.decisions.has(DECIDED, Attempt::FIRST),
+        "presumed abort would now be wrong"
+    );
     assert_eq!(resumed(after), []);
 }
 

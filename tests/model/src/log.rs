@@ -1,12 +1,11 @@
 //! The decision log: records, and how many of them are on disk.
 
 use assent_common::ParticipantName;
-use assent_common::coordinator::Entry;
 use assent_common::coordinator::authority::{Authority, Decisions};
+use assent_common::coordinator::{Entry, Note, Subject};
 use assent_common::record::{AnswerRecord, Answered, Begun, Committed, Identity, Record};
 use assent_common::time::Millis;
 use assent_common::{Epoch, LogId, TxNumber, Txid};
-use assent_doubles::records;
 
 use crate::config::Client;
 use crate::state::Told;
@@ -20,7 +19,18 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn append(&mut self, number: TxNumber, client: &Client, entry: Entry) {
-        self.records.push(record(number, client, entry));
+        // Repair is not modelled, so that nobody reads what one phase wrote.
+        let entry = match entry {
+            Entry::Answered { attempt, decided_at, outcome, written: _ } => {
+                Entry::Answered { attempt, decided_at, outcome, written: None }
+            }
+            entry => entry,
+        };
+        self.records.push(about(number, client, |subject| subject.record(entry)));
+    }
+
+    pub(crate) fn note(&mut self, number: TxNumber, client: &Client, note: &Note) {
+        self.records.push(about(number, client, |subject| subject.note(note)));
     }
 
     /// What a replay would find after a crash now that spares nothing.
@@ -85,16 +95,9 @@ pub(crate) fn participant_name(at: usize) -> ParticipantName {
     format!("p{at}").parse().expect("a name")
 }
 
-fn record(number: TxNumber, client: &Client, entry: Entry) -> Record {
-    // Repair is not modelled, so that nobody reads what one phase wrote.
-    let entry = match entry {
-        Entry::Answered { attempt, decided_at, outcome, written: _ } => {
-            Entry::Answered { attempt, decided_at, outcome, written: None }
-        }
-        entry => entry,
-    };
+fn about(number: TxNumber, client: &Client, record: impl FnOnce(Subject<'_>) -> Record) -> Record {
     let identity =
         Identity { id: client.id, key: None, fingerprint: None, name: None, created_at: Millis(0) };
-    let names = client.branches.iter().map(|branch| participant_name(branch.at));
-    records::record(number, identity, names, entry)
+    let names: Vec<_> = client.branches.iter().map(|branch| participant_name(branch.at)).collect();
+    record(Subject { number, identity: &identity, participants: &names })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::recovery::Replay;
+use assent_common::coordinator::recovery::Unfinished;
 use assent_common::coordinator::{
     Branch, Effect, Entry, Input, Message, Note, Outcome, Spec, Transaction,
 };
@@ -14,7 +14,6 @@ use assent_common::record::{Abandoned, Acknowledged, Record};
 use assent_common::time::Millis;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Epoch, ParticipantName, TxNumber, Txid};
-use assent_doubles::records;
 
 use crate::log::participant_name;
 use crate::mutants::Mutant;
@@ -95,8 +94,7 @@ impl World {
     }
 
     fn note(&self, state: &mut State, number: TxNumber, client: usize, note: &Note) {
-        let names = self.names(client);
-        Arc::make_mut(&mut state.log).records.push(records::note(number, &names, note));
+        Arc::make_mut(&mut state.log).note(number, &self.config.clients[client], note);
         if self.config.is(Mutant::NotedTooEarly) {
             self.feed(state, number, NOW, Input::Noted(note.clone()));
         }
@@ -262,11 +260,11 @@ impl World {
         state.next_n = 0;
         state.active.clear();
         hang_up(state, |_| true);
-        let mut replay = Replay::default();
+        let mut unfinished = Unfinished::default();
         for record in &state.log.records {
-            replay.apply(record.clone());
+            unfinished.apply(record.clone());
         }
-        for recovered in replay.plan(NOW).transactions {
+        for recovered in unfinished.plan(NOW).transactions {
             let mut clients = self.config.clients.iter();
             let client = clients.position(|client| client.id == recovered.identity.id);
             let client = client.expect("a client's");

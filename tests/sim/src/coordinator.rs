@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::{
-    Branch, Effect, Entry, Failure, Input, Message, Note, Outcome, Spec, State as Phase,
+    Branch, Effect, Entry, Failure, Input, Message, Note, Outcome, Spec, State as Phase, Subject,
     Transaction,
 };
 use assent_common::outcome::{Call, Refusal};
@@ -14,7 +14,6 @@ use assent_common::record::{Acknowledged, Identity, Record};
 use assent_common::time::Millis;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Attempt, Epoch, LogId, ParticipantName, TxNumber, Txid};
-use assent_doubles::records;
 
 use crate::client::Heard;
 use crate::log::Log;
@@ -309,18 +308,9 @@ impl World {
         {
             self.call(c, request, number, Branch(0), *attempt, Message::Abort)?;
         }
-        let asked = &self.requests[request];
-        let identity = Identity {
-            id: asked.id,
-            key: None,
-            fingerprint: None,
-            name: None,
-            created_at: Millis(0),
-        };
-        let participants = asked.branches.iter().map(|branch| participant_name(branch.at));
-        let record = records::record(number, identity, participants, entry);
+        let record = self.about(number, request, |subject| subject.record(entry));
         note!(self, "c{c}: appends {record:?}");
-        self.oracle.appends(c, &record, asked)?;
+        self.oracle.appends(c, &record, &self.requests[request])?;
         self.append(c, record, forced);
         if self.config.is(Mutant::PersistedTooEarly) {
             return self.feed(c, number, Input::Persisted);
@@ -329,8 +319,25 @@ impl World {
     }
 
     fn note(&mut self, c: usize, number: TxNumber, request: usize, note: &Note) {
-        let names = self.names(request);
-        self.append(c, records::note(number, &names, note), false);
+        let record = self.about(number, request, |subject| subject.note(note));
+        self.append(c, record, false);
+    }
+
+    /// A record about a transaction.
+    fn about(
+        &self,
+        number: TxNumber,
+        request: usize,
+        record: impl FnOnce(Subject<'_>) -> Record,
+    ) -> Record {
+        let identity = Identity {
+            id: self.requests[request].id,
+            key: None,
+            fingerprint: None,
+            name: None,
+            created_at: Millis(0),
+        };
+        record(Subject { number, identity: &identity, participants: &self.names(request) })
     }
 
     fn names(&self, request: usize) -> Vec<ParticipantName> {

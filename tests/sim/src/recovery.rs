@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use assent_common::Epoch;
 use assent_common::coordinator::Input;
-use assent_common::coordinator::authority::{Authority, Decisions};
-use assent_common::coordinator::recovery::Replay;
-use assent_common::coordinator::resync::SeenData;
+use assent_common::coordinator::authority::Authority;
+use assent_common::coordinator::replay::Replay;
 use assent_common::record::{AnswerRecord, Answered, Record};
 
 use crate::coordinator::{Active, Known, place_of_participant};
@@ -59,26 +58,18 @@ impl World {
         self.report.torn_tails += u64::from(replayed.torn_bytes > 0);
         coordinator.is_up = true;
         coordinator.next_n = 0;
-        let (mut replay, mut decisions) = (Replay::default(), Decisions::default());
-        let mut seen = SeenData::default();
+        let mut replay = Replay::default();
         for record in replayed.records {
             self.oracle.durable(c, &record, &self.requests)?;
             let coordinator = &mut self.coordinators[c];
-            match &record {
-                Record::Committed(committed) => decisions.apply(committed),
-                Record::CommittedSet(set) => {
-                    if let Err(why) = decisions.apply_set(set) {
-                        return violation("2 what was durable is still in the log", why);
-                    }
-                }
-                _ => {}
-            }
             if !self.config.is(Mutant::KeysForgotten) {
                 remember(&mut coordinator.known, &record);
             }
-            seen.apply(&record);
-            replay.apply(record);
+            if let Err(why) = replay.apply(record) {
+                return violation("2 what was durable is still in the log", why);
+            }
         }
+        let Replay { unfinished, decisions, seen, lives: _ } = replay;
         let now = self.now();
         let coordinator = &mut self.coordinators[c];
         let (log_id, epoch) = (coordinator.log.log_id(), coordinator.log.epoch);
@@ -86,7 +77,7 @@ impl World {
         for (participant, seen) in seen.into_each() {
             coordinator.data[place_of_participant(&participant)].seen = seen;
         }
-        let plan = replay.plan(now).transactions;
+        let plan = unfinished.plan(now).transactions;
         note!(self, "c{c}: starts in epoch {epoch} and resumes {}", plan.len());
         self.report.resumed += plan.len() as u64;
         let life = self.coordinators[c].life;

@@ -1,7 +1,7 @@
 //! Recovery: what the log says, and what is done about it; and what a branch in doubt is told.
 
 use super::*;
-use crate::coordinator::recovery::{Plan, Recovered, Replay};
+use crate::coordinator::recovery::{Plan, Recovered, Unfinished};
 use crate::outcome::Replies;
 use crate::record::{
     Abandoned, Acknowledged, AnswerRecord, Answered, Begun, Committed, CommittedBranch,
@@ -74,7 +74,7 @@ fn abandoned(n: u64, participant: &str) -> Record {
 }
 
 fn plan(records: impl IntoIterator<Item = Record>) -> Plan {
-    let mut replay = Replay::default();
+    let mut replay = Unfinished::default();
     records.into_iter().for_each(|record| replay.apply(record));
     replay.plan(START)
 }
