@@ -25,6 +25,7 @@ pub mod authority;
 mod committing;
 mod delivery;
 mod effect;
+mod hearing;
 mod machine;
 mod one_phase;
 mod preparing;
@@ -41,6 +42,7 @@ mod tests;
 
 pub use delivery::{Delivery, Problem};
 pub use effect::{Branch, Effect, Entry, Failure, Input, Message, Note, Outcome};
+pub use hearing::Hearing;
 pub use machine::{
     AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, Illegal, Preparing,
     Purpose, Spec, State, Stray, Transaction, VoteState,

@@ -17,12 +17,9 @@ use std::time::Duration;
 use assent_client::CallError;
 use assent_client::participant::ParticipantClient;
 use assent_common::backoff::Backoff;
-use assent_common::coordinator::resync::{
-    Loss, Plan, Redone, Seen, VoteData, applied_on, voted_on,
-};
-use assent_common::coordinator::{Branch, Input, State};
+use assent_common::coordinator::resync::{Loss, Plan, Redone, Seen};
+use assent_common::coordinator::{Branch, Hearing, Input, State};
 use assent_common::ids::TxNumber;
-use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::record::{DataSeen, LossAccepted, Record};
 use assent_common::wire::branch::Batch;
 use assent_common::wire::outcome::BranchOutcome;
@@ -106,51 +103,13 @@ impl Core {
         inputs: &mut [(TxNumber, Input)],
         shared: &Arc<Shared>,
     ) {
-        let data = &mut self.lanes[place].data;
-        let incarnation = |point: Option<DataPoint>| point.map(|point| point.incarnation);
-        // Of before a loss, as far as anybody can tell: whoever counted it could miss in the log's word what was told.
-        let resyncs = data.resyncs;
-        let is_late = resyncs || incarnation(known) != incarnation(data.seen.known);
-        let why = || "the answer is of data that is no more".to_owned();
-        let mut quarantined = false;
+        let LaneData { seen, resyncs, .. } = &mut self.lanes[place].data;
+        let mut hearing = Hearing::new(seen, known, *resyncs);
+        let mut is_fenced = false;
         for (_, input) in inputs {
-            match input {
-                Input::Prepared { call, .. } => {
-                    let is_void = match voted_on(call) {
-                        Some(_) if resyncs => true,
-                        Some(at) => data.seen.vote(at) == VoteData::Other,
-                        None => is_late && matches!(call, Call::Applied(Prepared::Committed(_))),
-                    };
-                    if is_void {
-                        *call = Call::Unknown(why());
-                    }
-                    quarantined |= is_quarantined(call);
-                }
-                Input::Applied { call, .. } => quarantined |= is_quarantined(call),
-                Input::Settled { call, .. } => {
-                    // A vote or a fence of before the loss is none any more.
-                    if is_late && matches!(call, Call::Applied(_)) {
-                        *call = Call::Unknown(why());
-                    }
-                    quarantined |= is_quarantined(call);
-                }
-                Input::Aborted { call, .. } => {
-                    let is_void = match applied_on(call) {
-                        Some(_) if resyncs => true,
-                        Some(at) => data.seen.vote(at) == VoteData::Other,
-                        None => {
-                            is_late && matches!(call, Call::Applied(Aborted::AlreadyCommitted(_)))
-                        }
-                    };
-                    if is_void {
-                        *call = Call::Unknown(why());
-                    }
-                    quarantined |= is_quarantined(call);
-                }
-                _ => {}
-            }
+            is_fenced |= hearing.hear(input);
         }
-        self.resync_if_fenced(place, quarantined, shared);
+        self.resync_if_fenced(place, is_fenced, shared);
     }
 
     /// A participant that has nothing to say to this coordinator may wait for its word.
@@ -250,10 +209,6 @@ impl Core {
         self.append(&record, Durability::Forced, Appended::Told(told));
         Ok(durable)
     }
-}
-
-const fn is_quarantined<T>(call: &Call<T>) -> bool {
-    matches!(call, Call::Refused(Refusal { code: ErrorCode::Quarantined, .. }))
 }
 
 fn data_seen(participant: &ParticipantName, known: DataPoint, retired: u64) -> Record {

@@ -506,20 +506,11 @@ impl World {
         if ask.from != From::Coordinator(self.coordinators[c].life) {
             return Ok(());
         }
-        let (number, branch) = (ask.txid.number, ask.branch);
-        let answer = self.data_heard(ask, answer);
+        let number = ask.txid.number;
+        let Some(mut input) = ask.input(answer) else { return Ok(()) };
+        self.data_heard(ask, &mut input);
         let Some(active) = self.coordinators[c].active.get(&number) else { return Ok(()) };
-        let attempt = match self.config.mutant {
-            Some(Mutant::AttemptIgnored) => active.machine.attempt(),
-            _ => ask.txid.attempt,
-        };
-        let input = match mutants::misread(&self.config, ask, answer) {
-            Answer::Prepared(call) => Input::Prepared { branch, attempt, call },
-            Answer::Applied(call) => Input::Applied { branch, call },
-            Answer::Aborted(call) => Input::Aborted { branch, attempt, call },
-            Answer::Settled(call) => Input::Settled { branch, attempt, call },
-            Answer::Noted | Answer::Refused(_) => return Ok(()),
-        };
+        let input = mutants::misread(&self.config, ask, active.machine.attempt(), input);
         if self.config.is(Mutant::EndsAfterFirstAck)
             && let Input::Applied { call: call @ Call::Applied(_), .. } = &input
         {

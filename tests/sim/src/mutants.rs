@@ -2,10 +2,10 @@
 //!
 //! They bend what goes into the machines and what comes out of them; the machines are the real ones throughout.
 
+use assent_common::Attempt;
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::{Message, Purpose};
+use assent_common::coordinator::{Input, Message, Purpose};
 use assent_common::outcome::{Call, Prepared, Refusal, Vote};
-use assent_common::participant::Answer;
 use assent_doubles::scripts::Bend;
 use serde::{Deserialize, Serialize};
 
@@ -170,23 +170,37 @@ impl Mutant {
     }
 }
 
-/// What a coordinator makes of an answer.
-pub(crate) fn misread(config: &Config, ask: &Ask, answer: Answer) -> Answer {
-    match (config.mutant, answer) {
-        (Some(Mutant::SilenceIsYes), Answer::Prepared(Call::Unknown(_))) => {
+/// What a coordinator whose transaction is in attempt `now` makes of an answer.
+pub(crate) fn misread(config: &Config, ask: &Ask, now: Attempt, mut answer: Input) -> Input {
+    let Some(mutant) = config.mutant else { return answer };
+    if let Input::Prepared { call, .. } = &mut answer {
+        misread_vote(mutant, ask, call);
+    }
+    if mutant == Mutant::AttemptIgnored {
+        match &mut answer {
+            Input::Prepared { attempt, .. }
+            | Input::Aborted { attempt, .. }
+            | Input::Settled { attempt, .. } => *attempt = now,
+            _ => {}
+        }
+    }
+    answer
+}
+
+fn misread_vote(mutant: Mutant, ask: &Ask, call: &mut Call<Prepared>) {
+    match (mutant, &mut *call) {
+        (Mutant::SilenceIsYes, Call::Unknown(_)) => {
             let vote = Vote { replies: "[]".into(), redo: [][..].into(), incarnation: 1, seq: 1 };
-            Answer::Prepared(Call::Applied(Prepared::Yes(vote)))
+            *call = Call::Applied(Prepared::Yes(vote));
         }
-        (Some(Mutant::UnknownIsConflict), Answer::Prepared(Call::Unknown(why)))
-            if ask.message == Message::Prepare =>
-        {
-            Answer::Prepared(Call::Refused(Refusal::new(ErrorCode::LockConflict, why)))
+        (Mutant::UnknownIsConflict, Call::Unknown(why)) if ask.message == Message::Prepare => {
+            let refusal = Refusal::new(ErrorCode::LockConflict, std::mem::take(why));
+            *call = Call::Refused(refusal);
         }
-        (Some(Mutant::RepliesLost), Answer::Prepared(Call::Applied(Prepared::Yes(vote)))) => {
-            let vote = Vote { replies: "[]".into(), ..vote };
-            Answer::Prepared(Call::Applied(Prepared::Yes(vote)))
+        (Mutant::RepliesLost, Call::Applied(Prepared::Yes(vote))) => {
+            vote.replies = "[]".into();
         }
-        (_, answer) => answer,
+        _ => {}
     }
 }
 

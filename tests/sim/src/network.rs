@@ -4,7 +4,7 @@
 //! no other copy under way. Two phases do not need that promise, so that to them messages come twice all the same.
 
 use assent_common::Txid;
-use assent_common::coordinator::{Branch, Message};
+use assent_common::coordinator::{Branch, Input, Message};
 use assent_common::outcome::Call;
 use assent_common::participant::Answer;
 use assent_common::wire::resync::DataPoint;
@@ -34,6 +34,20 @@ pub(crate) struct Ask {
     /// What the coordinator has seen of the data.
     pub(crate) known: Option<DataPoint>,
     pub(crate) from: From,
+}
+
+impl Ask {
+    /// The answer, as the machine of the transaction takes it; of a message about a branch it always is one.
+    pub(crate) fn input(&self, answer: Answer) -> Option<Input> {
+        let (branch, attempt) = (self.branch, self.txid.attempt);
+        match answer {
+            Answer::Prepared(call) => Some(Input::Prepared { branch, attempt, call }),
+            Answer::Applied(call) => Some(Input::Applied { branch, call }),
+            Answer::Aborted(call) => Some(Input::Aborted { branch, attempt, call }),
+            Answer::Settled(call) => Some(Input::Settled { branch, attempt, call }),
+            Answer::Noted | Answer::Refused(_) => None,
+        }
+    }
 }
 
 /// Who waits for the answer.

@@ -7,11 +7,9 @@
 //! ```
 
 use assent_common::backoff::Backoff;
-use assent_common::code::ErrorCode;
-use assent_common::coordinator::resync::{Loss, Plan, Seen, VoteData, applied_on, voted_on};
-use assent_common::coordinator::{Branch, Input, State as Phase};
-use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
-use assent_common::participant::Answer;
+use assent_common::coordinator::resync::{Loss, Plan, Seen};
+use assent_common::coordinator::{Branch, Hearing, Input, State as Phase};
+use assent_common::outcome::Refusal;
 use assent_common::record::{DataSeen, Record};
 use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::BranchOutcome;
@@ -75,49 +73,12 @@ impl LaneData {
 
 impl World {
     /// Takes note of what an answer says of the data, before the machine hears it.
-    pub(crate) fn data_heard(&mut self, ask: &Ask, mut answer: Answer) -> Answer {
+    pub(crate) fn data_heard(&mut self, ask: &Ask, answer: &mut Input) {
         let data = &mut self.coordinators[ask.coordinator].data[ask.at];
-        let incarnation = |point: Option<DataPoint>| point.map(|point| point.incarnation);
-        let is_late = !data.is_open();
-        let is_of_other = incarnation(ask.known) != incarnation(data.seen.known);
-        let why = || "the answer is of data that is no more".to_owned();
-        let is_quarantined = match &mut answer {
-            Answer::Prepared(call) => {
-                let is_void = match voted_on(call) {
-                    Some(_) if is_late => true,
-                    Some(vote) => data.seen.vote(vote) == VoteData::Other,
-                    None => is_unnumbered(call) && (is_late || is_of_other),
-                };
-                if is_void {
-                    *call = Call::Unknown(why());
-                }
-                is_quarantined(call)
-            }
-            Answer::Aborted(call) => {
-                let is_told = matches!(call, Call::Applied(Aborted::AlreadyCommitted(_)));
-                let is_void = match applied_on(call) {
-                    Some(_) if is_late => true,
-                    Some(at) => data.seen.vote(at) == VoteData::Other,
-                    None => is_told && (is_late || is_of_other),
-                };
-                if is_void {
-                    *call = Call::Unknown(why());
-                }
-                is_quarantined(call)
-            }
-            Answer::Settled(call) => {
-                if is_late || is_of_other {
-                    *call = Call::Unknown(why());
-                }
-                is_quarantined(call)
-            }
-            Answer::Applied(call) => is_quarantined(call),
-            Answer::Noted | Answer::Refused(_) => false,
-        };
-        if is_quarantined {
+        let is_resyncing = !data.is_open();
+        if Hearing::new(&mut data.seen, ask.known, is_resyncing).hear(answer) {
             self.resynchronise(ask.coordinator, ask.at);
         }
-        answer
     }
 
     /// One at a time for each participant.
@@ -202,7 +163,7 @@ impl World {
             let place = branches.iter().position(|branch| branch.at == at).expect("a branch");
             let is_kept = self.config.is(Mutant::UndecidedKept);
             match active.machine.state() {
-                Phase::Preparing(_) if !is_kept => {
+                Phase::Preparing(_) | Phase::Settling(_) if !is_kept => {
                     let branch = Branch(u16::try_from(place).expect("few branches"));
                     self.feed(c, number, Input::DataLost(branch))?;
                     if self.coordinators[c].life != life {
@@ -421,13 +382,4 @@ pub(crate) fn data_seen(at: usize, seen: &Seen, known: DataPoint) -> Record {
     let DataPoint { incarnation, seq } = known;
     let (participant, retired) = (participant_name(at), seen.retired);
     Record::DataSeen(DataSeen { participant, incarnation, seq, retired })
-}
-
-/// Whether a branch says that it is applied, and not on which data.
-const fn is_unnumbered(call: &Call<Prepared>) -> bool {
-    matches!(call, Call::Applied(Prepared::Committed(_)))
-}
-
-const fn is_quarantined<T>(call: &Call<T>) -> bool {
-    matches!(call, Call::Refused(Refusal { code: ErrorCode::Quarantined, .. }))
 }
