@@ -142,3 +142,29 @@ fn a_broken_link_is_seen() {
     assert_eq!(targets("a [b](c.md#d) ![e](f.svg \"g\") [h](https://i)"), ["c.md#d", "f.svg"]);
     assert_eq!(slug(" `ack`, and what it's for"), "ack-and-what-its-for");
 }
+
+/// The words of a text that begin like a metric's name and stand between these marks.
+fn metrics_in<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {
+    let is_name = |word: &&str| {
+        word.starts_with("assent_") && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    };
+    text.split(mark).filter(is_name).collect()
+}
+
+#[test]
+fn the_page_of_the_metrics_has_those_of_the_code_and_no_others() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let page = read("docs/reference/metrics.md");
+    let code = [
+        "coordinator/src/metrics.rs",
+        "coordinator/src/log/metric.rs",
+        "participant/src/metrics.rs",
+    ]
+    .map(read)
+    .concat();
+    let named: BTreeSet<&str> = metrics_in(&page, "`");
+    // The code also has names for its tests; those that it exports are constants.
+    let constants = code.lines().filter(|line| line.contains("const ")).collect::<String>();
+    assert_eq!(named, metrics_in(&constants, "\""));
+    assert!(named.len() > 20, "the names have moved");
+}
