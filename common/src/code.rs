@@ -72,8 +72,8 @@ error_codes! {
     UriTooLong = "uri_too_long", 414, false, "Shorten the path or the query.";
     /// The body is not plain `application/json`.
     UnsupportedMediaType = "unsupported_media_type", 415, false, "Send `Content-Type: application/json`, and no `Content-Encoding`.";
-    /// The same idempotency key or transaction id came before with another body.
-    IdempotencyMismatch = "idempotency_mismatch", 422, false, "Use a new key for a new request; send the same body for a retry.";
+    /// The same idempotency key or transaction id came before with another request.
+    IdempotencyMismatch = "idempotency_mismatch", 422, false, "For a retry, send the same request again: spaces, the order of fields and spelt-out defaults do not matter. Use a new key only for what is to be done besides.";
     /// The transaction names a participant that is not registered.
     UnknownParticipant = "unknown_participant", 422, false, "Register it: `assent participants set NAME URL`.";
     /// The transaction names a participant twice.

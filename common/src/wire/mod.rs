@@ -4,6 +4,7 @@
 pub mod branch;
 mod foreign;
 pub mod outcome;
+mod form;
 pub mod problem;
 pub mod redo;
 pub mod resync;

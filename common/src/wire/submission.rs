@@ -9,6 +9,7 @@ use crate::ids::{ParticipantName, TransactionId};
 use crate::limits;
 use crate::outcome::Refusal;
 use crate::time::DurationMs;
+use crate::wire::form::{Form, Head, Sink};
 use crate::wire::problem::Problem;
 use crate::wire::transaction::{Ack, BranchRequest, Protocol, TransactionRequest};
 
@@ -52,6 +53,16 @@ impl Submission {
 impl TransactionRequest {
     /// Checks everything that can be checked before a participant is asked. The problem names the branch and the op.
     pub fn validate(self) -> Result<Submission, Problem> {
+        self.check(None)
+    }
+
+    /// The same, and says the request in its one form, for a hash: what comes again in other bytes says the same there.
+    /// What was said of a request that is refused is of no use.
+    pub fn validate_into(self, form: &mut dyn FnMut(&[u8])) -> Result<Submission, Problem> {
+        self.check(Some(form))
+    }
+
+    fn check(self, form: Option<Sink<'_>>) -> Result<Submission, Problem> {
         let Self { id, name, branches, timeout, ack, protocol } = self;
         if name.as_ref().is_some_and(|name| name.is_empty() || name.len() > limits::NAME_BYTES_MAX)
         {
@@ -78,8 +89,16 @@ impl TransactionRequest {
                 ..Problem::new(ErrorCode::DuplicateParticipant, detail)
             });
         }
-        let branches = branches.into_iter().map(check_branch).collect::<Result<_, _>>()?;
-        Ok(Submission { id, name, timeout_ms: timeout_ms(timeout)?, ack, protocol, branches })
+        let timeout_ms = timeout_ms(timeout)?;
+        let name_text = name.as_deref();
+        let head =
+            Head { id, name: name_text, timeout_ms, ack, protocol, branches: branches.len() };
+        let mut form = form.map(|sink| Form::begin(sink, &head));
+        let branches = branches
+            .into_iter()
+            .map(|branch| check_branch(branch, form.as_mut()))
+            .collect::<Result<_, _>>()?;
+        Ok(Submission { id, name, timeout_ms, ack, protocol, branches })
     }
 }
 
@@ -93,7 +112,10 @@ fn first_duplicate(branches: &[BranchRequest]) -> Option<&ParticipantName> {
     })
 }
 
-fn check_branch(branch: BranchRequest) -> Result<SubmittedBranch, Problem> {
+fn check_branch(
+    branch: BranchRequest,
+    form: Option<&mut Form<'_>>,
+) -> Result<SubmittedBranch, Problem> {
     let BranchRequest { participant, ops } = branch;
     let ops_parsed: Vec<OpRequest> = serde_json::from_str(ops.get()).map_err(|error| {
         let detail = format!("the ops of participant {participant}: {error}");
@@ -102,6 +124,9 @@ fn check_branch(branch: BranchRequest) -> Result<SubmittedBranch, Problem> {
             ..Problem::new(ErrorCode::BadRequest, detail)
         }
     })?;
+    if let Some(form) = form {
+        form.branch(&participant, &ops_parsed);
+    }
     match ValidatedBranch::new(ops_parsed) {
         Ok(branch) => {
             let purpose = if branch.read_only { Purpose::Read } else { Purpose::Write };

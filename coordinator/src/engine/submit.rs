@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::active::{Accepted, Decided, RequestOps};
 use super::core::Core;
+use super::fingerprint::Fingerprint;
 use super::journal::decision_bytes_max;
 use super::view::view_of_decided;
 use super::{Engine, problem_of};
@@ -56,14 +57,14 @@ enum Taken {
 }
 
 impl Engine {
-    /// Runs a transaction, or finds the one that the same key or id has begun before. `fingerprint` is the SHA-256 of
-    /// the request, which tells a retry from another request under the same key. `held` is the memory of its ops.
+    /// Runs a transaction, or finds the one that the same key or id has begun before. `fingerprint` tells
+    /// a retry from another request under the same key. `held` is the memory of its ops.
     pub async fn submit(
         &self,
         submission: Submission,
         held: Held,
         key: Option<IdempotencyKey>,
-        fingerprint: Option<[u8; 32]>,
+        fingerprint: Option<Fingerprint>,
         wait: Wait,
     ) -> Result<Submitted, Problem> {
         let taken = self.take(submission, held, key, fingerprint)?;
@@ -80,7 +81,7 @@ impl Engine {
         submission: Submission,
         held: Held,
         key: Option<IdempotencyKey>,
-        fingerprint: Option<[u8; 32]>,
+        fingerprint: Option<Fingerprint>,
     ) -> Result<Taken, Problem> {
         let full = self.shared.log.queued_bytes() > LOG_QUEUE_BYTES_MAX;
         let mut core = self.core();
@@ -121,6 +122,7 @@ impl Engine {
             .unzip();
         let ops = RequestOps { branches: ops, _held: held };
         let count = u16::try_from(participants.len()).unwrap_or(u16::MAX);
+        let fingerprint = fingerprint.map(Fingerprint::recorded);
         let identity = Identity { id, key, fingerprint, name, created_at };
         let addresses = core.addresses(&participants, &lanes, protocol);
         let accepted = Accepted { identity, ack, deadline, participants, addresses };
@@ -150,7 +152,7 @@ impl Engine {
     fn replay(
         &self,
         position: LogPosition,
-        fingerprint: Option<[u8; 32]>,
+        fingerprint: Option<Fingerprint>,
     ) -> Result<Submitted, Problem> {
         let record = self.read_record(position)?;
         let identity = match &record {
@@ -163,7 +165,7 @@ impl Engine {
                 ));
             }
         };
-        if identity.fingerprint != fingerprint {
+        if !Fingerprint::began(fingerprint, identity) {
             return Err(mismatch(identity.id));
         }
         let view = self
@@ -194,7 +196,7 @@ impl Core {
         &mut self,
         id: Option<TransactionId>,
         key: Option<&IdempotencyKey>,
-        fingerprint: Option<[u8; 32]>,
+        fingerprint: Option<Fingerprint>,
     ) -> Result<Option<Taken>, Problem> {
         let number = key
             .and_then(|key| self.number_of_key(key))
@@ -202,7 +204,7 @@ impl Core {
         if let Some(active) = number.and_then(|number| self.active.get_mut(&number)) {
             let identity = &active.accepted.identity;
             let id = identity.id;
-            if identity.fingerprint != fingerprint {
+            if !Fingerprint::began(fingerprint, identity) {
                 return Err(mismatch(id));
             }
             if active.has_answered() {

@@ -19,14 +19,13 @@ use axum::http::header::{LOCATION, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
 use super::HttpState;
 use super::extract::{JsonBody, PathOf, QueryOf, idempotency_key, preferred_wait_ms};
 use super::reply::{self, RETRY_AFTER_SECONDS, Rejection};
-use crate::engine::{ListFilter, Origin, Submitted, Wait};
+use crate::engine::{Fingerprint, ListFilter, Origin, Submitted, Wait};
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -41,7 +40,7 @@ const WAIT_BEYOND_TIMEOUT_MS: u64 = 3_000;
 /// Runs a transaction: every branch applies, or none does.
 ///
 /// Waits for the outcome as long as `Prefer: wait` says, or until shortly after the transaction's timeout. The same
-/// `Idempotency-Key`, or the same `id`, with the same body gets the same transaction again.
+/// `Idempotency-Key`, or the same `id`, with the same request gets the same transaction again, whatever bytes say it.
 #[utoipa::path(
     post, path = "/v1/transactions", operation_id = "submitTransaction", tag = "transactions",
     params(
@@ -69,10 +68,13 @@ pub(super) async fn submit(
     JsonBody { value: request, bytes, mut held }: JsonBody<TransactionRequest>,
 ) -> Result<Response, Rejection> {
     let key = idempotency_key(&headers)?;
-    let submission = request.validate()?;
     // Only who can ask again needs to be told apart from somebody else.
-    let fingerprint =
-        (key.is_some() || submission.id.is_some()).then(|| Sha256::digest(&bytes).into());
+    let (submission, fingerprint) = if key.is_some() || request.id.is_some() {
+        let (submission, fingerprint) = Fingerprint::of(request, &bytes)?;
+        (submission, Some(fingerprint))
+    } else {
+        (request.validate()?, None)
+    };
     let wait_ms = preferred_wait_ms(&headers)
         .unwrap_or_else(|| submission.timeout_ms + WAIT_BEYOND_TIMEOUT_MS)
         .min(limits::WAIT_MAX_MS);

@@ -1,11 +1,12 @@
 //! One key is one outcome: while the transaction is active, when it has ended, and after a restart.
 
 use assent_common::ErrorCode;
+use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::fake::{Fake, Kind, Say};
-use super::rig::{Rig, Said, transfer};
+use super::rig::{Rig, Said, said, transfer};
 
 const KEY: &[(&str, &str)] = &[("Idempotency-Key", "\"order-17\"")];
 
@@ -160,4 +161,56 @@ async fn without_key_or_id_every_request_is_a_transaction() {
     assert_ne!(first.id(), second.id());
     bank.next(Kind::Prepare, [Say::No(ErrorCode::WrongType)]);
     assert_eq!(rig.submit(&body).await.status, 422);
+}
+
+/// A client that builds its body anew for a retry must hear of the first one, not be told to take a new key, by which it
+/// would run twice.
+#[tokio::test]
+async fn the_same_request_in_other_bytes_is_a_retry() {
+    let bank = Fake::start().await;
+    let mut rig = Rig::start(&[("bank-a", &bank)]).await;
+    let id = Uuid::now_v7().to_string();
+    let with_id = format!(
+        r#"{{"id":"{id}","branches":[{{"participant":"bank-a","ops":[{{"cmd":["DECRBY","k",30]}}]}}]}}"#
+    );
+    let plain =
+        r#"{"branches":[{"participant":"bank-a","ops":[{"cmd":["DECRBY","k",30]}]}]}"#.to_owned();
+    for (body, key) in [(plain, Some("order-18")), (with_id, None)] {
+        let submit = async |rig: &Rig, body: String| {
+            let request = rig
+                .request(Method::POST, "/v1/transactions")
+                .header("content-type", "application/json")
+                .body(body);
+            said(key.into_iter().fold(request, |to, key| to.header("idempotency-key", key))).await
+        };
+        let again = [
+            format!("{body}\n"),
+            body.replace(':', " : "),
+            body.replace(r#"{"participant":"bank-a","#, "{")
+                .replace("]}]}]}", r#"]}],"participant":"bank-a"}]}"#),
+            body.replacen('{', r#"{"timeout":"5s","ack":"applied","#, 1),
+            body.replace("30", r#""30""#),
+            body.replace("DECRBY", "decrby"),
+        ];
+        let others = [
+            body.replacen('{', r#"{"timeout":"6s","#, 1),
+            body.replacen('{', r#"{"name":"x","#, 1),
+            body.replace("30", "31"),
+        ];
+        let first = submit(&rig, body.clone()).await;
+        assert_eq!(first.status, 200, "{first:?}");
+        let prepares = bank.count(Kind::Prepare);
+        for restarted in [false, true] {
+            if restarted {
+                rig.restart().await;
+            }
+            for body in &again {
+                is_replay_of(&submit(&rig, body.clone()).await, &first);
+            }
+            for body in &others {
+                submit(&rig, body.clone()).await.is_problem("idempotency_mismatch");
+            }
+        }
+        assert_eq!(bank.count(Kind::Prepare), prepares, "nothing is run twice");
+    }
 }
