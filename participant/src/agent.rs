@@ -24,7 +24,7 @@ use assent_common::limits;
 use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Settled};
 use assent_common::participant::{Branches, Heard};
 use assent_common::wire::branch::{
-    Answer, Answers, Batch, CoordinatorRef, Message, Mode, PrepareMessage,
+    Answer, Answers, Batch, CoordinatorRef, Message, Mode, PrepareMessage, StateWord, VoteWord,
 };
 use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
@@ -113,7 +113,7 @@ impl Agent {
                 messages.iter().map(|message| refused(message, &refusal)).collect()
             }
         };
-        let answers = answers.into_iter().map(into_wire).collect();
+        let answers = fitting(answers.into_iter().map(into_wire).collect());
         Ok(Answers { answers, progress: self.store.progress(), stale_log: None })
     }
 
@@ -274,7 +274,7 @@ impl Agent {
         self.check_name(&participant)?;
         if messages.len() > limits::BATCH_MESSAGES_MAX {
             let max = limits::BATCH_MESSAGES_MAX;
-            let detail = format!("{} messages; a batch has at most {max}", messages.len());
+            let detail = format!("the batch has more than {max} messages");
             return Err(Refusal::new(ErrorCode::BodyTooLarge, detail));
         }
         let foreign = messages.iter().find(|message| message.txid().log_id != coordinator.log_id);
@@ -521,6 +521,30 @@ fn into_wire(answer: BranchAnswer) -> Answer {
         BranchAnswer::Aborted(call) => Call::<Aborted>::into(call),
         BranchAnswer::Settled(call) => Call::<Settled>::into(call),
     }
+}
+
+/// The answers to a batch, within what a coordinator reads. What is too much is not known, and asked for again: what is kept
+/// of the branch answers then.
+fn fitting(mut answers: Vec<Answer>) -> Vec<Answer> {
+    let most = limits::BATCH_BYTES_MAX - limits::BATCH_WORDS_BYTES_MAX;
+    let mut bytes = 0;
+    for answer in &mut answers {
+        let replies = answer.replies.as_ref().map_or(0, |replies| replies.get().len());
+        let redo = answer.redo.as_ref().map_or(0, |redo| redo.0.len().div_ceil(3) * 4);
+        // One alone fits in any case.
+        if bytes > 0 && bytes + replies + redo > most {
+            let detail = "the answers before it fill the answer to this batch";
+            *answer = Answer {
+                vote: answer.vote.map(|_| VoteWord::Unknown),
+                state: answer.state.map(|_| StateWord::Unknown),
+                detail: Some(detail.to_owned()),
+                ..Answer::default()
+            };
+        } else {
+            bytes += replies + redo;
+        }
+    }
+    answers
 }
 
 /// The no of a prepare whose time to wait is over.

@@ -4,12 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Expect;
 use crate::value::{Arg, given};
+use crate::wire::bounded;
 
 /// One Redis command of a branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OpRequest {
     /// The command's name and its arguments.
+    #[serde(deserialize_with = "bounded::words")]
     pub cmd: Vec<Arg>,
     /// What the reply must be; the branch votes no if it is not.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]

@@ -85,11 +85,7 @@ impl ValidatedBranch {
         if requests.len() > limits::OPS_PER_BRANCH_MAX {
             return Err(Refusal::new(
                 ErrorCode::TooManyOps,
-                format!(
-                    "the branch has {} ops; at most {} are allowed",
-                    requests.len(),
-                    limits::OPS_PER_BRANCH_MAX
-                ),
+                format!("the branch has more than {} ops", limits::OPS_PER_BRANCH_MAX),
             ));
         }
         let mut branch = Self {
@@ -145,11 +141,7 @@ impl ValidatedOp {
         if args.len() > limits::ARGS_PER_OP_MAX {
             return Err(Refusal::new(
                 ErrorCode::TooManyOps,
-                format!(
-                    "the op has {} arguments; at most {} are allowed",
-                    args.len(),
-                    limits::ARGS_PER_OP_MAX
-                ),
+                format!("the op has more than {} arguments", limits::ARGS_PER_OP_MAX),
             ));
         }
         let name = args.remove(0);

@@ -19,6 +19,7 @@ use crate::lives::Proof;
 use crate::outcome::{
     Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Settled, Vote, Written,
 };
+use crate::wire::bounded::{self, ReadOps};
 use crate::wire::redo::Base64;
 use crate::wire::resync::{DataPoint, Progress};
 
@@ -43,6 +44,7 @@ pub struct CoordinatorRef {
 /// through unread.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[serde(bound(deserialize = "Ops: ReadOps<'de>"))]
 pub struct Batch<Ops = Vec<OpRequest>> {
     /// Whom the messages are for; a participant of another name refuses the whole batch.
     #[schema(value_type = String)]
@@ -61,12 +63,14 @@ pub struct Batch<Ops = Vec<OpRequest>> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
     /// The messages.
+    #[serde(deserialize_with = "bounded::messages")]
     pub messages: Vec<Message<Ops>>,
 }
 
 /// One message about one branch.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(bound(deserialize = "Ops: ReadOps<'de>"))]
 pub enum Message<Ops = Vec<OpRequest>> {
     /// Lock, run and stage the branch, and vote.
     Prepare(PrepareMessage<Ops>),
@@ -102,6 +106,7 @@ pub struct TxidOnly {
 /// The ask to prepare. Idempotent by txid: a branch that is prepared already votes yes again, with the same replies.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[serde(bound(deserialize = "Ops: ReadOps<'de>"))]
 pub struct PrepareMessage<Ops = Vec<OpRequest>> {
     /// The branch's transaction.
     #[schema(value_type = String)]
@@ -117,9 +122,14 @@ pub struct PrepareMessage<Ops = Vec<OpRequest>> {
     pub wait_ms: u64,
     /// All branches of an implicit transaction, this one too: it is committed as soon as every one of them is staged, and
     /// anybody may find that out. Empty where a log decides.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "bounded::branches",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub branches: Vec<BranchAddress>,
     /// The ops, in order.
+    #[serde(deserialize_with = "bounded::ops")]
     pub ops: Ops,
 }
 
@@ -148,6 +158,7 @@ pub enum Mode {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Answers {
     /// The answers.
+    #[serde(deserialize_with = "bounded::messages")]
     pub answers: Vec<Answer>,
     /// How far the data is, the outcomes that are answered here included.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,15 +1,18 @@
 //! The bodies of Assent's HTTP surfaces. Wire types are not core types: a body is parsed here once and converted into
 //! what the machines take.
 
+pub(crate) mod bounded;
 pub mod branch;
 mod foreign;
-pub mod outcome;
 mod form;
+pub mod outcome;
 pub mod problem;
 pub mod redo;
 pub mod resync;
 pub mod submission;
 pub mod transaction;
+
+pub use bounded::ReadOps;
 
 /// The media type of what participants and coordinators say to each other. An answer of any other type says nothing:
 /// an ingress, a wrong path and a foreign server all answer with something (invariant 7, and `client::transport`).

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::{LogId, Txid};
+use crate::wire::bounded;
 use crate::wire::branch::BranchAddress;
 
 /// `POST /v1/transactions/{txid}/resolve`: the question of a branch of an implicit transaction. The log that began it may
@@ -12,6 +13,7 @@ use crate::wire::branch::BranchAddress;
 #[serde(deny_unknown_fields)]
 pub struct ResolveQuestion {
     /// All branches, as the staged record has them.
+    #[serde(deserialize_with = "bounded::branches")]
     pub branches: Vec<BranchAddress>,
 }
 

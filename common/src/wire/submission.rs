@@ -9,6 +9,7 @@ use crate::ids::{ParticipantName, TransactionId};
 use crate::limits;
 use crate::outcome::Refusal;
 use crate::time::DurationMs;
+use crate::wire::bounded::ReadOps;
 use crate::wire::form::{Form, Head, Sink};
 use crate::wire::problem::Problem;
 use crate::wire::transaction::{Ack, BranchRequest, Protocol, TransactionRequest};
@@ -74,11 +75,7 @@ impl TransactionRequest {
             return Err(Problem::new(ErrorCode::BadRequest, detail));
         }
         if branches.len() > limits::BRANCHES_MAX {
-            let detail = format!(
-                "{} branches; a transaction has at most {}",
-                branches.len(),
-                limits::BRANCHES_MAX
-            );
+            let detail = format!("`branches` has more than {}", limits::BRANCHES_MAX);
             return Err(Problem::new(ErrorCode::TooManyOps, detail));
         }
         if let Some(twice) = first_duplicate(&branches) {
@@ -117,7 +114,8 @@ fn check_branch(
     form: Option<&mut Form<'_>>,
 ) -> Result<SubmittedBranch, Problem> {
     let BranchRequest { participant, ops } = branch;
-    let ops_parsed: Vec<OpRequest> = serde_json::from_str(ops.get()).map_err(|error| {
+    let mut reader = serde_json::Deserializer::from_str(ops.get());
+    let ops_parsed: Vec<OpRequest> = ReadOps::read_ops(&mut reader).map_err(|error| {
         let detail = format!("the ops of participant {participant}: {error}");
         Problem {
             participant: Some(participant.to_string()),

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use crate::ids::{ParticipantName, TransactionId};
 use crate::time::DurationMs;
 use crate::value::given;
+use crate::wire::bounded;
 use crate::wire::problem::{OutcomeWord, Problem};
 use crate::wire::resync::DataPoint;
 
@@ -23,6 +24,7 @@ pub struct TransactionRequest {
     #[schema(value_type = String, required = false)]
     pub name: Option<String>,
     /// The branches, one for each participant.
+    #[serde(deserialize_with = "bounded::branches")]
     pub branches: Vec<BranchRequest>,
     /// How long it may take to decide, for example `"5s"`; then it is aborted.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]

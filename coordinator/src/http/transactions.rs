@@ -278,7 +278,7 @@ pub(super) async fn resolve(
 ) -> Result<Response, Rejection> {
     let ResolveQuestion { branches } = question;
     if !(1..=limits::BRANCHES_MAX).contains(&branches.len()) {
-        let detail = format!("`branches` has {}; 1 to {}", branches.len(), limits::BRANCHES_MAX);
+        let detail = format!("`branches` must have 1 to {}", limits::BRANCHES_MAX);
         return Err(Rejection::new(ErrorCode::BadRequest, detail));
     }
     Ok(reply::protocol(&state.engine().resolve(txid, branches).await?))

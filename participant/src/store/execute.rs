@@ -51,7 +51,7 @@ impl Sorted {
             && self.prepares.is_empty()
     }
 
-    /// Takes all messages out, in calls of bounded work.
+    /// Takes messages out, in calls of bounded work: all outcomes, and prepares for as many calls as may be under way.
     pub(super) fn take_work(&mut self) -> Vec<Work> {
         let mut work = Vec::with_capacity(3);
         for txids in std::mem::take(&mut self.commits).chunks(call::BRANCHES_PER_CALL_MAX) {
@@ -64,7 +64,10 @@ impl Sorted {
             work.push(Work::Settles(txids.to_vec()));
         }
         let prepares = std::mem::take(&mut self.prepares);
-        work.extend(call::chunks(prepares).into_iter().map(Work::Prepares));
+        let mut calls = call::chunks(prepares);
+        let later = calls.split_off(calls.len().min(call::PREPARE_CALLS_MAX));
+        self.prepares = later.into_iter().flatten().collect();
+        work.extend(calls.into_iter().map(Work::Prepares));
         work
     }
 
@@ -240,6 +243,7 @@ impl Store {
             let put_off = self.run_calls(live, owner, speaker, sorted, answers).await;
             let is_done = put_off.is_empty() || !sorted.is_empty();
             sorted.prepares.extend(put_off);
+            answers.leave_if_full(&mut sorted.prepares);
             if is_done {
                 return;
             }
@@ -256,8 +260,8 @@ impl Store {
         sorted: &mut Sorted,
         answers: &mut Answers,
     ) -> Vec<PrepareItem> {
-        let mut put_off = Vec::new();
         let work = sorted.take_work();
+        let mut put_off = std::mem::take(&mut sorted.prepares);
         let ready = self.ready(live, &work).await;
         if let Err(error) = ready {
             let call = self.failed(live, &error);

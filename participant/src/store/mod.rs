@@ -47,7 +47,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use assent_common::ids::{LogId, TransactionId, Txid};
 use assent_common::lives::Life;
-use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled};
+use assent_common::outcome::{Aborted, Applied, Call, Done, Prepared, Refusal, Settled};
 use assent_common::participant::Branches;
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
@@ -100,6 +100,21 @@ pub enum BranchAnswer {
 }
 
 impl BranchAnswer {
+    /// Bytes of its replies and writes.
+    fn bytes(&self) -> usize {
+        let done = |done: &Done| {
+            done.replies.len() + done.written.as_ref().map_or(0, |written| written.redo.len())
+        };
+        match self {
+            Self::Prepared(Call::Applied(Prepared::Yes(vote))) => {
+                vote.replies.len() + vote.redo.len()
+            }
+            Self::Prepared(Call::Applied(Prepared::Committed(applied)))
+            | Self::Aborted(Call::Applied(Aborted::AlreadyCommitted(applied))) => done(applied),
+            _ => 0,
+        }
+    }
+
     /// Why it was not done, or why that is not known.
     fn refused_or_unknown(&self) -> Option<&str> {
         fn of<T>(call: &Call<T>) -> Option<&str> {

@@ -2,6 +2,7 @@
 
 use assent_common::code::ErrorCode;
 use assent_common::ids::Txid;
+use assent_common::limits;
 use assent_common::outcome::{Call, Refusal};
 
 use super::BranchAnswer;
@@ -9,6 +10,10 @@ use super::call::PrepareItem;
 use super::decode;
 use super::execute::Sorted;
 use super::scripts::Script;
+
+/// Why a prepare of a batch was left.
+const ANSWERS_ARE_FULL: &str =
+    "the replies of the branches before it fill the answer to this batch";
 
 /// What a call carries, so that its answers find their places.
 pub(super) enum Work {
@@ -98,6 +103,22 @@ impl Answers {
         self.0.get(slot)?.as_ref()
     }
 
+    /// Bytes of replies and writes in the answers so far.
+    fn bytes(&self) -> usize {
+        self.0.iter().flatten().map(BranchAnswer::bytes).sum()
+    }
+
+    /// Leaves prepares that have not begun, once the answers are full: the coordinator asks for them again.
+    pub(super) fn leave_if_full(&mut self, prepares: &mut Vec<PrepareItem>) {
+        if prepares.is_empty() || self.bytes() <= limits::BATCH_REPLIES_BYTES_MAX {
+            return;
+        }
+        for item in prepares.drain(..) {
+            let call = Call::Unknown(ANSWERS_ARE_FULL.to_owned());
+            self.put(item.slot, BranchAnswer::Prepared(call));
+        }
+    }
+
     /// What Redis said to one of them, if that was that it is no master any more.
     pub(super) fn demoted(&self) -> Option<&str> {
         let mut said = self.0.iter().flatten().filter_map(BranchAnswer::refused_or_unknown);
@@ -118,11 +139,16 @@ impl Answers {
 /// Answers what could not even be begun.
 pub(super) fn fail(sorted: &mut Sorted, why: &str, answers: &mut Answers) {
     let refused = Refusal::new(ErrorCode::RedisUnavailable, why);
-    for work in sorted.take_work() {
-        let call = match work {
-            Work::Prepares(_) => Call::Refused(refused.clone()),
-            Work::Commits(_) | Work::Aborts(_) | Work::Settles(_) => Call::Unknown(why.to_owned()),
-        };
-        work.answer_all(answers, &call);
+    // Not all prepares go at once.
+    while !sorted.is_empty() {
+        for work in sorted.take_work() {
+            let call = match work {
+                Work::Prepares(_) => Call::Refused(refused.clone()),
+                Work::Commits(_) | Work::Aborts(_) | Work::Settles(_) => {
+                    Call::Unknown(why.to_owned())
+                }
+            };
+            work.answer_all(answers, &call);
+        }
     }
 }

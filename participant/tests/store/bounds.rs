@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use assent_common::code::ErrorCode;
+use assent_common::limits;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::wire::branch::Mode;
 
@@ -122,6 +123,36 @@ async fn the_branches_of_a_batch_that_are_too_much_for_one_call_get_several() {
         let calls = calls(&mut plain).await;
         assert!(of(&calls, "evalsha") >= at_least, "{line}: {calls:?}");
     }
+}
+
+/// H6: nor do their replies grow without limit. What is left out is asked for again, and comes then.
+#[tokio::test]
+async fn a_batch_answers_up_to_its_bytes_and_the_rest_is_asked_for_again() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    fill(&mut plain).await;
+    let mut open: Vec<u64> = (1..=24).collect();
+    let mut batches = 0;
+    while !open.is_empty() {
+        let branches = open.iter().map(|n| prepare(tx(*n), Mode::TwoPhase, ops(&["GET big"])));
+        let answers = store.send(branches.collect()).await;
+        let (mut left, mut bytes) = (Vec::new(), 0);
+        for (n, answer) in open.iter().zip(answers) {
+            match prepared(answer) {
+                Call::Unknown(why) => {
+                    assert!(why.contains("fill the answer"), "{why}");
+                    left.push(*n);
+                }
+                voted => bytes += vote(voted).replies.len(),
+            }
+        }
+        // What is under way when it is full: a round, or as many calls as go at once.
+        assert!(bytes <= 2 * limits::BATCH_REPLIES_BYTES_MAX, "{bytes}");
+        assert!(left.len() < open.len(), "each batch gets some further");
+        open = left;
+        batches += 1;
+    }
+    assert!(batches >= 2, "{batches}");
 }
 
 /// Ops that may each cost much, as often as a branch has ops.

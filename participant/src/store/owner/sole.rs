@@ -74,6 +74,8 @@ impl Store {
                 owner.sweep();
             }
             sorted.prepares.append(&mut aside.later);
+            answers.leave_if_full(&mut sorted.prepares);
+            answers.leave_if_full(&mut aside.scripts);
             if outcome.is_err() || sorted.is_empty() {
                 sorted.prepares.append(&mut aside.scripts);
                 return outcome;
