@@ -5,10 +5,12 @@ use assent_common::coordinator::{
     Branch, Closing, ClosingRecord, Committing, DecisionRecord, Entry, Note, State,
 };
 use assent_common::crash::CrashPoint;
+use assent_common::frame;
 use assent_common::ids::TxNumber;
 use assent_common::limits;
 use assent_common::mutant::Mutant;
-use assent_common::record::{AnswerRecord, ParticipantSet, Record};
+use assent_common::outcome::Replies;
+use assent_common::record::{AnswerRecord, Identity, ParticipantSet, Record};
 use assent_common::wire::transaction::Protocol;
 use tokio::sync::{oneshot, watch};
 
@@ -19,6 +21,17 @@ use crate::log::{DecisionLog, Durability, LogError, LogPosition, NewRecord};
 
 /// Bytes of a record beside the writes and replies in it: the names of the branches, the key, the ids.
 const RECORD_OWN_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of the smallest segment that holds the record of every transaction that is allowed.
+pub const SEGMENT_BYTES_FOR_ALL: u32 = 33 * 1024 * 1024;
+
+const _: () = {
+    let headers = frame::SEGMENT_HEADER_BYTES as usize + frame::FRAME_HEADER_BYTES;
+    let record = limits::DECISION_BYTES_MAX + RECORD_OWN_BYTES_MAX;
+    assert!(headers + record <= SEGMENT_BYTES_FOR_ALL as usize, "a decision fits");
+    // A branch of one phase has no decision: what it replies and writes is bounded by itself.
+    assert!(2 * limits::REPLY_BYTES_MAX <= limits::DECISION_BYTES_MAX, "an answer fits");
+};
 
 /// What a durable record is for.
 pub(super) enum Appended {
@@ -167,16 +180,38 @@ pub(super) fn decision_bytes_max(log: &dyn DecisionLog) -> usize {
     limits::DECISION_BYTES_MAX.min(payload - own)
 }
 
-/// The record, without what no segment holds. One phase is applied when its record is written: it cannot be refused any
-/// more, and the process may not end for it.
+/// Replies that a record does not keep. It is no JSON, so that a view has no `replies` then.
+const NO_REPLIES: &str = "";
+
+/// Drops large replies of a request that cannot come again.
+fn keep_or_drop(identity: &Identity, replies: &mut Replies) {
+    if identity.fingerprint.is_none() && replies.len() > limits::REPLIES_KEPT_BYTES_MAX {
+        *replies = NO_REPLIES.into();
+    }
+}
+
+/// The record, without what nobody will ask for, and without what no segment holds. One phase is applied when its record is
+/// written: it cannot be refused any more, and the process may not end for it.
 pub(super) fn fitting(record: Record, bytes_max: usize) -> Record {
-    let Record::Answered(mut answered) = record else { return record };
+    let mut answered = match record {
+        Record::Committed(mut committed) => {
+            for branch in &mut committed.branches {
+                keep_or_drop(&committed.identity, &mut branch.replies);
+            }
+            return Record::Committed(committed);
+        }
+        Record::Answered(answered) => answered,
+        other => return other,
+    };
+    if let AnswerRecord::Committed { replies } = &mut answered.answer {
+        keep_or_drop(&answered.identity, replies);
+    }
     let redo = answered.written.as_ref().map_or(0, |written| written.redo.len());
     let AnswerRecord::Committed { replies } = &mut answered.answer else {
         return Record::Answered(answered);
     };
     if redo + replies.len() > bytes_max {
-        *replies = "[]".into();
+        *replies = NO_REPLIES.into();
     }
     if redo > bytes_max {
         answered.written = None;

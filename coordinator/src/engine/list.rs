@@ -55,7 +55,7 @@ impl Engine {
                 let is_stale = active.machine.is_decided() || is_late(active, now);
                 wanted_id(active.accepted.identity.id) && (!filter.in_doubt || is_stale)
             });
-            let views = active.map(|active| core.view_of_active(active));
+            let views = active.map(|active| row_of(core.view_of_active(active)));
             let rows: Vec<TransactionView> = views.filter(|view| filter.takes(view)).collect();
             // After a restart the record of an unfinished transaction is among them.
             let ended = core.recent.iter().rev();
@@ -67,14 +67,16 @@ impl Engine {
         let read_all = ended.len() == READS_PER_PAGE_MAX;
         let mut last_read = None;
         if !filter.in_doubt {
-            let mut found = 0;
+            let (mut found, mut bytes) = (0, 0);
             for (id, position) in ended {
-                if found > size {
+                // One more than fits, so that it is known whether the page is the last.
+                if found > size || bytes > limits::PAGE_BYTES_MAX {
                     break;
                 }
                 last_read = Some(id);
-                if let Some(view) = self.ended_view(position, id).filter(|view| filter.takes(view))
-                {
+                let view = self.ended_view(position, id).map(row_of);
+                if let Some(view) = view.filter(|view| filter.takes(view)) {
+                    bytes += bytes_of(&view);
                     rows.push(view);
                     found += 1;
                 }
@@ -84,12 +86,9 @@ impl Engine {
         if filter.in_doubt {
             rows.reverse();
         }
-        let more = rows.len() > size;
-        rows.truncate(size);
-        // A page of large replies would be larger than anybody can use: they are in the transaction's own view.
-        for branch in rows.iter_mut().flat_map(|row| &mut row.branches) {
-            branch.replies = None;
-        }
+        let fitting = rows_that_fit(&rows, size);
+        let more = rows.len() > fitting;
+        rows.truncate(fitting);
         let next_page_token = if more {
             rows.last().map(|row| token(row.id))
         } else {
@@ -158,6 +157,29 @@ impl ListFilter {
             })
             && (!self.in_doubt || view.branches.iter().any(|branch| in_doubt(branch.state)))
     }
+}
+
+/// A row of a list. Large replies would make a page larger than anybody can use: they are in the transaction's own view.
+fn row_of(mut view: TransactionView) -> TransactionView {
+    for branch in &mut view.branches {
+        branch.replies = None;
+    }
+    view
+}
+
+/// How many of the rows a page has: as many as were asked for and as its bytes allow, and one at least.
+fn rows_that_fit(rows: &[TransactionView], size: usize) -> usize {
+    let mut bytes = 0;
+    let fitting = rows.iter().take(size).take_while(|row| {
+        bytes += bytes_of(row);
+        bytes <= limits::PAGE_BYTES_MAX
+    });
+    fitting.count().max(1).min(rows.len())
+}
+
+/// The bytes of a row in the answer.
+fn bytes_of(row: &TransactionView) -> usize {
+    serde_json::to_vec(row).map_or(0, |json| json.len())
 }
 
 /// Whether it is under way for longer than a vote that is followed by a decision is in doubt.

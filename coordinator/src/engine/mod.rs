@@ -64,6 +64,7 @@ pub use counts::Counts;
 pub use fingerprint::Fingerprint;
 pub use history::History;
 pub(crate) use history::ReplayedHistory;
+pub use journal::SEGMENT_BYTES_FOR_ALL;
 pub use list::ListFilter;
 pub use submit::{Origin, Submitted, Wait};
 pub(crate) use vital::vital;

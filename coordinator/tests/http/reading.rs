@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use assent_common::outcome::Call;
 use assent_common::wire::outcome::BranchOutcome;
-use assent_common::{Epoch, ErrorCode, Txid};
+use assent_common::{Epoch, ErrorCode, Txid, limits};
+use futures_util::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -60,6 +61,60 @@ async fn a_transaction_that_nobody_knows_is_not_found_and_not_aborted() {
         assert_eq!(answer.body["outcome"], Value::Null);
     }
     rig.get(&format!("/v1/transactions/{}?wait=60s", Uuid::now_v7())).await.is_problem("not_found");
+}
+
+/// Rows are a few hundred bytes, or some kilobytes with what a participant says: a page of those ends early, and leads on.
+#[tokio::test]
+async fn a_page_is_limited_by_bytes_and_leads_on() {
+    let bank = Fake::start().await;
+    bank.always(Kind::Prepare, Say::LongNo(4_000));
+    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    let body = transfer(&["bank-a"]);
+    let mut submitted = BTreeSet::new();
+    while submitted.len() < 300 {
+        let said = join_all((0..50).map(|_| rig.submit(&body))).await;
+        submitted.extend(said.iter().map(|said| said.id().to_owned()));
+    }
+    let (mut listed, mut pages, mut next) = (BTreeSet::new(), 0, String::new());
+    loop {
+        let page = rig.get(&format!("/v1/transactions?page_size=500{next}")).await;
+        let bytes = page.body.to_string().len();
+        assert!(bytes <= limits::PAGE_BYTES_MAX + 1_024, "{bytes}");
+        let rows = page.body["transactions"].as_array().unwrap();
+        listed.extend(rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()));
+        pages += 1;
+        match page.body["next_page_token"].as_str() {
+            Some(token) => next = format!("&page_token={token}"),
+            None => break,
+        }
+    }
+    assert_eq!(listed, submitted, "nothing is left out between two pages");
+    assert!((2..10).contains(&pages), "{pages}");
+}
+
+/// Small requests must not make a large log: what nobody can ask for again is answered once.
+#[tokio::test]
+async fn large_replies_are_kept_for_a_key_or_an_id_only() {
+    let bank = Fake::start().await;
+    bank.always(Kind::Prepare, Say::Large(100_000));
+    let mut rig = Rig::start(&[("bank-a", &bank), ("bank-b", &bank)]).await;
+    for participants in [&["bank-a"][..], &["bank-a", "bank-b"]] {
+        let body = transfer(participants);
+        let key = format!("key-{}", participants.len());
+        let keyed = rig.submit_with(&body, &[("Idempotency-Key", &key)]).await;
+        let plain = rig.submit(&body).await;
+        for said in [&keyed, &plain] {
+            let length = said.body["branches"][0]["replies"].to_string().len();
+            assert!(length >= 100_000, "{length}");
+            rig.ended(said.id()).await;
+        }
+        rig.restart().await;
+        let kept = rig.get(&format!("/v1/transactions/{}", keyed.id())).await;
+        assert_eq!(kept.body["branches"], keyed.body["branches"]);
+        let dropped = rig.get(&format!("/v1/transactions/{}", plain.id())).await;
+        assert_eq!(dropped.body["outcome"], "committed");
+        assert_eq!(dropped.body["branches"][0]["replies"], Value::Null);
+    }
 }
 
 /// A stream of events, read as it comes.
