@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use assent_common::ParticipantName;
 use assent_common::time::DurationMs;
+use assent_coordinator::engine::SEGMENT_BYTES_FOR_ALL;
 use assent_coordinator::log::SEGMENT_BYTES_DEFAULT;
 use assent_coordinator::{CoordinatorOptions, Exposure, Tokens};
 use clap::{ArgMatches, Args};
@@ -57,7 +58,7 @@ pub struct CoordinatorArgs {
     /// How long answers of ended transactions, and with them idempotency keys, are kept [default: 24h]
     #[arg(long, env = "ASSENT_COORDINATOR_RETENTION", value_name = "TIME")]
     pub retention: Option<DurationMs>,
-    /// Bytes of a segment of the log; space is freed in these units [default: 67108864]
+    /// Bytes of a segment of the log, at least 34603008; space is freed in these units [default: 67108864]
     #[arg(long, env = "ASSENT_COORDINATOR_SEGMENT_BYTES", value_name = "BYTES")]
     pub segment_bytes: Option<u32>,
     /// How long a message to a participant may take before its outcome counts as unknown [default: 10s]
@@ -151,6 +152,7 @@ impl CoordinatorSettings {
             file.segment_bytes,
             SEGMENT_BYTES_DEFAULT,
         );
+        check_segment_bytes(segment_bytes, SEGMENT_BYTES_LEAST)?;
         let request_timeout = layers.value(
             "request_timeout",
             args.request_timeout,
@@ -204,6 +206,21 @@ impl CoordinatorSettings {
     }
 }
 
+/// Tests fill small segments.
+const SEGMENT_BYTES_LEAST: u32 =
+    if cfg!(feature = "crash-points") { 0 } else { SEGMENT_BYTES_FOR_ALL };
+
+/// A segment holds the record of every transaction that is allowed.
+fn check_segment_bytes(bytes: u32, least: u32) -> Result<(), Failure> {
+    if bytes >= least {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "`segment_bytes` is {bytes}; it must be at least {least}, so that the largest transaction fits into a segment of \
+         the log"
+    )))
+}
+
 fn read_tokens([api, admin, participants]: &[Option<PathValue>; 3]) -> Result<Tokens, Failure> {
     Ok(Tokens {
         api: read_token(api.as_ref())?,
@@ -250,4 +267,18 @@ impl FromStr for NamedUrl {
 fn named_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NamedUrl>, D::Error> {
     let map = BTreeMap::<ParticipantName, String>::deserialize(deserializer)?;
     Ok(map.into_iter().map(|(name, url)| NamedUrl { name, url }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log that could not hold what is allowed would refuse it after months.
+    #[test]
+    fn a_segment_that_does_not_hold_every_transaction_is_refused_by_name() {
+        let refused = check_segment_bytes(1024 * 1024, SEGMENT_BYTES_FOR_ALL).unwrap_err();
+        assert!(refused.message.contains("`segment_bytes`"), "{}", refused.message);
+        assert!(check_segment_bytes(SEGMENT_BYTES_FOR_ALL, SEGMENT_BYTES_FOR_ALL).is_ok());
+        assert!(check_segment_bytes(SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_FOR_ALL).is_ok());
+    }
 }
