@@ -18,6 +18,7 @@ pub use file::{ConfigFile, ConfigPath};
 pub use participant::{ParticipantArgs, ParticipantSettings};
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use assent_client::Token;
@@ -25,6 +26,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 use crate::exit::Failure;
+use crate::output;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,17 +191,62 @@ impl std::str::FromStr for PathValue {
     }
 }
 
+/// The mode of a file of this user's that its group or all others may read.
+fn open_to_others(path: &Path) -> Option<u32> {
+    const READ_BY_OTHERS: u32 = 0o044;
+    let meta = std::fs::metadata(path).ok()?;
+    let mode = meta.mode() & 0o7777;
+    let is_own = meta.uid() == rustix::process::geteuid().as_raw();
+    (is_own && mode & READ_BY_OTHERS != 0).then_some(mode)
+}
+
 /// Reads a token from its file.
 pub fn read_token(path: Option<&PathValue>) -> Result<Option<Token>, Failure> {
     path.map(|path| read_secret(path).map(|text| Token::new(&text))).transpose()
 }
 
 /// Reads a secret, which may not be empty.
+///
+/// A file that others may read is warned of, where it is this user's own: ssh refuses such a key, but the secrets of
+/// containers are often readable by all inside, which whoever runs there cannot change.
 pub fn read_secret(path: &PathValue) -> Result<String, Failure> {
+    if let Some(mode) = open_to_others(&path.0) {
+        let shown = path.0.display();
+        let warning = format!(
+            "other users can read the secret in {shown} (mode {mode:04o}): chmod 600 {shown}"
+        );
+        if output::is_watched() {
+            output::talk(&format!("assent: {warning}"));
+        } else {
+            tracing::warn!("{warning}");
+        }
+    }
     let text = std::fs::read_to_string(&path.0)
         .map_err(|error| Failure::usage(format!("cannot read the secret in {path}: {error}")))?;
     match text.trim() {
         "" => Err(Failure::usage(format!("{path} is empty; it should hold a secret"))),
         secret => Ok(secret.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_of_ones_own_that_others_may_read_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "secret").unwrap();
+        for (mode, noticed) in
+            [(0o600, None), (0o400, None), (0o644, Some(0o644)), (0o440, Some(0o440))]
+        {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(open_to_others(&path), noticed, "{mode:o}");
+        }
+        assert_eq!(open_to_others(&dir.path().join("gone")), None);
     }
 }
