@@ -70,6 +70,11 @@ impl TransactionRequest {
             let detail = format!("`name` must have 1 to {} bytes", limits::NAME_BYTES_MAX);
             return Err(Problem::new(ErrorCode::BadRequest, detail));
         }
+        // It ends in terminals, tables and logs.
+        if name.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
+            let detail = "`name` has a control character; it is a label of one line";
+            return Err(Problem::new(ErrorCode::BadRequest, detail));
+        }
         if branches.is_empty() {
             let detail = "`branches` is empty; a transaction has at least one branch";
             return Err(Problem::new(ErrorCode::BadRequest, detail));

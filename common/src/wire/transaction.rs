@@ -19,7 +19,7 @@ pub struct TransactionRequest {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     pub id: Option<TransactionId>,
-    /// A label for people, 1 to 64 characters.
+    /// A label for people, 1 to 64 bytes, without control characters.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     pub name: Option<String>,

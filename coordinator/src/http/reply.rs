@@ -2,12 +2,12 @@
 
 use std::any::Any;
 
-use assent_common::ErrorCode;
 use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::problem::Problem;
+use assent_common::{ErrorCode, text};
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Response as HttpResponse, StatusCode};
+use axum::http::{HeaderValue, Response as HttpResponse, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -17,6 +17,9 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Seconds after which a request that was shed, or whose outcome was not known, may come again.
 pub(super) const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// Bytes of a path that an error repeats.
+const PATH_SHOWN_BYTES_MAX: usize = 200;
 
 /// An error on its way out.
 #[derive(Debug)]
@@ -80,8 +83,10 @@ fn body(status: StatusCode, media_type: HeaderValue, value: &impl Serialize) -> 
 }
 
 /// The answer to a path that does not exist.
-pub(super) async fn not_found() -> Rejection {
-    Rejection::new(ErrorCode::NotFound, "no such path on this listener; see /openapi.json")
+pub(super) async fn not_found(uri: Uri) -> Rejection {
+    let path = text::cut(uri.path(), PATH_SHOWN_BYTES_MAX);
+    let detail = format!("this listener has no path {path}; see /openapi.json");
+    Rejection::new(ErrorCode::NotFound, detail)
 }
 
 /// The answer to a method that the path does not have; the router adds `Allow`.

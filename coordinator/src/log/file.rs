@@ -6,9 +6,9 @@
 //! have died of a failed sync, after which the kernel shows pages that the disk does not have.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -40,7 +40,9 @@ const NOT_COUNTED: [&str; 2] = [LOCK, "lost+found"];
 pub fn init(options: &LogOptions) -> Result<LogId, LogError> {
     options.check()?;
     let (dir, disk) = (&options.dir, &*options.disk);
-    fs::create_dir_all(dir).map_err(LogError::io("create", dir))?;
+    if !dir.is_dir() {
+        make_private(dir).map_err(LogError::io("create", dir))?;
+    }
     let _lock = take_lock(dir)?;
     let names = disk.list(dir).map_err(LogError::io("list", dir))?;
     // The superblock gets its name last. So a log that has none, but its draft, was never used.
@@ -392,6 +394,14 @@ fn keep_private(dir: &Path) -> Result<(), LogError> {
         }
     }
     Ok(())
+}
+
+/// Makes the log's directory, its owner's only; what is above it, as usual.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    if let Some(above) = dir.parent() {
+        fs::create_dir_all(above)?;
+    }
+    DirBuilder::new().mode(0o777 & !OTHERS).create(dir)
 }
 
 /// Takes the exclusive lock and leaves our process id for whoever comes next. Held until the file is dropped.

@@ -43,6 +43,8 @@ fn bad_bodies() -> Vec<(String, &'static str, &'static str)> {
         (with(&format!(r#""id":"{}""#, Uuid::nil())), "bad_request", "version 7"),
         (with(r#""name":"""#), "bad_request", "name"),
         (with(&format!(r#""name":"{}""#, "n".repeat(65))), "bad_request", "name"),
+        (with(r#""name":"a\u001b[2Jb""#), "bad_request", "control character"),
+        (with(r#""name":"two\nlines""#), "bad_request", "control character"),
         // `null` is no way to leave a field out: what it asked for would be lost without a word.
         (with(r#""id":null"#), "bad_request", "id"),
         (with(r#""name":null"#), "bad_request", "name"),
@@ -188,7 +190,9 @@ async fn bad_paths_and_queries_are_refused() {
 async fn unknown_paths_and_methods_are_problems_too() {
     let rig = Rig::start(&[]).await;
     for path in ["/", "/v1", "/v2/transactions", "/v1/transactions/", "/metrics/x"] {
-        rig.get(path).await.is_problem("not_found");
+        let answer = rig.get(path).await;
+        answer.is_problem("not_found");
+        assert!(answer.body["detail"].as_str().unwrap().contains(path), "{answer:?}");
     }
     let id = Uuid::now_v7();
     for later in ["ops", "commit", "abort"] {
@@ -200,6 +204,9 @@ async fn unknown_paths_and_methods_are_problems_too() {
         (Method::PUT, "/v1/participants/a", "GET"),
         (Method::POST, "/livez", "GET"),
         (Method::PUT, "/v1/version", "GET"),
+        (Method::TRACE, "/v1/transactions", "POST"),
+        (Method::TRACE, "/v1/transactions/0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e", "GET"),
+        (Method::TRACE, "/livez", "GET"),
     ] {
         let answer = said(rig.request(method, path)).await;
         answer.is_problem("method_not_allowed");

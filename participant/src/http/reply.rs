@@ -1,14 +1,14 @@
 //! Answers: the two media types, and errors as problem documents.
 
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use assent_common::ErrorCode;
 use assent_common::outcome::Refusal;
 use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::problem::Problem;
+use assent_common::{ErrorCode, text};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROTOCOL: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
@@ -60,9 +60,13 @@ fn body(media_type: HeaderValue, value: &impl Serialize) -> Response {
 }
 
 /// The answer to a path that does not exist.
-pub(crate) async fn not_found() -> Rejection {
-    Rejection::new(ErrorCode::NotFound, "no such path here; see /openapi.json")
+pub(crate) async fn not_found(uri: Uri) -> Rejection {
+    let path = text::cut(uri.path(), PATH_SHOWN_BYTES_MAX);
+    Rejection::new(ErrorCode::NotFound, format!("there is no path {path} here; see /openapi.json"))
 }
+
+/// Bytes of a path that an error repeats.
+const PATH_SHOWN_BYTES_MAX: usize = 200;
 
 /// The answer to a method that the path does not have; the router adds `Allow`.
 pub(crate) async fn method_not_allowed() -> Rejection {

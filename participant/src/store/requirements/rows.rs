@@ -241,7 +241,8 @@ fn default_user(seen: &Seen) -> Met {
     if has_keys && has_commands {
         Met::Yes(found)
     } else {
-        Met::No(format!("limited to {found:?}"))
+        // Without keys it begins with a space.
+        Met::No(format!("limited to {:?}", found.trim()))
     }
 }
 
