@@ -20,7 +20,9 @@ pub(crate) fn run(settings: CoordinatorSettings) -> Result<Exit, Failure> {
         let left = running.drain(drain_ms).await;
         announce(&match left {
             0 => "stopped; nothing is left unfinished".to_owned(),
-            left => format!("stopped; {left} transactions go on after the next start"),
+            left => format!(
+                "stopped; {left} unfinished: at the next start what is decided goes on, and the rest is aborted"
+            ),
         });
         Ok(Exit::Ok)
     })
@@ -47,8 +49,12 @@ pub(crate) fn tell(running: &Running) {
         0 => String::new(),
         bytes => format!(", {bytes} bytes of a torn tail cut"),
     };
+    let resumed = match report.resumed {
+        0 => "nothing is unfinished".to_owned(),
+        resumed => format!("{resumed} transactions go on"),
+    };
     announce(&format!(
-        "recovered  {} records, {} transactions go on{torn} ({} ms)",
-        report.records, report.resumed, report.took_ms
+        "recovered  {} records, {resumed}{torn} ({} ms)",
+        report.records, report.took_ms
     ));
 }

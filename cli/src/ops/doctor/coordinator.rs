@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use assent_client::participant::{Probe, ProbeState};
-use assent_client::{CoordinatorClient, ListFilter, Unknown};
+use assent_client::{CallError, CoordinatorClient, ListFilter, Unknown};
 use assent_common::limits;
 use assent_common::wire::transaction::{
     BranchProgress, ParticipantView, TransactionView, VersionView,
@@ -34,8 +34,14 @@ pub(super) async fn check(
     let version = match client.version().await {
         Ok(version) => version,
         Err(error) => {
-            let fix = "start it (assent coordinator), or correct --url and --api-token-file; its participants are asked with \
-                       --participant URL";
+            let fix = match &error {
+                CallError::Rejected(_) => {
+                    "this command's --api-token-file and the coordinator's --api-token-file must hold the same token"
+                }
+                CallError::Unknown(_) => {
+                    "start it (assent coordinator), or correct --url; its participants are asked with --participant URL"
+                }
+            };
             return Ok((vec![Check::failing(what, error.to_string(), fix)], None));
         }
     };

@@ -87,7 +87,9 @@ async fn of_itself(
 
 fn not_reached(what: &str, error: &CallError) -> Check {
     let fix = match error {
-        CallError::Rejected(_) => "correct --participant-token-file, which this command sends",
+        CallError::Rejected(_) => {
+            "this command's --participant-token-file and the participant's --token-file must hold the same token"
+        }
         CallError::Unknown(_) => "start it, or move it: assent participants set NAME URL",
     };
     Check::failing(what, error.to_string(), fix)
@@ -103,7 +105,7 @@ fn reached_by_coordinator(what: &str, view: &ParticipantView) -> Check {
     let why = view.last_error.as_deref().unwrap_or("-");
     match (view.up, view.redis_up) {
         (Some(false), _) if why.contains("unauthorized") => {
-            let fix = "give the coordinator the participant's token: --participant-token-file";
+            let fix = "the coordinator's --participant-token-file and the participant's --token-file must hold the same token";
             Check::failing(what, why, fix)
         }
         (Some(false), _) => {
@@ -193,7 +195,7 @@ fn can_ask(what: &str, told: Option<&Told>, list: &CoordinatorList) -> Check {
         let Some(error) = &coordinator.error else { continue };
         let at = coordinator.url.as_deref().unwrap_or("-");
         let fix = if error.contains("unauthorized") {
-            "give the agent the token of the coordinator's API: --coordinator-token-file"
+            "the agent's --coordinator-token-file and the coordinator's --api-token-file must hold the same token"
         } else {
             "correct the coordinator's --advertised-url, or open the way from the agent to it"
         };
