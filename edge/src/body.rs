@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::budget::{self, Budget, Held};
 
@@ -26,14 +26,20 @@ pub(crate) struct Slow(Duration);
 pub(crate) struct InTime {
     inner: Incoming,
     limit: Duration,
-    until: Instant,
-    /// Made when the body is waited for; most come with their heads.
-    timer: Option<Pin<Box<Sleep>>>,
+    wait: Wait,
+}
+
+/// How the body is waited for. Most come with their heads: they are there when they are asked for
+/// again, and need no timer.
+enum Wait {
+    Not,
+    Again,
+    Until(Pin<Box<Sleep>>),
 }
 
 impl InTime {
     pub(crate) fn new(inner: Incoming, limit: Duration) -> Self {
-        Self { inner, limit, until: Instant::now() + limit, timer: None }
+        Self { inner, limit, wait: Wait::Not }
     }
 }
 
@@ -49,10 +55,23 @@ impl http_body::Body for InTime {
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let until = this.until;
-        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Some(Err(Slow(this.limit).into())))
+        loop {
+            match &mut this.wait {
+                Wait::Not => {
+                    // The connection passes on what it has read only when somebody has asked.
+                    this.wait = Wait::Again;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Wait::Again => {
+                    this.wait = Wait::Until(Box::pin(tokio::time::sleep(this.limit)));
+                }
+                Wait::Until(timer) => {
+                    ready!(timer.as_mut().poll(cx));
+                    return Poll::Ready(Some(Err(Slow(this.limit).into())));
+                }
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -120,6 +139,9 @@ fn with_room_to_parse(bytes: Bytes, mut held: Held) -> Result<Gathered, Problem>
 
 /// The next chunk; `None` at the end.
 async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
+    if body.is_end_stream() {
+        return Ok(None);
+    }
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| cut_off(&error))?;
         // What is no data is a trailer, which says nothing to us.

@@ -1,8 +1,7 @@
 //! The memory that requests may hold, in bytes over all of them: what strangers can make a server keep.
 
 use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes that parsing may need for one word of an op beyond those of its text: a vector of its own, and its slack.
 const BYTES_PER_WORD: usize = 64;
@@ -13,7 +12,7 @@ const BYTES_PER_OP: usize = 384;
 /// Bytes to hold requests in; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    left: Arc<Semaphore>,
+    left: Arc<AtomicUsize>,
     total: usize,
 }
 
@@ -21,27 +20,26 @@ pub struct Budget {
 #[derive(Debug)]
 pub struct Held {
     budget: Budget,
-    permit: Option<OwnedSemaphorePermit>,
+    bytes: usize,
 }
 
 impl Budget {
     /// That many bytes.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        let total = bytes.min(Semaphore::MAX_PERMITS);
-        Self { left: Arc::new(Semaphore::new(total)), total }
+        Self { left: Arc::new(AtomicUsize::new(bytes)), total: bytes }
     }
 
     /// Nothing of it yet.
     #[must_use]
     pub fn hold(&self) -> Held {
-        Held { budget: self.clone(), permit: None }
+        Held { budget: self.clone(), bytes: 0 }
     }
 
     /// Bytes that nobody holds.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.left.available_permits()
+        self.left.load(Relaxed)
     }
 
     /// All of it.
@@ -54,34 +52,34 @@ impl Budget {
 /// What it may need to parse this JSON, beyond its text: a word of two bytes becomes a vector, an op of eleven a
 /// structure. What stands in strings counts as well; it is given back when the request is parsed.
 pub(crate) fn bytes_to_parse(json: &[u8]) -> usize {
-    let cost = |byte: &u8| match byte {
-        b',' => BYTES_PER_WORD,
-        b'{' => BYTES_PER_OP,
-        _ => 0,
-    };
-    json.iter().map(cost).sum()
+    count(json, b',') * BYTES_PER_WORD + count(json, b'{') * BYTES_PER_OP
+}
+
+/// How often a byte occurs. In parts whose counts fit into a byte, so that the compiler counts many
+/// at a time.
+fn count(text: &[u8], wanted: u8) -> usize {
+    let in_part = |part: &[u8]| part.iter().map(|byte| u8::from(*byte == wanted)).sum::<u8>();
+    text.chunks(usize::from(u8::MAX)).map(|part| usize::from(in_part(part))).sum()
 }
 
 impl Held {
     /// Takes that many more, if they are there. Never waits: who waits for memory holds memory.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let Ok(count) = u32::try_from(bytes) else { return false };
-        let left = Arc::clone(&self.budget.left);
-        let Ok(more) = left.try_acquire_many_owned(count) else { return false };
-        match &mut self.permit {
-            Some(permit) => permit.merge(more),
-            None => self.permit = Some(more),
+        // Nothing but the number is shared.
+        let taken = |left: usize| left.checked_sub(bytes);
+        let is_there = self.budget.left.fetch_update(Relaxed, Relaxed, taken).is_ok();
+        if is_there {
+            self.bytes += bytes;
         }
-        true
+        is_there
     }
 
     /// Gives back all but that many.
     pub fn shrink_to(&mut self, bytes: usize) {
-        if let Some(permit) = &mut self.permit {
-            let excess = permit.num_permits().saturating_sub(bytes);
-            drop(permit.split(excess));
-        }
+        let excess = self.bytes.saturating_sub(bytes);
+        self.bytes -= excess;
+        self.budget.left.fetch_add(excess, Relaxed);
     }
 
     pub(crate) fn budget(&self) -> &Budget {
@@ -91,7 +89,13 @@ impl Held {
     /// Bytes that are held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+        self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shrink_to(0);
     }
 }
 
@@ -110,5 +114,13 @@ mod tests {
         assert_eq!(bytes_to_parse(b"[0,0,{}]"), 2 * BYTES_PER_WORD + BYTES_PER_OP);
         drop(held);
         assert_eq!(budget.left(), budget.total());
+        assert!(!budget.hold().grow(usize::MAX), "more than there is");
+    }
+
+    #[test]
+    fn a_long_text_of_what_is_counted_is_counted_whole() {
+        let commas = vec![b','; 100_000];
+        assert_eq!(bytes_to_parse(&commas), commas.len() * BYTES_PER_WORD);
+        assert_eq!(bytes_to_parse(&[b'{'; 256]), 256 * BYTES_PER_OP);
     }
 }

@@ -69,11 +69,11 @@ impl HostRule {
 }
 
 fn is_own(names: &BTreeSet<String>, host: &str) -> bool {
-    let name = without_port(host).to_ascii_lowercase();
+    let name = without_port(host);
     let address = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost"
+    name.eq_ignore_ascii_case("localhost")
         || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        || names.contains(&name)
+        || names.contains(&name.to_ascii_lowercase())
 }
 
 /// Only browsers say these headers, and no page can forge them.

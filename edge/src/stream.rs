@@ -36,7 +36,7 @@ pub(crate) enum Stage {
 pub(crate) struct Activity {
     opened: Instant,
     stage: AtomicU8,
-    /// When the stage began, in milliseconds since the connection was opened.
+    /// When the stage began, if it is a wait, in milliseconds since the connection was opened.
     since_ms: AtomicU64,
     /// When the client stopped taking bytes, counted likewise from 1; 0 if it takes them.
     stalled_ms: AtomicU64,
@@ -69,7 +69,10 @@ impl Activity {
 
     pub(crate) fn enter(&self, stage: Stage) {
         self.stage.store(stage as u8, Relaxed);
-        self.since_ms.store(self.now_ms(), Relaxed);
+        // Nobody asks since when it is busy.
+        if stage != Stage::Busy {
+            self.since_ms.store(self.now_ms(), Relaxed);
+        }
     }
 
     fn is_stalled(&self) -> bool {
