@@ -9,7 +9,7 @@ use assent_common::command::{
 use assent_common::limits;
 use assent_common::participant::Claimed;
 use assent_common::value::{Arg, Reply};
-use redis::{Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 
 use super::super::mutants;
 use super::super::packed::Writer;
@@ -38,8 +38,15 @@ pub(super) enum Found {
 
 /// The commands that look at a key. How long its value is does not matter to them: the beginning of a long one tells.
 pub(super) fn look(pipeline: &mut Pipeline, key: &Arg) {
-    pipeline.cmd("GETRANGE").arg(key.0.as_slice()).arg(0).arg(VALUE_BYTES_MAX);
-    pipeline.cmd("PEXPIRETIME").arg(key.0.as_slice());
+    /// More than the other words of either command.
+    const WORDS_BYTES: usize = 24;
+    let key = key.0.as_slice();
+    let command = |words| Cmd::with_capacity(words, key.len() + WORDS_BYTES);
+    let mut range = command(4);
+    range.arg("GETRANGE").arg(key).arg(0).arg(VALUE_BYTES_MAX);
+    let mut expiry = command(2);
+    expiry.arg("PEXPIRETIME").arg(key);
+    pipeline.add_command(range).add_command(expiry);
 }
 
 impl Found {

@@ -99,16 +99,16 @@ impl Exec {
         pipeline.cmd("MULTI");
         pipeline.cmd("HGET").arg(control_key).arg("m:inc");
         if !self.gone.is_empty() {
-            pipeline.cmd("HDEL").arg(control_key).arg(&self.gone);
+            pipeline.add_command(command("HDEL", &[control_key], &self.gone));
         }
         if !self.kept.is_empty() {
-            pipeline.cmd("HSET").arg(control_key).arg(&self.kept);
+            pipeline.add_command(command("HSET", &[control_key], &self.kept));
         }
         if self.ended > 0 {
             pipeline.cmd("HINCRBY").arg(control_key).arg(ENDED).arg(self.ended);
         }
         if !self.strings.is_empty() {
-            pipeline.cmd("MSET").arg(&self.strings);
+            pipeline.add_command(command("MSET", &[], &self.strings));
         }
         for write in &self.writes {
             let mut command = Cmd::new();
@@ -129,6 +129,15 @@ impl Exec {
         let lists = [&self.gone, &self.kept, &self.strings];
         1 + usize::from(self.ended > 0) + lists.iter().filter(|list| !list.is_empty()).count()
     }
+}
+
+/// A command of many words, in memory that is asked for once.
+fn command(name: &str, first: &[&str], words: &[Vec<u8>]) -> Cmd {
+    let bytes = words.iter().map(Vec::len).sum::<usize>();
+    let own = name.len() + first.iter().map(|word| word.len()).sum::<usize>();
+    let mut command = Cmd::with_capacity(1 + first.len() + words.len(), own + bytes);
+    command.arg(name).arg(first).arg(words);
+    command
 }
 
 impl Store {

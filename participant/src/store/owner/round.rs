@@ -45,6 +45,8 @@ pub(super) struct Round {
     pub(super) added: Added,
     /// Whether it votes or ends branches, so that it says how many have ended.
     is_counted: bool,
+    /// The number of its last vote: those before it need not be written.
+    seq: Option<u64>,
     /// The keys whose locks it takes or frees.
     locked: HashSet<Key>,
     /// Whether an answer is only good if the ownership is: then there is an `EXEC` although nothing is written.
@@ -194,7 +196,7 @@ impl Owner {
                 let packed = if writes { packed } else { Vec::new() };
                 let record = staged_record(item, url, vote.seq, &vote.redo, &packed);
                 round.exec.set(format!("s:{}", item.txid), record);
-                round.exec.set("m:seq", vote.seq.to_string());
+                round.seq = Some(vote.seq);
                 round.is_counted = true;
                 round.locked.extend(item.branch.locks.iter().map(|lock| lock.key.clone()));
             }
@@ -205,7 +207,7 @@ impl Owner {
                 let value = done_marker(item, &packed, *seq, redo);
                 let marker = Marker::OnePhase(item.txid, value.len());
                 round.exec.set(marker.field(), value);
-                round.exec.set("m:seq", seq.to_string());
+                round.seq = Some(*seq);
                 round.left.push(marker);
                 self.ended += 1;
                 round.exec.ended += 1;
@@ -270,8 +272,12 @@ impl Owner {
         if agrees { Learnt::Agrees } else { Learnt::Differs }
     }
 
-    /// Writes how many branches have ended when the round is over, beside what the `EXEC` adds to that count.
+    /// Writes the number of the last vote, and how many branches have ended when the round is over,
+    /// beside what the `EXEC` adds to that count: once each.
     pub(super) fn keep_count(&self, round: &mut Round) {
+        if let Some(seq) = round.seq {
+            round.exec.set("m:seq", seq.to_string());
+        }
         if round.is_counted {
             round.exec.set(EXPECTED, self.ended.to_string());
         }

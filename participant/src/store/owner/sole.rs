@@ -169,7 +169,7 @@ impl Store {
         owner: &Owner,
         items: &[PrepareItem],
     ) -> Result<(Vec<Vec<Found>>, Counters), Lost> {
-        let mut pipeline = Pipeline::new();
+        let mut pipeline = Pipeline::with_capacity(2 * items.len() + 1);
         for (_, key) in items.iter().flat_map(|item| evaluate::asked(&item.branch)) {
             evaluate::look(&mut pipeline, key);
         }
