@@ -33,6 +33,7 @@ use super::journal::{
 use super::lane::{Lane, Outgoing};
 use super::lives::LogLives;
 use super::mutants;
+use super::numbers::NumberMap;
 use super::outbound::Haste;
 use super::queues::Queues;
 use super::{Shared, problem_of};
@@ -48,7 +49,7 @@ pub(crate) struct Core {
     pub(super) authority: Authority,
     pub(super) epoch: Epoch,
     next_n: u64,
-    pub(super) active: HashMap<TxNumber, Active>,
+    pub(super) active: NumberMap<TxNumber, Active>,
     by_id: HashMap<TransactionId, TxNumber>,
     by_key: HashMap<IdempotencyKey, TxNumber>,
     pub(super) lanes: Vec<Lane>,
@@ -59,7 +60,7 @@ pub(crate) struct Core {
     /// Whose turn it is, found while effects are carried out.
     pub(super) turns: Vec<TxNumber>,
     /// What to do when a record handed to the log is durable.
-    pub(super) appended: HashMap<Token, Appended>,
+    pub(super) appended: NumberMap<Token, Appended>,
     pub(super) next_token: Token,
     /// Counts what came in from participants and from the log.
     pub(super) progress: watch::Sender<u64>,
@@ -88,7 +89,7 @@ impl Core {
             authority,
             epoch,
             next_n: 1,
-            active: HashMap::new(),
+            active: NumberMap::default(),
             by_id: HashMap::new(),
             by_key: HashMap::new(),
             lanes: Vec::new(),
@@ -96,7 +97,7 @@ impl Core {
             timers: BinaryHeap::new(),
             queues: Queues::default(),
             turns: Vec::new(),
-            appended: HashMap::new(),
+            appended: NumberMap::default(),
             next_token: 1,
             progress: watch::Sender::new(0),
             outbox: VecDeque::new(),
@@ -345,11 +346,7 @@ impl Core {
     }
 
     fn send(&mut self, outgoing: Outgoing, shared: &Arc<Shared>) {
-        let Some(active) = self.active.get_mut(&outgoing.number) else { return };
-        if outgoing.message == Message::Commit {
-            // What is committed is prepared no more.
-            active.ops = None;
-        }
+        let Some(active) = self.active.get(&outgoing.number) else { return };
         let Some(&lane) = active.lanes.get(outgoing.branch.index()) else { return };
         match outgoing.message {
             Message::PrepareWaiting => self.start_waiting(outgoing, shared),
@@ -371,8 +368,6 @@ impl Core {
 
     fn tell(&mut self, number: TxNumber, outcome: Outcome, now: Millis, shared: &Shared) {
         let Some(active) = self.active.get_mut(&number) else { return };
-        // No prepare follows.
-        active.ops = None;
         let decided_at = active.machine.outcome().map_or(now, |(_, decided_at)| decided_at);
         let Identity { id, name, created_at, .. } = &active.accepted.identity;
         let took_ms = now.since(*created_at);

@@ -24,6 +24,7 @@ mod lane;
 mod list;
 mod lives;
 mod mutants;
+mod numbers;
 mod outbound;
 mod participants;
 mod queues;

@@ -5,7 +5,7 @@
 //! everybody who waits longer than [`PATIENCE_MS`]: a line is a hint.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use assent_common::TransactionId;
 use assent_common::coordinator::State;
@@ -14,6 +14,7 @@ use assent_common::time::Millis;
 
 use super::Shared;
 use super::core::Core;
+use super::numbers::NumberMap;
 
 /// How long a transaction stays in line before it looks for itself.
 const PATIENCE_MS: u64 = 100;
@@ -26,8 +27,8 @@ type Line = BTreeSet<(TransactionId, TxNumber)>;
 /// The lines.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
-    by_holder: HashMap<TxNumber, BTreeMap<Lock, Line>>,
-    places: HashMap<TxNumber, Place>,
+    by_holder: NumberMap<TxNumber, BTreeMap<Lock, Line>>,
+    places: NumberMap<TxNumber, Place>,
 }
 
 /// Where a transaction stands.
