@@ -60,33 +60,33 @@ enum Command {
     Coordinator(CoordinatorArgs),
     /// Run a participant: the agent beside a service's Redis
     Participant(ParticipantArgs),
-    /// Run everything on this machine, with Redis servers of its own, for development
+    /// Run everything on this machine for development, with Redis servers of its own
     Dev(server::dev::DevArgs),
     /// Move money between three Redis servers, kill everything, and check the books
     Demo(demo::DemoArgs),
     /// Measure what atomicity costs on this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
-    /// Run, list and look at transactions
+    /// Run, list and inspect transactions
     Tx(OfClient<ops::tx::TxCommand>),
-    /// Look at the branches that a participant keeps
+    /// Inspect and resolve the branches that a participant keeps
     Branch(OfClient<ops::branch::BranchCommand>),
     /// List, register and remove participants
     Participants(OfClient<ops::participants::ParticipantsCommand>),
-    /// Look at a decision log, offline
+    /// Inspect a decision log, offline
     #[command(subcommand)]
     Log(ops::log::LogCommand),
     /// Check what the promises depend on, and say what to change
     Doctor(ops::doctor::DoctorArgs),
-    /// Look at the configuration
+    /// Show the configuration
     #[command(subcommand)]
     Config(ops::config::ConfigCommand),
-    /// Print the completions of a shell
+    /// Print the completions for a shell
     Completions {
         /// The shell
         shell: Shell,
     },
-    /// Ask a server whether it is well, for container health checks
+    /// Ask a server whether it is healthy, for container health checks
     Health(ops::health::HealthArgs),
 }
 

@@ -1,4 +1,4 @@
-//! Everything that reaches a terminal or a pipe goes through here: data to stdout, talk to stderr.
+//! Everything that reaches a terminal or a pipe goes through here: results to stdout, messages to stderr.
 //!
 //! Names, keys and error texts come from clients and from other servers. None of them may move the cursor, set a title or
 //! make a row that is not there: [`printable`] spells what a terminal would obey.

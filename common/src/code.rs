@@ -52,53 +52,53 @@ macro_rules! error_codes {
 }
 
 error_codes! {
-    /// The body is not the JSON that this endpoint takes: malformed, an unknown field, or a field of the wrong type.
+    /// The body is not valid for this endpoint: malformed JSON, an unknown field, or a field of the wrong type.
     BadRequest = "bad_request", 400, false, "Correct the field that the detail names.";
     /// The bearer token is missing or wrong.
     Unauthorized = "unauthorized", 401, false, "Send `Authorization: Bearer <token>` with a token of this server's token file.";
-    /// The request came from a page of another site, or by a name that is not this server's.
+    /// The request came from a page of another site, or was addressed to a name that is not this server's.
     Forbidden = "forbidden", 403, false, "Address the server by its own name; other names are configured as `allowed_hosts`.";
-    /// Nothing is known here under this id. It is no statement about an outcome.
-    NotFound = "not_found", 404, false, "Check the id, the server and its retention.";
+    /// Nothing is known here under this id. That says nothing about an outcome.
+    NotFound = "not_found", 404, false, "Check the id, the server's address and its retention.";
     /// The path exists, but not with this method.
     MethodNotAllowed = "method_not_allowed", 405, false, "See /openapi.json for the methods of this path.";
-    /// The request's body took longer to come than the server waits.
+    /// The request's body took longer to arrive than the server waits.
     RequestTimeout = "request_timeout", 408, true, "Send the body without pauses, or raise `body_timeout`.";
-    /// The transaction or branch is not in a state in which this can be done.
+    /// This cannot be done in the present state of the transaction or branch.
     WrongState = "wrong_state", 409, false, "Read the transaction's state and choose an action that it allows.";
-    /// The body is larger than the server takes.
+    /// The body is larger than the server accepts.
     BodyTooLarge = "body_too_large", 413, false, "Split the transaction, or store large values outside it.";
-    /// The request's path and query are longer than the server takes.
+    /// The request's path and query are longer than the server accepts.
     UriTooLong = "uri_too_long", 414, false, "Shorten the path or the query.";
     /// The body is not plain `application/json`.
     UnsupportedMediaType = "unsupported_media_type", 415, false, "Send `Content-Type: application/json`, and no `Content-Encoding`.";
-    /// The same idempotency key or transaction id came before with another request.
-    IdempotencyMismatch = "idempotency_mismatch", 422, false, "For a retry, send the same request again: spaces, the order of fields and spelt-out defaults do not matter. Use a new key only for what is to be done besides.";
+    /// This idempotency key or transaction id was already used by a different request.
+    IdempotencyMismatch = "idempotency_mismatch", 422, false, "To retry, send the same request again: spaces, the order of fields and spelt-out defaults do not matter. For a new request, use a new key.";
     /// The transaction names a participant that is not registered.
     UnknownParticipant = "unknown_participant", 422, false, "Register it: `assent participants set NAME URL`.";
     /// The transaction names a participant twice.
     DuplicateParticipant = "duplicate_participant", 422, false, "Put all ops for one participant into one branch.";
     /// The command is not in the set that Assent runs in a transaction.
     UnsupportedCommand = "unsupported_command", 422, false, "See docs/reference/commands.md for the set.";
-    /// The op's arguments are not what its command takes.
+    /// The op's arguments are not valid for its command.
     BadArguments = "bad_arguments", 422, false, "Correct the op that `op` names.";
     /// More branches, ops, arguments or keys than the limits allow.
     TooManyOps = "too_many_ops", 422, false, "Split the transaction.";
     /// A key, a branch or a collection is larger than the limits allow.
     TooLarge = "too_large", 422, false, "Split the transaction, or store large values outside it.";
-    /// The ops of a branch would keep the participant's Redis busy for too long, in which it answers nobody else.
+    /// The ops of a branch would keep the participant's Redis busy for too long; it answers nobody else meanwhile.
     TooMuchWork = "too_much_work", 422, false, "Split the transaction, or read less of large collections.";
-    /// What a branch reads and replies is larger than the limits allow.
-    ReplyTooLarge = "reply_too_large", 422, false, "Read less: fewer ops, parts of large values, or outside of a transaction.";
-    /// The key holds a value of another type than the command takes.
-    WrongType = "wrong_type", 422, false, "Use the command of the type that the key holds.";
-    /// The value or the argument is not an integer of 64 bits.
+    /// A branch reads or replies more bytes than the limits allow.
+    ReplyTooLarge = "reply_too_large", 422, false, "Read less: fewer ops, parts of large values, or read outside of a transaction.";
+    /// The key holds a value of a type that the command does not work on.
+    WrongType = "wrong_type", 422, false, "Use a command for the type that the key holds.";
+    /// The value or the argument is not a 64-bit integer.
     NotAnInteger = "not_an_integer", 422, false, "Check the value stored at the key and the argument.";
-    /// The value or the argument is not a float, or the result would be no number.
+    /// The value or the argument is not a float, or the result would not be a number.
     NotAFloat = "not_a_float", 422, false, "Check the value stored at the key and the argument.";
-    /// The result would leave the range of 64 bits, or a time that Redis can keep.
+    /// The result would be outside the range of 64-bit integers, or later than Redis can store a time.
     Overflow = "overflow", 422, false, "Check the value stored at the key and the argument.";
-    /// An op in escrow met a key, or a field of a hash, that expires: with it, what is reserved would be gone.
+    /// An op in escrow found a key or a hash field that expires; its reservations would disappear with it.
     KeyExpires = "key_expires", 422, false, "Use the op without `escrow`, or PERSIST the key (HPERSIST the field).";
     /// The index is outside the list, or the count is negative.
     OutOfRange = "out_of_range", 422, false, "Check the length first, with an expectation.";
@@ -107,46 +107,45 @@ error_codes! {
     /// The stream id is not greater than the stream's last one.
     StreamIdTooSmall = "stream_id_too_small", 422, false, "Use `*`, or an id greater than the last.";
     /// An op's reply was not what its `expect` demands.
-    ExpectationFailed = "expectation_failed", 409, false, "Read again, and decide anew; `reply` is what was met.";
-    /// A key is locked by another transaction, and stayed so until the deadline.
+    ExpectationFailed = "expectation_failed", 409, false, "Read again and decide again; `reply` is what was found.";
+    /// A key was locked by another transaction until the deadline.
     LockConflict = "lock_conflict", 409, true, "Try again; `holder` names the transaction that held the key.";
     /// The deadline passed before the transaction was decided.
     Timeout = "timeout", 409, true, "Try again, with a longer `timeout` if it is short.";
-    /// The client, or an operator, asked for the abort.
+    /// The client or an operator asked for the abort.
     Cancelled = "cancelled", 409, false, "Nothing: this was asked for.";
-    /// A participant could not be reached, or did not answer in time, before the transaction was decided; or it has not answered
-    /// for a while, so that nothing was begun.
+    /// A participant could not be reached, or did not answer before the deadline; or it is away, so nothing was begun.
     ParticipantUnreachable = "participant_unreachable", 503, true, "Check the participant's process and address; try again.";
-    /// The participant's Redis could not be reached or gave no clear answer.
+    /// The participant's Redis could not be reached, or gave no clear answer.
     RedisUnavailable = "redis_unavailable", 503, true, "Check the participant's Redis; try again.";
-    /// The participant's Redis may lose votes, and an implicit transaction is nothing but its votes.
-    NotDurable = "not_durable", 422, false, "Correct that Redis's settings, or run the transaction with `\"protocol\": \"logged\"`.";
+    /// The participant's Redis may lose votes, and an implicit transaction relies on its votes alone.
+    NotDurable = "not_durable", 422, false, "Correct the settings of that Redis, or run the transaction with `\"protocol\": \"logged\"`.";
     /// The participant's Redis refuses writes because it is above `maxmemory`.
-    RedisOutOfMemory = "redis_out_of_memory", 503, true, "Raise `maxmemory` or free memory in that Redis.";
+    RedisOutOfMemory = "redis_out_of_memory", 503, true, "Raise `maxmemory`, or free memory in that Redis.";
     /// The participant's Redis refuses writes: MISCONF, NOREPLICAS, READONLY, LOADING or BUSY.
     RedisRefuses = "redis_refuses", 503, true, "Read the detail: it carries the words of Redis.";
-    /// The participant's Redis does not let the agent's user do what the branch needs: the command, or one of its keys.
+    /// The agent's Redis user may not run a command of the branch, or not use one of its keys.
     RedisNoPermission = "redis_no_permission", 503, false, "Give the agent's user the rights that docs/reference/servers.md lists, and the keys of the transaction.";
-    /// The branch was fenced: an abort came before its prepare.
+    /// The branch is fenced: its abort arrived before its prepare.
     Fenced = "fenced", 409, false, "Nothing: the transaction was aborted.";
-    /// The prepare is from below the coordinator's low-water mark, where everything has ended.
+    /// The prepare is below the coordinator's low-water mark, where everything has ended.
     BelowLowWater = "below_low_water", 409, false, "Nothing: a late duplicate was refused.";
-    /// The prepare is from an earlier life of the coordinator than the participant has seen.
+    /// The prepare is from an earlier start of the coordinator than the participant has already seen.
     StaleEpoch = "stale_epoch", 409, false, "Check that no second coordinator runs on a copy of the log.";
-    /// The coordinator's log is an old or a forked copy: a participant has heard a life of it that the copy does not have.
+    /// The coordinator's log is an old or a forked copy: a participant knows a start of the coordinator that is not in it.
     StaleLog = "stale_log", 409, false, "Stop that coordinator and start it on the newest copy of its log; see docs/guides/recover.md, section `Backup`.";
-    /// The participant's Redis was flushed, restored or replaced: nothing runs there until what is missing is redone from the log.
-    Quarantined = "quarantined", 503, true, "Try again in a moment; if it stays so, see docs/guides/recover.md, section `A Redis lost data`.";
-    /// The participant knows no branch under this txid, although it voted yes: its Redis lost data.
+    /// The participant's Redis was flushed, restored or replaced. Nothing runs there until the missing writes are redone from the log.
+    Quarantined = "quarantined", 503, true, "Try again in a moment; if that does not help, see docs/guides/recover.md, section `A Redis lost data`.";
+    /// The participant voted yes on this txid and does not know it any more: its Redis lost data.
     BranchLost = "branch_lost", 409, false, "See docs/guides/recover.md, section `A Redis lost data`.";
-    /// The request's headers are larger than the server takes.
+    /// The request's headers are larger than the server accepts.
     HeadersTooLarge = "headers_too_large", 431, false, "Send fewer or shorter headers.";
-    /// The server sheds load.
+    /// The server has too much to do.
     Overloaded = "overloaded", 429, true, "Wait as `Retry-After` says, then try again.";
     /// The server is starting or draining.
     NotReady = "not_ready", 503, true, "Wait as `Retry-After` says, then try again.";
-    /// A fault of Assent itself.
-    Internal = "internal", 500, false, "Report it with the log around this time.";
+    /// A fault in Assent itself. Nothing is known about an outcome.
+    Internal = "internal", 500, false, "Ask for the outcome by the id or key; report the fault with the server's log of this time.";
 }
 
 // As text everywhere, the decision log included: the order of the table is free to change.

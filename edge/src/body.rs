@@ -19,7 +19,7 @@ use crate::budget::{self, Budget, Held};
 
 /// The body took longer than the server waits.
 #[derive(Debug, thiserror::Error)]
-#[error("the body did not come within {} ms", .0.as_millis())]
+#[error("the body did not arrive within {} ms", .0.as_millis())]
 pub(crate) struct Slow(Duration);
 
 /// A body that must be over in a time. Slow drips count as nothing: the limit is one of the whole.
@@ -166,7 +166,7 @@ fn cut_off(error: &(dyn Error + 'static)) -> Problem {
 
 fn no_room(budget: &Budget) -> Problem {
     let detail = format!(
-        "requests hold all of the {} bytes that they may; nothing was begun, try again",
+        "requests hold all {} bytes that are allowed; nothing was begun, try again",
         budget.total()
     );
     Problem::new(ErrorCode::Overloaded, detail)

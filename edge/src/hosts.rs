@@ -56,7 +56,7 @@ impl HostRule {
             && !is_own(names, host)
         {
             let host = assent_common::text::cut(host, SHOWN_BYTES_MAX);
-            let detail = format!("the request is for {host:?}, which is no name of this server");
+            let detail = format!("the request is for {host:?}, which is not a name of this server");
             return Some(Problem::new(ErrorCode::Forbidden, detail));
         }
         let changes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);

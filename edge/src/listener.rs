@@ -143,7 +143,7 @@ pub async fn serve<A: Answers>(
                 // The client is gone, or the process has no descriptor left.
                 if let Some(left_out) = broken.now() {
                     tracing::warn!(
-                        listener = name, %error, left_out, "a connection could not be taken"
+                        listener = name, %error, left_out, "a connection could not be accepted"
                     );
                 }
                 connections.let_one_go();

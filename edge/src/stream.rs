@@ -167,7 +167,7 @@ fn document_of(answer: &[u8]) -> Option<Bytes> {
             "Request Header Fields Too Large",
             "the headers are too large, or too many",
         ),
-        b"400" => (ErrorCode::BadRequest, "Bad Request", "this is no request of HTTP/1.1"),
+        b"400" => (ErrorCode::BadRequest, "Bad Request", "this is not an HTTP/1.1 request"),
         _ => return None,
     };
     // Answers of ours have a type.

@@ -49,7 +49,7 @@ impl Known {
         }
         let Self { kind, setting, .. } = self;
         let url = assent_common::text::cut(url, 200);
-        Some(format!("{url} is not asked: it is none of the configured {kind}; see {setting}"))
+        Some(format!("{url} is not asked: it is not one of the configured {kind}; see {setting}"))
     }
 }
 

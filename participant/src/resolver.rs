@@ -132,7 +132,7 @@ impl Loop {
                 if app.resolver().doubt(app.now(), txid).is_none_or(|(_, last)| last != Some(&*why))
                 {
                     tracing::error!(%txid, coordinator = branch.coordinator_url, why,
-                        "a branch is held: its coordinator cannot be asked; see `assent branch resolve`");
+                        "a branch stays in doubt: its coordinator cannot be asked; see `assent branch resolve`");
                 }
                 self.conclude(txid, Conclusion::Open(why));
             }

@@ -169,7 +169,7 @@ impl Shared {
         let found = version.map_err(|error| error.to_string())?.log_id.unwrap_or_default();
         match found == log_id.to_string() {
             true => Ok(()),
-            false => Err(format!("who answers there has another log, {found:?}")),
+            false => Err(format!("the server that answers there has another log, {found:?}")),
         }
     }
 
@@ -183,7 +183,7 @@ impl Shared {
             }
             None => Err(Refusal::new(
                 ErrorCode::NotFound,
-                format!("nothing is kept of {txid} here; that says nothing of its outcome"),
+                format!("nothing is kept of {txid} here; that says nothing about its outcome"),
             )),
         }
     }
@@ -228,7 +228,7 @@ impl Shared {
         }
         let ForgetRequest { actor, reason } = request;
         let state = view.state.as_str();
-        tracing::error!(%txid, state, actor, reason, "an operator has the mark of a branch dropped");
+        tracing::error!(%txid, state, actor, reason, "an operator removes the marker of a branch");
         self.metrics.operator("forget");
         self.store.forget(txid).await.map_err(unavailable)
     }

@@ -28,7 +28,7 @@ pub struct ClientArgs {
     /// File with the bearer token for participants
     #[arg(long, global = true, env = "ASSENT_PARTICIPANT_TOKEN_FILE", value_name = "FILE")]
     pub participant_token_file: Option<PathValue>,
-    /// How long an answer may take, beyond what it waits for on purpose [default: 5s]
+    /// How long an answer may take, in addition to a wait that was asked for [default: 5s]
     #[arg(long, global = true, env = "ASSENT_REQUEST_TIMEOUT", value_name = "TIME")]
     pub request_timeout: Option<DurationMs>,
 }

@@ -28,13 +28,13 @@ pub struct CoordinatorArgs {
     /// Address of the public API [default: 127.0.0.1:7700]
     #[arg(long, env = "ASSENT_COORDINATOR_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Address of the API for operators, and of the metrics [default: 127.0.0.1:7701]
+    /// Address of the admin API, and of the metrics [default: 127.0.0.1:7701]
     #[arg(long, env = "ASSENT_COORDINATOR_ADMIN_LISTEN", value_name = "ADDR")]
     pub admin_listen: Option<SocketAddr>,
-    /// Base URL of the public API as participants reach it, to ask for outcomes [default: the listening address]
+    /// Base URL at which participants reach the public API, to ask for outcomes [default: the listening address]
     #[arg(long, env = "ASSENT_COORDINATOR_ADVERTISED_URL", value_name = "URL")]
     pub advertised_url: Option<String>,
-    /// A participant; overrides one registered over the API. Repeatable; in the file a table `[coordinator.participants]`
+    /// A participant; overrides one registered over the API. Repeatable; in the file, a table `[coordinator.participants]`
     #[arg(
         long = "participant",
         env = "ASSENT_COORDINATOR_PARTICIPANTS",
@@ -43,49 +43,49 @@ pub struct CoordinatorArgs {
     )]
     #[serde(deserialize_with = "named_urls")]
     pub participants: Vec<NamedUrl>,
-    /// File with the bearer token that the public API asks for
+    /// File with the bearer token that the public API requires
     #[arg(long, env = "ASSENT_COORDINATOR_API_TOKEN_FILE", value_name = "FILE")]
     pub api_token_file: Option<PathValue>,
-    /// File with the bearer token that the admin API asks for
+    /// File with the bearer token that the admin API requires
     #[arg(long, env = "ASSENT_COORDINATOR_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub admin_token_file: Option<PathValue>,
     /// File with the bearer token that is sent to participants
     #[arg(long, env = "ASSENT_COORDINATOR_PARTICIPANT_TOKEN_FILE", value_name = "FILE")]
     pub participant_token_file: Option<PathValue>,
-    /// Serve addresses beyond this machine without tokens
+    /// Listen on addresses that other machines reach, without tokens
     #[arg(long, env = "ASSENT_COORDINATOR_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure: Option<bool>,
-    /// How long answers of ended transactions, and with them idempotency keys, are kept [default: 24h]
+    /// How long answers and idempotency keys of ended transactions are kept [default: 24h]
     #[arg(long, env = "ASSENT_COORDINATOR_RETENTION", value_name = "TIME")]
     pub retention: Option<DurationMs>,
     /// Bytes of a segment of the log, at least 34603008; space is freed in these units [default: 67108864]
     #[arg(long, env = "ASSENT_COORDINATOR_SEGMENT_BYTES", value_name = "BYTES")]
     pub segment_bytes: Option<u32>,
-    /// How long a message to a participant may take before its outcome counts as unknown [default: 10s]
+    /// How long a message to a participant may take before its result counts as unknown [default: 10s]
     #[arg(long, env = "ASSENT_COORDINATOR_REQUEST_TIMEOUT", value_name = "TIME")]
     pub request_timeout: Option<DurationMs>,
     /// How long connecting to a participant may take [default: 1s]
     #[arg(long, env = "ASSENT_COORDINATOR_CONNECT_TIMEOUT", value_name = "TIME")]
     pub connect_timeout: Option<DurationMs>,
-    /// How long active transactions are waited for at the end [default: 10s]
+    /// How long a stopping server waits for active transactions [default: 10s]
     #[arg(long, env = "ASSENT_COORDINATOR_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<DurationMs>,
-    /// How long the head of a request may take [default: 10s]
+    /// How long the head of a request may take to arrive [default: 10s]
     #[arg(long, env = "ASSENT_COORDINATOR_HEADER_TIMEOUT", value_name = "TIME")]
     pub header_timeout: Option<DurationMs>,
-    /// How long the body of a request may take [default: 30s]
+    /// How long the body of a request may take to arrive [default: 30s]
     #[arg(long, env = "ASSENT_COORDINATOR_BODY_TIMEOUT", value_name = "TIME")]
     pub body_timeout: Option<DurationMs>,
     /// How long a connection may be idle between requests [default: 2m]
     #[arg(long, env = "ASSENT_COORDINATOR_IDLE_TIMEOUT", value_name = "TIME")]
     pub idle_timeout: Option<DurationMs>,
-    /// Connections of the public API at the most; fewer where the limit of open files is low [default: 20000]
+    /// Largest number of connections to the public API; lower if the limit of open files is low [default: 20000]
     #[arg(long, env = "ASSENT_COORDINATOR_CONNECTIONS_MAX", value_name = "N")]
     pub connections_max: Option<usize>,
-    /// Bytes of requests that are held in memory at a time; more are told to come again [default: 268435456]
+    /// Bytes of requests held in memory at a time; further requests are refused with 429 [default: 268435456]
     #[arg(long, env = "ASSENT_COORDINATOR_REQUEST_BYTES_MAX", value_name = "BYTES")]
     pub request_bytes_max: Option<usize>,
-    /// A name that requests may be addressed to where no token is asked for, beside those of this machine. Repeatable
+    /// A further host name that requests may use where no token is needed. Repeatable
     #[arg(
         long = "allowed-host",
         env = "ASSENT_COORDINATOR_ALLOWED_HOSTS",
@@ -103,7 +103,7 @@ pub struct CoordinatorArgs {
 pub struct CoordinatorSettings {
     /// For the library.
     pub options: CoordinatorOptions,
-    /// How long active transactions are waited for at the end.
+    /// How long a stopping server waits for active transactions.
     pub drain_timeout: DurationMs,
     /// Worker threads.
     pub workers: usize,

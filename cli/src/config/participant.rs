@@ -18,7 +18,7 @@ use crate::exit::Failure;
 #[serde(deny_unknown_fields, default)]
 #[command(next_help_heading = "Participant")]
 pub struct ParticipantArgs {
-    /// The name that transactions know it by (required, here or in the file)
+    /// The participant's name in transactions (required, here or in the file)
     #[arg(long, env = "ASSENT_PARTICIPANT_NAME", value_name = "NAME")]
     pub name: Option<ParticipantName>,
     /// The service's Redis: redis://host:port/db or unix:///path [default: redis://127.0.0.1:6379]
@@ -27,7 +27,7 @@ pub struct ParticipantArgs {
     /// File with the password of Redis
     #[arg(long, env = "ASSENT_PARTICIPANT_REDIS_PASSWORD_FILE", value_name = "FILE")]
     pub redis_password_file: Option<PathValue>,
-    /// Start although the settings of Redis would lose votes; said in its health and in its version
+    /// Start even if the settings of Redis may lose votes; its health and version then say so
     #[arg(long, env = "ASSENT_PARTICIPANT_ALLOW_UNSAFE_REDIS", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub allow_unsafe_redis: Option<bool>,
     /// How many replicas of its Redis must have a vote before it counts [default: 0]
@@ -36,17 +36,18 @@ pub struct ParticipantArgs {
     /// Address of the API for coordinators [default: 127.0.0.1:7710]
     #[arg(long, env = "ASSENT_PARTICIPANT_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Address of the API for operators, and of the metrics [default: 127.0.0.1:7711]
+    /// Address of the admin API, and of the metrics [default: 127.0.0.1:7711]
     #[arg(long, env = "ASSENT_PARTICIPANT_ADMIN_LISTEN", value_name = "ADDR")]
     pub admin_listen: Option<SocketAddr>,
     /// File with the bearer token that requests must carry
     #[arg(long, env = "ASSENT_PARTICIPANT_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathValue>,
-    /// File with the bearer token that is sent to coordinators when they are asked for an outcome
+    /// File with the bearer token that is sent to coordinators with questions about an outcome
     #[arg(long, env = "ASSENT_PARTICIPANT_COORDINATOR_TOKEN_FILE", value_name = "FILE")]
     pub coordinator_token_file: Option<PathValue>,
-    /// Base URL of a coordinator that may be asked for outcomes, with the coordinator token. Repeatable; needed where there
-    /// is such a token. Where none is configured, the coordinator is asked that a message names
+    /// Base URL of a coordinator that may be asked for outcomes, with the coordinator token.
+    /// Repeatable; required if there is such a token. Without any, the participant asks the
+    /// coordinator that a message names
     #[arg(
         long = "coordinator",
         env = "ASSENT_PARTICIPANT_COORDINATORS",
@@ -54,8 +55,8 @@ pub struct ParticipantArgs {
         value_delimiter = ','
     )]
     pub coordinators: Vec<String>,
-    /// Base URL of another participant that may be asked about implicit transactions, with this one's token. Repeatable;
-    /// where there is a token, others are not asked, and the coordinator settles them
+    /// Base URL of another participant that may be asked about implicit transactions, with this one's
+    /// token. Repeatable; if there is a token, no others are asked, and the coordinator settles them
     #[arg(
         long = "peer",
         env = "ASSENT_PARTICIPANT_PEERS",
@@ -63,34 +64,34 @@ pub struct ParticipantArgs {
         value_delimiter = ','
     )]
     pub peers: Vec<String>,
-    /// Serve addresses beyond this machine without a token
+    /// Listen on addresses that other machines reach, without a token
     #[arg(long, env = "ASSENT_PARTICIPANT_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure: Option<bool>,
     /// How long a branch may be in doubt before its coordinator is asked [default: 2s]
     #[arg(long, env = "ASSENT_PARTICIPANT_RESOLVE_INTERVAL", value_name = "TIME")]
     pub resolve_interval: Option<DurationMs>,
-    /// How often marks of transactions that ended everywhere are collected [default: 10s]
+    /// How often markers of transactions that have ended everywhere are removed [default: 10s]
     #[arg(long, env = "ASSENT_PARTICIPANT_SWEEP_INTERVAL", value_name = "TIME")]
     pub sweep_interval: Option<DurationMs>,
-    /// How long requests in flight are waited for at the end [default: 10s]
+    /// How long a stopping server waits for requests in flight [default: 10s]
     #[arg(long, env = "ASSENT_PARTICIPANT_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<DurationMs>,
-    /// How long the head of a request may take [default: 10s]
+    /// How long the head of a request may take to arrive [default: 10s]
     #[arg(long, env = "ASSENT_PARTICIPANT_HEADER_TIMEOUT", value_name = "TIME")]
     pub header_timeout: Option<DurationMs>,
-    /// How long the body of a request may take [default: 30s]
+    /// How long the body of a request may take to arrive [default: 30s]
     #[arg(long, env = "ASSENT_PARTICIPANT_BODY_TIMEOUT", value_name = "TIME")]
     pub body_timeout: Option<DurationMs>,
     /// How long a connection may be idle between requests [default: 2m]
     #[arg(long, env = "ASSENT_PARTICIPANT_IDLE_TIMEOUT", value_name = "TIME")]
     pub idle_timeout: Option<DurationMs>,
-    /// Connections of the public API at the most; fewer where the limit of open files is low [default: 20000]
+    /// Largest number of connections to the public API; lower if the limit of open files is low [default: 20000]
     #[arg(long, env = "ASSENT_PARTICIPANT_CONNECTIONS_MAX", value_name = "N")]
     pub connections_max: Option<usize>,
-    /// Bytes of requests that are held in memory at a time; more are told to come again [default: 268435456]
+    /// Bytes of requests held in memory at a time; further requests are refused with 429 [default: 268435456]
     #[arg(long, env = "ASSENT_PARTICIPANT_REQUEST_BYTES_MAX", value_name = "BYTES")]
     pub request_bytes_max: Option<usize>,
-    /// A name that requests may be addressed to where no token is asked for, beside those of this machine. Repeatable
+    /// A further host name that requests may use where no token is needed. Repeatable
     #[arg(
         long = "allowed-host",
         env = "ASSENT_PARTICIPANT_ALLOWED_HOSTS",

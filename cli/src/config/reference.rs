@@ -11,8 +11,9 @@ use super::{ClientArgs, CoordinatorArgs, ParticipantArgs};
 pub fn cli_page() -> String {
     let mut page = String::from(
         "# The command line\n\n<!-- Written by `UPDATE=1 cargo test -p assent --test docs`; do not edit. -->\n\n\
-         Data goes to stdout, talk to stderr. Exit codes: 0 committed or done, 1 error, 2 usage, 3 aborted, 4 not known \
-         yet, 5 unreachable.\nSettings that stand in [config.md](config.md) can be given by flag, environment or file.\n",
+         Results go to stdout, messages to stderr. Exit codes: 0 committed or done, 1 error, 2 usage, \
+         3 aborted, 4 not known yet, 5 unreachable.\n[Settings](config.md) can be given by flag, environment or \
+         file.\n",
     );
     let mut command = crate::command().term_width(100).disable_help_subcommand(true);
     command.build();
@@ -36,12 +37,16 @@ fn write_command(command: &Command, path: &str, page: &mut String) {
 pub fn config_page() -> String {
     let mut page = String::from(
         "# Settings\n\n<!-- Written by `UPDATE=1 cargo test -p assent --test docs`; do not edit. -->\n\n\
-         A setting is looked for in this order: the flag, the environment, the file, the default. `assent config show` \
-         prints every value with its origin.\n\nThe file is TOML: `--config FILE`, `ASSENT_CONFIG`, or `./assent.toml` if \
-         it is there; `--config none` reads none. An unknown key is an error, and so is a name in the environment that begins \
-         with `ASSENT_` and is none of those below, `ASSENT_CONFIG`, `ASSENT_REDIS_SERVER`, `ASSENT_BIN`, those of \
-         `deploy/compose.yaml`, or what Kubernetes says of a service (`ASSENT_SERVICE_HOST`, `ASSENT_PORT_…`). Times are written `500ms`, `5s`, `2m`, \
-         `1h`. Secrets are never settings: the settings name the files that hold them.\n\n```toml\n[coordinator]\n\
+         Each setting is taken from the first of these that has it: the flag, the environment, the \
+         file, the default. `assent config show` prints every value with its origin.\n\n\
+         - **The file** is TOML: `--config FILE`, `ASSENT_CONFIG`, or `./assent.toml` if it exists. \
+         `--config none` reads none. An unknown key is an error.\n\
+         - **The environment:** a variable that begins with `ASSENT_` and has none of the names below \
+         is an error too. Exceptions are `ASSENT_CONFIG`, `ASSENT_REDIS_SERVER`, `ASSENT_BIN`, the \
+         variables of `deploy/compose.yaml`, and those that Kubernetes sets for a service \
+         (`ASSENT_SERVICE_HOST`, `ASSENT_PORT_…`).\n\
+         - **Times** are written `500ms`, `5s`, `2m`, `1h`.\n\
+         - **Secrets** are never settings. The settings name the files that hold them.\n\n```toml\n[coordinator]\n\
          data_dir = \"/var/lib/assent\"\nretention = \"48h\"\n\n[coordinator.participants]\nbank-a = \
          \"http://10.0.0.5:7710\"\n\n[participant]\nname = \"bank-a\"\nredis = \"redis://127.0.0.1:6379\"\n```\n",
     );
@@ -68,8 +73,8 @@ pub fn config_page() -> String {
         }
     }
     page.push_str(
-        "\n## Logs\n\nServers log to stderr: text to a terminal, JSON lines otherwise. `RUST_LOG` says what, as in \
-         `RUST_LOG=assent_coordinator=debug`. Values and tokens are never logged.\n",
+        "\n## Logs\n\nServers log to stderr: text on a terminal, JSON lines otherwise. `RUST_LOG` sets the \
+         level, for example `RUST_LOG=assent_coordinator=debug`. Values and tokens are never logged.\n",
     );
     page
 }

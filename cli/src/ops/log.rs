@@ -15,9 +15,9 @@ use crate::server::init::of_log;
 /// What to do with a log.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LogCommand {
-    /// Check every byte, and say where it is damaged
+    /// Check every byte, and say where the log is damaged
     Verify(CoordinatorArgs),
-    /// Print every record, oldest first, a JSON document a line; values of the transactions included
+    /// Print every record, oldest first, as one JSON document a line; includes the transactions' values
     Dump(CoordinatorArgs),
 }
 

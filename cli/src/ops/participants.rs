@@ -17,9 +17,9 @@ pub(crate) enum ParticipantsCommand {
     List,
     /// Register a participant, or give it another address
     Set(SetArgs),
-    /// Remove a participant that no transaction needs any more
+    /// Remove a participant that no unfinished transaction needs
     Remove(RemoveArgs),
-    /// Put up with what a participant's Redis lost and the log does not have any more
+    /// Accept what a participant's Redis lost and the log no longer has
     AcceptLoss(AcceptLossArgs),
 }
 

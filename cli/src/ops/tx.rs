@@ -16,16 +16,16 @@ use crate::output::{self, Format, Rows, age, printable, word};
 /// What to do with transactions.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TxCommand {
-    /// Run transactions from a file, one JSON request a line; a rerun repeats nothing
+    /// Run transactions from a file, one JSON request a line; a second run repeats nothing
     Run(RunArgs),
     /// List transactions, newest first
     #[command(alias = "ls")]
     List(ListArgs),
-    /// Show a transaction: its branches, what went wrong last, what is tried next
+    /// Show a transaction: its branches, last errors and next tries
     Describe(DescribeArgs),
     /// Wait for a transaction's outcome
     Wait(WaitArgs),
-    /// Send everything that a transaction waits to send, now
+    /// Send now what a transaction waits to send
     Retry(OneArgs),
 }
 

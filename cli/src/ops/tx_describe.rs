@@ -15,7 +15,7 @@ use crate::output::{self, Format};
 
 #[derive(Debug, Args)]
 pub(crate) struct DescribeArgs {
-    /// The transaction: its id, or the txid that its branches are known by at participants
+    /// The transaction: its id, or the txid of its branches
     #[arg(value_name = "ID|TXID")]
     named: Named,
 }

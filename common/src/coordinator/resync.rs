@@ -163,7 +163,7 @@ pub enum Loss {
     },
     /// Something is missing inside the history, or is there twice.
     #[error(
-        "{ended} branches have ended in the data, and it says itself that {expected} had: its history has a hole, and this log cannot tell for sure which branches are missing, or whether later ones wrote the same keys"
+        "{ended} branches have ended in the data, but it also says that there should be {expected}: its history has a hole, and this log cannot tell for sure which branches are missing, or whether later ones wrote the same keys"
     )]
     Hole {
         /// How many have ended.

@@ -115,8 +115,9 @@ impl Core {
             return Err(Problem::new(ErrorCode::Overloaded, detail));
         }
         if undecided >= self.admission.limits.in_flight_max {
-            let detail =
-                format!("{undecided} transactions are not decided; nothing was begun, try again");
+            let detail = format!(
+                "{undecided} transactions are undecided, which is the limit; nothing was begun, try again"
+            );
             return Err(Problem::new(ErrorCode::Overloaded, detail));
         }
         Ok(())

@@ -247,14 +247,14 @@ impl Core {
     ) -> Result<oneshot::Receiver<()>, Problem> {
         let wrong = |detail: &str| Err(problem_of(id, ErrorCode::WrongState, detail.to_owned()));
         let Some(number) = self.number_of(id) else {
-            return wrong("the transaction is not active here; there is no branch to give up");
+            return wrong("the transaction is not active here, so there is no branch to abandon");
         };
         let active = &self.active[&number];
         if !matches!(
             active.machine.state(),
             State::Settling(_) | State::Committing(_) | State::Closing(_)
         ) {
-            return wrong("the transaction is not decided; abort and commit are still open");
+            return wrong("the transaction is still undecided, so no branch can be abandoned");
         }
         let place = active.accepted.participants.iter().position(|named| named == participant);
         let Some(branch) = place.and_then(|place| u16::try_from(place).ok()).map(Branch) else {
@@ -297,7 +297,7 @@ impl Core {
             _ => None,
         };
         if let Err(illegal) = active.machine.step(now, input, &mut effects) {
-            tracing::error!(error = %illegal, "a step was refused; this is a bug of Assent");
+            tracing::error!(error = %illegal, "a step was refused; this is a bug in Assent");
         }
         if let Some(changes) = &active.changes {
             changes.send_modify(|version| *version += 1);

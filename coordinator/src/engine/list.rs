@@ -212,7 +212,7 @@ fn token(id: TransactionId) -> String {
 
 fn parse_token(token: &str) -> Result<TransactionId, Problem> {
     Uuid::try_parse(token).ok().and_then(|uuid| TransactionId::new(uuid).ok()).ok_or_else(|| {
-        Problem::new(ErrorCode::BadRequest, "`page_token` is none that this server gave out")
+        Problem::new(ErrorCode::BadRequest, "`page_token` was not given out by this server")
     })
 }
 

@@ -333,7 +333,7 @@ impl Drop for Turn<'_> {
 /// Nothing is known here under this id.
 fn not_found(id: TransactionId) -> Problem {
     let detail = format!(
-        "no transaction {id} is active here, and none in the retention of this log; that says nothing about an outcome"
+        "transaction {id} was not found: it is neither active nor within the retention; its outcome is unknown"
     );
     problem_of(id, ErrorCode::NotFound, detail)
 }

@@ -190,7 +190,7 @@ impl Core {
         let lane = self.registered_lane(name).map(|lane| &mut self.lanes[lane]);
         let waiting = lane.filter(|lane| lane.data.found.is_some() && lane.data.trouble.is_some());
         let Some(lane) = waiting else {
-            let detail = format!("nothing of participant {name} waits to be accepted");
+            let detail = format!("participant {name} has no loss that could be accepted");
             let problem = Problem::new(ErrorCode::WrongState, detail);
             return Err(Problem { participant: Some(name.to_string()), ..problem });
         };
@@ -336,7 +336,7 @@ impl Engine {
             planned.map_err(|error| later(&error))?.map_err(|error| later(&error))?;
         let redo = redo.map_err(Stop::Loss)?;
         tracing::warn!(participant = %name, branches = redo.len(), found = found.seq, known = seen.known.map(|known| known.seq),
-            "a participant lost data; it is told what it may lack");
+            "a participant lost data; the log's commits there are reported to it");
         self.say(&client, place, &found, seen, redo).await
     }
 
@@ -423,7 +423,7 @@ impl Engine {
         }
         let owed: Vec<String> = owed.iter().map(ToString::to_string).collect();
         Err(Stop::Later(format!(
-            "the participant waits for the word of log {}; if its coordinator is gone for good, accept the loss of what only it knew",
+            "the participant waits for the report of log {}; if its coordinator is gone for good, accept the loss of what only that log knew",
             owed.join(", ")
         )))
     }

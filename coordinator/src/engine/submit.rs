@@ -272,7 +272,7 @@ fn check_one_phase(branches: &[SubmittedBranch], bytes_max: usize) -> Result<(),
 
 fn mismatch(id: TransactionId) -> Problem {
     let detail = format!(
-        "this key or id came before with another request, which began transaction {id}; nothing was begun"
+        "this key or id was already used by a different request (transaction {id}); nothing was begun"
     );
     problem_of(id, ErrorCode::IdempotencyMismatch, detail)
 }

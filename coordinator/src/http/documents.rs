@@ -65,11 +65,15 @@ pub fn openapi_json() -> String {
 pub fn errors_markdown() -> String {
     let mut text = String::from(
         "# Error codes\n\n\
-         Generated from `common/src/code.rs`; a test compares (`UPDATE=1` rewrites this page).\n\n\
-         Every error of Assent's HTTP APIs is a problem document (RFC 9457, `application/problem+json`) with one of \
-         these in `code`. `outcome: \"aborted\"` in it says that a transaction was begun and aborted: no branch applies. \
-         Without `outcome`, nothing was begun, or nothing is known; `internal` is the latter. *Retryable* means that the \
-         same request may succeed later, unchanged.\n\n\
+         <!-- Generated from `common/src/code.rs`; `UPDATE=1` rewrites this page. -->\n\n\
+         Every error of the HTTP APIs is a problem document (RFC 9457, `application/problem+json`) \
+         with one of these codes in `code`.\n\n\
+         - `\"outcome\": \"aborted\"` in it means that a transaction was begun and aborted: no branch \
+         applies, now or later.\n\
+         - Without `outcome`, nothing was begun. The exception is `internal`: after it, nothing is \
+         known.\n\
+         - *Retryable* means that the same request may succeed later, unchanged. After an abort, use \
+         a new idempotency key for it.\n\n\
          | Code | Status | Retryable | What it means | What to do |\n\
          |---|---|---|---|---|\n",
     );

@@ -97,7 +97,7 @@ pub(super) async fn method_not_allowed() -> Rejection {
 /// The answer of a handler that panicked. What it said may hold values, so it is passed on to nobody.
 #[cfg_attr(not(panic = "unwind"), expect(dead_code, reason = "a panic ends the process"))]
 pub(super) fn of_panic(_said: Box<dyn Any + Send + 'static>) -> Response {
-    tracing::error!("a handler panicked; this is a bug of Assent");
-    let detail = "a fault of Assent itself; whether something was begun is not known";
+    tracing::error!("a handler panicked; this is a bug in Assent");
+    let detail = "a fault in Assent itself; whether something was begun is not known";
     problem(&Problem::new(ErrorCode::Internal, detail))
 }

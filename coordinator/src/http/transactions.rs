@@ -129,7 +129,7 @@ pub(super) struct DescribeQuery {
     params(("id" = String, Path, description = "The transaction's id"), DescribeQuery),
     responses(
         (status = 200, description = "What is known of it, whatever its outcome", body = TransactionView),
-        (status = "default", description = "Not found, which is no statement about an outcome",
+        (status = "default", description = "Not found; that says nothing about an outcome",
             body = Problem, content_type = "application/problem+json"),
     ),
 )]

@@ -49,7 +49,7 @@ fn unfit(url: &str) -> Option<&'static str> {
             "there is no TLS yet: use redis:// on a network that you trust, or a TLS tunnel beside the agent",
         ),
         "redis-sentinel" | "redis+sentinel" => Some(
-            "Sentinel is not asked: give a name that always leads to the master; it is looked up with every connection",
+            "Sentinel is not supported: give a host name that always leads to the master; it is resolved for every connection",
         ),
         _ => None,
     }

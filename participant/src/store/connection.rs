@@ -107,7 +107,7 @@ async fn open(options: &StoreOptions) -> Result<Live, StoreError> {
     }
     let violations = refused(&server, options)?;
     for advice in server.problems(Weight::Advice) {
-        tracing::warn!(advice, "the server works, and could be set up better");
+        tracing::warn!(advice, "the server works, but its settings could be better");
     }
     let turn = tokio::sync::RwLock::new(Turn::Scripts { owner: String::new() });
     let trust = Trust::ask(&mut connection).await.map_err(|error| unavailable(options, &error))?;
@@ -231,7 +231,7 @@ impl Store {
         store.load_always(&live).await?;
         *live.turn.write().await = store.arbitrate(&live).await?;
         if let Err(error) = store.verify(&live).await {
-            tracing::warn!(%error, "what Redis has loaded is not verified yet");
+            tracing::warn!(%error, "the data that Redis has loaded is not verified yet");
         }
         store.link.set(Some(Arc::new(live)));
         Ok(store)

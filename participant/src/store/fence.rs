@@ -96,7 +96,8 @@ impl Store {
         if let Some(known) = known
             && self.data().await?.has_served(log_id, known)
         {
-            let data = "what it knew was repaired; the coordinator asks for what it is now";
+            let data =
+                "the data was repaired meanwhile; the coordinator asks for its present state";
             return Ok(Some(data.to_owned()));
         }
         let reason = quarantined.clone().or_else(|| {
@@ -153,7 +154,7 @@ impl Store {
         let fenced: RedisResult<Value> = send(live, &command).await;
         let fenced = fenced.map_err(|error| self.unavailable(&error))?;
         if fenced == Value::Int(1) {
-            tracing::error!(incarnation, "the data is fenced until its coordinators have spoken");
+            tracing::error!(incarnation, "the data is fenced until its coordinators have reported");
         }
         Ok(())
     }
@@ -190,7 +191,7 @@ pub(super) fn not_as_known(found: Found, known: Known, who_knew: &str) -> Option
     }
     if found.has_hole() {
         return Some(format!(
-            "{ended} branches have ended in Redis, and it says itself that {written} had: its history has a hole"
+            "{ended} branches have ended in Redis, but it also says that there should be {written}: its history has a hole"
         ));
     }
     (ended < known.ended).then(|| {

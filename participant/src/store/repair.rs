@@ -86,7 +86,8 @@ impl Words {
             *word = fresh();
         }
         if part != word.parts || heard.epoch != word.heard.epoch {
-            let detail = format!("part {part} came where part {} was due; begin anew", word.parts);
+            let detail =
+                format!("part {part} arrived where part {} was due; begin again", word.parts);
             return Err(Refusal::new(ErrorCode::WrongState, detail));
         }
         word.parts += 1;
@@ -242,7 +243,7 @@ impl Store {
             // Open without this word, because the fence was lost or the data had forgotten the log: whoever takes that
             // for a repair forgets what it lost.
             if part.known.is_some_and(|known| !view.has_served(part.coordinator.log_id, known)) {
-                let detail = "the data is open, and did not take this word; look again";
+                let detail = "the data is open, and did not use this report; look again";
                 return Err(Refusal::new(ErrorCode::WrongState, detail));
             }
             let incarnation = view.incarnation.unwrap_or_default();

@@ -210,7 +210,7 @@ impl Store {
             } else {
                 tracing::info!(
                     run_id = live.server.run_id,
-                    "a new life of Redis: its file is rewritten"
+                    "Redis was restarted: its append-only file is being rewritten"
                 );
                 let begun: RedisResult<String> =
                     redis::cmd("BGREWRITEAOF").query_async(connection).await;
@@ -238,7 +238,7 @@ impl Store {
 
 impl Rewrite {
     fn fail(&mut self, why: String) -> String {
-        tracing::error!(why, "nothing is voted at this Redis");
+        tracing::error!(why, "no branch is voted on at this Redis");
         *self = Self { begun: false, failed: Some((Instant::now(), why.clone())) };
         why
     }

@@ -28,11 +28,11 @@ pub(crate) enum BranchCommand {
     /// List the branches that participants keep
     #[command(alias = "ls")]
     List(list::ListArgs),
-    /// Decide a branch in doubt at its participant, when its coordinator is gone for good; there is no way back
+    /// Decide a branch in doubt at its participant, if its coordinator is gone for good; cannot be undone
     Resolve(resolve::ResolveArgs),
-    /// Drop the mark of an ended branch at its participant; a late message about it then finds nothing
+    /// Remove the marker of an ended branch at its participant; a late message about it then finds nothing
     Forget(resolve::ForgetArgs),
-    /// Give up a branch at the coordinator, when its participant is gone for good; there is no way back
+    /// Give up a branch at the coordinator, if its participant is gone for good; cannot be undone
     Abandon(abandon::AbandonArgs),
 }
 

@@ -9,22 +9,26 @@ use super::{Range, Servers, TABLE, Weight};
 const HEAD: &str = "\
 # What the promises need of a server
 
-An agent checks this with every connection, and looks again every second while it is connected. `assent doctor` shows it.
-The table is in the code (`participant/src/store/requirements/`); this page is generated from it.
+<!-- Generated from the table in `participant/src/store/requirements/`; `UPDATE=1` rewrites it. -->
 
-Tested with Redis 6.2.14, 7.0.15, 8.2.3 and Valkey 9.1.2. A Valkey is known by its `valkey_version`: the `redis_version`
-that it says is always 7.2.4.
+An agent checks these conditions whenever it connects, and again every second while it is connected.
+`assent doctor` shows them.
 
-What comes of a row that is not met:
+Tested with Redis 6.2.14, 7.0.15, 8.2.3 and Valkey 9.1.2. A Valkey server is recognised by its
+`valkey_version`; its `redis_version` is always 7.2.4.
 
-- **refused**: the agent does not start, or gives the connection up. With `--allow-unsafe-redis` it works and says so in
-  its health; transactions whose votes alone are the decision are refused then.
-- **waits**: an agent does not take part until it is met. One that runs goes on by itself; one that starts ends, and says why.
-- **advice**: it is said in the log and by `assent doctor`, and the agent works.
+The column *otherwise* says what happens if a condition is not met:
 
-What cannot be looked at counts as not met, but for the user `default`: where `ACL GETUSER` is not allowed, that is advice.
+- **refused**: the agent does not start, or gives the connection up. With `--allow-unsafe-redis` it
+  works and says so in its health; it then refuses branches of implicit transactions.
+- **waits**: the agent takes no part until the condition is met. A running agent continues by
+  itself; a starting one exits and says why.
+- **advice**: the agent works; the log and `assent doctor` mention it.
 
-| what | must be | asked of | else | why | what to do | source |
+A condition that cannot be checked counts as not met. The exception is the user `default`: if the
+agent may not run `ACL GETUSER`, that is only advice.
+
+| what | must be | applies to | otherwise | why | what to do | source |
 |---|---|---|---|---|---|---|
 ";
 
@@ -38,13 +42,15 @@ const FEATURES: &str = "
 const RIGHTS: &str = "
 ## The least ACL
 
-`assent doctor --redis URL --acl` prints this line for the server that it finds. The user needs the keys that its transactions
-use, for reading and for writing, and everything below the control hash. Give it all keys (`'~*'`) if you can: an agent whose
-keys are limited asks for each write whether it may, in the scripts, and cannot own its Redis (about half the speed).
+`assent doctor --redis URL --acl` prints this line for the server that it finds. The user needs to
+read and write the keys that its transactions use, and all keys that begin with the name of the
+control hash. Give it all keys (`'~*'`) if you can. An agent with limited keys must check every write
+in its scripts, and cannot own its Redis, which costs about half the speed.
 
-The agent tries its rights out with every connection, in a `MULTI` that it discards. A right that is missing is refused by
-name before the first vote. A right that goes later is a no to new branches (`redis_no_permission`); a branch that was
-decided before waits, says why in `assent tx describe`, and goes on when the right is back.
+The agent tries its rights with every connection, in a `MULTI` that it discards. If one is missing,
+it is refused by name before the first vote. If one is taken away later, new branches are voted no
+(`redis_no_permission`). A branch that was decided before waits, says why in `assent tx describe`,
+and continues when the right is back.
 
 ```text
 ";
@@ -82,8 +88,8 @@ pub fn page() -> String {
     page.push_str(&wrapped(&least_acl(&all, "assent:ctl")));
     page.push_str(
         "```\n\nRedis 6.2 has no `pexpiretime`; `hpexpireat` and `hpexpiretime` came with Redis 7.4 and Valkey 9.0. Without \
-         `client|list`, `client|setname`,\n`exec`, `mget`, `mset` and `watch` the scripts do all the work; without \
-         `publish` and `subscribe` a transaction that waits for\na lock notices later that it is free.\n",
+         `client|list`, `client|setname`,\n`exec`, `mget`, `mset` and `watch`, the scripts do all the work; without \
+         `publish` and `subscribe`, a transaction\nthat waits for a lock notices later that the lock is free.\n",
     );
     page
 }
