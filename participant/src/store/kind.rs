@@ -90,6 +90,7 @@ impl ServerId {
             acl_dryrun: self.is_from(Version(7, 0, 0), VALKEY),
             field_expiry: self.is_from(Version(7, 4, 0), Version(9, 0, 0)),
             shortest_scores: self.is_from(Version(7, 2, 0), VALKEY),
+            base_file: self.is_from(Version(7, 0, 0), VALKEY),
             cuts_torn_file: self.kind == ServerKind::Valkey && self.version >= Version(9, 1, 2),
         }
     }
@@ -113,6 +114,8 @@ pub struct Features {
     /// The scores of sorted sets are spelt with the fewest digits that read as the same number (`0.1`); before, with 17
     /// (`0.10000000000000001`).
     pub shortest_scores: bool,
+    /// The append-only file is a base, which a rewrite has written, and what was appended to it.
+    pub base_file: bool,
     /// An append-only file that is torn within a `MULTI` is cut before it; elsewhere it is rewritten after each start of the
     /// server, which is why the agent needs `BGREWRITEAOF` there.
     pub cuts_torn_file: bool,

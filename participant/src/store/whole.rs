@@ -20,6 +20,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult};
 
 use super::connection::Live;
+use super::kind::{Features, ServerId};
 use super::{Store, StoreError, lock, mutants};
 
 /// The field of the life of the server for which the data was verified.
@@ -36,9 +37,6 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// After a rewrite that failed, the next one is not begun before.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// The first Valkey that cuts a torn file before the `MULTI`. No Redis does.
-const VALKEY_THAT_CUTS_RIGHT: (u32, u32, u32) = (9, 1, 2);
 
 /// What is known of a connection's server life.
 #[derive(Debug)]
@@ -95,23 +93,22 @@ impl File {
         self.0.get(field)?.parse().ok()
     }
 
-    fn version(&self, field: &str) -> Option<(u32, u32, u32)> {
-        let mut numbers = self.0.get(field)?.split('.').map(|number| number.parse().unwrap_or(0));
-        let mut number = || numbers.next().unwrap_or(0);
-        Some((number(), number(), number()))
+    fn features(&self) -> Features {
+        let fields = self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        ServerId::of_info(&fields.collect()).features()
     }
 
     /// Whether there may be an open `MULTI` in it.
     fn may_be_torn(&self) -> bool {
-        let cuts_right =
-            self.version("valkey_version").is_some_and(|it| it >= VALKEY_THAT_CUTS_RIGHT);
-        self.is("aof_enabled", "1") && !cuts_right && !self.is_only_base()
+        let features = self.features();
+        self.is("aof_enabled", "1")
+            && !features.cuts_torn_file
+            && !self.is_only_base(features.base_file)
     }
 
-    /// Whether nothing was appended since the last rewrite, or ever: what a rewrite has written is not torn. Before 7.0
-    /// the size at the start counts as the base.
-    fn is_only_base(&self) -> bool {
-        let has_base_file = self.version("redis_version").is_some_and(|it| it >= (7, 0, 0));
+    /// Whether nothing was appended since the last rewrite, or ever: what a rewrite has written is
+    /// not torn. Without a base file the size at the start counts as the base.
+    fn is_only_base(&self, has_base_file: bool) -> bool {
         let size = self.number("aof_current_size");
         size == Some(0) || (has_base_file && size.is_some() && size == self.number("aof_base_size"))
     }
