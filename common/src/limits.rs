@@ -55,15 +55,18 @@ pub const BATCH_MESSAGES_MAX: usize = 256;
 /// (`too_large`).
 pub const DECISION_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Bytes of a branch's replies that the log keeps of a transaction without key or id: nobody sends that request again, and a
-/// read of some megabytes would be one more large record each time. The first answer has them all.
+/// Bytes of a branch's replies that the log keeps of a transaction without key or id: nobody sends
+/// that request again, and a read of some megabytes would be one more large record each time. The
+/// first answer has them all.
 pub const REPLIES_KEPT_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of replies and writes in the answers to one batch, after which the participant runs no further prepare of it, and says
-/// that it does not know: the coordinator asks again. What is under way then still fits, or is asked for again too.
+/// Bytes of replies and writes in the answers to one batch, after which the participant runs no
+/// further prepare of it, and says that it does not know: the coordinator asks again. What is under
+/// way then still fits, or is asked for again too.
 pub const BATCH_REPLIES_BYTES_MAX: usize = 48 * 1024 * 1024;
 
-/// Bytes of one answer to a batch that are left for what is no reply and no write: words for people, ids, numbers.
+/// Bytes of one answer to a batch that are left for what is no reply and no write: words for
+/// people, ids, numbers.
 pub const BATCH_WORDS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes of a sentence for people that others have a part in: an error's detail, a participant's last error. The rest is
@@ -118,7 +121,8 @@ pub const WAIT_MAX_MS: u64 = 60_000;
 /// Rows of one page of a list.
 pub const PAGE_SIZE_MAX: usize = 500;
 
-/// Bytes of the rows of a page, after which it ends early and its token leads on; it has one row in any case.
+/// Bytes of the rows of a page, after which it ends early and its token leads on; it has one row in
+/// any case.
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Rows of a page if the request does not say.

@@ -52,8 +52,8 @@ pub struct Identity {
     pub id: TransactionId,
     /// The client's key, if it sent one.
     pub key: Option<IdempotencyKey>,
-    /// SHA-256 of the request's one form, where a key or an id of the client's may come again with another request. Of
-    /// the body's bytes in older records.
+    /// SHA-256 of the request's one form, where a key or an id of the client's may come again with
+    /// another request. Of the body's bytes in older records.
     pub fingerprint: Option<[u8; 32]>,
     /// The label.
     pub name: Option<String>,

@@ -523,8 +523,8 @@ fn into_wire(answer: BranchAnswer) -> Answer {
     }
 }
 
-/// The answers to a batch, within what a coordinator reads. What is too much is not known, and asked for again: what is kept
-/// of the branch answers then.
+/// The answers to a batch, within what a coordinator reads. What is too much is not known, and
+/// asked for again: what is kept of the branch answers then.
 fn fitting(mut answers: Vec<Answer>) -> Vec<Answer> {
     let most = limits::BATCH_BYTES_MAX - limits::BATCH_WORDS_BYTES_MAX;
     let mut bytes = 0;

@@ -207,8 +207,9 @@ pub fn read_token(path: Option<&PathValue>) -> Result<Option<Token>, Failure> {
 
 /// Reads a secret, which may not be empty.
 ///
-/// A file that others may read is warned of, where it is this user's own: ssh refuses such a key, but the secrets of
-/// containers are often readable by all inside, which whoever runs there cannot change.
+/// A file that others may read is warned of, where it is this user's own: ssh refuses such a key,
+/// but the secrets of containers are often readable by all inside, which whoever runs there cannot
+/// change.
 pub fn read_secret(path: &PathValue) -> Result<String, Failure> {
     if let Some(mode) = open_to_others(&path.0) {
         let shown = path.0.display();

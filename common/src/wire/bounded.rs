@@ -1,8 +1,8 @@
-//! Lists that strangers send, read up to their limits. A body of some megabytes can hold a million of the smallest ops, and
-//! each becomes a structure of some hundred bytes.
+//! Lists that strangers send, read up to their limits. A body of some megabytes can hold a million
+//! of the smallest ops, and each becomes a structure of some hundred bytes.
 //!
-//! What is beyond a limit is skipped, not refused: one element beyond it is kept, so that whoever checks the count refuses
-//! the request with the code and the words of that limit.
+//! What is beyond a limit is skipped, not refused: one element beyond it is kept, so that whoever
+//! checks the count refuses the request with the code and the words of that limit.
 
 use std::fmt;
 use std::marker::PhantomData;

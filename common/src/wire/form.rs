@@ -1,8 +1,10 @@
-//! A request in one form, whatever bytes said it: spaces, the order of fields, a default that is spelt out, a number or
-//! its text. What has the same form is the same request, and under one idempotency key it is a retry.
+//! A request in one form, whatever bytes said it: spaces, the order of fields, a default that is
+//! spelt out, a number or its text. What has the same form is the same request, and under one
+//! idempotency key it is a retry.
 //!
-//! The form is only ever hashed, and the hash is in the log for as long as the key is remembered. So a change of the form
-//! makes the retries of older keys look like other requests: give it a new [`VERSION`], and compare with both.
+//! The form is only ever hashed, and the hash is in the log for as long as the key is remembered.
+//! So a change of the form makes the retries of older keys look like other requests: give it a new
+//! [`VERSION`], and compare with both.
 
 use crate::command::{Comparison, OpRequest};
 use crate::ids::{ParticipantName, TransactionId};
@@ -24,8 +26,8 @@ pub(super) struct Head<'a> {
 /// Takes a form, piece by piece.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(&[u8]);
 
-/// A form on its way. Each piece of any length has its length before it, so that no two requests have
-/// one form.
+/// A form on its way. Each piece of any length has its length before it, so that no two requests
+/// have one form.
 pub(super) struct Form<'a> {
     sink: Sink<'a>,
 }

@@ -57,8 +57,8 @@ impl TransactionRequest {
         self.check(None)
     }
 
-    /// The same, and says the request in its one form, for a hash: what comes again in other bytes says the same there.
-    /// What was said of a request that is refused is of no use.
+    /// The same, and says the request in its one form, for a hash: what comes again in other bytes
+    /// says the same there. What was said of a request that is refused is of no use.
     pub fn validate_into(self, form: &mut dyn FnMut(&[u8])) -> Result<Submission, Problem> {
         self.check(Some(form))
     }

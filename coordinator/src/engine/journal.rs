@@ -190,8 +190,9 @@ fn keep_or_drop(identity: &Identity, replies: &mut Replies) {
     }
 }
 
-/// The record, without what nobody will ask for, and without what no segment holds. One phase is applied when its record is
-/// written: it cannot be refused any more, and the process may not end for it.
+/// The record, without what nobody will ask for, and without what no segment holds. One phase is
+/// applied when its record is written: it cannot be refused any more, and the process may not end
+/// for it.
 pub(super) fn fitting(record: Record, bytes_max: usize) -> Record {
     let mut answered = match record {
         Record::Committed(mut committed) => {

@@ -159,7 +159,8 @@ impl ListFilter {
     }
 }
 
-/// A row of a list. Large replies would make a page larger than anybody can use: they are in the transaction's own view.
+/// A row of a list. Large replies would make a page larger than anybody can use: they are in the
+/// transaction's own view.
 fn row_of(mut view: TransactionView) -> TransactionView {
     for branch in &mut view.branches {
         branch.replies = None;
@@ -167,7 +168,8 @@ fn row_of(mut view: TransactionView) -> TransactionView {
     view
 }
 
-/// How many of the rows a page has: as many as were asked for and as its bytes allow, and one at least.
+/// How many of the rows a page has: as many as were asked for and as its bytes allow, and one at
+/// least.
 fn rows_that_fit(rows: &[TransactionView], size: usize) -> usize {
     let mut bytes = 0;
     let fitting = rows.iter().take(size).take_while(|row| {

@@ -57,8 +57,8 @@ enum Taken {
 }
 
 impl Engine {
-    /// Runs a transaction, or finds the one that the same key or id has begun before. `fingerprint` tells
-    /// a retry from another request under the same key. `held` is the memory of its ops.
+    /// Runs a transaction, or finds the one that the same key or id has begun before. `fingerprint`
+    /// tells a retry from another request under the same key. `held` is the memory of its ops.
     pub async fn submit(
         &self,
         submission: Submission,

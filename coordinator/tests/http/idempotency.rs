@@ -163,8 +163,8 @@ async fn without_key_or_id_every_request_is_a_transaction() {
     assert_eq!(rig.submit(&body).await.status, 422);
 }
 
-/// A client that builds its body anew for a retry must hear of the first one, not be told to take a new key, by which it
-/// would run twice.
+/// A client that builds its body anew for a retry must hear of the first one, not be told to take a
+/// new key, by which it would run twice.
 #[tokio::test]
 async fn the_same_request_in_other_bytes_is_a_retry() {
     let bank = Fake::start().await;

@@ -63,7 +63,8 @@ async fn a_transaction_that_nobody_knows_is_not_found_and_not_aborted() {
     rig.get(&format!("/v1/transactions/{}?wait=60s", Uuid::now_v7())).await.is_problem("not_found");
 }
 
-/// Rows are a few hundred bytes, or some kilobytes with what a participant says: a page of those ends early, and leads on.
+/// Rows are a few hundred bytes, or some kilobytes with what a participant says: a page of those
+/// ends early, and leads on.
 #[tokio::test]
 async fn a_page_is_limited_by_bytes_and_leads_on() {
     let bank = Fake::start().await;

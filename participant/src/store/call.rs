@@ -16,8 +16,8 @@ use super::packed::{kind_letter, packed_branches};
 /// else; a branch that is larger by itself goes alone.
 pub(super) const BRANCHES_PER_CALL_MAX: usize = 32;
 
-/// Calls with prepares that are under way at once: enough for a full batch of small branches. The replies of each may have
-/// twice the bytes of a branch's.
+/// Calls with prepares that are under way at once: enough for a full batch of small branches. The
+/// replies of each may have twice the bytes of a branch's.
 pub(super) const PREPARE_CALLS_MAX: usize = 8;
 
 /// Ops of one call.

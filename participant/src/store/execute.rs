@@ -51,7 +51,8 @@ impl Sorted {
             && self.prepares.is_empty()
     }
 
-    /// Takes messages out, in calls of bounded work: all outcomes, and prepares for as many calls as may be under way.
+    /// Takes messages out, in calls of bounded work: all outcomes, and prepares for as many calls
+    /// as may be under way.
     pub(super) fn take_work(&mut self) -> Vec<Work> {
         let mut work = Vec::with_capacity(3);
         for txids in std::mem::take(&mut self.commits).chunks(call::BRANCHES_PER_CALL_MAX) {

@@ -108,7 +108,8 @@ impl Answers {
         self.0.iter().flatten().map(BranchAnswer::bytes).sum()
     }
 
-    /// Leaves prepares that have not begun, once the answers are full: the coordinator asks for them again.
+    /// Leaves prepares that have not begun, once the answers are full: the coordinator asks for
+    /// them again.
     pub(super) fn leave_if_full(&mut self, prepares: &mut Vec<PrepareItem>) {
         if prepares.is_empty() || self.bytes() <= limits::BATCH_REPLIES_BYTES_MAX {
             return;

@@ -125,7 +125,8 @@ async fn the_branches_of_a_batch_that_are_too_much_for_one_call_get_several() {
     }
 }
 
-/// H6: nor do their replies grow without limit. What is left out is asked for again, and comes then.
+/// H6: nor do their replies grow without limit. What is left out is asked for again, and comes
+/// then.
 #[tokio::test]
 async fn a_batch_answers_up_to_its_bytes_and_the_rest_is_asked_for_again() {
     let redis = Redis::start();
