@@ -1,7 +1,6 @@
 //! The `assent` command: one binary for the coordinator, the participants and their operators.
 //!
-//! [`run`] is all of it, so that tests call the code that people run. [`process`] starts real processes, for `demo`,
-//! `bench` and the tests.
+//! [`run`] is all of it, so that tests call the code that people run.
 //!
 //! ```text
 //! run ── args (clap) ── config (flags > environment > file > defaults) ── command ── output ── exit code
@@ -14,7 +13,6 @@ mod demo;
 mod exit;
 mod ops;
 mod output;
-pub mod process;
 mod runtime;
 mod server;
 mod telemetry;

@@ -243,7 +243,7 @@ fn a_development_server_without_redis_says_what_to_do() {
     let (code, _, said) =
         assent(&["dev", "--redis-server=/nowhere/redis-server", "--listen=127.0.0.1:0"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("not installed") && said.contains("make demo"), "{said}");
+    assert!(said.contains("not installed") && said.contains("make redis"), "{said}");
 }
 
 #[test]

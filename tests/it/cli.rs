@@ -6,11 +6,12 @@ mod ops;
 
 use std::path::Path;
 
-use assent::process::{Assent, ProcessError, Signal};
 use assent_client::participant::ProbeState;
 use assent_common::ErrorCode;
-use assent_tests::cluster::{coordinator_args, init, run, wait_ended};
-use assent_tests::ports::Port;
+use assent_process::{
+    Assent, Port, ProcessError, Signal, coordinator_arguments, init_log, run_to_end,
+};
+use assent_tests::cluster::wait_ended;
 use assent_tests::proxy::At;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer};
 use tempfile::TempDir;
@@ -36,7 +37,7 @@ fn a_coordinator_refuses_a_directory_without_a_log_and_init_refuses_one_with() {
         "--admin-listen",
         "127.0.0.1:0",
     ];
-    let refused = run(Path::new(ASSENT), &serve, &[]);
+    let refused = run_to_end(Path::new(ASSENT), &serve, &[]).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
     assert!(
         stderr(&refused).contains("assent init"),
@@ -45,8 +46,8 @@ fn a_coordinator_refuses_a_directory_without_a_log_and_init_refuses_one_with() {
     );
     assert!(!data_dir.exists(), "a refused start left something behind");
 
-    init(Path::new(ASSENT), &data_dir, 1024 * 1024);
-    let again = run(Path::new(ASSENT), &["init", "--data-dir", &words], &[]);
+    init_log(Path::new(ASSENT), &data_dir, Some(1024 * 1024)).unwrap();
+    let again = run_to_end(Path::new(ASSENT), &["init", "--data-dir", &words], &[]).unwrap();
     assert_eq!(again.status.code(), Some(1), "{}", stderr(&again));
 }
 
@@ -54,9 +55,8 @@ fn a_coordinator_refuses_a_directory_without_a_log_and_init_refuses_one_with() {
 #[tokio::test]
 async fn a_second_coordinator_on_the_same_log_is_refused() {
     let cluster = Cluster::start(ASSENT, Options::default()).await;
-    let ports = [Port::take(), Port::take()];
-    let addresses = [&*ports[0].address(), &*ports[1].address()];
-    let mut arguments = coordinator_args(&cluster.data_dir(), addresses);
+    let ports = Port::pair().unwrap();
+    let mut arguments = coordinator_arguments(&cluster.data_dir(), &ports);
     arguments.extend(["--segment-bytes".to_owned(), "1048576".to_owned()]);
     let (binary, log) = (Path::new(ASSENT), cluster.dir().join("second.log"));
     let started = Assent::start("second", binary, arguments, &ports[0].url(), &log).await;
@@ -73,7 +73,7 @@ fn a_wrong_command_line_or_setting_is_a_usage_error() {
         &["coordinator", "--participant", "a=http://h:1", "--participant", "a=http://h:2"],
         &["participant"],
     ] {
-        let output = run(Path::new(ASSENT), words, &[]);
+        let output = run_to_end(Path::new(ASSENT), words, &[]).unwrap();
         assert_eq!(output.status.code(), Some(2), "{words:?}: {}", stderr(&output));
         assert!(!output.stderr.is_empty(), "{words:?}: nothing was said");
         assert!(output.stdout.is_empty(), "{words:?}: talk on stdout");

@@ -1,11 +1,11 @@
 //! Implicit transactions on real processes: the votes are the decision, and whoever is left finishes them.
 
-use assent::process::{AppendFsync, RedisOptions};
 use assent_client::{ListFilter, Transaction};
 use assent_common::crash::CrashPoint;
 use assent_common::time::DurationMs;
 use assent_common::wire::transaction::{BranchProgress, Protocol};
 use assent_common::{ErrorCode, IdempotencyKey};
+use assent_process::{AppendFsync, RedisOptions};
 use assent_tests::cluster::{Peer, arm, redis_options, restart, wait_crashed};
 use assent_tests::proxy::At;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, audit, plain, wait_for, wait_settled};

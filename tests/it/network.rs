@@ -6,9 +6,9 @@
 
 mod replica;
 
-use assent::process::RedisOptions;
 use assent_client::{CoordinatorClient, Http, HttpOptions, SubmitError, Transaction};
 use assent_common::time::DurationMs;
+use assent_process::RedisOptions;
 use assent_tests::cluster::redis_options;
 use assent_tests::link::{Fault, Way, Which};
 use assent_tests::load::Load;

@@ -1,12 +1,11 @@
 //! What a Redis can do to its agent short of losing data: forget scripts, restart, run out of memory, pause, be set up
 //! so that votes would be lost (invariants 2, 12, 14; promises *durable*, *honest*).
 
-use assent::process::{AppendFsync, Assent, RedisOptions, RedisServer};
 use assent_client::{CoordinatorClient, Transaction};
 use assent_common::ErrorCode;
 use assent_common::time::DurationMs;
+use assent_process::{AppendFsync, Assent, Port, RedisOptions, RedisServer};
 use assent_tests::cluster::{participant_args, redis_options};
-use assent_tests::ports::Port;
 use assent_tests::proxy::At;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, plain, wait_settled};
 use tempfile::TempDir;
@@ -168,9 +167,8 @@ async fn an_agent_refuses_a_redis_that_would_lose_votes_and_names_the_fix() {
     let dir = TempDir::with_prefix("assent-it-").unwrap();
     let options = RedisOptions { appendfsync: AppendFsync::EverySecond, ..redis_options() };
     let redis = RedisServer::start(dir.path().join("redis"), options).await.unwrap();
-    let ports = [Port::take(), Port::take()];
-    let mut args =
-        participant_args("bank-a", &redis.url(), [&ports[0].address(), &ports[1].address()]);
+    let ports = Port::pair().unwrap();
+    let mut args = participant_args("bank-a", &redis.url(), &ports);
     let log = dir.path().join("agent.log");
     let binary = std::path::Path::new(ASSENT);
     let refused = Assent::start("bank-a", binary, args.clone(), &ports[0].url(), &log).await;

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use assent::process::RedisServer;
 use assent_client::Transaction;
 use assent_common::ErrorCode;
 use assent_common::time::DurationMs;
 use assent_common::wire::transaction::{
     AbandonRequest, ParticipantData, ParticipantView, Protocol,
 };
+use assent_process::RedisServer;
 use assent_servers::file;
 use assent_tests::cluster::redis_options;
 use assent_tests::wait::wait_for;

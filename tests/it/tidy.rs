@@ -19,12 +19,13 @@ const COMMON_MAY_USE: [&str; 9] = [
 ];
 
 /// The packages of ours that each folder may use (ARCHITECTURE.md, "Code map").
-const MAY_USE: [(&str, &[&str]); 7] = [
+const MAY_USE: [(&str, &[&str]); 8] = [
     ("common", &[]),
     ("client", &["assent-common"]),
     ("edge", &["assent-common"]),
     ("coordinator", &["assent-common", "assent-client", "assent-edge"]),
     ("participant", &["assent-common", "assent-client", "assent-edge"]),
+    ("process", &["assent-common", "assent-client"]),
     (
         "cli",
         &[
@@ -33,6 +34,7 @@ const MAY_USE: [(&str, &[&str]); 7] = [
             "assent-edge",
             "assent-coordinator",
             "assent-participant",
+            "assent-process",
         ],
     ),
     (
@@ -44,6 +46,7 @@ const MAY_USE: [(&str, &[&str]); 7] = [
             "assent-client",
             "assent-coordinator",
             "assent-participant",
+            "assent-process",
             "assent-servers",
         ],
     ),

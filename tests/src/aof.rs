@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use assent::process::{ProcessError, RedisServer};
+use assent_process::{ProcessError, RedisServer};
 
 /// The file of Redis 6.2.
 const FILE: &str = "appendonly.aof";

@@ -5,16 +5,18 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
-use assent::process::{Assent, Child, RedisOptions, RedisServer};
 use assent_client::{
     CoordinatorAdmin, CoordinatorClient, Http, HttpOptions, ParticipantAdmin, ParticipantClient,
+};
+use assent_process::{
+    Assent, Child, Port, RedisOptions, RedisServer, coordinator_arguments, init_log,
+    participant_arguments, run_to_end,
 };
 use tempfile::TempDir;
 
 use crate::link::Link;
-use crate::ports::Port;
 use crate::proxy::Proxy;
 use crate::wait::wait_for;
 
@@ -118,13 +120,12 @@ impl Peer {
     async fn start(binary: &Path, name: &'static str, options: &Options, dir: &Path) -> Self {
         let redis = RedisServer::start(dir.join(format!("redis-{name}")), options.redis.clone());
         let redis = redis.await.unwrap_or_else(|error| panic!("{error}"));
-        let ports = [Port::take(), Port::take()];
+        let ports = Port::pair().unwrap_or_else(|error| panic!("{error}"));
         let redis_link = link(options.linked, &format!("127.0.0.1:{}", redis.port())).await;
         let redis_url = redis_link
             .as_ref()
             .map_or_else(|| redis.url(), |link| format!("redis://{}", link.address()));
-        let mut arguments =
-            participant_args(name, &redis_url, [&ports[0].address(), &ports[1].address()]);
+        let mut arguments = participant_args(name, &redis_url, &ports);
         arguments.extend(args(options.participant.iter().copied()));
         let log = dir.join(format!("{name}.log"));
         let agent = Assent::start(name, binary, arguments, &ports[0].url(), &log).await;
@@ -169,37 +170,12 @@ async fn link(is_wanted: bool, upstream: &str) -> Option<Link> {
     if is_wanted { Some(Link::start(upstream).await) } else { None }
 }
 
-/// The arguments of an agent.
+/// The arguments of an agent that asks soon.
 #[must_use]
-pub fn participant_args(name: &str, redis_url: &str, addresses: [&str; 2]) -> Vec<String> {
-    args([
-        "participant",
-        "--name",
-        name,
-        "--redis",
-        redis_url,
-        "--listen",
-        addresses[0],
-        "--admin-listen",
-        addresses[1],
-        "--resolve-interval",
-        RESOLVE_INTERVAL,
-    ])
-}
-
-/// The arguments of a coordinator, without its participants.
-#[must_use]
-pub fn coordinator_args(data_dir: &Path, addresses: [&str; 2]) -> Vec<String> {
-    let data_dir = data_dir.display().to_string();
-    args([
-        "coordinator",
-        "--data-dir",
-        &data_dir,
-        "--listen",
-        addresses[0],
-        "--admin-listen",
-        addresses[1],
-    ])
+pub fn participant_args(name: &str, redis_url: &str, ports: &[Port; 2]) -> Vec<String> {
+    let mut arguments = participant_arguments(name, redis_url, ports);
+    arguments.extend(args(["--resolve-interval", RESOLVE_INTERVAL]));
+    arguments
 }
 
 impl Cluster {
@@ -211,15 +187,16 @@ impl Cluster {
         for name in &options.participants {
             peers.push(Peer::start(&binary, name, &options, dir.path()).await);
         }
-        let ports = [Port::take(), Port::take()];
+        let ports = Port::pair().unwrap_or_else(|error| panic!("{error}"));
         let proxy = if options.proxied { Some(Proxy::start(&ports[0].url()).await) } else { None };
         let asked = proxy.as_ref().map_or_else(|| ports[0].url(), |proxy| proxy.url().to_owned());
         let (link, client_link) =
             (link(options.linked, &asked).await, link(options.linked, &ports[0].url()).await);
         let asked = link.as_ref().map_or(asked, Link::url);
         let data_dir = dir.path().join("log");
-        init(&binary, &data_dir, options.segment_bytes);
-        let mut arguments = coordinator_args(&data_dir, [&ports[0].address(), &ports[1].address()]);
+        init_log(&binary, &data_dir, Some(options.segment_bytes))
+            .unwrap_or_else(|error| panic!("{error}"));
+        let mut arguments = coordinator_arguments(&data_dir, &ports);
         let configured = if options.register { &[][..] } else { &peers[..] };
         for peer in configured {
             arguments.extend(["--participant".to_owned(), format!("{}={}", peer.name, peer.url())]);
@@ -282,10 +259,13 @@ impl Cluster {
     }
 
     /// Runs the command with these arguments to its end; it reaches this cluster's coordinator.
+    ///
+    /// # Panics
+    /// If it cannot be started.
     #[must_use]
     pub fn run(&self, arguments: &[&str]) -> Output {
         let urls = [("ASSENT_URL", self.coordinator.url()), ("ASSENT_ADMIN_URL", &self.admin_url)];
-        run(&self.binary, arguments, &urls)
+        run_to_end(&self.binary, arguments, &urls).expect("the command runs")
     }
 
     fn logs(&self) -> Vec<PathBuf> {
@@ -293,30 +273,6 @@ impl Cluster {
         let names = agents.chain(["coordinator"]);
         names.map(|name| self.dir.path().join(format!("{name}.log"))).collect()
     }
-}
-
-/// Runs `assent` with these arguments to its end.
-#[must_use]
-pub fn run(binary: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(binary);
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("ASSENT_") {
-            command.env_remove(variable);
-        }
-    }
-    command.args(["--config", "none"]).args(arguments).envs(environment.iter().copied());
-    command.output().expect("the command runs")
-}
-
-/// Makes a log.
-///
-/// # Panics
-/// If that is refused.
-pub fn init(binary: &Path, data_dir: &Path, segment_bytes: u32) {
-    let (data_dir, segment_bytes) = (data_dir.display().to_string(), segment_bytes.to_string());
-    let words = ["init", "--data-dir", &data_dir, "--segment-bytes", &segment_bytes];
-    let output = run(binary, &words, &[]);
-    assert!(output.status.success(), "init: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Starts it again with a crash point armed, `point` or `point:count`.

@@ -18,7 +18,6 @@ pub mod link;
 pub mod load;
 pub mod messenger;
 pub mod plain;
-pub mod ports;
 pub mod proxy;
 pub mod soak;
 pub mod wait;

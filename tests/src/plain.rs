@@ -1,6 +1,6 @@
 //! Plain Redis clients, past the agents: what any other program beside the service sees.
 
-use assent::process::RedisServer;
+use assent_process::RedisServer;
 use redis::aio::MultiplexedConnection;
 
 /// A connection of its own.

@@ -10,7 +10,7 @@ use super::unit::{Ack, Escrow, Mode, Protocol, VALUE_BYTES_MIN};
 use super::workload::Shape;
 use crate::args::RedisProgram;
 use crate::exit::Failure;
-use crate::process::RedisBy;
+use assent_process::RedisBy;
 
 /// The most branches that a bench can have: a participant and a Redis each.
 const BRANCHES_MAX: usize = 16;

@@ -15,7 +15,7 @@ use super::machine::{Busy, Machine, Spent};
 use super::unit::Escrow;
 use super::workload::Family;
 use crate::exit::{Failure, chain};
-use crate::process::{Cluster, ClusterOptions, RedisBy, RedisOptions};
+use assent_process::{Cluster, ClusterOptions, RedisBy, RedisOptions, find_binary};
 
 /// Keys of one command.
 const CHUNK: u64 = 5_000;
@@ -91,7 +91,8 @@ impl Stage {
     ) -> Result<Self, Failure> {
         let names = (0..places).map(name).filter_map(|name| name.parse().ok()).collect();
         let settings = REDIS_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut options = ClusterOptions::new(names);
+        let binary = find_binary(None).map_err(|error| Failure::error(error.to_string()))?;
+        let mut options = ClusterOptions::new(binary, names);
         options.redis = RedisOptions {
             program: program.to_owned(),
             settings: settings.to_vec(),

@@ -214,7 +214,7 @@ mod tests {
     use crate::bench::stage::connect;
     use crate::bench::unit::Escrow;
     use crate::bench::workload::{Shape, Workload};
-    use crate::process::{RedisOptions, RedisServer};
+    use assent_process::{RedisOptions, RedisServer};
 
     const FAMILIES: [Family; 2] = [
         Family { place: 0, name: "acct", keys: 10, opening: 1_000 },

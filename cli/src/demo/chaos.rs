@@ -14,7 +14,7 @@ use super::clients::Clients;
 use super::probe;
 use super::story::Story;
 use crate::exit::Failure;
-use crate::process::Cluster;
+use assent_process::Cluster;
 
 /// How long the state that is wanted is looked for, before the kill comes anyway.
 const AMBUSH_MAX: Duration = Duration::from_millis(1_500);

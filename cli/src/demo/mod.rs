@@ -28,8 +28,8 @@ use self::story::{Story, Teller};
 use crate::args::RedisProgram;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
-use crate::process::{Cluster, ClusterOptions, Member, RedisOptions};
 use crate::runtime;
+use assent_process::{Cluster, ClusterOptions, Member, RedisOptions, find_binary};
 
 /// Customers of the bank: few enough that transactions meet, enough that most do not.
 const CUSTOMERS: usize = 300;
@@ -138,7 +138,8 @@ async fn play(args: &DemoArgs, dir: &Path, story: Story) -> Result<Report, Failu
 
 async fn start(args: &DemoArgs, dir: &Path, story: Story) -> Result<Cluster, Failure> {
     let participants = PARTICIPANTS.iter().filter_map(|name| name.parse().ok()).collect();
-    let mut options = ClusterOptions::new(participants);
+    let binary = find_binary(None).map_err(|error| Failure::error(error.to_string()))?;
+    let mut options = ClusterOptions::new(binary, participants);
     options.redis =
         RedisOptions { program: args.redis.redis_server.clone(), ..RedisOptions::default() };
     options.participant_arguments = vec!["--resolve-interval=500ms".to_owned()];

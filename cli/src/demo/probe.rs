@@ -6,7 +6,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::bank::{self, Bank, OPENING_BALANCE};
 use crate::exit::{Failure, chain};
-use crate::process::Member;
+use assent_process::Member;
 
 /// The hash that holds locks (`l:`), staged branches (`s:`), and the marks of ended ones (`d:`, `a:`).
 const CONTROL_KEY: &str = "assent:ctl";

@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use crate::args::RedisProgram;
 use crate::exit::{Exit, Failure, chain};
 use crate::output::{self, Format};
-use crate::process::{RedisOptions, RedisServer};
 use crate::server::init::of_log;
 use crate::{runtime, telemetry};
+use assent_process::{RedisOptions, RedisServer};
 
 /// What is in flight at the end of a development server is not waited for long.
 const DRAIN_MS: u64 = 2_000;

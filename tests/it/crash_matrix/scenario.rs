@@ -1,7 +1,7 @@
 //! One transaction, one death, one restart, and the questions afterwards.
 
-use assent::process::Assent;
 use assent_common::crash::CrashPoint;
+use assent_process::Assent;
 use assent_tests::cluster::{arm, restart, wait_crashed};
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, wait_settled};
 

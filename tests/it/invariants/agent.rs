@@ -1,15 +1,14 @@
 //! One agent, and messages said to it in the name of a log.
 
-use assent::process::Assent;
 use assent_common::Epoch;
 use assent_common::ErrorCode;
 use assent_common::ids::TxNumber;
 use assent_common::outcome::{Aborted, Applied, Call, Prepared};
+use assent_process::{Assent, Port};
 use assent_servers::file;
 use assent_tests::cluster::{participant_args, restart};
 use assent_tests::link::{Fault, Which};
 use assent_tests::messenger::Messenger;
-use assent_tests::ports::Port;
 use assent_tests::{Cluster, Options, audit, plain, wait_for};
 
 use super::{is_dropped, wait_asked};
@@ -192,9 +191,8 @@ async fn an_owner_that_another_agent_has_passed_writes_nothing() {
     });
     link.wait_met(0, 1).await;
 
-    let ports = [Port::take(), Port::take()];
-    let addresses = [&*ports[0].address(), &*ports[1].address()];
-    let arguments = participant_args("bank-a", &peer.redis.url(), addresses);
+    let ports = Port::pair().unwrap();
+    let arguments = participant_args("bank-a", &peer.redis.url(), &ports);
     let (binary, path) = (std::path::Path::new(ASSENT), cluster.dir().join("second.log"));
     let second = Assent::start("second", binary, arguments, &ports[0].url(), &path).await.unwrap();
     let other = Messenger::at(second.url(), peer.name, &cluster.http);

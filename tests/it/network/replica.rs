@@ -1,7 +1,7 @@
 //! The link from a Redis to its replica, and what becomes of a replica that lags when it is promoted.
 
-use assent::process::RedisServer;
 use assent_client::participant::ProbeState;
+use assent_process::RedisServer;
 use assent_tests::cluster::redis_options;
 use assent_tests::link::{Fault, Way, Which};
 use assent_tests::load::Load;

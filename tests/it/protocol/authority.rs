@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use assent::process::Assent;
 use assent_client::CoordinatorClient;
 use assent_common::ids::TxNumber;
 use assent_common::outcome::Call;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Attempt, Epoch, ErrorCode, Txid};
-use assent_tests::cluster::{coordinator_args, init, restart};
-use assent_tests::ports::Port;
+use assent_process::{Assent, Port, coordinator_arguments, init_log};
+use assent_tests::cluster::restart;
 use assent_tests::proxy::At;
 use assent_tests::wait::wait_for;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, wait_settled};
@@ -27,8 +26,8 @@ struct Another {
 
 impl Another {
     async fn start(cluster: &Cluster, data_dir: &Path) -> Self {
-        let ports = [Port::take(), Port::take()];
-        let mut args = coordinator_args(data_dir, [&ports[0].address(), &ports[1].address()]);
+        let ports = Port::pair().unwrap();
+        let mut args = coordinator_arguments(data_dir, &ports);
         args.extend(["--segment-bytes".to_owned(), SEGMENT_BYTES.to_string()]);
         for peer in &cluster.peers {
             args.extend([
@@ -56,7 +55,7 @@ async fn some_txid_of(api: &CoordinatorClient) -> Txid {
 async fn two_coordinators_share_participants_and_answer_only_for_themselves() {
     let cluster = Cluster::start(ASSENT, Options::default()).await;
     let data_dir = cluster.dir().join("another log");
-    init(Path::new(ASSENT), &data_dir, SEGMENT_BYTES);
+    init_log(Path::new(ASSENT), &data_dir, Some(SEGMENT_BYTES)).unwrap();
     let another = Another::start(&cluster, &data_dir).await;
     let bank = Bank::open(&cluster, 1).await;
     let other_bank = bank.through(&another.api);

@@ -11,8 +11,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use assent::process::RedisOptions;
 use assent_checkers::{Checker, Document, FinalState, History, Recorder, check};
+use assent_process::RedisOptions;
 use assent_servers::Server;
 
 use self::load::{Load, PARTICIPANTS, Shared, account, accounts};

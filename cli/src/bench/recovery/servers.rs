@@ -16,8 +16,9 @@ use super::super::machine::Spent;
 use super::super::stage::of_redis;
 use super::transfer::{PARTICIPANTS, Transfer, account};
 use crate::exit::Failure;
-use crate::process::{
-    Assent, ClusterOptions, Member, ProcessError, RedisOptions, find_binary, free_port,
+use assent_process::{
+    Assent, ClusterOptions, Member, Port, ProcessError, RedisOptions, coordinator_arguments,
+    find_binary,
 };
 
 /// In each account at the beginning.
@@ -40,7 +41,7 @@ fn failed(error: &ProcessError) -> Failure {
 pub(super) struct Servers {
     binary: PathBuf,
     dir: PathBuf,
-    ports: [u16; 2],
+    ports: [Port; 2],
     members: Vec<Member>,
     clients: Vec<ParticipantClient>,
     redis: Vec<MultiplexedConnection>,
@@ -92,13 +93,13 @@ pub(super) async fn memory_in_use(coordinator: &mut Assent) -> Result<Memory, Fa
 
 impl Servers {
     pub(super) async fn start(dir: &Path, redis_server: &str) -> Result<Self, Failure> {
-        let binary = find_binary().map_err(|error| failed(&error))?;
-        let mut options = ClusterOptions::new(Vec::new());
+        let binary = find_binary(None).map_err(|error| failed(&error))?;
+        let mut options = ClusterOptions::new(binary.clone(), Vec::new());
         options.redis =
             RedisOptions { program: redis_server.to_owned(), ..RedisOptions::default() };
         let names: Vec<ParticipantName> =
             PARTICIPANTS.iter().filter_map(|name| name.parse().ok()).collect();
-        let members = names.iter().map(|name| Member::start(dir, &binary, name, &options));
+        let members = names.iter().map(|name| Member::start(dir, name, &options));
         let members = try_join_all(members).await.map_err(|error| failed(&error))?;
         let http = Http::new(&HttpOptions::default())?;
         let mut clients = Vec::new();
@@ -108,8 +109,7 @@ impl Servers {
             let client = redis::Client::open(member.redis.url()).map_err(of_redis)?;
             redis.push(client.get_multiplexed_async_connection().await.map_err(of_redis)?);
         }
-        let port = || free_port().map_err(|error| failed(&error));
-        let ports = [port()?, port()?];
+        let ports = Port::pair().map_err(|error| failed(&error))?;
         Ok(Self { binary, dir: dir.to_owned(), ports, members, clients, redis, http })
     }
 
@@ -119,7 +119,7 @@ impl Servers {
 
     /// Where the coordinator will listen, which the staged branches name already.
     pub(super) fn coordinator_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports[0])
+        self.ports[0].url()
     }
 
     /// The opening balance in each account.
@@ -157,13 +157,7 @@ impl Servers {
         log: &Path,
         participants: bool,
     ) -> Result<Started, Failure> {
-        let [port, admin_port] = self.ports;
-        let mut arguments = vec![
-            "coordinator".to_owned(),
-            format!("--data-dir={}", log.display()),
-            format!("--listen=127.0.0.1:{port}"),
-            format!("--admin-listen=127.0.0.1:{admin_port}"),
-        ];
+        let mut arguments = coordinator_arguments(log, &self.ports);
         let known = self.members.iter().filter(|_| participants);
         arguments.extend(
             known.map(|member| format!("--participant={}={}", member.name, member.agent.url())),
@@ -181,8 +175,7 @@ impl Servers {
 
     /// Waits until the coordinator has nothing unfinished.
     pub(super) async fn wait_until_drained(&self, began: Instant) -> Result<Duration, Failure> {
-        let admin_url = format!("http://127.0.0.1:{}", self.ports[1]);
-        let admin = CoordinatorAdmin::new(&self.http, &admin_url)?;
+        let admin = CoordinatorAdmin::new(&self.http, &self.ports[1].url())?;
         loop {
             let metrics = admin.metrics().await.unwrap_or_default();
             let active = sum_of(&metrics, "assent_transactions_active{");

@@ -31,7 +31,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use super::drive::{Client, End, Tally, Transfer, drive};
-use super::server::{Server, Usage, Watch, free_port, prepare_dir};
+use super::server::{Server, Usage, Watch, prepare_dir, take_port};
 use super::{ACCOUNTS, OPENING_BALANCE, check_sums, find};
 
 /// How long a transfer may take. It gives up on a step that is not answered after ten seconds, and tries again ten later.
@@ -74,7 +74,8 @@ impl Dtmrs {
         for connection in &redis {
             fill(&mut connection.clone()).await?;
         }
-        let (port, grpc_port) = (free_port()?, free_port()?);
+        let held = vec![take_port()?, take_port()?];
+        let (port, grpc_port) = (held[0].number(), held[1].number());
         let mut command = Command::new(program);
         command
             .current_dir(dir)
@@ -83,7 +84,7 @@ impl Dtmrs {
             .env("DTMRS_GRPC_ADDR", format!("127.0.0.1:{grpc_port}"))
             // Its default writes four lines a transaction.
             .env("RUST_LOG", "warn");
-        let mut server = Server::start(command, &dir.join("dtmrs.log"), Signal::TERM)?;
+        let mut server = Server::start(command, &dir.join("dtmrs.log"), Signal::TERM, held)?;
         server.wait(async || TcpStream::connect(("127.0.0.1", port)).await).await?;
         let done = Arc::new(Waiting::default());
         let url = serve_steps(redis.clone(), Arc::clone(&done)).await?;
@@ -136,7 +137,8 @@ async fn start_redis(dir: &Path, name: &str) -> Result<(Server, u16), String> {
     let program = find(&["redis-server"], &[]).ok_or("redis-server is not installed")?;
     let dir = dir.join(name);
     std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
-    let port = free_port()?;
+    let held = take_port()?;
+    let port = held.number();
     let mut command = Command::new(program);
     command.current_dir(&dir).args(["--port", &port.to_string()]);
     // The settings of the servers that Assent is measured with.
@@ -151,7 +153,7 @@ async fn start_redis(dir: &Path, name: &str) -> Result<(Server, u16), String> {
     ] {
         command.arg(format!("--{setting}")).arg(value);
     }
-    let mut server = Server::start(command, &dir.join("redis.log"), Signal::TERM)?;
+    let mut server = Server::start(command, &dir.join("redis.log"), Signal::TERM, vec![held])?;
     server.wait(async || connect_redis(port).await).await?;
     Ok((server, port))
 }

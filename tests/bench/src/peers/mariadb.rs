@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::decision::Decisions;
 use super::drive::{Client, End, Tally, Transfer, drive};
-use super::server::{Server, Usage, Watch, as_nobody, free_port, prepare_dir, run};
+use super::server::{Server, Usage, Watch, as_nobody, prepare_dir, run, take_port};
 use super::{ACCOUNTS, CONNECTIONS_MAX, OPENING_BALANCE, check_sums, find};
 
 /// What is set, beside the defaults. There is no binary log.
@@ -108,7 +108,8 @@ async fn start_server(program: &Path, install: &Path, dir: &Path) -> Result<(Ser
                  CREATE USER IF NOT EXISTS 'bench'@'127.0.0.1';\n\
                  GRANT ALL ON *.* TO 'bench'@'127.0.0.1';\n";
     std::fs::write(&sql, grant).map_err(|error| error.to_string())?;
-    let port = free_port()?;
+    let held = take_port()?;
+    let port = held.number();
     let mut command = as_nobody(program);
     command.current_dir(dir).args(["--no-defaults", "--skip-name-resolve", "--skip-log-bin"]);
     command.arg(format!("--datadir={}", data.display())).arg(format!("--port={port}"));
@@ -119,7 +120,7 @@ async fn start_server(program: &Path, install: &Path, dir: &Path) -> Result<(Ser
     for (name, value) in SETTINGS {
         command.arg(format!("--{name}={value}"));
     }
-    let mut server = Server::start(command, &dir.join("server.log"), Signal::TERM)?;
+    let mut server = Server::start(command, &dir.join("server.log"), Signal::TERM, vec![held])?;
     let mut client = server.wait(async || connect(port).await).await?;
     let table = "CREATE TABLE acct (id INT PRIMARY KEY, balance BIGINT NOT NULL) ENGINE=InnoDB";
     client.query_drop(table).await.map_err(words)?;

@@ -13,7 +13,7 @@ use tokio_postgres::{NoTls, Statement};
 
 use super::decision::Decisions;
 use super::drive::{Client, End, Tally, Transfer, drive};
-use super::server::{Server, Usage, Watch, as_nobody, free_port, prepare_dir, run};
+use super::server::{Server, Usage, Watch, as_nobody, prepare_dir, run, take_port};
 use super::{ACCOUNTS, CONNECTIONS_MAX, OPENING_BALANCE, check_sums, find};
 
 /// What is set, beside the defaults.
@@ -109,7 +109,8 @@ async fn start_cluster(bin: &Path, dir: &Path) -> Result<(Server, u16), String> 
     init.current_dir(dir).arg("-D").arg(&data);
     init.args(["-U", "bench", "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
     run(init, &dir.join("initdb.log"))?;
-    let port = free_port()?;
+    let held = take_port()?;
+    let port = held.number();
     let mut command = as_nobody(&bin.join("postgres"));
     command.current_dir(dir).arg("-D").arg(&data).args(["-p", &port.to_string()]);
     command.args(["-c", &format!("max_connections={CONNECTIONS_MAX}")]);
@@ -117,7 +118,7 @@ async fn start_cluster(bin: &Path, dir: &Path) -> Result<(Server, u16), String> 
         command.args(["-c", &format!("{name}={value}")]);
     }
     // SIGINT is its fast shutdown: connections are cut, and nothing is left to recover.
-    let mut server = Server::start(command, &dir.join("server.log"), Signal::INT)?;
+    let mut server = Server::start(command, &dir.join("server.log"), Signal::INT, vec![held])?;
     let client = server.wait(async || connect(port).await).await?;
     let fill = format!(
         "CREATE TABLE acct (id int PRIMARY KEY, balance bigint NOT NULL); \

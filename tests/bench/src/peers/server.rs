@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use assent::process::{Child, Signal};
+use assent_process::{Child, Port, Signal};
 
 /// Who databases run as where this process is root: they refuse to be.
 const NOBODY: u32 = 65_534;
@@ -25,12 +25,19 @@ pub(super) struct Server {
     process: Child,
     /// How it is asked to end at once, but in order.
     stop: Signal,
+    _ports: Vec<Port>,
 }
 
 impl Server {
-    pub(super) fn start(command: Command, log: &Path, stop: Signal) -> Result<Self, String> {
+    /// Starts a server that listens on these ports.
+    pub(super) fn start(
+        command: Command,
+        log: &Path,
+        stop: Signal,
+        ports: Vec<Port>,
+    ) -> Result<Self, String> {
         let process = Child::spawn("peer", command, log).map_err(|error| error.to_string())?;
-        Ok(Self { process, stop })
+        Ok(Self { process, stop, _ports: ports })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -67,9 +74,9 @@ impl Drop for Server {
     }
 }
 
-/// A free port of 127.0.0.1.
-pub(super) fn free_port() -> Result<u16, String> {
-    assent::process::free_port().map_err(|error| error.to_string())
+/// A port of 127.0.0.1 that is ours.
+pub(super) fn take_port() -> Result<Port, String> {
+    Port::take().map_err(|error| error.to_string())
 }
 
 /// A directory that the servers may write to.
@@ -232,7 +239,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "echo wrong settings; exit 1"]);
-        let mut server = Server::start(command, &dir.path().join("log"), Signal::TERM).unwrap();
+        let mut server =
+            Server::start(command, &dir.path().join("log"), Signal::TERM, vec![]).unwrap();
         let answer: Result<(), String> =
             server.wait(async || Err::<(), _>("connection refused")).await;
         assert!(answer.unwrap_err().contains("wrong settings"));
@@ -243,7 +251,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sleep");
         command.arg("1000");
-        let server = Server::start(command, &dir.path().join("log"), Signal::TERM).unwrap();
+        let server = Server::start(command, &dir.path().join("log"), Signal::TERM, vec![]).unwrap();
         let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
         drop(server);
         assert!(rustix::process::test_kill_process(pid).is_err());

@@ -1,8 +1,10 @@
-//! Real processes for `dev`, `demo`, `bench` and the tests: started, waited for, killed by their id, never leaked.
+//! Real processes for `assent dev`, the laboratory and the tests: started, waited for, killed by
+//! their id, never leaked.
 //!
 //! ```text
-//! RedisServer ─┐
-//! Assent      ─┴─ Child ── owns the process: SIGKILL at drop, and a watchdog that kills it if this process dies first
+//! Cluster ── RedisServer ─┐
+//!            Assent      ─┴─ Child ── owns the process: SIGKILL at drop, and a watchdog that kills
+//!                                     it if this process dies first
 //! ```
 //!
 //! Nothing here kills by name, and nothing outlives its [`Child`].
@@ -13,10 +15,12 @@ mod cluster;
 mod ports;
 mod redis;
 
-pub use assent::{Assent, find_binary};
+pub use assent::{
+    Assent, coordinator_arguments, find_binary, init_log, participant_arguments, run_to_end,
+};
 pub use child::{Child, Signal};
-pub use cluster::{Cluster, ClusterError, ClusterOptions, Member, RedisBy};
-pub use ports::free_port;
+pub use cluster::{Cluster, ClusterOptions, Member, RedisBy};
+pub use ports::Port;
 pub use redis::{AppendFsync, RedisOptions, RedisServer};
 
 use std::path::PathBuf;
@@ -35,6 +39,21 @@ pub enum ProcessError {
         program: String,
         /// What to do.
         advice: &'static str,
+    },
+    /// There is no `assent` to start.
+    #[error(
+        "there is no `assent` program at {path}: build it (`cargo build --release -p assent`), or \
+         name another with --assent PATH or ASSENT_BIN"
+    )]
+    NoAssent {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// What was to be a URL is none.
+    #[error("{url} is no URL")]
+    NoUrl {
+        /// The text.
+        url: String,
     },
     /// The system refuses.
     #[error("cannot start {program}: {source}")]
@@ -67,6 +86,24 @@ pub enum ProcessError {
         last: String,
         /// Its output.
         log: PathBuf,
+    },
+    /// It ended, and not with success.
+    #[error("`{command}` failed ({status}): {said}")]
+    Failed {
+        /// The command.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// What it said on stderr.
+        said: String,
+    },
+    /// The lock of a port cannot be made.
+    #[error("cannot lock a port with {path}: {source}")]
+    PortLock {
+        /// The lock's file, or their folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// No free port.
     #[error("no free port between {first} and {last} on 127.0.0.1")]

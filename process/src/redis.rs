@@ -3,12 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{Child, ProcessError, START_TIMEOUT, Signal, free_port};
+use super::{Child, Port, ProcessError, Signal};
 
 /// Ports tried before giving up: another process may take one between the look and the start.
 const PORTS_TRIED_MAX: u32 = 5;
@@ -62,7 +62,7 @@ pub struct RedisServer {
     name: String,
     dir: PathBuf,
     options: RedisOptions,
-    port: u16,
+    port: Port,
     child: Child,
 }
 
@@ -81,8 +81,8 @@ impl RedisServer {
         let mut tried = 0;
         loop {
             tried += 1;
-            let port = free_port()?;
-            let child = spawn(&name, &dir, port, &options)?;
+            let port = Port::take()?;
+            let child = spawn(&name, &dir, port.number(), &options)?;
             let mut server = Self {
                 name: name.clone(),
                 dir: dir.clone(),
@@ -102,13 +102,13 @@ impl RedisServer {
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.port.address())
     }
 
     /// Its port.
     #[must_use]
     pub const fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Its process id.
@@ -141,34 +141,21 @@ impl RedisServer {
     /// Starts it again on the same port with the same files, and waits until it has read them.
     pub async fn restart(&mut self) -> Result<(), ProcessError> {
         self.child.kill9();
-        self.child = spawn(&self.name, &self.dir, self.port, &self.options)?;
+        self.child = spawn(&self.name, &self.dir, self.port(), &self.options)?;
         self.wait_until_it_answers().await
     }
 
     async fn wait_until_it_answers(&mut self) -> Result<(), ProcessError> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            let last = match ping(self.port).await {
-                Ok(answer) if answer.starts_with("+PONG") => return Ok(()),
-                Ok(answer) => answer.trim_end().to_owned(),
-                Err(error) => error.to_string(),
-            };
-            let log = self.child.log().to_owned();
-            let name = self.name.clone();
-            if let Some(status) = self.child.status() {
-                let (status, tail) = (status.to_string(), self.child.tail());
-                return Err(ProcessError::Ended { name, status, log, tail });
-            }
-            if Instant::now() >= deadline {
-                return Err(ProcessError::Silent {
-                    name,
-                    seconds: START_TIMEOUT.as_secs(),
-                    last,
-                    log,
-                });
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let port = self.port();
+        self.child
+            .wait_until_it_answers(|| async move {
+                match ping(port).await {
+                    Ok(answer) if answer.starts_with("+PONG") => Ok(()),
+                    Ok(answer) => Err(answer.trim_end().to_owned()),
+                    Err(error) => Err(error.to_string()),
+                }
+            })
+            .await
     }
 }
 
@@ -195,8 +182,8 @@ fn spawn(name: &str, dir: &Path, port: u16, options: &RedisOptions) -> Result<Ch
         Err(ProcessError::Spawn { program, source })
             if source.kind() == std::io::ErrorKind::NotFound =>
         {
-            let advice = ": install it (Debian and Ubuntu: `apt install redis-server`; macOS: `brew install redis`), \
-                          or run the same with containers: `make demo`";
+            let advice = ": install it (Debian and Ubuntu: `apt install redis-server`; macOS: \
+                          `brew install redis`; in a checkout: `make redis`)";
             Err(ProcessError::NotFound { program, advice })
         }
         other => other,

@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
-use super::ProcessError;
+use super::{ProcessError, START_TIMEOUT};
 
 /// Bytes of a process's output that an error quotes.
 const TAIL_BYTES: u64 = 2_000;
+
+/// Between two looks at a process.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A process of ours. Dropping it kills it.
 #[derive(Debug)]
@@ -94,7 +97,32 @@ impl Child {
             if Instant::now() >= deadline {
                 return None;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Waits until `look` has an answer; `look` says what it met instead.
+    pub(crate) async fn wait_until_it_answers<F, Fut>(
+        &mut self,
+        mut look: F,
+    ) -> Result<(), ProcessError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<(), String>>,
+    {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let Err(last) = look().await else { return Ok(()) };
+            let (name, log) = (self.name.clone(), self.log.clone());
+            if let Some(status) = self.status() {
+                let (status, tail) = (status.to_string(), self.tail());
+                return Err(ProcessError::Ended { name, status, log, tail });
+            }
+            if Instant::now() >= deadline {
+                let seconds = START_TIMEOUT.as_secs();
+                return Err(ProcessError::Silent { name, seconds, last, log });
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use futures_util::future::try_join_all;
 
 use assent_common::ParticipantName;
-use assent_coordinator::log::{self, LogError, LogOptions};
 
-use super::{Assent, ProcessError, RedisOptions, RedisServer, find_binary, free_port};
+use super::{
+    Assent, Port, ProcessError, RedisOptions, RedisServer, coordinator_arguments, init_log,
+    participant_arguments,
+};
 
 /// How agents reach the Redis beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -32,21 +34,21 @@ pub struct ClusterOptions {
     pub coordinator_arguments: Vec<String>,
     /// Further arguments of each participant.
     pub participant_arguments: Vec<String>,
-    /// The `assent` binary; found as [`find_binary`] does if absent.
-    pub binary: Option<PathBuf>,
+    /// The `assent` program ([`find_binary`](crate::find_binary)).
+    pub binary: PathBuf,
 }
 
 impl ClusterOptions {
-    /// These participants, and the defaults.
+    /// These participants, run by this `assent`, and the defaults.
     #[must_use]
-    pub fn new(participants: Vec<ParticipantName>) -> Self {
+    pub fn new(binary: PathBuf, participants: Vec<ParticipantName>) -> Self {
         Self {
             participants,
             redis: RedisOptions::default(),
             redis_by: RedisBy::default(),
             coordinator_arguments: Vec::new(),
             participant_arguments: Vec::new(),
-            binary: None,
+            binary,
         }
     }
 }
@@ -62,6 +64,7 @@ pub struct Member {
     pub admin_url: String,
     /// The Redis.
     pub redis: RedisServer,
+    _ports: [Port; 2],
 }
 
 /// All processes; they end with it.
@@ -73,53 +76,41 @@ pub struct Cluster {
     pub admin_url: String,
     /// The participants.
     pub members: Vec<Member>,
-}
-
-/// The cluster cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// One of its processes.
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-    /// The decision log.
-    #[error(transparent)]
-    Log(#[from] LogError),
+    _ports: [Port; 2],
 }
 
 impl Cluster {
     /// Starts everything below `dir`, and waits until all is ready.
-    pub async fn start(dir: &Path, options: &ClusterOptions) -> Result<Self, ClusterError> {
-        let binary = options.binary.clone().map_or_else(find_binary, Ok)?;
-        let members =
-            options.participants.iter().map(|name| Member::start(dir, &binary, name, options));
+    ///
+    /// # Errors
+    /// If one of the processes does not come up, or the log cannot be made.
+    pub async fn start(dir: &Path, options: &ClusterOptions) -> Result<Self, ProcessError> {
+        let members = options.participants.iter().map(|name| Member::start(dir, name, options));
         let members = try_join_all(members).await?;
         let log_dir = dir.join("decisions");
-        log::init(&LogOptions::new(&log_dir))?;
-        let (port, admin_port) = (free_port()?, free_port()?);
-        let mut arguments = vec![
-            "coordinator".to_owned(),
-            format!("--data-dir={}", log_dir.display()),
-            format!("--listen=127.0.0.1:{port}"),
-            format!("--admin-listen=127.0.0.1:{admin_port}"),
-        ];
+        init_log(&options.binary, &log_dir, None)?;
+        let ports = Port::pair()?;
+        let mut arguments = coordinator_arguments(&log_dir, &ports);
         arguments.extend(
             members
                 .iter()
                 .map(|member| format!("--participant={}={}", member.name, member.agent.url())),
         );
         arguments.extend_from_slice(&options.coordinator_arguments);
-        let url = format!("http://127.0.0.1:{port}");
-        let log = dir.join("coordinator.log");
-        let coordinator = Assent::start("coordinator", &binary, arguments, &url, &log).await?;
-        Ok(Self { coordinator, admin_url: format!("http://127.0.0.1:{admin_port}"), members })
+        let (url, log) = (ports[0].url(), dir.join("coordinator.log"));
+        let coordinator =
+            Assent::start("coordinator", &options.binary, arguments, &url, &log).await?;
+        Ok(Self { coordinator, admin_url: ports[1].url(), members, _ports: ports })
     }
 }
 
 impl Member {
     /// Starts a Redis and an agent of this name below `dir`, and waits until both are ready.
+    ///
+    /// # Errors
+    /// If one of them does not come up.
     pub async fn start(
         dir: &Path,
-        binary: &Path,
         name: &ParticipantName,
         options: &ClusterOptions,
     ) -> Result<Self, ProcessError> {
@@ -134,19 +125,12 @@ impl Member {
             RedisBy::Tcp => redis.url(),
             RedisBy::UnixSocket => format!("unix://{socket}"),
         };
-        let (port, admin_port) = (free_port()?, free_port()?);
-        let mut arguments = vec![
-            "participant".to_owned(),
-            format!("--name={name}"),
-            format!("--redis={redis_url}"),
-            format!("--listen=127.0.0.1:{port}"),
-            format!("--admin-listen=127.0.0.1:{admin_port}"),
-        ];
+        let ports = Port::pair()?;
+        let mut arguments = participant_arguments(name.as_str(), &redis_url, &ports);
         arguments.extend_from_slice(&options.participant_arguments);
-        let url = format!("http://127.0.0.1:{port}");
-        let log = dir.join(format!("{name}.log"));
-        let agent = Assent::start(name.as_str(), binary, arguments, &url, &log).await?;
-        let admin_url = format!("http://127.0.0.1:{admin_port}");
-        Ok(Self { name: name.clone(), agent, admin_url, redis })
+        let (url, log) = (ports[0].url(), dir.join(format!("{name}.log")));
+        let agent = Assent::start(name.as_str(), &options.binary, arguments, &url, &log).await?;
+        let admin_url = ports[1].url();
+        Ok(Self { name: name.clone(), agent, admin_url, redis, _ports: ports })
     }
 }
