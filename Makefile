@@ -8,24 +8,24 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
 
 demo: redis ## build, start three Redis servers, move money, kill processes, audit
-	cargo build --release --locked -p assent
-	./target/release/assent demo
+	cargo build --release --locked -p assent -p assent-lab
+	./target/release/assent-lab demo
 
 bench: bench-tools peers ## everything against its floors and its peers, in one run: about 12 minutes; writes docs/reference/performance.md
-	@./target/release/assent-bench suite
+	@./target/release/assent-lab suite
 
 bench-quick: redis ## transfers against their floors, one minute
-	cargo build --release --locked -p assent
-	@./target/release/assent bench transfer --clients 1,64 --ack applied,decided --seconds 2
+	cargo build --release --locked -p assent -p assent-lab
+	@./target/release/assent-lab bench transfer --clients 1,64 --ack applied,decided --seconds 2
 
 bench-peers: bench-tools peers ## transfers against PostgreSQL 2PC, MariaDB XA and dtmrs; some minutes
-	@./target/release/assent-bench peers
+	@./target/release/assent-lab peers
 
 bench-tools: redis
-	cargo build --release --locked -p assent -p assent-bench
+	cargo build --release --locked -p assent -p assent-lab
 
 peers: ## install what the bench compares with, as far as it can be had
-	@./tests/bench/install-peers.sh
+	@./lab/install-peers.sh
 
 # How long make chaos breaks things, in seconds, by which seed, and which kinds of faults (all that are safe).
 TIME ?= 60

@@ -13,7 +13,7 @@ use crate::config::{
 };
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
-use crate::{bench, demo, ops, server, telemetry};
+use crate::{ops, server, telemetry};
 
 /// Makes the Redis that already runs beside each service commit together.
 #[derive(Debug, Parser)]
@@ -41,7 +41,7 @@ pub(crate) struct Global {
 
 /// The flag of every command that starts Redis servers of its own.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct RedisProgram {
+pub struct RedisProgram {
     /// The program that is started as Redis
     #[arg(
         long,
@@ -49,7 +49,8 @@ pub(crate) struct RedisProgram {
         default_value = "redis-server",
         value_name = "PROGRAM"
     )]
-    pub(crate) redis_server: String,
+    /// Its name, or its path.
+    pub redis_server: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,11 +63,6 @@ enum Command {
     Participant(ParticipantArgs),
     /// Run everything on this machine for development, with Redis servers of its own
     Dev(server::dev::DevArgs),
-    /// Move money between three Redis servers, kill everything, and check the books
-    Demo(demo::DemoArgs),
-    /// Measure what atomicity costs on this machine
-    #[command(subcommand)]
-    Bench(bench::BenchCommand),
     /// Run, list and inspect transactions
     Tx(OfClient<ops::tx::TxCommand>),
     /// Inspect and resolve the branches that a participant keeps
@@ -139,8 +135,6 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
             server::participant::run(ParticipantSettings::resolve(args, matches, file()?)?)
         }
         Command::Dev(args) => server::dev::run(args, format),
-        Command::Demo(args) => demo::run(&args, format),
-        Command::Bench(command) => bench::run(&command, format),
         Command::Tx(OfClient { command, client }) => {
             ops::tx::run(command, &ClientSettings::resolve(client, matches, file()?)?, format)
         }

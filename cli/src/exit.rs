@@ -125,7 +125,7 @@ impl From<std::io::Error> for Failure {
 
 /// The text of an error and of its sources, each once.
 #[must_use]
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

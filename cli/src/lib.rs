@@ -7,20 +7,18 @@
 //! ```
 
 mod args;
-mod bench;
 pub mod config;
-mod demo;
-mod exit;
+pub mod exit;
 mod ops;
-mod output;
-mod runtime;
+pub mod output;
+pub mod runtime;
 mod server;
 mod telemetry;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use args::command;
+pub use args::{RedisProgram, command};
 pub use config::reference::{cli_page, config_page};
 pub use exit::{Exit, Failure};
 

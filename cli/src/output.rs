@@ -17,7 +17,7 @@ use crate::exit::Failure;
 
 /// The form of what goes to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
     /// For people.
     #[default]
     Table,
@@ -29,14 +29,14 @@ pub(crate) enum Format {
 
 /// Rows for people.
 #[derive(Debug)]
-pub(crate) struct Rows {
+pub struct Rows {
     table: Table,
 }
 
 impl Rows {
     /// A table with this header.
     #[must_use]
-    pub(crate) fn new(header: &[&str]) -> Self {
+    pub fn new(header: &[&str]) -> Self {
         let mut table = Table::new();
         table
             .load_style(presets::NOTHING)
@@ -46,7 +46,7 @@ impl Rows {
     }
 
     /// One more row. A cell is one line, whatever its text holds.
-    pub(crate) fn push<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
+    pub fn push<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
         self.table.add_row(cells.into_iter().map(|cell| printable(cell.as_ref()).into_owned()));
     }
 }
@@ -54,7 +54,7 @@ impl Rows {
 /// The text with every character that a terminal obeys instead of showing spelt as JSON spells it (`\u001b`, `\n`):
 /// control characters, and those that change the direction of what stands around them.
 #[must_use]
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+pub fn printable(text: &str) -> Cow<'_, str> {
     spelt(text, is_obeyed)
 }
 
@@ -89,26 +89,26 @@ fn spelt(text: &str, is_spelt: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// Writes data of one or several lines.
-pub(crate) fn line(text: &str) -> Result<(), Failure> {
+pub fn line(text: &str) -> Result<(), Failure> {
     finish(writeln!(io::stdout().lock(), "{}", lines_of(text)))
 }
 
 /// Writes a document of data.
-pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::of("cannot write JSON", &error))?;
     line(&text)
 }
 
 /// Writes a document of data in one line.
-pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
+pub fn json_line(value: &impl Serialize) -> Result<(), Failure> {
     let text =
         serde_json::to_string(value).map_err(|error| Failure::of("cannot write JSON", &error))?;
     line(&text)
 }
 
 /// Writes rows; the columns are set apart by spaces, so that `awk` reads them.
-pub(crate) fn rows(rows: &Rows) -> Result<(), Failure> {
+pub fn rows(rows: &Rows) -> Result<(), Failure> {
     for text in rows.table.lines() {
         // The style leaves a space before the first column.
         line(text.strip_prefix(' ').unwrap_or(&text).trim_end())?;
@@ -117,14 +117,14 @@ pub(crate) fn rows(rows: &Rows) -> Result<(), Failure> {
 }
 
 /// Says something to the person at the terminal.
-pub(crate) fn talk(text: &str) {
+pub fn talk(text: &str) {
     // Nobody is left to tell when stderr is gone.
     let _gone = writeln!(io::stderr().lock(), "{}", lines_of(text));
 }
 
 /// Whether stderr is read by a person.
 #[must_use]
-pub(crate) fn is_watched() -> bool {
+pub fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
@@ -139,7 +139,7 @@ fn finish(written: io::Result<()>) -> Result<(), Failure> {
 
 /// A moment of the API (`2026-11-22T14:30:12.345Z`) as an age (`12s`), for people.
 #[must_use]
-pub(crate) fn age(at: Option<&str>) -> String {
+pub fn age(at: Option<&str>) -> String {
     let Some(at) = at.and_then(|at| at.parse::<jiff::Timestamp>().ok()) else {
         return "-".to_owned();
     };
@@ -154,13 +154,13 @@ pub(crate) fn age(at: Option<&str>) -> String {
 
 /// A span of time, for people.
 #[must_use]
-pub(crate) fn millis(ms: u64) -> String {
+pub fn millis(ms: u64) -> String {
     format!("{:.1}s", ms as f64 / 1_000.0)
 }
 
 /// A word of the API: what serde makes of an enum without fields.
 #[must_use]
-pub(crate) fn word(value: &impl Serialize) -> String {
+pub fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => "?".to_owned(),

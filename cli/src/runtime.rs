@@ -16,12 +16,12 @@ const EXIT_SECOND_SIGNAL: i32 = 130;
 
 /// Half of the cores, at most [`WORKERS_MAX`]: the other half is for Redis and the log.
 #[must_use]
-pub(crate) fn workers_default() -> usize {
+pub fn workers_default() -> usize {
     available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, WORKERS_MAX))
 }
 
 /// A runtime of this many workers.
-pub(crate) fn start(workers: usize) -> Result<Runtime, Failure> {
+pub fn start(workers: usize) -> Result<Runtime, Failure> {
     if workers == 0 {
         return Err(Failure::usage("workers must be at least 1"));
     }
@@ -39,7 +39,7 @@ pub(crate) fn start(workers: usize) -> Result<Runtime, Failure> {
 }
 
 /// Waits for SIGTERM or SIGINT. From then on a second one ends the process at once.
-pub(crate) async fn stop_signal() -> Result<(), Failure> {
+pub async fn stop_signal() -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::of("cannot listen for signals", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

@@ -245,23 +245,3 @@ fn a_development_server_without_redis_says_what_to_do() {
     assert_eq!(code, Some(1));
     assert!(said.contains("not installed") && said.contains("make redis"), "{said}");
 }
-
-#[test]
-fn a_bench_of_recovery_finishes_what_a_crash_left_open_and_asks_for_what_ended() {
-    let sizes = ["--ended=1000", "--unfinished=50", "--repeats=100", "--repetitions=2"];
-    let (code, report, said) = assent(&[&["-o", "json", "bench", "recovery"], &sizes[..]].concat());
-    assert_eq!(code, Some(0), "{said}");
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    let number = |name: &str| report[name].as_f64().unwrap();
-    assert!(number("ready_ms") > 0.0 && number("drain_ms") >= number("ready_ms"), "{report}");
-    assert!(number("resolve_ms") > 0.0 && number("log_bytes") > 100_000.0, "{report}");
-    // A decision and an end each, decisions of the crash, and their ends; more were appended by the second repetition.
-    let repetitions = report["repetitions"].as_array().unwrap();
-    let records: Vec<u64> =
-        repetitions.iter().map(|one| one["records"].as_u64().unwrap()).collect();
-    assert_eq!(records[0], 2_050);
-    assert!(records[1] >= 2_150, "{records:?}");
-    assert_eq!(report["repeats"]["asked"], 100);
-    assert_eq!(report["memory"].as_array().unwrap().len(), 4);
-    assert!(number("rss_bytes") > 0.0 && number("bytes_per_idempotency_entry").is_finite());
-}

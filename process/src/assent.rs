@@ -10,14 +10,12 @@ use assent_client::{CoordinatorClient, Http, HttpOptions, Unknown};
 
 use super::{Child, Port, ProcessError, Signal};
 
-/// The `assent` program: `path`, else the one that `ASSENT_BIN` names, else the one beside the
-/// program that runs.
+/// The `assent` program: `path`, else the one beside the program that runs.
 ///
 /// # Errors
 /// If there is no file.
-pub fn find_binary(path: Option<&Path>) -> Result<PathBuf, ProcessError> {
-    let named = path.map(Path::to_owned).or_else(|| std::env::var_os("ASSENT_BIN").map(Into::into));
-    let found = match named {
+pub fn find_binary(path: Option<PathBuf>) -> Result<PathBuf, ProcessError> {
+    let found = match path {
         Some(path) => path,
         None => {
             let failed = |source| ProcessError::Spawn { program: "assent".to_owned(), source };

@@ -9,8 +9,8 @@ use crate::exit::Failure;
 /// What all our names begin with.
 const PREFIX: &str = "ASSENT_";
 
-/// Names with our prefix that no flag has. The first is the binary that `bench` and `demo` start; the others are read by
-/// `deploy/compose.yaml`, and may be exported in a shell where this command runs too.
+/// Names with our prefix that no flag has. `assent-lab` reads the first: the `assent` that it starts. The
+/// others are read by `deploy/compose.yaml`. All may be exported in a shell where this command runs too.
 const OTHERS: [&str; 6] = [
     "ASSENT_BIN",
     "ASSENT_IMAGE",

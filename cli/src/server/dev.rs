@@ -12,6 +12,7 @@ use assent_coordinator::log::{self, LogOptions};
 use assent_coordinator::{Coordinator, CoordinatorOptions, Running};
 use assent_edge::EdgeOptions;
 use assent_participant::{MetricsText, Options, ServeOptions, Serving, serve};
+use assent_process::{RedisOptions, RedisServer};
 use clap::Args;
 use futures_util::future::try_join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -23,7 +24,6 @@ use crate::exit::{Exit, Failure, chain};
 use crate::output::{self, Format};
 use crate::server::init::of_log;
 use crate::{runtime, telemetry};
-use assent_process::{RedisOptions, RedisServer};
 
 /// What is in flight at the end of a development server is not waited for long.
 const DRAIN_MS: u64 = 2_000;

@@ -1,0 +1,356 @@
+//! The ways to carry out a job: through Assent, or by plain `MULTI`/`EXEC` at each server.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use assent::Failure;
+use futures_util::future::try_join_all;
+use serde::Serialize;
+
+use super::http::HttpConnection;
+use super::resp::{OwnConnection, Replies, SharedConnection};
+use super::unit::{
+    Changes, Escrow, Job, Mode, Op, Part, Unit, Wording, sweep_move, sweep_read, write_json,
+};
+
+/// Where transactions are submitted.
+const PATH: &str = "/v1/transactions";
+
+/// How jobs are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "way", rename_all = "snake_case")]
+pub(super) enum Way {
+    /// Plain `MULTI`/`EXEC` at all servers at once, connections of one's own.
+    Floor,
+    /// The same over shared connections.
+    FloorPipelined,
+    /// Through Assent, on keys that nobody fights for.
+    Uncontended(Mode),
+    /// Through Assent.
+    Assent(Mode),
+}
+
+/// Where to, and in which words.
+#[derive(Debug, Clone)]
+pub(super) struct Targets {
+    pub(super) coordinator: SocketAddr,
+    pub(super) redis: Vec<u16>,
+    pub(super) names: Arc<[String]>,
+    pub(super) escrow: Escrow,
+    pub(super) keys: Keys,
+}
+
+/// Whether transactions carry idempotency keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Keys {
+    /// No: a lost answer cannot be asked for again.
+    None,
+    /// Each has its own.
+    Each,
+}
+
+impl From<bool> for Keys {
+    fn from(each: bool) -> Self {
+        if each { Self::Each } else { Self::None }
+    }
+}
+
+/// What a client was told of a job, in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Committed, after so many attempts that conflicts ended.
+    Committed { retries: u32 },
+    /// Aborted, with this code.
+    Aborted(String),
+    /// Not known yet: to be asked for later, by the transaction's id.
+    Pending(String),
+    /// Not taken: nothing was begun.
+    Refused(String),
+}
+
+/// A job that was answered.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) told: Told,
+    /// What it changed, if it was carried out.
+    pub(super) changes: Changes,
+    /// The stamp of the values that it stored, if it was carried out.
+    pub(super) stamp: Option<u64>,
+    /// Reads whose replies are not what nobody ever changed.
+    pub(super) misread: u64,
+}
+
+/// Requests go out by these.
+pub(super) enum Client {
+    Own(Vec<OwnConnection>),
+    Shared(Vec<SharedConnection>),
+    Http(Box<HttpClient>),
+}
+
+/// A client of the coordinator.
+pub(super) struct HttpClient {
+    connection: HttpConnection,
+    wording: Wording,
+    names: Arc<[String]>,
+    keys: Keys,
+    body: String,
+}
+
+/// Who asks, so that no idempotency key comes twice.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    pub(super) run: u64,
+    pub(super) client: u64,
+    pub(super) n: u64,
+}
+
+impl Way {
+    pub(super) const fn mode(self) -> Option<Mode> {
+        match self {
+            Self::Floor | Self::FloorPipelined => None,
+            Self::Uncontended(mode) | Self::Assent(mode) => Some(mode),
+        }
+    }
+}
+
+impl Client {
+    /// The clients of a run, each with its connections to the first `places` servers, or to the
+    /// coordinator.
+    pub(super) async fn connect(
+        way: Way,
+        targets: &Targets,
+        places: usize,
+        clients: usize,
+    ) -> std::io::Result<Vec<Self>> {
+        let ports = &targets.redis[..places];
+        let mut connected = Vec::with_capacity(clients);
+        match way {
+            Way::Floor => {
+                for _ in 0..clients {
+                    let own = ports.iter().map(|port| OwnConnection::connect(*port));
+                    connected.push(Self::Own(try_join_all(own).await?));
+                }
+            }
+            Way::FloorPipelined => {
+                let shared = ports.iter().map(|port| SharedConnection::connect(*port));
+                let shared = try_join_all(shared).await?;
+                connected.extend((0..clients).map(|_| Self::Shared(shared.clone())));
+            }
+            Way::Uncontended(mode) | Way::Assent(mode) => {
+                // The reference is without contention, and so without what helps against it.
+                let escrow = match way {
+                    Way::Assent(_) => targets.escrow,
+                    _ => Escrow::NotAsked,
+                };
+                for _ in 0..clients {
+                    let connection = HttpConnection::connect(targets.coordinator).await?;
+                    connected.push(Self::Http(Box::new(HttpClient {
+                        connection,
+                        wording: Wording { mode, escrow },
+                        names: Arc::clone(&targets.names),
+                        keys: targets.keys,
+                        body: String::new(),
+                    })));
+                }
+            }
+        }
+        Ok(connected)
+    }
+
+    pub(super) async fn perform(&mut self, job: &Job, asking: Asking) -> Result<Done, Failure> {
+        match (self, job) {
+            (Self::Http(http), Job::Unit(unit)) => http.submit(unit, asking, "").await,
+            (Self::Http(http), Job::Sweep { from, place, to, to_place }) => {
+                let (from, to) = ((*from, *place), (*to, *to_place));
+                http.sweep(from, to, asking).await
+            }
+            (plain, Job::Unit(unit)) => {
+                let replies = plain.execute(&unit.parts).await?;
+                Ok(Done {
+                    told: Told::Committed { retries: 0 },
+                    changes: unit.changes(),
+                    stamp: unit.stamp(),
+                    misread: misread(unit, &replies),
+                })
+            }
+            (plain, Job::Sweep { from, place, to, to_place }) => {
+                let empty = |key| Op::Empty { key, was: None };
+                let first = Part { place: *place, ops: from.map(empty).to_vec() };
+                let taken = plain.execute(&[first]).await?;
+                let taken: i64 = taken.iter().flatten().flatten().sum();
+                let give = Op::Add { key: *to, by: taken, at_least: None };
+                plain.execute(&[Part { place: *to_place, ops: vec![give] }]).await?;
+                let mut changes = Changes::default();
+                changes.add(*place, -taken);
+                changes.add(*to_place, taken);
+                let told = Told::Committed { retries: 0 };
+                Ok(Done { told, changes, stamp: None, misread: 0 })
+            }
+        }
+    }
+
+    /// All parts at once, at their servers.
+    async fn execute(&mut self, parts: &[Part]) -> Result<Vec<Replies>, Failure> {
+        let done = match self {
+            Self::Own(connections) => {
+                let at_places = connections.iter_mut().enumerate();
+                let running = at_places.filter_map(|(place, connection)| {
+                    let part = parts.iter().find(|part| part.place == place)?;
+                    Some(connection.run(&part.ops))
+                });
+                try_join_all(running).await
+            }
+            Self::Shared(connections) => {
+                try_join_all(parts.iter().map(|part| connections[part.place].run(&part.ops))).await
+            }
+            Self::Http(_) => Ok(Vec::new()),
+        };
+        done.map_err(|error| Failure::of("a plain transaction", &error))
+    }
+}
+
+impl HttpClient {
+    async fn submit(&mut self, unit: &Unit, asking: Asking, step: &str) -> Result<Done, Failure> {
+        self.body.clear();
+        write_json(unit, self.wording, &self.names, &mut self.body);
+        let Asking { run, client, n } = asking;
+        let key = match self.keys {
+            Keys::None => None,
+            Keys::Each => Some(format!("bench-{run}-{client}-{n}{step}")),
+        };
+        let (status, answer) =
+            self.connection.post(PATH, key.as_deref(), &self.body).await.map_err(|error| {
+                Failure::of("the coordinator's connection broke, an outcome is not known", &error)
+            })?;
+        let told = judge(status, answer)?;
+        let misread = match told {
+            Told::Committed { .. } => misread_in(unit, answer),
+            Told::Aborted(_) | Told::Pending(_) | Told::Refused(_) => 0,
+        };
+        Ok(Done { told, changes: unit.changes(), stamp: unit.stamp(), misread })
+    }
+
+    async fn sweep(
+        &mut self,
+        (from, place): ([super::unit::Key; 2], usize),
+        to: (super::unit::Key, usize),
+        asking: Asking,
+    ) -> Result<Done, Failure> {
+        let read = self.submit(&sweep_read(from, place), asking, "-read").await?;
+        let Told::Committed { retries } = read.told else { return Ok(read) };
+        let balances = self.connection.last_body().and_then(balances_of).ok_or_else(|| {
+            Failure::error("a read of two balances was answered without two numbers")
+        })?;
+        let unit = sweep_move((from, place), to, balances);
+        let mut moved = self.submit(&unit, asking, "").await?;
+        if let Told::Committed { retries: again } = &mut moved.told {
+            *again += retries;
+        }
+        Ok(moved)
+    }
+}
+
+/// The two numbers in `"replies":["1000","93"]`.
+fn balances_of(answer: &[u8]) -> Option<[i64; 2]> {
+    let text = std::str::from_utf8(answer).ok()?;
+    let (_, replies) = text.split_once("\"replies\":[")?;
+    let (replies, _) = replies.split_once(']')?;
+    let mut numbers = replies.split(',').map(|reply| reply.trim_matches('"').parse().ok());
+    Some([numbers.next()??, numbers.next()??])
+}
+
+/// Whether it is a transaction of `read`: only reads, at more than one participant. Nobody changes
+/// what those read.
+fn is_still(unit: &Unit) -> bool {
+    unit.parts.len() > 1
+        && unit.parts.iter().flat_map(|part| &part.ops).all(|op| matches!(op, Op::Get { .. }))
+}
+
+fn misread(unit: &Unit, replies: &[Replies]) -> u64 {
+    let opening = Some(super::workload::OPENING_BALANCE);
+    let wrong = replies.iter().flatten().filter(|reply| **reply != opening).count();
+    if is_still(unit) { wrong as u64 } else { 0 }
+}
+
+fn misread_in(unit: &Unit, answer: &[u8]) -> u64 {
+    if !is_still(unit) {
+        return 0;
+    }
+    let right = format!("\"replies\":[\"{}\"]", super::workload::OPENING_BALANCE);
+    let found = String::from_utf8_lossy(answer).matches(&right).count();
+    unit.parts.len().saturating_sub(found) as u64
+}
+
+/// What an answer says. Anything that is no plain outcome ends the bench: its sums would say
+/// nothing.
+fn judge(status: u16, answer: &[u8]) -> Result<Told, Failure> {
+    let text = String::from_utf8_lossy(answer);
+    let said = |name: &str| -> Option<String> {
+        let (_, rest) = text.split_once(&format!("\"{name}\":\""))?;
+        rest.split_once('"').map(|(value, _)| value.to_owned())
+    };
+    let retries = || -> Option<u32> {
+        let (_, rest) = text.split_once("\"attempt\":")?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    match (status, said("outcome").as_deref()) {
+        (200 | 201, Some("committed")) => Ok(Told::Committed { retries: retries().unwrap_or(0) }),
+        (400..=599, Some("aborted")) => {
+            Ok(Told::Aborted(said("code").unwrap_or_else(|| status.to_string())))
+        }
+        (_, Some("pending")) => said("id").map(Told::Pending).ok_or_else(|| {
+            Failure::error(format!("an outcome is pending, and has no id: HTTP {status}: {text}"))
+        }),
+        (400..=599, None) if said("code").is_some() => {
+            let code = said("code").unwrap_or_default();
+            Ok(Told::Refused(format!("{code}: {}", said("detail").unwrap_or_default())))
+        }
+        _ => Err(Failure::error(format!("a transaction was answered HTTP {status}: {text}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::unit::Key;
+
+    #[test]
+    fn an_answer_is_an_outcome_a_refusal_or_no_answer() {
+        let told = |status, text: &str| judge(status, text.as_bytes()).ok();
+        let committed = r#"{"id":"x","outcome":"committed","attempt":2}"#;
+        assert_eq!(told(200, committed), Some(Told::Committed { retries: 2 }));
+        let aborted = r#"{"code":"lock_conflict","outcome":"aborted"}"#;
+        assert_eq!(told(409, aborted), Some(Told::Aborted("lock_conflict".to_owned())));
+        let pending = r#"{"id":"x","outcome":"pending"}"#;
+        assert_eq!(told(202, pending), Some(Told::Pending("x".to_owned())));
+        let refused = r#"{"code":"bad_request","detail":"unknown field"}"#;
+        assert_eq!(
+            told(400, refused),
+            Some(Told::Refused("bad_request: unknown field".to_owned()))
+        );
+        assert_eq!(told(200, "{}"), None);
+        assert_eq!(told(502, "<html>"), None);
+    }
+
+    #[test]
+    fn balances_are_the_two_replies() {
+        assert_eq!(balances_of(br#"{"branches":[{"replies":["1000","-7"]}]}"#), Some([1_000, -7]));
+        assert_eq!(balances_of(br#"{"branches":[{"replies":[null,"7"]}]}"#), None);
+    }
+
+    #[test]
+    fn a_read_of_what_nobody_changes_must_find_it_unchanged() {
+        let part = |place| {
+            let key = Key { family: "acct", number: 1 };
+            Part { place, ops: vec![Op::Get { key }] }
+        };
+        let unit = Unit { parts: vec![part(0), part(1)] };
+        assert_eq!(misread(&unit, &[vec![Some(1_000)], vec![Some(1_000)]]), 0);
+        assert_eq!(misread(&unit, &[vec![Some(1_000)], vec![Some(999)]]), 1);
+        let answer = br#"{"branches":[{"replies":["1000"]},{"replies":["999"]}]}"#;
+        assert_eq!(misread_in(&unit, answer), 1);
+        // A balance at one participant may be anything: others put money in.
+        assert_eq!(misread(&Unit { parts: vec![part(0)] }, &[vec![Some(999)]]), 0);
+    }
+}
