@@ -8,8 +8,8 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
 
 demo: redis ## build, start three Redis servers, move money, kill processes, audit
-	cargo build --release --locked -p assent -p assent-lab
-	./target/release/assent-lab demo
+	cargo build --profile demo --locked --no-default-features -p assent -p assent-lab
+	./target/demo/assent-lab demo
 
 bench: bench-tools peers ## everything against its floors and its peers, in one run: about 12 minutes; writes docs/reference/performance.md
 	@./target/release/assent-lab suite
