@@ -128,6 +128,10 @@ error_codes! {
     RedisNoPermission = "redis_no_permission", 503, false, "Give the agent's user the rights that docs/reference/servers.md lists, and the keys of the transaction.";
     /// The branch is fenced: its abort arrived before its prepare.
     Fenced = "fenced", 409, false, "Nothing: the transaction was aborted.";
+    /// An operator ended the branch by hand as aborted, and its log has committed the transaction: heuristic damage.
+    HeuristicAborted = "heuristic_aborted", 409, false, "See docs/guides/recover.md, section `A branch was ended by hand, and its log says otherwise`.";
+    /// An operator ended the branch by hand as committed, and its log has aborted the transaction: heuristic damage.
+    HeuristicCommitted = "heuristic_committed", 409, false, "See docs/guides/recover.md, section `A branch was ended by hand, and its log says otherwise`.";
     /// The prepare is below the coordinator's low-water mark, where everything has ended.
     BelowLowWater = "below_low_water", 409, false, "Nothing: a late duplicate was refused.";
     /// The prepare is from an earlier start of the coordinator than the participant has already seen.

@@ -6,6 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use crate::code::ErrorCode;
 use crate::ids::{TransactionId, Txid};
 
@@ -174,6 +177,38 @@ pub enum Settled {
     Applied,
     /// Nothing is staged, and nothing will be.
     Fenced,
+}
+
+/// How an operator ended a branch by hand, where its log says otherwise: the field calls that a heuristic outcome.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Heuristic {
+    /// Applied here; the log has aborted.
+    Committed,
+    /// Dropped here; the log has committed.
+    Aborted,
+}
+
+impl Heuristic {
+    /// The outcome's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    /// What the log says then.
+    #[must_use]
+    pub const fn decided(self) -> &'static str {
+        match self {
+            Self::Committed => Self::Aborted.as_str(),
+            Self::Aborted => Self::Committed.as_str(),
+        }
+    }
 }
 
 /// What a participant answers to an abort that it did not refuse.

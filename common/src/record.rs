@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, Epoch, IdempotencyKey, ParticipantName, TransactionId, TxNumber};
 use crate::lives::Life;
-use crate::outcome::{Redo, Replies};
+use crate::outcome::{Heuristic, Redo, Replies};
 use crate::time::Millis;
 
 /// One record of the decision log.
@@ -43,6 +43,8 @@ pub enum Record {
     LifeBegan(Life),
     /// Some branches of a committed transaction have acknowledged, while others do not.
     Acknowledged(Acknowledged),
+    /// An operator ended a branch by hand, against what the log says of it.
+    EndedByHand(EndedByHand),
 }
 
 /// Who asked for what: what the public API needs to know of a transaction, whatever became of it.
@@ -249,6 +251,21 @@ pub struct Acknowledged {
     pub participants: Vec<ParticipantName>,
 }
 
+/// See [`Record::EndedByHand`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EndedByHand {
+    /// The transaction.
+    pub number: TxNumber,
+    /// Its public id.
+    pub id: TransactionId,
+    /// The participant of the branch.
+    pub participant: ParticipantName,
+    /// How the branch ended there.
+    pub outcome: Heuristic,
+    /// Who did it and why, in the participant's words.
+    pub detail: String,
+}
+
 /// A payload cannot be read as its kind says. The frame's checksum was right, so this is a version mismatch or a bug.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -282,6 +299,7 @@ mod kind {
     pub(super) const ANSWERED_WRITTEN_V1: u8 = 11;
     pub(super) const LIFE_BEGAN_V1: u8 = 12;
     pub(super) const ACKNOWLEDGED_V1: u8 = 13;
+    pub(super) const ENDED_BY_HAND_V1: u8 = 14;
 }
 
 impl Record {
@@ -304,6 +322,7 @@ impl Record {
             Self::LossAccepted(record) => (kind::LOSS_ACCEPTED_V1, payload(record)),
             Self::LifeBegan(record) => (kind::LIFE_BEGAN_V1, payload(record)),
             Self::Acknowledged(record) => (kind::ACKNOWLEDGED_V1, payload(record)),
+            Self::EndedByHand(record) => (kind::ENDED_BY_HAND_V1, payload(record)),
         }
     }
 
@@ -322,6 +341,7 @@ impl Record {
             kind::LOSS_ACCEPTED_V1 => read(kind, payload).map(Self::LossAccepted),
             kind::LIFE_BEGAN_V1 => read(kind, payload).map(Self::LifeBegan),
             kind::ACKNOWLEDGED_V1 => read(kind, payload).map(Self::Acknowledged),
+            kind::ENDED_BY_HAND_V1 => read(kind, payload).map(Self::EndedByHand),
             kind::ANSWERED_WRITTEN_V1 => {
                 let (answered, written) = read::<(Answered, WrittenRecord)>(kind, payload)?;
                 Ok(Self::Answered(Answered { written: Some(written), ..answered }))
@@ -354,6 +374,7 @@ impl Record {
             | Self::Ended(Ended { number })
             | Self::Answered(Answered { number, .. })
             | Self::Acknowledged(Acknowledged { number, .. })
+            | Self::EndedByHand(EndedByHand { number, .. })
             | Self::Abandoned(Abandoned { number, .. }) => Some(*number),
             Self::ParticipantSet(_)
             | Self::ParticipantRemoved(_)
@@ -498,6 +519,13 @@ mod tests {
             Record::Acknowledged(Acknowledged {
                 number: number(),
                 participants: vec!["bank-a".parse().unwrap()],
+            }),
+            Record::EndedByHand(EndedByHand {
+                number: number(),
+                id: identity().id,
+                participant: "bank-a".parse().unwrap(),
+                outcome: Heuristic::Aborted,
+                detail: "ana: the log is gone".to_owned(),
             }),
         ]
     }

@@ -17,6 +17,7 @@ const REDIS_UP: &str = "assent_participant_redis_up";
 const PARTICIPANT_AWAY: &str = "assent_participant_away";
 const BATCH_MESSAGES: &str = "assent_batch_messages";
 const BRANCHES_LOST: &str = "assent_branches_lost";
+const HEURISTIC: &str = "assent_branches_heuristic";
 const DATA: &str = "assent_participant_data";
 const REDONE: &str = "assent_branches_redone_total";
 const HISTORY: &str = "assent_history_transactions";
@@ -57,6 +58,11 @@ pub fn describe() {
     );
     describe_histogram!(BATCH_MESSAGES, "Messages in one batch to a participant");
     describe_gauge!(BRANCHES_LOST, "Committed branches whose participant lost its data");
+    describe_gauge!(
+        HEURISTIC,
+        "Branches that an operator ended by hand against what the log says, by participant and by how they ended there; \
+         of transactions that are kept"
+    );
     describe_gauge!(
         DATA,
         "1 for what a participant's data is: open, resynchronising after a loss, or lost until an operator decides"
@@ -100,6 +106,10 @@ pub fn observe(counts: &Counts) {
             gauge!(DATA, "participant" => participant.clone(), "state" => *word)
                 .set(if data == state { 1.0 } else { 0.0 });
         }
+    }
+    for ((participant, outcome), branches) in &counts.heuristic {
+        gauge!(HEURISTIC, "participant" => participant.clone(), "outcome" => *outcome)
+            .set(as_f64(*branches));
     }
     gauge!(BRANCHES_LOST).set(as_f64(counts.lost));
     gauge!(HISTORY).set(as_f64(counts.history));

@@ -29,6 +29,7 @@ use assent_common::wire::branch::{
 use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
+use crate::by_hand;
 use crate::metrics::Metrics;
 use crate::reach::Reach;
 use crate::store::{BranchAnswer, BranchMessage, Store};
@@ -373,8 +374,10 @@ impl Agent {
             }
         }
         let started = Instant::now();
-        let answers = self.store.execute(&speaker.coordinator, speaker.low_water, messages).await;
+        let mut answers =
+            self.store.execute(&speaker.coordinator, speaker.low_water, messages).await;
         self.metrics.redis_call(started.elapsed());
+        by_hand::tell(&self.store, &kinds, &mut answers).await;
         for ((txid, kind), answer) in kinds.into_iter().zip(&answers) {
             match kind {
                 Kind::Prepare => crash::point(CrashPoint::AfterVoteDurable),
@@ -489,8 +492,9 @@ fn refused(message: &Checked, refusal: &Refusal) -> BranchAnswer {
     }
 }
 
+/// What a message asks for.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     Prepare,
     Commit,
     Abort,

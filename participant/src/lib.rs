@@ -25,6 +25,7 @@
 //! ```
 
 mod agent;
+mod by_hand;
 pub mod http;
 mod known;
 mod leftovers;
@@ -175,8 +176,14 @@ impl Participant {
         let scan_interval_ms = (options.resolve_interval_ms / 2).max(SCAN_INTERVAL_MIN_MS);
         let resolver = resolver::run(Arc::clone(&shared), scan_interval_ms, stopping.clone());
         let pulse = pulse(Arc::clone(&shared), stopping.clone());
+        let by_hand = by_hand::compare(Arc::clone(&shared), stopping.clone());
         let sweeper = sweep(Arc::clone(&shared), options.sweep_interval_ms, stopping);
-        let tasks = vec![tokio::spawn(resolver), tokio::spawn(pulse), tokio::spawn(sweeper)];
+        let tasks = vec![
+            tokio::spawn(resolver),
+            tokio::spawn(pulse),
+            tokio::spawn(by_hand),
+            tokio::spawn(sweeper),
+        ];
         Ok(Self { shared, running, tasks })
     }
 

@@ -46,6 +46,7 @@ const WAITING: &str = "assent_prepares_waiting";
 const REDIS: &str = "assent_redis_call_duration_seconds";
 const REDIS_UP: &str = "assent_redis_up";
 const OPERATOR: &str = "assent_operator_actions_total";
+const HEURISTIC: &str = "assent_heuristic_branches";
 const SOLE_OWNER: &str = "assent_redis_sole_owner";
 const BUILD_INFO: &str = "assent_participant_build_info";
 
@@ -118,6 +119,13 @@ pub const TABLE: &[Metric] = &[
         kind: Kind::Counter,
         labels: &["participant", "verb"],
         help: "Operators' overrides: resolve, forget.",
+    },
+    Metric {
+        name: HEURISTIC,
+        kind: Kind::Gauge,
+        labels: &["participant", "outcome"],
+        help: "Branches that an operator ended by hand against what their log says, by how they ended here, until the mark \
+            is dropped (assent branch forget).",
     },
     Metric {
         name: BUILD_INFO,
@@ -235,6 +243,12 @@ impl Metrics {
 
     pub(crate) fn redis_call(&self, duration: Duration) {
         self.redis.record(duration);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "what people did by hand stays far below 2^52")]
+    pub(crate) fn heuristic(&self, outcome: &'static str, branches: usize) {
+        gauge!(HEURISTIC, "participant" => self.participant(), "outcome" => outcome)
+            .set(branches as f64);
     }
 
     pub(crate) fn operator(&self, verb: &'static str) {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_client::{CoordinatorClient, Http, Token};
-use assent_common::outcome::{Aborted, Call, Refusal};
+use assent_common::outcome::{Aborted, Call, Heuristic, Refusal};
 use assent_common::participant::Branches;
 use assent_common::participant::resolver::Resolver;
 use assent_common::time::Millis;
@@ -27,13 +27,16 @@ use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::options::MetricsText;
 use crate::reach::Reach;
-use crate::store::{BranchAnswer, InDoubt, Store, StoreError, StoreState, StoredBranch};
+use crate::store::{BranchAnswer, ByHand, InDoubt, Store, StoreError, StoreState, StoredBranch};
 
 /// Marks that one list shows: there may be millions, and a person looks for a few that stay.
 const MARKED_LISTED_MAX: usize = 1_000;
 
 /// How long a look at Redis waits: far above what a Redis that works takes.
 pub(crate) const REDIS_SILENT: Duration = Duration::from_secs(1);
+
+/// Branches ended by hand that a check names.
+const DAMAGE_NAMED_MAX: usize = 5;
 
 /// How long a coordinator that is asked who it is may take.
 const WHO_IS_THERE: Duration = Duration::from_secs(3);
@@ -89,6 +92,11 @@ impl Shared {
         let redis_is_up = self.reach.redis().is_none_or(|redis| redis.is_ok());
         let is_known = redis_is_up && self.scanned.load(Ordering::Acquire);
         let resolver = self.resolver();
+        let by_hand = self.store.all_by_hand();
+        for outcome in [Heuristic::Committed, Heuristic::Aborted] {
+            let damage = by_hand.values().filter(|it| it.is_damage && it.outcome == outcome);
+            self.metrics.heuristic(outcome.as_str(), damage.count());
+        }
         self.metrics.in_doubt(resolver.count(), resolver.oldest_ms(now), is_known);
     }
 
@@ -194,6 +202,9 @@ impl Shared {
         txid: Txid,
         request: &ResolveRequest,
     ) -> Result<BranchView, Refusal> {
+        let kept = self.store.branch(txid).await.map_err(unavailable)?;
+        let in_doubt = kept.and_then(|kept| kept.in_doubt);
+        let is_implicit = in_doubt.is_some_and(|branch| !branch.branches.is_empty());
         let view = self.branch(txid).await?;
         if view.state != BranchState::Prepared {
             let state = view.state.as_str();
@@ -209,6 +220,18 @@ impl Shared {
             ForcedOutcome::Aborted => End::Abort(txid),
         };
         let url = view.coordinator.unwrap_or_default();
+        let by_hand = ByHand {
+            outcome: match outcome {
+                ForcedOutcome::Committed => Heuristic::Committed,
+                ForcedOutcome::Aborted => Heuristic::Aborted,
+            },
+            actor: actor.clone(),
+            reason: reason.clone(),
+            // Of an implicit transaction a log that knows nothing must not be asked by the txid alone.
+            coordinator: if is_implicit { String::new() } else { url.clone() },
+            is_damage: false,
+        };
+        self.store.keep_by_hand(txid, &by_hand).await.map_err(unavailable)?;
         definite(self.agent.finish(coordinator_of(txid, url), end).await)?;
         self.branch(txid).await
     }
@@ -219,7 +242,14 @@ impl Shared {
         txid: Txid,
         request: &ForgetRequest,
     ) -> Result<(), Refusal> {
-        let view = self.branch(txid).await?;
+        let view = match self.branch(txid).await {
+            Ok(view) => view,
+            // The mark went by the low-water mark; who left it is still told.
+            Err(_) if self.store.all_by_hand().contains_key(&txid) => {
+                ended(txid, BranchState::Aborted)
+            }
+            Err(refusal) => return Err(refusal),
+        };
         if view.state == BranchState::Prepared {
             let detail = format!(
                 "{txid} is prepared: its outcome is not known here; decide it first (assent branch resolve)"
@@ -231,6 +261,22 @@ impl Shared {
         tracing::error!(%txid, state, actor, reason, "an operator removes the marker of a branch");
         self.metrics.operator("forget");
         self.store.forget(txid).await.map_err(unavailable)
+    }
+
+    /// The branches that were ended by hand against what their logs say, as a check; none if there are none.
+    fn damage(&self) -> Option<Check> {
+        let all = self.store.all_by_hand().into_iter().filter(|(_, it)| it.is_damage);
+        let txids: Vec<_> = all.map(|(txid, _)| txid.to_string()).collect();
+        let named = txids.iter().take(DAMAGE_NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+        let detail = format!(
+            "{} branches were ended by hand against what their logs say: {named}",
+            txids.len()
+        );
+        (!txids.is_empty()).then_some(Check {
+            name: "heuristic",
+            verdict: Verdict::Warning,
+            detail,
+        })
     }
 
     /// The checks of `/readyz`.
@@ -250,6 +296,11 @@ impl Shared {
             | StoreState::Verifying(why)
             | StoreState::Quarantined(why) => failing("data", why),
         });
+        let replicas = tokio::time::timeout(REDIS_SILENT, self.store.replicas_missing()).await;
+        if let Ok(Ok(Some(why))) = replicas {
+            checks.push(failing("replicas", why));
+        }
+        checks.extend(self.damage());
         let warnings = self.store.warnings();
         checks.push(match warnings.as_slice() {
             [] => passing("durability"),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper may end the test")]
 
 mod bad_input;
+mod by_hand;
 mod cli;
 mod crash_matrix;
 mod doc_links;

@@ -164,6 +164,7 @@ fn record_document(record: &Record) -> (&'static str, Value) {
         Record::LifeBegan(life) => ("life_began", serde_json::to_value(life)),
         Record::LossAccepted(accepted) => ("loss_accepted", serde_json::to_value(accepted)),
         Record::Acknowledged(acknowledged) => ("acknowledged", serde_json::to_value(acknowledged)),
+        Record::EndedByHand(ended) => ("ended_by_hand", serde_json::to_value(ended)),
         Record::Abandoned(abandoned) => ("abandoned", serde_json::to_value(abandoned)),
         Record::CommittedSet(set) => {
             // The bitmap is bytes of another format; how many says enough.

@@ -5,7 +5,7 @@ use super::effect::{Branch, Effect, Entry, Message, Note, Outcome};
 use super::machine::{Closing, ClosingRecord, Committing, DecisionRecord, State, Transaction};
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
-use crate::outcome::{Applied, Call, Refusal, Vote};
+use crate::outcome::{Applied, Call, Heuristic, Refusal, Vote};
 use crate::time::Millis;
 use crate::wire::transaction::{Ack, Protocol};
 
@@ -32,7 +32,7 @@ impl Transaction {
     }
 
     pub(super) fn commit_answered(
-        &self,
+        &mut self,
         mut committing: Committing,
         now: Millis,
         branch: Branch,
@@ -52,9 +52,15 @@ impl Transaction {
         match call {
             _ if delivery.is_over() => {}
             Call::Applied(_) => *delivery = Delivery::Done,
-            // A reader that lost its locks with its Redis's data has nothing to lose any more.
-            Call::Refused(refusal) if reads_only && refusal.code == ErrorCode::BranchLost => {
-                *delivery = Delivery::Done;
+            // A reader that lost its locks with its Redis's data has nothing to lose any more; and one that was dropped
+            // by hand has nothing that it did not apply.
+            Call::Refused(Refusal {
+                code: ErrorCode::BranchLost | ErrorCode::HeuristicAborted,
+                ..
+            }) if reads_only => *delivery = Delivery::Done,
+            Call::Refused(Refusal { code: ErrorCode::HeuristicAborted, detail, .. }) => {
+                *delivery = Delivery::Heuristic;
+                self.ended_by_hand(branch, Heuristic::Aborted, detail, effects);
             }
             Call::Refused(Refusal { code, detail, .. }) => {
                 delivery.failed(now, seed, Problem::Refused { code, detail });
@@ -85,7 +91,10 @@ impl Transaction {
         let is_news = deliveries.get(heard.index()).is_some_and(|delivery| match delivery {
             Delivery::Done => true,
             Delivery::Due { tries, .. } => *tries == 1,
-            Delivery::Sent { .. } | Delivery::Recorded | Delivery::Abandoned => false,
+            Delivery::Sent { .. }
+            | Delivery::Recorded
+            | Delivery::Abandoned
+            | Delivery::Heuristic => false,
         });
         let done = |(branch, delivery): (Branch, &Delivery)| {
             (*delivery == Delivery::Done).then_some(branch)
@@ -108,12 +117,21 @@ impl Transaction {
             Note::Acknowledged(branches) => {
                 for branch in branches {
                     if let Some(delivery) = committing.deliveries.get_mut(branch.index())
-                        && *delivery != Delivery::Abandoned
+                        && !matches!(delivery, Delivery::Abandoned | Delivery::Heuristic)
                     {
                         *delivery = Delivery::Recorded;
                     }
                 }
             }
+            Note::EndedByHand { branch, outcome: Heuristic::Aborted, .. } => {
+                if let Some(delivery) = committing.deliveries.get_mut(branch.index())
+                    && !delivery.is_over()
+                {
+                    *delivery = Delivery::Heuristic;
+                }
+            }
+            // Of an attempt before: this one's branch is another.
+            Note::EndedByHand { outcome: Heuristic::Committed, .. } => {}
         }
         self.close_committed_if_over(committing, effects)
     }
@@ -155,7 +173,7 @@ impl Transaction {
         if !committing.deliveries.iter().all(Delivery::is_over) {
             return State::Committing(committing);
         }
-        // An abandoned branch is over, and yet nobody may say that it was applied.
+        // A branch that was abandoned, or ended by hand, is over, and yet nobody may say that it was applied.
         let applied = committing.deliveries.iter().all(Delivery::is_acknowledged);
         let outcome = committed(&committing.votes, applied);
         if self.spec.ack == Ack::Applied {

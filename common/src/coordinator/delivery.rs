@@ -27,6 +27,8 @@ pub enum Delivery {
     Recorded,
     /// Given up by an operator (invariant 16).
     Abandoned,
+    /// An operator ended the branch by hand, against the outcome: it cannot be delivered any more.
+    Heuristic,
 }
 
 /// Why a delivery was not acknowledged.
@@ -60,7 +62,7 @@ impl Delivery {
     /// Whether nothing is left to do.
     #[must_use]
     pub const fn is_over(&self) -> bool {
-        matches!(self, Self::Done | Self::Recorded | Self::Abandoned)
+        matches!(self, Self::Done | Self::Recorded | Self::Abandoned | Self::Heuristic)
     }
 
     /// Whether the participant has acknowledged.
@@ -73,7 +75,7 @@ impl Delivery {
     pub(super) const fn tries(&self) -> u32 {
         match self {
             Self::Sent { tries } | Self::Due { tries, .. } => *tries,
-            Self::Done | Self::Recorded | Self::Abandoned => 0,
+            Self::Done | Self::Recorded | Self::Abandoned | Self::Heuristic => 0,
         }
     }
 
@@ -82,7 +84,9 @@ impl Delivery {
     pub const fn due_at(&self) -> Option<Millis> {
         match self {
             Self::Due { at, .. } => Some(*at),
-            Self::Sent { .. } | Self::Done | Self::Recorded | Self::Abandoned => None,
+            Self::Sent { .. } | Self::Done | Self::Recorded | Self::Abandoned | Self::Heuristic => {
+                None
+            }
         }
     }
 

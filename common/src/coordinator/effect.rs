@@ -3,7 +3,9 @@
 use std::fmt;
 
 use crate::ids::Attempt;
-use crate::outcome::{Aborted, Applied, Call, Prepared, Refusal, Replies, Settled, Vote, Written};
+use crate::outcome::{
+    Aborted, Applied, Call, Heuristic, Prepared, Refusal, Replies, Settled, Vote, Written,
+};
 use crate::time::Millis;
 
 /// The place of a branch in its transaction, from 0.
@@ -98,6 +100,15 @@ pub enum Effect {
 pub enum Note {
     /// These have acknowledged the commit, while another one does not. Lazy: what is lost of it is said again.
     Acknowledged(Vec<Branch>),
+    /// An operator ended a branch by hand, against the outcome. Lazy: until it is durable, the branch says it again.
+    EndedByHand {
+        /// The branch.
+        branch: Branch,
+        /// How it ended there.
+        outcome: Heuristic,
+        /// Who did it and why, in the participant's words.
+        detail: String,
+    },
 }
 
 /// A message to a branch.

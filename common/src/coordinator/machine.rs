@@ -3,14 +3,14 @@
 use std::mem;
 
 use super::delivery::Delivery;
-use super::effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
+use super::effect::{Branch, Effect, Entry, Failure, Input, Message, Note, Outcome};
 use super::one_phase::OnePhase;
 use super::settling::Settling;
 use crate::backoff::{Backoff, spread};
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, TxNumber};
 use crate::limits;
-use crate::outcome::Vote;
+use crate::outcome::{Heuristic, Vote};
 use crate::time::Millis;
 use crate::wire::transaction::{Ack, Protocol};
 
@@ -58,6 +58,8 @@ pub struct Transaction {
     state: State,
     /// Aborts of branches of attempts that were given up; they outlive the attempt.
     pub(super) strays: Vec<Stray>,
+    /// Branches that an operator ended by hand, against the outcome.
+    pub(super) by_hand: Vec<EndedByHand>,
     /// Bytes of the votes that one decision holds.
     pub(super) decision_bytes_max: usize,
 }
@@ -204,6 +206,19 @@ pub struct Stray {
     pub delivery: Delivery,
 }
 
+/// A branch that an operator ended by hand, against the outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EndedByHand {
+    /// The branch.
+    pub branch: Branch,
+    /// How it ended there.
+    pub outcome: Heuristic,
+    /// Who did it and why, in the participant's words.
+    pub detail: String,
+    /// Whether the log has that.
+    pub is_recorded: bool,
+}
+
 /// An input that the state has no transition for. A bug of the shell; the state is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("transaction {number:?}: no transition from {state} by {input}")]
@@ -224,6 +239,7 @@ impl Transaction {
             spec,
             state: State::New,
             strays: Vec::new(),
+            by_hand: Vec::new(),
             decision_bytes_max: limits::DECISION_BYTES_MAX,
         }
     }
@@ -248,7 +264,7 @@ impl Transaction {
         let record = DecisionRecord::Durable;
         let state =
             State::Committing(Committing { attempt, votes, decided_at, deliveries, record });
-        Self { spec, state, strays: Vec::new(), decision_bytes_max: limits::DECISION_BYTES_MAX }
+        Self { state, ..Self::new(spec) }
     }
 
     /// A one-phase transaction that was begun and whose answer is not in the log: the branch is asked, and fenced if
@@ -256,7 +272,7 @@ impl Transaction {
     #[must_use]
     pub fn recovered_one_phase(spec: Spec, attempt: Attempt, now: Millis) -> Self {
         let state = State::OnePhase(OnePhase::recovered(attempt, now));
-        Self { spec, state, strays: Vec::new(), decision_bytes_max: limits::DECISION_BYTES_MAX }
+        Self { state, ..Self::new(spec) }
     }
 
     /// What does not change.
@@ -320,6 +336,9 @@ impl Transaction {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Illegal> {
         let state = mem::replace(&mut self.state, State::New);
+        if let Input::Noted(Note::EndedByHand { branch, outcome, detail }) = &input {
+            self.by_hand_is_recorded(*branch, *outcome, detail);
+        }
         if matches!(input, Input::Tick | Input::RetryNow) {
             self.send_due_strays(now, matches!(input, Input::RetryNow), effects);
         }
@@ -395,7 +414,7 @@ impl Transaction {
             (State::Closing(closing), Input::Persisted) => Self::closed(closing, effects),
             // An abort of an attempt that was given up, whatever came after it.
             (state, Input::Aborted { branch, attempt, call }) => {
-                self.stray_answered(now, branch, attempt, call);
+                self.stray_answered(now, branch, attempt, call, effects);
                 state
             }
             (State::Closing(mut closing), Input::Abandon(branch)) => {

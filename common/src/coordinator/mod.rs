@@ -22,6 +22,7 @@
 //! included; every `Persist` by one [`Input::Persisted`], or the process has stopped.
 
 pub mod authority;
+mod by_hand;
 mod committing;
 mod delivery;
 mod effect;
@@ -44,8 +45,8 @@ pub use delivery::{Delivery, Problem};
 pub use effect::{Branch, Effect, Entry, Failure, Input, Message, Note, Outcome};
 pub use hearing::Hearing;
 pub use machine::{
-    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, Illegal, Preparing,
-    Purpose, Spec, State, Stray, Transaction, VoteState,
+    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, EndedByHand, Illegal,
+    Preparing, Purpose, Spec, State, Stray, Transaction, VoteState,
 };
 pub use one_phase::{OnePhase, OnePhaseCall};
 pub use records::Subject;

@@ -5,8 +5,8 @@ use super::effect::{Branch, Entry, Note, Outcome};
 use crate::ids::{ParticipantName, TxNumber};
 use crate::outcome::{Vote, Written};
 use crate::record::{
-    Acknowledged, AnswerRecord, Answered, Begun, Committed, CommittedBranch, Ended, Identity,
-    Record, WrittenRecord,
+    Acknowledged, AnswerRecord, Answered, Begun, Committed, CommittedBranch, Ended, EndedByHand,
+    Identity, Record, WrittenRecord,
 };
 
 /// The transaction that records are about.
@@ -62,6 +62,13 @@ impl Subject<'_> {
             Note::Acknowledged(branches) => Record::Acknowledged(Acknowledged {
                 number: self.number,
                 participants: branches.iter().map(name).collect(),
+            }),
+            Note::EndedByHand { branch, outcome, detail } => Record::EndedByHand(EndedByHand {
+                number: self.number,
+                id: self.identity.id,
+                participant: name(branch),
+                outcome: *outcome,
+                detail: detail.clone(),
             }),
         }
     }

@@ -6,7 +6,7 @@ use super::effect::{Branch, Note};
 use super::machine::{AnswerDurability, Purpose, Spec, Transaction};
 use crate::ids::{ParticipantName, TxNumber};
 use crate::outcome::Vote;
-use crate::record::{Acknowledged, Begun, Committed, Identity, Record};
+use crate::record::{Acknowledged, Begun, Committed, EndedByHand, Identity, Record};
 use crate::time::Millis;
 use crate::wire::transaction::{Ack, Protocol};
 
@@ -18,6 +18,7 @@ pub struct Unfinished {
     begun: BTreeMap<TxNumber, Begun>,
     abandoned: BTreeMap<TxNumber, BTreeSet<ParticipantName>>,
     acknowledged: BTreeMap<TxNumber, BTreeSet<ParticipantName>>,
+    by_hand: BTreeMap<TxNumber, Vec<EndedByHand>>,
     participants: BTreeMap<ParticipantName, String>,
 }
 
@@ -66,6 +67,15 @@ impl Unfinished {
             Record::Acknowledged(Acknowledged { number, participants }) => {
                 self.acknowledged.entry(number).or_default().extend(participants);
             }
+            Record::EndedByHand(by_hand) => {
+                let known = self.by_hand.entry(by_hand.number).or_default();
+                let is_same = |other: &EndedByHand| {
+                    other.participant == by_hand.participant && other.outcome == by_hand.outcome
+                };
+                if !known.iter().any(is_same) {
+                    known.push(by_hand);
+                }
+            }
             // Other parts of `Replay` keep these, or they are for people.
             Record::CommittedSet(_)
             | Record::DataSeen(_)
@@ -85,16 +95,18 @@ impl Unfinished {
         self.begun.remove(&number);
         self.abandoned.remove(&number);
         self.acknowledged.remove(&number);
+        self.by_hand.remove(&number);
     }
 
     /// What is to be done.
     #[must_use]
     pub fn plan(self, now: Millis) -> Plan {
-        let Self { committed, begun, abandoned, acknowledged, participants } = self;
+        let Self { committed, begun, abandoned, acknowledged, by_hand, participants } = self;
         let committed = committed.into_values().map(|committed| {
             let given_up = abandoned.get(&committed.number);
             let told = acknowledged.get(&committed.number);
-            recover_commit(committed, given_up, told, now)
+            let by_hand = by_hand.get(&committed.number).map_or(&[][..], Vec::as_slice);
+            recover_commit(committed, given_up, told, by_hand, now)
         });
         let begun = begun.into_values().map(|begun| recover_one_phase(begun, now));
         Plan { transactions: committed.chain(begun).collect(), participants }
@@ -105,6 +117,7 @@ fn recover_commit(
     committed: Committed,
     abandoned: Option<&BTreeSet<ParticipantName>>,
     acknowledged: Option<&BTreeSet<ParticipantName>>,
+    by_hand: &[EndedByHand],
     now: Millis,
 ) -> Recovered {
     let Committed { number, attempt, identity, decided_at, branches } = committed;
@@ -126,7 +139,12 @@ fn recover_commit(
     };
     let abandoned = branches_at(abandoned);
     let acknowledged = Some(branches_at(acknowledged)).filter(|branches| !branches.is_empty());
-    let notes = acknowledged.map(Note::Acknowledged).into_iter().collect();
+    let by_hand = by_hand.iter().filter_map(|it| {
+        let place = participants.iter().position(|name| *name == it.participant)?;
+        let branch = Branch(u16::try_from(place).ok()?);
+        Some(Note::EndedByHand { branch, outcome: it.outcome, detail: it.detail.clone() })
+    });
+    let notes = acknowledged.map(Note::Acknowledged).into_iter().chain(by_hand).collect();
     let spec = recovered_spec(number, participants.len());
     let transaction = Transaction::recovered_commit(spec, attempt, votes, decided_at, now);
     Recovered { identity, participants, transaction, abandoned, notes }

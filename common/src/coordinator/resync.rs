@@ -15,8 +15,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{LogId, ParticipantName, TxNumber, Txid};
-use crate::outcome::{Aborted, Call, Done, Prepared, Redo};
-use crate::record::{Abandoned, Answered, DataSeen, Record};
+use crate::outcome::{Aborted, Call, Done, Heuristic, Prepared, Redo};
+use crate::record::{Abandoned, Answered, DataSeen, EndedByHand, Record};
 use crate::wire::resync::{DataPoint, DataView, Hole, Mark, StagedView};
 
 /// What a log has seen of one participant's data.
@@ -265,6 +265,11 @@ impl<'a> Plan<'a> {
             }
             Record::Abandoned(Abandoned { number, participant, .. })
                 if participant == self.participant =>
+            {
+                self.abandoned.insert(*number);
+            }
+            Record::EndedByHand(EndedByHand { number, participant, outcome, .. })
+                if participant == self.participant && *outcome == Heuristic::Aborted =>
             {
                 self.abandoned.insert(*number);
             }

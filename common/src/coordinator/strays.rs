@@ -6,7 +6,7 @@ use super::effect::{Branch, Effect, Message};
 use super::machine::{Stray, Transaction};
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
-use crate::outcome::{Aborted, Call, Refusal};
+use crate::outcome::{Aborted, Call, Heuristic, Refusal};
 use crate::time::Millis;
 
 impl Transaction {
@@ -16,6 +16,7 @@ impl Transaction {
         branch: Branch,
         attempt: Attempt,
         call: Call<Aborted>,
+        effects: &mut Vec<Effect>,
     ) {
         let seed = self.seed(branch);
         let stray = self.strays.iter_mut().find(|stray| {
@@ -33,6 +34,10 @@ impl Transaction {
                         .to_owned(),
                 },
             ),
+            Call::Refused(Refusal { code: ErrorCode::HeuristicCommitted, detail, .. }) => {
+                stray.delivery = Delivery::Heuristic;
+                self.ended_by_hand(branch, Heuristic::Committed, detail, effects);
+            }
             Call::Refused(Refusal { code, detail, .. }) => {
                 stray.delivery.failed(now, seed, Problem::Refused { code, detail });
             }

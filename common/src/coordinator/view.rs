@@ -2,7 +2,9 @@
 
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Failure, Outcome};
-use super::machine::{Closing, ClosingRecord, DecisionRecord, State, Transaction, VoteState};
+use super::machine::{
+    Closing, ClosingRecord, DecisionRecord, EndedByHand, State, Transaction, VoteState,
+};
 use super::one_phase::OnePhaseCall;
 use super::settling::SettleState;
 use crate::code::ErrorCode;
@@ -47,6 +49,8 @@ impl BranchStatus {
             }
             Delivery::Done | Delivery::Recorded => Self::quiet(done),
             Delivery::Abandoned => Self::quiet(BranchProgress::Abandoned),
+            // Who did it and why, the machine knows.
+            Delivery::Heuristic => Self::quiet(BranchProgress::HeuristicAborted),
         }
     }
 }
@@ -204,9 +208,11 @@ impl Transaction {
     pub fn is_over_at(&self, branch: Branch) -> bool {
         let is_logged = self.spec().protocol == Protocol::Logged;
         let is_told = match self.state() {
-            State::Committing(committing) => {
-                committing.deliveries.get(branch.index()) == Some(&Delivery::Recorded)
-            }
+            State::Committing(committing) => match committing.deliveries.get(branch.index()) {
+                Some(Delivery::Recorded) => true,
+                Some(Delivery::Heuristic) => self.by_hand(branch).is_some_and(|it| it.is_recorded),
+                _ => false,
+            },
             State::Closing(Closing { outcome: Outcome::Committed { .. }, recorded, .. }) => {
                 recorded.contains(&branch)
             }
@@ -249,6 +255,22 @@ impl Transaction {
     /// Where a branch stands.
     #[must_use]
     pub fn branch_status(&self, branch: Branch) -> BranchStatus {
+        let status = self.status_by_state(branch);
+        let by_hand = match self.state() {
+            State::Committing(_) if status.progress != BranchProgress::HeuristicAborted => None,
+            State::Committing(_) | State::Closing(_) | State::Ended(_) => self.by_hand(branch),
+            _ => None,
+        };
+        match by_hand {
+            Some(EndedByHand { outcome, detail, .. }) => BranchStatus {
+                last_error: Some(detail.clone()),
+                ..BranchStatus::quiet((*outcome).into())
+            },
+            None => status,
+        }
+    }
+
+    fn status_by_state(&self, branch: Branch) -> BranchStatus {
         let stray = self.strays().iter().find(|stray| stray.branch == branch);
         match self.state() {
             State::Committing(committing) => committing.deliveries.get(branch.index()).map_or_else(

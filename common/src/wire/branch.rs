@@ -17,9 +17,10 @@ use crate::command::OpRequest;
 use crate::ids::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
 use crate::lives::Proof;
 use crate::outcome::{
-    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Settled, Vote, Written,
+    Aborted, Applied, Call, Done, Heuristic, Holder, Prepared, Refusal, Settled, Vote, Written,
 };
 use crate::wire::bounded::{self, ReadOps};
+use crate::wire::by_hand;
 use crate::wire::redo::Base64;
 use crate::wire::resync::{DataPoint, Progress};
 
@@ -211,6 +212,9 @@ pub struct Answer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub reply: Option<Box<RawValue>>,
+    /// How an operator ended the branch by hand, where the message says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_hand: Option<Heuristic>,
 }
 
 /// The word that answers a prepare.
@@ -278,8 +282,10 @@ fn raw(json: &str) -> Option<Box<RawValue>> {
 
 impl Answer {
     fn refusal(refusal: Refusal) -> Self {
+        let (code, by_hand) = by_hand::sent(refusal.code);
         let mut answer = Self {
-            code: Some(refusal.code),
+            code: Some(code),
+            by_hand,
             detail: Some(refusal.detail),
             op: refusal.op,
             holder: refusal.holder.map(HolderBody::from),
@@ -292,7 +298,7 @@ impl Answer {
 
     fn into_refusal(self) -> Option<Refusal> {
         Some(Refusal {
-            code: self.code?,
+            code: by_hand::meant(self.code?, self.by_hand),
             detail: self.detail.unwrap_or_default(),
             op: self.op,
             holder: self.holder.map(Holder::from),
@@ -379,9 +385,10 @@ impl Answer {
         };
         match this.state {
             Some(StateWord::Aborted) => Call::Applied(Aborted::Fenced),
-            Some(StateWord::AlreadyCommitted) => {
-                Call::Applied(Aborted::AlreadyCommitted(this.into_done()))
-            }
+            Some(StateWord::AlreadyCommitted) => match by_hand::refusal_of(&this) {
+                Some(refusal) => Call::Refused(refusal),
+                None => Call::Applied(Aborted::AlreadyCommitted(this.into_done())),
+            },
             Some(StateWord::Refused) => match this.into_refusal() {
                 Some(refusal) => Call::Refused(refusal),
                 None => Call::Unknown("the participant's refusal has no code".to_owned()),
@@ -467,6 +474,9 @@ impl From<Call<Aborted>> for Answer {
             }
             Call::Applied(Aborted::AlreadyCommitted(done)) => {
                 Self { state: Some(StateWord::AlreadyCommitted), ..Self::done(done) }
+            }
+            Call::Refused(refusal) if refusal.code == ErrorCode::HeuristicCommitted => {
+                by_hand::applied_by_hand(refusal)
             }
             Call::Refused(refusal) => {
                 Self { state: Some(StateWord::Refused), ..Self::refusal(refusal) }

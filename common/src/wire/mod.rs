@@ -3,6 +3,7 @@
 
 pub(crate) mod bounded;
 pub mod branch;
+mod by_hand;
 mod foreign;
 mod form;
 pub mod outcome;

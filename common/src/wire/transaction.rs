@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::ids::{ParticipantName, TransactionId};
+use crate::outcome::Heuristic;
 use crate::time::DurationMs;
 use crate::value::given;
 use crate::wire::bounded;
@@ -193,6 +194,19 @@ pub enum BranchProgress {
     Lost,
     /// An operator gave it up.
     Abandoned,
+    /// An operator ended it by hand as committed, and its log has aborted the transaction: heuristic damage.
+    HeuristicCommitted,
+    /// An operator ended it by hand as aborted, and its log has committed the transaction: heuristic damage.
+    HeuristicAborted,
+}
+
+impl From<Heuristic> for BranchProgress {
+    fn from(outcome: Heuristic) -> Self {
+        match outcome {
+            Heuristic::Committed => Self::HeuristicCommitted,
+            Heuristic::Aborted => Self::HeuristicAborted,
+        }
+    }
 }
 
 /// A page of transactions.
@@ -249,6 +263,19 @@ pub struct ParticipantView {
     /// What is known of its data.
     #[serde(default)]
     pub data: ParticipantData,
+    /// Branches there that an operator ended by hand, against what the log says; absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heuristic: Option<HeuristicBranches>,
+}
+
+/// Heuristic damage at a participant, of transactions that are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeuristicBranches {
+    /// How many branches.
+    pub branches: u64,
+    /// Their transactions, the latest first; at most ten.
+    #[schema(value_type = Vec<String>)]
+    pub latest: Vec<TransactionId>,
 }
 
 /// What a coordinator knows of the data behind a participant.

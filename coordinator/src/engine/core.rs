@@ -50,7 +50,7 @@ pub(crate) struct Core {
     pub(super) epoch: Epoch,
     next_n: u64,
     pub(super) active: NumberMap<TxNumber, Active>,
-    by_id: HashMap<TransactionId, TxNumber>,
+    pub(super) by_id: HashMap<TransactionId, TxNumber>,
     by_key: HashMap<IdempotencyKey, TxNumber>,
     pub(super) lanes: Vec<Lane>,
     pub(super) lane_of: HashMap<ParticipantName, usize>,
@@ -339,6 +339,7 @@ impl Core {
             }
             Effect::Note(note) => {
                 let record = self.active[&number].subject(number).note(&note);
+                self.ended_by_hand(&record);
                 self.append(&record, Durability::Lazy, Appended::Noted(number, note));
             }
             Effect::Answer(outcome) => self.tell(number, outcome, now, shared),

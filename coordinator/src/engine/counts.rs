@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use assent_common::coordinator::Branch;
+use assent_common::outcome::Heuristic;
 use assent_common::wire::transaction::{BranchProgress, ParticipantData, TransactionState};
 
 use super::core::Core;
@@ -26,6 +27,8 @@ pub struct Counts {
     pub history: u64,
     /// Branches whose participants lost their data.
     pub lost: u64,
+    /// Per participant and outcome there: branches that were ended by hand, against what the log says.
+    pub heuristic: BTreeMap<(String, &'static str), u64>,
     /// Per participant: whether its data is open, is being resynchronised, or is lost.
     pub data: BTreeMap<String, ParticipantData>,
     /// Participants that were removed, with nothing left of them.
@@ -42,6 +45,11 @@ impl Core {
                 continue;
             }
             counts.in_doubt.insert(lane.name.to_string(), (0, 0));
+            for outcome in [Heuristic::Committed, Heuristic::Aborted] {
+                let all = self.history.by_hand_at(&lane.name);
+                let number = all.filter(|it| it.outcome == outcome).count() as u64;
+                counts.heuristic.insert((lane.name.to_string(), outcome.as_str()), number);
+            }
             counts.data.insert(lane.name.to_string(), lane.data.word());
             if let Some(up) = lane.redis_up {
                 counts.redis_up.insert(lane.name.to_string(), up);

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use assent_common::record::{Identity, Record};
+use assent_common::record::{EndedByHand, Identity, Record};
 use assent_common::{IdempotencyKey, ParticipantName, TransactionId};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -108,6 +108,7 @@ pub(crate) struct ReplayedHistory {
     by_id: Vec<(Name, LogPosition)>,
     by_key: Vec<(Name, LogPosition)>,
     abandoned: HashMap<TransactionId, Vec<ParticipantName>>,
+    by_hand: HashMap<TransactionId, Vec<EndedByHand>>,
 }
 
 impl ReplayedHistory {
@@ -120,6 +121,7 @@ impl ReplayedHistory {
                 let of_id = self.abandoned.entry(abandoned.id).or_default();
                 of_id.push(abandoned.participant.clone());
             }
+            Record::EndedByHand(_) => remember(&mut self.by_hand, record),
             Record::Begun(_)
             | Record::Ended(_)
             | Record::CommittedSet(_)
@@ -143,8 +145,21 @@ impl ReplayedHistory {
             by_id: Index::of_replay(self.by_id),
             by_key: Index::of_replay(self.by_key),
             abandoned: self.abandoned,
+            by_hand: self.by_hand,
             forgotten: 0,
         }
+    }
+}
+
+/// Notes a branch that was ended by hand, once.
+fn remember(by_hand: &mut HashMap<TransactionId, Vec<EndedByHand>>, record: &Record) {
+    let Record::EndedByHand(found) = record else { return };
+    let known = by_hand.entry(found.id).or_default();
+    let is_same = |other: &EndedByHand| {
+        other.participant == found.participant && other.outcome == found.outcome
+    };
+    if !known.iter().any(is_same) {
+        known.push(found.clone());
     }
 }
 
@@ -155,6 +170,8 @@ pub struct History {
     by_key: Index,
     /// Branches that operators have given up; few.
     abandoned: HashMap<TransactionId, Vec<ParticipantName>>,
+    /// Branches that operators have ended by hand, against the outcome; few.
+    by_hand: HashMap<TransactionId, Vec<EndedByHand>>,
     /// Segments up to this one are deleted, or about to be.
     forgotten: u32,
 }
@@ -178,12 +195,34 @@ impl History {
         self.abandoned.get(&id).cloned().unwrap_or_default()
     }
 
-    /// Forgets everything up to a segment, which is about to be deleted.
-    pub(crate) fn forget_through(&mut self, segment: u32) {
+    /// Remembers that an operator has ended a branch by hand, against the outcome.
+    pub(super) fn ended_by_hand(&mut self, record: &Record) {
+        remember(&mut self.by_hand, record);
+    }
+
+    /// The branches of a transaction that were ended so.
+    pub(super) fn by_hand_of(&self, id: TransactionId) -> Vec<EndedByHand> {
+        self.by_hand.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// All branches of a participant that were ended so.
+    pub(super) fn by_hand_at(&self, name: &ParticipantName) -> impl Iterator<Item = &EndedByHand> {
+        self.by_hand.values().flatten().filter(move |it| it.participant == *name)
+    }
+
+    /// Forgets everything up to a segment, which is about to be deleted. Of a transaction that has not ended, the overrides
+    /// stay.
+    pub(crate) fn forget_through(
+        &mut self,
+        segment: u32,
+        is_active: impl Fn(TransactionId) -> bool,
+    ) {
         self.forgotten = segment;
         self.by_id.retain(|position| position.segment() > segment);
         self.by_key.retain(|position| position.segment() > segment);
-        self.abandoned.retain(|id, _| self.by_id.get(Name::from(*id)).is_some());
+        let is_kept = |id: TransactionId| is_active(id) || self.by_id.get(id.into()).is_some();
+        self.abandoned.retain(|id, _| is_kept(*id));
+        self.by_hand.retain(|id, _| is_kept(*id));
     }
 
     /// Whether a record lies in a segment that is still there.
@@ -222,7 +261,7 @@ mod tests {
 
     fn identity(n: u64, key: &str) -> Identity {
         let id = format!("0198f1c2-a4b2-7c1d-9c0e-{n:012x}").parse().unwrap();
-        let key = Some(key.parse().unwrap());
+        let key = key.parse().ok();
         Identity {
             id,
             key,
@@ -271,11 +310,35 @@ mod tests {
         assert_eq!(latest, [identity(3, "c").id, identity(4, "d").id]);
     }
 
+    /// What an operator did by hand is shown for as long as the transaction is, and no longer; a copy says nothing new.
+    #[test]
+    fn what_was_ended_by_hand_is_kept_with_its_transaction() {
+        let mut history = replayed();
+        let record = |n: u64| {
+            Record::EndedByHand(EndedByHand {
+                number: assent_common::TxNumber { epoch: assent_common::Epoch(1), n },
+                id: identity(n, "").id,
+                participant: "bank-a".parse().unwrap(),
+                outcome: assent_common::outcome::Heuristic::Aborted,
+                detail: "by ana".to_owned(),
+            })
+        };
+        for n in [1, 1, 2, 4] {
+            history.ended_by_hand(&record(n));
+        }
+        let count = |history: &History| history.by_hand_at(&"bank-a".parse().unwrap()).count();
+        assert_eq!(count(&history), 3);
+        // The second one is deleted, the fourth has not ended.
+        history.forget_through(2, |id| id == identity(4, "").id);
+        assert_eq!(count(&history), 2);
+        assert!(history.by_hand_of(identity(2, "").id).is_empty());
+    }
+
     #[test]
     fn what_lies_in_deleted_segments_is_forgotten_and_the_rest_is_not() {
         let mut history = replayed();
         history.insert(&identity(4, "d"), position(4, 8));
-        history.forget_through(2);
+        history.forget_through(2, |_| false);
         assert_eq!(history.len(), 2);
         assert!(!history.keeps(position(2, 8)) && history.keeps(position(3, 8)));
         assert_eq!(history.by_key(&"a".parse().unwrap()), Some(position(3, 8)));

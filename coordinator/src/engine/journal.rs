@@ -146,7 +146,7 @@ impl Core {
 
     /// Forgets the answers in segments that are about to be deleted.
     pub(super) fn forget_through(&mut self, segment: u32) {
-        self.history.forget_through(segment);
+        self.history.forget_through(segment, |id| self.by_id.contains_key(&id));
         self.recent.retain(|_, position| position.segment() > segment);
     }
 }

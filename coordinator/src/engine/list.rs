@@ -117,6 +117,7 @@ impl Engine {
                     unfinished: lane.unfinished.len() as u64,
                     last_error: lane.data.trouble.clone().or_else(|| lane.last_error.clone()),
                     data: lane.data.word(),
+                    heuristic: core.heuristic_at(&lane.name),
                 })
             })
             .collect();
@@ -198,7 +199,9 @@ const fn in_doubt(state: BranchProgress) -> bool {
         BranchProgress::Preparing
         | BranchProgress::Applied
         | BranchProgress::Aborted
-        | BranchProgress::Abandoned => false,
+        | BranchProgress::Abandoned
+        | BranchProgress::HeuristicCommitted
+        | BranchProgress::HeuristicAborted => false,
     }
 }
 

@@ -15,6 +15,7 @@
 mod active;
 mod admission;
 mod behind;
+mod by_hand;
 mod core;
 mod counts;
 mod fingerprint;

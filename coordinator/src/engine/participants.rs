@@ -78,7 +78,11 @@ impl Engine {
 const fn has_ended(progress: BranchProgress) -> bool {
     matches!(
         progress,
-        BranchProgress::Applied | BranchProgress::Aborted | BranchProgress::Abandoned
+        BranchProgress::Applied
+            | BranchProgress::Aborted
+            | BranchProgress::Abandoned
+            | BranchProgress::HeuristicCommitted
+            | BranchProgress::HeuristicAborted
     )
 }
 

@@ -1,8 +1,8 @@
 //! Transactions as the public API shows them, from three sources: active ones, just decided ones, and log records.
 
 use assent_common::coordinator::{Branch, Failure, Outcome};
-use assent_common::outcome::{Refusal, Replies};
-use assent_common::record::{AnswerRecord, Answered, Committed, Identity, Record};
+use assent_common::outcome::{Heuristic, Refusal, Replies};
+use assent_common::record::{AnswerRecord, Answered, Committed, EndedByHand, Identity, Record};
 use assent_common::time::Millis;
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::{
@@ -124,12 +124,24 @@ impl Engine {
     /// An ended transaction; `None` for records that answer for none.
     pub(super) fn view_of_record(&self, record: Record) -> Option<TransactionView> {
         let mut view = view_of_record(record)?;
-        let abandoned = self.core().history.abandoned_of(view.id);
+        let (abandoned, by_hand) = {
+            let core = self.core();
+            (core.history.abandoned_of(view.id), core.history.by_hand_of(view.id))
+        };
         for branch in
             view.branches.iter_mut().filter(|branch| abandoned.contains(&branch.participant))
         {
             branch.state = BranchProgress::Abandoned;
             view.applied = view.applied.map(|_| false);
+        }
+        for EndedByHand { participant, outcome, detail, .. } in by_hand {
+            let branch = view.branches.iter_mut().find(|it| it.participant == participant);
+            let Some(branch) = branch else { continue };
+            branch.state = outcome.into();
+            branch.last_error = Some(detail);
+            if outcome == Heuristic::Aborted {
+                view.applied = view.applied.map(|_| false);
+            }
         }
         Some(view)
     }

@@ -27,6 +27,7 @@
 --                  its branches, packed by themselves: an array of participant, base URL, participant, base URL…
 --   d:<txid>       done: pack(kinds, replies, seq, writes) of one phase; those branches of an implicit one; else empty
 --   a:<txid>       fence
+--   h:<txid>       what an operator decided of the branch by hand (store/by_hand.rs); no script looks at it
 --
 -- Lua's numbers are doubles: an integer that may be large stays a decimal string throughout.
 local call, try = redis.call, redis.pcall

@@ -220,6 +220,7 @@ impl Store {
             keys: Mutex::new(HashMap::new()),
             served: Mutex::default(),
             words: tokio::sync::Mutex::default(),
+            by_hand: Mutex::default(),
         };
         if incarnation == FENCED {
             // Of no data: no script of this agent runs before it has heard of the data's next incarnation.

@@ -10,6 +10,7 @@ use assent_common::value::{Arg, readable};
 use assent_common::wire::branch::BranchState;
 use redis::{RedisResult, Value};
 
+use super::by_hand;
 use super::call::{self, Head};
 use super::connection::{INCARNATION, Live, unavailable};
 use super::decode::{self, Rows};
@@ -176,9 +177,14 @@ impl Store {
     pub async fn in_doubt(&self) -> Result<Vec<InDoubt>, StoreError> {
         let live = self.live().await?;
         let mut branches = HashMap::new();
+        let mut by_hand = BTreeMap::new();
         let mut corrupt = None;
         let scanned = self
-            .scan(&live, "s:*", |field, record| {
+            .scan(&live, "[hs]:*", |field, record| {
+                if field.starts_with(b"h:") {
+                    by_hand.extend(txid_of(field).zip(by_hand::read_back(&record)));
+                    return;
+                }
                 let branch = txid_of(field).ok_or_else(RedoError::foreign);
                 match branch.and_then(|txid| Ok((txid, self::record(&record)?))) {
                     Ok((txid, record)) => drop(branches.insert(txid, record.in_doubt(txid))),
@@ -190,6 +196,7 @@ impl Store {
         if let Some(reason) = corrupt {
             return Err(StoreError::Corrupt { key: self.options.control_key.clone(), reason });
         }
+        *lock(&self.by_hand) = by_hand;
         let mut branches: Vec<InDoubt> = branches.into_values().collect();
         branches.sort_unstable_by_key(|branch| branch.seq);
         Ok(branches)
@@ -266,12 +273,14 @@ impl Store {
         Ok(kept.filter(|(_, fields)| fields.iter().any(Option::is_some)).map(|(t, _)| *t).collect())
     }
 
-    /// Drops the done-marker or fence of a branch, on an operator's word: a late message about it then finds nothing.
+    /// Drops the done-marker or fence of a branch, and who left it, on an operator's word: a late message about it then finds nothing.
     pub async fn forget(&self, txid: Txid) -> Result<(), StoreError> {
         let live = self.verified().await?;
         let mut command = redis::cmd("HDEL");
         command.arg(&self.options.control_key).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
+        command.arg(format!("h:{txid}"));
         send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
+        lock(&self.by_hand).remove(&txid);
         self.disconnect(&live, "an operator changed what is kept");
         Ok(())
     }

@@ -14,6 +14,7 @@
 //! the messages that it carried.
 
 mod address;
+mod by_hand;
 mod call;
 mod connection;
 mod decode;
@@ -41,7 +42,7 @@ mod scripts;
 mod whole;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -54,6 +55,7 @@ use assent_common::wire::branch::Mode;
 use assent_common::wire::resync::Served;
 
 pub use assent_common::command::ValidatedBranch;
+pub use by_hand::ByHand;
 pub use error::StoreError;
 pub use examine::{Examination, examine};
 pub use inspect::{InDoubt, StoreFacts, StoredBranch};
@@ -174,6 +176,8 @@ pub struct Store {
     served: Mutex<Option<(u64, Vec<Served>)>>,
     /// What logs have said of the data while it is fenced.
     words: tokio::sync::Mutex<repair::Words>,
+    /// What operators decided by hand, as the last scan found it.
+    by_hand: Mutex<BTreeMap<Txid, ByHand>>,
 }
 
 impl Store {

@@ -11,7 +11,7 @@ use redis::{RedisResult, Value};
 use super::connection::Live;
 use super::execute::send;
 use super::work::Answers;
-use super::{BranchAnswer, Store};
+use super::{BranchAnswer, Store, StoreError};
 
 /// How long replicas are waited for, in milliseconds; what they have not heard by then is asked again.
 const WAIT_MS: u64 = 1_000;
@@ -44,6 +44,33 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Which replicas are missing; nothing if there are as many as votes need.
+    pub async fn replicas_missing(&self) -> Result<Option<String>, StoreError> {
+        let needed = self.options.min_replicas;
+        if needed == 0 {
+            return Ok(None);
+        }
+        let live = self.live().await?;
+        let mut command = redis::cmd("INFO");
+        command.arg("replication");
+        let told = async { Ok(redis::from_redis_value::<String>(send(&live, &command).await?)?) };
+        let told: RedisResult<String> = told.await;
+        let told = told.map_err(|error| self.given_up(&live, &error))?;
+        let online = online(&told);
+        Ok((online < needed).then(|| {
+            format!("{online} of {needed} replicas are online: no vote counts before they are")
+        }))
+    }
+}
+
+/// How many replicas `INFO replication` calls online.
+fn online(told: &str) -> u32 {
+    let replicas = told.lines().filter(|line| line.starts_with("slave"));
+    let online = replicas.filter(|line| line.contains("state=online"));
+    u32::try_from(online.count()).unwrap_or(u32::MAX)
+}
+
 /// Whether an answer says that something is kept in Redis.
 const fn is_done(answer: &BranchAnswer) -> bool {
     match answer {
@@ -62,5 +89,19 @@ fn unknown(answer: &BranchAnswer, why: &str) -> BranchAnswer {
         BranchAnswer::Applied(_) => BranchAnswer::Applied(Call::Unknown(why)),
         BranchAnswer::Aborted(_) => BranchAnswer::Aborted(Call::Unknown(why)),
         BranchAnswer::Settled(_) => BranchAnswer::Settled(Call::Unknown(why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_replicas_that_are_online_count() {
+        let told = "# Replication\r\nrole:master\r\nconnected_slaves:2\r\n\
+            slave0:ip=127.0.0.1,port=1,state=online,offset=1,lag=0\r\n\
+            slave1:ip=127.0.0.1,port=2,state=wait_bgsave,offset=0,lag=0\r\n";
+        assert_eq!(online(told), 1);
+        assert_eq!(online("# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"), 0);
     }
 }

@@ -3,6 +3,7 @@
 use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_client::{CallError, Token};
 use assent_common::ErrorCode;
+use assent_common::outcome::{Aborted, Call};
 use assent_common::wire::branch::BranchState;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
@@ -94,6 +95,51 @@ async fn a_branch_of_an_unknown_authority_is_held_until_an_operator_decides() {
     assert!(matches!(again, Err(CallError::Rejected(no)) if no.code == ErrorCode::WrongState));
     let unheard_of = sidecar.admin.resolve(txid(2), &order).await;
     assert!(matches!(unheard_of, Err(CallError::Rejected(no)) if no.code == ErrorCode::NotFound));
+}
+
+/// An outcome that meets a hand is told of the hand; one that meets a fence of another's is not. A log that agrees with the
+/// hand is told nothing.
+#[tokio::test]
+async fn an_outcome_against_a_hand_is_answered_with_who_it_was() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::start(&redis).await;
+    let order = |outcome| ResolveRequest {
+        outcome,
+        actor: "ada".to_owned(),
+        reason: "the log is gone".to_owned(),
+    };
+    sidecar.say((1..=4).map(|n| prepare(n, [&["SET", &format!("k{n}"), "v"]])).collect()).await;
+    for (n, outcome) in [
+        (1, ForcedOutcome::Aborted),
+        (2, ForcedOutcome::Committed),
+        (3, ForcedOutcome::Aborted),
+        (4, ForcedOutcome::Committed),
+    ] {
+        sidecar.admin.resolve(txid(n), &order(outcome)).await.unwrap();
+    }
+    sidecar.say(vec![abort(5)]).await;
+    let outcomes = vec![commit(1), abort(2), abort(3), commit(4), commit(5)];
+    // An outcome comes again and again until it is answered as its coordinator wants.
+    for _ in 0..2 {
+        let answers = sidecar.say(outcomes.clone()).await;
+        let mut answers = answers.into_iter();
+        let mut applied = || match answers.next().unwrap().into_applied() {
+            Call::Refused(refusal) => Some(refusal),
+            _ => None,
+        };
+        let damage = applied().unwrap();
+        assert_eq!(damage.code, ErrorCode::HeuristicAborted);
+        assert!(damage.detail.contains("ada") && damage.detail.contains("the log is gone"));
+        let mut aborted = || answers.next().unwrap().into_aborted();
+        let Call::Refused(damage) = aborted() else { panic!("an abort of what a hand applied") };
+        assert_eq!(damage.code, ErrorCode::HeuristicCommitted);
+        assert_eq!(aborted(), Call::Applied(Aborted::Fenced), "the log agrees");
+        let mut applied = || answers.next().unwrap().into_applied();
+        assert!(matches!(applied(), Call::Applied(_)), "the log agrees");
+        let Call::Refused(fence) = applied() else { panic!("a commit of what is fenced") };
+        assert_eq!(fence.code, ErrorCode::Fenced, "no hand was there");
+    }
+    assert_eq!(redis.control("h:").await.len(), 4);
 }
 
 /// An agent without the coordinator's token: the branch waits, and everybody who looks is told why.

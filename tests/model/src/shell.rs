@@ -205,7 +205,7 @@ impl World {
         let record = &log.records[log.durable];
         let number = match record {
             // Nobody waits for it: the input has its own way.
-            Record::Abandoned(_) | Record::Acknowledged(_) => None,
+            Record::Abandoned(_) | Record::Acknowledged(_) | Record::EndedByHand(_) => None,
             record => record.number(),
         };
         let acknowledged = match record {

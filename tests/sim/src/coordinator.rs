@@ -418,7 +418,7 @@ impl World {
             }
             let number = match record {
                 // Nobody waits for it: the input has its own way.
-                Record::Abandoned(_) => None,
+                Record::Abandoned(_) | Record::EndedByHand(_) => None,
                 Record::Acknowledged(acknowledged) => {
                     self.acknowledged(c, &acknowledged)?;
                     None

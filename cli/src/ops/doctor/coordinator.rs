@@ -6,7 +6,7 @@ use assent_client::participant::{Probe, ProbeState};
 use assent_client::{CallError, CoordinatorClient, ListFilter, Unknown};
 use assent_common::limits;
 use assent_common::wire::transaction::{
-    BranchProgress, ParticipantView, TransactionView, VersionView,
+    BranchProgress, HeuristicBranches, ParticipantView, TransactionView, VersionView,
 };
 
 use super::{Check, Verdict};
@@ -58,6 +58,7 @@ pub(super) async fn check(
             Vec::new()
         }
     };
+    checks.push(ended_by_hand(&participants));
     checks.extend(in_doubt(&client, held_max_ms).await);
     Ok((checks, Some(Told { version, participants })))
 }
@@ -105,6 +106,24 @@ async fn date_of(url: &str) -> Option<jiff::Timestamp> {
     let answer = client.get(format!("{}/livez", url.trim_end_matches('/'))).send().await.ok()?;
     let date = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
     jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
+}
+
+/// Branches that an operator ended by hand, against what the log says. It stays as long as their transactions are kept.
+fn ended_by_hand(participants: &[ParticipantView]) -> Check {
+    let what = "branches ended by hand";
+    let damaged = participants.iter().filter_map(|participant| {
+        let HeuristicBranches { branches, latest } = participant.heuristic.as_ref()?;
+        let ids: Vec<_> = latest.iter().map(ToString::to_string).collect();
+        Some(format!("{branches} at {}: {}", participant.name, ids.join(", ")))
+    });
+    let damaged: Vec<_> = damaged.collect();
+    if damaged.is_empty() {
+        return Check::ok(what, "none against what the log says");
+    }
+    let found = format!("against what the log says, {}", damaged.join("; "));
+    let fix = "compare (assent tx describe ID), and make good at the participant what differs: docs/guides/recover.md, \
+               `A branch was ended by hand, and its log says otherwise`";
+    Check::bad(Verdict::Failing, what, found, fix)
 }
 
 /// Transactions with a branch in doubt, and of them those whose outcome a participant has not acknowledged for too long.

@@ -72,8 +72,10 @@ async fn of_itself(
     version: &VersionView,
     held_max_ms: u64,
 ) -> Vec<Check> {
-    let mut checks =
-        vec![same_version(what, version), ready(&format!("{what}: ready"), client.readyz().await)];
+    let probe = client.readyz().await;
+    let mut checks = vec![same_version(what, version)];
+    checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, &probe.text)));
+    checks.push(ready(&format!("{what}: ready"), probe));
     checks.extend(version.warnings.iter().map(|warning| {
         let fix = "until then its votes may be lost";
         Check::warning(format!("{what}: durability"), warning, fix)
@@ -83,6 +85,14 @@ async fn of_itself(
         Err(error) => unheard(format!("{what}: branches held"), &error),
     });
     checks
+}
+
+/// Branches that were ended by hand against what their logs say, as the participant's probe names them.
+fn ended_by_hand(what: &str, probe: &str) -> Option<Check> {
+    let damage = probe.lines().find(|line| line.starts_with("[!] heuristic"))?;
+    let (_, found) = damage.split_once(": ")?;
+    let fix = "make good what differs, then drop the mark (assent branch forget TXID): docs/guides/recover.md";
+    Some(Check::failing(format!("{what}: branches ended by hand"), found, fix))
 }
 
 fn not_reached(what: &str, error: &CallError) -> Check {

@@ -1,6 +1,7 @@
 //! The machine's tests: here what they share and the transition table; beside this, the promises of two phases, of one
 //! phase, and of recovery, each by name.
 
+mod by_hand;
 mod implicit;
 mod one_phase;
 mod recovery;
@@ -17,10 +18,10 @@ use super::{Branch, Delivery, Effect, Entry, Failure, Input, Message, Note, Outc
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, Epoch, TransactionId, TxNumber, Txid};
 use crate::outcome::{
-    Aborted, Applied, Call, Done, Holder, Prepared, Refusal, Settled, Vote, Written,
+    Aborted, Applied, Call, Done, Heuristic, Holder, Prepared, Refusal, Settled, Vote, Written,
 };
 use crate::time::Millis;
-use crate::wire::transaction::{Ack, Protocol};
+use crate::wire::transaction::{Ack, BranchProgress, Protocol};
 
 const A: Branch = Branch(0);
 const B: Branch = Branch(1);
@@ -168,6 +169,14 @@ fn settle_unknown(branch: Branch) -> Input {
     Input::Settled { branch, attempt: FIRST, call: Call::Unknown("lost".to_owned()) }
 }
 
+fn abort_refused(branch: Branch, attempt: Attempt, code: ErrorCode) -> Input {
+    Input::Aborted { branch, attempt, call: Call::Refused(Refusal::new(code, "by ana")) }
+}
+
+fn noted_by_hand(branch: Branch, outcome: Heuristic) -> Input {
+    Input::Noted(Note::EndedByHand { branch, outcome, detail: "by ana".to_owned() })
+}
+
 fn noted(branches: &[Branch]) -> Input {
     Input::Noted(Note::Acknowledged(branches.to_vec()))
 }
@@ -197,6 +206,9 @@ fn effect_text(effect: &Effect) -> String {
             let branches: Vec<_> = branches.iter().map(|branch| branch.0.to_string()).collect();
             format!("note {} acknowledged", branches.join("+"))
         }
+        Effect::Note(Note::EndedByHand { branch, outcome, .. }) => {
+            format!("note {} {} by hand", branch.0, outcome.as_str())
+        }
         Effect::Answer(outcome) => format!("answer {}", outcome_text(outcome)),
     }
 }
@@ -221,6 +233,7 @@ fn delivery_text(delivery: &Delivery) -> String {
         Delivery::Done => "done".to_owned(),
         Delivery::Recorded => "recorded".to_owned(),
         Delivery::Abandoned => "abandoned".to_owned(),
+        Delivery::Heuristic => "heuristic".to_owned(),
     }
 }
 

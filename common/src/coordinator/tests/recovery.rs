@@ -5,7 +5,7 @@ use crate::coordinator::recovery::{Plan, Recovered, Unfinished};
 use crate::outcome::Replies;
 use crate::record::{
     Abandoned, Acknowledged, AnswerRecord, Answered, Begun, Committed, CommittedBranch,
-    CommittedSet, Ended, Identity, ParticipantRemoved, ParticipantSet, Record,
+    CommittedSet, Ended, EndedByHand, Identity, ParticipantRemoved, ParticipantSet, Record,
 };
 use crate::wire::outcome::BranchOutcome;
 
@@ -146,6 +146,28 @@ fn what_an_operator_gave_up_stays_given_up() {
     let mut rig = Rig::of(recovered.transaction).after([Input::Abandon(B)]);
     assert_eq!(rig.feed(Input::Tick), ["commit 0.0"]);
     assert_eq!(rig.feed(applied(A)), ["answer committed [0]+[1]", "persist end"]);
+}
+
+/// The crash between learning that a hand ended a branch and the end of the transaction: with the record it is over there,
+/// without it the branch is told again, and says it again.
+#[test]
+fn what_was_ended_by_hand_is_not_told_again_once_that_is_recorded() {
+    let by_hand = Record::EndedByHand(EndedByHand {
+        number: at(1),
+        id: identity().id,
+        participant: "a".parse().unwrap(),
+        outcome: Heuristic::Aborted,
+        detail: "by ana".to_owned(),
+    });
+    let records = [committed(1, FIRST), by_hand.clone(), by_hand.clone(), committed(1, FIRST)];
+    let recovered = plan(records).transactions.into_iter().next().unwrap();
+    assert_eq!(recovered.notes.len(), 1);
+    let notes = recovered.notes.into_iter().map(Input::Noted);
+    let mut rig = Rig::of(recovered.transaction).after(notes);
+    assert_eq!(rig.machine.branch_status(A).progress, BranchProgress::HeuristicAborted);
+    assert_eq!(rig.feed(Input::Tick), ["commit 1.0"]);
+    assert_eq!(rig.feed(applied(B)), ["answer committed [0]+[1]", "persist end"]);
+    assert!(plan([committed(1, FIRST), by_hand, ended(1)]).transactions.is_empty());
 }
 
 #[test]

@@ -20,11 +20,13 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("applied by 0", applied(A)),
         ("applied by 1", applied(B)),
         ("commit lost at 0", commit_refused(A, ErrorCode::BranchLost)),
+        ("aborted by hand at 0", commit_refused(A, ErrorCode::HeuristicAborted)),
         ("commit unknown at 0", commit_unknown(A)),
         ("fenced at 0", fenced(A, FIRST)),
         ("fenced at 1", fenced(B, FIRST)),
         ("fenced at 0 of attempt 1", fenced(A, SECOND)),
         ("already committed at 0", already(A, FIRST)),
+        ("committed by hand at 0", abort_refused(A, FIRST, ErrorCode::HeuristicCommitted)),
         ("abort unknown at 0", abort_unknown(A, FIRST)),
         ("prepared, says 0", settled(A, Settled::Prepared)),
         ("applied, says 0", settled(A, Settled::Applied)),
@@ -37,6 +39,7 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("retry now", Input::RetryNow),
         ("abandon 0", Input::Abandon(A)),
         ("noted that 1 acknowledged", Input::Noted(Note::Acknowledged(vec![B]))),
+        ("noted that 0 was aborted by hand", noted_by_hand(A, Heuristic::Aborted)),
     ]
 }
 

@@ -11,7 +11,7 @@ fn keyed_spec(branches: u16) -> Spec {
 }
 
 /// All votes are yes, and the decision is durable.
-fn committing(spec: Spec) -> Rig {
+pub(super) fn committing(spec: Spec) -> Rig {
     Rig::begun(spec).after([yes(A, FIRST), yes(B, FIRST), Input::Persisted])
 }
 

@@ -1,0 +1,106 @@
+//! What operators ended by hand, against what the logs say: heuristic damage. Both ways to learn of it are here.
+//!
+//! A coordinator's outcome that meets a branch which was ended the other way is answered with who did that. And where no
+//! outcome will come, because the log presumes abort of what it does not know, the agent asks for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use assent_client::CoordinatorClient;
+use assent_common::outcome::{Aborted, Call, Heuristic, Refusal};
+use assent_common::wire::branch::BranchState;
+use assent_common::wire::outcome::BranchOutcome;
+use assent_common::{ErrorCode, Txid};
+use tokio::sync::watch;
+
+use crate::agent::{Kind, Running};
+use crate::service::Shared;
+use crate::store::{BranchAnswer, ByHand, Store};
+
+/// How long between two questions about what was decided by hand, in milliseconds. Nobody waits for the answers.
+const ASK_INTERVAL_MS: u64 = 2_000;
+
+/// Questions of one turn.
+const ASKED_PER_TURN_MAX: usize = 16;
+
+/// Names the hand in the answers that contradict an outcome, where there was one.
+pub(crate) async fn tell(store: &Store, kinds: &[(Txid, Kind)], answers: &mut [BranchAnswer]) {
+    let contradicted = |answer: &BranchAnswer| match answer {
+        BranchAnswer::Applied(Call::Refused(refusal)) => refusal.code == ErrorCode::Fenced,
+        BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(_))) => true,
+        _ => false,
+    };
+    let all = || kinds.iter().map(|(txid, _)| *txid);
+    let txids: Vec<Txid> =
+        all().zip(&*answers).filter(|(_, answer)| contradicted(answer)).map(|(it, _)| it).collect();
+    if txids.is_empty() {
+        return;
+    }
+    // Who cannot be asked now is asked when the outcome comes again.
+    let Ok(by_hand) = store.by_hand(&txids).await else { return };
+    for (txid, answer) in all().zip(answers.iter_mut()) {
+        let Some(found) = by_hand.get(&txid) else { continue };
+        match (&*answer, found.outcome) {
+            (BranchAnswer::Applied(Call::Refused(_)), Heuristic::Aborted) => {
+                let refusal = Refusal::new(ErrorCode::HeuristicAborted, found.told());
+                *answer = BranchAnswer::Applied(Call::Refused(refusal));
+            }
+            (BranchAnswer::Aborted(Call::Applied(_)), Heuristic::Committed) => {
+                let refusal = Refusal::new(ErrorCode::HeuristicCommitted, found.told());
+                *answer = BranchAnswer::Aborted(Call::Refused(refusal));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Compares what was decided by hand with what the logs say, until told to stop.
+pub(crate) async fn compare(app: Arc<Shared>, mut running: watch::Receiver<Running>) {
+    loop {
+        tokio::select! {
+            _ = running.wait_for(|running| *running == Running::Stopping) => return,
+            () = tokio::time::sleep(Duration::from_millis(ASK_INTERVAL_MS)) => {}
+        }
+        let open = app.store.all_by_hand().into_iter().filter(|(_, it)| !it.is_damage);
+        for (txid, by_hand) in open.take(ASKED_PER_TURN_MAX) {
+            compare_one(&app, txid, by_hand).await;
+        }
+    }
+}
+
+async fn compare_one(app: &Shared, txid: Txid, by_hand: ByHand) {
+    // A crash between the word and the deed: the branch still waits for its outcome.
+    let kept = app.store.branch(txid).await;
+    if !kept.is_ok_and(|kept| kept.is_none_or(|kept| kept.state != BranchState::Prepared)) {
+        return;
+    }
+    let decided = match outcome(app, txid, &by_hand.coordinator).await {
+        Some(BranchOutcome::Committed) => Heuristic::Committed,
+        Some(BranchOutcome::Aborted) => Heuristic::Aborted,
+        Some(BranchOutcome::Undecided | BranchOutcome::UnknownAuthority) | None => return,
+    };
+    let kept = if decided == by_hand.outcome {
+        app.store.forget_by_hand(txid).await
+    } else {
+        let ByHand { outcome, actor, reason, .. } = &by_hand;
+        tracing::error!(
+            %txid, ended = outcome.as_str(), decided = decided.as_str(), actor, reason,
+            "heuristic damage: a branch was ended by hand here, and its log says otherwise; make good what differs, then \
+             drop the mark (assent branch forget; docs/guides/recover.md)"
+        );
+        app.store.keep_by_hand(txid, &ByHand { is_damage: true, ..by_hand }).await
+    };
+    if let Err(error) = kept {
+        tracing::warn!(%txid, %error, "what the log says of a branch ended by hand is not kept yet");
+    }
+}
+
+async fn outcome(app: &Shared, txid: Txid, url: &str) -> Option<BranchOutcome> {
+    if url.is_empty() || app.coordinators_known.refusal(url).is_some() {
+        return None;
+    }
+    match CoordinatorClient::new(&app.http, url).ok()?.outcome(txid).await {
+        Call::Applied(outcome) => Some(outcome),
+        Call::Refused(_) | Call::Unknown(_) => None,
+    }
+}
