@@ -438,6 +438,7 @@ mod tests {
         TxNumber { epoch: Epoch(3), n: 1042 }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a value of each kind")]
     fn every_record() -> Vec<Record> {
         vec![
             Record::Begun(Begun {

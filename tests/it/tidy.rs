@@ -1,5 +1,7 @@
 //! The rules of the repository that no linter knows.
 
+mod shape;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -113,6 +113,7 @@ pub struct CoordinatorSettings {
 
 impl CoordinatorSettings {
     /// Merges the layers.
+    #[expect(clippy::too_many_lines, reason = "a line for each setting")]
     pub fn resolve(
         args: CoordinatorArgs,
         matches: &ArgMatches,

@@ -117,6 +117,7 @@ pub struct ParticipantSettings {
 
 impl ParticipantSettings {
     /// Merges the layers.
+    #[expect(clippy::too_many_lines, reason = "a line for each setting")]
     pub fn resolve(
         args: ParticipantArgs,
         matches: &ArgMatches,

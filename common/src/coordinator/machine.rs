@@ -329,6 +329,7 @@ impl Transaction {
 
     /// The one transition function. An input without a transition changes nothing and is an error; a late or repeated
     /// answer is none: it is ignored.
+    #[expect(clippy::too_many_lines, reason = "the transitions are read as one table")]
     pub fn step(
         &mut self,
         now: Millis,

@@ -163,6 +163,7 @@ fn beginnings() -> Vec<(&'static str, Participant)> {
 
 /// The reference for the Lua scripts, whole: what is kept, by what is asked.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a row for each pair")]
 fn every_state_answers_every_request_as_the_table_says() {
     let table = [
         // state, prepare, prepare in one phase, commit, abort, settle

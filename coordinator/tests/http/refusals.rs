@@ -12,6 +12,7 @@ use super::rig::{Rig, said, transfer};
 const OP: &str = r#"{"cmd":["GET","k"]}"#;
 
 /// Bodies, the code that each is refused with, and what the detail must name.
+#[expect(clippy::too_many_lines, reason = "a row for each refusal")]
 fn bad_bodies() -> Vec<(String, &'static str, &'static str)> {
     let with = |field: &str| {
         format!(r#"{{"branches":[{{"participant":"bank-a","ops":[{OP}]}}],{field}}}"#)
