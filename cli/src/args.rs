@@ -49,7 +49,6 @@ pub struct RedisProgram {
         default_value = "redis-server",
         value_name = "PROGRAM"
     )]
-    /// Its name, or its path.
     pub redis_server: String,
 }
 
