@@ -16,8 +16,8 @@ use assent_common::time::Millis;
 use assent_common::value::readable;
 use assent_common::wire::branch::{
     BranchList, BranchState, BranchView, CoordinatorList, CoordinatorRef, CoordinatorView,
-    WrittenView,
 };
+use assent_common::wire::redo::WrittenView;
 use assent_common::{ErrorCode, LogId, ParticipantName, Txid};
 use assent_edge::Budget;
 

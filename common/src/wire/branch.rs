@@ -21,7 +21,7 @@ use crate::outcome::{
 };
 use crate::wire::bounded::{self, ReadOps};
 use crate::wire::by_hand;
-use crate::wire::redo::Base64;
+use crate::wire::redo::{Base64, WrittenView};
 use crate::wire::resync::{DataPoint, Progress};
 
 /// Who speaks: the log that decides, the process life, and where to ask for outcomes.
@@ -530,23 +530,6 @@ pub struct BranchView {
     /// What a branch of one phase wrote, until its log has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<WrittenView>,
-}
-
-/// What a branch of one phase wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct WrittenView {
-    /// The incarnation of the data.
-    pub incarnation: u64,
-    /// The number that it took among the votes.
-    pub seq: u64,
-    /// The writes; empty if it came to none.
-    pub redo: Base64,
-}
-
-impl From<Written> for WrittenView {
-    fn from(Written { redo, incarnation, seq }: Written) -> Self {
-        Self { incarnation, seq, redo: Base64(redo) }
-    }
 }
 
 /// What a participant keeps of a branch.

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::ToSchema;
+
+use crate::outcome::Written;
 
 /// A branch's resolved writes as base64. Opaque to everybody but the participant that made them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,4 +34,21 @@ impl utoipa::PartialSchema for Base64 {
             .into()
     }
 }
-impl utoipa::ToSchema for Base64 {}
+impl ToSchema for Base64 {}
+
+/// What a branch of one phase wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WrittenView {
+    /// The incarnation of the data.
+    pub incarnation: u64,
+    /// The number that it took among the votes.
+    pub seq: u64,
+    /// The writes; empty if it came to none.
+    pub redo: Base64,
+}
+
+impl From<Written> for WrittenView {
+    fn from(Written { redo, incarnation, seq }: Written) -> Self {
+        Self { incarnation, seq, redo: Base64(redo) }
+    }
+}
