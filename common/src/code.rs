@@ -1,4 +1,5 @@
-//! The error codes: one table, from which the HTTP answers, the metrics' labels and `docs/reference/errors.md` follow.
+//! The error codes: one table, from which the HTTP answers, the metrics' labels and
+//! `docs/reference/errors.md` follow.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 macro_rules! error_codes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, $status:literal, $retryable:literal, $advice:literal;)+) => {
-        /// Why something was refused. The text form is the `code` of a problem document, stable across versions.
+        /// Why something was refused. The text form is the `code` of a problem document, stable
+        /// across versions.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
         #[schema(rename_all = "snake_case")]
         pub enum ErrorCode {
@@ -52,11 +54,13 @@ macro_rules! error_codes {
 }
 
 error_codes! {
-    /// The body is not valid for this endpoint: malformed JSON, an unknown field, or a field of the wrong type.
+    /// The body is not valid for this endpoint: malformed JSON, an unknown field, or a field of the
+    /// wrong type.
     BadRequest = "bad_request", 400, false, "Correct the field that the detail names.";
     /// The bearer token is missing or wrong.
     Unauthorized = "unauthorized", 401, false, "Send `Authorization: Bearer <token>` with a token of this server's token file.";
-    /// The request came from a page of another site, or was addressed to a name that is not this server's.
+    /// The request came from a page of another site, or was addressed to a name that is not this
+    /// server's.
     Forbidden = "forbidden", 403, false, "Address the server by its own name; other names are configured as `allowed_hosts`.";
     /// Nothing is known here under this id. That says nothing about an outcome.
     NotFound = "not_found", 404, false, "Check the id, the server's address and its retention.";
@@ -86,7 +90,8 @@ error_codes! {
     TooManyOps = "too_many_ops", 422, false, "Split the transaction.";
     /// A key, a branch or a collection is larger than the limits allow.
     TooLarge = "too_large", 422, false, "Split the transaction, or store large values outside it.";
-    /// The ops of a branch would keep the participant's Redis busy for too long; it answers nobody else meanwhile.
+    /// The ops of a branch would keep the participant's Redis busy for too long; it answers nobody
+    /// else meanwhile.
     TooMuchWork = "too_much_work", 422, false, "Split the transaction, or read less of large collections.";
     /// A branch reads or replies more bytes than the limits allow.
     ReplyTooLarge = "reply_too_large", 422, false, "Read less: fewer ops, parts of large values, or read outside of a transaction.";
@@ -96,9 +101,11 @@ error_codes! {
     NotAnInteger = "not_an_integer", 422, false, "Check the value stored at the key and the argument.";
     /// The value or the argument is not a float, or the result would not be a number.
     NotAFloat = "not_a_float", 422, false, "Check the value stored at the key and the argument.";
-    /// The result would be outside the range of 64-bit integers, or later than Redis can store a time.
+    /// The result would be outside the range of 64-bit integers, or later than Redis can store a
+    /// time.
     Overflow = "overflow", 422, false, "Check the value stored at the key and the argument.";
-    /// An op in escrow found a key or a hash field that expires; its reservations would disappear with it.
+    /// An op in escrow found a key or a hash field that expires; its reservations would disappear
+    /// with it.
     KeyExpires = "key_expires", 422, false, "Use the op without `escrow`, or PERSIST the key (HPERSIST the field).";
     /// The index is outside the list, or the count is negative.
     OutOfRange = "out_of_range", 422, false, "Check the length first, with an expectation.";
@@ -114,11 +121,13 @@ error_codes! {
     Timeout = "timeout", 409, true, "Try again, with a longer `timeout` if it is short.";
     /// The client or an operator asked for the abort.
     Cancelled = "cancelled", 409, false, "Nothing: this was asked for.";
-    /// A participant could not be reached, or did not answer before the deadline; or it is away, so nothing was begun.
+    /// A participant could not be reached, or did not answer before the deadline; or it is away, so
+    /// nothing was begun.
     ParticipantUnreachable = "participant_unreachable", 503, true, "Check the participant's process and address; try again.";
     /// The participant's Redis could not be reached, or gave no clear answer.
     RedisUnavailable = "redis_unavailable", 503, true, "Check the participant's Redis; try again.";
-    /// The participant's Redis may lose votes, and an implicit transaction relies on its votes alone.
+    /// The participant's Redis may lose votes, and an implicit transaction relies on its votes
+    /// alone.
     NotDurable = "not_durable", 422, false, "Correct the settings of that Redis, or run the transaction with `\"protocol\": \"logged\"`.";
     /// The participant's Redis refuses writes because it is above `maxmemory`.
     RedisOutOfMemory = "redis_out_of_memory", 503, true, "Raise `maxmemory`, or free memory in that Redis.";
@@ -128,17 +137,25 @@ error_codes! {
     RedisNoPermission = "redis_no_permission", 503, false, "Give the agent's user the rights that docs/reference/servers.md lists, and the keys of the transaction.";
     /// The branch is fenced: its abort arrived before its prepare.
     Fenced = "fenced", 409, false, "Nothing: the transaction was aborted.";
-    /// An operator ended the branch by hand as aborted, and its log has committed the transaction: heuristic damage.
+    /// An operator ended the branch by hand as aborted, and its log has committed the transaction:
+    /// heuristic damage.
     HeuristicAborted = "heuristic_aborted", 409, false, "See docs/guides/recover.md, section `A branch was ended by hand, and its log says otherwise`.";
-    /// An operator ended the branch by hand as committed, and its log has aborted the transaction: heuristic damage.
+    /// An operator ended the branch by hand as committed, and its log has aborted the transaction:
+    /// heuristic damage.
     HeuristicCommitted = "heuristic_committed", 409, false, "See docs/guides/recover.md, section `A branch was ended by hand, and its log says otherwise`.";
     /// The prepare is below the coordinator's low-water mark, where everything has ended.
     BelowLowWater = "below_low_water", 409, false, "Nothing: a late duplicate was refused.";
-    /// The prepare is from an earlier start of the coordinator than the participant has already seen.
+    /// The prepare is from an earlier start of the coordinator than the participant has already
+    /// seen.
     StaleEpoch = "stale_epoch", 409, false, "Check that no second coordinator runs on a copy of the log.";
-    /// The coordinator's log is an old or a forked copy: a participant knows a start of the coordinator that is not in it.
+    /// The coordinator's log is an old or a forked copy: a participant knows a start of the
+    /// coordinator that is not in it.
     StaleLog = "stale_log", 409, false, "Stop that coordinator and start it on the newest copy of its log; see docs/guides/recover.md, section `Backup`.";
-    /// The participant's Redis was flushed, restored or replaced. Nothing runs there until the missing writes are redone from the log.
+    /// The coordinator has not shown that its log has the life that the participant remembers of
+    /// it.
+    UnprovenLife = "unproven_life", 503, true, "Nothing: a coordinator says its lives and asks again; if it stays so, somebody speaks in its name.";
+    /// The participant's Redis was flushed, restored or replaced. Nothing runs there until the
+    /// missing writes are redone from the log.
     Quarantined = "quarantined", 503, true, "Try again in a moment; if that does not help, see docs/guides/recover.md, section `A Redis lost data`.";
     /// The participant voted yes on this txid and does not know it any more: its Redis lost data.
     BranchLost = "branch_lost", 409, false, "See docs/guides/recover.md, section `A Redis lost data`.";

@@ -1,34 +1,40 @@
-//! Every bound of the system, each with the reason for its value and the error code that answers for it.
+//! Every bound of the system, each with the reason for its value and the error code that answers
+//! for it.
 
-/// Bytes of a participant's or transaction's name. Long enough for any service name, short enough for a metric label.
+/// Bytes of a participant's or transaction's name. Long enough for any service name, short enough
+/// for a metric label.
 pub const NAME_BYTES_MAX: usize = 64;
 
 /// Bytes of an idempotency key; what the IETF draft's implementers allow.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
-/// Branches of one transaction. Sixteen services in one atomic unit is a design smell; sixty-four is a bug.
+/// Branches of one transaction. Sixteen services in one atomic unit is a design smell; sixty-four
+/// is a bug.
 pub const BRANCHES_MAX: usize = 64;
 
-/// Ops of one branch: keeps a prepare script below about a millisecond, in which Redis answers nobody else
-/// (`too_many_ops`).
+/// Ops of one branch: keeps a prepare script below about a millisecond, in which Redis answers
+/// nobody else (`too_many_ops`).
 pub const OPS_PER_BRANCH_MAX: usize = 1_000;
 
-/// Arguments of one op, its name included; a script may not unpack more than about 8,000 (`too_many_ops`).
+/// Arguments of one op, its name included; a script may not unpack more than about 8,000
+/// (`too_many_ops`).
 pub const ARGS_PER_OP_MAX: usize = 2_000;
 
 /// Bytes of all arguments of one branch (`too_large`).
 pub const BRANCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Arguments of all ops of one branch, their names included: Redis takes each of them apart before a script can count what
-/// it does with them (`too_many_ops`).
+/// Arguments of all ops of one branch, their names included: Redis takes each of them apart before
+/// a script can count what it does with them (`too_many_ops`).
 pub const WORDS_PER_BRANCH_MAX: usize = 20_000;
 
-/// Steps that the ops of one branch may take in Redis, which answers nobody else meanwhile (`too_much_work`). A step is about
-/// what it takes to read an element of a collection: 0.2 to 0.4 µs, so that a call of a script stays below 50 ms.
+/// Steps that the ops of one branch may take in Redis, which answers nobody else meanwhile
+/// (`too_much_work`). A step is about what it takes to read an element of a collection: 0.2 to 0.4
+/// µs, so that a call of a script stays below 50 ms.
 pub const BRANCH_STEPS_MAX: usize = 100_000;
 
-/// Bytes that the ops of one branch may read, and bytes that they may reply (`reply_too_large`); a vote carries its replies
-/// and its writes in one answer, and the writes have the same bound (`too_large`).
+/// Bytes that the ops of one branch may read, and bytes that they may reply (`reply_too_large`); a
+/// vote carries its replies and its writes in one answer, and the writes have the same bound
+/// (`too_large`).
 pub const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of one key (`too_large`).
@@ -37,22 +43,23 @@ pub const KEY_BYTES_MAX: usize = 1_024;
 /// Distinct keys of one branch (`too_many_ops`).
 pub const KEYS_PER_BRANCH_MAX: usize = 1_000;
 
-/// Bytes of an HTTP request body of the public API (`body_too_large`): a transaction of several large branches, with
-/// room for base64.
+/// Bytes of an HTTP request body of the public API (`body_too_large`): a transaction of several
+/// large branches, with room for base64.
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes of a batch between coordinator and participant, in both directions.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Bytes of ops after which a batch takes no further message: far below [`BATCH_BYTES_MAX`], so that many large branches
-/// travel in several batches. One message may have more, and then travels alone.
+/// Bytes of ops after which a batch takes no further message: far below [`BATCH_BYTES_MAX`], so
+/// that many large branches travel in several batches. One message may have more, and then travels
+/// alone.
 pub const BATCH_OPS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Messages of one batch; more wait for the next one.
 pub const BATCH_MESSAGES_MAX: usize = 256;
 
-/// Bytes of the votes of one transaction, writes and replies of all branches: its decision is one record of the log
-/// (`too_large`).
+/// Bytes of the votes of one transaction, writes and replies of all branches: its decision is one
+/// record of the log (`too_large`).
 pub const DECISION_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Bytes of a branch's replies that the log keeps of a transaction without key or id: nobody sends
@@ -69,11 +76,12 @@ pub const BATCH_REPLIES_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// people, ids, numbers.
 pub const BATCH_WORDS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes of a sentence for people that others have a part in: an error's detail, a participant's last error. The rest is
-/// cut.
+/// Bytes of a sentence for people that others have a part in: an error's detail, a participant's
+/// last error. The rest is cut.
 pub const DETAIL_BYTES_MAX: usize = 1_024;
 
-/// Bytes of the reply that a false expectation met, up to which it is shown; larger ones are left out.
+/// Bytes of the reply that a false expectation met, up to which it is shown; larger ones are left
+/// out.
 pub const REPLY_SHOWN_BYTES_MAX: usize = 4 * 1024;
 
 /// Arrays and objects inside each other in the replies of a branch; Redis needs four.
@@ -82,34 +90,55 @@ pub const REPLY_DEPTH_MAX: usize = 16;
 /// Bytes of a participant's address.
 pub const URL_BYTES_MAX: usize = 2_000;
 
-/// Elements of a collection that a branch reads back after it changed it in a way that needs the whole collection in
-/// the script (`too_large`): bounds the time that Redis is blocked to some milliseconds.
+/// Elements of a collection that a branch reads back after it changed it in a way that needs the
+/// whole collection in the script (`too_large`): bounds the time that Redis is blocked to some
+/// milliseconds.
 pub const MATERIALISED_ELEMENTS_MAX: usize = 10_000;
 
-/// Undecided transactions in one coordinator before it sheds load with `overloaded`; each holds its ops in memory.
+/// Undecided transactions in one coordinator before it sheds load with `overloaded`; each holds its
+/// ops in memory.
 pub const TRANSACTIONS_IN_FLIGHT_MAX: usize = 20_000;
 
-/// Transactions that wait for the vote of one participant before more that name it are refused with `overloaded`: half of all
-/// that may be undecided, so that a participant that does not answer leaves room for those who do not name it.
+/// Transactions that wait for the vote of one participant before more that name it are refused with
+/// `overloaded`: half of all that may be undecided, so that a participant that does not answer
+/// leaves room for those who do not name it.
 pub const TRANSACTIONS_PER_PARTICIPANT_MAX: usize = TRANSACTIONS_IN_FLIGHT_MAX / 2;
 
-/// Decided transactions that one participant has not acknowledged before more that name it are refused with `overloaded`. Each
-/// takes about a kilobyte: its ops are gone, and its writes are in the log.
+/// Decided transactions that one participant has not acknowledged before more that name it are
+/// refused with `overloaded`. Each takes about a kilobyte: its ops are gone, and its writes are in
+/// the log.
 pub const OUTCOMES_UNDELIVERED_MAX: usize = 100_000;
 
-/// Lives of its coordinator that a log keeps, for participants to tell it from an old copy. Each is some bytes; a participant
-/// that was away for longer takes the log's word.
-pub const LIVES_MAX: usize = 256;
+/// Lives of its coordinator that a log keeps, for participants to tell it from an old copy. Each is
+/// some 40 bytes.
+pub const LIVES_MAX: usize = 16_384;
 
-/// Numbers of votes that are left out when repaired data opens: more than can have been given without being heard by
-/// anybody, which is what was under way when the data was lost. A copy of the lost data that is put back later has
-/// those votes. If their numbers were given again, it would be taken to have the new ones too.
+/// How many of them it says to a participant unasked; one that was away for longer asks for the
+/// life that it knows.
+pub const LIVES_SAID_MAX: usize = 256;
+
+/// The highest epoch that a participant believes in. Each start of a coordinator is one: nobody
+/// comes this far.
+pub const EPOCH_MAX: u64 = 1 << 32;
+
+/// How many epochs the next one that a participant hears of a log may be farther on than the last.
+pub const EPOCH_JUMP_MAX: u64 = 1 << 20;
+
+/// The highest number of a transaction in an epoch that a participant believes in: 89 years of
+/// 100,000 a second.
+pub const TRANSACTION_NUMBER_MAX: u64 = 1 << 48;
+
+/// Numbers of votes that are left out when repaired data opens: more than can have been given
+/// without being heard by anybody, which is what was under way when the data was lost. A copy of
+/// the lost data that is put back later has those votes. If their numbers were given again, it
+/// would be taken to have the new ones too.
 pub const VOTES_UNHEARD_MAX: u64 = 1_000_000;
 
 /// Milliseconds that a transaction may take to be decided, if its request does not say.
 pub const TIMEOUT_DEFAULT_MS: u64 = 5_000;
 
-/// The longest time to decide that a request may ask for, in milliseconds: its locks are held that long.
+/// The longest time to decide that a request may ask for, in milliseconds: its locks are held that
+/// long.
 pub const TIMEOUT_MAX_MS: u64 = 60_000;
 
 /// The shortest time to decide that a request may ask for, in milliseconds.

@@ -1,8 +1,9 @@
-//! The named mutants: known-bad variants of the real code, each the breach of one invariant. A test that stays green with
-//! one of them is no test of that invariant; `tests/it/mutants.rs` runs one for each, and demands that it goes red.
+//! The named mutants: known-bad variants of the real code, each the breach of one invariant. A test
+//! that stays green with one of them is no test of that invariant; `tests/it/mutants.rs` runs one
+//! for each, and demands that it goes red.
 //!
-//! What breaks the pure machines of this crate is in `tests/model/src/mutants.rs`: here is what only real processes,
-//! real files and a real Redis can show.
+//! What breaks the pure machines of this crate is in `tests/model/src/mutants.rs`: here is what
+//! only real processes, real files and a real Redis can show.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,8 +38,11 @@ macro_rules! mutants {
 mutants! {
     /// A start goes on in the epoch of the last life.
     EpochNotRaised = "log.epoch_not_raised", breaks 1;
-    /// A participant does not compare the life that it has heard of a log with those that the log has.
+    /// A participant does not compare the life that it has heard of a log with those that the log
+    /// has.
     LivesIgnored = "agent.lives_ignored", breaks 1;
+    /// A participant does not remember how far its log was on disk when it was told to commit.
+    ToldForgotten = "agent.told_forgotten", breaks 1;
     /// A second process may open the log.
     NotLocked = "log.not_locked", breaks 1;
     /// A vote whose `EXEC` was not answered is given as a yes.
@@ -67,7 +71,8 @@ mutants! {
     NoFence = "agent.no_fence", breaks 6;
     /// A prepare does not look for a fence.
     FenceIgnored = "script.fence_ignored", breaks 6;
-    /// A branch that an implicit transaction's coordinator lost sight of is aborted, and not settled.
+    /// A branch that an implicit transaction's coordinator lost sight of is aborted, and not
+    /// settled.
     AbortsUnsettled = "coordinator.aborts_unsettled", breaks 5;
     /// A coordinator presumes abort of an implicit transaction of an earlier life.
     PresumesImplicit = "coordinator.presumes_implicit", breaks 7;
@@ -95,6 +100,8 @@ mutants! {
     DeliversOnce = "coordinator.delivers_once", breaks 11;
     /// Scripts run on whatever data they find.
     IncarnationIgnored = "script.incarnation_ignored", breaks 12;
+    /// A participant fences its data on the word of a log that nobody has heard of.
+    StrangersBelieved = "agent.strangers_believed", breaks 12;
     /// A reconnect does not look whether votes are missing.
     SeqNotCompared = "agent.seq_not_compared", breaks 12;
     /// A hole in the history that Redis has loaded is not looked for.

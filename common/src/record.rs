@@ -1,8 +1,9 @@
 //! The records of the decision log: what is written, how, and never otherwise.
 //!
-//! A record is a kind byte and a [postcard](https://postcard.jamesmunns.com/wire-format) payload. The kind names the
-//! type *and its version*: a change of a payload's fields takes a new kind, and old kinds stay readable. Golden bytes
-//! in the tests hold that. Framing and checksums are [`crate::frame`]'s.
+//! A record is a kind byte and a [postcard](https://postcard.jamesmunns.com/wire-format) payload.
+//! The kind names the type *and its version*: a change of a payload's fields takes a new kind, and
+//! old kinds stay readable. Golden bytes in the tests hold that. Framing and checksums are
+//! [`crate::frame`]'s.
 
 use std::sync::Arc;
 
@@ -10,14 +11,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, Epoch, IdempotencyKey, ParticipantName, TransactionId, TxNumber};
-use crate::lives::Life;
+use crate::lives::{Began, Life};
 use crate::outcome::{Heuristic, Redo, Replies};
 use crate::time::Millis;
 
 /// One record of the decision log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Record {
-    /// A one-phase transaction whose answer must survive is about to be sent; after a crash its branch is asked.
+    /// A one-phase transaction whose answer must survive is about to be sent; after a crash its
+    /// branch is asked.
     Begun(Begun),
     /// The decision. Durable before anybody is told (invariant 4); no record means abort.
     Committed(Committed),
@@ -31,16 +33,16 @@ pub enum Record {
     ParticipantRemoved(ParticipantRemoved),
     /// An operator gave up a branch (invariant 16).
     Abandoned(Abandoned),
-    /// Which transactions of an epoch were committed; written before compaction deletes their records, so that presumed
-    /// abort never presumes wrongly.
+    /// Which transactions of an epoch were committed; written before compaction deletes their
+    /// records, so that presumed abort never presumes wrongly.
     CommittedSet(CommittedSet),
-    /// What was seen of a participant's data: written when it is opened after a loss, and before compaction deletes the
-    /// decisions that tell.
+    /// What was seen of a participant's data: written when it is opened after a loss, and before
+    /// compaction deletes the decisions that tell.
     DataSeen(DataSeen),
     /// An operator put up with a loss (invariant 16).
     LossAccepted(LossAccepted),
     /// A life of the coordinator began. Durable before anybody hears of it.
-    LifeBegan(Life),
+    LifeBegan(Began),
     /// Some branches of a committed transaction have acknowledged, while others do not.
     Acknowledged(Acknowledged),
     /// An operator ended a branch by hand, against what the log says of it.
@@ -129,7 +131,8 @@ pub struct Answered {
     pub participants: Vec<ParticipantName>,
     /// What was answered.
     pub answer: AnswerRecord,
-    /// What a committed one-phase branch wrote. A kind of its own on the disk, for those that have it.
+    /// What a committed one-phase branch wrote. A kind of its own on the disk, for those that have
+    /// it.
     #[serde(skip)]
     pub written: Option<WrittenRecord>,
 }
@@ -207,8 +210,9 @@ pub struct Abandoned {
 pub struct CommittedSet {
     /// The epoch.
     pub epoch: Epoch,
-    /// The `n` of its committed transactions: a [Roaring](https://github.com/RoaringBitmap/RoaringFormatSpec) bitmap of
-    /// 64-bit integers, serialised.
+    /// The `n` of its committed transactions: a
+    /// [Roaring](https://github.com/RoaringBitmap/RoaringFormatSpec) bitmap of 64-bit integers,
+    /// serialised.
     pub bitmap: Vec<u8>,
     /// The attempts of those that committed at a later attempt than the first.
     pub retried: Vec<(u64, Attempt)>,
@@ -247,7 +251,8 @@ pub struct LossAccepted {
 pub struct Acknowledged {
     /// The transaction.
     pub number: TxNumber,
-    /// The participants that have applied it, and may forget that they have: they are never told again.
+    /// The participants that have applied it, and may forget that they have: they are never told
+    /// again.
     pub participants: Vec<ParticipantName>,
 }
 
@@ -266,7 +271,8 @@ pub struct EndedByHand {
     pub detail: String,
 }
 
-/// A payload cannot be read as its kind says. The frame's checksum was right, so this is a version mismatch or a bug.
+/// A payload cannot be read as its kind says. The frame's checksum was right, so this is a version
+/// mismatch or a bug.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A kind of a later version.
@@ -300,6 +306,7 @@ mod kind {
     pub(super) const LIFE_BEGAN_V1: u8 = 12;
     pub(super) const ACKNOWLEDGED_V1: u8 = 13;
     pub(super) const ENDED_BY_HAND_V1: u8 = 14;
+    pub(super) const LIFE_BEGAN_V2: u8 = 15;
 }
 
 impl Record {
@@ -320,7 +327,10 @@ impl Record {
             Self::CommittedSet(record) => (kind::COMMITTED_SET_V1, payload(record)),
             Self::DataSeen(record) => (kind::DATA_SEEN_V1, payload(record)),
             Self::LossAccepted(record) => (kind::LOSS_ACCEPTED_V1, payload(record)),
-            Self::LifeBegan(record) => (kind::LIFE_BEGAN_V1, payload(record)),
+            Self::LifeBegan(Began { life, at: None }) => (kind::LIFE_BEGAN_V1, payload(life)),
+            Self::LifeBegan(Began { life, at: Some(at) }) => {
+                (kind::LIFE_BEGAN_V2, payload(&(life, at)))
+            }
             Self::Acknowledged(record) => (kind::ACKNOWLEDGED_V1, payload(record)),
             Self::EndedByHand(record) => (kind::ENDED_BY_HAND_V1, payload(record)),
         }
@@ -339,7 +349,13 @@ impl Record {
             kind::COMMITTED_SET_V1 => read(kind, payload).map(Self::CommittedSet),
             kind::DATA_SEEN_V1 => read(kind, payload).map(Self::DataSeen),
             kind::LOSS_ACCEPTED_V1 => read(kind, payload).map(Self::LossAccepted),
-            kind::LIFE_BEGAN_V1 => read(kind, payload).map(Self::LifeBegan),
+            kind::LIFE_BEGAN_V1 => {
+                read(kind, payload).map(|life| Self::LifeBegan(Began { life, at: None }))
+            }
+            kind::LIFE_BEGAN_V2 => {
+                let (life, at) = read::<(Life, u64)>(kind, payload)?;
+                Ok(Self::LifeBegan(Began { life, at: Some(at) }))
+            }
             kind::ACKNOWLEDGED_V1 => read(kind, payload).map(Self::Acknowledged),
             kind::ENDED_BY_HAND_V1 => read(kind, payload).map(Self::EndedByHand),
             kind::ANSWERED_WRITTEN_V1 => {
@@ -440,6 +456,7 @@ mod tests {
 
     #[expect(clippy::too_many_lines, reason = "a value of each kind")]
     fn every_record() -> Vec<Record> {
+        let life = Life { epoch: Epoch(3), nonce: 1 << 40 };
         vec![
             Record::Begun(Begun {
                 number: number(),
@@ -516,7 +533,7 @@ mod tests {
                 answer: AnswerRecord::Committed { replies: "[5]".into() },
                 written: Some(WrittenRecord { redo: [1, 2][..].into(), incarnation: 99, seq: 6 }),
             }),
-            Record::LifeBegan(Life { epoch: Epoch(3), nonce: 1 << 40 }),
+            Record::LifeBegan(Began { life, at: None }),
             Record::Acknowledged(Acknowledged {
                 number: number(),
                 participants: vec!["bank-a".parse().unwrap()],
@@ -528,6 +545,7 @@ mod tests {
                 outcome: Heuristic::Aborted,
                 detail: "ana: the log is gone".to_owned(),
             }),
+            Record::LifeBegan(Began { life, at: Some((2 << 32) + 64) }),
         ]
     }
 

@@ -1,5 +1,5 @@
-//! Recovery, the acting half: replays the log, lets `common` plan, and starts the engine with the plan. And, later on,
-//! compaction: what has ended and outlived its retention leaves the log.
+//! Recovery, the acting half: replays the log, lets `common` plan, and starts the engine with the
+//! plan. And, later on, compaction: what has ended and outlived its retention leaves the log.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,7 @@ use assent_common::ParticipantName;
 use assent_common::coordinator::authority::Authority;
 use assent_common::coordinator::replay::Replay;
 use assent_common::crash::CrashPoint;
-use assent_common::lives::Life;
+use assent_common::lives::{Began, Life};
 use assent_common::record::Record;
 use uuid::Uuid;
 
@@ -59,15 +59,18 @@ pub enum StartError {
     },
 }
 
-/// Opens the log, replays it, and starts the engine where it left off. Must be called in a tokio runtime.
+/// Opens the log, replays it, and starts the engine where it left off. Must be called in a tokio
+/// runtime.
 pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError> {
     let began = clock::now();
     let Start { mut log, url, http, participants, admission } = start;
     log.crash_hook = Arc::new(crash_at);
     let mut replay = Replay::default();
     let mut history = ReplayedHistory::default();
+    let mut last = 0;
     let opened = log::open(log, &mut |position, kind, payload| {
         let record = Record::decode(kind, payload)?;
+        last = position.0;
         history.apply(position, &record);
         replay.apply(record)?;
         Ok(())
@@ -87,12 +90,13 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     })?;
     let Replay { unfinished, decisions, seen, mut lives } = replay;
     let life = Life { epoch, nonce: new_nonce() };
-    lives.began(life);
+    let life_began = Began { life, at: Some(last) };
+    lives.began(life_began);
     let authority = Authority::new(log_id, epoch, decisions);
     let core = Core::new(authority, epoch, history.finish(), lives, admission.into());
     let engine = Engine::new(core, log, url, http, life);
     let _first = started.set(engine.clone());
-    engine.begin_life(life);
+    engine.begin_life(life_began);
     let plan = unfinished.plan(clock::now());
     let mut registered = plan.participants;
     registered.extend(participants);
@@ -129,9 +133,9 @@ fn crash_at(point: LogCrashPoint) {
     }
 }
 
-/// Deletes the segments that were sealed longer ago than the retention. What is still needed of them is appended again
-/// first: records of active transactions, the participants, and which transactions were ever committed. Returns how many
-/// segments went. Blocking.
+/// Deletes the segments that were sealed longer ago than the retention. What is still needed of
+/// them is appended again first: records of active transactions, the participants, and which
+/// transactions were ever committed. Returns how many segments went. Blocking.
 pub(crate) fn compact(engine: &Engine, retention_ms: u64) -> Result<u32, LogError> {
     let log = engine.log();
     let now = clock::now();

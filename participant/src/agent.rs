@@ -1,8 +1,10 @@
 //! The agent: takes messages, has the store do them, answers in order.
 //!
-//! Owns the check that a message is for this participant and is well formed, and the parking of prepares that may wait.
-//! It keeps nothing in memory that another agent on the same Redis needs: agents tell each other what they have ended, and a
-//! waiting prepare that misses a wake-up finds the lock free at its next poll. It must never answer for a branch by itself what only the store can know.
+//! Owns the check that a message is for this participant and is well formed, and the parking of
+//! prepares that may wait. It keeps nothing in memory that another agent on the same Redis needs:
+//! agents tell each other what they have ended, and a waiting prepare that misses a wake-up finds
+//! the lock free at its next poll. It must never answer for a branch by itself what only the store
+//! can know.
 //!
 //! ```text
 //! Batch ──> addressed to us? ──> each prepare's ops valid? ──> Store::execute ──> Answers, in order
@@ -21,29 +23,31 @@ use assent_client::crash;
 use assent_common::command::ValidatedBranch;
 use assent_common::crash::CrashPoint;
 use assent_common::limits;
-use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Settled};
+use assent_common::outcome::{Call, Holder, Prepared, Refusal};
 use assent_common::participant::{Branches, Heard};
 use assent_common::wire::branch::{
-    Answer, Answers, Batch, CoordinatorRef, Message, Mode, PrepareMessage, StateWord, VoteWord,
+    Answer, Answers, Batch, CoordinatorRef, LifeAnswer, Message, Mode, PrepareMessage,
 };
 use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
+use crate::answers::{Kind, conflict, fitting, into_wire, kind, refused, result, waited_for};
 use crate::by_hand;
 use crate::metrics::Metrics;
 use crate::reach::Reach;
-use crate::store::{BranchAnswer, BranchMessage, Store};
+use crate::store::{BranchAnswer, BranchMessage, NotAdmitted, Says, Store};
 use crate::waiters::{Turn, Waiter, Waiters};
 
-/// Prepares that wait for a lock at once. Each holds a request open; more are told of the conflict instead.
+/// Prepares that wait for a lock at once. Each holds a request open; more are told of the conflict
+/// instead.
 const WAITING_MAX: usize = 1_024;
 
-/// Batches at the store at once; more are told to come again (`overloaded`). Far above what a coordinator's dispatcher
-/// sends, which has one in flight.
+/// Batches at the store at once; more are told to come again (`overloaded`). Far above what a
+/// coordinator's dispatcher sends, which has one in flight.
 const BATCHES_IN_FLIGHT_MAX: usize = 512;
 
-/// The shortest time between two tries of a prepare that waits and hears nothing, in milliseconds: whoever freed the lock
-/// may have been heard too late, or not.
+/// The shortest time between two tries of a prepare that waits and hears nothing, in milliseconds:
+/// whoever freed the lock may have been heard too late, or not.
 const POLL_MIN_MS: u64 = 20;
 
 /// The longest time between two tries, in milliseconds.
@@ -79,6 +83,33 @@ struct Speaker {
     low_water: TxNumber,
 }
 
+impl Speaker {
+    fn says(&self, messages: &[Checked]) -> Says {
+        let is_question = |message: &Checked| matches!(message, Ok(BranchMessage::Settle(_)));
+        if messages.is_empty() {
+            Says::Nothing
+        } else if self.low_water == NO_MARK && messages.iter().all(is_question) {
+            Says::Questions
+        } else {
+            Says::Work
+        }
+    }
+}
+
+/// A mark of no coordinator.
+const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };
+
+/// A coordinator is not farther than the life that speaks, nor than anybody can come.
+fn check_mark(coordinator: &CoordinatorRef, low_water: TxNumber) -> Result<(), Refusal> {
+    let TxNumber { epoch, n } = low_water;
+    if epoch <= coordinator.epoch && n <= limits::TRANSACTION_NUMBER_MAX {
+        return Ok(());
+    }
+    let life = coordinator.epoch;
+    let detail = format!("`low_water` {epoch}.{n} is beyond what life {life} can have come to");
+    Err(Refusal::new(ErrorCode::BadRequest, detail))
+}
+
 impl Agent {
     pub(crate) fn new(
         name: ParticipantName,
@@ -98,11 +129,16 @@ impl Agent {
         let (known, progress) = (batch.known, batch.progress);
         let (speaker, messages) = self.take(batch)?;
         let _admitted = self.admit()?;
-        if let Some(refusal) = self.store.admit_life(&speaker.coordinator).await {
+        let says = speaker.says(&messages);
+        let refused_life = self.store.admit_life(&speaker.coordinator, says).await;
+        if let Some(NotAdmitted { refusal, life }) = refused_life {
             let answers = messages.iter().map(|message| into_wire(refused(message, &refusal)));
             let answers = answers.collect();
             let stale_log = (refusal.code == ErrorCode::StaleLog).then_some(refusal.detail);
-            return Ok(Answers { answers, progress: None, stale_log });
+            return Ok(Answers { answers, progress: None, stale_log, life });
+        }
+        if says != Says::Questions || speaker.coordinator.life.is_some() {
+            self.reach.heard_from(&speaker.coordinator);
         }
         let log_id = speaker.coordinator.log_id;
         let answers = match self.store.admit(log_id, known, progress).await {
@@ -115,7 +151,8 @@ impl Agent {
             }
         };
         let answers = fitting(answers.into_iter().map(into_wire).collect());
-        Ok(Answers { answers, progress: self.store.progress(), stale_log: None })
+        let life = Some(LifeAnswer::Admitted);
+        Ok(Answers { answers, progress: self.store.progress(), stale_log: None, life })
     }
 
     /// Answers a batch of one prepare, waiting for a younger holder as long as the message says.
@@ -127,9 +164,11 @@ impl Agent {
         let (known, progress) = (batch.known, batch.progress);
         let (speaker, messages) = self.take(batch)?;
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
-        if let Some(refusal) = self.store.admit_life(&speaker.coordinator).await {
+        let refused_life = self.store.admit_life(&speaker.coordinator, Says::Work).await;
+        if let Some(NotAdmitted { refusal, .. }) = refused_life {
             return Ok(into_wire(BranchAnswer::Prepared(Call::Refused(refusal))));
         }
+        self.reach.heard_from(&speaker.coordinator);
         let waiter = messages.first().and_then(waiter);
         let mut place = None;
         let mut pause_ms = POLL_MIN_MS;
@@ -181,7 +220,8 @@ impl Agent {
         }
     }
 
-    /// Has those who wait hear what other agents of this Redis end. Whoever waits next begins again where it broke off.
+    /// Has those who wait hear what other agents of this Redis end. Whoever waits next begins again
+    /// where it broke off.
     fn listen(&self) {
         if self.store.is_sole_owner() || self.listens.swap(true, Ordering::AcqRel) {
             return;
@@ -216,8 +256,8 @@ impl Agent {
         }
     }
 
-    /// Applies or drops a branch on somebody else's word than its coordinator's message: the resolver's, after the
-    /// coordinator answered, or an operator's.
+    /// Applies or drops a branch on somebody else's word than its coordinator's message: the
+    /// resolver's, after the coordinator answered, or an operator's.
     pub(crate) async fn finish(&self, coordinator: CoordinatorRef, end: End) -> BranchAnswer {
         let answer = self.finish_all(coordinator, &[end]).await.pop();
         answer.unwrap_or_else(|| BranchAnswer::Applied(Call::Unknown("no answer".to_owned())))
@@ -230,7 +270,7 @@ impl Agent {
         ends: &[End],
     ) -> Vec<BranchAnswer> {
         // No mark is carried: this agent does not know how far the coordinator is.
-        let low_water = TxNumber { epoch: Epoch(0), n: 0 };
+        let low_water = NO_MARK;
         let message = |end: &End| match *end {
             End::Commit(txid) => Ok(BranchMessage::Commit(txid)),
             End::Abort(txid) => Ok(BranchMessage::Abort(txid)),
@@ -248,8 +288,9 @@ impl Agent {
     /// Takes a part of what a log says of fenced data.
     pub(crate) async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
         self.check_name(&part.participant)?;
-        match self.store.admit_life(&part.coordinator).await {
-            Some(refusal) => Err(refusal),
+        check_mark(&part.coordinator, part.low_water)?;
+        match self.store.admit_life(&part.coordinator, Says::Work).await {
+            Some(NotAdmitted { refusal, .. }) => Err(refusal),
             None => self.store.resync(part).await,
         }
     }
@@ -283,7 +324,14 @@ impl Agent {
             let detail = format!("{} is not of log {}", message.txid(), coordinator.log_id);
             return Err(Refusal::new(ErrorCode::BadRequest, detail));
         }
-        self.reach.heard_from(&coordinator);
+        check_mark(&coordinator, low_water)?;
+        let later = messages.iter().find(|message| message.txid().number.epoch > coordinator.epoch);
+        if let Some(message) = later {
+            let epoch = coordinator.epoch;
+            let detail =
+                format!("{} is of a later life than {epoch}, which speaks", message.txid());
+            return Err(Refusal::new(ErrorCode::BadRequest, detail));
+        }
         let messages = messages.into_iter().map(|message| self.check(message)).collect();
         Ok((Speaker { coordinator, low_water }, messages))
     }
@@ -308,7 +356,8 @@ impl Agent {
         Ok(BranchMessage::Prepare { txid, id, mode, branches, branch, if_new: None })
     }
 
-    /// An implicit transaction's branches must know all of them. (Whether votes can be relied on here, the store knows.)
+    /// An implicit transaction's branches must know all of them. (Whether votes can be relied on
+    /// here, the store knows.)
     fn check_branches(&self, prepare: &PrepareMessage) -> Result<(), Refusal> {
         let branches = &prepare.branches;
         if branches.is_empty() {
@@ -352,7 +401,8 @@ impl Agent {
         answers
     }
 
-    /// A new prepare does not go before an older one that waits for the same key: it dies of it, as it will of its lock.
+    /// A new prepare does not go before an older one that waits for the same key: it dies of it, as
+    /// it will of its lock.
     fn in_its_turn(&self, mut message: BranchMessage) -> BranchMessage {
         if let BranchMessage::Prepare { txid, id, branch, if_new, .. } = &mut message {
             let older = self.waiters.older(*id, *txid, &branch.locks);
@@ -425,7 +475,8 @@ fn waiter(message: &Checked) -> Option<Waiter> {
     }
 }
 
-/// A prepare that tries again, before others that want the same lock. Whatever becomes of it, they must hear.
+/// A prepare that tries again, before others that want the same lock. Whatever becomes of it, they
+/// must hear.
 struct HasTurn<'a> {
     waiters: &'a Waiters,
     waiter: &'a Waiter,
@@ -472,95 +523,12 @@ impl End {
 }
 
 /// A message that may be executed, or the no that it gets instead.
-type Checked = Result<BranchMessage, Refusal>;
+pub(crate) type Checked = Result<BranchMessage, Refusal>;
 
 /// Whether a key is the control hash, or stands below it.
 fn is_own(key: &[u8], control_key: &str) -> bool {
     key.strip_prefix(control_key.as_bytes())
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
-}
-
-/// The same no to any message.
-fn refused(message: &Checked, refusal: &Refusal) -> BranchAnswer {
-    let refusal = refusal.clone();
-    match message {
-        Ok(BranchMessage::Commit(_)) => BranchAnswer::Applied(Call::Refused(refusal)),
-        Ok(BranchMessage::Abort(_)) => BranchAnswer::Aborted(Call::Refused(refusal)),
-        Ok(BranchMessage::Settle(_)) => BranchAnswer::Settled(Call::Refused(refusal)),
-        Ok(BranchMessage::Prepare { .. }) => BranchAnswer::Prepared(Call::Refused(refusal)),
-        Err(own) => BranchAnswer::Prepared(Call::Refused(own.clone())),
-    }
-}
-
-/// What a message asks for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind {
-    Prepare,
-    Commit,
-    Abort,
-    Settle,
-}
-
-const fn kind(message: &BranchMessage) -> (Txid, Kind) {
-    match message {
-        BranchMessage::Prepare { txid, .. } => (*txid, Kind::Prepare),
-        BranchMessage::Commit(txid) => (*txid, Kind::Commit),
-        BranchMessage::Abort(txid) => (*txid, Kind::Abort),
-        BranchMessage::Settle(txid) => (*txid, Kind::Settle),
-    }
-}
-
-const fn result<T>(call: &Call<T>) -> &'static str {
-    match call {
-        Call::Applied(_) => "applied",
-        Call::Refused(_) => "refused",
-        Call::Unknown(_) => "unknown",
-    }
-}
-
-fn into_wire(answer: BranchAnswer) -> Answer {
-    match answer {
-        BranchAnswer::Prepared(call) => Call::<Prepared>::into(call),
-        BranchAnswer::Applied(call) => Call::<Applied>::into(call),
-        BranchAnswer::Aborted(call) => Call::<Aborted>::into(call),
-        BranchAnswer::Settled(call) => Call::<Settled>::into(call),
-    }
-}
-
-/// The answers to a batch, within what a coordinator reads. What is too much is not known, and
-/// asked for again: what is kept of the branch answers then.
-fn fitting(mut answers: Vec<Answer>) -> Vec<Answer> {
-    let most = limits::BATCH_BYTES_MAX - limits::BATCH_WORDS_BYTES_MAX;
-    let mut bytes = 0;
-    for answer in &mut answers {
-        let replies = answer.replies.as_ref().map_or(0, |replies| replies.get().len());
-        let redo = answer.redo.as_ref().map_or(0, |redo| redo.0.len().div_ceil(3) * 4);
-        // One alone fits in any case.
-        if bytes > 0 && bytes + replies + redo > most {
-            let detail = "the answers before it fill the answer to this batch";
-            *answer = Answer {
-                vote: answer.vote.map(|_| VoteWord::Unknown),
-                state: answer.state.map(|_| StateWord::Unknown),
-                detail: Some(detail.to_owned()),
-                ..Answer::default()
-            };
-        } else {
-            bytes += replies + redo;
-        }
-    }
-    answers
-}
-
-/// The no of a prepare whose time to wait is over.
-fn conflict(holder: Holder) -> Refusal {
-    let detail = format!("{holder}, and stayed so");
-    Refusal { holder: Some(holder), ..Refusal::new(ErrorCode::LockConflict, detail) }
-}
-
-/// The no of a prepare that an older one stands before.
-fn waited_for(older: Holder) -> Refusal {
-    let detail = format!("an older transaction, {}, waits for key {}", older.id, older.key);
-    Refusal { holder: Some(older), ..Refusal::new(ErrorCode::LockConflict, detail) }
 }
 
 /// A place among those that wait, counted for as long as it is held.

@@ -13,7 +13,8 @@ use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{ErrorCode, Txid};
 use tokio::sync::watch;
 
-use crate::agent::{Kind, Running};
+use crate::agent::Running;
+use crate::answers::Kind;
 use crate::service::Shared;
 use crate::store::{BranchAnswer, ByHand, Store};
 

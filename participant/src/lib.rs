@@ -1,6 +1,8 @@
-//! Assent's participant: stages a service's writes in the service's own Redis, votes, and applies or drops them.
+//! Assent's participant: stages a service's writes in the service's own Redis, votes, and applies
+//! or drops them.
 //!
-//! A library first: it mounts into a service's own router. The sidecar is the same library with a `main` ([`serve`]).
+//! A library first: it mounts into a service's own router. The sidecar is the same library with a
+//! `main` ([`serve`]).
 //!
 //! ```no_run
 //! # async fn app() -> Result<(), assent_participant::Error> {
@@ -14,9 +16,9 @@
 //! # }
 //! ```
 //!
-//! Several participants of one name may serve one Redis. All that must survive is in that Redis; what an agent keeps in
-//! memory only makes it faster. It never ends a branch on its own account: only on the word of the branch's own log, or
-//! of an operator.
+//! Several participants of one name may serve one Redis. All that must survive is in that Redis;
+//! what an agent keeps in memory only makes it faster. It never ends a branch on its own account:
+//! only on the word of the branch's own log, or of an operator.
 //!
 //! ```text
 //! http/ ──> agent ──> store/ ──> lua/ at Redis
@@ -25,6 +27,7 @@
 //! ```
 
 mod agent;
+mod answers;
 mod by_hand;
 pub mod http;
 mod known;
@@ -62,7 +65,8 @@ use crate::store::{Store, StoreError, StoreOptions};
 pub use options::{MetricsText, Options};
 pub use serve::{Addresses, Exposure, ServeOptions, Serving, serve};
 
-/// The shortest time between two scans for branches in doubt, in milliseconds: a scan reads the whole control hash.
+/// The shortest time between two scans for branches in doubt, in milliseconds: a scan reads the
+/// whole control hash.
 const SCAN_INTERVAL_MIN_MS: u64 = 100;
 
 /// Between two looks at the data that no traffic asks for, in milliseconds: one `HMGET` each.
@@ -138,7 +142,8 @@ impl Participant {
         }
         let peers_known = Known::peers(&options.peers, options.token.as_ref());
         let http = Http::new(&options.http)?;
-        // A coordinator has one token for all its participants, so that this one's own is the others' too.
+        // A coordinator has one token for all its participants, so that this one's own is the
+        // others' too.
         let peers = HttpOptions { token: options.token.clone(), ..options.http };
         let peers = Http::new(&peers)?;
         let claim = StoreOptions { participant: Some(name.clone()), ..options.store };
@@ -171,6 +176,7 @@ impl Participant {
             resolver: Mutex::new(Resolver::new(options.resolve_interval_ms)),
             running: stopping.clone(),
             started: Instant::now(),
+            asking: Shared::asking(),
             scanned: AtomicBool::new(false),
         });
         let scan_interval_ms = (options.resolve_interval_ms / 2).max(SCAN_INTERVAL_MIN_MS);
@@ -209,13 +215,14 @@ impl Participant {
         self.shared.store.warnings()
     }
 
-    /// Waits for nothing more: prepares that wait for a lock are told of the conflict, `/readyz` fails.
+    /// Waits for nothing more: prepares that wait for a lock are told of the conflict, `/readyz`
+    /// fails.
     pub(crate) fn drain(&self) {
         self.running.send_replace(Running::Stopping);
     }
 
-    /// Stops the background tasks, and returns when they have ended. Branches in doubt stay so: their outcomes come
-    /// with the next start, or from another agent.
+    /// Stops the background tasks, and returns when they have ended. Branches in doubt stay so:
+    /// their outcomes come with the next start, or from another agent.
     pub async fn shutdown(mut self) {
         self.drain();
         for task in std::mem::take(&mut self.tasks) {
@@ -276,7 +283,8 @@ impl Builder {
         self
     }
 
-    /// Starts although the settings of Redis would lose votes; repeated in its health and its version.
+    /// Starts although the settings of Redis would lose votes; repeated in its health and its
+    /// version.
     pub fn allow_unsafe_redis(mut self) -> Self {
         self.options.store.allow_unsafe_redis = true;
         self

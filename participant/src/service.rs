@@ -1,11 +1,12 @@
-//! What the handlers and the background tasks share: the store, the agent, and what the resolver knows.
+//! What the handlers and the background tasks share: the store, the agent, and what the resolver
+//! knows.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_client::{CoordinatorClient, Http, Token};
@@ -15,9 +16,11 @@ use assent_common::participant::resolver::Resolver;
 use assent_common::time::Millis;
 use assent_common::value::readable;
 use assent_common::wire::branch::{
-    BranchList, BranchState, BranchView, CoordinatorList, CoordinatorRef, CoordinatorView,
+    Answer, Answers, Batch, BranchList, BranchState, BranchView, CoordinatorList, CoordinatorRef,
+    CoordinatorView,
 };
 use assent_common::wire::redo::WrittenView;
+use assent_common::wire::resync::{Resync, Resynced};
 use assent_common::{ErrorCode, LogId, ParticipantName, Txid};
 use assent_edge::Budget;
 
@@ -37,6 +40,12 @@ pub(crate) const REDIS_SILENT: Duration = Duration::from_secs(1);
 
 /// Branches ended by hand that a check names.
 const DAMAGE_NAMED_MAX: usize = 5;
+
+/// What to do about a copy of a log.
+const START_NEWEST: &str = "stop that coordinator, and start it on the newest copy of its log (docs/guides/recover.md, `Backup`)";
+
+/// Coordinators that are asked at once, on the word of batches, who they are.
+const ASKING_MAX: usize = 8;
 
 /// How long a coordinator that is asked who it is may take.
 const WHO_IS_THERE: Duration = Duration::from_secs(3);
@@ -64,11 +73,18 @@ pub(crate) struct Shared {
     pub(crate) resolver: Mutex<Resolver>,
     pub(crate) running: watch::Receiver<Running>,
     pub(crate) started: Instant,
+    /// Bounds how many coordinators are asked at once who they are.
+    pub(crate) asking: Semaphore,
     /// Whether the last scan for branches in doubt went through.
     pub(crate) scanned: AtomicBool,
 }
 
 impl Shared {
+    /// The bound of [`Shared::asking`].
+    pub(crate) const fn asking() -> Semaphore {
+        Semaphore::const_new(ASKING_MAX)
+    }
+
     /// Time for the resolver: only its differences mean anything.
     pub(crate) fn now(&self) -> Millis {
         Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
@@ -132,8 +148,8 @@ impl Shared {
         view
     }
 
-    /// Looks at the data, and thereby whether Redis answers. A look that takes long is waited for: what it has begun must
-    /// not be left half done.
+    /// Looks at the data, and thereby whether Redis answers. A look that takes long is waited for:
+    /// what it has begun must not be left half done.
     pub(crate) async fn look_at_redis(&self) {
         let mut looking = std::pin::pin!(self.store.pulse());
         let found = match tokio::time::timeout(REDIS_SILENT, &mut looking).await {
@@ -147,8 +163,8 @@ impl Shared {
         self.reach.redis_looked_at(found.map_err(|error| error.to_string()), &self.metrics);
     }
 
-    /// The coordinators that this participant knows, by its Redis or by what they said to this agent; those whose addresses it
-    /// knows are asked who they are.
+    /// The coordinators that this participant knows, by its Redis or by what they said to this
+    /// agent; those whose addresses it knows are asked who they are.
     pub(crate) async fn coordinators(&self) -> Result<CoordinatorList, Refusal> {
         let spoke = self.reach.coordinators();
         let mut epochs = self.store.epochs().await.map_err(unavailable)?;
@@ -156,15 +172,66 @@ impl Shared {
             let epoch = epochs.entry(*log_id).or_insert(coordinator.epoch);
             *epoch = (*epoch).max(coordinator.epoch);
         }
+        let stale = self.store.stale_logs();
         let asked = epochs.into_iter().map(async |(log_id, epoch)| {
             let url = spoke.get(&log_id).map(|coordinator| coordinator.url.clone());
             let error = match &url {
                 Some(url) => self.ask_who(url, log_id).await.err(),
                 None => None,
             };
-            CoordinatorView { log_id, epoch: epoch.0, url, error }
+            let stale_log = stale.get(&log_id).cloned();
+            CoordinatorView { log_id, epoch: epoch.0, url, stale_log, error }
         });
         Ok(CoordinatorList { coordinators: futures_util::future::join_all(asked).await })
+    }
+
+    /// Answers a batch, if its coordinator may say what it says.
+    pub(crate) async fn batch(&self, batch: Batch) -> Result<Answers, Refusal> {
+        self.check_stranger(&batch).await?;
+        self.agent.batch(batch).await
+    }
+
+    /// The same, of one prepare that may wait.
+    pub(crate) async fn prepare_waiting(&self, batch: Batch) -> Result<Answer, Refusal> {
+        self.check_stranger(&batch).await?;
+        self.agent.prepare_waiting(batch).await
+    }
+
+    /// Takes a part of what a log says of fenced data, if its coordinator may say anything of it.
+    pub(crate) async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
+        if !self.store.has_spoken(part.coordinator.log_id).await.map_err(unavailable)? {
+            self.vouched(&part.coordinator).await?;
+        }
+        self.agent.resync(part).await
+    }
+
+    async fn check_stranger(&self, batch: &Batch) -> Result<(), Refusal> {
+        let Batch { coordinator, known, progress, .. } = batch;
+        let is_strange = self.store.is_strange(coordinator.log_id, *known, *progress).await;
+        match is_strange.map_err(unavailable)? {
+            true => self.vouched(coordinator).await,
+            false => Ok(()),
+        }
+    }
+
+    /// A log that never spoke here says that data was lost. It may be right, if what it said was
+    /// lost too: its coordinator must be there, and say that it is of that log.
+    async fn vouched(&self, coordinator: &CoordinatorRef) -> Result<(), Refusal> {
+        let CoordinatorRef { log_id, url, .. } = coordinator;
+        let Ok(_asks) = self.asking.try_acquire() else {
+            let detail = format!("{ASKING_MAX} coordinators are asked who they are already");
+            return Err(Refusal::new(ErrorCode::Overloaded, detail));
+        };
+        self.ask_who(url, *log_id).await.map_err(|why| {
+            let url = assent_common::text::cut(url, 200);
+            tracing::warn!(%log_id, %url, why,
+                "a log that never spoke here says that data was lost, and does not show who it is; it is not believed");
+            let detail = format!(
+                "log {log_id} has never spoken here, and knows other data than there is; who answers at {url} does \
+                 not show that it is of that log ({why}); nothing was done"
+            );
+            Refusal::new(ErrorCode::UnprovenLife, detail)
+        })
     }
 
     async fn ask_who(&self, url: &str, log_id: LogId) -> Result<(), String> {
@@ -227,7 +294,8 @@ impl Shared {
             },
             actor: actor.clone(),
             reason: reason.clone(),
-            // Of an implicit transaction a log that knows nothing must not be asked by the txid alone.
+            // Of an implicit transaction a log that knows nothing must not be asked by the txid
+            // alone.
             coordinator: if is_implicit { String::new() } else { url.clone() },
             is_damage: false,
         };
@@ -263,7 +331,8 @@ impl Shared {
         self.store.forget(txid).await.map_err(unavailable)
     }
 
-    /// The branches that were ended by hand against what their logs say, as a check; none if there are none.
+    /// The branches that were ended by hand against what their logs say, as a check; none if there
+    /// are none.
     fn damage(&self) -> Option<Check> {
         let all = self.store.all_by_hand().into_iter().filter(|(_, it)| it.is_damage);
         let txids: Vec<_> = all.map(|(txid, _)| txid.to_string()).collect();
@@ -308,6 +377,15 @@ impl Shared {
                 Check { name: "durability", verdict: Verdict::Warning, detail: warnings.join("; ") }
             }
         });
+        let stale: Vec<String> = self.store.stale_logs().into_values().collect();
+        checks.push(match stale.as_slice() {
+            [] => passing("logs"),
+            stale => Check {
+                name: "logs",
+                verdict: Verdict::Warning,
+                detail: format!("stale_log: {}; {START_NEWEST}", stale.join("; ")),
+            },
+        });
         checks.push(match *self.running.borrow() {
             Running::Yes => passing("running"),
             Running::Stopping => failing("running", "draining".to_owned()),
@@ -316,7 +394,8 @@ impl Shared {
     }
 }
 
-/// The coordinator of a branch, as its own record names it: the branch's epoch is one that this Redis has seen.
+/// The coordinator of a branch, as its own record names it: the branch's epoch is one that this
+/// Redis has seen.
 pub(crate) fn coordinator_of(txid: Txid, url: String) -> CoordinatorRef {
     CoordinatorRef { log_id: txid.log_id, epoch: txid.number.epoch, url, life: None }
 }

@@ -108,17 +108,28 @@ impl Assent {
         url: &str,
         log: &Path,
     ) -> Result<Self, ProcessError> {
+        let mut started = Self::start_unready(name, binary, arguments, url, log)?;
+        started.wait_until_ready().await?;
+        Ok(started)
+    }
+
+    /// The same without waiting: of one that is not ready before something else is there.
+    pub fn start_unready(
+        name: &str,
+        binary: &Path,
+        arguments: Vec<String>,
+        url: &str,
+        log: &Path,
+    ) -> Result<Self, ProcessError> {
         let child = spawn(name, binary, &arguments, &[], log)?;
-        let mut started = Self {
+        Ok(Self {
             name: name.to_owned(),
             binary: binary.to_owned(),
             arguments,
             log: log.to_owned(),
             url: url.to_owned(),
             child,
-        };
-        started.wait_until_ready().await?;
-        Ok(started)
+        })
     }
 
     /// What it is called in messages.

@@ -1,8 +1,10 @@
-//! The tests, tested: each known-bad variant of the real code (`assent_common::mutant`) runs under the smallest test of
-//! its invariant, which must go red, and say why. That it is green without the mutant is its own run in this suite.
+//! The tests, tested: each known-bad variant of the real code (`assent_common::mutant`) runs under
+//! the smallest test of its invariant, which must go red, and say why. That it is green without the
+//! mutant is its own run in this suite.
 //!
-//! What breaks the pure machines only, and is caught by the model (`tests/model`), has no second mutant here: votes that
-//! silence makes, decisions made twice, ends after the first acknowledgement run the same machine in both.
+//! What breaks the pure machines only, and is caught by the model (`tests/model`), has no second
+//! mutant here: votes that silence makes, decisions made twice, ends after the first
+//! acknowledgement run the same machine in both.
 
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -58,6 +60,7 @@ caught! {
     m01_epoch_not_raised: EpochNotRaised, "old_log::an_old_copy_of_the_log_is_refused_however_often_it_starts", "the outcome of first";
     m01_not_locked: NotLocked, "cli::a_second_coordinator_on_the_same_log_is_refused", "Ok(Assent";
     m01_lives_ignored: LivesIgnored, "old_log::of_two_copies_of_one_life_the_one_that_spoke_is_the_log", "the word of the fork";
+    m01_told_forgotten: ToldForgotten, "old_log::a_copy_that_was_cut_within_the_last_life_is_refused", "the copy to be refused";
     m02_unclear_vote_is_yes: UnclearVoteIsYes, "invariants::agent::a_vote_that_redis_did_not_get_is_no_yes", "a vote that is nowhere";
     m02_unsafe_votes_decide: UnsafeVotesDecide, "implicit::a_redis_that_may_lose_votes_takes_no_branch", "Committed";
     m02_run_not_asked: RunNotAsked, "invariants::agent::a_vote_behind_a_torn_commit_outlives_the_next_crash_of_redis", "an acknowledged vote is gone";
@@ -87,6 +90,7 @@ caught! {
     m12_incarnation_ignored: IncarnationIgnored, "redis_faults::a_flushed_redis_is_quarantined_and_says_so", "outcome: Committed";
     m12_seq_not_compared: SeqNotCompared, "network::replica::a_lagging_replica_that_is_promoted_is_noticed_and_no_loss_is_called_applied", "the loss to be noticed";
     m12_owner_unwatched: OwnerUnwatched, "invariants::agent::an_owner_that_another_agent_has_passed_writes_nothing", "two branches hold one lock";
+    m12_strangers_believed: StrangersBelieved, "old_log::nobody_who_is_not_the_coordinator_moves_a_participant", "behind ";
     m13_frees_foreign_locks: FreesForeignLocks, "invariants::agent::the_end_of_a_branch_leaves_the_lock_of_another", "the lock of another branch is gone";
     m13_escrow_ignores_pending: EscrowIgnoresPending, "escrow::a_sale_by_many_sells_what_there_is_and_nobody_waits", "sold, and";
     m14_commit_needs_memory: CommitNeedsMemory, "redis_faults::a_redis_without_memory_votes_no_and_still_commits", "LockConflict";
@@ -104,7 +108,8 @@ async fn a_history_of_broken_code_does_not_hold() {
 
 /// Caught elsewhere, and why not here.
 const ELSEWHERE: &[(Mutant, &str)] = &[
-    // Only a disk of the test's own can fail a sync on purpose: `coordinator/src/log/tests/mutants.rs`.
+    // Only a disk of the test's own can fail a sync on purpose:
+    // `coordinator/src/log/tests/mutants.rs`.
     (Mutant::FailedSyncIgnored, "log::tests::mutants::a_failed_sync_that_is_ignored_is_caught"),
 ];
 

@@ -128,8 +128,13 @@ impl Peer {
         let mut arguments = participant_args(name, &redis_url, &ports);
         arguments.extend(args(options.participant.iter().copied()));
         let log = dir.join(format!("{name}.log"));
-        let agent = Assent::start(name, binary, arguments, &ports[0].url(), &log).await;
-        let agent = agent.unwrap_or_else(|error| panic!("{error}"));
+        let waits_for_replicas = options.participant.contains(&"--min-replicas");
+        let agent = Assent::start_unready(name, binary, arguments, &ports[0].url(), &log);
+        let mut agent = agent.unwrap_or_else(|error| panic!("{error}"));
+        // A test that wants replicas starts them afterwards.
+        if !waits_for_replicas {
+            agent.wait_until_ready().await.unwrap_or_else(|error| panic!("{error}"));
+        }
         let proxy = if options.proxied { Some(Proxy::start(agent.url()).await) } else { None };
         let proxied = proxy.as_ref().map_or_else(|| agent.url(), Proxy::url);
         let link = link(options.linked, proxied).await;

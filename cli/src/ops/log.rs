@@ -1,5 +1,7 @@
-//! `assent log verify|dump`: the decision log, offline. Both only read, and work beside a running coordinator.
+//! `assent log verify|dump`: the decision log, offline. Both only read, and work beside a running
+//! coordinator.
 
+use assent_common::lives::{Began, Life};
 use assent_common::record::{Answered, Committed, Record, WrittenRecord};
 use assent_coordinator::log::disk::RealDisk;
 use assent_coordinator::log::{self, DumpedFrame, KIND_EPOCH, VerifyReport};
@@ -17,7 +19,8 @@ use crate::server::init::of_log;
 pub(crate) enum LogCommand {
     /// Check every byte, and say where the log is damaged
     Verify(CoordinatorArgs),
-    /// Print every record, oldest first, as one JSON document a line; includes the transactions' values
+    /// Print every record, oldest first, as one JSON document a line; includes the transactions'
+    /// values
     Dump(CoordinatorArgs),
 }
 
@@ -161,7 +164,9 @@ fn record_document(record: &Record) -> (&'static str, Value) {
             ("participant_removed", serde_json::to_value(removed))
         }
         Record::DataSeen(seen) => ("data_seen", serde_json::to_value(seen)),
-        Record::LifeBegan(life) => ("life_began", serde_json::to_value(life)),
+        Record::LifeBegan(Began { life: Life { epoch, nonce }, at }) => {
+            ("life_began", Ok(json!({ "epoch": epoch, "nonce": nonce, "behind": at })))
+        }
         Record::LossAccepted(accepted) => ("loss_accepted", serde_json::to_value(accepted)),
         Record::Acknowledged(acknowledged) => ("acknowledged", serde_json::to_value(acknowledged)),
         Record::EndedByHand(ended) => ("ended_by_hand", serde_json::to_value(ended)),

@@ -1,4 +1,5 @@
-//! What a coordinator learns from its log when it starts. Everything that runs a log reads it through this one type.
+//! What a coordinator learns from its log when it starts. Everything that runs a log reads it
+//! through this one type.
 
 use super::authority::Decisions;
 use super::recovery::Unfinished;
@@ -26,7 +27,7 @@ impl Replay {
         match &record {
             Record::Committed(committed) => self.decisions.apply(committed),
             Record::CommittedSet(set) => self.decisions.apply_set(set)?,
-            Record::LifeBegan(life) => self.lives.began(*life),
+            Record::LifeBegan(began) => self.lives.began(*began),
             _ => {}
         }
         self.unfinished.apply(record);

@@ -21,8 +21,10 @@ use crate::outcome::{
 };
 use crate::wire::bounded::{self, ReadOps};
 use crate::wire::by_hand;
-use crate::wire::redo::{Base64, WrittenView};
+use crate::wire::redo::Base64;
 use crate::wire::resync::{DataPoint, Progress};
+
+pub use super::held::{BranchList, BranchState, BranchView, CoordinatorList, CoordinatorView};
 
 /// Who speaks: the log that decides, the process life, and where to ask for outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -41,8 +43,8 @@ pub struct CoordinatorRef {
     pub life: Option<Proof>,
 }
 
-/// Messages for one participant. `Ops` is the parsed ops at the participant; the coordinator passes the client's JSON
-/// through unread.
+/// Messages for one participant. `Ops` is the parsed ops at the participant; the coordinator passes
+/// the client's JSON through unread.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[serde(bound(deserialize = "Ops: ReadOps<'de>"))]
@@ -52,12 +54,14 @@ pub struct Batch<Ops = Vec<OpRequest>> {
     pub participant: ParticipantName,
     /// Who speaks.
     pub coordinator: CoordinatorRef,
-    /// Every transaction of this log below this number has ended everywhere, as far as this participant is concerned:
-    /// its done-markers and fences may go, its late prepares are refused (invariant 10).
+    /// Every transaction of this log below this number has ended everywhere, as far as this
+    /// participant is concerned: its done-markers and fences may go, its late prepares are refused
+    /// (invariant 10).
     #[schema(value_type = Object)]
     pub low_water: TxNumber,
-    /// What the coordinator has seen of the participant's data; absent before the first vote that it heard. Other data,
-    /// or a lower number, is a loss: nothing of the batch is done, and the data is fenced (invariant 12).
+    /// What the coordinator has seen of the participant's data; absent before the first vote that
+    /// it heard. Other data, or a lower number, is a loss: nothing of the batch is done, and the
+    /// data is fenced (invariant 12).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<DataPoint>,
     /// How far the data was when this participant last said so. Less than that is a loss too.
@@ -104,7 +108,8 @@ pub struct TxidOnly {
     pub txid: Txid,
 }
 
-/// The ask to prepare. Idempotent by txid: a branch that is prepared already votes yes again, with the same replies.
+/// The ask to prepare. Idempotent by txid: a branch that is prepared already votes yes again, with
+/// the same replies.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[serde(bound(deserialize = "Ops: ReadOps<'de>"))]
@@ -117,12 +122,13 @@ pub struct PrepareMessage<Ops = Vec<OpRequest>> {
     pub id: TransactionId,
     /// Whether a decision follows, or the branch decides alone.
     pub mode: Mode,
-    /// How long a prepare that is older than the holder of its lock may wait for it, in milliseconds. In a batch
-    /// nothing waits: the answer is `wait`, and the coordinator asks again by the single endpoint.
+    /// How long a prepare that is older than the holder of its lock may wait for it, in
+    /// milliseconds. In a batch nothing waits: the answer is `wait`, and the coordinator asks again
+    /// by the single endpoint.
     #[serde(default)]
     pub wait_ms: u64,
-    /// All branches of an implicit transaction, this one too: it is committed as soon as every one of them is staged, and
-    /// anybody may find that out. Empty where a log decides.
+    /// All branches of an implicit transaction, this one too: it is committed as soon as every one
+    /// of them is staged, and anybody may find that out. Empty where a log decides.
     #[serde(
         default,
         deserialize_with = "bounded::branches",
@@ -155,6 +161,23 @@ pub enum Mode {
     OnePhase,
 }
 
+/// What a participant makes of the life that spoke; nothing of it is done but where it is admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LifeAnswer {
+    /// It was compared, and may speak.
+    Admitted,
+    /// It says the lives before it first, among them that of this epoch, if one is named.
+    Unproven {
+        /// Which one it remembers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<u64>)]
+        epoch: Option<Epoch>,
+    },
+    /// Its Redis could not be asked what it remembers.
+    NotCompared,
+}
+
 /// The answers to a batch, one for each message, in order.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Answers {
@@ -164,13 +187,17 @@ pub struct Answers {
     /// How far the data is, the outcomes that are answered here included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// Why nothing of this coordinator is done here: its log is an old or a forked copy. It says nothing more to anybody.
+    /// Why nothing of this coordinator is done here: its log is an old or a forked copy. It says
+    /// nothing more to anybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_log: Option<String>,
+    /// What became of the life that spoke. An older version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<LifeAnswer>,
 }
 
-/// The answer to one message. `vote` answers a prepare, `state` any other; the other fields belong to some of these
-/// words, as [`Vote`], [`Refusal`] and [`Holder`] say.
+/// The answer to one message. `vote` answers a prepare, `state` any other; the other fields belong
+/// to some of these words, as [`Vote`], [`Refusal`] and [`Holder`] say.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct Answer {
     /// The answer to a prepare.
@@ -183,8 +210,8 @@ pub struct Answer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<serde_json::Value>>)]
     pub replies: Option<Box<RawValue>>,
-    /// The writes: those staged, for the commit record; or, of one phase, those applied, with every answer about it.
-    /// Absent for a branch that only reads.
+    /// The writes: those staged, for the commit record; or, of one phase, those applied, with every
+    /// answer about it. Absent for a branch that only reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redo: Option<Base64>,
     /// The incarnation of the data.
@@ -501,91 +528,4 @@ impl From<Call<Settled>> for Answer {
             Call::Unknown(detail) => Self { detail: Some(detail), ..state(StateWord::Unknown) },
         }
     }
-}
-
-/// A branch as a participant shows it: `GET /v1/branches`, `GET /v1/branches/{txid}`.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct BranchView {
-    /// The branch's transaction.
-    #[schema(value_type = String)]
-    pub txid: Txid,
-    /// What is kept of it.
-    pub state: BranchState,
-    /// The public id, where the branch is prepared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub id: Option<TransactionId>,
-    /// Where its outcome is asked for, where the branch is prepared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub coordinator: Option<String>,
-    /// Since when this agent has seen it in doubt, in milliseconds before now; where it is in doubt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub in_doubt_ms: Option<u64>,
-    /// The keys that it locks, where the branch is prepared.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub keys: Vec<String>,
-    /// The last thing that was learned in asking for the outcome.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
-    /// What a branch of one phase wrote, until its log has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub written: Option<WrittenView>,
-}
-
-/// What a participant keeps of a branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BranchState {
-    /// Staged, voted yes, locks held.
-    Prepared,
-    /// Applied; a done-marker is left.
-    Applied,
-    /// Aborted; a fence is left.
-    Aborted,
-}
-
-impl BranchState {
-    /// Its word in the API.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Prepared => "prepared",
-            Self::Applied => "applied",
-            Self::Aborted => "aborted",
-        }
-    }
-}
-
-/// `GET /v1/coordinators`: whose messages a participant has had, and whether it can ask them about branches in doubt. It asks
-/// each for its version, to find that out.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct CoordinatorList {
-    /// By their logs.
-    pub coordinators: Vec<CoordinatorView>,
-}
-
-/// A coordinator as a participant knows it.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct CoordinatorView {
-    /// Its log.
-    #[schema(value_type = String)]
-    pub log_id: LogId,
-    /// The highest life of it that this participant's Redis has seen.
-    pub epoch: u64,
-    /// Where it is asked; absent if it has not spoken since this agent started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    /// Why it cannot be asked, if it cannot.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-/// The list of branches.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct BranchList {
-    /// The branches.
-    pub branches: Vec<BranchView>,
-    /// Whether there are more than one list shows.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub more: bool,
 }

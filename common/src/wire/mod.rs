@@ -6,6 +6,7 @@ pub mod branch;
 mod by_hand;
 mod foreign;
 mod form;
+mod held;
 pub mod outcome;
 pub mod problem;
 pub mod redo;

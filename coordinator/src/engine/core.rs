@@ -1,5 +1,6 @@
-//! The core: every active transaction, what is queued for whom, and the doors through which things happen. Synchronous,
-//! no I/O but the hand-over to the log's queue; whoever holds its lock never waits.
+//! The core: every active transaction, what is queued for whom, and the doors through which things
+//! happen. Synchronous, no I/O but the hand-over to the log's queue; whoever holds its lock never
+//! waits.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -64,7 +65,8 @@ pub(crate) struct Core {
     pub(super) next_token: Token,
     /// Counts what came in from participants and from the log.
     pub(super) progress: watch::Sender<u64>,
-    /// Records for the log, handed over as one when the core is let go; what its queue has no room for stays.
+    /// Records for the log, handed over as one when the core is let go; what its queue has no room
+    /// for stays.
     pub(super) outbox: VecDeque<NewRecord>,
     pub(super) history: History,
     /// The ended transactions that a list can show.
@@ -110,7 +112,8 @@ impl Core {
         }
     }
 
-    // ---- what comes in -------------------------------------------------------------------------------------------
+    // ---- what comes in
+    // -------------------------------------------------------------------------------------------
 
     /// A new transaction. The caller has checked keys, ids and limits.
     pub(super) fn begin(
@@ -177,6 +180,7 @@ impl Core {
     pub(super) fn durable(&mut self, batch: Vec<(Token, LogPosition)>, shared: &Arc<Shared>) {
         let now = clock::now();
         self.progress.send_modify(|n| *n += 1);
+        self.lives.is_on_disk(batch.last().map(|(_, position)| *position));
         for (token, position) in batch {
             match self.appended.remove(&token) {
                 Some(Appended::Step(number)) => {
@@ -275,7 +279,8 @@ impl Core {
         Ok(durable)
     }
 
-    // ---- steps and their effects -----------------------------------------------------------------------------------
+    // ---- steps and their effects
+    // -----------------------------------------------------------------------------------
 
     pub(super) fn step(
         &mut self,
@@ -429,7 +434,8 @@ impl Core {
         }
     }
 
-    // ---- questions ---------------------------------------------------------------------------------------------------
+    // ---- questions
+    // ---------------------------------------------------------------------------------------------------
 
     pub(super) fn outcome(&self, txid: Txid) -> BranchOutcome {
         // A transaction of the log may have the number of one of its copy: nothing is known here.
@@ -447,8 +453,8 @@ impl Core {
         }
     }
 
-    /// The same, of an implicit transaction. Of an earlier life's the log may know nothing, so that no record is no abort:
-    /// `None` says that its branches are to be asked.
+    /// The same, of an implicit transaction. Of an earlier life's the log may know nothing, so that
+    /// no record is no abort: `None` says that its branches are to be asked.
     pub(super) fn implicit_outcome(&self, txid: Txid) -> Option<BranchOutcome> {
         let outcome = self.outcome(txid);
         let is_presumed =
@@ -458,8 +464,8 @@ impl Core {
         (!is_presumed || may_presume).then_some(outcome)
     }
 
-    /// The addresses by which participants are known here now.
-    /// Where the branches are, by what operators have registered: what the question says may be anybody's.
+    /// The addresses by which participants are known here now. Where the branches are, by what
+    /// operators have registered: what the question says may be anybody's.
     pub(super) fn addresses_now(&self, branches: &[BranchAddress]) -> Result<Branches, Problem> {
         let now = |branch: &BranchAddress| {
             let name = &branch.participant;
@@ -501,7 +507,8 @@ impl Core {
         })
     }
 
-    /// Everything of this log below it has ended, as far as a participant is concerned (invariant 10).
+    /// Everything of this log below it has ended, as far as a participant is concerned (invariant
+    /// 10).
     pub(super) fn low_water(&self, lane: usize) -> TxNumber {
         let next = TxNumber { epoch: self.epoch, n: self.next_n };
         if mutant::is(Mutant::MarkTooHigh) {

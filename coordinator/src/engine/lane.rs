@@ -1,7 +1,8 @@
-//! A lane: the way to one participant. Messages queue while a batch is in flight and go out together when it returns,
-//! so that batches grow with load and a quiet system waits for nothing.
+//! A lane: the way to one participant. Messages queue while a batch is in flight and go out
+//! together when it returns, so that batches grow with load and a quiet system waits for nothing.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use assent_common::wire::branch::{
     Answer, Batch, Message as WireMessage, Mode, PrepareMessage, TxidOnly,
 };
 use assent_common::wire::problem::Problem;
-use assent_common::{Attempt, ErrorCode, ParticipantName, Txid, limits};
+use assent_common::{Attempt, Epoch, ErrorCode, ParticipantName, Txid, limits};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
@@ -34,14 +35,17 @@ use super::{Engine, Shared, vital};
 use crate::clock;
 use crate::metrics;
 
-/// How long a lane waits for a batch before it sends the next one beside it: longer than a participant that answers takes,
-/// and so much less than the time limit of a request that the transactions behind a hung one still commit.
-const LANE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a lane waits for a batch before it sends the next one beside it: longer than a
+/// participant that answers takes, and so much less than the time limit of a request that the
+/// transactions behind a hung one still commit.
+pub(super) const LANE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a lane is idle before it looks whether the participant's data is what this log knows of it.
+/// How long a lane is idle before it looks whether the participant's data is what this log knows of
+/// it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 
-/// How long a lane waits for decisions after a batch: some syncs of a healthy disk, and not much for whom it delays.
+/// How long a lane waits for decisions after a batch: some syncs of a healthy disk, and not much
+/// for whom it delays.
 const RIDE_MAX: Duration = Duration::from_millis(1);
 
 /// A message on its way.
@@ -64,7 +68,7 @@ pub(super) struct Lane {
     pub(super) voting: usize,
     /// Of how many it has not acknowledged the outcome.
     pub(super) undelivered: usize,
-    wake: Arc<Notify>,
+    pub(super) wake: Arc<Notify>,
     runs: bool,
     /// Whether the last message was answered, and since when that is so.
     pub(super) up: Option<bool>,
@@ -78,6 +82,12 @@ pub(super) struct Lane {
     pub(super) data: LaneData,
     /// Whether it has heard which life speaks.
     pub(super) greeting: Greeting,
+    /// Whether it ever has, how often it was said in vain, and whether somebody waits for it.
+    pub(super) is_met: bool,
+    pub(super) greeted_in_vain: u64,
+    pub(super) is_awaited: bool,
+    /// The epoch of the life that it remembers, where it asked for that.
+    pub(super) asked_for: Option<Epoch>,
 }
 
 /// What came of a call.
@@ -163,6 +173,10 @@ impl Lane {
             breaker: Breaker::default(),
             data: LaneData::default(),
             greeting: Greeting::Due,
+            is_met: false,
+            greeted_in_vain: 0,
+            is_awaited: false,
+            asked_for: None,
         }
     }
 
@@ -193,7 +207,12 @@ impl Lane {
             participant: Some(self.name.to_string()),
             ..Problem::new(ErrorCode::BadRequest, error.to_string())
         })?;
+        if self.url().is_some_and(|before| before != client.base_url()) {
+            // Who answers there may not have heard it.
+            self.greeting = Greeting::Tried;
+        }
         self.client = Some(Arc::new(client));
+        shared.unmet.store(true, Ordering::Release);
         self.breaker = Breaker::default();
         self.wake.notify_one();
         self.start(place, shared);
@@ -260,8 +279,8 @@ impl Core {
         while outgoing.len() < count
             && let Some(message) = lane.queue.pop()
         {
-            // A transaction that ended meanwhile needs no message any more, and no answer; one that is
-            // decided needs no prepare.
+            // A transaction that ended meanwhile needs no message any more, and no answer; one that
+            // is decided needs no prepare.
             let Some(active) = self.active.get(&message.number) else { continue };
             let is_prepare = matches!(message.message, Message::Prepare | Message::PrepareWaiting);
             if is_prepare && active.ops.is_none() {
@@ -324,7 +343,7 @@ impl Core {
     }
 
     /// A call is without an answer for suspiciously long; what comes of it is heard later.
-    fn lane_is_silent(&mut self, place: usize, sent: Sent) {
+    pub(super) fn lane_is_silent(&mut self, place: usize, sent: Sent) {
         let now = clock::now();
         let lane = &mut self.lanes[place];
         if !sent.is_probe && lane.client.is_some() {
@@ -338,7 +357,8 @@ impl Core {
     }
 }
 
-/// Why a participant is as good as away, though it answers: to every message it says that it could not ask its Redis.
+/// Why a participant is as good as away, though it answers: to every message it says that it could
+/// not ask its Redis.
 fn why_nothing_is_said(inputs: &[(TxNumber, Input)]) -> Option<String> {
     let why = |(_, input): &(TxNumber, Input)| match input {
         Input::Prepared { call, .. } => why_nothing(call),
@@ -396,10 +416,11 @@ fn wire_message(
     }
 }
 
-/// A lane's task: one batch at a time, as long as the engine lives. Between two batches it waits a moment for
-/// the decisions of the transactions in the first, so that their commits ride with the prepares that are queued: fewer and
-/// fuller batches, each of which is a sync at the participant; and the lanes fall into step. A batch that hangs holds up its own messages only:
-/// the lane leaves it to its time limit and goes on.
+/// A lane's task: one batch at a time, as long as the engine lives. Between two batches it waits a
+/// moment for the decisions of the transactions in the first, so that their commits ride with the
+/// prepares that are queued: fewer and fuller batches, each of which is a sync at the participant;
+/// and the lanes fall into step. A batch that hangs holds up its own messages only: the lane leaves
+/// it to its time limit and goes on.
 async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
     greet(&shared, place).await;
     loop {
@@ -424,6 +445,9 @@ async fn run(shared: Weak<Shared>, place: usize, wake: Arc<Notify>) {
             Err(Idle::Probe) => {
                 engine.core().lanes[place].breaker.probe_sent();
                 engine.look_at_data(place, true).await;
+            }
+            Err(Idle::Empty) if std::mem::take(&mut engine.core().lanes[place].is_awaited) => {
+                engine.greet_again(place).await;
             }
             Err(Idle::Empty) => {
                 drop(engine);
@@ -452,19 +476,14 @@ impl Engine {
     }
 
     async fn send_batch(self, place: usize, assembled: Assembled) {
-        let Assembled { client, batch, outgoing, sent } = assembled;
+        let Assembled { client, mut batch, outgoing, sent } = assembled;
         if outgoing.iter().any(|outgoing| outgoing.message == Message::Prepare) {
             crash::point(CrashPoint::BeforePrepareSent);
         }
         metrics::batch_sent(&batch.participant, outgoing.len());
-        let result = match client {
-            _ if self.stale_log().is_some() => Err("this log is an old or forked copy".to_owned()),
-            Some(client) => client.batch(&batch).await.map_err(|unknown| unknown.0),
-            None => Err(format!("participant {} is not registered", batch.participant)),
-        };
+        let (result, life) = self.deliver(place, client.as_deref(), &mut batch).await;
         let progress = result.as_ref().ok().and_then(|answers| answers.progress);
         let mut redis = None;
-        let stale = result.as_ref().ok().and_then(|answers| answers.stale_log.clone());
         let (mut inputs, error): (Vec<_>, _) = match result {
             Ok(answers) => {
                 redis = behind::told_of_redis(&answers.answers);
@@ -485,7 +504,7 @@ impl Engine {
         let came = error.as_deref().map_or_else(|| Came::Answer(useless.as_deref()), Came::Nothing);
         core.lane_answered(place, sent, came);
         core.redis_heard(place, redis);
-        core.life_heard(place, error.is_none(), stale);
+        core.life_heard(place, life, &self.shared);
         if inputs.iter().any(|(_, input)| met_a_lock(input)) {
             core.lanes[place].hurry();
         }
@@ -509,6 +528,7 @@ impl Engine {
         let input = Input::Prepared { branch, attempt, call };
         let mut inputs = vec![(number, input)];
         let mut core = self.core();
+        core.unproven_at(place, &mut inputs);
         core.data_heard(place, batch.known, &mut inputs, &self.shared);
         core.answered(inputs, &self.shared);
     }
@@ -521,7 +541,8 @@ impl Core {
         let Some(&place) = active.lanes.get(outgoing.branch.index()) else { return };
         let lane = &self.lanes[place];
         let Some(client) = lane.client.clone() else { return };
-        // A little less than there is, so that the holder's name comes back before the deadline passes.
+        // A little less than there is, so that the holder's name comes back before the deadline
+        // passes.
         let wait_ms = active.accepted.deadline.since(clock::now()) * 9 / 10;
         let message = wire_message(active, outgoing, shared, wait_ms);
         let txid = message.txid();

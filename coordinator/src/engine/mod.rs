@@ -8,9 +8,10 @@
 //!                 └────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Everything that happens comes in through one of four doors, is a step of one machine, and its effects are carried out
-//! before the next. Each door takes a whole batch under one lock, and hands the log all its records at once: one wake-up
-//! of the writer and one sync are dear, and serve a hundred records as well as one.
+//! Everything that happens comes in through one of four doors, is a step of one machine, and its
+//! effects are carried out before the next. Each door takes a whole batch under one lock, and hands
+//! the log all its records at once: one wake-up of the writer and one sync are dear, and serve a
+//! hundred records as well as one.
 
 mod active;
 mod admission;
@@ -24,6 +25,7 @@ mod journal;
 mod lane;
 mod list;
 mod lives;
+mod meet;
 mod mutants;
 mod numbers;
 mod outbound;
@@ -38,6 +40,7 @@ mod vital;
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use assent_client::transport::Http;
@@ -88,12 +91,15 @@ struct Shared {
     runtime: Handle,
     /// Wakes the timer task when an earlier moment than it sleeps to was armed.
     timer: Notify,
+    /// Whether a registered participant may not have heard yet which life speaks.
+    unmet: AtomicBool,
 }
 
 impl Engine {
-    /// An engine over a log that has been opened and replayed. Its lanes start as participants are registered.
+    /// An engine over a log that has been opened and replayed. Its lanes start as participants are
+    /// registered.
     pub(crate) fn new(core: Core, log: LogHandle, url: String, http: Http, life: Life) -> Self {
-        let proof = Proof { nonce: life.nonce, before: None };
+        let proof = Proof { nonce: life.nonce, position: 0, before: None };
         let identity =
             CoordinatorRef { log_id: log.log_id(), epoch: life.epoch, url, life: Some(proof) };
         let shared = Shared {
@@ -103,12 +109,13 @@ impl Engine {
             http,
             runtime: Handle::current(),
             timer: Notify::new(),
+            unmet: AtomicBool::new(true),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// The core. A panic while it was held leaves machines half-stepped; nothing may be answered from them, so that the
-    /// process ends, as it does when the log fails.
+    /// The core. A panic while it was held leaves machines half-stepped; nothing may be answered
+    /// from them, so that the process ends, as it does when the log fails.
     fn core(&self) -> Turn<'_> {
         let core = self.shared.core.lock().unwrap_or_else(|_poisoned| {
             tracing::error!("a step of a transaction panicked; stopping");
@@ -142,8 +149,9 @@ impl Engine {
         OutcomeAnswer { txid, log_id: self.shared.identity.log_id, outcome }
     }
 
-    /// The answer to a branch in doubt of an implicit transaction. What the log does not know is found out by asking the
-    /// branches: all of them staged is the decision, and none that is absent can be staged afterwards.
+    /// The answer to a branch in doubt of an implicit transaction. What the log does not know is
+    /// found out by asking the branches: all of them staged is the decision, and none that is
+    /// absent can be staged afterwards.
     pub async fn resolve(
         &self,
         txid: Txid,
@@ -168,9 +176,9 @@ impl Engine {
     }
 
     async fn ask_branches(&self, txid: Txid, branches: &Branches) -> BranchOutcome {
-        let Shared { http, identity, .. } = &*self.shared;
+        let asker = self.core().speaker_to_anybody(&self.shared);
         let resolution =
-            settle::ask(http, identity, txid, branches, Resolution::new(branches)).await;
+            settle::ask(&self.shared.http, &asker, txid, branches, Resolution::new(branches)).await;
         let finding = resolution.finding();
         let (word, why) = finding.told();
         tracing::info!(%txid, finding = word, why, "the branches of an implicit transaction were asked");
@@ -197,14 +205,15 @@ impl Engine {
         position.and_then(|position| self.ended_view(position, id)).ok_or_else(|| not_found(id))
     }
 
-    /// Changes of an active transaction: the receiver is notified after every step. `None` if it is not active.
+    /// Changes of an active transaction: the receiver is notified after every step. `None` if it is
+    /// not active.
     #[must_use]
     pub fn changes(&self, id: TransactionId) -> Option<watch::Receiver<u64>> {
         self.core().changes(id)
     }
 
-    /// An active transaction and the version that `changes` has come to, of the same moment: a version that is read
-    /// apart may be that of the state before.
+    /// An active transaction and the version that `changes` has come to, of the same moment: a
+    /// version that is read apart may be that of the state before.
     pub(crate) fn at_version(
         &self,
         id: TransactionId,
@@ -287,8 +296,9 @@ impl Engine {
         self.core().draining
     }
 
-    /// Takes no new transactions from here on, and waits until none is active but those that wait for participants that do
-    /// not answer: what is left of them is in the log, and goes on after the next start.
+    /// Takes no new transactions from here on, and waits until none is active but those that wait
+    /// for participants that do not answer: what is left of them is in the log, and goes on after
+    /// the next start.
     pub async fn drain(&self) {
         let mut progress = {
             let mut core = self.core();
@@ -380,8 +390,8 @@ impl Engine {
         record.number().is_some_and(|number| self.core().active.contains_key(&number))
     }
 
-    /// Appends again what must outlive the segments up to `segment`, and forgets the answers in them. The receiver hears
-    /// when the segments may go.
+    /// Appends again what must outlive the segments up to `segment`, and forgets the answers in
+    /// them. The receiver hears when the segments may go.
     pub(crate) fn keep(
         &self,
         records: Vec<Record>,

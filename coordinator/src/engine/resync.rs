@@ -1,4 +1,5 @@
-//! Resynchronisation with a participant whose Redis lost data: the acting half of `common`'s `coordinator::resync`.
+//! Resynchronisation with a participant whose Redis lost data: the acting half of `common`'s
+//! `coordinator::resync`.
 //!
 //! ```text
 //! an answer says `quarantined` ──► look at the data ──► give up what is undecided there ──► wait for decisions under way
@@ -8,8 +9,8 @@
 //!                                                                          └── Loss: named, and left to an operator
 //! ```
 //!
-//! One at a time for each participant. While it runs the participant does nothing for anybody, so that no decision about
-//! a branch there can be made behind the log that was read.
+//! One at a time for each participant. While it runs the participant does nothing for anybody, so
+//! that no decision about a branch there can be made behind the log that was read.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -33,7 +34,7 @@ use tokio::sync::{oneshot, watch};
 use super::core::Core;
 use super::journal::Appended;
 use super::lane::{Came, Sent};
-use super::lives::Greeting;
+use super::lives::{Greeting, LifeHeard};
 use super::{Engine, Shared, vital};
 use crate::clock;
 use crate::log::{Durability, LogError};
@@ -121,7 +122,8 @@ impl Core {
         }
     }
 
-    /// Gives up what is undecided at a participant that lost data, and tells of progress while decisions are under way.
+    /// Gives up what is undecided at a participant that lost data, and tells of progress while
+    /// decisions are under way.
     fn give_up_undecided(
         &mut self,
         place: usize,
@@ -162,7 +164,8 @@ impl Core {
         }
     }
 
-    /// Takes note that the log lets go of decisions up to these votes, and of what must be known in their stead.
+    /// Takes note that the log lets go of decisions up to these votes, and of what must be known in
+    /// their stead.
     pub(super) fn retire_votes<'a>(
         &mut self,
         retired: impl IntoIterator<Item = (&'a ParticipantName, u64)>,
@@ -250,17 +253,20 @@ impl Engine {
         lane.data.is_lost = is_lost;
     }
 
-    /// Looks at the data of a participant to which nothing is said. What this log knows of it goes there as with every
-    /// batch, so that the participant compares, and fences what is other data; then it is asked what came of that.
+    /// Looks at the data of a participant to which nothing is said. What this log knows of it goes
+    /// there as with every batch, so that the participant compares, and fences what is other data;
+    /// then it is asked what came of that.
     pub(super) async fn look_at_data(&self, place: usize, is_probe: bool) {
         let sent = Sent { at: clock::now(), is_probe };
         let (client, batch) = {
             let core = self.core();
             let lane = &core.lanes[place];
-            let Some(client) = lane.client() else { return };
+            let Some(client) = lane.client().filter(|_| core.lives.stale().is_none()) else {
+                return;
+            };
             let batch = Batch::<()> {
                 participant: lane.name.clone(),
-                coordinator: core.speaker(place, &self.shared),
+                coordinator: core.speaker_in_full(place, &self.shared),
                 low_water: core.low_water(place),
                 known: lane.data.seen.known,
                 progress: lane.data.progress,
@@ -269,13 +275,9 @@ impl Engine {
             (client, batch)
         };
         let said = client.batch(&batch).await;
-        let (answered, stale) = match &said {
-            Ok(answers) => (true, answers.stale_log.clone()),
-            Err(_) => (false, None),
-        };
         {
             let mut core = self.core();
-            core.life_heard(place, answered, stale);
+            core.life_heard(place, LifeHeard::of(&said), &self.shared);
             if core.lives.stale().is_some() {
                 return;
             }
@@ -314,6 +316,9 @@ impl Engine {
         if let Some(why) = self.stale_log() {
             return Err(later(&why));
         }
+        if self.core().is_greeting() {
+            return Err(later(&"not all participants were asked whether this is the newest log"));
+        }
         let client = client.ok_or_else(|| later(&"the participant is not registered"))?;
         let found = client.data().await.map_err(|error| later(&error))?;
         let log_id = self.identity().log_id;
@@ -344,8 +349,8 @@ impl Engine {
         self.core().give_up_undecided(place, &self.shared)
     }
 
-    /// What clients have been told of one phase may be in the log's queue still, and would be missing in the word: waits
-    /// until all of it is on disk.
+    /// What clients have been told of one phase may be in the log's queue still, and would be
+    /// missing in the word: waits until all of it is on disk.
     async fn sync_what_is_told(&self, place: usize) -> Result<(), Stop> {
         let durable = {
             let mut core = self.core();
@@ -402,7 +407,7 @@ impl Engine {
                 let core = self.core();
                 Resync {
                     participant: core.lanes[place].name.clone(),
-                    coordinator: core.speaker(place, &self.shared),
+                    coordinator: core.speaker_in_full(place, &self.shared),
                     low_water: core.low_water(place),
                     found: found.found(),
                     known: seen.known,

@@ -67,6 +67,7 @@ impl Engine {
         fingerprint: Option<Fingerprint>,
         wait: Wait,
     ) -> Result<Submitted, Problem> {
+        self.meet(&submission, key.as_ref()).await?;
         let taken = self.take(submission, held, key, fingerprint)?;
         match taken {
             Taken::Begun(id, decided) => self.wait_for(id, decided, wait, Origin::Fresh).await,
@@ -101,8 +102,8 @@ impl Engine {
             Some(_) => AnswerDurability::BeforeAnswer,
             None => AnswerDurability::Lazy,
         };
-        // One branch decides alone; and under a key the log is written on the way in any case, so that implicit saves
-        // nothing, while a decision in the log says more.
+        // One branch decides alone; and under a key the log is written on the way in any case, so
+        // that implicit saves nothing, while a decision in the log says more.
         let protocol = match answer {
             AnswerDurability::Lazy if branches.len() > 1 => protocol,
             AnswerDurability::Lazy | AnswerDurability::BeforeAnswer => Protocol::Logged,
@@ -252,7 +253,8 @@ impl Core {
     }
 }
 
-/// A transaction with one branch is applied before the log hears of it. What no segment could hold is refused before.
+/// A transaction with one branch is applied before the log hears of it. What no segment could hold
+/// is refused before.
 fn check_one_phase(branches: &[SubmittedBranch], bytes_max: usize) -> Result<(), Problem> {
     let [SubmittedBranch { participant, ops, purpose: Purpose::Write }] = branches else {
         return Ok(());

@@ -178,7 +178,7 @@ async fn batch(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
             None => return bad_gateway(),
         }
     }
-    said(&Answers { answers, progress: None, stale_log: None })
+    said(&Answers { answers, progress: None, stale_log: None, life: None })
 }
 
 async fn prepare(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {

@@ -108,7 +108,8 @@ impl Bench<'_> {
         let mut writer = open(log).await?;
         let ended = if number == 0 { self.args.ended } else { 0 };
         let transfers = self.transfers(&writer, ended);
-        let votes = self.servers.stage(writer.log_id(), &transfers).await?;
+        let speaker = writer.speaker(self.servers.coordinator_url());
+        let votes = self.servers.stage(&speaker, &transfers).await?;
         let decided = self.decided(&transfers, votes)?;
         let past = Past { transfer: transfers[0], last: decided[decided.len() - 1].clone() };
         let past_of_log = past.clone();
@@ -144,7 +145,8 @@ impl Bench<'_> {
         let writer = open(log).await?;
         let log_id: LogId = writer.log_id();
         let transfers = self.transfers(&writer, 0);
-        self.servers.stage(log_id, &transfers).await?;
+        let speaker = writer.speaker(self.servers.coordinator_url());
+        self.servers.stage(&speaker, &transfers).await?;
         let _size: Size = blocking(move || writer.close()).await?;
         let Started { mut process, began, ready, .. } =
             self.servers.start_coordinator(log, true).await?;

@@ -30,11 +30,12 @@ pub(crate) async fn batch(
     State(app): State<App>,
     JsonBody(batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    let answers = app.agent.batch(batch).await?;
+    let answers = app.batch(batch).await?;
     Ok(protocol(&answers))
 }
 
-/// Prepares one branch. May wait, as long as the message's `wait_ms` says, for a younger holder of its locks.
+/// Prepares one branch. May wait, as long as the message's `wait_ms` says, for a younger holder of
+/// its locks.
 #[utoipa::path(
     post, path = "/v1/branches/{txid}/prepare", operation_id = "prepareBranch", tag = "protocol",
     params(("txid" = String, Path, description = "The branch's transaction")),
@@ -52,7 +53,7 @@ pub(crate) async fn prepare(
     JsonBody(batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
     only_message(&batch, &path, Kind::Prepare)?;
-    let answer = app.agent.prepare_waiting(batch).await?;
+    let answer = app.prepare_waiting(batch).await?;
     Ok(protocol(&answer))
 }
 
@@ -119,7 +120,7 @@ pub(crate) async fn settle(
 /// The answer to the one message of a batch that the path names.
 async fn single(app: &App, batch: Batch, path: &str, kind: Kind) -> Result<Response, Rejection> {
     only_message(&batch, path, kind)?;
-    let answers: Answers = app.agent.batch(batch).await?;
+    let answers: Answers = app.batch(batch).await?;
     match answers.answers.as_slice() {
         [answer] => Ok(protocol(answer)),
         _ => Err(Rejection::new(ErrorCode::Internal, "one message, and not one answer")),
@@ -160,7 +161,8 @@ pub(crate) struct ListQuery {
     state: Option<BranchState>,
 }
 
-/// The branches of one state: those that are prepared, in doubt or about to be told; or those of which a mark is left.
+/// The branches of one state: those that are prepared, in doubt or about to be told; or those of
+/// which a mark is left.
 #[utoipa::path(
     get, path = "/v1/branches", operation_id = "listBranches", tag = "branches",
     params(("state" = Option<BranchState>, Query, description = "Which state; `prepared` is the default")),
@@ -183,7 +185,8 @@ pub(crate) async fn list(
     Ok(json(&list))
 }
 
-/// Whose messages this participant has had, and whether it can ask them about branches in doubt: each is asked for its version.
+/// Whose messages this participant has had, and whether it can ask them about branches in doubt:
+/// each is asked for its version.
 #[utoipa::path(
     get, path = "/v1/coordinators", operation_id = "listCoordinators", tag = "branches",
     responses(

@@ -24,8 +24,8 @@ pub(crate) async fn get(State(app): State<App>) -> Result<Response, Rejection> {
     Ok(protocol(&app.agent.data().await?))
 }
 
-/// Takes a part of what a log has committed and the data may lack. With the last part of the last log that is owed the
-/// data is made whole and opened.
+/// Takes a part of what a log has committed and the data may lack. With the last part of the last
+/// log that is owed the data is made whole and opened.
 #[utoipa::path(
     post, path = "/v1/data/resync", operation_id = "resyncData", tag = "protocol",
     request_body = Resync,
@@ -40,5 +40,5 @@ pub(crate) async fn resync(
     State(app): State<App>,
     JsonBody(part, _held): JsonBody<Resync>,
 ) -> Result<Response, Rejection> {
-    Ok(protocol(&app.agent.resync(part).await?))
+    Ok(protocol(&app.resync(part).await?))
 }

@@ -6,8 +6,8 @@
 --   {'f'}             nothing is left of the branch, and it is fenced (or below the low-water mark, which is as good)
 --   {'d', done}       it has been applied; what its done-marker holds
 -- and behind them the count of branches that have ended, as text
-call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
-if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
+call('HDEL', ctl, '-', unpack(ARGV, 9, 8 + collectable))
+if marks then call('HSET', ctl, unpack(marks)) end
 
 local ended = {}
 

@@ -8,7 +8,8 @@
 --          4 its epoch
 --          5 epoch of its low-water mark, or empty if the call carries none
 --          6 n of its low-water mark
---          7 count of collectable fields, which follow: done-markers and fences below the mark
+--          7 position in the coordinator's log of which this call is told; 0 for none
+--          8 count of collectable fields, which follow: done-markers and fences below the mark
 -- Returns  {'q', incarnation or ''} if the data is not that of the incarnation,
 --          {'o', owner or ''} if another agent has it for itself, or had; else as the script's own file says
 --
@@ -20,6 +21,7 @@
 --   m:run          life of the server for which what it had loaded was verified
 --   m:c:<log id>   "<highest epoch> <low-water epoch> <low-water n>"
 --   m:n:<log id>   "<epoch> <nonce>" of the newest life of the log that was heard (life.lua)
+--   m:p:<log id>   highest position in the log that was told of with something that ended a branch
 --   m:r:<log id>   incarnation that the log knew when the last repair took its word
 --   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id> <reserved>;…" of a string,
 --                  "F …" of a hash, where reserved is "<field in hexadecimal>:<delta>:<floor>:<ceiling>,…" (escrow.lua)
@@ -42,13 +44,14 @@ local function less(a, b)
   return a < b
 end
 
-local head = call('HMGET', ctl, 'm:inc', 'm:seq', 'm:c:' .. log_id, 'm:expect')
+local head = call('HMGET', ctl, 'm:inc', 'm:seq', 'm:c:' .. log_id, 'm:expect', 'm:p:' .. log_id)
 if head[1] ~= ARGV[1] then return {'q', head[1] or ''} end
 local owner = call('GET', KEYS[2]) or ''
 if owner ~= ARGV[2] then return {'o', owner} end
 
 local epoch_seen, low_epoch, low_n = '0', '0', '0'
 if head[3] then epoch_seen, low_epoch, low_n = match(head[3], '^(%d+) (%d+) (%d+)$') end
+-- Fields and values that this call keeps of the log.
 local marks = nil
 if less(epoch_seen, ARGV[4]) then
   epoch_seen = ARGV[4]
@@ -58,11 +61,16 @@ if ARGV[5] ~= '' and (less(low_epoch, ARGV[5]) or (low_epoch == ARGV[5] and less
   low_epoch, low_n = ARGV[5], ARGV[6]
   marks = true
 end
-if marks then marks = epoch_seen .. ' ' .. low_epoch .. ' ' .. low_n end
+if marks then marks = {'m:c:' .. log_id, epoch_seen .. ' ' .. low_epoch .. ' ' .. low_n} end
+if less(head[5] or '0', ARGV[7]) then
+  marks = marks or {}
+  marks[#marks + 1] = 'm:p:' .. log_id
+  marks[#marks + 1] = ARGV[7]
+end
 
-local collectable = tonumber(ARGV[7])
+local collectable = tonumber(ARGV[8])
 -- The cursor into ARGV, behind what this file has read.
-local at = 8 + collectable
+local at = 9 + collectable
 
 -- Whether a branch of the log that speaks is below its low-water mark.
 local function below_low_water(epoch, n)

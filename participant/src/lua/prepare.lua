@@ -38,7 +38,7 @@ local key_at = 2
 
 -- Markers may only go when the mark that takes their place is kept: an HDEL is not refused for memory, an HSET is.
 local mark_kept = true
-if marks then mark_kept = type(try('HSET', ctl, 'm:c:' .. log_id, marks)) ~= 'table' end
+if marks then mark_kept = type(try('HSET', ctl, unpack(marks))) ~= 'table' end
 
 -- Compares two numbers as text: -1, 0 or 1; nil if one is none.
 local function compare(a, b)
@@ -278,6 +278,6 @@ for place = 1, branch_count do
   at = after
 end
 
-if collectable > 0 and mark_kept then call('HDEL', ctl, unpack(ARGV, 8, 7 + collectable)) end
+if collectable > 0 and mark_kept then call('HDEL', ctl, unpack(ARGV, 9, 8 + collectable)) end
 answers[branch_count + 1] = expected()
 return answers

@@ -6,8 +6,8 @@
 --   {'p'}             it is staged
 --   {'a'}             it is applied
 --   {'f'}             it is fenced, now or before (or below the low-water mark, which is as good)
-call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
-if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
+call('HDEL', ctl, '-', unpack(ARGV, 9, 8 + collectable))
+if marks then call('HSET', ctl, unpack(marks)) end
 
 local function settle(txid)
   local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)

@@ -3,9 +3,9 @@
 --
 -- ARGV     the head (control.lua), then fields d:<txid> and a:<txid> of the log that the head names
 -- Returns  {'s', count of fields deleted}
-call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))
+call('HDEL', ctl, '-', unpack(ARGV, 9, 8 + collectable))
 -- The mark first: what it covers may go only because a late prepare below it is refused.
-if marks then call('HSET', ctl, 'm:c:' .. log_id, marks) end
+if marks then call('HSET', ctl, unpack(marks)) end
 
 local gone = {}
 for i = at, #ARGV do

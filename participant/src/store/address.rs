@@ -1,5 +1,5 @@
-//! How the Redis is reached: its URL, and the password in a file, which is read again with every connection, so that a new
-//! password needs no restart.
+//! How the Redis is reached: its URL, and the password in a file, which is read again with every
+//! connection, so that a new password needs no restart.
 
 use redis::{Client, ConnectionInfo, IntoConnectionInfo as _};
 
@@ -73,7 +73,7 @@ mod tests {
             reason("rediss://host")
         );
         assert!(reason("localhost:6379").contains("no scheme"), "{}", reason("localhost:6379"));
-        assert!(reason("redis-sentinel://host").contains("Sentinel is not asked"));
+        assert!(reason("redis-sentinel://host").contains("Sentinel is not supported"));
         for url in ["redis://:per%cent@host:1", "http://:secret@host", "redis://"] {
             let reason = reason(url);
             assert!(reason.contains("it must be redis://"), "{reason}");

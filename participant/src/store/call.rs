@@ -1,4 +1,5 @@
-//! The commands that go to Redis: which branches share a call of a script, and how they stand in its arguments.
+//! The commands that go to Redis: which branches share a call of a script, and how they stand in
+//! its arguments.
 
 use assent_common::command::{Claim, Comparison, Reserved, ValidatedBranch, ValidatedOp};
 use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
@@ -12,8 +13,8 @@ use super::escrow::tag;
 use super::markers::Marker;
 use super::packed::{kind_letter, packed_branches};
 
-/// Branches of one call. With the bounds below, this keeps a call at about a millisecond, in which Redis answers nobody
-/// else; a branch that is larger by itself goes alone.
+/// Branches of one call. With the bounds below, this keeps a call at about a millisecond, in which
+/// Redis answers nobody else; a branch that is larger by itself goes alone.
 pub(super) const BRANCHES_PER_CALL_MAX: usize = 32;
 
 /// Calls with prepares that are under way at once: enough for a full batch of small branches. The
@@ -41,6 +42,8 @@ pub(super) struct Head<'a> {
     pub(super) epoch: Epoch,
     /// Only with something to collect: until then nothing depends on the mark.
     pub(super) low_water: Option<TxNumber>,
+    /// How far the log was on disk, as it said; 0 where the call ends no branch.
+    pub(super) told: u64,
     pub(super) collected: Vec<Marker>,
 }
 
@@ -102,7 +105,7 @@ fn evalsha<'a>(digest: &str, head: &Head<'_>, keys: impl Iterator<Item = &'a Arg
         Some(low_water) => cmd.arg(low_water.epoch.0).arg(low_water.n),
         None => cmd.arg("").arg(""),
     };
-    cmd.arg(head.collected.len());
+    cmd.arg(head.told).arg(head.collected.len());
     for marker in &head.collected {
         cmd.arg(marker.field());
     }

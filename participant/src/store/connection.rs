@@ -1,9 +1,9 @@
-//! The connection: opened lazily, one at a time, and never used before the handshake has said whose data is behind it
-//! (invariant 12). A multiplexed connection does not reconnect by itself, so that one connection is one process life of
-//! the server.
+//! The connection: opened lazily, one at a time, and never used before the handshake has said whose
+//! data is behind it (invariant 12). A multiplexed connection does not reconnect by itself, so that
+//! one connection is one process life of the server.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,15 @@ use super::whole::Trust;
 use super::{Store, StoreError, StoreOptions, StoreState, lock};
 use crate::store::markers::Markers;
 
-/// While a server is down, every batch would try to connect; within this time they share one failure.
+/// While a server is down, every batch would try to connect; within this time they share one
+/// failure.
 const FAILURE_SHARED: Duration = Duration::from_millis(50);
 
 /// The field of the incarnation.
 pub(super) const INCARNATION: &str = "m:inc";
 
-/// The incarnation of data that is fenced: no script runs against it, because no agent resynchronised with it.
+/// The incarnation of data that is fenced: no script runs against it, because no agent
+/// resynchronised with it.
 pub(super) const FENCED: u64 = 0;
 
 /// The field of the number of the last vote.
@@ -49,7 +51,8 @@ pub(super) struct Live {
     pub(super) violations: Vec<String>,
     /// Whether what this life of the server has loaded is whole.
     pub(super) trust: Trust,
-    /// Scripts run side by side under the shared side of this lock; the sole owner's rounds one after the other.
+    /// Scripts run side by side under the shared side of this lock; the sole owner's rounds one
+    /// after the other.
     pub(super) turn: tokio::sync::RwLock<Turn>,
 }
 
@@ -147,7 +150,8 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Whether what has ended is not what was written down of it: the history has a hole, or a part of it twice.
+    /// Whether what has ended is not what was written down of it: the history has a hole, or a part
+    /// of it twice.
     pub(super) const fn has_hole(&self) -> bool {
         self.ended != self.expected
     }
@@ -175,8 +179,9 @@ async fn find_or_create_incarnation(live: &Live, key: &str) -> RedisResult<Found
     identity(live, key).await
 }
 
-/// Writes the participant's name into the control hash, or finds its own there. Branches are known by txid only, so that
-/// two participants with one control hash would take each other's branches for their own.
+/// Writes the participant's name into the control hash, or finds its own there. Branches are known
+/// by txid only, so that two participants with one control hash would take each other's branches
+/// for their own.
 pub(super) async fn claim(live: &Live, options: &StoreOptions) -> Result<(), StoreError> {
     let Some(name) = &options.participant else { return Ok(()) };
     let failed = |error: RedisError| unavailable(options, &error);
@@ -217,13 +222,17 @@ impl Store {
             ended_seen: AtomicU64::new(found.ended),
             markers: Mutex::new(Markers::default()),
             lives: Mutex::default(),
+            nameless: Mutex::default(),
+            stale: Mutex::default(),
+            has_stale: AtomicBool::new(false),
             keys: Mutex::new(HashMap::new()),
             served: Mutex::default(),
             words: tokio::sync::Mutex::default(),
             by_hand: Mutex::default(),
         };
         if incarnation == FENCED {
-            // Of no data: no script of this agent runs before it has heard of the data's next incarnation.
+            // Of no data: no script of this agent runs before it has heard of the data's next
+            // incarnation.
             store.incarnation.store(new_incarnation(), Ordering::Release);
             store.quarantine("it was fenced before this agent started".to_owned());
         } else {
@@ -288,7 +297,8 @@ impl Store {
     async fn reconnect(&self) -> Result<Arc<Live>, StoreError> {
         let live = open(&self.options).await?;
         self.view.store(new_incarnation(), Ordering::Release);
-        // Before Redis is asked: a vote of the connection that was given up may still arrive there, and then here.
+        // Before Redis is asked: a vote of the connection that was given up may still arrive there,
+        // and then here.
         let known = self.known();
         let identity = identity(&live, &self.options.control_key).await;
         let found = identity.map_err(|error| unavailable(&self.options, &error))?;
@@ -299,8 +309,8 @@ impl Store {
         Ok(Arc::new(live))
     }
 
-    /// Keeps the turn in order, now and then: the sole owner forgets what was swept, and who works by the scripts looks
-    /// whether it is alone by now.
+    /// Keeps the turn in order, now and then: the sole owner forgets what was swept, and who works
+    /// by the scripts looks whether it is alone by now.
     pub(super) async fn take_turn(&self, live: &Live) -> Result<(), StoreError> {
         let mut turn = live.turn.write().await;
         match &mut *turn {
@@ -338,7 +348,8 @@ impl Store {
         }
     }
 
-    /// Whether this agent owns its Redis. Only an owner holds the turn for itself for longer than a look.
+    /// Whether this agent owns its Redis. Only an owner holds the turn for itself for longer than a
+    /// look.
     #[must_use]
     pub fn is_sole_owner(&self) -> bool {
         let live = self.link.current();

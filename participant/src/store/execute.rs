@@ -21,7 +21,8 @@ use super::refusals::refusal;
 use super::work::{Answers, Work, fail};
 use super::{BranchAnswer, BranchMessage, Store, lock};
 
-/// Branches whose keys are remembered between prepare and outcome; the keys of others are asked for.
+/// Branches whose keys are remembered between prepare and outcome; the keys of others are asked
+/// for.
 const KEYS_REMEMBERED_MAX: usize = 100_000;
 
 /// How often a batch follows an ownership that changes hands.
@@ -34,7 +35,8 @@ pub(super) struct Speaker<'a> {
     pub(super) url: &'a str,
 }
 
-/// The messages of a batch by kind, outcomes first: they free the locks that prepares want. What is done is taken out.
+/// The messages of a batch by kind, outcomes first: they free the locks that prepares want. What is
+/// done is taken out.
 #[derive(Default)]
 pub(super) struct Sorted {
     pub(super) commits: Vec<(usize, Txid)>,
@@ -83,10 +85,11 @@ impl Sorted {
 }
 
 impl Store {
-    /// Runs a batch of messages: outcomes first, so that locks are freed for the prepares. The answers are in the order
-    /// of the messages.
+    /// Runs a batch of messages: outcomes first, so that locks are freed for the prepares. The
+    /// answers are in the order of the messages.
     ///
-    /// A prepare is refused with `redis_unavailable` where it surely was not sent; a commit or an abort is then unknown.
+    /// A prepare is refused with `redis_unavailable` where it surely was not sent; a commit or an
+    /// abort is then unknown.
     pub async fn execute(
         &self,
         coordinator: &CoordinatorRef,
@@ -230,7 +233,8 @@ impl Store {
         sorted
     }
 
-    /// Has the scripts do what is sorted. What a call puts off goes into the next ones, which each do at least one branch.
+    /// Has the scripts do what is sorted. What a call puts off goes into the next ones, which each
+    /// do at least one branch.
     async fn run_scripts(
         &self,
         live: &Arc<Live>,
@@ -251,8 +255,8 @@ impl Store {
         }
     }
 
-    /// Sends what is sorted, in calls of bounded work. Returns the prepares that were put off; what must go another way is
-    /// sorted again.
+    /// Sends what is sorted, in calls of bounded work. Returns the prepares that were put off; what
+    /// must go another way is sorted again.
     async fn run_calls(
         &self,
         live: &Arc<Live>,
@@ -271,7 +275,8 @@ impl Store {
             }
             return put_off;
         }
-        // A vote is of the data that it was sent to, whatever data this agent goes on with meanwhile.
+        // A vote is of the data that it was sent to, whatever data this agent goes on with
+        // meanwhile.
         let incarnation = self.incarnation();
         let mut collected = lock(&self.markers).collect(speaker.log_id);
         let carried = collected.clone();
@@ -405,7 +410,8 @@ impl Store {
         work: &Work,
         collected: Vec<Marker>,
     ) -> Cmd {
-        // The mark goes with the life that gave it, which may be a later one than that of the messages.
+        // The mark goes with the life that gave it, which may be a later one than that of the
+        // messages.
         let heard =
             (!collected.is_empty()).then(|| lock(&self.markers).heard(speaker.log_id)).flatten();
         let head = Head {
@@ -416,6 +422,7 @@ impl Store {
             log_id: speaker.log_id,
             epoch: heard.map_or(speaker.epoch, |heard| heard.epoch.max(speaker.epoch)),
             low_water: heard.map(|heard| heard.low_water),
+            told: if work.may_end() { self.told(speaker.log_id) } else { 0 },
             collected,
         };
         let digest = self.scripts.digest(work.script()).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Whose data this is, asked with every batch: what its coordinator has seen of it must be there (invariant 12).
+//! Whose data this is, asked with every batch: what its coordinator has seen of it must be there
+//! (invariant 12).
 //!
 //! ```text
 //! Batch.known ──┬─ as this agent knows it ───────────────────────────────► executed
@@ -31,16 +32,7 @@ impl Store {
         progress: Option<Progress>,
     ) -> Option<Refusal> {
         let quarantined = self.is_quarantined();
-        let is_as_known = known.is_none_or(|known| {
-            known.incarnation == self.incarnation()
-                && known.seq <= self.seq_seen.load(Ordering::Acquire)
-        });
-        // Of other data it says nothing.
-        let has_ended = progress.is_none_or(|progress| {
-            progress.incarnation != self.incarnation()
-                || progress.ended <= self.ended_seen.load(Ordering::Acquire)
-        });
-        if quarantined.is_none() && is_as_known && has_ended {
+        if quarantined.is_none() && self.is_as_known(known) && self.has_ended(progress) {
             return None;
         }
         match self.look_again(log_id, known, progress).await {
@@ -50,12 +42,58 @@ impl Store {
         }
     }
 
+    /// Whether the data has all that a coordinator knows of it, as far as this agent knows.
+    fn is_as_known(&self, known: Option<DataPoint>) -> bool {
+        known.is_none_or(|known| {
+            known.incarnation == self.incarnation()
+                && known.seq <= self.seq_seen.load(Ordering::Acquire)
+        })
+    }
+
+    /// Whether so many branches have ended in it, as far as this agent knows. Of other data it says
+    /// nothing.
+    fn has_ended(&self, progress: Option<Progress>) -> bool {
+        progress.is_none_or(|progress| {
+            progress.incarnation != self.incarnation()
+                || progress.ended <= self.ended_seen.load(Ordering::Acquire)
+        })
+    }
+
+    /// Whether a log that says this of the data has never spoken here, as far as the data and this
+    /// agent know, and says something else than is known here. Nobody else is to be shut out on its
+    /// word alone.
+    pub async fn is_strange(
+        &self,
+        log_id: LogId,
+        known: Option<DataPoint>,
+        progress: Option<Progress>,
+    ) -> Result<bool, StoreError> {
+        let is_as_known = self.is_as_known(known) && self.has_ended(progress);
+        if is_as_known || mutants::believes_strangers() {
+            return Ok(false);
+        }
+        Ok(!self.has_spoken(log_id).await?)
+    }
+
+    /// Whether a log has spoken here, as far as the data and this agent know.
+    pub async fn has_spoken(&self, log_id: LogId) -> Result<bool, StoreError> {
+        if lock(&self.markers).heard(log_id).is_some() {
+            return Ok(true);
+        }
+        let live = self.live().await?;
+        let mut command = redis::cmd("HEXISTS");
+        command.arg(&self.options.control_key).arg(format!("m:c:{log_id}"));
+        let has_spoken: RedisResult<bool> = command.query_async(&mut live.connection.clone()).await;
+        has_spoken.map_err(|error| self.unavailable(&error))
+    }
+
     /// Takes note of a log that speaks here, also where it is refused: its word is owed.
     pub fn heard(&self, log_id: LogId, heard: Heard) {
         lock(&self.markers).raise(log_id, heard);
     }
 
-    /// Compares the data itself with what a coordinator knows of it, and fences it if it is not that.
+    /// Compares the data itself with what a coordinator knows of it, and fences it if it is not
+    /// that.
     async fn look_again(
         &self,
         log_id: LogId,
@@ -110,8 +148,8 @@ impl Store {
         Ok(Some(reason))
     }
 
-    /// Whether data that is as its coordinator knows it is so for this agent too: other data, which another agent
-    /// repaired; or its own, with all the votes that it saw.
+    /// Whether data that is as its coordinator knows it is so for this agent too: other data, which
+    /// another agent repaired; or its own, with all the votes that it saw.
     fn may_go_on_with(&self, incarnation: u64, seq: u64) -> bool {
         let is_own = incarnation == self.incarnation();
         let is_whole = seq >= self.seq_seen.load(Ordering::Acquire);
@@ -126,9 +164,11 @@ impl Store {
             return;
         }
         {
-            // Who compared the data with what was known before finds this lock, and then what is known now.
+            // Who compared the data with what was known before finds this lock, and then what is
+            // known now.
             let mut quarantine = self.quarantine.write().unwrap_or_else(PoisonError::into_inner);
-            // What was seen of other data says nothing of this; until this is known, no vote on it is taken for seen.
+            // What was seen of other data says nothing of this; until this is known, no vote on it
+            // is taken for seen.
             self.seq_seen.store(data.seq, Ordering::Release);
             self.ended_seen.store(0, Ordering::Release);
             self.incarnation.store(data.incarnation, Ordering::Release);

@@ -1,4 +1,5 @@
-//! What the control hash holds, for people, for the resolver and for health. Reads only, but for the sweep.
+//! What the control hash holds, for people, for the resolver and for health. Reads only, but for
+//! the sweep.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -133,7 +134,8 @@ impl Store {
         unavailable(&self.options, error)
     }
 
-    /// The error of a call; a connection that broke with it is given up, so that the next call opens another.
+    /// The error of a call; a connection that broke with it is given up, so that the next call
+    /// opens another.
     pub(super) fn given_up(&self, live: &Arc<Live>, error: &redis::RedisError) -> StoreError {
         if error.is_io_error() {
             self.disconnect(live, &error.to_string());
@@ -273,7 +275,8 @@ impl Store {
         Ok(kept.filter(|(_, fields)| fields.iter().any(Option::is_some)).map(|(t, _)| *t).collect())
     }
 
-    /// Drops the done-marker or fence of a branch, and who left it, on an operator's word: a late message about it then finds nothing.
+    /// Drops the done-marker or fence of a branch, and who left it, on an operator's word: a late
+    /// message about it then finds nothing.
     pub async fn forget(&self, txid: Txid) -> Result<(), StoreError> {
         let live = self.verified().await?;
         let mut command = redis::cmd("HDEL");
@@ -285,8 +288,8 @@ impl Store {
         Ok(())
     }
 
-    /// Up to `count_max` done-markers of implicit transactions that the lives of their coordinators left behind, with all
-    /// branches.
+    /// Up to `count_max` done-markers of implicit transactions that the lives of their coordinators
+    /// left behind, with all branches.
     pub async fn left_behind(&self, count_max: usize) -> Result<Vec<(Txid, Branches)>, StoreError> {
         let live = self.live().await?;
         let mut markers: HashMap<Txid, Branches> = HashMap::new();
@@ -370,8 +373,8 @@ impl Store {
         Ok(heard.into_iter().map(|(log_id, heard)| (log_id, heard.epoch)).collect())
     }
 
-    /// Deletes the done-markers and fences below the low-water marks, also those of agents that are gone. Returns how
-    /// many there were.
+    /// Deletes the done-markers and fences below the low-water marks, also those of agents that are
+    /// gone. Returns how many there were.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let live = self.verified().await?;
         self.take_turn(&live).await?;
@@ -398,8 +401,8 @@ impl Store {
         Ok(self.sweep_fields(live, &heard, by_log).await?.unwrap_or(0))
     }
 
-    /// Reads the fields of branches that the pattern has, and returns what was heard of each log, by this agent or by the
-    /// hash: the pattern has its marks too.
+    /// Reads the fields of branches that the pattern has, and returns what was heard of each log,
+    /// by this agent or by the hash: the pattern has its marks too.
     async fn scan_markers(
         &self,
         live: &Live,
@@ -418,8 +421,8 @@ impl Store {
         Ok(heard)
     }
 
-    /// Has the script delete markers of these logs, by what was heard of them. Returns how many there were; nothing if
-    /// the data, or the Redis, is another's by now.
+    /// Has the script delete markers of these logs, by what was heard of them. Returns how many
+    /// there were; nothing if the data, or the Redis, is another's by now.
     async fn sweep_fields(
         &self,
         live: &Arc<Live>,
@@ -443,6 +446,7 @@ impl Store {
                     log_id,
                     epoch: heard.map_or(Epoch(0), |heard| heard.epoch),
                     low_water: heard.map(|heard| heard.low_water),
+                    told: 0,
                     collected: Vec::new(),
                 };
                 let Some(count) = self.sweep_some(live, &head, fields).await? else {
@@ -484,7 +488,8 @@ impl Store {
     }
 }
 
-/// Adds what a field `m:c:<log id>` says to what was heard: the hash may know more than this agent, or less.
+/// Adds what a field `m:c:<log id>` says to what was heard: the hash may know more than this agent,
+/// or less.
 fn hear_stored(heard: &mut HashMap<LogId, Heard>, log_id: &[u8], value: &[u8]) {
     if let Some((log_id, stored)) = stored_mark(log_id, value) {
         let known = heard.entry(log_id).or_insert(stored);

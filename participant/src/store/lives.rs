@@ -1,20 +1,35 @@
-//! Which life of a log may speak here: an old or forked copy of a log is refused, for good (invariant 1).
+//! Which life of a log may speak here: an old or forked copy of a log is refused, for good
+//! (invariant 1).
 //!
-//! The newest life that was heard is in the control hash, `m:n:<log id>`, beside the data that it decided. This agent
-//! remembers it too, so that a Redis is asked once for each life, and one that lost its data does not forget.
+//! The newest life that was heard is in the control hash, `m:n:<log id>`, and how far its log was
+//! on disk by then, as it said, `m:p:<log id>`, beside the data that it decided: written with what
+//! is done on its word. This agent remembers both too, so that a Redis is asked once for each life,
+//! and one that lost its data does not forget.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId};
-use assent_common::lives::{self, Heard, Life};
+use assent_common::limits::EPOCH_MAX;
+use assent_common::lives::{self, Heard, Life, Proof, Remembered};
 use assent_common::outcome::Refusal;
-use assent_common::wire::branch::CoordinatorRef;
+use assent_common::wire::branch::{CoordinatorRef, LifeAnswer};
 use redis::RedisResult;
 
+use super::connection::Live;
 use super::execute::send;
-use super::{Store, lock, mutants};
+use super::{Store, StoreError, lock, mutants};
 
 /// How often a life is judged anew because another agent has remembered one meanwhile.
 const TRIES_MAX: usize = 4;
+
+/// Logs that say no life, and of which none was known when they were first heard here: a Redis is
+/// asked once for each.
+const NAMELESS_MAX: usize = 1_024;
+
+/// Logs whose copies are remembered as refused, for operators.
+const STALE_MAX: usize = 64;
 
 const LIFE: &str = include_str!("../lua/life.lua");
 
@@ -22,63 +37,191 @@ const LIFE: &str = include_str!("../lua/life.lua");
 const REMEMBERED: i64 = 1;
 const CHANGED: i64 = 0;
 
+/// Why a life of a log may not speak here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAdmitted {
+    /// What each of its messages is answered.
+    pub refusal: Refusal,
+    /// What becomes of the life; nothing more is to be said of one that is stale.
+    pub life: Option<LifeAnswer>,
+}
+
+/// What a coordinator says beside which life it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Says {
+    /// Nothing: its life is compared, and remembered only when something is done on its word. So a
+    /// copy that another participant finds out leaves no trace here.
+    Nothing,
+    /// Questions about branches of implicit transactions, as other participants ask them in their
+    /// log's name.
+    Questions,
+    /// Something to be done.
+    Work,
+}
+
+/// What the control hash says of a log.
+struct Stored {
+    /// The field `m:n:<log id>` as it is; empty for nothing.
+    life: String,
+    remembered: Option<Remembered>,
+}
+
 impl Store {
-    /// Why this life of a coordinator may not speak here; `None` if it may. An older version says nothing of its life.
-    pub async fn admit_life(&self, coordinator: &CoordinatorRef) -> Option<Refusal> {
-        let proof = coordinator.life.as_ref()?;
-        let said = Life { epoch: coordinator.epoch, nonce: proof.nonce };
-        let known = || lock(&self.lives).get(&coordinator.log_id).copied();
-        if known() == Some(said) || !mutants::compares_lives() {
+    /// Why this life of a coordinator may not speak here; `None` if it may.
+    ///
+    /// Nobody who is known by a life speaks without one, but for those who only ask.
+    pub async fn admit_life(
+        &self,
+        coordinator: &CoordinatorRef,
+        says: Says,
+    ) -> Option<NotAdmitted> {
+        let CoordinatorRef { log_id, epoch, life, .. } = coordinator;
+        if !mutants::compares_lives() {
             return None;
         }
+        let Some(proof) = life else {
+            return self.admit_nameless(*log_id, *epoch, says).await;
+        };
+        let said = Life { epoch: *epoch, nonce: proof.nonce };
+        if let Some(known) = lock(&self.lives).get_mut(log_id)
+            && known.life == said
+        {
+            known.position = known.position.max(proof.position);
+            self.is_heard(*log_id);
+            return None;
+        }
+        match self.judge_life(*log_id, said, proof, says).await {
+            Ok(judged) => judged,
+            Err(error) => Some(not_compared(&error)),
+        }
+    }
+
+    async fn judge_life(
+        &self,
+        log_id: LogId,
+        said: Life,
+        proof: &Proof,
+        says: Says,
+    ) -> Result<Option<NotAdmitted>, StoreError> {
+        let live = self.live().await?;
         for _ in 0..TRIES_MAX {
-            let live = match self.live().await {
-                Ok(live) => live,
-                Err(error) => {
-                    return Some(Refusal::new(ErrorCode::RedisUnavailable, error.to_string()));
-                }
+            let stored = self.stored_life(&live, log_id).await?;
+            let remembered = newest(lock(&self.lives).get(&log_id).copied(), stored.remembered);
+            let now = Remembered {
+                life: said,
+                position: proof.position.max(remembered.map_or(0, |it| it.position)),
             };
-            let field = format!("m:n:{}", coordinator.log_id);
-            let mut command = redis::cmd("HGET");
-            command.arg(&self.options.control_key).arg(&field);
-            let stored: RedisResult<Option<String>> =
-                command.query_async(&mut live.connection.clone()).await;
-            let stored = match stored {
-                Ok(stored) => stored.unwrap_or_default(),
-                Err(error) => {
-                    return Some(Refusal::new(ErrorCode::RedisUnavailable, error.to_string()));
-                }
-            };
-            let remembered = known().max(parse(&stored));
-            match lives::hear(remembered, coordinator.epoch, proof) {
+            match lives::hear(remembered, said.epoch, proof) {
                 Heard::Known => {
-                    if remembered == Some(said) {
-                        lock(&self.lives).insert(coordinator.log_id, said);
-                    }
-                    return None;
+                    lock(&self.lives).insert(log_id, now);
+                    self.is_heard(log_id);
+                    return Ok(None);
                 }
-                Heard::Stale => return Some(stale(coordinator.log_id, said, remembered)),
+                Heard::Newest if says == Says::Nothing => return Ok(None),
                 Heard::Newest => {}
+                Heard::Unproven(epoch) => return Ok(Some(unproven(log_id, said.epoch, epoch))),
+                Heard::TooFar => return Ok(Some(too_far(log_id, said.epoch))),
+                heard @ (Heard::Stale | Heard::Cut(_)) => {
+                    let refused = stale(log_id, said.epoch, remembered, heard);
+                    self.is_refused(log_id, &refused.refusal.detail);
+                    return Ok(Some(refused));
+                }
             }
             let mut command = redis::cmd("EVAL");
             command.arg(LIFE).arg(1).arg(&self.options.control_key).arg(self.incarnation());
-            command.arg(field).arg(stored).arg(format!("{} {}", said.epoch, said.nonce));
-            match send(&live, &command).await {
-                Ok(redis::Value::Int(CHANGED)) => {}
-                Ok(redis::Value::Int(REMEMBERED)) => {
-                    lock(&self.lives).insert(coordinator.log_id, said);
-                    return None;
+            command.arg(format!("m:n:{log_id}")).arg(stored.life);
+            command.arg(format!("{} {}", said.epoch, said.nonce));
+            let done = send(&live, &command).await.map_err(|error| self.unavailable(&error))?;
+            match done {
+                redis::Value::Int(CHANGED) => {}
+                redis::Value::Int(REMEMBERED) => {
+                    lock(&self.lives).insert(log_id, now);
+                    self.is_heard(log_id);
+                    return Ok(None);
                 }
-                // Other data: whoever looks at that decides, and this life is remembered when it is the agent's.
-                Ok(_) => return None,
-                Err(error) => {
-                    return Some(Refusal::new(ErrorCode::RedisUnavailable, error.to_string()));
-                }
+                // Other data: whoever looks at that decides, and this life is remembered when it is
+                // the agent's.
+                _ => return Ok(None),
             }
         }
-        let detail = "other agents hear other lives of this log all the time";
-        Some(Refusal::new(ErrorCode::RedisUnavailable, detail))
+        let detail = "other agents hear other lives of this log all the time".to_owned();
+        Err(StoreError::Unavailable { address: self.options.address(), reason: detail })
     }
+
+    fn is_refused(&self, log_id: LogId, why: &str) {
+        let mut stale = lock(&self.stale);
+        if stale.len() < STALE_MAX || stale.contains_key(&log_id) {
+            stale.insert(log_id, why.to_owned());
+            self.has_stale.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_heard(&self, log_id: LogId) {
+        if self.has_stale.load(Ordering::Acquire) {
+            let mut stale = lock(&self.stale);
+            stale.remove(&log_id);
+            self.has_stale.store(!stale.is_empty(), Ordering::Release);
+        }
+    }
+
+    /// The logs of which a copy was refused since they were last heard themselves, and why.
+    #[must_use]
+    pub fn stale_logs(&self) -> BTreeMap<LogId, String> {
+        lock(&self.stale).clone()
+    }
+
+    /// One that does not say its life: an older version, or somebody who knows only the log's name.
+    async fn admit_nameless(&self, log_id: LogId, epoch: Epoch, says: Says) -> Option<NotAdmitted> {
+        let mut known = lock(&self.lives).get(&log_id).copied();
+        if known.is_none() && !lock(&self.nameless).contains(&log_id) {
+            let stored = match self.live().await {
+                Ok(live) => self.stored_life(&live, log_id).await,
+                Err(error) => Err(error),
+            };
+            match stored {
+                Ok(stored) => known = stored.remembered,
+                Err(error) => return Some(not_compared(&error)),
+            }
+            let mut nameless = lock(&self.nameless);
+            if known.is_none() && nameless.len() < NAMELESS_MAX {
+                nameless.insert(log_id);
+            }
+        }
+        if epoch.0 > EPOCH_MAX {
+            return Some(too_far(log_id, epoch));
+        }
+        let known = known?;
+        let may_ask = says == Says::Questions && epoch <= known.life.epoch;
+        (!may_ask).then(|| unproven(log_id, epoch, Some(known.life.epoch)))
+    }
+
+    async fn stored_life(&self, live: &Live, log_id: LogId) -> Result<Stored, StoreError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(&self.options.control_key);
+        command.arg(format!("m:n:{log_id}")).arg(format!("m:p:{log_id}"));
+        let stored: RedisResult<(Option<String>, Option<String>)> =
+            command.query_async(&mut live.connection.clone()).await;
+        let (life, position) = stored.map_err(|error| self.unavailable(&error))?;
+        let position = position.and_then(|position| position.parse().ok()).unwrap_or(0);
+        let life = life.unwrap_or_default();
+        let remembered = parse(&life).map(|life| Remembered { life, position });
+        Ok(Stored { life, remembered })
+    }
+
+    /// How far a log was on disk, as it was last told here.
+    pub(super) fn told(&self, log_id: LogId) -> u64 {
+        lock(&self.lives).get(&log_id).map_or(0, |known| known.position)
+    }
+}
+
+/// The newer life of the two, with all that was told.
+fn newest(known: Option<Remembered>, stored: Option<Remembered>) -> Option<Remembered> {
+    let newest = match (known, stored) {
+        (Some(known), Some(stored)) if known.life < stored.life => stored,
+        (known, stored) => known.or(stored)?,
+    };
+    let positions = [known, stored].into_iter().flatten().map(|it| it.position);
+    Some(Remembered { position: positions.max().unwrap_or(0), ..newest })
 }
 
 /// What a field `m:n:<log id>` says.
@@ -87,14 +230,44 @@ fn parse(value: &str) -> Option<Life> {
     Some(Life { epoch: Epoch(epoch.parse().ok()?), nonce: nonce.parse().ok()? })
 }
 
-fn stale(log_id: LogId, said: Life, remembered: Option<Life>) -> Refusal {
-    let heard = remembered.map_or(Epoch(0), |life| life.epoch);
+fn not_compared(error: &StoreError) -> NotAdmitted {
+    let refusal = Refusal::new(ErrorCode::RedisUnavailable, error.to_string());
+    NotAdmitted { refusal, life: Some(LifeAnswer::NotCompared) }
+}
+
+fn unproven(log_id: LogId, said: Epoch, known: Option<Epoch>) -> NotAdmitted {
+    let known_text = known.map_or_else(|| "none".to_owned(), |epoch| epoch.to_string());
     let detail = format!(
-        "life {} of log {log_id} was heard here, and is not among those of the coordinator that \
-         speaks now as life {}: its log is an old or a forked copy",
-        heard, said.epoch
+        "life {said} of log {log_id} has not shown that its log has the life that is known here \
+         ({known_text}); nothing was done"
     );
-    tracing::error!(%log_id, epoch = %said.epoch, heard = %heard,
+    let refusal = Refusal::new(ErrorCode::UnprovenLife, detail);
+    NotAdmitted { refusal, life: Some(LifeAnswer::Unproven { epoch: known }) }
+}
+
+fn too_far(log_id: LogId, said: Epoch) -> NotAdmitted {
+    let detail = format!("no log comes as far as life {said} (log {log_id}); nothing was done");
+    tracing::warn!(%log_id, epoch = %said, "a life of a log that cannot be is refused");
+    NotAdmitted {
+        refusal: Refusal::new(ErrorCode::UnprovenLife, detail),
+        life: Some(LifeAnswer::Unproven { epoch: None }),
+    }
+}
+
+fn stale(log_id: LogId, said: Epoch, remembered: Option<Remembered>, heard: Heard) -> NotAdmitted {
+    let known = remembered.map_or(Epoch(0), |known| known.life.epoch);
+    let lacks = match heard {
+        Heard::Cut(position) => {
+            format!("told here of record {}:{}", position >> 32, position as u32)
+        }
+        _ => "was heard here".to_owned(),
+    };
+    let which = if matches!(heard, Heard::Cut(_)) { "not in" } else { "not among those of" };
+    let detail = format!(
+        "life {known} of log {log_id} {lacks}, which is {which} the log of the coordinator that speaks \
+         now as life {said}: its log is an old or a forked copy"
+    );
+    tracing::error!(%log_id, epoch = %said, heard = %known, detail,
         "an old or forked copy of a log is refused (docs/guides/recover.md, `Backup`)");
-    Refusal::new(ErrorCode::StaleLog, detail)
+    NotAdmitted { refusal: Refusal::new(ErrorCode::StaleLog, detail), life: None }
 }

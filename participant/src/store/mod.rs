@@ -1,17 +1,19 @@
-//! The service's own Redis: staging, locks, markers. Everything that this crate knows of Redis is here and in `lua/`.
+//! The service's own Redis: staging, locks, markers. Everything that this crate knows of Redis is
+//! here and in `lua/`.
 //!
 //! ```text
 //! execute(messages) ── commits, aborts, then prepares, in calls of bounded work ── EVALSHA … EVALSHA (back to back)
 //!        answers    ──────────────────────────── decode ─────────────────────────────────┘
 //! ```
 //!
-//! **One call of a script handles many branches**, so that its cost is shared. The rules of the protocol are in the
-//! scripts, where they are atomic; this code only carries messages there and answers back. An agent that is alone on its
-//! Redis owns it and goes a shorter way (`owner/`), with the same fields in the same hash. What else is kept in memory
-//! (the queue of markers, the cache of keys) is a shortcut, and is rebuilt or done without.
+//! **One call of a script handles many branches**, so that its cost is shared. The rules of the
+//! protocol are in the scripts, where they are atomic; this code only carries messages there and
+//! answers back. An agent that is alone on its Redis owns it and goes a shorter way (`owner/`),
+//! with the same fields in the same hash. What else is kept in memory (the queue of markers, the
+//! cache of keys) is a shortcut, and is rebuilt or done without.
 //!
-//! It must never report an unclear result as a definite one: a call whose reply did not come is *unknown*, for exactly
-//! the messages that it carried.
+//! It must never report an unclear result as a definite one: a call whose reply did not come is
+//! *unknown*, for exactly the messages that it carried.
 
 mod address;
 mod by_hand;
@@ -42,12 +44,12 @@ mod scripts;
 mod whole;
 mod work;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use assent_common::ids::{LogId, TransactionId, Txid};
-use assent_common::lives::Life;
+use assent_common::lives::Remembered;
 use assent_common::outcome::{Aborted, Applied, Call, Done, Prepared, Refusal, Settled};
 use assent_common::participant::Branches;
 use assent_common::value::Arg;
@@ -59,6 +61,7 @@ pub use by_hand::ByHand;
 pub use error::StoreError;
 pub use examine::{Examination, examine};
 pub use inspect::{InDoubt, StoreFacts, StoredBranch};
+pub use lives::{NotAdmitted, Says};
 pub use options::StoreOptions;
 pub use packed::{RedoError, decode_redo};
 
@@ -142,9 +145,11 @@ pub enum StoreState {
     Ready,
     /// There is no connection; the next call tries again.
     Disconnected(String),
-    /// Redis has started anew, and what it has loaded is not verified yet: nothing is voted meanwhile.
+    /// Redis has started anew, and what it has loaded is not verified yet: nothing is voted
+    /// meanwhile.
     Verifying(String),
-    /// The data is not what it should be (invariant 12): everything is refused until it is resynchronised.
+    /// The data is not what it should be (invariant 12): everything is refused until it is
+    /// resynchronised.
     Quarantined(String),
 }
 
@@ -161,16 +166,23 @@ pub struct Store {
     link: connection::Link,
     scripts: scripts::Scripts,
     quarantine: RwLock<Option<String>>,
-    /// The highest vote number that this agent has seen: lower on a reconnect means that votes were lost.
+    /// The highest vote number that this agent has seen: lower on a reconnect means that votes were
+    /// lost.
     seq_seen: AtomicU64,
     /// The highest count of ended branches that this agent has seen.
     ended_seen: AtomicU64,
     /// Which look at the data this is; see `DataView`.
     view: AtomicU64,
     markers: Mutex<markers::Markers>,
-    /// The newest life of each log that this agent has heard.
-    lives: Mutex<HashMap<LogId, Life>>,
-    /// The keys of the branches that this agent staged, so that a commit can declare them without asking first.
+    /// What this agent remembers of the lives of each log that it has heard.
+    lives: Mutex<HashMap<LogId, Remembered>>,
+    /// Logs that say no life, and of which none was known when they were first heard here.
+    nameless: Mutex<HashSet<LogId>>,
+    /// The logs of which a copy was refused since they were last heard themselves, and why.
+    stale: Mutex<BTreeMap<LogId, String>>,
+    has_stale: AtomicBool,
+    /// The keys of the branches that this agent staged, so that a commit can declare them without
+    /// asking first.
     keys: Mutex<HashMap<Txid, Vec<Arg>>>,
     /// The logs whose word the repair took that opened the data of this incarnation.
     served: Mutex<Option<(u64, Vec<Served>)>>,
@@ -205,7 +217,8 @@ impl Store {
         self.quarantine_of(self.incarnation(), reason);
     }
 
-    /// The same, if this agent still goes on with that data: what was found wrong with it may be repaired by now.
+    /// The same, if this agent still goes on with that data: what was found wrong with it may be
+    /// repaired by now.
     fn quarantine_of(&self, incarnation: u64, reason: String) -> bool {
         let mut quarantine = self.quarantine.write().unwrap_or_else(PoisonError::into_inner);
         let is_of_now = self.incarnation() == incarnation;
@@ -217,7 +230,8 @@ impl Store {
     }
 }
 
-/// The data behind these locks is valid between any two statements, so a panic elsewhere does not spoil it.
+/// The data behind these locks is valid between any two statements, so a panic elsewhere does not
+/// spoil it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

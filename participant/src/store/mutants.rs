@@ -1,5 +1,6 @@
-//! The store's mutants, for tests only: scripts with one line bent, and what the owner's way leaves out. Without the
-//! feature `crash-points` every script is as it is written, and every answer here is known to the compiler.
+//! The store's mutants, for tests only: scripts with one line bent, and what the owner's way leaves
+//! out. Without the feature `crash-points` every script is as it is written, and every answer here
+//! is known to the compiler.
 
 use assent_client::mutant;
 use assent_common::mutant::Mutant;
@@ -36,7 +37,7 @@ const BENT: [(Mutant, &str, &str); 11] = [
     ),
     (
         Mutant::CommitNeedsMemory,
-        "call('HDEL', ctl, '-', unpack(ARGV, 8, 7 + collectable))\nif marks",
+        "call('HDEL', ctl, '-', unpack(ARGV, 9, 8 + collectable))\nif marks",
         "call('HSET', ctl, '-', '')\nif marks",
     ),
 ];
@@ -60,6 +61,16 @@ pub(super) fn minds(violations: &[String]) -> bool {
 /// Whether the life of a log that was heard is compared with those that it has.
 pub(super) fn compares_lives() -> bool {
     !mutant::is(Mutant::LivesIgnored)
+}
+
+/// Whether what a log says of the data is believed that nobody has heard of.
+pub(super) fn believes_strangers() -> bool {
+    mutant::is(Mutant::StrangersBelieved)
+}
+
+/// Whether what was told of a log is remembered.
+pub(super) fn keeps_told() -> bool {
+    !mutant::is(Mutant::ToldForgotten)
 }
 
 /// Whether such settings matter to transactions whose votes are the decision.

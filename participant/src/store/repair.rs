@@ -1,9 +1,9 @@
 //! Repair of fenced data, from what the logs say they committed (invariants 9, 12).
 //!
-//! Every log that has ever spoken here owes its word. The words are kept until the last one is there, because redoing in
-//! the order of the votes needs all of them; then the data is made whole and opened under a new incarnation. Everything
-//! is idempotent: an agent that dies half-way leaves fenced data, and is told again. `Participant::repair` in `common` is
-//! the reference.
+//! Every log that has ever spoken here owes its word. The words are kept until the last one is
+//! there, because redoing in the order of the votes needs all of them; then the data is made whole
+//! and opened under a new incarnation. Everything is idempotent: an agent that dies half-way leaves
+//! fenced data, and is told again. `Participant::repair` in `common` is the reference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -177,8 +177,8 @@ impl Store {
         Ok(Some(hole))
     }
 
-    /// The logs whose word the last repair took. Written with the incarnation, and with nothing else, so that one look
-    /// is enough for data that is open.
+    /// The logs whose word the last repair took. Written with the incarnation, and with nothing
+    /// else, so that one look is enough for data that is open.
     async fn served(
         &self,
         live: &Live,
@@ -232,7 +232,8 @@ impl Store {
         Ok(logs)
     }
 
-    /// Takes a part of what a log says; with the last part of the last log that is owed, repairs and opens the data.
+    /// Takes a part of what a log says; with the last part of the last log that is owed, repairs
+    /// and opens the data.
     pub async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
         let unavailable =
             |error: StoreError| Refusal::new(ErrorCode::RedisUnavailable, error.to_string());
@@ -240,8 +241,8 @@ impl Store {
         let live = self.verified().await.map_err(unavailable)?;
         let view = self.view(&live, &words).await.map_err(unavailable)?;
         if !view.fenced {
-            // Open without this word, because the fence was lost or the data had forgotten the log: whoever takes that
-            // for a repair forgets what it lost.
+            // Open without this word, because the fence was lost or the data had forgotten the log:
+            // whoever takes that for a repair forgets what it lost.
             if part.known.is_some_and(|known| !view.has_served(part.coordinator.log_id, known)) {
                 let detail = "the data is open, and did not use this report; look again";
                 return Err(Refusal::new(ErrorCode::WrongState, detail));
@@ -309,6 +310,7 @@ impl Store {
             log_id,
             epoch: Epoch(0),
             low_water: None,
+            told: 0,
             collected: Vec::new(),
         }
     }

@@ -4,6 +4,7 @@ use assent_common::code::ErrorCode;
 use assent_common::ids::Txid;
 use assent_common::limits;
 use assent_common::outcome::{Call, Refusal};
+use assent_common::wire::branch::Mode;
 
 use super::BranchAnswer;
 use super::call::PrepareItem;
@@ -24,6 +25,15 @@ pub(super) enum Work {
 }
 
 impl Work {
+    /// Whether branches may end with it on their coordinator's word.
+    pub(super) fn may_end(&self) -> bool {
+        match self {
+            Self::Commits(_) | Self::Aborts(_) => true,
+            Self::Prepares(items) => items.iter().any(|item| item.mode == Mode::OnePhase),
+            Self::Settles(_) => false,
+        }
+    }
+
     pub(super) fn script(&self) -> Script {
         match self {
             Self::Commits(_) => Script::Commit,

@@ -1,5 +1,5 @@
-//! The participants: what each says of itself, what the coordinator says of it, whether both mean the same data and the same
-//! log, whether each may ask the other, and what is held there.
+//! The participants: what each says of itself, what the coordinator says of it, whether both mean
+//! the same data and the same log, whether each may ask the other, and what is held there.
 
 use assent_client::{CallError, ParticipantClient};
 use assent_common::wire::branch::{BranchList, BranchState, CoordinatorList};
@@ -87,7 +87,8 @@ async fn of_itself(
     checks
 }
 
-/// Branches that were ended by hand against what their logs say, as the participant's probe names them.
+/// Branches that were ended by hand against what their logs say, as the participant's probe names
+/// them.
 fn ended_by_hand(what: &str, probe: &str) -> Option<Check> {
     let damage = probe.lines().find(|line| line.starts_with("[!] heuristic"))?;
     let (_, found) = damage.split_once(": ")?;
@@ -109,7 +110,8 @@ fn unheard(what: String, error: &CallError) -> Check {
     Check::failing(what, error.to_string(), "the participant answers, and not this: read its log")
 }
 
-/// Whether the coordinator itself reaches it, with its own token: that this command does says nothing of that.
+/// Whether the coordinator itself reaches it, with its own token: that this command does says
+/// nothing of that.
 fn reached_by_coordinator(what: &str, view: &ParticipantView) -> Check {
     let what = format!("{what}: reached by the coordinator");
     let why = view.last_error.as_deref().unwrap_or("-");
@@ -185,7 +187,8 @@ fn same_data(what: &str, told: &Told, view: &ParticipantView, data: &DataView) -
     Check::failing(what, found, fix)
 }
 
-/// Whether it may ask its coordinators about branches in doubt, and whether the coordinator runs on the log that it knows.
+/// Whether it may ask its coordinators about branches in doubt, and whether the coordinator runs on
+/// the log that it knows.
 fn can_ask(what: &str, told: Option<&Told>, list: &CoordinatorList) -> Check {
     let what = format!("{what}: may ask its coordinators");
     for coordinator in &list.coordinators {
@@ -201,6 +204,10 @@ fn can_ask(what: &str, told: Option<&Told>, list: &CoordinatorList) -> Check {
             );
             let fix = "the coordinator runs on an old copy of its log: stop it, and start it on the newest one";
             return Check::failing(what, found, fix);
+        }
+        if let Some(why) = &coordinator.stale_log {
+            let fix = "stop that coordinator, and start it on the newest copy of its log (docs/guides/recover.md, Backup)";
+            return Check::failing(what, format!("stale_log: {why}"), fix);
         }
         let Some(error) = &coordinator.error else { continue };
         let at = coordinator.url.as_deref().unwrap_or("-");

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvError, channel};
 
 use assent::Failure;
+use assent_common::lives::{Began, Life, Lives, Proof};
 use assent_common::record::{Committed, CommittedBranch, Ended, Identity, Record};
+use assent_common::wire::branch::CoordinatorRef;
 use assent_common::{Attempt, Epoch, LogId, TransactionId, TxNumber};
 use assent_coordinator::clock;
 use assent_coordinator::log::{
-    self, Callbacks, Durability, LogError, LogHandle, LogOptions, NewRecord, Token,
+    self, Callbacks, DecisionLog, Durability, LogError, LogHandle, LogOptions, NewRecord, Token,
 };
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -27,6 +29,7 @@ pub(super) struct Writer {
     queue: VecDeque<NewRecord>,
     last: Token,
     records: u64,
+    lives: Lives,
 }
 
 /// What a log holds.
@@ -56,7 +59,14 @@ pub(super) fn init(dir: &Path) -> Result<(), Failure> {
 impl Writer {
     /// Opens a log, as a coordinator does that starts.
     pub(super) fn open(dir: &Path) -> Result<Self, Failure> {
-        let opened = log::open(LogOptions::new(dir), &mut |_, _, _| Ok(()));
+        let (mut lives, mut last) = (Lives::default(), 0);
+        let opened = log::open(LogOptions::new(dir), &mut |position, kind, payload| {
+            last = position.0;
+            if let Record::LifeBegan(began) = Record::decode(kind, payload)? {
+                lives.began(began);
+            }
+            Ok(())
+        });
         let opened = opened.map_err(|error| failed(&error))?;
         let records = opened.report.records;
         let (tell, durable) = channel();
@@ -70,7 +80,12 @@ impl Writer {
             on_fatal: Box::new(log::stop_process),
         });
         let log = log.map_err(|error| failed(&error))?;
-        Ok(Self { log, durable, queue: VecDeque::new(), last: 0, records })
+        let life = Life { epoch: DecisionLog::epoch(&*log), nonce: rand::random::<u64>() >> 2 };
+        let began = Began { life, at: Some(last) };
+        lives.began(began);
+        let mut writer = Self { log, durable, queue: VecDeque::new(), last: 0, records, lives };
+        writer.push(&Record::LifeBegan(began))?;
+        Ok(writer)
     }
 
     pub(super) fn log_id(&self) -> LogId {
@@ -79,6 +94,15 @@ impl Writer {
 
     pub(super) fn epoch(&self) -> Epoch {
         self.log.epoch()
+    }
+
+    /// Who speaks to participants: the coordinator of this life, which is at `url`.
+    pub(super) fn speaker(&self, url: String) -> CoordinatorRef {
+        let epoch = self.epoch();
+        let nonce = self.lives.iter().last().map_or(0, |began| began.life.nonce);
+        let before = Some(self.lives.before(epoch, None));
+        let life = Some(Proof { nonce, position: 0, before });
+        CoordinatorRef { log_id: self.log_id(), epoch, url, life }
     }
 
     /// Writes transactions that have ended: each a decision, and its end. Their numbers begin at 1.

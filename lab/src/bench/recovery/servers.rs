@@ -148,13 +148,12 @@ impl Servers {
     /// participant.
     pub(super) async fn stage(
         &self,
-        log_id: LogId,
+        speaker: &CoordinatorRef,
         transfers: &[Transfer],
     ) -> Result<Vec<Vec<Vote>>, Failure> {
-        let url = self.coordinator_url();
         let each = self.clients.iter().zip(self.names()).enumerate();
         let staged = each.map(|(place, (client, name))| {
-            stage_at(client, name.clone(), place, (log_id, &url), transfers)
+            stage_at(client, name.clone(), place, speaker, transfers)
         });
         try_join_all(staged).await
     }
@@ -303,21 +302,22 @@ async fn stage_at(
     client: &ParticipantClient,
     participant: ParticipantName,
     place: usize,
-    (log_id, url): (LogId, &str),
+    speaker: &CoordinatorRef,
     transfers: &[Transfer],
 ) -> Result<Vec<Vote>, Failure> {
     let mut votes = Vec::with_capacity(transfers.len());
     let Some(first) = transfers.first() else { return Ok(votes) };
-    let coordinator =
-        CoordinatorRef { log_id, epoch: first.number.epoch, url: url.to_owned(), life: None };
     for chunk in transfers.chunks(limits::BATCH_MESSAGES_MAX) {
         let batch = Batch {
             participant: participant.clone(),
-            coordinator: coordinator.clone(),
+            coordinator: speaker.clone(),
             low_water: first.number,
             known: None,
             progress: None,
-            messages: chunk.iter().map(|transfer| prepare(log_id, *transfer, place)).collect(),
+            messages: chunk
+                .iter()
+                .map(|transfer| prepare(speaker.log_id, *transfer, place))
+                .collect(),
         };
         let answers = client.batch(&batch).await;
         let answers = answers.map_err(|error| Failure::of("a batch of prepares", &error))?;

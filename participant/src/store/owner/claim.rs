@@ -1,8 +1,9 @@
 //! Who is alone on a server, and the way to own it.
 //!
-//! Every agent's connection bears its name. One that comes writes (its name, or the owner key) before it looks for the
-//! other, so that of two that come at once at least one sees the other and ends the ownership. Being wrong about being
-//! alone costs speed, never safety: that is the owner key's.
+//! Every agent's connection bears its name. One that comes writes (its name, or the owner key)
+//! before it looks for the other, so that of two that come at once at least one sees the other and
+//! ends the ownership. Being wrong about being alone costs speed, never safety: that is the owner
+//! key's.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -133,7 +134,8 @@ impl Store {
         Ok(watch(connection, owner_key).await? == Value::BulkString(guard.into_bytes()))
     }
 
-    /// Reads the control hash. The owner key is watched already: nobody else writes it without ending the ownership.
+    /// Reads the control hash. The owner key is watched already: nobody else writes it without
+    /// ending the ownership.
     async fn restore(&self, live: &Live, guard: String) -> Result<Owner, StoreError> {
         let mut fields: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let scanned =
@@ -149,11 +151,12 @@ impl Store {
             return Err(corrupt("its incarnation has changed".to_owned()));
         }
         let mut restored = Restored::new(self.incarnation(), number(b"m:seq").unwrap_or(0));
-        let mut stored = HashMap::new();
+        let (mut stored, mut told) = (HashMap::new(), HashMap::new());
         let unreadable = |field: &[u8]| corrupt(format!("{} cannot be read", readable(field)));
         for (field, value) in &fields {
             let added = add(&mut restored, &mut stored, self.incarnation(), field, value);
             added.ok_or_else(|| unreadable(field))?;
+            told.extend(stored_position(field, value));
         }
         // Behind the branches that have reserved it.
         for (field, value) in &fields {
@@ -165,7 +168,7 @@ impl Store {
             }
         }
         let ended = number(b"m:expect").unwrap_or(0);
-        Ok(Owner { guard, machine: restored.finish(), ended, stored, busy: false })
+        Ok(Owner { guard, machine: restored.finish(), ended, stored, told, busy: false })
     }
 }
 
@@ -191,15 +194,24 @@ fn add(
             restored.heard(log_id, heard);
             stored.insert(log_id, heard);
         }
-        // Locks are in the staged records, but for what is reserved in escrow; the rest is not the machine's.
+        // Locks are in the staged records, but for what is reserved in escrow; the rest is not the
+        // machine's.
         _ => {}
     }
     Some(())
 }
 
+/// What a field `m:p:<log id>` says.
+fn stored_position(field: &[u8], value: &[u8]) -> Option<(LogId, u64)> {
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    let log_id = text(field.strip_prefix(b"m:p:")?)?.parse().ok()?;
+    Some((log_id, text(value)?.parse().ok()?))
+}
+
 type Locks = Vec<(Arg, Access)>;
 
-/// A branch in doubt. Its replies stay where they are: a prepare that comes again is the scripts' to answer.
+/// A branch in doubt. Its replies stay where they are: a prepare that comes again is the scripts'
+/// to answer.
 fn staged(incarnation: u64, txid: Txid, value: &[u8]) -> Option<(Txid, Staged, Locks)> {
     let Record { id, seq, keys, modes, redo, branches, .. } = record(value).ok()?;
     let accesses = modes.iter().map(|letter| Access::of_letter(*letter));

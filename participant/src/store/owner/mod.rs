@@ -1,5 +1,6 @@
-//! Sole ownership: while one agent has a Redis for itself, the protocol's machine runs in the agent, and Redis keeps what
-//! it says. Several times the capacity of the scripts, because a batch is a few plain commands in one `MULTI`/`EXEC`.
+//! Sole ownership: while one agent has a Redis for itself, the protocol's machine runs in the
+//! agent, and Redis keeps what it says. Several times the capacity of the scripts, because a batch
+//! is a few plain commands in one `MULTI`/`EXEC`.
 //!
 //! ```text
 //!   nobody (no owner key) ── alone on the server: SET owner, WATCH it, read the control hash ──► sole owner
@@ -11,12 +12,13 @@
 //!                         └──────────────────┘
 //! ```
 //!
-//! **What keeps it safe.** The owner key is watched from before the control hash is read, and again in the same breath
-//! as every `EXEC`; an `EXEC` succeeds only if nobody has touched the key since, so that a take-over, a flush or a full
-//! resynchronisation stops the old owner before its next write (invariant 12). The scripts compare the same key. Which
-//! of the two is used is therefore a matter of speed only: the fields in the control hash are the same, and whatever
-//! goes wrong here (an error, an unclear `EXEC`, memory that Redis refuses) ends in forgetting all that is in memory and
-//! reading the hash again, or in the scripts.
+//! **What keeps it safe.** The owner key is watched from before the control hash is read, and again
+//! in the same breath as every `EXEC`; an `EXEC` succeeds only if nobody has touched the key since,
+//! so that a take-over, a flush or a full resynchronisation stops the old owner before its next
+//! write (invariant 12). The scripts compare the same key. Which of the two is used is therefore a
+//! matter of speed only: the fields in the control hash are the same, and whatever goes wrong here
+//! (an error, an unclear `EXEC`, memory that Redis refuses) ends in forgetting all that is in
+//! memory and reading the hash again, or in the scripts.
 //!
 //! It must never answer before the `EXEC` that keeps the answer, and never write outside of one.
 
@@ -39,8 +41,8 @@ pub(super) use sole::Lost;
 pub(super) enum Turn {
     /// The scripts.
     Scripts {
-        /// What the owner key is known to hold: nothing, if several agents share the Redis; or this agent, which
-        /// prefers the scripts for now.
+        /// What the owner key is known to hold: nothing, if several agents share the Redis; or this
+        /// agent, which prefers the scripts for now.
         owner: String,
     },
     /// This agent.
@@ -67,8 +69,10 @@ pub(super) struct Owner {
     ended: u64,
     /// What the hash holds of each log; the machine may have heard more.
     stored: HashMap<LogId, Heard>,
-    /// Whether a batch is under way. One that is dropped half-way, because its caller went away, leaves this behind: the
-    /// machine has taken steps then that no `EXEC` keeps.
+    /// How far each log was on disk, as the hash holds it.
+    told: HashMap<LogId, u64>,
+    /// Whether a batch is under way. One that is dropped half-way, because its caller went away,
+    /// leaves this behind: the machine has taken steps then that no `EXEC` keeps.
     busy: bool,
 }
 

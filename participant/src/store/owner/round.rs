@@ -19,6 +19,7 @@ use super::super::connection::EXPECTED;
 use super::super::escrow;
 use super::super::inspect::RECORD_VERSION;
 use super::super::markers::Marker;
+use super::super::mutants;
 use super::super::packed::{RedoError, Writer, kind_letter, packed_branches};
 use super::Owner;
 use super::counters::{Added, is_escrow};
@@ -49,7 +50,8 @@ pub(super) struct Round {
     seq: Option<u64>,
     /// The keys whose locks it takes or frees.
     locked: HashSet<Key>,
-    /// Whether an answer is only good if the ownership is: then there is an `EXEC` although nothing is written.
+    /// Whether an answer is only good if the ownership is: then there is an `EXEC` although nothing
+    /// is written.
     pub(super) asserts: bool,
 }
 
@@ -99,6 +101,17 @@ impl Owner {
             let Heard { epoch, low_water } = now;
             let value = format!("{epoch} {} {}", low_water.epoch, low_water.n);
             round.exec.set(format!("m:c:{log_id}"), value);
+        }
+    }
+
+    /// Keeps how far the log was on disk, as it said, beside the ends of branches that are on its
+    /// word.
+    pub(super) fn keep_told(&mut self, round: &mut Round, log_id: LogId, said: u64) {
+        let told = self.told.entry(log_id).or_default();
+        let ends = !(round.commits.is_empty() && round.aborts.is_empty());
+        if said > *told && (ends || !round.left.is_empty()) && mutants::keeps_told() {
+            *told = said;
+            round.exec.set(format!("m:p:{log_id}"), said.to_string());
         }
     }
 
@@ -288,8 +301,8 @@ impl Owner {
         self.ended
     }
 
-    /// Writes the locks that a round took or freed as they are at its end: once each, because an `EXEC` sets after it
-    /// deletes.
+    /// Writes the locks that a round took or freed as they are at its end: once each, because an
+    /// `EXEC` sets after it deletes.
     pub(super) fn keep_locks(&self, round: &mut Round) {
         for key in round.locked.drain() {
             let field = [b"l:", key.0.as_slice()].concat();
@@ -409,7 +422,8 @@ fn staged_record(item: &PrepareItem, url: &str, seq: u64, redo: &[u8], replies: 
     record.0
 }
 
-/// A done-marker of one phase, as `lua/prepare.lua` packs it: the kinds of the replies, the replies, number and writes.
+/// A done-marker of one phase, as `lua/prepare.lua` packs it: the kinds of the replies, the
+/// replies, number and writes.
 fn done_marker(item: &PrepareItem, replies: &[u8], seq: u64, redo: &[u8]) -> Vec<u8> {
     debug_assert_eq!(item.mode, Mode::OnePhase);
     let mut marker = Writer::default();

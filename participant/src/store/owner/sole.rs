@@ -61,6 +61,7 @@ impl Store {
             let mut round = Round::default();
             let collected = self.begin(owner, &mut round, speaker);
             let outcome = self.round(live, owner, speaker, sorted, &mut round, &mut aside).await;
+            owner.keep_told(&mut round, speaker.log_id, self.told(speaker.log_id));
             let outcome = match outcome {
                 Ok(()) => self.keep(live, owner, round, sorted, answers).await,
                 Err(lost) => {
@@ -83,15 +84,16 @@ impl Store {
         }
     }
 
-    /// What every round begins with: what the coordinator says of itself, and the markers that its mark lets go.
+    /// What every round begins with: what the coordinator says of itself, and the markers that its
+    /// mark lets go.
     fn begin(&self, owner: &mut Owner, round: &mut Round, speaker: &Speaker<'_>) -> Vec<Marker> {
         let (heard, collected) = {
             let mut markers = lock(&self.markers);
             (markers.heard(speaker.log_id), markers.collect(speaker.log_id))
         };
         let said = Heard { epoch: speaker.epoch, low_water: NO_MARK };
-        // Only with something to collect: until then nothing depends on the mark. It goes with the life that gave it,
-        // which may be a later one than that of the messages.
+        // Only with something to collect: until then nothing depends on the mark. It goes with the
+        // life that gave it, which may be a later one than that of the messages.
         let heard = heard.filter(|_| !collected.is_empty());
         owner.hear(round, speaker.log_id, heard.map_or(said, |heard| heard.and(said)));
         for marker in &collected {
