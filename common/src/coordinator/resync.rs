@@ -194,20 +194,36 @@ struct Missing<'a> {
     redo: BTreeMap<(u64, Txid), Redone>,
     /// The highest number of those that it has, or may have: what is redone must come behind them.
     present: u64,
+    /// Whether one of those that it may have could be one that it lacks: its marker was due to go.
+    may_be_swept: bool,
 }
 
 impl<'a> Missing<'a> {
     fn new(of: &'a Hole) -> Self {
         let done = of.done.iter().copied().collect();
-        Self { of, done, redo: BTreeMap::new(), present: 0 }
+        Self { of, done, redo: BTreeMap::new(), present: 0, may_be_swept: false }
     }
 
-    /// Takes a branch whose vote the data has, or had.
-    fn committed(&mut self, branch: Redone) {
-        let Redone { seq, txid, .. } = branch;
+    /// Whether it has ended as far as the data is concerned, so that its marker may be gone.
+    fn is_below_mark(&self, txid: Txid) -> bool {
         let is_below = |mark: &Mark| mark.log_id == txid.log_id && txid.number < mark.low_water;
-        if self.done.contains(&txid) || self.of.marks.iter().any(is_below) {
+        self.of.marks.iter().any(is_below)
+    }
+
+    /// Whether it has ended there for sure. The mark of a later life knows nothing of what its log was in doubt about.
+    fn has_surely_ended(&self, txid: Txid) -> bool {
+        let is_of_its_life = |mark: &Mark| mark.low_water.epoch == txid.number.epoch;
+        let mut marks = self.of.marks.iter().filter(|mark| mark.log_id == txid.log_id);
+        self.is_below_mark(txid) && marks.any(is_of_its_life)
+    }
+
+    /// Takes a branch whose vote the data has, or had; `is_counted` if it ended since the data was opened.
+    fn committed(&mut self, branch: Redone, is_counted: bool) {
+        let Redone { seq, txid, .. } = branch;
+        let is_done = self.done.contains(&txid);
+        if is_done || self.is_below_mark(txid) {
             self.present = self.present.max(seq);
+            self.may_be_swept |= is_counted && !is_done;
         } else {
             self.redo.insert((seq, txid), branch);
         }
@@ -304,7 +320,8 @@ impl<'a> Plan<'a> {
             && !redo.is_empty()
             && !self.redo.contains_key(&(seq, txid))
         {
-            hole.committed(Redone { seq, txid, redo: redo.clone() });
+            let is_counted = Some(incarnation) == self.found.incarnation;
+            hole.committed(Redone { seq, txid, redo: redo.clone() }, is_counted);
         }
     }
 
@@ -320,7 +337,13 @@ impl<'a> Plan<'a> {
             first = first.min(self.redo.keys().next().map_or(u64::MAX, |(seq, _)| *seq));
         }
         let staged = self.found.staged.len() as u64;
-        let is_counted = (missing..=missing + staged).contains(&lacks);
+        // Below the mark of its own life all had ended, so that what is staged there lacks its outcome for sure. What else is
+        // staged may be in doubt as before, and what lacks may be of another branch, if there is one without a marker.
+        let sure = self.found.staged.iter().filter(|it| hole.has_surely_ended(it.txid)).count();
+        let sure = missing + sure as u64;
+        let may_be_other = hole.may_be_swept || seen.retired > 0;
+        let most = if may_be_other { sure } else { missing + staged };
+        let is_counted = (sure..=most).contains(&lacks);
         let is_last = hole.present < first && seen.retired < first;
         let is_alone = self.found.owed.iter().all(|log_id| *log_id == self.log_id);
         (is_counted && is_last && is_alone).then(|| std::mem::take(&mut hole.redo))
@@ -483,6 +506,40 @@ mod tests {
         assert_eq!(plan(&holed(4, (2, 4), &[], 3, &[]), 0), Ok(vec![3, 4]));
         // The tail lacks too.
         assert_eq!(plan(&holed(3, (1, 3), &[1], 1, &[]), 0), Ok(vec![2, 3, 4]));
+    }
+
+    /// A vote that came back after its outcome is applied again where nothing that is there came behind it, and nowhere else.
+    #[test]
+    fn a_vote_that_came_back_is_applied_in_its_order_only() {
+        let log = [committed(1, 7, 1, b"w"), committed(2, 7, 2, b"w"), committed(3, 7, 3, b"w")];
+        let last = holed(3, (2, 3), &[1, 2], 1, &[(3, 3)]);
+        assert_eq!(plan(&last, &log, seen(3, 0)), Ok(vec![3]));
+        let below_mark = holed(3, (2, 3), &[], 4, &[(3, 3)]);
+        assert_eq!(plan(&below_mark, &log, seen(3, 0)), Ok(vec![3]));
+        for done in [&[1, 3][..], &[3]] {
+            let overtaken = holed(3, (2, 3), done, 3, &[(2, 2)]);
+            let loss = Loss::Hole { ended: 2, expected: 3 };
+            assert_eq!(plan(&overtaken, &log, seen(3, 0)), Err(loss));
+        }
+    }
+
+    /// What is staged may be in doubt as before, so that the branch that lacks may be one whose marker was due to go.
+    #[test]
+    fn what_was_swept_is_not_taken_for_there_because_another_branch_is_in_doubt() {
+        let log = [committed(1, 7, 1, b"w"), committed(2, 7, 2, b"w")];
+        let found = holed(3, (1, 2), &[2], 2, &[(3, 3)]);
+        let loss = Loss::Hole { ended: 1, expected: 2 };
+        assert_eq!(plan(&found, &log, seen(3, 0)), Err(loss.clone()));
+        // A later life's mark is above what was in doubt before it.
+        let mut later = found.clone();
+        later.hole.as_mut().unwrap().marks[0].low_water = TxNumber { epoch: Epoch(2), n: 0 };
+        assert_eq!(plan(&later, &log, seen(3, 0)), Err(loss.clone()));
+        // The log has let go of what may lack.
+        assert_eq!(plan(&found, &log[1..], seen(3, 1)), Err(loss));
+        assert_eq!(plan(&found, &log[1..], seen(3, 0)), Ok(vec![]));
+        // One that ended before the data was opened is not counted in it.
+        let log = [committed(1, 6, 1, b"w"), committed(2, 7, 2, b"w")];
+        assert_eq!(plan(&found, &log, seen(3, 0)), Ok(vec![]));
     }
 
     #[test]

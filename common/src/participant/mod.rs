@@ -29,6 +29,7 @@
 //! (invariant 3); markers go by the low-water mark (invariant 10).
 
 mod escrow;
+mod found;
 mod locks;
 mod repair;
 mod request;
@@ -43,6 +44,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use escrow::{Claimed, Counter, Escrow};
+pub use found::{Found, Known, Mismatch};
 use locks::Conflict;
 pub use locks::{Lock, Locks};
 pub use repair::{Repair, opening_seq};
@@ -403,6 +405,11 @@ impl Participant {
     fn is_left_behind(&self, txid: Txid) -> bool {
         self.done.get(&txid).is_some_and(DoneMarker::is_implicit)
             && self.logs.get(&txid.log_id).is_some_and(|heard| heard.leaves_behind(txid))
+    }
+
+    /// The branches whose done-marker is still there.
+    pub fn done(&self) -> impl Iterator<Item = Txid> {
+        self.done.keys().copied()
     }
 
     /// How many done-markers and fences wait for the low-water mark.

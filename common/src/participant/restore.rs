@@ -20,6 +20,22 @@ impl Restored {
         Self(participant)
     }
 
+    /// Of what was read before, for who reads on: what comes behind it.
+    #[must_use]
+    pub const fn go_on(participant: Participant) -> Self {
+        Self(participant)
+    }
+
+    /// The number of the last vote.
+    pub const fn seq(&mut self, seq: u64) {
+        self.0.seq = seq;
+    }
+
+    /// A branch is in doubt no more, and its locks are free.
+    pub fn ended(&mut self, txid: Txid) {
+        self.0.free(txid);
+    }
+
     /// A branch in doubt, and how it locks its keys.
     pub fn staged(&mut self, txid: Txid, staged: Staged, locks: &[(Key, Access)]) {
         for (key, access) in locks {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use assent_common::participant::Found;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisError, RedisResult};
 use uuid::Uuid;
@@ -134,27 +135,6 @@ pub(super) fn new_incarnation() -> u64 {
     const MASK: u128 = (1 << 53) - 1;
     // The last 62 bits of a UUIDv7 are random.
     u64::try_from(Uuid::now_v7().as_u128() & MASK).unwrap_or_default().max(1)
-}
-
-/// What the control hash says of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Its incarnation.
-    pub(super) incarnation: Option<u64>,
-    /// The number of the last vote.
-    pub(super) seq: u64,
-    /// How many branches have ended, as every end added to it.
-    pub(super) ended: u64,
-    /// The same, as the last vote or end wrote it.
-    pub(super) expected: u64,
-}
-
-impl Found {
-    /// Whether what has ended is not what was written down of it: the history has a hole, or a part
-    /// of it twice.
-    pub(super) const fn has_hole(&self) -> bool {
-        self.ended != self.expected
-    }
 }
 
 /// What the control hash says of the data.

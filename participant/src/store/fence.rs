@@ -13,11 +13,11 @@ use std::sync::atomic::Ordering;
 use assent_common::code::ErrorCode;
 use assent_common::ids::LogId;
 use assent_common::outcome::Refusal;
-use assent_common::participant::Heard;
+use assent_common::participant::{Found, Heard, Known, Mismatch};
 use assent_common::wire::resync::{DataPoint, Progress};
 use redis::{RedisResult, Value};
 
-use super::connection::{FENCED, Found, Live, identity};
+use super::connection::{FENCED, Live, identity};
 use super::execute::send;
 use super::mutants;
 use super::scripts::Script;
@@ -121,10 +121,7 @@ impl Store {
             return Ok(None);
         }
         if let Some(known) = known
-            && incarnation == Some(known.incarnation)
-            && seq >= known.seq
-            && ended >= ended_known
-            && !found.has_hole()
+            && found.mismatch(Known { data: known, ended: ended_known }).is_none()
             && self.may_go_on_with(known.incarnation, seq)
         {
             self.adopt(DataPoint { incarnation: known.incarnation, seq }).await;
@@ -200,42 +197,29 @@ impl Store {
     }
 }
 
-/// What is known of data: by an agent, or by a coordinator.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Known {
-    pub(super) data: DataPoint,
-    /// How many branches had ended, at least.
-    pub(super) ended: u64,
-}
-
 /// Why the data is not what was known of it, if it is not.
 pub(super) fn not_as_known(found: Found, known: Known, who_knew: &str) -> Option<String> {
     let Found { incarnation, seq, ended, expected: written } = found;
     let DataPoint { incarnation: expected, seq: seen } = known.data;
-    if incarnation != Some(expected) {
-        let found = incarnation.map_or_else(|| "none".to_owned(), |found| found.to_string());
-        return Some(format!(
-            "the data has incarnation {found}, {who_knew} {expected}: Redis was flushed, restored or replaced"
-        ));
-    }
-    if !mutants::compares_votes() {
-        return None;
-    }
-    if seq < seen {
-        return Some(format!(
-            "the last vote in Redis is number {seq}, {who_knew} {seen}: votes were lost"
-        ));
-    }
-    if !mutants::compares_counts() {
-        return None;
-    }
-    if found.has_hole() {
-        return Some(format!(
+    let mismatch = found.mismatch(known).filter(|mismatch| mutants::minds_mismatch(*mismatch))?;
+    Some(match mismatch {
+        Mismatch::Incarnation => {
+            let found = incarnation.map_or_else(|| "none".to_owned(), |found| found.to_string());
+            format!(
+                "the data has incarnation {found}, {who_knew} {expected}: Redis was flushed, restored or replaced"
+            )
+        }
+        Mismatch::Votes => {
+            format!("the last vote in Redis is number {seq}, {who_knew} {seen}: votes were lost")
+        }
+        Mismatch::Hole => format!(
             "{ended} branches have ended in Redis, but it also says that there should be {written}: its history has a hole"
-        ));
-    }
-    (ended < known.ended).then(|| {
-        let seen = known.ended;
-        format!("{ended} branches have ended in Redis, {who_knew} of {seen}: outcomes were lost")
+        ),
+        Mismatch::Ended => {
+            let seen = known.ended;
+            format!(
+                "{ended} branches have ended in Redis, {who_knew} of {seen}: outcomes were lost"
+            )
+        }
     })
 }

@@ -4,7 +4,7 @@
 
 use assent_client::mutant;
 use assent_common::mutant::Mutant;
-use assent_common::participant::Claimed;
+use assent_common::participant::{Claimed, Mismatch};
 
 /// A line of a script, and what a mutant has in its place.
 #[cfg(feature = "crash-points")]
@@ -78,14 +78,15 @@ pub(super) fn minds_for_decisions(violations: &[String]) -> bool {
     !violations.is_empty() && !mutant::is(Mutant::UnsafeVotesDecide)
 }
 
-/// Whether votes that are missing are looked for.
-pub(super) fn compares_votes() -> bool {
-    !mutant::is(Mutant::SeqNotCompared)
-}
-
-/// Whether the counts of what has ended are compared.
-pub(super) fn compares_counts() -> bool {
-    !mutant::is(Mutant::HoleNotCompared)
+/// Whether this kind of loss is looked for. Who does not see missing votes does not look on.
+pub(super) fn minds_mismatch(mismatch: Mismatch) -> bool {
+    match mismatch {
+        Mismatch::Incarnation => true,
+        Mismatch::Votes => !mutant::is(Mutant::SeqNotCompared),
+        Mismatch::Hole | Mismatch::Ended => {
+            !mutant::is(Mutant::SeqNotCompared) && !mutant::is(Mutant::HoleNotCompared)
+        }
+    }
 }
 
 /// Whether a new life of the server is a question.

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use assent_common::participant::{Found, Known};
 use assent_common::wire::resync::{DataPoint, Progress};
 
-use super::connection::{Found, Live, identity, refused};
-use super::fence::{Known, not_as_known};
+use super::connection::{Live, identity, refused};
+use super::fence::not_as_known;
 use super::{Store, StoreError, requirements};
 
 impl Store {

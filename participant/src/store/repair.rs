@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, Txid};
 use assent_common::outcome::{Call, Refusal};
-use assent_common::participant::{Heard, opening_seq};
+use assent_common::participant::{Found, Heard, opening_seq};
 use assent_common::value::Arg;
 use assent_common::wire::resync::{
     DataPoint, DataView, FoundData, Hole, Mark, RedoBranch, Resync, Resynced, Served, StagedView,
@@ -19,7 +19,7 @@ use assent_common::wire::resync::{
 use redis::{Cmd, RedisResult, Value};
 
 use super::call::{self, BRANCHES_PER_CALL_MAX, BYTES_PER_CALL_MAX, Head};
-use super::connection::{FENCED, Found, Live, claim, identity, new_incarnation};
+use super::connection::{FENCED, Live, claim, identity, new_incarnation};
 use super::decode::{self, Rows};
 use super::execute::{report_dirty, send};
 use super::inspect::{InDoubt, stored_mark, txid_of};

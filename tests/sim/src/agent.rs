@@ -8,10 +8,11 @@ use assent_common::command::Access;
 use assent_common::coordinator::Message;
 use assent_common::outcome::{Call, Prepared, Refusal};
 use assent_common::participant::resolver::{Asked, Conclusion, InDoubt, Resolver, Verdict, judge};
-use assent_common::participant::{Answer, Participant, Prepare, Request};
+use assent_common::participant::{Answer, Found, Known, Participant, Prepare, Request};
 use assent_common::settle::Resolution;
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::wire::outcome::BranchOutcome;
+use assent_common::wire::resync::DataPoint;
 use assent_common::{LogId, TransactionId, Txid};
 
 use crate::coordinator::Mark;
@@ -50,6 +51,8 @@ pub(crate) struct Agent {
     pub(crate) view: u64,
     /// The highest number of a vote that it knows of.
     pub(crate) seq_seen: u64,
+    /// How many branches have ended in its data, at least.
+    pub(crate) ended_seen: u64,
     /// Whether its connection still is to the Redis that it knows.
     pub(crate) is_connected: bool,
     /// Whether it found other data than it knew, and so takes no prepares.
@@ -81,6 +84,7 @@ impl Agent {
             is_up: true,
             life: 1,
             seq_seen: 0,
+            ended_seen: 0,
             is_connected: true,
             is_quarantined: false,
             waiting: BTreeMap::new(),
@@ -102,6 +106,7 @@ impl Agent {
         (self.heard, self.words) = (BTreeSet::new(), Words::default());
         self.balances_at_start.clone_from(&self.redis.data.balances);
         self.seq_seen = self.redis.data.control.seq();
+        self.ended_seen = self.redis.data.ended;
         self.is_connected = true;
         self.resolver = Resolver::new(RESOLVE_INTERVAL_MS);
         self.resolutions.clear();
@@ -113,14 +118,28 @@ impl Agent {
     fn reconnect(&mut self, mutant: Option<Mutant>) -> bool {
         self.is_connected = true;
         let data = &self.redis.data;
-        let is_other = data.incarnation() != Some(self.incarnation)
-            && mutant != Some(Mutant::IncarnationIgnored);
-        let is_older =
-            data.control.seq() < self.seq_seen && mutant != Some(Mutant::LostVotesIgnored);
-        self.is_quarantined |= is_other || is_older;
+        let mut found = self.found(mutant);
+        match mutant {
+            Some(Mutant::IncarnationIgnored) => found.incarnation = Some(self.incarnation),
+            Some(Mutant::LostVotesIgnored) => found.seq = u64::MAX,
+            _ => {}
+        }
+        let known = DataPoint { incarnation: self.incarnation, seq: self.seq_seen };
+        let known = Known { data: known, ended: self.ended_seen };
+        self.is_quarantined |= found.mismatch(known).is_some();
         // Data with an incarnation of its own may have been repaired by another agent; a coordinator will tell.
         let is_own = data.is_blank || data.incarnation() == Some(self.incarnation);
         self.is_quarantined && is_own
+    }
+
+    /// What it finds of its data.
+    pub(crate) fn found(&self, mutant: Option<Mutant>) -> Found {
+        let mut found = self.redis.data.found();
+        // The count of ends would also tell old data that is adopted.
+        if matches!(mutant, Some(Mutant::HoleIgnored | Mutant::AdoptsOldData)) {
+            (found.ended, found.expected) = (u64::MAX, u64::MAX);
+        }
+        found
     }
 
     /// What the agent believes to be the incarnation of its data: that of its start.
@@ -302,6 +321,9 @@ impl World {
         if matches!(stepped.answer, Answer::Prepared(Call::Applied(_))) {
             agent.seq_seen = agent.seq_seen.max(agent.redis.data.control.seq());
         }
+        if agent.redis.data.incarnation() == Some(agent.incarnation) {
+            agent.ended_seen = agent.ended_seen.max(agent.redis.data.ended);
+        }
         let is_foreign = agent.redis.data.incarnation() != Some(incarnation);
         agent.is_quarantined |= is_foreign;
         self.report.scripts += 1;
@@ -337,6 +359,10 @@ impl World {
     pub(crate) fn agent_starts(&mut self, at: usize) {
         note!(self, "p{at}: its agent starts");
         self.agents[at].resynchronise();
+        let agent = &self.agents[at];
+        if !agent.is_quarantined && agent.found(self.config.mutant).has_hole() {
+            self.fence(at);
+        }
         if !self.config.is(Mutant::OldWordsCount) {
             self.agents[at].view = self.next_incarnation();
         }

@@ -107,6 +107,8 @@ pub(crate) enum Trouble {
     Partition,
     /// A Redis comes back without the last part of its history.
     RedisGoesBack,
+    /// A Redis comes back without some ends of branches in the middle of its history.
+    RedisLoadsHoles,
     /// A Redis is replaced by an empty one.
     RedisReplaced,
     /// No trouble: an operator wants what waits to be sent now.
@@ -171,6 +173,10 @@ impl Faults {
             if random.percent(30) {
                 troubles.extend([Trouble::RedisReplaced, Trouble::OperatorLooks]);
             }
+            // It takes no chance of its own, so that the other worlds stay what they were.
+            if matches!(config.seed % 5, 1 | 3) {
+                troubles.extend([Trouble::RedisLoadsHoles; 2]);
+            }
         }
         let losses_max = if random.percent(70) { random.between(1, 5) } else { u64::MAX };
         let trouble_us = [20_000, 100_000, 400_000][random.place(3)];
@@ -189,7 +195,8 @@ impl Faults {
     }
 
     pub(crate) fn lose_data(&self) -> bool {
-        self.troubles.iter().any(|t| matches!(t, Trouble::RedisGoesBack | Trouble::RedisReplaced))
+        // Wherever one loses data in some way, one goes back.
+        self.troubles.contains(&Trouble::RedisGoesBack)
     }
 }
 

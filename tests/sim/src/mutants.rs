@@ -91,6 +91,12 @@ pub enum Mutant {
     IncarnationIgnored,
     /// 12: nobody compares the numbers of votes after a Redis came back.
     LostVotesIgnored,
+    /// 9: nobody compares the counts of what has ended.
+    HoleIgnored,
+    /// 8 and 9: a branch that is in doubt again is applied by its record, whatever came behind it.
+    RevivedVoteApplied,
+    /// 12: repaired data goes on with the numbers that were heard.
+    OpensAtOldNumbers,
     /// 12: an agent does not compare what coordinators know with its data.
     KnownIgnored,
     /// 12: fenced data is known to be so in the agent's memory only.

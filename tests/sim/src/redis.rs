@@ -1,11 +1,15 @@
 //! A Redis: the control data of the participant's machine, and the balances. Can lose what it had written last, as one
 //! does that comes back from an old append-only file; and can be fenced, which whoever uses it has to respect.
 
+mod loading;
+
 use std::collections::BTreeMap;
 
 use assent_common::LogId;
 use assent_common::coordinator::resync::Redone;
-use assent_common::participant::{Participant, Repair, Request, Stepped};
+use assent_common::outcome::Redo;
+use assent_common::participant::{Found, Participant, Repair, Request, Stepped};
+use assent_common::wire::branch::BranchState;
 use assent_common::wire::resync::DataPoint;
 use assent_doubles::scripts::{self, Bend};
 
@@ -33,6 +37,10 @@ pub(crate) struct Data {
     pub(crate) is_fenced: bool,
     /// It is empty, and nobody has given it an incarnation yet.
     pub(crate) is_blank: bool,
+    /// How many branches have ended, as every end adds to it.
+    pub(crate) ended: u64,
+    /// The same, as every vote and every end writes it.
+    pub(crate) expected: u64,
     /// The logs whose word the last repair took, and the incarnations that they knew.
     pub(crate) served: BTreeMap<LogId, u64>,
 }
@@ -61,6 +69,8 @@ impl Redis {
             balances: vec![request::BALANCE; keys],
             is_fenced: false,
             is_blank: false,
+            ended: 0,
+            expected: 0,
             served: BTreeMap::new(),
         };
         let journal = keeps_journal.then(|| Journal { begin: data.clone(), writes: Vec::new() });
@@ -88,10 +98,14 @@ impl Redis {
             _ => return self.data.control.step(FENCED, request),
         };
         self.keep(|| Write::Script(request.clone()));
+        let txid = request.txid();
+        let state = |control: &Participant| txid.and_then(|txid| control.state(txid));
+        let before = state(&self.data.control);
         let stepped = scripts::step(bend, &mut self.data.control, incarnation, request);
         if let Some(redo) = &stepped.apply {
             request::apply(redo, &mut self.data.balances);
         }
+        self.data.count(before, state(&self.data.control));
         stepped
     }
 
@@ -154,10 +168,7 @@ impl Data {
 
     fn write(&mut self, write: Write) -> bool {
         match write {
-            Write::Script(script) => {
-                let stepped = self.control.step(self.control.incarnation(), script);
-                self.apply(stepped.apply.iter())
-            }
+            Write::Script(script) => self.script(script).is_some(),
             Write::Claim => {
                 self.is_blank = false;
                 false
@@ -172,6 +183,7 @@ impl Data {
             }
             Write::Open(repair, served) => {
                 (self.is_fenced, self.is_blank) = (false, false);
+                (self.ended, self.expected) = (0, 0);
                 self.served.extend(served);
                 let redo = self.control.repair(repair);
                 self.apply(redo.iter())
@@ -179,10 +191,23 @@ impl Data {
         }
     }
 
-    fn apply<'a>(
-        &mut self,
-        writes: impl Iterator<Item = &'a assent_common::outcome::Redo>,
-    ) -> bool {
+    /// One script; what it applied.
+    fn script(&mut self, request: Request) -> Option<Redo> {
+        let txid = request.txid();
+        let state = |control: &Participant| txid.and_then(|txid| control.state(txid));
+        let before = state(&self.control);
+        let stepped = self.control.step(self.control.incarnation(), request);
+        self.apply(stepped.apply.iter());
+        self.count(before, state(&self.control));
+        stepped.apply
+    }
+
+    fn count(&mut self, before: Option<BranchState>, after: Option<BranchState>) {
+        let ended = u64::from(is_end(before, after));
+        (self.ended, self.expected) = (self.ended + ended, self.expected + ended);
+    }
+
+    fn apply<'a>(&mut self, writes: impl Iterator<Item = &'a Redo>) -> bool {
         let mut is_applied = false;
         for redo in writes {
             request::apply(redo, &mut self.balances);
@@ -191,8 +216,23 @@ impl Data {
         is_applied
     }
 
+    /// What the control hash says of the data.
+    pub(crate) fn found(&self) -> Found {
+        let (incarnation, seq) = (self.incarnation(), self.control.seq());
+        Found { incarnation, seq, ended: self.ended, expected: self.expected }
+    }
+
     pub(crate) fn point(&self) -> DataPoint {
         DataPoint { incarnation: self.control.incarnation(), seq: self.control.seq() }
+    }
+}
+
+/// Whether a script has ended a branch: applied it, or dropped what it had staged.
+fn is_end(before: Option<BranchState>, after: Option<BranchState>) -> bool {
+    match after {
+        Some(BranchState::Applied) => before != after,
+        Some(BranchState::Aborted) => before == Some(BranchState::Prepared),
+        _ => false,
     }
 }
 

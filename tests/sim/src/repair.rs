@@ -7,9 +7,9 @@ use assent_common::LogId;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::resync::Redone;
 use assent_common::outcome::Refusal;
-use assent_common::participant::{Heard, Repair};
+use assent_common::participant::{Heard, Known, Repair, opening_seq};
 use assent_common::wire::resync::{
-    DataPoint, DataView, FoundData, Resync, Resynced, Served, StagedView,
+    DataPoint, DataView, FoundData, Hole, Mark, Resync, Resynced, Served, StagedView,
 };
 
 use crate::agent::Agent;
@@ -47,7 +47,7 @@ impl Agent {
             view: self.view,
             fenced,
             reason: None,
-            hole: None,
+            hole: self.hole(logs).filter(|_| fenced),
             owed: if fenced { self.owed(logs) } else { Vec::new() },
             staged: staged
                 .filter(|_| fenced)
@@ -57,6 +57,21 @@ impl Agent {
                 .map(|(log_id, incarnation)| Served { log_id: *log_id, incarnation: *incarnation })
                 .collect(),
         }
+    }
+
+    /// What lacks inside the history, if something does.
+    fn hole(&self, logs: &[LogId]) -> Option<Hole> {
+        let data = &self.redis.data;
+        let mark = |log_id: &LogId| {
+            let low_water = data.control.heard(*log_id)?.low_water;
+            Some(Mark { log_id: *log_id, low_water })
+        };
+        data.found().has_hole().then(|| Hole {
+            ended: data.ended,
+            expected: data.expected,
+            done: data.control.done().collect(),
+            marks: logs.iter().filter_map(mark).collect(),
+        })
     }
 
     /// Every log that has spoken here, as the data or this agent remembers, and has not given its word.
@@ -73,6 +88,7 @@ impl Agent {
         } else {
             // What it saw of other data says nothing of this.
             (self.incarnation, self.seq_seen) = (open.incarnation, open.seq);
+            self.ended_seen = 0;
             self.is_quarantined = false;
         }
     }
@@ -116,7 +132,8 @@ impl World {
             return Some("the data is fenced");
         }
         if let Some(known) = known {
-            let is_that = view.incarnation == Some(known.incarnation) && view.seq >= known.seq;
+            let is_that = agent.found(self.config.mutant);
+            let is_that = is_that.mismatch(Known { data: known, ended: 0 }).is_none();
             // Data with fewer votes than this agent saw is not what became of it, whoever knows no better.
             let is_back =
                 view.seq < agent.seq_seen && self.config.mutant != Some(Mutant::AdoptsOldData);
@@ -258,6 +275,12 @@ impl World {
             Some(Mutant::KeepsIncarnation) => self.agents[at].redis.data.control.incarnation(),
             _ => self.next_incarnation(),
         };
+        // Of several logs each may know more than those that speak: there the old numbers must do, which is harder.
+        // A gap between the numbers would hide old data that is adopted.
+        let is_bent =
+            matches!(self.config.mutant, Some(Mutant::OpensAtOldNumbers | Mutant::AdoptsOldData));
+        let goes_on = is_bent || self.coordinators.len() > 1;
+        let seq = if goes_on { seq } else { opening_seq(seq) };
         let open = DataPoint { incarnation, seq };
         let view = self.next_incarnation();
         let repair = Repair { redo, logs, open };

@@ -85,6 +85,10 @@ report! {
     learned_by_asking,
     /// Redis servers that lost data.
     losses,
+    /// Redis servers that came back with a hole in their history.
+    holes,
+    /// Votes that came back after their outcome.
+    revived,
     /// Data fenced.
     fenced,
     /// Repairs that opened the data again.

@@ -218,9 +218,12 @@ impl World {
     fn plan(&mut self, c: usize, at: usize) {
         let misses_ended = self.config.is(Mutant::PlanMissesEnded);
         let data = &mut self.coordinators[c].data[at];
-        let Stage::Syncing(found) = std::mem::replace(&mut data.stage, Stage::Pausing) else {
+        let Stage::Syncing(mut found) = std::mem::replace(&mut data.stage, Stage::Pausing) else {
             return;
         };
+        if self.config.is(Mutant::RevivedVoteApplied) {
+            found.hole = None;
+        }
         let (seen, accepted) = (data.seen, data.accepted.clone());
         let coordinator = &self.coordinators[c];
         let (name, log_id) = (participant_name(at), coordinator.log.log_id());

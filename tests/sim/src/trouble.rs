@@ -1,5 +1,8 @@
 //! Larger trouble, now and then: processes that die, networks that are cut, Redis servers that lose data.
 
+use std::collections::BTreeSet;
+
+use assent_common::Txid;
 use assent_common::coordinator::Input;
 
 use crate::config::Trouble;
@@ -41,9 +44,10 @@ impl World {
                 self.cuts.retain(|cut| cut.until_us > now_us);
                 self.cuts.push(Cut { coordinator, at, until_us });
             }
-            Trouble::RedisGoesBack | Trouble::RedisReplaced
+            Trouble::RedisGoesBack | Trouble::RedisReplaced | Trouble::RedisLoadsHoles
                 if self.report.losses >= self.profile.faults.losses_max => {}
             Trouble::RedisGoesBack => self.redis_goes_back(at),
+            Trouble::RedisLoadsHoles => self.redis_loads_holes(at),
             Trouble::RedisReplaced => self.redis_is_replaced(at),
             Trouble::RetryNow => self.retry_now(coordinator)?,
             Trouble::OperatorLooks => operator::after_losses(self)?,
@@ -74,7 +78,27 @@ impl World {
         agent.is_connected = false;
         note!(self, "p{at}: its Redis goes back by {count} writes");
         self.report.losses += 1;
-        self.oracle.lost(at, &self.agents[at].redis.data, &self.requests);
+        let undone = BTreeSet::new();
+        self.oracle.lost(at, &self.agents[at].redis.data, &undone, &self.requests);
+    }
+
+    /// The Redis starts anew, and drops some ends of branches out of its history; votes stay.
+    fn redis_loads_holes(&mut self, at: usize) {
+        let last = [10, 50, usize::MAX][self.random.place(3)];
+        let percent = [10, 40, 100][self.random.place(3)];
+        let redis = &mut self.agents[at].redis;
+        let dropped = redis.load_with_holes(last, || self.random.percent(percent));
+        if dropped.is_empty() {
+            return;
+        }
+        self.agents[at].is_connected = false;
+        note!(self, "p{at}: its Redis starts anew without the ends of {dropped:?}");
+        self.report.losses += 1;
+        let data = &self.agents[at].redis.data;
+        self.report.holes += u64::from(data.found().has_hole());
+        let is_revived = |txid: &&Txid| data.control.staged().contains_key(txid);
+        self.report.revived += dropped.iter().filter(is_revived).count() as u64;
+        self.oracle.lost(at, data, &dropped, &self.requests);
     }
 
     /// By an empty one; which another agent may have met, so that it has an incarnation.
@@ -87,6 +111,7 @@ impl World {
             self.agents[at].redis.claim();
         }
         self.agents[at].is_connected = false;
-        self.oracle.lost(at, &self.agents[at].redis.data, &self.requests);
+        let undone = BTreeSet::new();
+        self.oracle.lost(at, &self.agents[at].redis.data, &undone, &self.requests);
     }
 }

@@ -66,6 +66,8 @@ impl Oracle {
         ensure(is_own, "12 nothing runs on other data", || ran.text())?;
         let is_open = !self.sites[ask.at].is_fenced;
         ensure(is_open, "12 nothing runs on fenced data", || ran.text())?;
+        let is_whole = !agent.redis.data.found().has_hole();
+        ensure(is_whole, "9 a hole in the history is noticed", || ran.text())?;
         may_stage(&ran)?;
         if ran.is_staged() {
             self.voted(&ran)?;
@@ -103,7 +105,7 @@ impl Oracle {
 
     /// 12: a branch votes yes; no number of a vote is given twice.
     fn voted(&mut self, ran: &Ran<'_>) -> Step {
-        self.takes_number(ran.ask.at);
+        self.takes_number(ran.ask.at, ran.agent.redis.data.control.seq());
         let site = &mut self.sites[ran.ask.at];
         let seq = ran.agent.redis.data.control.seq();
         let is_higher = seq > site.seq_given;
@@ -148,7 +150,7 @@ impl Oracle {
         ensure(!is_dropped || is_excused, "8 all branches or none", || ran.text())?;
         self.sites[ran.ask.at].markers.insert(txid, BranchState::Applied);
         if is_one_phase {
-            self.takes_number(ran.ask.at);
+            self.takes_number(ran.ask.at, ran.agent.redis.data.control.seq());
             self.commits(request, coordinator, txid)?;
         }
         data_waits_for_the_votes(ran)

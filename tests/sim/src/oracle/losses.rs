@@ -1,6 +1,7 @@
 //! What a Redis has lost after it had said that it was kept, and what has been made good of it. A lost branch that is
 //! committed must be applied again before its data opens; what is excused from that is named here, and counted.
 
+use std::collections::BTreeSet;
 use std::ops::AddAssign;
 
 use assent_common::participant::Participant;
@@ -27,11 +28,18 @@ pub(super) enum Excuse {
 }
 
 impl Oracle {
-    /// A Redis has come back without its last writes, or empty.
-    pub(crate) fn lost(&mut self, at: usize, data: &Data, requests: &[Request]) {
+    /// A Redis has come back without its last writes, or empty, or without the ends of these branches.
+    pub(crate) fn lost(
+        &mut self,
+        at: usize,
+        data: &Data,
+        undone: &BTreeSet<Txid>,
+        requests: &[Request],
+    ) {
         let control = &data.control;
         let site = &mut self.sites[at];
         (site.has_lost, site.is_fenced) = (true, data.is_fenced);
+        site.is_behind |= site.open.is_some_and(|open| open != control.incarnation());
         site.markers.retain(|txid, state| control.state(*txid) == Some(*state));
         for coordinator in 0..self.facts.len() {
             let numbers: Vec<_> = self.facts[coordinator].keys().copied().collect();
@@ -39,7 +47,7 @@ impl Oracle {
                 let fact = &self.facts[coordinator][&number];
                 let asked = &requests[fact.request];
                 if let Some(place) = asked.branches.iter().position(|branch| branch.at == at) {
-                    self.loses(coordinator, number, place, control, asked);
+                    self.loses(coordinator, number, place, (control, undone), asked);
                 }
             }
         }
@@ -50,7 +58,7 @@ impl Oracle {
         coordinator: usize,
         number: TxNumber,
         place: usize,
-        control: &Participant,
+        (control, undone): (&Participant, &BTreeSet<Txid>),
         asked: &Request,
     ) {
         let (log_id, plan) = (self.logs[coordinator], &asked.branches[place]);
@@ -60,7 +68,7 @@ impl Oracle {
         for (attempt, known) in (0..).map(Attempt).zip(&mut fact.attempts) {
             let txid = Txid { log_id, number, attempt };
             let (state, branch) = (control.state(txid), &mut known.branches[place]);
-            if is_below && state.is_none() {
+            if is_below && state.is_none() && !undone.contains(&txid) {
                 // Swept, when it had ended.
                 continue;
             }
@@ -125,7 +133,9 @@ impl Oracle {
     }
 
     /// A vote is given, or a branch applied in one phase: what the data lacks can no more be told by numbers.
-    pub(super) fn takes_number(&mut self, at: usize) {
+    pub(super) fn takes_number(&mut self, at: usize, seq: u64) {
+        let highest = &mut self.sites[at].seq_highest;
+        *highest = seq.max(*highest);
         for txid in std::mem::take(&mut self.sites[at].lacks) {
             let coordinator = self.coordinator_of(txid);
             let fact = self.fact(coordinator, txid.number);
@@ -219,6 +229,7 @@ impl Oracle {
         let open = data.control.incarnation();
         let check = "12 repaired data has an incarnation of its own";
         ensure(incarnations.insert(open), check, || format!("p{at} is {open} again"))?;
+        self.opens_above_all(at, data)?;
         for coordinator in 0..self.facts.len() {
             if spoke.contains(&self.logs[coordinator]) {
                 self.is_whole(at, coordinator, requests)?;
@@ -232,6 +243,21 @@ impl Oracle {
             }
         }
         super::locks::are_the_votes(at, &data.control, requests)
+    }
+
+    /// 12: unless the Redis went back behind an opening that a log may not know of, or one of several logs knows more.
+    fn opens_above_all(&mut self, at: usize, data: &Data) -> Step {
+        let is_told = self.logs.len() == 1;
+        let site = &mut self.sites[at];
+        let (seq, highest) = (data.control.seq(), site.seq_highest);
+        site.open = Some(data.control.incarnation());
+        if std::mem::take(&mut site.is_behind) || !is_told {
+            site.seq_highest = seq;
+            return Ok(());
+        }
+        ensure(seq >= highest, "12 no number of a vote is given again", || {
+            format!("p{at} opens at {seq}, {highest} was given")
+        })
     }
 
     /// 9: what a log has committed is there; and 12: what it has not decided can no more be.

@@ -42,6 +42,7 @@ pub const CHECKS: &[&str] = &[
     "9 unknown is never ok",
     "9 the log has what one phase wrote",
     "9 the data opens when all is redone",
+    "9 a hole in the history is noticed",
     "10 the mark covers only what has ended",
     "10 a prepare below the mark is refused",
     "10 markers above the mark are kept",
@@ -50,6 +51,7 @@ pub const CHECKS: &[&str] = &[
     "12 nothing runs on fenced data",
     "12 repaired data has an incarnation of its own",
     "12 votes that were lost are noticed",
+    "12 no number of a vote is given again",
     "13 locks are held by the votes, and by nobody else",
     "14 the commit of a staged branch is never refused",
     "15 nothing is run again before it is definitely aborted",
@@ -107,6 +109,12 @@ struct Site {
     markers: BTreeMap<Txid, BranchState>,
     /// The highest number of a vote that the living agent has given.
     seq_given: u64,
+    /// The highest that was given, whoever heard it, and whatever became of the data.
+    seq_highest: u64,
+    /// The incarnation under which the data was opened last.
+    open: Option<u64>,
+    /// Its Redis went back behind that.
+    is_behind: bool,
     /// Its Redis has lost data, ever.
     has_lost: bool,
     /// Branches that were lost and are not yet made good.

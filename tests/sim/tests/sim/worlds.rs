@@ -56,6 +56,8 @@ fn in_which_redis_servers_lose_data_are_repaired() {
     let total = hold(0..WORLDS / 2, Losses::Always);
     met(&[
         ("losses", total.losses),
+        ("holes", total.holes),
+        ("revived votes", total.revived),
         ("fenced", total.fenced),
         ("opened", total.opened),
         ("redone", total.redone),
