@@ -41,7 +41,7 @@ pub struct Life {
 
 /// A life that began, and how far the log was then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Began {
+pub struct LifeBegan {
     /// The life.
     pub life: Life,
     /// The position of the last record before it. An older version did not write it down.
@@ -88,7 +88,7 @@ pub struct Remembered {
 
 /// The lives that a log has, but for those that are very old.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lives(BTreeMap<Epoch, Began>);
+pub struct Lives(BTreeMap<Epoch, LifeBegan>);
 
 /// What a participant makes of a life that speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,7 @@ pub enum Heard {
 
 impl Lives {
     /// Takes a life, from replay or when it begins.
-    pub fn began(&mut self, began: Began) {
+    pub fn began(&mut self, began: LifeBegan) {
         self.0.insert(began.life.epoch, began);
         while self.0.len() > LIVES_MAX {
             self.0.pop_first();
@@ -118,7 +118,7 @@ impl Lives {
     }
 
     /// Oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = Began> {
+    pub fn iter(&self) -> impl Iterator<Item = LifeBegan> {
         self.0.values().copied()
     }
 
@@ -129,7 +129,7 @@ impl Lives {
         let past: Vec<PastLife> = self
             .0
             .range(..epoch)
-            .map(|(&of, Began { life, .. })| {
+            .map(|(&of, LifeBegan { life, .. })| {
                 let next = self.0.range(of..).nth(1);
                 PastLife { epoch: of, nonce: life.nonce, end: next.and_then(|(_, began)| began.at) }
             })
@@ -193,7 +193,7 @@ mod tests {
     fn lives(all: &[(u64, u64)]) -> Lives {
         let mut lives = Lives::default();
         for (epoch, nonce) in all {
-            lives.began(Began { life: life(*epoch, *nonce), at: Some(10 * epoch) });
+            lives.began(LifeBegan { life: life(*epoch, *nonce), at: Some(10 * epoch) });
         }
         lives
     }
@@ -224,7 +224,7 @@ mod tests {
     fn an_old_copy_is_stale_however_often_it_starts() {
         let mut copy = lives(&[(3, 13), (4, 14)]);
         for epoch in 5..50 {
-            copy.began(Began { life: life(epoch, 100 + epoch), at: Some(10 * epoch) });
+            copy.began(LifeBegan { life: life(epoch, 100 + epoch), at: Some(10 * epoch) });
             assert_eq!(speaks(&copy, remembered(7, 17, 0), None), Heard::Stale, "epoch {epoch}");
         }
     }
@@ -234,7 +234,7 @@ mod tests {
     fn a_copy_that_was_cut_within_a_life_is_found_out_however_often_it_starts() {
         let mut copy = lives(&[(3, 13), (4, 14)]);
         for epoch in 5..50 {
-            copy.began(Began { life: life(epoch, 100 + epoch), at: Some(10 * epoch) });
+            copy.began(LifeBegan { life: life(epoch, 100 + epoch), at: Some(10 * epoch) });
             assert_eq!(speaks(&copy, remembered(4, 14, 51), None), Heard::Cut(51));
             assert_eq!(speaks(&copy, remembered(4, 14, 50), None), Heard::Newest);
         }
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn where_the_end_of_a_life_is_not_known_nothing_is_cut() {
         let mut log = lives(&[(3, 13), (4, 14)]);
-        log.began(Began { life: life(5, 15), at: None });
+        log.began(LifeBegan { life: life(5, 15), at: None });
         assert_eq!(speaks(&log, remembered(4, 14, 1_000), None), Heard::Newest);
     }
 
@@ -284,7 +284,7 @@ mod tests {
     fn a_log_keeps_some_lives() {
         let mut log = Lives::default();
         for epoch in 1..=2 * LIVES_MAX as u64 {
-            log.began(Began { life: life(epoch, epoch), at: None });
+            log.began(LifeBegan { life: life(epoch, epoch), at: None });
         }
         assert_eq!(log.iter().count(), LIVES_MAX);
         assert!(!log.has(Epoch(3)) && log.has(Epoch(2 * LIVES_MAX as u64)));

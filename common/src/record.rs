@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, Epoch, IdempotencyKey, ParticipantName, TransactionId, TxNumber};
-use crate::lives::{Began, Life};
+use crate::lives::{Life, LifeBegan};
 use crate::outcome::{Heuristic, Redo, Replies};
 use crate::time::Millis;
 
@@ -42,7 +42,7 @@ pub enum Record {
     /// An operator put up with a loss (invariant 16).
     LossAccepted(LossAccepted),
     /// A life of the coordinator began. Durable before anybody hears of it.
-    LifeBegan(Began),
+    LifeBegan(LifeBegan),
     /// Some branches of a committed transaction have acknowledged, while others do not.
     Acknowledged(Acknowledged),
     /// An operator ended a branch by hand, against what the log says of it.
@@ -327,8 +327,8 @@ impl Record {
             Self::CommittedSet(record) => (kind::COMMITTED_SET_V1, payload(record)),
             Self::DataSeen(record) => (kind::DATA_SEEN_V1, payload(record)),
             Self::LossAccepted(record) => (kind::LOSS_ACCEPTED_V1, payload(record)),
-            Self::LifeBegan(Began { life, at: None }) => (kind::LIFE_BEGAN_V1, payload(life)),
-            Self::LifeBegan(Began { life, at: Some(at) }) => {
+            Self::LifeBegan(LifeBegan { life, at: None }) => (kind::LIFE_BEGAN_V1, payload(life)),
+            Self::LifeBegan(LifeBegan { life, at: Some(at) }) => {
                 (kind::LIFE_BEGAN_V2, payload(&(life, at)))
             }
             Self::Acknowledged(record) => (kind::ACKNOWLEDGED_V1, payload(record)),
@@ -350,11 +350,11 @@ impl Record {
             kind::DATA_SEEN_V1 => read(kind, payload).map(Self::DataSeen),
             kind::LOSS_ACCEPTED_V1 => read(kind, payload).map(Self::LossAccepted),
             kind::LIFE_BEGAN_V1 => {
-                read(kind, payload).map(|life| Self::LifeBegan(Began { life, at: None }))
+                read(kind, payload).map(|life| Self::LifeBegan(LifeBegan { life, at: None }))
             }
             kind::LIFE_BEGAN_V2 => {
                 let (life, at) = read::<(Life, u64)>(kind, payload)?;
-                Ok(Self::LifeBegan(Began { life, at: Some(at) }))
+                Ok(Self::LifeBegan(LifeBegan { life, at: Some(at) }))
             }
             kind::ACKNOWLEDGED_V1 => read(kind, payload).map(Self::Acknowledged),
             kind::ENDED_BY_HAND_V1 => read(kind, payload).map(Self::EndedByHand),
@@ -533,7 +533,7 @@ mod tests {
                 answer: AnswerRecord::Committed { replies: "[5]".into() },
                 written: Some(WrittenRecord { redo: [1, 2][..].into(), incarnation: 99, seq: 6 }),
             }),
-            Record::LifeBegan(Began { life, at: None }),
+            Record::LifeBegan(LifeBegan { life, at: None }),
             Record::Acknowledged(Acknowledged {
                 number: number(),
                 participants: vec!["bank-a".parse().unwrap()],
@@ -545,7 +545,7 @@ mod tests {
                 outcome: Heuristic::Aborted,
                 detail: "ana: the log is gone".to_owned(),
             }),
-            Record::LifeBegan(Began { life, at: Some((2 << 32) + 64) }),
+            Record::LifeBegan(LifeBegan { life, at: Some((2 << 32) + 64) }),
         ]
     }
 

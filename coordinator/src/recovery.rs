@@ -10,7 +10,7 @@ use assent_common::ParticipantName;
 use assent_common::coordinator::authority::Authority;
 use assent_common::coordinator::replay::Replay;
 use assent_common::crash::CrashPoint;
-use assent_common::lives::{Began, Life};
+use assent_common::lives::{Life, LifeBegan};
 use assent_common::record::Record;
 use uuid::Uuid;
 
@@ -90,7 +90,7 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     })?;
     let Replay { unfinished, decisions, seen, mut lives } = replay;
     let life = Life { epoch, nonce: new_nonce() };
-    let life_began = Began { life, at: Some(last) };
+    let life_began = LifeBegan { life, at: Some(last) };
     lives.began(life_began);
     let authority = Authority::new(log_id, epoch, decisions);
     let core = Core::new(authority, epoch, history.finish(), lives, admission.into());

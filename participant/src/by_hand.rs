@@ -1,7 +1,9 @@
-//! What operators ended by hand, against what the logs say: heuristic damage. Both ways to learn of it are here.
+//! What operators ended by hand, against what the logs say: heuristic damage. Both ways to learn of
+//! it are here.
 //!
-//! A coordinator's outcome that meets a branch which was ended the other way is answered with who did that. And where no
-//! outcome will come, because the log presumes abort of what it does not know, the agent asks for it.
+//! A coordinator's outcome that meets a branch which was ended the other way is answered with who
+//! did that. And where no outcome will come, because the log presumes abort of what it does not
+//! know, the agent asks for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +20,8 @@ use crate::answers::Kind;
 use crate::service::Shared;
 use crate::store::{BranchAnswer, ByHand, Store};
 
-/// How long between two questions about what was decided by hand, in milliseconds. Nobody waits for the answers.
+/// How long between two questions about what was decided by hand, in milliseconds. Nobody waits for
+/// the answers.
 const ASK_INTERVAL_MS: u64 = 2_000;
 
 /// Questions of one turn.

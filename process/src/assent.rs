@@ -100,7 +100,8 @@ pub struct Assent {
 }
 
 impl Assent {
-    /// Starts `binary` with these arguments, and waits until `url` is ready. Its output goes to `log`.
+    /// Starts `binary` with these arguments, and waits until `url` is ready. Its output goes to
+    /// `log`.
     pub async fn start(
         name: &str,
         binary: &Path,

@@ -1,7 +1,8 @@
-//! A coordinator and its participants, each a real process with its own address, each participant with its own Redis.
+//! A coordinator and its participants, each a real process with its own address, each participant
+//! with its own Redis.
 //!
-//! Everything is in one temporary directory and ends with the [`Cluster`]. If the test fails, the ends of all logs are
-//! printed.
+//! Everything is in one temporary directory and ends with the [`Cluster`]. If the test fails, the
+//! ends of all logs are printed.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -289,7 +290,8 @@ pub async fn arm(process: &mut Assent, spec: &str) {
     process.wait_until_ready().await.unwrap_or_else(|error| panic!("armed with {spec}: {error}"));
 }
 
-/// Starts it again so that it hangs at this point for ever, `point` or `point:count`, as on a disk that does not answer.
+/// Starts it again so that it hangs at this point for ever, `point` or `point:count`, as on a disk
+/// that does not answer.
 ///
 /// # Panics
 /// If it does not become ready.

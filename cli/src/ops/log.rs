@@ -1,7 +1,7 @@
 //! `assent log verify|dump`: the decision log, offline. Both only read, and work beside a running
 //! coordinator.
 
-use assent_common::lives::{Began, Life};
+use assent_common::lives::{Life, LifeBegan};
 use assent_common::record::{Answered, Committed, Record, WrittenRecord};
 use assent_coordinator::log::disk::RealDisk;
 use assent_coordinator::log::{self, DumpedFrame, KIND_EPOCH, VerifyReport};
@@ -164,7 +164,7 @@ fn record_document(record: &Record) -> (&'static str, Value) {
             ("participant_removed", serde_json::to_value(removed))
         }
         Record::DataSeen(seen) => ("data_seen", serde_json::to_value(seen)),
-        Record::LifeBegan(Began { life: Life { epoch, nonce }, at }) => {
+        Record::LifeBegan(LifeBegan { life: Life { epoch, nonce }, at }) => {
             ("life_began", Ok(json!({ "epoch": epoch, "nonce": nonce, "behind": at })))
         }
         Record::LossAccepted(accepted) => ("loss_accepted", serde_json::to_value(accepted)),

@@ -1,10 +1,11 @@
-//! What is found of data, held against what was known of it: by whoever meets data that may have lost some (invariants 9,
-//! 12). It knows no Redis and no words; the agent says what is wrong, and fences.
+//! What is found of data, held against what was known of it: by whoever meets data that may have
+//! lost some (invariants 9, 12). It knows no Redis and no words; the agent says what is wrong, and
+//! fences.
 //!
-//! The number of the last vote tells of a tail that is missing. A server that loads its file with a hole keeps that number:
-//! some drop whole transactions of the file, and keep the votes, which are single writes. So each end of a branch is counted
-//! in two ways. `ended` is added to, so that an end that is dropped lacks there. `expected` is written as a whole by the
-//! next vote or end.
+//! The number of the last vote tells of a tail that is missing. A server that loads its file with a
+//! hole keeps that number: some drop whole transactions of the file, and keep the votes, which are
+//! single writes. So each end of a branch is counted in two ways. `ended` is added to, so that an
+//! end that is dropped lacks there. `expected` is written as a whole by the next vote or end.
 
 use crate::wire::resync::DataPoint;
 
@@ -44,7 +45,8 @@ pub enum Mismatch {
 }
 
 impl Found {
-    /// Whether what has ended is not what was written down of it: the history has a hole, or a part of it twice.
+    /// Whether what has ended is not what was written down of it: the history has a hole, or a part
+    /// of it twice.
     #[must_use]
     pub const fn has_hole(&self) -> bool {
         self.ended != self.expected

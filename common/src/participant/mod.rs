@@ -1,8 +1,10 @@
-//! The participant's half of the protocol: the control data of one Redis, and what each script does to it.
+//! The participant's half of the protocol: the control data of one Redis, and what each script does
+//! to it.
 //!
-//! This is the reference for the Lua scripts and the double that the model checker and the simulator run. One value is
-//! one control hash; one [`Participant::step`] is one script, atomic and durable when it answers. An agent that has its
-//! Redis for itself runs this machine instead of the scripts, and restores it from the hash ([`Restored`]).
+//! This is the reference for the Lua scripts and the double that the model checker and the
+//! simulator run. One value is one control hash; one [`Participant::step`] is one script, atomic
+//! and durable when it answers. An agent that has its Redis for itself runs this machine instead of
+//! the scripts, and restores it from the hash ([`Restored`]).
 //!
 //! ```text
 //!              prepare (all locks had, all ops evaluated)             commit
@@ -20,13 +22,14 @@
 //!   Fenced       │ refused: fenced                │ refused: fenced      │ Fenced                  │ Fenced
 //! ```
 //!
-//! A branch of an implicit transaction knows all others, because the votes of all are the decision. Its done-marker says
-//! so to whoever asks in its log's place, so that it goes only by the mark of the life that began the transaction, which
-//! passes nothing that is not applied everywhere: a later life does not know of it (`sweep`). What is left behind so goes
-//! on the word of who has asked all other branches (`Request::Forget`).
+//! A branch of an implicit transaction knows all others, because the votes of all are the decision.
+//! Its done-marker says so to whoever asks in its log's place, so that it goes only by the mark of
+//! the life that began the transaction, which passes nothing that is not applied everywhere: a
+//! later life does not know of it (`sweep`). What is left behind so goes on the word of who has
+//! asked all other branches (`Request::Forget`).
 //!
-//! A refused or waiting request changes nothing. Nothing here knows time: no lock, staged record or fence expires
-//! (invariant 3); markers go by the low-water mark (invariant 10).
+//! A refused or waiting request changes nothing. Nothing here knows time: no lock, staged record or
+//! fence expires (invariant 3); markers go by the low-water mark (invariant 10).
 
 mod escrow;
 mod found;
@@ -136,8 +139,8 @@ impl Participant {
         }
     }
 
-    /// The one transition function. `incarnation` is that of the data which the caller resynchronised with last: no
-    /// script runs against other data (invariant 12).
+    /// The one transition function. `incarnation` is that of the data which the caller
+    /// resynchronised with last: no script runs against other data (invariant 12).
     pub fn step(&mut self, incarnation: u64, request: Request) -> Stepped {
         if incarnation != self.incarnation {
             let detail = "the data is not that of the agent's last resynchronisation";
@@ -202,10 +205,11 @@ impl Participant {
         }
     }
 
-    /// A prepare of a branch of which nothing is kept. The order of the checks is part of the reference: the epoch,
-    /// the mark, the locks, and the ops last, because only under its locks may a branch read; then whether there is room
-    /// for what they add in escrow. The epoch comes first: the
-    /// mark of a later life is above all of an earlier one, and would hide that two coordinators run.
+    /// A prepare of a branch of which nothing is kept. The order of the checks is part of the
+    /// reference: the epoch, the mark, the locks, and the ops last, because only under its locks
+    /// may a branch read; then whether there is room for what they add in escrow. The epoch comes
+    /// first: the mark of a later life is above all of an earlier one, and would hide that two
+    /// coordinators run.
     fn stage_or_apply(&mut self, prepare: Prepare) -> Stepped {
         let Prepare { txid, id, mode, branches, locks, evaluation } = prepare;
         if let Some(obstacle) = self.obstacle(txid, id, &locks) {
@@ -274,7 +278,8 @@ impl Participant {
         self.locks.conflict(txid, id, locks).err().map(no)
     }
 
-    /// Why a prepare may not be new: what was kept of its branch may have been swept, or its coordinator is no more.
+    /// Why a prepare may not be new: what was kept of its branch may have been swept, or its
+    /// coordinator is no more.
     fn too_old(&self, txid: Txid) -> Option<Refusal> {
         let heard = self.logs.get(&txid.log_id)?;
         if txid.number.epoch < heard.epoch {
@@ -291,12 +296,14 @@ impl Participant {
         self.logs.get(&txid.log_id).is_some_and(|heard| heard.has_passed(txid))
     }
 
-    /// What a commit is told of a branch that nothing is kept of: a late duplicate, or a loss; never that it is applied.
+    /// What a commit is told of a branch that nothing is kept of: a late duplicate, or a loss;
+    /// never that it is applied.
     fn forgotten(&self, txid: Txid) -> Refusal {
         if self.is_below_mark(txid) { below_low_water() } else { branch_lost() }
     }
 
-    /// Takes the staged record away, if there is one, and the locks that are its own (invariant 13).
+    /// Takes the staged record away, if there is one, and the locks that are its own (invariant
+    /// 13).
     fn free(&mut self, txid: Txid) -> Option<Staged> {
         let staged = self.staged.remove(&txid)?;
         for key in &staged.keys {
@@ -327,13 +334,15 @@ impl Participant {
 
     /// Below the mark a prepare is refused by the mark, so that no marker is needed (invariant 10).
     ///
-    /// But for the done-marker of an implicit transaction. A mark that a later life gave knows nothing of it, so that
-    /// another branch may still be staged, and whoever settles that one must find this one applied. It stays.
+    /// But for the done-marker of an implicit transaction. A mark that a later life gave knows
+    /// nothing of it, so that another branch may still be staged, and whoever settles that one must
+    /// find this one applied. It stays.
     fn sweep(&mut self) {
         for (log_id, heard) in &self.logs {
             let at = |number| Txid { log_id: *log_id, number, attempt: Attempt::FIRST };
             let below = at(TxNumber { epoch: Epoch(0), n: 0 })..at(heard.low_water);
-            // Numbers rise, so that what goes is at the front: its count is what a sweep costs, and what stays is little.
+            // Numbers rise, so that what goes is at the front: its count is what a sweep costs, and
+            // what stays is little.
             let gone: Vec<_> = (self.done.range(below.clone()))
                 .filter(|(txid, marker)| heard.lets_go(**txid, marker.is_implicit()))
                 .map(|(txid, _)| *txid)
@@ -440,7 +449,8 @@ impl DoneMarker {
         matches!(self, Self::Implicit(_))
     }
 
-    /// What it says of the branch, in data of this incarnation; of two phases, others have the replies.
+    /// What it says of the branch, in data of this incarnation; of two phases, others have the
+    /// replies.
     #[must_use]
     pub fn done(self, incarnation: u64) -> Done {
         match self {
@@ -480,8 +490,9 @@ impl Heard {
         self.has_passed(txid) && (is_of_this_life || !is_implicit)
     }
 
-    /// Whether the done-marker of an implicit transaction of this log waits for nobody's mark: a later life speaks, and is
-    /// not at work on it. One that found the transaction in its log says its commit again, and must find it applied.
+    /// Whether the done-marker of an implicit transaction of this log waits for nobody's mark: a
+    /// later life speaks, and is not at work on it. One that found the transaction in its log says
+    /// its commit again, and must find it applied.
     #[must_use]
     pub fn leaves_behind(self, txid: Txid) -> bool {
         txid.number.epoch < self.epoch && self.has_passed(txid)

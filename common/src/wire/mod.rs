@@ -1,5 +1,5 @@
-//! The bodies of Assent's HTTP surfaces. Wire types are not core types: a body is parsed here once and converted into
-//! what the machines take.
+//! The bodies of Assent's HTTP surfaces. Wire types are not core types: a body is parsed here once
+//! and converted into what the machines take.
 
 pub(crate) mod bounded;
 pub mod branch;
@@ -16,8 +16,9 @@ pub mod transaction;
 
 pub use bounded::ReadOps;
 
-/// The media type of what participants and coordinators say to each other. An answer of any other type says nothing:
-/// an ingress, a wrong path and a foreign server all answer with something (invariant 7, and `client::transport`).
+/// The media type of what participants and coordinators say to each other. An answer of any other
+/// type says nothing: an ingress, a wrong path and a foreign server all answer with something
+/// (invariant 7, and `client::transport`).
 pub const MEDIA_TYPE: &str = "application/vnd.assent+json";
 
 /// The header that says who asks for a change of the participants, for the log.

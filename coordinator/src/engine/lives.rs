@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use assent_client::participant::ParticipantClient;
 use assent_common::coordinator::Input;
-use assent_common::lives::{Began, Lives, PastLife, Proof};
+use assent_common::lives::{LifeBegan, Lives, PastLife, Proof};
 use assent_common::outcome::{Call, Refusal};
 use assent_common::record::Record;
 use assent_common::wire::branch::{Answers, Batch, CoordinatorRef, LifeAnswer};
@@ -83,7 +83,7 @@ impl LogLives {
         Self { lives, position, is_durable: watch::Sender::new(false), stale: None }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Began> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = LifeBegan> {
         self.lives.iter()
     }
 
@@ -207,7 +207,7 @@ impl Core {
 
 impl Engine {
     /// Has the log keep which life this is.
-    pub(crate) fn begin_life(&self, began: Began) {
+    pub(crate) fn begin_life(&self, began: LifeBegan) {
         self.core().append(&Record::LifeBegan(began), Durability::Forced, Appended::Life);
     }
 

@@ -28,75 +28,70 @@ struct Unmet {
     problem: Problem,
 }
 
-impl Engine {
-    /// Waits, not for long, until all participants of a new request have heard which life speaks.
-    /// Says which has not; nothing is begun or recorded then, so that the same request may come
-    /// again under the same key.
-    pub(super) async fn meet(
-        &self,
-        submission: &Submission,
-        key: Option<&IdempotencyKey>,
-    ) -> Result<(), Problem> {
-        if !self.shared.unmet.load(Ordering::Acquire) {
+/// Waits, not for long, until all participants of a new request have heard which life speaks.
+/// Says which has not; nothing is begun or recorded then, so that the same request may come
+/// again under the same key.
+pub(super) async fn meet(
+    engine: &Engine,
+    submission: &Submission,
+    key: Option<&IdempotencyKey>,
+) -> Result<(), Problem> {
+    if !engine.shared.unmet.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let give_up_at = Instant::now() + MEET_WAIT;
+    let mut waits_for: Option<(usize, u64)> = None;
+    loop {
+        let unmet = unmet(&engine.core(), submission, key);
+        let Some(Unmet { place, in_vain, mut progress, problem }) = unmet else {
             return Ok(());
+        };
+        let first = waits_for.filter(|(of, _)| *of == place);
+        if first.is_some_and(|(_, before)| in_vain > before) {
+            return Err(problem);
         }
-        let give_up_at = Instant::now() + MEET_WAIT;
-        let mut waits_for: Option<(usize, u64)> = None;
-        loop {
-            let unmet = self.core().unmet(submission, key);
-            let Some(Unmet { place, in_vain, mut progress, problem }) = unmet else {
-                return Ok(());
-            };
-            let first = waits_for.filter(|(of, _)| *of == place);
-            if first.is_some_and(|(_, before)| in_vain > before) {
-                return Err(problem);
-            }
-            let lane_is_away = {
-                let mut core = self.core();
-                let lane = &mut core.lanes[place];
-                lane.await_greeting();
-                lane.breaker.away_since().is_some()
-            };
-            if lane_is_away {
-                return Err(problem);
-            }
-            waits_for = first.or(Some((place, in_vain)));
-            if tokio::time::timeout_at(give_up_at, progress.changed()).await.is_err() {
-                return Err(problem);
-            }
+        let lane_is_away = {
+            let mut core = engine.core();
+            let lane = &mut core.lanes[place];
+            lane.await_greeting();
+            lane.breaker.away_since().is_some()
+        };
+        if lane_is_away {
+            return Err(problem);
+        }
+        waits_for = first.or(Some((place, in_vain)));
+        if tokio::time::timeout_at(give_up_at, progress.changed()).await.is_err() {
+            return Err(problem);
         }
     }
 }
 
-impl Core {
-    /// A participant of a new request that has not heard yet which life speaks. What is known of
-    /// old is not begun, and needs nobody.
-    fn unmet(&self, submission: &Submission, key: Option<&IdempotencyKey>) -> Option<Unmet> {
-        let Submission { id, branches, .. } = submission;
-        let is_known = key.is_some_and(|key| {
-            self.number_of_key(key).is_some() || self.history.by_key(key).is_some()
-        }) || id
-            .is_some_and(|id| self.number_of(id).is_some() || self.history.by_id(id).is_some());
-        if is_known || self.lives.stale().is_some() {
-            return None;
-        }
-        let lanes = branches.iter().filter_map(|branch| self.registered_lane(&branch.participant));
-        let place = lanes.into_iter().find(|lane| !self.lanes[*lane].is_met)?;
-        let lane = &self.lanes[place];
-        Some(Unmet {
-            place,
-            in_vain: lane.greeted_in_vain,
-            progress: self.progress.subscribe(),
-            problem: not_met(lane),
-        })
+/// A participant of a new request that has not heard yet which life speaks. What is known of
+/// old is not begun, and needs nobody.
+fn unmet(core: &Core, submission: &Submission, key: Option<&IdempotencyKey>) -> Option<Unmet> {
+    let Submission { id, branches, .. } = submission;
+    let is_known = key
+        .is_some_and(|key| core.number_of_key(key).is_some() || core.history.by_key(key).is_some())
+        || id.is_some_and(|id| core.number_of(id).is_some() || core.history.by_id(id).is_some());
+    if is_known || core.lives.stale().is_some() {
+        return None;
     }
+    let lanes = branches.iter().filter_map(|branch| core.registered_lane(&branch.participant));
+    let place = lanes.into_iter().find(|lane| !core.lanes[*lane].is_met)?;
+    let lane = &core.lanes[place];
+    Some(Unmet {
+        place,
+        in_vain: lane.greeted_in_vain,
+        progress: core.progress.subscribe(),
+        problem: not_met(lane),
+    })
 }
 
 fn not_met(lane: &Lane) -> Problem {
     let name = &lane.name;
     let detail = format!(
-        "participant {name} has not answered since this coordinator started, so that nothing is begun there: it could know \
-         of a newer log; nothing was begun, try again (last error: {})",
+        "participant {name} has not answered since this coordinator started, so that nothing is \
+         begun there: it could know of a newer log; nothing was begun, try again (last error: {})",
         lane.last_error.as_deref().unwrap_or("none")
     );
     let problem = Problem::new(ErrorCode::ParticipantUnreachable, detail);

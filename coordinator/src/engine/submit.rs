@@ -17,6 +17,7 @@ use super::active::{Accepted, Decided, RequestOps};
 use super::core::Core;
 use super::fingerprint::Fingerprint;
 use super::journal::decision_bytes_max;
+use super::meet::meet;
 use super::view::view_of_decided;
 use super::{Engine, problem_of};
 use crate::clock;
@@ -67,7 +68,7 @@ impl Engine {
         fingerprint: Option<Fingerprint>,
         wait: Wait,
     ) -> Result<Submitted, Problem> {
-        self.meet(&submission, key.as_ref()).await?;
+        meet(self, &submission, key.as_ref()).await?;
         let taken = self.take(submission, held, key, fingerprint)?;
         match taken {
             Taken::Begun(id, decided) => self.wait_for(id, decided, wait, Origin::Fresh).await,

@@ -189,13 +189,13 @@ async fn the_same_request_in_other_bytes_is_a_retry() {
             body.replace(r#"{"participant":"bank-a","#, "{")
                 .replace("]}]}]}", r#"]}],"participant":"bank-a"}]}"#),
             body.replacen('{', r#"{"timeout":"5s","ack":"applied","#, 1),
-            body.replace("30", r#""30""#),
+            body.replace("\"k\",30", r#""k","30""#),
             body.replace("DECRBY", "decrby"),
         ];
         let others = [
             body.replacen('{', r#"{"timeout":"6s","#, 1),
             body.replacen('{', r#"{"name":"x","#, 1),
-            body.replace("30", "31"),
+            body.replace("\"k\",30", r#""k",31"#),
         ];
         let first = submit(&rig, body.clone()).await;
         assert_eq!(first.status, 200, "{first:?}");

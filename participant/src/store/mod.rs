@@ -41,6 +41,7 @@ mod replicas;
 pub mod requirements;
 pub mod rights;
 mod scripts;
+mod sorted;
 mod whole;
 mod work;
 

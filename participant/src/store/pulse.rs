@@ -1,5 +1,6 @@
-//! The pulse: a look at the data that no traffic asks for (invariant 12). An idle agent notices by it that Redis was
-//! flushed, put back, or replaced, and fences what is there before anybody takes it for whole.
+//! The pulse: a look at the data that no traffic asks for (invariant 12). An idle agent notices by
+//! it that Redis was flushed, put back, or replaced, and fences what is there before anybody takes
+//! it for whole.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,8 +13,8 @@ use super::fence::not_as_known;
 use super::{Store, StoreError, requirements};
 
 impl Store {
-    /// Looks whether the data is still what this agent knew, and fences it if it is not. Connects if there is no
-    /// connection: what another life of the server holds is compared there.
+    /// Looks whether the data is still what this agent knew, and fences it if it is not. Connects
+    /// if there is no connection: what another life of the server holds is compared there.
     pub async fn pulse(&self) -> Result<(), StoreError> {
         let live = self.live().await?;
         self.still_fit(&live).await?;
@@ -25,8 +26,8 @@ impl Store {
         self.verify(&live).await
     }
 
-    /// Looks whether the server is still fit for the promises: a setting or its role may have changed under the connection.
-    /// One that is not is given up, and looked up anew by its name.
+    /// Looks whether the server is still fit for the promises: a setting or its role may have
+    /// changed under the connection. One that is not is given up, and looked up anew by its name.
     async fn still_fit(&self, live: &Arc<Live>) -> Result<(), StoreError> {
         let connection = &mut live.connection.clone();
         let server = requirements::look_again(connection, &live.server).await;
@@ -57,8 +58,8 @@ impl Store {
         }
     }
 
-    /// Compares what is found with what this agent knew before it looked. Other data is met with quarantine, not with an
-    /// error: it can be looked at, and repaired.
+    /// Compares what is found with what this agent knew before it looked. Other data is met with
+    /// quarantine, not with an error: it can be looked at, and repaired.
     pub(super) async fn compare(
         &self,
         live: &Live,
@@ -68,7 +69,8 @@ impl Store {
         let Some(reason) = not_as_known(found, known, "this agent knew") else { return Ok(()) };
         let incarnation = found.incarnation;
         let is_of_now = self.quarantine_of(known.data.incarnation, reason);
-        // What has an incarnation of its own may have been repaired by another agent; a coordinator will tell.
+        // What has an incarnation of its own may have been repaired by another agent; a coordinator
+        // will tell.
         let is_nobodys = incarnation.is_none() || incarnation == Some(known.data.incarnation);
         if is_of_now && is_nobodys {
             self.fence(live, incarnation).await?;

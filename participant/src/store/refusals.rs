@@ -1,8 +1,9 @@
 //! The noes to a prepare that none of its ops is to blame for.
 //!
-//! What is kept of a branch answers for it, also when its prepare comes again because its yes was lost. So whatever
-//! speaks against a branch only now (somebody older waits, the settings have become worse) is a no to one of which nothing
-//! is kept, and to no other. Redis is asked for that apart only by the scripts' way, and only where there is such a no.
+//! What is kept of a branch answers for it, also when its prepare comes again because its yes was
+//! lost. So whatever speaks against a branch only now (somebody older waits, the settings have
+//! become worse) is a no to one of which nothing is kept, and to no other. Redis is asked for that
+//! apart only by the scripts' way, and only where there is such a no.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use assent_common::outcome::{Call, Prepared, Refusal};
 
 use super::call;
 use super::connection::Live;
-use super::execute::{Sorted, Speaker};
+use super::execute::Speaker;
+use super::sorted::Sorted;
 use super::work::Answers;
 use super::work::widen;
 use super::{BranchAnswer, Store, mutants};
@@ -39,8 +41,8 @@ pub(super) fn refusal(
 }
 
 impl Sorted {
-    /// New branches are refused that are larger than the server takes; and those of implicit transactions where votes may
-    /// be lost, because no log has the decision beside them.
+    /// New branches are refused that are larger than the server takes; and those of implicit
+    /// transactions where votes may be lost, because no log has the decision beside them.
     pub(super) fn weigh(&mut self, live: &Live) {
         if let Some(most) = live.server.request_bytes_max {
             for item in &mut self.prepares {

@@ -9,8 +9,8 @@ use assent_common::wire::branch::Mode;
 use super::BranchAnswer;
 use super::call::PrepareItem;
 use super::decode;
-use super::execute::Sorted;
 use super::scripts::Script;
+use super::sorted::Sorted;
 
 /// Why a prepare of a batch was left.
 const ANSWERS_ARE_FULL: &str =

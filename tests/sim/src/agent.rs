@@ -1,5 +1,5 @@
-//! A participant's agent: takes messages, runs scripts, asks about branches in doubt. It dies at any place and keeps
-//! nothing, save what it knows of its Redis's data while it lives.
+//! A participant's agent: takes messages, runs scripts, asks about branches in doubt. It dies at
+//! any place and keeps nothing, save what it knows of its Redis's data while it lives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +99,8 @@ impl Agent {
         self.life += 1;
         self.is_up = true;
         self.redis.claim();
-        // Of no data, where they are fenced: nothing runs before it has heard of the next incarnation.
+        // Of no data, where they are fenced: nothing runs before it has heard of the next
+        // incarnation.
         self.is_quarantined = self.redis.data.is_fenced;
         let control = &self.redis.data.control;
         self.incarnation = if self.is_quarantined { u64::MAX } else { control.incarnation() };
@@ -113,8 +114,8 @@ impl Agent {
         self.asked.clear();
     }
 
-    /// The connection is opened again: other data than this agent knew is met with quarantine. Whether it is to be
-    /// fenced.
+    /// The connection is opened again: other data than this agent knew is met with quarantine.
+    /// Whether it is to be fenced.
     fn reconnect(&mut self, mutant: Option<Mutant>) -> bool {
         self.is_connected = true;
         let data = &self.redis.data;
@@ -127,7 +128,8 @@ impl Agent {
         let known = DataPoint { incarnation: self.incarnation, seq: self.seq_seen };
         let known = Known { data: known, ended: self.ended_seen };
         self.is_quarantined |= found.mismatch(known).is_some();
-        // Data with an incarnation of its own may have been repaired by another agent; a coordinator will tell.
+        // Data with an incarnation of its own may have been repaired by another agent; a
+        // coordinator will tell.
         let is_own = data.is_blank || data.incarnation() == Some(self.incarnation);
         self.is_quarantined && is_own
     }
@@ -152,7 +154,8 @@ impl Agent {
 }
 
 impl World {
-    /// A message has come. The process may die before its scripts, between them, and before it answers.
+    /// A message has come. The process may die before its scripts, between them, and before it
+    /// answers.
     pub(crate) fn arrived(&mut self, ask: Ask, waits: Option<Waits>) -> Step {
         let at = ask.at;
         let is_gone = waits.is_some_and(|waits| waits.life != self.agents[at].life);

@@ -53,8 +53,9 @@ impl Config {
     }
 }
 
-/// The shape of a world, and how much goes wrong in it. Which faults there are differs from world to world, because
-/// some breaches need one kind of trouble and much peace of the others (swarm testing: Groce et al., ISSTA 2012).
+/// The shape of a world, and how much goes wrong in it. Which faults there are differs from world
+/// to world, because some breaches need one kind of trouble and much peace of the others (swarm
+/// testing: Groce et al., ISSTA 2012).
 #[derive(Debug, Clone)]
 pub(crate) struct Profile {
     pub(crate) coordinators: usize,
@@ -67,7 +68,8 @@ pub(crate) struct Profile {
     /// How long a message takes at most if nothing is wrong, in microseconds.
     pub(crate) latency_us: u64,
     pub(crate) sync_us: u64,
-    /// Whether most of what is added is added in escrow: in every fourth world. It takes no chance of its own.
+    /// Whether most of what is added is added in escrow: in every fourth world. It takes no chance
+    /// of its own.
     pub(crate) escrow: bool,
     pub(crate) faults: Faults,
 }
@@ -87,12 +89,14 @@ pub(crate) struct Faults {
     pub(crate) agent_dies: u32,
     /// A sync of a log fails.
     pub(crate) sync_fails: u32,
-    /// A question of a branch in doubt reaches a coordinator of another log, or something that answers 404.
+    /// A question of a branch in doubt reaches a coordinator of another log, or something that
+    /// answers 404.
     pub(crate) astray: u32,
     /// How often something larger goes wrong, in microseconds; 0 for never.
     pub(crate) trouble_us: u64,
     pub(crate) troubles: Vec<Trouble>,
-    /// Redis servers lose data so often at most; where they do so rarely, what follows has its peace.
+    /// Redis servers lose data so often at most; where they do so rarely, what follows has its
+    /// peace.
     pub(crate) losses_max: u64,
 }
 

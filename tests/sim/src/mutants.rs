@@ -1,6 +1,8 @@
-//! Known-bad variants of the world, each the breach of one invariant: a check that cannot fail proves nothing.
+//! Known-bad variants of the world, each the breach of one invariant: a check that cannot fail
+//! proves nothing.
 //!
-//! They bend what goes into the machines and what comes out of them; the machines are the real ones throughout.
+//! They bend what goes into the machines and what comes out of them; the machines are the real ones
+//! throughout.
 
 use assent_common::Attempt;
 use assent_common::code::ErrorCode;

@@ -1,5 +1,6 @@
-//! A Redis: the control data of the participant's machine, and the balances. Can lose what it had written last, as one
-//! does that comes back from an old append-only file; and can be fenced, which whoever uses it has to respect.
+//! A Redis: the control data of the participant's machine, and the balances. Can lose what it had
+//! written last, as one does that comes back from an old append-only file; and can be fenced, which
+//! whoever uses it has to respect.
 
 mod loading;
 

@@ -1,5 +1,6 @@
-//! Lost data, at the participant: the shell around `common`'s `Participant::repair`, as `store/fence` and `store/repair` are
-//! at the real agent. Decides nothing of the protocol; the words of the logs are in its memory, the fence in its Redis.
+//! Lost data, at the participant: the shell around `common`'s `Participant::repair`, as
+//! `store/fence` and `store/repair` are at the real agent. Decides nothing of the protocol; the
+//! words of the logs are in its memory, the fence in its Redis.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +75,8 @@ impl Agent {
         })
     }
 
-    /// Every log that has spoken here, as the data or this agent remembers, and has not given its word.
+    /// Every log that has spoken here, as the data or this agent remembers, and has not given its
+    /// word.
     fn owed(&self, logs: &[LogId]) -> Vec<LogId> {
         let control = &self.redis.data.control;
         let has_spoken = |log: &&LogId| control.heard(**log).is_some() || self.heard.contains(*log);
@@ -134,7 +136,8 @@ impl World {
         if let Some(known) = known {
             let is_that = agent.found(self.config.mutant);
             let is_that = is_that.mismatch(Known { data: known, ended: 0 }).is_none();
-            // Data with fewer votes than this agent saw is not what became of it, whoever knows no better.
+            // Data with fewer votes than this agent saw is not what became of it, whoever knows no
+            // better.
             let is_back =
                 view.seq < agent.seq_seen && self.config.mutant != Some(Mutant::AdoptsOldData);
             let is_other = known.incarnation != agent.incarnation;
@@ -275,8 +278,8 @@ impl World {
             Some(Mutant::KeepsIncarnation) => self.agents[at].redis.data.control.incarnation(),
             _ => self.next_incarnation(),
         };
-        // Of several logs each may know more than those that speak: there the old numbers must do, which is harder.
-        // A gap between the numbers would hide old data that is adopted.
+        // Of several logs each may know more than those that speak: there the old numbers must do,
+        // which is harder. A gap between the numbers would hide old data that is adopted.
         let is_bent =
             matches!(self.config.mutant, Some(Mutant::OpensAtOldNumbers | Mutant::AdoptsOldData));
         let goes_on = is_bent || self.coordinators.len() > 1;

@@ -1,4 +1,5 @@
-//! Lost data, at the coordinator: the shell around `common`'s `coordinator::resync`, as `engine/resync` is at the real one.
+//! Lost data, at the coordinator: the shell around `common`'s `coordinator::resync`, as
+//! `engine/resync` is at the real one.
 //!
 //! ```text
 //! Open ── `quarantined` ──► Asking ── fenced ──► Deciding ── none is ──► Syncing ──► plan ──► Saying ── open ──► Open
@@ -182,7 +183,8 @@ impl World {
         self.sync_what_is_told(c, at)
     }
 
-    /// What clients have been told may be in the log's queue still: the plan is made when all of it is on disk.
+    /// What clients have been told may be in the log's queue still: the plan is made when all of it
+    /// is on disk.
     fn sync_what_is_told(&mut self, c: usize, at: usize) -> Step {
         let data = &mut self.coordinators[c].data[at];
         let Stage::Deciding(found) = std::mem::take(&mut data.stage) else { return Ok(()) };

@@ -1,4 +1,5 @@
-//! Larger trouble, now and then: processes that die, networks that are cut, Redis servers that lose data.
+//! Larger trouble, now and then: processes that die, networks that are cut, Redis servers that lose
+//! data.
 
 use std::collections::BTreeSet;
 
@@ -65,7 +66,8 @@ impl World {
         }
     }
 
-    /// The Redis is restored from an older append-only file: connections break, and the last scripts never were.
+    /// The Redis is restored from an older append-only file: connections break, and the last
+    /// scripts never were.
     fn redis_goes_back(&mut self, at: usize) {
         let most = self.agents[at].redis.journal_writes();
         let count = [1, 10, most][self.random.place(3)].min(most);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvError, channel};
 
 use assent::Failure;
-use assent_common::lives::{Began, Life, Lives, Proof};
+use assent_common::lives::{Life, LifeBegan, Lives, Proof};
 use assent_common::record::{Committed, CommittedBranch, Ended, Identity, Record};
 use assent_common::wire::branch::CoordinatorRef;
 use assent_common::{Attempt, Epoch, LogId, TransactionId, TxNumber};
@@ -81,7 +81,7 @@ impl Writer {
         });
         let log = log.map_err(|error| failed(&error))?;
         let life = Life { epoch: DecisionLog::epoch(&*log), nonce: rand::random::<u64>() >> 2 };
-        let began = Began { life, at: Some(last) };
+        let began = LifeBegan { life, at: Some(last) };
         lives.began(began);
         let mut writer = Self { log, durable, queue: VecDeque::new(), last: 0, records, lives };
         writer.push(&Record::LifeBegan(began))?;

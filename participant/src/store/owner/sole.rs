@@ -8,9 +8,10 @@ use redis::{Pipeline, Value};
 
 use super::super::call::PrepareItem;
 use super::super::connection::Live;
-use super::super::execute::{Sorted, Speaker, report_dirty};
+use super::super::execute::{Speaker, report_dirty};
 use super::super::markers::Marker;
 use super::super::mutants;
+use super::super::sorted::Sorted;
 use super::super::work::Answers;
 use super::super::{BranchAnswer, Store, lock};
 use super::Owner;

@@ -123,7 +123,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// 3 and 8: a branch's writes are in the keyspace: once, decided, on the data that others voted on.
+    /// 3 and 8: a branch's writes are in the keyspace: once, decided, on the data that others voted
+    /// on.
     fn applied(&mut self, ran: &Ran<'_>) -> Step {
         let Ask { coordinator, txid, request, branch, .. } = *ran.ask;
         let asked = ran.request();
@@ -240,8 +241,9 @@ fn acknowledged(ran: &Ran<'_>) -> Step {
     }
 }
 
-/// 3, and isolation: no key changes that a branch in doubt has read or is to write. As every transaction sees all its
-/// keys so until its outcome, all are serialisable in the order of their decisions.
+/// 3, and isolation: no key changes that a branch in doubt has read or is to write. As every
+/// transaction sees all its keys so until its outcome, all are serialisable in the order of their
+/// decisions.
 fn data_waits_for_the_votes(ran: &Ran<'_>) -> Step {
     let Ask { at, txid, branch, .. } = *ran.ask;
     let plan = &ran.request().branches[branch.index()];

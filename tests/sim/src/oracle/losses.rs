@@ -1,5 +1,6 @@
-//! What a Redis has lost after it had said that it was kept, and what has been made good of it. A lost branch that is
-//! committed must be applied again before its data opens; what is excused from that is named here, and counted.
+//! What a Redis has lost after it had said that it was kept, and what has been made good of it. A
+//! lost branch that is committed must be applied again before its data opens; what is excused from
+//! that is named here, and counted.
 
 use std::collections::BTreeSet;
 use std::ops::AddAssign;
@@ -16,8 +17,8 @@ use crate::request::Request;
 /// Why a lost branch need not come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Excuse {
-    /// Others voted on the data, before anybody lived who knew of the loss: a number of a vote says no more which
-    /// history it is of.
+    /// Others voted on the data, before anybody lived who knew of the loss: a number of a vote says
+    /// no more which history it is of.
     Overtaken,
     /// An operator put up with it.
     Accepted,
@@ -28,7 +29,8 @@ pub(super) enum Excuse {
 }
 
 impl Oracle {
-    /// A Redis has come back without its last writes, or empty, or without the ends of these branches.
+    /// A Redis has come back without its last writes, or empty, or without the ends of these
+    /// branches.
     pub(crate) fn lost(
         &mut self,
         at: usize,
@@ -132,7 +134,8 @@ impl Oracle {
         }
     }
 
-    /// A vote is given, or a branch applied in one phase: what the data lacks can no more be told by numbers.
+    /// A vote is given, or a branch applied in one phase: what the data lacks can no more be told
+    /// by numbers.
     pub(super) fn takes_number(&mut self, at: usize, seq: u64) {
         let highest = &mut self.sites[at].seq_highest;
         *highest = seq.max(*highest);
@@ -245,7 +248,8 @@ impl Oracle {
         super::locks::are_the_votes(at, &data.control, requests)
     }
 
-    /// 12: unless the Redis went back behind an opening that a log may not know of, or one of several logs knows more.
+    /// 12: unless the Redis went back behind an opening that a log may not know of, or one of
+    /// several logs knows more.
     fn opens_above_all(&mut self, at: usize, data: &Data) -> Step {
         let is_told = self.logs.len() == 1;
         let site = &mut self.sites[at];

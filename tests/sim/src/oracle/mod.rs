@@ -1,9 +1,10 @@
-//! The oracle: sees everything, and says at once when a promise is broken. Every event costs it a few look-ups, so that
-//! nothing needs to be checked by looking at the whole world.
+//! The oracle: sees everything, and says at once when a promise is broken. Every event costs it a
+//! few look-ups, so that nothing needs to be checked by looking at the whole world.
 //!
-//! Each check is named after the invariant of the design that it states. [`Fact`] is what is remembered of a
-//! transaction; `facts` of what coordinators do, `branches` of what participants do, `answers` of what clients are
-//! told, `losses` of what a Redis forgot, `escrow` of counters, `ending` of what must be left when nothing goes wrong any more.
+//! Each check is named after the invariant of the design that it states. [`Fact`] is what is
+//! remembered of a transaction; `facts` of what coordinators do, `branches` of what participants
+//! do, `answers` of what clients are told, `losses` of what a Redis forgot, `escrow` of counters,
+//! `ending` of what must be left when nothing goes wrong any more.
 
 mod answers;
 mod branches;

@@ -1,9 +1,11 @@
-//! A Redis that starts anew and loads its append-only file with a hole. Some servers drop transactions of the file: those
-//! whose default user may not do all that stands in them. A vote is a single write, and stays; the end of a branch is a
-//! transaction, and goes. So a branch of two phases is in doubt again that had come to its outcome, a branch of one phase
-//! never was, and what came behind them is there.
+//! A Redis that starts anew and loads its append-only file with a hole. Some servers drop
+//! transactions of the file: those whose default user may not do all that stands in them. A vote is
+//! a single write, and stays; the end of a branch is a transaction, and goes. So a branch of two
+//! phases is in doubt again that had come to its outcome, a branch of one phase never was, and what
+//! came behind them is there.
 //!
-//! A file has what was written, not what was asked for: each kept end is loaded as it was, whatever was dropped before it.
+//! A file has what was written, not what was asked for: each kept end is loaded as it was, whatever
+//! was dropped before it.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +18,8 @@ use super::{Data, Journal, Redis, Write, is_end};
 use crate::request;
 
 impl Redis {
-    /// Starts anew; of the last writes, so many, those ends are dropped of which this says so. The branches of them.
+    /// Starts anew; of the last writes, so many, those ends are dropped of which this says so. The
+    /// branches of them.
     pub(crate) fn load_with_holes(
         &mut self,
         last: usize,
@@ -107,8 +110,9 @@ impl Data {
 /// A key, how it is locked, and what is reserved of its counters.
 type KeyLock = (Key, Access, Vec<(Counter, Reserved)>);
 
-/// How a branch locks a key; nothing where another holds it that is in doubt again. A real lock would be written over, and
-/// whose it is makes no difference: nothing runs on such data before it is repaired.
+/// How a branch locks a key; nothing where another holds it that is in doubt again. A real lock
+/// would be written over, and whose it is makes no difference: nothing runs on such data before it
+/// is repaired.
 fn lock_of(txid: Txid, key: &Key, whole: &Locks, loaded: &Locks) -> Option<KeyLock> {
     let (access, reserved) = match whole.get(key)? {
         Lock::Exclusive(..) => (Access::Exclusive, Vec::new()),

@@ -1,4 +1,5 @@
-//! Every mutant must be caught, by the check of the invariant that it breaks; and every check must catch one.
+//! Every mutant must be caught, by the check of the invariant that it breaks; and every check must
+//! catch one.
 
 use assent_sim::{Config, Losses, Mutant};
 use clap::ValueEnum;
@@ -102,7 +103,8 @@ const RARE: &[(Mutant, u64, &str)] = &[
 
 const PRESUMED: &str = "7 a branch is told aborted only of what never commits";
 
-/// The first world in which the check notices the mutant, if one does; others may notice it elsewhere.
+/// The first world in which the check notices the mutant, if one does; others may notice it
+/// elsewhere.
 fn caught_in(mutant: Mutant, losses: Losses, check: &str) -> Option<u64> {
     (0..WORLDS).find(|seed| {
         let config = Config { seed: *seed, transactions: 200, losses, mutant: Some(mutant) };
