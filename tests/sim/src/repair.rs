@@ -101,13 +101,15 @@ impl World {
         self.coordinators.iter().map(|c| c.log.log_id()).collect()
     }
 
-    /// Why nothing may be done for a coordinator that knows this of the data.
+    /// Why nothing may be done for a coordinator that knows this of the data. Its log is remembered also where it is
+    /// refused: its word is owed.
     pub(crate) fn admit(
         &mut self,
         at: usize,
         log_id: LogId,
         known: Option<DataPoint>,
     ) -> Option<Refusal> {
+        self.agents[at].heard.insert(log_id);
         let agent = &self.agents[at];
         let is_as_known = known.is_none_or(|known| {
             known.incarnation == agent.incarnation && known.seq <= agent.seq_seen

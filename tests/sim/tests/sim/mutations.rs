@@ -97,7 +97,7 @@ const CASES: &[(Mutant, Losses, &str)] = &[
 const RARE: &[(Mutant, u64, &str)] = &[
     (Mutant::AdoptsOldData, 712, "12 votes that were lost are noticed"),
     (Mutant::UnfencedIsOpen, 77, "8 a branch is applied once at most"),
-    (Mutant::OldWordsCount, 384, "8 all branches or none"),
+    (Mutant::OldWordsCount, 225, "8 all branches or none"),
     (Mutant::PlansTooEarly, 325, "9 the data opens when all is redone"),
 ];
 
