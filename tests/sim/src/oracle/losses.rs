@@ -105,11 +105,9 @@ impl Oracle {
         }
     }
 
-    /// A coordinator has died: records of one phase that were on their way to disk may be gone.
+    /// A coordinator has died: records of one phase that were on their way to disk may be gone. A Redis may have lost what
+    /// they name, or lose it later, while that coordinator is away.
     pub(super) fn forgets_writes(&mut self, coordinator: usize) {
-        if !self.sites.iter().any(|site| site.has_lost) {
-            return;
-        }
         let facts = &mut self.facts[coordinator];
         let mut undone = Vec::new();
         for (number, fact) in facts {
