@@ -268,6 +268,7 @@ impl World {
         if self.config.is(Mutant::RedoneBackwards) {
             redo.reverse();
         }
+        self.oracle.repairs(at, served.keys().copied().collect());
         for redone in &redo {
             self.redo(at, redone)?;
             if self.agent_strikes(at, "between two steps of a repair") {
@@ -289,11 +290,10 @@ impl World {
         let open = DataPoint { incarnation, seq };
         let view = self.next_incarnation();
         let repair = Repair { redo, logs, open };
-        let spoke: Vec<_> = served.keys().copied().collect();
         self.agents[at].redis.open(repair, served);
         self.report.opened += 1;
         note!(self, "p{at}: the data is open as {open:?}, {} branches dropped", undecided.len());
-        self.oracle.opened(at, &undecided, &spoke, &self.agents[at].redis.data, &self.requests)?;
+        self.oracle.opened(at, &undecided, &self.agents[at].redis.data, &self.requests)?;
         let is_old_taken = self.config.is(Mutant::OldWordsCount);
         let agent = &mut self.agents[at];
         agent.words = Words::default();

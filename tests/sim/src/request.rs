@@ -133,6 +133,11 @@ impl BranchPlan {
         self.ops.iter().all(|op| op.access() == Access::Shared)
     }
 
+    /// Whether it changes this account.
+    pub(crate) fn writes(&self, account: usize) -> bool {
+        self.ops.iter().any(|op| op.account == account && op.access() != Access::Shared)
+    }
+
     pub(crate) fn locks(&self, keys: &[Key]) -> Vec<(Key, Access)> {
         self.ops.iter().map(|op| (keys[op.account].clone(), op.access())).collect()
     }

@@ -85,7 +85,7 @@ impl Oracle {
         let data = &agent.redis.data;
         if is_applied {
             let plan = &ran.request().branches[ask.branch.index()];
-            escrow::bounds_hold(plan, data, || ran.text())?;
+            escrow::bounds_hold(plan, data, |_| false, || ran.text())?;
         }
         escrow::bounds_will_hold(ask.at, data, requests)
     }

@@ -165,6 +165,11 @@ impl Oracle {
         self.sites[at].is_fenced = true;
     }
 
+    /// A repair begins, with the word of these logs: of all that the data or its agent remembers.
+    pub(crate) fn repairs(&mut self, at: usize, spoke: BTreeSet<LogId>) {
+        self.sites[at].spoke = spoke;
+    }
+
     /// A branch was applied again from its log's record, or by what was staged of it.
     pub(crate) fn redone(
         &mut self,
@@ -198,9 +203,27 @@ impl Oracle {
         site.markers.insert(txid, BranchState::Applied);
         site.lacks.remove(&txid);
         if is_applied && !self.is_excused() {
-            escrow::bounds_hold(&asked.branches[place], data, text)?;
+            let lacks = |account| self.lacks_unsaid(at, account, requests);
+            escrow::bounds_hold(&asked.branches[place], data, lacks, text)?;
         }
         if asked.is_one_phase() { self.commits(request, coordinator, txid) } else { Ok(()) }
+    }
+
+    /// Whether the repair under way leaves out a committed change of this account: its log has not spoken, since whoever
+    /// remembered that log died with the data. What others added on top of that change may go beyond their bounds until
+    /// that log speaks too, which fences the data again; and whoever votes before is excused, as [`Excuse::Overtaken`].
+    /// An operator who accepts a loss excuses the same.
+    fn lacks_unsaid(&self, at: usize, account: usize, requests: &[Request]) -> bool {
+        let site = &self.sites[at];
+        let is_committed = |txid: &Txid| {
+            let fact = fact_of(&self.facts, self.coordinator_of(*txid), txid.number);
+            let request = &requests[fact.request];
+            let attempt = usize::try_from(txid.attempt.0).expect("few attempts");
+            let is_due = fact.attempts[attempt].is_decided || request.is_one_phase();
+            is_due && request.branches.iter().any(|plan| plan.at == at && plan.writes(account))
+        };
+        let mut unsaid = site.lacks.iter().filter(|txid| !site.spoke.contains(&txid.log_id));
+        site.is_accepted || unsaid.any(is_committed)
     }
 
     /// The data is open again: all that the logs know of is in it, and what was undecided is void.
@@ -208,7 +231,6 @@ impl Oracle {
         &mut self,
         at: usize,
         undecided: &[Txid],
-        spoke: &[LogId],
         data: &Data,
         requests: &[Request],
     ) -> Step {
@@ -232,7 +254,7 @@ impl Oracle {
         ensure(incarnations.insert(open), check, || format!("p{at} is {open} again"))?;
         self.opens_above_all(at, data)?;
         for coordinator in 0..self.facts.len() {
-            if spoke.contains(&self.logs[coordinator]) {
+            if self.sites[at].spoke.contains(&self.logs[coordinator]) {
                 self.is_whole(at, coordinator, requests)?;
             }
         }

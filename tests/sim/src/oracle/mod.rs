@@ -124,6 +124,8 @@ struct Site {
     is_fenced: bool,
     /// An operator puts up with what the next repair cannot make good.
     is_accepted: bool,
+    /// The logs whose word the last repair took.
+    spoke: BTreeSet<LogId>,
     /// Under which the data was opened.
     incarnations: BTreeSet<u64>,
 }

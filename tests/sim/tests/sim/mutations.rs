@@ -54,6 +54,7 @@ const CASES: &[(Mutant, Losses, &str)] = &[
     (Mutant::RevivedVoteApplied, Losses::Always, "8 sums balance"),
     (Mutant::OpensAtOldNumbers, Losses::Always, "12 no number of a vote is given again"),
     (Mutant::RedoneBackwards, Losses::Always, "8 sums balance"),
+    (Mutant::RedoneBackwards, Losses::Always, "8 a bound in escrow holds by every outcome"),
     (Mutant::RedoneTwice, Losses::Always, "8 a branch is applied once at most"),
     (Mutant::UndecidedKept, Losses::Always, "8 all branches or none"),
     (Mutant::FenceInMemory, Losses::Always, "12 nothing runs on fenced data"),
