@@ -4,6 +4,7 @@ use std::mem;
 
 use super::delivery::Delivery;
 use super::effect::{Branch, Effect, Entry, Failure, Input, Message, Note, Outcome};
+use super::no_vote::NoVote;
 use super::one_phase::OnePhase;
 use super::settling::Settling;
 use crate::backoff::{Backoff, spread};
@@ -125,17 +126,19 @@ pub struct Preparing {
 pub enum VoteState {
     /// The prepare is out; its result will come.
     Asked {
-        /// Earlier tries, whose results were not known.
+        /// Earlier tries, which brought no vote.
         tries: u32,
+        /// What came of the last of them.
+        last: Option<NoVote>,
     },
-    /// The last result was not known; the same prepare goes out again.
+    /// The last try brought no vote; the same prepare goes out again.
     Resend {
         /// When.
         at: Millis,
         /// Tries so far.
         tries: u32,
         /// What came of the last one.
-        why: String,
+        why: NoVote,
     },
     /// Yes.
     Yes(Vote),
@@ -464,7 +467,8 @@ impl Transaction {
             attempt,
             message: Message::Prepare,
         }));
-        let votes = vec![VoteState::Asked { tries: 0 }; usize::from(self.spec.branches)];
+        let votes =
+            vec![VoteState::Asked { tries: 0, last: None }; usize::from(self.spec.branches)];
         State::Preparing(Preparing { attempt, votes, met })
     }
 

@@ -28,6 +28,7 @@ mod delivery;
 mod effect;
 mod hearing;
 mod machine;
+mod no_vote;
 mod one_phase;
 mod preparing;
 mod records;
@@ -48,6 +49,7 @@ pub use machine::{
     AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, EndedByHand, Illegal,
     Preparing, Purpose, Spec, State, Stray, Transaction, VoteState,
 };
+pub use no_vote::NoVote;
 pub use one_phase::{OnePhase, OnePhaseCall};
 pub use records::Subject;
 pub use settling::{SettleState, Settling};

@@ -8,6 +8,7 @@
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
 use super::machine::{AnswerDurability, Closing, ClosingRecord, Purpose, State, Transaction};
+use super::no_vote::{NoVote, too_late};
 use crate::backoff::Backoff;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
@@ -33,17 +34,19 @@ pub struct OnePhase {
 pub enum OnePhaseCall {
     /// The message is out; its result will come.
     Sent {
-        /// Earlier tries, whose results were not known.
+        /// Earlier tries, which brought no answer.
         tries: u32,
+        /// What came of the last of them.
+        last: Option<NoVote>,
     },
-    /// The last result was not known; the same message goes out again.
+    /// The last try brought no answer; the same message goes out again.
     Resend {
         /// When.
         at: Millis,
         /// Tries so far.
         tries: u32,
         /// What came of the last one.
-        why: String,
+        why: NoVote,
     },
     /// The branch is asked what it did, and fenced if it did nothing.
     Asking {
@@ -61,7 +64,7 @@ impl OnePhase {
         effects: &mut Vec<Effect>,
     ) -> State {
         effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Prepare });
-        State::OnePhase(Self { attempt, call: OnePhaseCall::Sent { tries: 0 }, met })
+        State::OnePhase(Self { attempt, call: OnePhaseCall::Sent { tries: 0, last: None }, met })
     }
 
     pub(super) fn recovered(attempt: Attempt, now: Millis) -> Self {
@@ -104,27 +107,27 @@ impl Transaction {
                     attempt: of, call: Call::Applied(Prepared::Committed(done)), ..
                 },
             ) if of == attempt => self.close_committed(attempt, now, done, effects),
-            (OnePhaseCall::Sent { tries }, Input::Prepared { attempt: of, call, .. })
+            (OnePhaseCall::Sent { tries, .. }, Input::Prepared { attempt: of, call, .. })
                 if of == attempt =>
             {
                 self.one_phase_answered((attempt, met), tries, now, call, effects)
             }
-            (OnePhaseCall::Sent { .. }, Input::Tick) if now >= self.spec().deadline => {
-                let detail = "the deadline passed before the participant answered";
-                let refusal = Refusal::new(ErrorCode::Timeout, detail);
-                let failure = met.unwrap_or(Failure { branch: Some(ONLY), refusal });
+            (OnePhaseCall::Sent { last, .. }, Input::Tick) if now >= self.spec().deadline => {
+                let refusal = too_late(ErrorCode::Timeout, last.as_ref());
+                let late = Failure { branch: Some(ONLY), refusal };
+                let failure = met.unwrap_or(late);
                 OnePhase::ask(attempt, failure, effects)
             }
             (OnePhaseCall::Resend { why, .. }, Input::Tick) if now >= self.spec().deadline => {
-                let detail = format!("the deadline passed before the participant answered: {why}");
-                let refusal = Refusal::new(ErrorCode::ParticipantUnreachable, detail);
+                let refusal = too_late(why.code(), Some(&why));
                 OnePhase::ask(attempt, Failure { branch: Some(ONLY), refusal }, effects)
             }
-            (OnePhaseCall::Resend { at, tries, .. }, input @ (Input::Tick | Input::RetryNow))
+            (OnePhaseCall::Resend { at, tries, why }, input @ (Input::Tick | Input::RetryNow))
                 if at <= now || input == Input::RetryNow =>
             {
                 effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Prepare });
-                State::OnePhase(OnePhase { attempt, call: OnePhaseCall::Sent { tries }, met })
+                let call = OnePhaseCall::Sent { tries, last: Some(why) };
+                State::OnePhase(OnePhase { attempt, call, met })
             }
             (OnePhaseCall::Asking { delivery, failure }, input) => {
                 self.asking_step(attempt, delivery, failure, now, input, effects)
@@ -143,7 +146,7 @@ impl Transaction {
         effects: &mut Vec<Effect>,
     ) -> State {
         let at = now.plus(Backoff::PREPARE.delay_ms(tries, self.seed(ONLY)));
-        let unclear = |why: String, met| {
+        let unclear = |why: NoVote, met| {
             let call = OnePhaseCall::Resend { at, tries: tries + 1, why };
             State::OnePhase(OnePhase { attempt, call, met })
         };
@@ -151,19 +154,21 @@ impl Transaction {
             Call::Applied(Prepared::Committed(done)) => {
                 self.close_committed(attempt, now, done, effects)
             }
-            Call::Applied(Prepared::Wait(_)) if tries == 0 => {
+            Call::Applied(Prepared::Wait(holder)) if tries == 0 => {
                 effects.push(Effect::Send {
                     branch: ONLY,
                     attempt,
                     message: Message::PrepareWaiting,
                 });
-                State::OnePhase(OnePhase { attempt, call: OnePhaseCall::Sent { tries: 1 }, met })
+                let call = OnePhaseCall::Sent { tries: 1, last: Some(NoVote::Held(holder)) };
+                State::OnePhase(OnePhase { attempt, call, met })
             }
-            Call::Applied(Prepared::Wait(holder)) => unclear(holder.to_string(), met),
+            Call::Applied(Prepared::Wait(holder)) => unclear(NoVote::Held(holder), met),
             Call::Applied(Prepared::Yes(_)) => {
-                unclear("the participant only staged a branch that it was to apply".to_owned(), met)
+                let why = "the participant only staged a branch that it was to apply";
+                unclear(NoVote::Unknown(why.to_owned()), met)
             }
-            Call::Unknown(why) => unclear(why, met),
+            Call::Unknown(why) => unclear(NoVote::Unknown(why), met),
             Call::Refused(refusal) => {
                 let failure = Failure { branch: Some(ONLY), refusal };
                 if tries == 0 && failure.refusal.code != ErrorCode::WrongState {

@@ -3,6 +3,7 @@
 use super::delivery::Delivery;
 use super::effect::{Branch, Effect, Entry, Failure, Message};
 use super::machine::{DecisionRecord, Preparing, State, Stray, Transaction, VoteState};
+use super::no_vote::{NoVote, deadline_failure};
 use crate::backoff::Backoff;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
@@ -24,17 +25,17 @@ impl Transaction {
         let Some(vote) = preparing.votes.get_mut(branch.index()) else {
             return State::Preparing(preparing);
         };
-        let VoteState::Asked { tries } = *vote else {
+        let VoteState::Asked { tries, .. } = *vote else {
             return State::Preparing(preparing);
         };
         match call {
             Call::Applied(Prepared::Yes(yes)) => *vote = VoteState::Yes(yes),
-            Call::Applied(Prepared::Wait(_)) if tries == 0 => {
-                *vote = VoteState::Asked { tries: 1 };
+            Call::Applied(Prepared::Wait(holder)) if tries == 0 => {
+                *vote = VoteState::Asked { tries: 1, last: Some(NoVote::Held(holder)) };
                 effects.push(Effect::Send { branch, attempt, message: Message::PrepareWaiting });
             }
             Call::Applied(Prepared::Wait(holder)) => {
-                *vote = resend(now, tries, seed, holder.to_string());
+                *vote = resend(now, tries, seed, NoVote::Held(holder));
             }
             Call::Applied(Prepared::Committed(_)) => {
                 let detail = "the participant applied a branch that it was asked to prepare only";
@@ -42,7 +43,7 @@ impl Transaction {
                 let failure = Failure { branch: Some(branch), refusal };
                 return self.give_up(preparing, now, failure, effects);
             }
-            Call::Unknown(why) => *vote = resend(now, tries, seed, why),
+            Call::Unknown(why) => *vote = resend(now, tries, seed, NoVote::Unknown(why)),
             Call::Refused(refusal) if self.spec().protocol == Protocol::Implicit => {
                 let failure = Failure { branch: Some(branch), refusal };
                 return self.settle(preparing, failure, effects);
@@ -127,10 +128,10 @@ impl Transaction {
         }
         let attempt = preparing.attempt;
         for (branch, vote) in (0..).map(Branch).zip(&mut preparing.votes) {
-            if let VoteState::Resend { at, tries, .. } = *vote
-                && at <= now
+            if let VoteState::Resend { at, tries, why } = vote
+                && *at <= now
             {
-                *vote = VoteState::Asked { tries };
+                *vote = VoteState::Asked { tries: *tries, last: Some(why.clone()) };
                 effects.push(Effect::Send { branch, attempt, message: Message::Prepare });
             }
         }
@@ -217,31 +218,7 @@ impl VoteState {
     }
 }
 
-fn resend(now: Millis, tries: u32, seed: u64, why: String) -> VoteState {
+fn resend(now: Millis, tries: u32, seed: u64, why: NoVote) -> VoteState {
     let at = now.plus(Backoff::PREPARE.delay_ms(tries, seed));
     VoteState::Resend { at, tries: tries + 1, why }
-}
-
-/// What to say when the deadline passes: the first branch without a vote, and why it has none.
-fn deadline_failure(preparing: &Preparing) -> Failure {
-    let missing = (0..).map(Branch).zip(&preparing.votes).find_map(|(branch, vote)| match vote {
-        VoteState::Asked { .. } => {
-            let detail = "the deadline passed before the participant voted";
-            Some((branch, Refusal::new(ErrorCode::Timeout, detail)))
-        }
-        VoteState::Resend { why, .. } => {
-            let detail = format!("the deadline passed before the participant answered: {why}");
-            Some((branch, Refusal::new(ErrorCode::ParticipantUnreachable, detail)))
-        }
-        VoteState::Yes(_) => None,
-    });
-    match (missing, &preparing.met) {
-        // A conflict ran the time out; an attempt that was under way at the end has no better word.
-        (Some((_, refusal)), Some(met)) if refusal.code == ErrorCode::Timeout => met.clone(),
-        (Some((branch, refusal)), _) => Failure { branch: Some(branch), refusal },
-        (None, _) => Failure {
-            branch: None,
-            refusal: Refusal::new(ErrorCode::Timeout, "the deadline passed"),
-        },
-    }
 }

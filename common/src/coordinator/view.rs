@@ -5,6 +5,7 @@ use super::effect::{Branch, Failure, Outcome};
 use super::machine::{
     Closing, ClosingRecord, DecisionRecord, EndedByHand, State, Transaction, VoteState,
 };
+use super::no_vote::NoVote;
 use super::one_phase::OnePhaseCall;
 use super::settling::SettleState;
 use crate::code::ErrorCode;
@@ -32,6 +33,12 @@ pub struct BranchStatus {
 impl BranchStatus {
     const fn quiet(progress: BranchProgress) -> Self {
         Self { progress, tries: 0, last_error: None, next_try_at: None }
+    }
+
+    /// The prepare is out, perhaps not for the first time.
+    fn asked(tries: u32, last: Option<&NoVote>) -> Self {
+        let last_error = last.map(ToString::to_string);
+        Self { tries, last_error, ..Self::quiet(BranchProgress::Preparing) }
     }
 
     fn of_delivery(delivery: &Delivery, under_way: BranchProgress, done: BranchProgress) -> Self {
@@ -285,12 +292,13 @@ impl Transaction {
                 Some(VoteState::Resend { at, tries, why }) => BranchStatus {
                     progress: BranchProgress::Preparing,
                     tries: *tries,
-                    last_error: Some(why.clone()),
+                    last_error: Some(why.to_string()),
                     next_try_at: Some(*at),
                 },
-                Some(VoteState::Asked { .. }) | None => {
-                    BranchStatus::quiet(BranchProgress::Preparing)
+                Some(VoteState::Asked { tries, last }) => {
+                    BranchStatus::asked(*tries, last.as_ref())
                 }
+                None => BranchStatus::quiet(BranchProgress::Preparing),
             },
             State::Settling(settling) => match settling.branches.get(branch.index()) {
                 Some(SettleState::Asking(delivery)) => BranchStatus::of_delivery(
@@ -307,13 +315,11 @@ impl Transaction {
                 Some(SettleState::Applied) => BranchStatus::quiet(BranchProgress::Applied),
             },
             State::OnePhase(one_phase) => match &one_phase.call {
-                OnePhaseCall::Sent { tries } => {
-                    BranchStatus { tries: *tries, ..BranchStatus::quiet(BranchProgress::Preparing) }
-                }
+                OnePhaseCall::Sent { tries, last } => BranchStatus::asked(*tries, last.as_ref()),
                 OnePhaseCall::Resend { at, tries, why } => BranchStatus {
                     progress: BranchProgress::Preparing,
                     tries: *tries,
-                    last_error: Some(why.clone()),
+                    last_error: Some(why.to_string()),
                     next_try_at: Some(*at),
                 },
                 OnePhaseCall::Asking { delivery, .. } => BranchStatus::of_delivery(

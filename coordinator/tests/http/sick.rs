@@ -122,6 +122,36 @@ async fn the_mark_of_a_participant_does_not_wait_for_the_commits_of_another() {
     assert_eq!(rig.ended(&id).await["applied"], true);
 }
 
+/// What a participant said last is shown while it is asked again, and told at the end: nobody is to
+/// look for the words in its log.
+#[tokio::test]
+async fn the_last_reason_of_a_participant_is_shown_while_it_is_asked_again_and_told_at_the_end() {
+    let (sick, well) = (Fake::start().await, Fake::start().await);
+    sick.next(Kind::Prepare, [Say::Unknown]);
+    sick.always(Kind::Prepare, Say::Silence);
+    let rig = rig(&sick, &well).await;
+    let id = begin(&rig, &["well", "sick"], "2s").await.id().to_owned();
+    sick.hears(Kind::Prepare, 2).await;
+    let view = rig.get(&format!("/v1/transactions/{id}")).await.body;
+    assert_eq!(view["outcome"], "pending", "{view}");
+    assert_eq!(view["branches"][1]["last_error"], "Redis did not say", "{view}");
+    let ended = rig.get(&format!("/v1/transactions/{id}?wait=10s")).await.body;
+    let detail = ended["error"]["detail"].as_str().unwrap();
+    assert!(detail.contains("`timeout`") && detail.contains("Redis did not say"), "{detail}");
+}
+
+/// Nobody listens there: that is no mere timeout.
+#[tokio::test]
+async fn a_refused_connection_is_told_as_one() {
+    let (sick, well) = (Fake::start().await, Fake::start().await);
+    let rig = rig(&sick, &well).await;
+    drop(sick);
+    let said = rig.submit(&short(&["sick", "well"])).await;
+    assert_eq!(said.body["code"], "participant_unreachable", "{said:?}");
+    let detail = said.body["detail"].as_str().unwrap();
+    assert!(detail.contains("refused") && detail.contains("`timeout`"), "{said:?}");
+}
+
 /// A participant that has failed for a while is not asked, and nobody's keys are locked for it.
 #[tokio::test]
 async fn a_participant_that_is_away_fails_those_who_name_it_at_once_until_it_is_back() {

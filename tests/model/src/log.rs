@@ -2,7 +2,7 @@
 
 use assent_common::ParticipantName;
 use assent_common::coordinator::authority::{Authority, Decisions};
-use assent_common::coordinator::{Entry, Note, Subject};
+use assent_common::coordinator::{Entry, Note, Outcome, Subject};
 use assent_common::record::{AnswerRecord, Answered, Begun, Committed, Identity, Record};
 use assent_common::time::Millis;
 use assent_common::{Epoch, LogId, TxNumber, Txid};
@@ -19,9 +19,12 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn append(&mut self, number: TxNumber, client: &Client, entry: Entry) {
-        // Repair is not modelled, so that nobody reads what one phase wrote.
+        // Repair is not modelled, so that nobody reads what one phase wrote. Words are for people.
         let entry = match entry {
-            Entry::Answered { attempt, decided_at, outcome, written: _ } => {
+            Entry::Answered { attempt, decided_at, mut outcome, written: _ } => {
+                if let Outcome::Aborted(failure) = &mut outcome {
+                    failure.refusal.detail.clear();
+                }
                 Entry::Answered { attempt, decided_at, outcome, written: None }
             }
             entry => entry,

@@ -79,7 +79,7 @@ mod one_phase {
 
     #[test]
     fn a_keyed_write() {
-        explore(one(Client::writer(1), faults(2, 2)), 11_459);
+        explore(one(Client::writer(1), faults(2, 2)), 11_424);
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod one_phase {
 
     #[test]
     fn a_write_that_fails() {
-        explore(one(Client::writer(1).failing(0), faults(2, 2)), 8_558);
+        explore(one(Client::writer(1).failing(0), faults(2, 2)), 8_523);
     }
 
     #[test]

@@ -244,7 +244,7 @@ fn machine_text(machine: &Transaction) -> String {
         State::Beginning { attempt, .. } => format!("beginning .{}", attempt.0),
         State::OnePhase(one_phase) => {
             let call = match &one_phase.call {
-                OnePhaseCall::Sent { tries } => format!("sent {tries}"),
+                OnePhaseCall::Sent { tries, .. } => format!("sent {tries}"),
                 OnePhaseCall::Resend { at, tries, .. } => format!("resend {tries} at {}", at.0),
                 OnePhaseCall::Asking { delivery, .. } => {
                     format!("asking, {}", delivery_text(delivery))
@@ -293,7 +293,7 @@ fn machine_text(machine: &Transaction) -> String {
 
 fn vote_text(vote: &VoteState) -> String {
     match vote {
-        VoteState::Asked { tries } => format!("asked {tries}"),
+        VoteState::Asked { tries, .. } => format!("asked {tries}"),
         VoteState::Resend { at, tries, .. } => format!("resend {tries} at {}", at.0),
         VoteState::Yes(_) => "yes".to_owned(),
     }

@@ -88,6 +88,19 @@ fn the_deadline_asks_and_never_guesses() {
     }
 }
 
+/// As of two phases: a try that is under way at the end does not hide what the one before met.
+#[test]
+fn the_last_reason_is_told_of_a_try_that_is_under_way() {
+    let mut rig = Rig::begun(spec(1)).after([no_answer(A, FIRST), Input::RetryNow]);
+    assert_eq!(rig.text(), "one phase .0 sent 1");
+    assert_eq!(rig.machine.branch_status(A).last_error.as_deref(), Some("lost"));
+    rig.now = DEADLINE;
+    let rig = rig.after([Input::Tick, fenced(A, FIRST)]);
+    let Outcome::Aborted(failure) = &rig.answers[0] else { panic!("{:?}", rig.answers) };
+    assert!(failure.refusal.detail.contains("`timeout`"), "{failure}");
+    assert!(failure.refusal.detail.ends_with(": lost"), "{failure}");
+}
+
 #[test]
 fn an_answer_that_comes_while_it_is_asked_for_is_taken() {
     let mut rig = Rig::begun(spec(1)).at(DEADLINE).after([Input::Tick]);

@@ -132,6 +132,60 @@ fn the_deadline_aborts_every_branch_and_names_the_one_that_is_missing() {
     assert!(rig.machine.is_ended());
 }
 
+/// What a branch has said is shown while it is asked again, and told when its time has run out,
+/// also of a try that is under way: nobody is to look for it in the participant's log.
+#[test]
+fn the_last_reason_of_each_branch_without_a_vote_is_told() {
+    let mut rig = Rig::begun(spec(3)).after([no_answer(A, FIRST), yes(B, FIRST)]);
+    rig.feed(Input::RetryNow);
+    assert_eq!(rig.text(), "preparing .0 [asked 1, yes, asked 0]");
+    assert_eq!(rig.machine.branch_status(A).last_error.as_deref(), Some("lost"));
+    let mut rig = rig.at(DEADLINE);
+    rig.feed(Input::Tick);
+    let refusal = refusal(&rig);
+    assert_eq!(
+        refusal.detail,
+        "the transaction's `timeout` passed before the participant voted: lost; \
+         nor did branch 2: it has not answered"
+    );
+}
+
+/// However many branches there are and however much they say: the detail has its limit.
+#[test]
+fn the_reasons_of_many_branches_are_cut() {
+    let long = Call::Unknown("x".repeat(4_000));
+    let say = |branch| Input::Prepared { branch, attempt: FIRST, call: long.clone() };
+    let mut rig = Rig::begun(spec(9)).after((0..9).map(Branch).map(say)).at(DEADLINE);
+    rig.feed(Input::Tick);
+    let Refusal { detail, .. } = refusal(&rig);
+    assert!(detail.len() <= crate::limits::DETAIL_BYTES_MAX, "{} bytes", detail.len());
+    assert!(detail.ends_with("; nor did 6 more"), "{detail}");
+}
+
+/// Whoever waited for a younger holder until its time was over has met no silence.
+#[test]
+fn waiting_for_a_holder_until_the_deadline_names_it() {
+    for branches in [1, 2] {
+        for again in [None, Some(wait(A, FIRST))] {
+            let mut rig = Rig::begun(spec(branches)).after([wait(A, FIRST)]).after(again);
+            assert!(rig.machine.branch_status(A).last_error.is_some());
+            rig.now = DEADLINE;
+            rig.feed(Input::Tick);
+            rig.feed(fenced(A, FIRST));
+            let refusal = refusal(&rig);
+            assert_eq!(refusal.code, ErrorCode::Timeout, "{refusal:?}");
+            assert!(refusal.detail.contains("`timeout`"), "{refusal:?}");
+            let holder = "key k is locked by transaction 0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e";
+            assert!(refusal.detail.contains(holder), "{refusal:?}");
+        }
+    }
+}
+
+fn refusal(rig: &Rig) -> Refusal {
+    let Some(Outcome::Aborted(failure)) = rig.answers.first() else { panic!("{:?}", rig.answers) };
+    failure.refusal.clone()
+}
+
 #[test]
 fn a_deadline_that_passes_after_the_votes_changes_nothing() {
     let mut rig = committing(spec(2)).at(Millis(9_999));

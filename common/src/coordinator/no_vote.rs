@@ -1,0 +1,97 @@
+//! Why a participant has not voted yet, and what a transaction says whose time ran out before.
+
+use std::fmt::{self, Write as _};
+use std::hash::{Hash, Hasher};
+use std::mem;
+
+use super::effect::{Branch, Failure};
+use super::machine::{Preparing, VoteState};
+use crate::code::ErrorCode;
+use crate::limits;
+use crate::outcome::{Holder, Refusal};
+use crate::text;
+
+/// Bytes of one branch's reason in the answer; the answer's detail has room for [`TOLD_MAX`].
+const REASON_BYTES_MAX: usize = 256;
+
+/// Branches whose reasons are told one by one.
+const TOLD_MAX: usize = 3;
+
+/// What came of a try that brought neither a vote nor a refusal. The words in it are for
+/// people and no transition looks at them: machines that differ in them only have one hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoVote {
+    /// The result is not known, for this reason.
+    Unknown(String),
+    /// The key is still locked by a younger transaction.
+    Held(Holder),
+}
+
+impl fmt::Display for NoVote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(why) => f.write_str(why),
+            Self::Held(holder) => holder.fmt(f),
+        }
+    }
+}
+
+impl Hash for NoVote {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        mem::discriminant(self).hash(state);
+    }
+}
+
+impl NoVote {
+    /// The code of a transaction whose time ran out while the next try was due.
+    pub(super) const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unknown(_) => ErrorCode::ParticipantUnreachable,
+            Self::Held(_) => ErrorCode::Timeout,
+        }
+    }
+}
+
+/// The refusal of a transaction whose time ran out before the participant voted.
+pub(super) fn too_late(code: ErrorCode, last: Option<&NoVote>) -> Refusal {
+    let why = reason(last);
+    let limit = "the transaction's `timeout` passed before the participant voted";
+    Refusal::new(code, format!("{limit}: {why}"))
+}
+
+/// What to say when the deadline passes: the first branch without a vote is to blame, and each one
+/// says why it has none.
+pub(super) fn deadline_failure(preparing: &Preparing) -> Failure {
+    let votes = (0..).map(Branch).zip(&preparing.votes);
+    let mut missing = votes.filter_map(|(branch, vote)| match vote {
+        VoteState::Asked { last, .. } => Some((branch, ErrorCode::Timeout, last.as_ref())),
+        VoteState::Resend { why, .. } => Some((branch, why.code(), Some(why))),
+        VoteState::Yes(_) => None,
+    });
+    let Some((branch, code, last)) = missing.next() else {
+        let refusal = Refusal::new(ErrorCode::Timeout, "the transaction's `timeout` passed");
+        return Failure { branch: None, refusal };
+    };
+    // A conflict ran the time out; an attempt that was under way at the end has no better word.
+    if let (ErrorCode::Timeout, Some(met)) = (code, &preparing.met) {
+        return met.clone();
+    }
+    let mut refusal = too_late(code, last);
+    let others = missing.by_ref().take(TOLD_MAX - 1);
+    for (Branch(place), _, last) in others {
+        let _ = write!(refusal.detail, "; nor did branch {place}: {}", reason(last));
+    }
+    let untold = missing.count();
+    if untold > 0 {
+        let _ = write!(refusal.detail, "; nor did {untold} more");
+    }
+    refusal.detail = text::cut_owned(refusal.detail, limits::DETAIL_BYTES_MAX);
+    Failure { branch: Some(branch), refusal }
+}
+
+fn reason(last: Option<&NoVote>) -> String {
+    last.map_or_else(
+        || "it has not answered".to_owned(),
+        |last| text::cut_owned(last.to_string(), REASON_BYTES_MAX),
+    )
+}
