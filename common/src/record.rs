@@ -203,6 +203,18 @@ pub struct Abandoned {
     pub reason: String,
     /// When.
     pub at: Millis,
+    /// The attempt that the branch was given up in: it says nothing of a later one. A kind of its
+    /// own on the disk; older records do not say it, and stand for any.
+    #[serde(skip)]
+    pub attempt: Option<Attempt>,
+}
+
+impl Abandoned {
+    /// Whether the branch was given up in this attempt.
+    #[must_use]
+    pub fn is_of(&self, attempt: Attempt) -> bool {
+        self.attempt.is_none_or(|named| named == attempt)
+    }
 }
 
 /// See [`Record::CommittedSet`].
@@ -307,6 +319,7 @@ mod kind {
     pub(super) const ACKNOWLEDGED_V1: u8 = 13;
     pub(super) const ENDED_BY_HAND_V1: u8 = 14;
     pub(super) const LIFE_BEGAN_V2: u8 = 15;
+    pub(super) const ABANDONED_V2: u8 = 16;
 }
 
 impl Record {
@@ -323,7 +336,10 @@ impl Record {
             },
             Self::ParticipantSet(record) => (kind::PARTICIPANT_SET_V1, payload(record)),
             Self::ParticipantRemoved(record) => (kind::PARTICIPANT_REMOVED_V1, payload(record)),
-            Self::Abandoned(record) => (kind::ABANDONED_V1, payload(record)),
+            Self::Abandoned(record) => match record.attempt {
+                None => (kind::ABANDONED_V1, payload(record)),
+                Some(attempt) => (kind::ABANDONED_V2, payload(&(record, attempt))),
+            },
             Self::CommittedSet(record) => (kind::COMMITTED_SET_V1, payload(record)),
             Self::DataSeen(record) => (kind::DATA_SEEN_V1, payload(record)),
             Self::LossAccepted(record) => (kind::LOSS_ACCEPTED_V1, payload(record)),
@@ -346,6 +362,10 @@ impl Record {
             kind::PARTICIPANT_SET_V1 => read(kind, payload).map(Self::ParticipantSet),
             kind::PARTICIPANT_REMOVED_V1 => read(kind, payload).map(Self::ParticipantRemoved),
             kind::ABANDONED_V1 => read(kind, payload).map(Self::Abandoned),
+            kind::ABANDONED_V2 => {
+                let (abandoned, attempt) = read::<(Abandoned, Attempt)>(kind, payload)?;
+                Ok(Self::Abandoned(Abandoned { attempt: Some(attempt), ..abandoned }))
+            }
             kind::COMMITTED_SET_V1 => read(kind, payload).map(Self::CommittedSet),
             kind::DATA_SEEN_V1 => read(kind, payload).map(Self::DataSeen),
             kind::LOSS_ACCEPTED_V1 => read(kind, payload).map(Self::LossAccepted),
@@ -505,6 +525,7 @@ mod tests {
                 actor: "ana".to_owned(),
                 reason: "disk gone".to_owned(),
                 at: Millis(1_700_000_000_009),
+                attempt: None,
             }),
             Record::CommittedSet(CommittedSet {
                 epoch: Epoch(3),
@@ -546,6 +567,15 @@ mod tests {
                 detail: "ana: the log is gone".to_owned(),
             }),
             Record::LifeBegan(LifeBegan { life, at: Some((2 << 32) + 64) }),
+            Record::Abandoned(Abandoned {
+                number: number(),
+                id: identity().id,
+                participant: "bank-b".parse().unwrap(),
+                actor: "ana".to_owned(),
+                reason: "disk gone".to_owned(),
+                at: Millis(1_700_000_000_009),
+                attempt: Some(Attempt(2)),
+            }),
         ]
     }
 

@@ -65,8 +65,14 @@ pub enum Input {
     Tick,
     /// An operator wants everything that waits to be sent now.
     RetryNow,
-    /// An operator gives up a branch; that is recorded already (invariant 16).
-    Abandon(Branch),
+    /// An operator gives up a branch of an attempt; that is recorded already (invariant 16). While
+    /// it was being written the attempt may have been aborted: it says nothing of the next one.
+    Abandon {
+        /// The branch.
+        branch: Branch,
+        /// The attempt that the record names.
+        attempt: Attempt,
+    },
     /// What [`Effect::Note`] asked for is durable; or the log had it at the start.
     Noted(Note),
     /// The data that the branch may have voted on is no more: its vote counts for nothing, whether it has been heard or

@@ -339,6 +339,11 @@ impl Transaction {
         input: Input,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Illegal> {
+        if let Input::Abandon { attempt, .. } = input
+            && attempt != self.attempt()
+        {
+            return Ok(());
+        }
         let state = mem::replace(&mut self.state, State::New);
         if let Input::Noted(Note::EndedByHand { branch, outcome, detail }) = &input {
             self.by_hand_is_recorded(*branch, *outcome, detail);
@@ -380,7 +385,7 @@ impl Transaction {
                 | Input::Tick
                 | Input::RetryNow
                 | Input::DataLost(_)
-                | Input::Abandon(_)),
+                | Input::Abandon { .. }),
             ) => self.settling_step(settling, now, input, effects),
             (
                 State::Pausing { next, resume_at, failure },
@@ -408,7 +413,7 @@ impl Transaction {
                 committing.deliveries.iter_mut().for_each(|delivery| delivery.hurry(now));
                 self.send_due(committing, now, effects)
             }
-            (State::Committing(committing), Input::Abandon(branch)) => {
+            (State::Committing(committing), Input::Abandon { branch, .. }) => {
                 self.abandon_strays(branch);
                 self.abandoned(committing, branch, effects)
             }
@@ -421,7 +426,7 @@ impl Transaction {
                 self.stray_answered(now, branch, attempt, call, effects);
                 state
             }
-            (State::Closing(mut closing), Input::Abandon(branch)) => {
+            (State::Closing(mut closing), Input::Abandon { branch, .. }) => {
                 if self.abandon_strays(branch) {
                     closing.abandoned.push(branch);
                 }
@@ -438,7 +443,7 @@ impl Transaction {
                 | Input::Tick
                 | Input::RetryNow,
             ) => state,
-            (state, input @ (Input::Begin | Input::Persisted | Input::Abandon(_))) => {
+            (state, input @ (Input::Begin | Input::Persisted | Input::Abandon { .. })) => {
                 let illegal =
                     Illegal { number: self.spec.number, state: state.name(), input: input.name() };
                 self.state = state;
@@ -571,7 +576,7 @@ impl Input {
             Self::Persisted => "persisted",
             Self::Tick => "tick",
             Self::RetryNow => "retry now",
-            Self::Abandon(_) => "abandon",
+            Self::Abandon { .. } => "abandon",
             Self::Noted(_) => "noted",
             Self::DataLost(_) => "data lost",
         }

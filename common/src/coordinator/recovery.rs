@@ -6,7 +6,7 @@ use super::effect::{Branch, Note};
 use super::machine::{AnswerDurability, Purpose, Spec, Transaction};
 use crate::ids::{ParticipantName, TxNumber};
 use crate::outcome::Vote;
-use crate::record::{Acknowledged, Begun, Committed, EndedByHand, Identity, Record};
+use crate::record::{Abandoned, Acknowledged, Begun, Committed, EndedByHand, Identity, Record};
 use crate::time::Millis;
 use crate::wire::transaction::{Ack, Protocol};
 
@@ -16,7 +16,7 @@ use crate::wire::transaction::{Ack, Protocol};
 pub struct Unfinished {
     committed: BTreeMap<TxNumber, Committed>,
     begun: BTreeMap<TxNumber, Begun>,
-    abandoned: BTreeMap<TxNumber, BTreeSet<ParticipantName>>,
+    abandoned: BTreeMap<TxNumber, Vec<Abandoned>>,
     acknowledged: BTreeMap<TxNumber, BTreeSet<ParticipantName>>,
     by_hand: BTreeMap<TxNumber, Vec<EndedByHand>>,
     participants: BTreeMap<ParticipantName, String>,
@@ -40,7 +40,8 @@ pub struct Recovered {
     pub participants: Vec<ParticipantName>,
     /// The machine; its first [`Input::Tick`](super::Input::Tick) sends what is due.
     pub transaction: Transaction,
-    /// Branches given up by an operator: the shell feeds them as [`Input::Abandon`](super::Input::Abandon).
+    /// Branches given up by an operator: of the attempt that the machine is in. The
+    /// shell feeds them as [`Input::Abandon`](super::Input::Abandon).
     pub abandoned: Vec<Branch>,
     /// What the log knows of its branches: the shell feeds it as [`Input::Noted`](super::Input::Noted), before the rest.
     pub notes: Vec<Note>,
@@ -62,7 +63,7 @@ impl Unfinished {
             Record::Ended(ended) => self.end(ended.number),
             Record::Answered(answered) => self.end(answered.number),
             Record::Abandoned(abandoned) => {
-                self.abandoned.entry(abandoned.number).or_default().insert(abandoned.participant);
+                self.abandoned.entry(abandoned.number).or_default().push(abandoned);
             }
             Record::Acknowledged(Acknowledged { number, participants }) => {
                 self.acknowledged.entry(number).or_default().extend(participants);
@@ -103,7 +104,7 @@ impl Unfinished {
     pub fn plan(self, now: Millis) -> Plan {
         let Self { committed, begun, abandoned, acknowledged, by_hand, participants } = self;
         let committed = committed.into_values().map(|committed| {
-            let given_up = abandoned.get(&committed.number);
+            let given_up = abandoned.get(&committed.number).map_or(&[][..], Vec::as_slice);
             let told = acknowledged.get(&committed.number);
             let by_hand = by_hand.get(&committed.number).map_or(&[][..], Vec::as_slice);
             recover_commit(committed, given_up, told, by_hand, now)
@@ -115,7 +116,7 @@ impl Unfinished {
 
 fn recover_commit(
     committed: Committed,
-    abandoned: Option<&BTreeSet<ParticipantName>>,
+    abandoned: &[Abandoned],
     acknowledged: Option<&BTreeSet<ParticipantName>>,
     by_hand: &[EndedByHand],
     now: Millis,
@@ -137,7 +138,8 @@ fn recover_commit(
         let branches = (0..).map(Branch).zip(&participants);
         branches.filter(|(_, name)| is_one(name)).map(|(branch, _)| branch).collect()
     };
-    let abandoned = branches_at(abandoned);
+    let given_up = abandoned.iter().filter(|it| it.is_of(attempt)).map(|it| it.participant.clone());
+    let abandoned = branches_at(Some(&given_up.collect()));
     let acknowledged = Some(branches_at(acknowledged)).filter(|branches| !branches.is_empty());
     let by_hand = by_hand.iter().filter_map(|it| {
         let place = participants.iter().position(|name| *name == it.participant)?;

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{LogId, ParticipantName, TxNumber, Txid};
+use crate::ids::{Attempt, LogId, ParticipantName, TxNumber, Txid};
 use crate::outcome::{Aborted, Call, Done, Heuristic, Prepared, Redo};
 use crate::record::{Abandoned, Answered, DataSeen, EndedByHand, Record};
 use crate::wire::resync::{DataPoint, DataView, Hole, Mark, StagedView};
@@ -245,7 +245,7 @@ pub struct Plan<'a> {
     redo: BTreeMap<(u64, Txid), Redone>,
     hole: Option<Missing<'a>>,
     /// Given up here by an operator, who may have done by hand what they say (invariant 16).
-    abandoned: BTreeSet<TxNumber>,
+    abandoned: BTreeSet<(TxNumber, Option<Attempt>)>,
 }
 
 impl<'a> Plan<'a> {
@@ -285,15 +285,15 @@ impl<'a> Plan<'a> {
                     self.committed(participant, txid, vote, &written.redo);
                 }
             }
-            Record::Abandoned(Abandoned { number, participant, .. })
+            Record::Abandoned(Abandoned { number, participant, attempt, .. })
                 if participant == self.participant =>
             {
-                self.abandoned.insert(*number);
+                self.abandoned.insert((*number, *attempt));
             }
             Record::EndedByHand(EndedByHand { number, participant, outcome, .. })
                 if participant == self.participant && *outcome == Heuristic::Aborted =>
             {
-                self.abandoned.insert(*number);
+                self.abandoned.insert((*number, None));
             }
             // Data that was opened with this log's word is of its past, though no vote of its may
             // be on it.
@@ -336,7 +336,8 @@ impl<'a> Plan<'a> {
     /// order of the votes.
     fn missing(&mut self, seen: Seen) -> Option<BTreeMap<(u64, Txid), Redone>> {
         let Some(hole) = &mut self.hole else { return Some(BTreeMap::new()) };
-        hole.redo.retain(|(_, txid), _| !self.abandoned.contains(&txid.number));
+        let abandoned = &self.abandoned;
+        hole.redo.retain(|(_, txid), _| !is_given_up(abandoned, *txid));
         let lacks = hole.of.expected.checked_sub(hole.of.ended)?;
         let missing = hole.redo.len() as u64;
         // A branch that is staged may be one whose outcome the data lost.
@@ -377,7 +378,7 @@ impl<'a> Plan<'a> {
             }
         }
         self.redo.retain(|(seq, txid), _| {
-            *seq <= self.found.seq || !self.abandoned.contains(&txid.number)
+            *seq <= self.found.seq || !is_given_up(&self.abandoned, *txid)
         });
         match (self.missing(seen), &self.found.hole) {
             (Some(missing), _) => self.redo.extend(missing),
@@ -389,6 +390,12 @@ impl<'a> Plan<'a> {
         }
         Ok(self.redo.into_values().collect())
     }
+}
+
+/// Whether an operator gave up the branch of this attempt here, or of any.
+fn is_given_up(abandoned: &BTreeSet<(TxNumber, Option<Attempt>)>, txid: Txid) -> bool {
+    let Txid { number, attempt, .. } = txid;
+    [None, Some(attempt)].into_iter().any(|of| abandoned.contains(&(number, of)))
 }
 
 #[cfg(test)]

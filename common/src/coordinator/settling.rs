@@ -94,14 +94,14 @@ impl Transaction {
             }
             Input::Tick => self.send_due_settles(settling, now, false, effects),
             Input::RetryNow => self.send_due_settles(settling, now, true, effects),
-            Input::DataLost(branch) | Input::Abandon(branch) if settling.is_applied() => {
+            Input::DataLost(branch) | Input::Abandon { branch, .. } if settling.is_applied() => {
                 self.cannot_be_staged(settling, now, branch, effects)
             }
             Input::DataLost(branch) => {
                 let failure = Failure { branch: Some(branch), ..settling.failure };
                 self.abort_all(settling.attempt, now, failure, effects)
             }
-            Input::Abandon(branch) => self.abandon_unsettled(settling, now, branch, effects),
+            Input::Abandon { branch, .. } => self.abandon_unsettled(settling, now, branch, effects),
             _ => State::Settling(settling),
         }
     }

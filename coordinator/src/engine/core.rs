@@ -113,7 +113,6 @@ impl Core {
     }
 
     // ---- what comes in
-    // -------------------------------------------------------------------------------------------
 
     /// A new transaction. The caller has checked keys, ids and limits.
     pub(super) fn begin(
@@ -141,7 +140,7 @@ impl Core {
     pub(super) fn resume(&mut self, recovered: Recovered, shared: &Arc<Shared>) {
         let Recovered { identity, participants, transaction, abandoned, notes } = recovered;
         let position = self.history.by_id(identity.id);
-        let number = transaction.spec().number;
+        let (number, attempt) = (transaction.spec().number, transaction.attempt());
         let lanes: Vec<usize> = participants.iter().map(|name| self.lane(name)).collect();
         for lane in &lanes {
             self.lanes[*lane].start(*lane, shared);
@@ -162,7 +161,7 @@ impl Core {
             self.step(number, Input::Noted(note), now, shared);
         }
         for branch in abandoned {
-            self.step(number, Input::Abandon(branch), now, shared);
+            self.step(number, Input::Abandon { branch, attempt }, now, shared);
         }
         self.step(number, Input::Tick, now, shared);
     }
@@ -187,13 +186,14 @@ impl Core {
                     self.record_durable(number, position);
                     self.step(number, Input::Persisted, now, shared);
                 }
-                Some(Appended::Abandon { number, branch, done }) => {
+                Some(Appended::Abandon { number, branch, attempt, done }) => {
                     if let Some(active) = self.active.get(&number)
                         && let Some(given_up) = active.accepted.participants.get(branch.index())
                     {
-                        self.history.abandoned(active.accepted.identity.id, given_up);
+                        let id = active.accepted.identity.id;
+                        self.history.abandoned(id, given_up, attempt);
                     }
-                    self.step(number, Input::Abandon(branch), now, shared);
+                    self.step(number, Input::Abandon { branch, attempt }, now, shared);
                     let _nobody_waits = done.send(());
                 }
                 Some(Appended::Noted(number, note)) => {
@@ -265,6 +265,7 @@ impl Core {
             return wrong("the transaction has no branch at this participant");
         };
         tracing::error!(%id, %participant, actor, reason, "an operator gives up a branch");
+        let attempt = active.machine.attempt();
         let (done, durable) = oneshot::channel();
         let record = Record::Abandoned(Abandoned {
             number,
@@ -273,14 +274,18 @@ impl Core {
             actor,
             reason,
             at: clock::now(),
+            attempt: Some(attempt),
         });
         let record = mutants::of_override(record, &self.authority);
-        self.append(&record, Durability::Forced, Appended::Abandon { number, branch, done });
+        self.append(
+            &record,
+            Durability::Forced,
+            Appended::Abandon { number, branch, attempt, done },
+        );
         Ok(durable)
     }
 
     // ---- steps and their effects
-    // -----------------------------------------------------------------------------------
 
     pub(super) fn step(
         &mut self,
@@ -435,7 +440,6 @@ impl Core {
     }
 
     // ---- questions
-    // ---------------------------------------------------------------------------------------------------
 
     pub(super) fn outcome(&self, txid: Txid) -> BranchOutcome {
         // A transaction of the log may have the number of one of its copy: nothing is known here.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use assent_common::record::{EndedByHand, Identity, Record};
-use assent_common::{IdempotencyKey, ParticipantName, TransactionId};
+use assent_common::{Attempt, IdempotencyKey, ParticipantName, TransactionId};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -107,7 +107,7 @@ impl Index {
 pub(crate) struct ReplayedHistory {
     by_id: Vec<(Name, LogPosition)>,
     by_key: Vec<(Name, LogPosition)>,
-    abandoned: HashMap<TransactionId, Vec<ParticipantName>>,
+    abandoned: HashMap<TransactionId, Vec<(ParticipantName, Option<Attempt>)>>,
     by_hand: HashMap<TransactionId, Vec<EndedByHand>>,
 }
 
@@ -119,7 +119,7 @@ impl ReplayedHistory {
             Record::Answered(answered) => self.answered(&answered.identity, position),
             Record::Abandoned(abandoned) => {
                 let of_id = self.abandoned.entry(abandoned.id).or_default();
-                of_id.push(abandoned.participant.clone());
+                of_id.push((abandoned.participant.clone(), abandoned.attempt));
             }
             Record::EndedByHand(_) => remember(&mut self.by_hand, record),
             Record::Begun(_)
@@ -169,7 +169,7 @@ pub struct History {
     by_id: Index,
     by_key: Index,
     /// Branches that operators have given up; few.
-    abandoned: HashMap<TransactionId, Vec<ParticipantName>>,
+    abandoned: HashMap<TransactionId, Vec<(ParticipantName, Option<Attempt>)>>,
     /// Branches that operators have ended by hand, against the outcome; few.
     by_hand: HashMap<TransactionId, Vec<EndedByHand>>,
     /// Segments up to this one are deleted, or about to be.
@@ -186,13 +186,20 @@ impl History {
     }
 
     /// Remembers that an operator has given up a branch, so that nobody says later that it was applied.
-    pub(super) fn abandoned(&mut self, id: TransactionId, participant: &ParticipantName) {
-        self.abandoned.entry(id).or_default().push(participant.clone());
+    pub(super) fn abandoned(
+        &mut self,
+        id: TransactionId,
+        participant: &ParticipantName,
+        attempt: Attempt,
+    ) {
+        self.abandoned.entry(id).or_default().push((participant.clone(), Some(attempt)));
     }
 
-    /// The branches of a transaction that were given up.
-    pub(super) fn abandoned_of(&self, id: TransactionId) -> Vec<ParticipantName> {
-        self.abandoned.get(&id).cloned().unwrap_or_default()
+    /// The branches of a transaction that were given up in the attempt that it ended with.
+    pub(super) fn abandoned_of(&self, id: TransactionId, with: Attempt) -> Vec<ParticipantName> {
+        let given_up = self.abandoned.get(&id).into_iter().flatten();
+        let of_it = given_up.filter(|(_, attempt)| attempt.is_none_or(|named| named == with));
+        of_it.map(|(participant, _)| participant.clone()).collect()
     }
 
     /// Remembers that an operator has ended a branch by hand, against the outcome.

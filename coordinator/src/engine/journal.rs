@@ -1,6 +1,7 @@
 //! What the core has the log keep: the records of its steps, and what must outlive a segment.
 
 use assent_client::{crash, mutant};
+use assent_common::Attempt;
 use assent_common::coordinator::{
     Branch, Closing, ClosingRecord, Committing, DecisionRecord, Entry, Note, State,
 };
@@ -38,7 +39,7 @@ pub(super) enum Appended {
     /// A machine waits for it.
     Step(TxNumber),
     /// An operator's override waits for it.
-    Abandon { number: TxNumber, branch: Branch, done: oneshot::Sender<()> },
+    Abandon { number: TxNumber, branch: Branch, attempt: Attempt, done: oneshot::Sender<()> },
     /// What a machine wanted known of branches.
     Noted(TxNumber, Note),
     /// Compaction moved the record that answers for a transaction.

@@ -123,10 +123,15 @@ pub(super) fn view_of_decided(decided: &Decided) -> TransactionView {
 impl Engine {
     /// An ended transaction; `None` for records that answer for none.
     pub(super) fn view_of_record(&self, record: Record) -> Option<TransactionView> {
+        let attempt = match &record {
+            Record::Committed(Committed { attempt, .. })
+            | Record::Answered(Answered { attempt, .. }) => *attempt,
+            _ => return None,
+        };
         let mut view = view_of_record(record)?;
         let (abandoned, by_hand) = {
             let core = self.core();
-            (core.history.abandoned_of(view.id), core.history.by_hand_of(view.id))
+            (core.history.abandoned_of(view.id, attempt), core.history.by_hand_of(view.id))
         };
         for branch in
             view.branches.iter_mut().filter(|branch| abandoned.contains(&branch.participant))

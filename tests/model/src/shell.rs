@@ -228,7 +228,9 @@ impl World {
             return;
         };
         if self.config.is(Mutant::TimerAbandons) {
-            return self.feed(state, number, at, Input::Abandon(Branch(0)));
+            let branch = Branch(0);
+            let attempt = state.active[&number].machine.attempt();
+            return self.feed(state, number, at, Input::Abandon { branch, attempt });
         }
         self.feed(state, number, at, Input::Tick);
     }
@@ -269,13 +271,14 @@ impl World {
             let client = clients.position(|client| client.id == recovered.identity.id);
             let client = client.expect("a client's");
             let number = recovered.transaction.spec().number;
+            let attempt = recovered.transaction.attempt();
             let machine = Arc::new(recovered.transaction);
             state.active.insert(number, Active { machine, client });
             for note in recovered.notes {
                 self.feed(state, number, NOW, Input::Noted(note));
             }
             for branch in recovered.abandoned {
-                self.feed(state, number, NOW, Input::Abandon(branch));
+                self.feed(state, number, NOW, Input::Abandon { branch, attempt });
             }
             self.settle(state, number);
         }
@@ -296,6 +299,7 @@ impl World {
     pub(crate) fn abandon(&self, state: &mut State, number: TxNumber, branch: Branch) {
         let Some(active) = state.active.get(&number) else { return };
         let client = &self.config.clients[active.client];
+        let attempt = active.machine.attempt();
         let record = Record::Abandoned(Abandoned {
             number,
             id: client.id,
@@ -303,11 +307,12 @@ impl World {
             actor: "operator".to_owned(),
             reason: "told to".to_owned(),
             at: NOW,
+            attempt: Some(attempt),
         });
         let log = Arc::make_mut(&mut state.log);
         log.records.push(record);
         log.durable += 1;
-        self.feed(state, number, NOW, Input::Abandon(branch));
+        self.feed(state, number, NOW, Input::Abandon { branch, attempt });
     }
 
     /// What a branch in doubt makes of the answer to its question.

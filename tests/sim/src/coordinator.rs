@@ -212,7 +212,7 @@ impl World {
         let now = self.now();
         let Some(active) = self.coordinators[c].active.get_mut(&number) else { return Ok(()) };
         let request = active.request;
-        if let Input::Abandon(branch) = input {
+        if let Input::Abandon { branch, .. } = input {
             self.oracle.gives_up(c, number, branch)?;
         }
         let mut effects = Vec::new();
@@ -487,7 +487,8 @@ impl World {
         }
         let is_decided = matches!(active.machine.state(), Phase::Committing(_));
         if self.config.is(Mutant::TimerAbandons) && is_decided {
-            return self.feed(c, number, Input::Abandon(Branch(0)));
+            let attempt = active.machine.attempt();
+            return self.feed(c, number, Input::Abandon { branch: Branch(0), attempt });
         }
         self.feed(c, number, Input::Tick)
     }

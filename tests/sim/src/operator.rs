@@ -76,6 +76,8 @@ fn give_up(world: &mut World, c: usize, number: TxNumber, request: usize, branch
     })?;
     note!(world, "c{c}: an operator gives up {}.{} at p{at}", number.epoch, number.n);
     world.report.given_up += 1;
+    let Some(active) = world.coordinators[c].active.get(&number) else { return Ok(()) };
+    let attempt = active.machine.attempt();
     let record = Record::Abandoned(Abandoned {
         number,
         id: asked.id,
@@ -83,11 +85,12 @@ fn give_up(world: &mut World, c: usize, number: TxNumber, request: usize, branch
         actor: "operator".to_owned(),
         reason: "its Redis lost data".to_owned(),
         at: Millis(0),
+        attempt: Some(attempt),
     });
     // An operator waits for the disk before the machine hears.
     world.oracle.durable(c, &record, &world.requests)?;
     world.append(c, record, true);
-    world.feed(c, number, Input::Abandon(branch))
+    world.feed(c, number, Input::Abandon { branch, attempt })
 }
 
 /// Branches whose participant has said, clearly, that it cannot do what it is told. Only a mutant does not wait for

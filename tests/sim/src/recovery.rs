@@ -85,22 +85,23 @@ impl World {
         for recovered in plan {
             let request = place_of(recovered.identity.id);
             let number = recovered.transaction.spec().number;
+            let attempt = recovered.transaction.attempt();
             self.activate(c, Active::new(recovered.transaction, request));
             if self.requests[request].is_keyed() {
                 self.coordinators[c].known.insert(request, Known::Active(number));
             }
-            resumed.push((number, recovered.notes, recovered.abandoned));
+            resumed.push((number, attempt, recovered.notes, recovered.abandoned));
         }
         if self.coordinators[c].log.durable_bytes() > LONG_BYTES {
             self.compact(c);
         }
         // All of them are there before the first one speaks: the low-water mark counts on it.
-        for (number, notes, abandoned) in resumed {
+        for (number, attempt, notes, abandoned) in resumed {
             for note in notes {
                 self.feed(c, number, Input::Noted(note))?;
             }
             for branch in abandoned {
-                self.feed(c, number, Input::Abandon(branch))?;
+                self.feed(c, number, Input::Abandon { branch, attempt })?;
             }
             self.settle(c, number)?;
             if self.coordinators[c].life != life {

@@ -140,7 +140,17 @@ fn lost_data_aborts() {
 #[test]
 fn an_operator_may_give_up_a_branch_that_cannot_be_asked() {
     let mut rig = begun().after([yes(A, FIRST), no(B, FIRST, ErrorCode::Internal)]);
-    let effects = rig.feed(Input::Abandon(B));
+    let effects = rig.feed(Input::Abandon { branch: B, attempt: Attempt::FIRST });
+    assert_eq!(effects[..2], ["abort 0.0", "answer aborted internal by 1"]);
+}
+
+/// While the record of it was written, the attempt was aborted and a new one has begun.
+#[test]
+fn what_an_operator_gave_up_of_an_attempt_says_nothing_of_the_next_one() {
+    let mut rig = begun().after([yes(A, FIRST), no(B, FIRST, ErrorCode::Internal)]);
+    let given_up = Input::Abandon { branch: B, attempt: SECOND };
+    assert!(rig.feed(given_up).is_empty(), "{}", rig.text());
+    let effects = rig.feed(Input::Abandon { branch: B, attempt: FIRST });
     assert_eq!(effects[..2], ["abort 0.0", "answer aborted internal by 1"]);
 }
 

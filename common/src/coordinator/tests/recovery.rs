@@ -63,6 +63,10 @@ fn answered(n: u64) -> Record {
 }
 
 fn abandoned(n: u64, participant: &str) -> Record {
+    given_up(n, participant, None)
+}
+
+fn given_up(n: u64, participant: &str, attempt: Option<Attempt>) -> Record {
     Record::Abandoned(Abandoned {
         number: at(n),
         id: identity().id,
@@ -70,6 +74,7 @@ fn abandoned(n: u64, participant: &str) -> Record {
         actor: "ana".to_owned(),
         reason: "disk gone".to_owned(),
         at: Millis(60),
+        attempt,
     })
 }
 
@@ -138,12 +143,25 @@ fn records_that_come_twice_say_the_same_as_once() {
     assert_eq!(plan(once.clone().into_iter().chain(tail())), plan(tail()));
 }
 
+/// Invariant 16: the branch of a later attempt has voted, and nobody has given it up.
+#[test]
+fn what_was_given_up_in_an_earlier_attempt_is_not_given_up_in_the_one_that_commits() {
+    let given_up = |attempt| given_up(1, "b", Some(attempt));
+    for (records, left) in [
+        ([given_up(FIRST), committed(1, SECOND)], vec![]),
+        ([given_up(SECOND), committed(1, SECOND)], vec![B]),
+    ] {
+        assert_eq!(plan(records).transactions[0].abandoned, left);
+    }
+}
+
 #[test]
 fn what_an_operator_gave_up_stays_given_up() {
     let plan = plan([committed(1, FIRST), abandoned(1, "b"), abandoned(9, "a")]);
     let recovered = plan.transactions.into_iter().next().unwrap();
     assert_eq!(recovered.abandoned, [B]);
-    let mut rig = Rig::of(recovered.transaction).after([Input::Abandon(B)]);
+    let mut rig = Rig::of(recovered.transaction)
+        .after([Input::Abandon { branch: B, attempt: Attempt::FIRST }]);
     assert_eq!(rig.feed(Input::Tick), ["commit 0.0"]);
     assert_eq!(rig.feed(applied(A)), ["answer committed [0]+[1]", "persist end"]);
 }

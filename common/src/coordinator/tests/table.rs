@@ -37,7 +37,7 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("tick", Input::Tick),
         ("tick at the deadline", Input::Tick),
         ("retry now", Input::RetryNow),
-        ("abandon 0", Input::Abandon(A)),
+        ("abandon 0", Input::Abandon { branch: A, attempt: Attempt::FIRST }),
         ("noted that 1 acknowledged", Input::Noted(Note::Acknowledged(vec![B]))),
         ("noted that 0 was aborted by hand", noted_by_hand(A, Heuristic::Aborted)),
     ]

@@ -367,7 +367,7 @@ fn retry_now_sends_everything_that_waits_for_its_time() {
 #[test]
 fn an_abandoned_branch_is_over_but_not_applied() {
     let mut rig = committing(spec(2)).after([applied(B), commit_unknown(A)]);
-    let effects = rig.feed(Input::Abandon(A));
+    let effects = rig.feed(Input::Abandon { branch: A, attempt: Attempt::FIRST });
     assert_eq!(effects, ["answer committed [0]+[1]", "persist end"]);
     rig.feed(Input::Persisted);
     assert!(rig.machine.is_ended());
@@ -378,7 +378,8 @@ fn an_abandoned_branch_is_over_but_not_applied() {
 fn abandoning_a_branch_gives_up_its_earlier_attempts_too() {
     let rig = Rig::begun(spec(2)).after([no(B, FIRST, ErrorCode::LockConflict), Input::RetryNow]);
     let votes = [yes(A, SECOND), yes(B, SECOND), Input::Persisted, applied(B)];
-    let rig = rig.after(votes).after([Input::Abandon(A), Input::Persisted]);
+    let rig =
+        rig.after(votes).after([Input::Abandon { branch: A, attempt: SECOND }, Input::Persisted]);
     assert!(rig.machine.is_ended(), "{}", rig.text());
 }
 
