@@ -28,6 +28,7 @@ use tokio::sync::{oneshot, watch};
 use super::active::{Accepted, Active, Decided, RequestOps};
 use super::admission::{Admission, Counted};
 use super::history::History;
+use super::holders::name_holder;
 use super::journal::{
     Appended, crash_before, decision_bytes_max, durability_of, fitting, is_sent_before_persisted,
 };
@@ -169,7 +170,8 @@ impl Core {
     /// Results of messages.
     pub(super) fn answered(&mut self, inputs: Vec<(TxNumber, Input)>, shared: &Arc<Shared>) {
         let now = clock::now();
-        for (number, input) in inputs {
+        for (number, mut input) in inputs {
+            name_holder(self, shared.identity.log_id, now, &mut input);
             self.step(number, input, now, shared);
         }
         self.progress.send_modify(|n| *n += 1);

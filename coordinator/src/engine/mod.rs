@@ -21,6 +21,7 @@ mod core;
 mod counts;
 mod fingerprint;
 mod history;
+mod holders;
 mod journal;
 mod lane;
 mod list;

@@ -42,6 +42,8 @@ pub(crate) enum Say {
     Good,
     /// A definite no.
     No(ErrorCode),
+    /// A conflict with this transaction.
+    HeldBy(Txid),
     /// A no because of an expectation, with the reply that was met.
     Met(&'static str),
     /// The good answer, with replies of that many bytes.
@@ -210,6 +212,10 @@ async fn answer(shared: &Shared, message: &Message<Box<RawValue>>) -> Option<Ans
     match say {
         Say::Good => Some(good(message)),
         Say::No(code) => Some(no(kind, code, None)),
+        Say::HeldBy(txid) => Some(Answer {
+            holder: wait(message).holder.map(|holder| HolderBody { txid, ..holder }),
+            ..no(kind, ErrorCode::LockConflict, None)
+        }),
         Say::Met(reply) => Some(no(kind, ErrorCode::ExpectationFailed, Some(reply))),
         Say::Large(bytes) => {
             let replies = RawValue::from_string(format!("[\"{}\"]", "x".repeat(bytes))).ok();

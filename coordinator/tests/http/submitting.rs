@@ -2,7 +2,7 @@
 
 use assent_client::SubmitError;
 use assent_common::wire::problem::OutcomeWord;
-use assent_common::{ErrorCode, limits};
+use assent_common::{ErrorCode, TxNumber, Txid, limits};
 use assent_coordinator::CoordinatorOptions;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -253,6 +253,34 @@ async fn a_conflict_that_lasts_aborts_at_the_timeout() {
     // Whether the deadline falls between two attempts or into one.
     let code = said.body["code"].as_str().unwrap();
     assert!(["lock_conflict", "timeout"].contains(&code), "{said:?}");
+}
+
+/// Who reads of a conflict must not have to look the holder up: it may have ended by then.
+#[tokio::test]
+async fn a_conflict_tells_the_holders_name_and_age_where_they_are_known() {
+    let (bank_a, bank_b) = (Fake::start().await, Fake::start().await);
+    bank_a.always(Kind::Prepare, Say::Hold);
+    let rig = Rig::start(&[("bank-a", &bank_a), ("bank-b", &bank_b)]).await;
+    let mut named = transfer(&["bank-a"]);
+    named["name"] = json!("the \"nightly\" batch");
+    let said = rig.submit_with(&named, &[("Prefer", "respond-async")]).await;
+    assert_eq!(said.status, 202, "{said:?}");
+    let ours = bank_a.hears(Kind::Prepare, 1).await.txid;
+    let ended = Txid { number: TxNumber { n: ours.number.n + 1_000, ..ours.number }, ..ours };
+    let theirs = Txid { log_id: "0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e".parse().unwrap(), ..ours };
+    for (holder, told) in [
+        (ours, r#"named "the \"nightly\" batch" and began 0."#),
+        (ended, "has ended here"),
+        (theirs, "log id 0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e: its name is not known here"),
+    ] {
+        bank_b.always(Kind::Prepare, Say::HeldBy(holder));
+        let mut body = transfer(&["bank-b"]);
+        body["timeout"] = json!("50ms");
+        let said = rig.submit(&body).await;
+        said.is_problem("lock_conflict");
+        assert!(said.body["detail"].as_str().unwrap().contains(told), "{said:?}");
+    }
+    bank_a.release();
 }
 
 #[tokio::test]

@@ -1,0 +1,39 @@
+//! Who holds the lock that a transaction died of. A participant knows its ids and the key; this
+//! coordinator, of a transaction of its own, also the name and the age.
+
+use std::fmt::Write as _;
+
+use assent_common::coordinator::Input;
+use assent_common::outcome::{Call, Holder};
+use assent_common::time::Millis;
+use assent_common::{LogId, limits, text};
+
+use super::core::Core;
+
+/// Says in a conflict what is known here of the holder. The name is a client's: it is quoted, cut.
+pub(super) fn name_holder(core: &Core, log_id: LogId, now: Millis, input: &mut Input) {
+    let Input::Prepared { call: Call::Refused(refusal), .. } = input else { return };
+    let Some(holder) = &refusal.holder else { return };
+    let known = about(core, log_id, now, holder);
+    let _ = write!(refusal.detail, "; that transaction {known}");
+}
+
+fn about(core: &Core, log_id: LogId, now: Millis, holder: &Holder) -> String {
+    let Holder { txid, .. } = holder;
+    if txid.log_id != log_id {
+        let theirs = txid.log_id;
+        return format!(
+            "is of another coordinator, with log id {theirs}: its name is not known here"
+        );
+    }
+    let Some(active) = core.active.get(&txid.number) else {
+        return "has ended here by now".to_owned();
+    };
+    let identity = &active.accepted.identity;
+    let age_ms = now.since(identity.created_at);
+    let age = format!("began {}.{} s ago", age_ms / 1_000, age_ms % 1_000 / 100);
+    match &identity.name {
+        Some(name) => format!("is named {:?} and {age}", text::cut(name, limits::NAME_BYTES_MAX)),
+        None => format!("has no name and {age}"),
+    }
+}
