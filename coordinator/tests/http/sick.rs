@@ -145,6 +145,8 @@ async fn the_last_reason_of_a_participant_is_shown_while_it_is_asked_again_and_t
 async fn a_refused_connection_is_told_as_one() {
     let (sick, well) = (Fake::start().await, Fake::start().await);
     let rig = rig(&sick, &well).await;
+    // What has never answered is not begun.
+    assert_eq!(rig.submit(&short(&["sick", "well"])).await.status, 200);
     drop(sick);
     let said = rig.submit(&short(&["sick", "well"])).await;
     assert_eq!(said.body["code"], "participant_unreachable", "{said:?}");

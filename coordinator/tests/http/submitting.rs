@@ -271,7 +271,7 @@ async fn a_conflict_tells_the_holders_name_and_age_where_they_are_known() {
     for (holder, told) in [
         (ours, r#"named "the \"nightly\" batch" and began 0."#),
         (ended, "has ended here"),
-        (theirs, "log id 0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e: its name is not known here"),
+        (theirs, "log id 0198f1c2a4b27c1d9c0e3f4a5b6c7d8e: its name is not known here"),
     ] {
         bank_b.always(Kind::Prepare, Say::HeldBy(holder));
         let mut body = transfer(&["bank-b"]);

@@ -101,8 +101,8 @@ impl World {
         self.coordinators.iter().map(|c| c.log.log_id()).collect()
     }
 
-    /// Why nothing may be done for a coordinator that knows this of the data. Its log is remembered also where it is
-    /// refused: its word is owed.
+    /// Why nothing may be done for a coordinator that knows this of the data. Its log is remembered
+    /// also where it is refused: its word is owed.
     pub(crate) fn admit(
         &mut self,
         at: usize,

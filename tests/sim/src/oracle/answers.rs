@@ -36,7 +36,8 @@ impl Oracle {
         let are_theirs = branches
             .all(|(branch, told)| branch.replies.as_ref() == Some(told) || is_unheard(told));
         let check = "answers: the replies are those of the votes";
-        // What is read in one phase may be read again by a copy of the message, and then differently.
+        // What is read in one phase may be read again by a copy of the message, and then
+        // differently.
         ensure(are_theirs || is_excused || is_untraced, check, text)?;
         if asked.is_one_phase() {
             let is_true = attempt.branches[0].was_applied || is_untraced;

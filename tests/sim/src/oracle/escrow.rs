@@ -4,8 +4,8 @@ use super::{Step, ensure};
 use crate::redis::Data;
 use crate::request::{Adds, BranchPlan, OpKind, Request, place_of};
 
-/// A branch has just been applied: the balances are within what it was promised, save of accounts that the data `lacks`
-/// a change of.
+/// A branch has just been applied: the balances are within what it was promised, save of accounts
+/// that the data `lacks` a change of.
 pub(super) fn bounds_hold(
     plan: &BranchPlan,
     data: &Data,

@@ -185,7 +185,8 @@ impl Oracle {
         })
     }
 
-    /// Records that were not synced may be gone; what is found after all comes again by [`durable`](Self::durable).
+    /// Records that were not synced may be gone; what is found after all comes again by
+    /// [`durable`](Self::durable).
     pub(crate) fn forgets_pending(&mut self, coordinator: usize, lost: &[Record]) {
         for number in lost.iter().filter_map(Record::number) {
             let fact = self.fact(coordinator, number);

@@ -105,8 +105,8 @@ impl Oracle {
         }
     }
 
-    /// A coordinator has died: records of one phase that were on their way to disk may be gone. A Redis may have lost what
-    /// they name, or lose it later, while that coordinator is away.
+    /// A coordinator has died: records of one phase that were on their way to disk may be gone. A
+    /// Redis may have lost what they name, or lose it later, while that coordinator is away.
     pub(super) fn forgets_writes(&mut self, coordinator: usize) {
         let facts = &mut self.facts[coordinator];
         let mut undone = Vec::new();
@@ -209,10 +209,11 @@ impl Oracle {
         if asked.is_one_phase() { self.commits(request, coordinator, txid) } else { Ok(()) }
     }
 
-    /// Whether the repair under way leaves out a committed change of this account: its log has not spoken, since whoever
-    /// remembered that log died with the data. What others added on top of that change may go beyond their bounds until
-    /// that log speaks too, which fences the data again; and whoever votes before is excused, as [`Excuse::Overtaken`].
-    /// An operator who accepts a loss excuses the same.
+    /// Whether the repair under way leaves out a committed change of this account: its log has not
+    /// spoken, since whoever remembered that log died with the data. What others added on top of
+    /// that change may go beyond their bounds until that log speaks too, which fences the data
+    /// again; and whoever votes before is excused, as [`Excuse::Overtaken`]. An operator who
+    /// accepts a loss excuses the same.
     fn lacks_unsaid(&self, at: usize, account: usize, requests: &[Request]) -> bool {
         let site = &self.sites[at];
         let is_committed = |txid: &Txid| {
