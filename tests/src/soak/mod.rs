@@ -22,6 +22,9 @@ use crate::{audit, plain, wait_settled};
 
 const CLIENTS: u64 = 6;
 
+/// Bytes of a segment of the log: the product's default.
+const SEGMENT_BYTES: u32 = 64 * 1024 * 1024;
+
 /// What is shown of a report.
 const LINES_MAX: usize = 12;
 const LINE_MAX: usize = 240;
@@ -66,6 +69,8 @@ pub async fn run(plan: &Plan) -> Verdict {
         participants: PARTICIPANTS.to_vec(),
         linked: true,
         redis: RedisOptions { program, ..RedisOptions::default() },
+        // The product itself, which takes no small ones.
+        segment_bytes: SEGMENT_BYTES,
         ..Options::default()
     };
     let binary = plan.assent.to_str().expect("a path in UTF-8");
