@@ -21,7 +21,8 @@
 --   m:run          life of the server for which what it had loaded was verified
 --   m:c:<log id>   "<highest epoch> <low-water epoch> <low-water n>"
 --   m:n:<log id>   "<epoch> <nonce>" of the newest life of the log that was heard (life.lua)
---   m:p:<log id>   highest position in the log that was told of with something that ended a branch
+--   m:p:<log id>   "<position> <epoch>": highest position in the log that was told of with
+--                  something that ended a branch, and the life that told it
 --   m:r:<log id>   incarnation that the log knew when the last repair took its word
 --   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id> <reserved>;…" of a string,
 --                  "F …" of a hash, where reserved is "<field in hexadecimal>:<delta>:<floor>:<ceiling>,…" (escrow.lua)
@@ -62,10 +63,10 @@ if ARGV[5] ~= '' and (less(low_epoch, ARGV[5]) or (low_epoch == ARGV[5] and less
   marks = true
 end
 if marks then marks = {'m:c:' .. log_id, epoch_seen .. ' ' .. low_epoch .. ' ' .. low_n} end
-if less(head[5] or '0', ARGV[7]) then
+if less(match(head[5] or '0', '^%d+'), ARGV[7]) then
   marks = marks or {}
   marks[#marks + 1] = 'm:p:' .. log_id
-  marks[#marks + 1] = ARGV[7]
+  marks[#marks + 1] = ARGV[7] .. ' ' .. ARGV[4]
 end
 
 local collectable = tonumber(ARGV[8])

@@ -202,9 +202,8 @@ impl Store {
         let stored: RedisResult<(Option<String>, Option<String>)> =
             command.query_async(&mut live.connection.clone()).await;
         let (life, position) = stored.map_err(|error| self.unavailable(&error))?;
-        let position = position.and_then(|position| position.parse().ok()).unwrap_or(0);
         let life = life.unwrap_or_default();
-        let remembered = parse(&life).map(|life| Remembered { life, position });
+        let remembered = remembered(&life, position.as_deref().unwrap_or_default());
         Ok(Stored { life, remembered })
     }
 
@@ -228,6 +227,18 @@ fn newest(known: Option<Remembered>, stored: Option<Remembered>) -> Option<Remem
 fn parse(value: &str) -> Option<Life> {
     let (epoch, nonce) = value.split_once(' ')?;
     Some(Life { epoch: Epoch(epoch.parse().ok()?), nonce: nonce.parse().ok()? })
+}
+
+/// What the fields `m:n:<log id>` and `m:p:<log id>` say together. Data that was put back may have
+/// an older life than the agent that went on with it, and then a position of the newer one: it says
+/// nothing of where the older one ended.
+fn remembered(life: &str, told: &str) -> Option<Remembered> {
+    let life = parse(life)?;
+    let told = told.split_once(' ').and_then(|(position, epoch)| {
+        Some((position.parse::<u64>().ok()?, epoch.parse::<u64>().ok()?))
+    });
+    let position = told.filter(|(_, epoch)| *epoch <= life.epoch.0).map_or(0, |(at, _)| at);
+    Some(Remembered { life, position })
 }
 
 fn not_compared(error: &StoreError) -> NotAdmitted {
@@ -270,4 +281,20 @@ fn stale(log_id: LogId, said: Epoch, remembered: Option<Remembered>, heard: Hear
     tracing::error!(%log_id, epoch = %said, heard = %known, detail,
         "an old or forked copy of a log is refused (docs/guides/recover.md, `Backup`)");
     NotAdmitted { refusal: Refusal::new(ErrorCode::StaleLog, detail), life: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An agent of life 3 went on with data that was put back from life 2, and was restarted: the
+    /// log itself was then taken for a copy that had been cut.
+    #[test]
+    fn a_position_of_a_later_life_says_nothing_of_where_the_remembered_one_ended() {
+        let life = Life { epoch: Epoch(2), nonce: 7 };
+        for (told, position) in [("", 0), ("900 2", 900), ("800 1", 800), ("900 3", 0)] {
+            assert_eq!(remembered("2 7", told), Some(Remembered { life, position }), "{told}");
+        }
+        assert_eq!(remembered("", "900 2"), None);
+    }
 }

@@ -205,7 +205,8 @@ fn add(
 fn stored_position(field: &[u8], value: &[u8]) -> Option<(LogId, u64)> {
     let text = |bytes| std::str::from_utf8(bytes).ok();
     let log_id = text(field.strip_prefix(b"m:p:")?)?.parse().ok()?;
-    Some((log_id, text(value)?.parse().ok()?))
+    let position = text(value)?.split(' ').next()?;
+    Some((log_id, position.parse().ok()?))
 }
 
 type Locks = Vec<(Arg, Access)>;

@@ -17,6 +17,7 @@ use super::super::BranchAnswer;
 use super::super::call::PrepareItem;
 use super::super::connection::EXPECTED;
 use super::super::escrow;
+use super::super::execute::Speaker;
 use super::super::inspect::RECORD_VERSION;
 use super::super::markers::Marker;
 use super::super::mutants;
@@ -106,12 +107,13 @@ impl Owner {
 
     /// Keeps how far the log was on disk, as it said, beside the ends of branches that are on its
     /// word.
-    pub(super) fn keep_told(&mut self, round: &mut Round, log_id: LogId, said: u64) {
+    pub(super) fn keep_told(&mut self, round: &mut Round, speaker: &Speaker<'_>, said: u64) {
+        let Speaker { log_id, epoch, .. } = *speaker;
         let told = self.told.entry(log_id).or_default();
         let ends = !(round.commits.is_empty() && round.aborts.is_empty());
         if said > *told && (ends || !round.left.is_empty()) && mutants::keeps_told() {
             *told = said;
-            round.exec.set(format!("m:p:{log_id}"), said.to_string());
+            round.exec.set(format!("m:p:{log_id}"), format!("{said} {epoch}"));
         }
     }
 

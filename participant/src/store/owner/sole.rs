@@ -62,7 +62,7 @@ impl Store {
             let mut round = Round::default();
             let collected = self.begin(owner, &mut round, speaker);
             let outcome = self.round(live, owner, speaker, sorted, &mut round, &mut aside).await;
-            owner.keep_told(&mut round, speaker.log_id, self.told(speaker.log_id));
+            owner.keep_told(&mut round, speaker, self.told(speaker.log_id));
             let outcome = match outcome {
                 Ok(()) => self.keep(live, owner, round, sorted, answers).await,
                 Err(lost) => {
