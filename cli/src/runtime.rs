@@ -14,7 +14,7 @@ const WORKERS_MAX: usize = 4;
 /// The exit code after a second signal: what a shell reports for SIGINT.
 const EXIT_SECOND_SIGNAL: i32 = 130;
 
-/// Half of the cores, at most [`WORKERS_MAX`]: the other half is for Redis and the log.
+/// Half of the cores, at most four: the other half is for Redis and the log.
 #[must_use]
 pub fn workers_default() -> usize {
     available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, WORKERS_MAX))
