@@ -7,6 +7,7 @@
 //! and one that lost its data does not forget.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
@@ -57,6 +58,26 @@ pub enum Says {
     Questions,
     /// Something to be done.
     Work,
+}
+
+/// The field `m:p:<log id>`: how far the log was on disk, and the life that told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ToldPosition {
+    pub(super) position: u64,
+    pub(super) epoch: Epoch,
+}
+
+impl ToldPosition {
+    pub(super) fn parse(value: &str) -> Option<Self> {
+        let (position, epoch) = value.split_once(' ')?;
+        Some(Self { position: position.parse().ok()?, epoch: Epoch(epoch.parse().ok()?) })
+    }
+}
+
+impl fmt::Display for ToldPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.position, self.epoch)
+    }
 }
 
 /// What the control hash says of a log.
@@ -234,11 +255,8 @@ fn parse(value: &str) -> Option<Life> {
 /// nothing of where the older one ended.
 fn remembered(life: &str, told: &str) -> Option<Remembered> {
     let life = parse(life)?;
-    let told = told.split_once(' ').and_then(|(position, epoch)| {
-        Some((position.parse::<u64>().ok()?, epoch.parse::<u64>().ok()?))
-    });
-    let position = told.filter(|(_, epoch)| *epoch <= life.epoch.0).map_or(0, |(at, _)| at);
-    Some(Remembered { life, position })
+    let told = ToldPosition::parse(told).filter(|told| told.epoch <= life.epoch);
+    Some(Remembered { life, position: told.map_or(0, |told| told.position) })
 }
 
 fn not_compared(error: &StoreError) -> NotAdmitted {

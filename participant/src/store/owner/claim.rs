@@ -19,6 +19,7 @@ use redis::{RedisResult, Value};
 use super::super::connection::Live;
 use super::super::escrow;
 use super::super::inspect::{Record, record, stored_mark, txid_of};
+use super::super::lives::ToldPosition;
 use super::super::mutants;
 use super::super::packed::done_marker;
 use super::super::{Store, StoreError};
@@ -205,8 +206,7 @@ fn add(
 fn stored_position(field: &[u8], value: &[u8]) -> Option<(LogId, u64)> {
     let text = |bytes| std::str::from_utf8(bytes).ok();
     let log_id = text(field.strip_prefix(b"m:p:")?)?.parse().ok()?;
-    let position = text(value)?.split(' ').next()?;
-    Some((log_id, position.parse().ok()?))
+    Some((log_id, ToldPosition::parse(text(value)?)?.position))
 }
 
 type Locks = Vec<(Arg, Access)>;

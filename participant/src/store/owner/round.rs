@@ -19,6 +19,7 @@ use super::super::connection::EXPECTED;
 use super::super::escrow;
 use super::super::execute::Speaker;
 use super::super::inspect::RECORD_VERSION;
+use super::super::lives::ToldPosition;
 use super::super::markers::Marker;
 use super::super::mutants;
 use super::super::packed::{RedoError, Writer, kind_letter, packed_branches};
@@ -113,7 +114,8 @@ impl Owner {
         let ends = !(round.commits.is_empty() && round.aborts.is_empty());
         if said > *told && (ends || !round.left.is_empty()) && mutants::keeps_told() {
             *told = said;
-            round.exec.set(format!("m:p:{log_id}"), format!("{said} {epoch}"));
+            let value = ToldPosition { position: said, epoch }.to_string();
+            round.exec.set(format!("m:p:{log_id}"), value);
         }
     }
 
