@@ -205,13 +205,11 @@ pub(super) fn fitting(record: Record, bytes_max: usize) -> Record {
         Record::Answered(answered) => answered,
         other => return other,
     };
-    if let AnswerRecord::Committed { replies } = &mut answered.answer {
-        keep_or_drop(&answered.identity, replies);
-    }
     let redo = answered.written.as_ref().map_or(0, |written| written.redo.len());
     let AnswerRecord::Committed { replies } = &mut answered.answer else {
         return Record::Answered(answered);
     };
+    keep_or_drop(&answered.identity, replies);
     if redo + replies.len() > bytes_max {
         *replies = NO_REPLIES.into();
     }

@@ -11,7 +11,7 @@ use assent_common::lives::{LifeBegan, Lives, PastLife, Proof};
 use assent_common::outcome::{Call, Refusal};
 use assent_common::record::Record;
 use assent_common::wire::branch::{Answers, Batch, CoordinatorRef, LifeAnswer};
-use assent_common::{ErrorCode, TxNumber};
+use assent_common::{Epoch, ErrorCode, TxNumber};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -110,24 +110,27 @@ impl Core {
     /// Who speaks to a participant: with the lives before this one until it has answered.
     pub(super) fn speaker(&self, place: usize, shared: &Shared) -> CoordinatorRef {
         if self.lanes[place].greeting == Greeting::Heard {
-            return self.speaker_with(None, shared);
+            return self.speaker_after(None, shared);
         }
         self.speaker_in_full(place, shared)
     }
 
     /// The same, always with the lives before this one.
     pub(super) fn speaker_in_full(&self, place: usize, shared: &Shared) -> CoordinatorRef {
-        let asked_for = self.lanes[place].asked_for;
-        self.speaker_with(Some(self.lives.lives.before(self.epoch, asked_for)), shared)
+        self.speaker_with_lives(self.lanes[place].asked_for, shared)
     }
 
     /// Who asks a branch beside the lanes: its participant may not have heard of this life yet.
     pub(super) fn speaker_to_anybody(&self, shared: &Shared) -> CoordinatorRef {
         let asked_for = self.lanes.iter().filter_map(|lane| lane.asked_for).min();
-        self.speaker_with(Some(self.lives.lives.before(self.epoch, asked_for)), shared)
+        self.speaker_with_lives(asked_for, shared)
     }
 
-    fn speaker_with(&self, before: Option<Vec<PastLife>>, shared: &Shared) -> CoordinatorRef {
+    fn speaker_with_lives(&self, asked_for: Option<Epoch>, shared: &Shared) -> CoordinatorRef {
+        self.speaker_after(Some(self.lives.lives.before(self.epoch, asked_for)), shared)
+    }
+
+    fn speaker_after(&self, before: Option<Vec<PastLife>>, shared: &Shared) -> CoordinatorRef {
         let identity = shared.identity.clone();
         let position = self.lives.position;
         let life = identity.life.map(|proof| Proof { position, before, ..proof });

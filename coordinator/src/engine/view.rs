@@ -123,12 +123,7 @@ pub(super) fn view_of_decided(decided: &Decided) -> TransactionView {
 impl Engine {
     /// An ended transaction; `None` for records that answer for none.
     pub(super) fn view_of_record(&self, record: Record) -> Option<TransactionView> {
-        let attempt = match &record {
-            Record::Committed(Committed { attempt, .. })
-            | Record::Answered(Answered { attempt, .. }) => *attempt,
-            _ => return None,
-        };
-        let mut view = view_of_record(record)?;
+        let (attempt, mut view) = view_of_record(record)?;
         let (abandoned, by_hand) = {
             let core = self.core();
             (core.history.abandoned_of(view.id, attempt), core.history.by_hand_of(view.id))
@@ -152,20 +147,23 @@ impl Engine {
     }
 }
 
-fn view_of_record(record: Record) -> Option<TransactionView> {
+/// With the attempt that the transaction ended with.
+fn view_of_record(record: Record) -> Option<(Attempt, TransactionView)> {
     match record {
         Record::Committed(Committed { identity, attempt, decided_at, branches, .. }) => {
             let replies = branches.iter().map(|branch| branch.replies.clone()).collect();
             let outcome = Outcome::Committed { applied: true, replies };
             let names = branches.iter().map(|branch| &branch.participant);
-            Some(ended(&identity, attempt, decided_at, TransactionState::Ended, names, &outcome))
+            let state = TransactionState::Ended;
+            Some((attempt, ended(&identity, attempt, decided_at, state, names, &outcome)))
         }
         Record::Answered(Answered {
             identity, attempt, decided_at, participants, answer, ..
         }) => {
             let outcome = outcome_of(answer);
             let names = participants.iter();
-            Some(ended(&identity, attempt, decided_at, TransactionState::Ended, names, &outcome))
+            let state = TransactionState::Ended;
+            Some((attempt, ended(&identity, attempt, decided_at, state, names, &outcome)))
         }
         _ => None,
     }
