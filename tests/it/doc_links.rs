@@ -3,31 +3,22 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use crate::tidy::root;
+use crate::tidy::{files_under, root};
 
 /// Folders with pages, beside the pages at the root.
 const FOLDERS: [&str; 3] = ["docs", "deploy", "tests"];
 
 /// All pages, by their path from the root.
 fn pages() -> Vec<(PathBuf, String)> {
-    let mut dirs: Vec<PathBuf> = FOLDERS.iter().map(|folder| root().join(folder)).collect();
-    let at_root = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = at_root.filter(|path| path.is_file()).collect();
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => dirs.push(path),
-                false => files.push(path),
-            }
+    let mut pages = files_under(FOLDERS, "md");
+    for entry in std::fs::read_dir(root()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            pages.push((path.strip_prefix(root()).unwrap().to_owned(), text));
         }
     }
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    let page = |path: PathBuf| {
-        let text = std::fs::read_to_string(&path).unwrap();
-        (path.strip_prefix(root()).unwrap().to_owned(), text)
-    };
-    files.into_iter().map(page).collect()
+    pages
 }
 
 /// The lines outside of fenced blocks, with their numbers.

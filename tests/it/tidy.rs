@@ -59,10 +59,18 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The files with this ending, and their text.
+/// The files of our code with this ending, and their text.
 fn sources(ending: &str) -> Vec<(PathBuf, String)> {
+    files_under(MAY_USE.iter().map(|(folder, _)| *folder), ending)
+}
+
+/// The files below these folders with this ending, by their path from the root, and their text.
+pub(crate) fn files_under<'a>(
+    folders: impl IntoIterator<Item = &'a str>,
+    ending: &str,
+) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut dirs: Vec<PathBuf> = MAY_USE.iter().map(|(folder, _)| root().join(folder)).collect();
+    let mut dirs: Vec<PathBuf> = folders.into_iter().map(|folder| root().join(folder)).collect();
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
