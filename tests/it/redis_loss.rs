@@ -303,8 +303,13 @@ async fn replica_of(master: &RedisServer, dir: &Path) -> RedisServer {
     let port = master.port().to_string();
     plain::run::<()>(&replica, &["REPLICAOF", "127.0.0.1", &port]).await;
     wait_for("the replica to follow", || async {
-        let info: String = plain::run(&replica, &["INFO", "replication"]).await;
-        if info.contains("master_link_status:up") { Ok(()) } else { Err(info) }
+        let info: String = plain::run(&replica, &["INFO"]).await;
+        let follows = info.contains("master_link_status:up");
+        // Its file holds what it was sent only when the rewrite that follows a full copy is done.
+        let kept = info.contains("aof_enabled:1")
+            && info.contains("aof_rewrite_in_progress:0")
+            && info.contains("aof_rewrite_scheduled:0");
+        if follows && kept { Ok(()) } else { Err(info) }
     })
     .await;
     replica
