@@ -300,6 +300,7 @@ async fn redone(cluster: &Cluster) -> Option<String> {
 
 async fn replica_of(master: &RedisServer, dir: &Path) -> RedisServer {
     let replica = RedisServer::start(dir, redis_options()).await.unwrap();
+    plain::run::<()>(master, &["CONFIG", "SET", "repl-diskless-sync-delay", "0"]).await;
     let port = master.port().to_string();
     plain::run::<()>(&replica, &["REPLICAOF", "127.0.0.1", &port]).await;
     wait_for("the replica to follow", || async {
