@@ -1,6 +1,7 @@
 //! `assent tx list|describe|wait|retry`: transactions, as the coordinator tells of them.
 
 use assent_client::ListFilter;
+use assent_common::text::cut_owned;
 use assent_common::time::DurationMs;
 use assent_common::wire::problem::OutcomeWord;
 use assent_common::wire::transaction::{BranchReport, TransactionView};
@@ -151,10 +152,19 @@ fn row(view: &TransactionView) -> [String; 7] {
     ]
 }
 
+/// Why it ended so, or what its branches wait for: the last column of a list, so not all of it.
 fn why(view: &TransactionView) -> String {
-    let branch = || view.branches.iter().find_map(|branch| branch.last_error.clone());
-    let code = view.error.as_ref().map(|problem| problem.code.to_string());
-    code.or_else(branch).unwrap_or_else(|| "-".to_owned())
+    const BYTES_MAX: usize = 120;
+    let branch = || {
+        let mut branches = view.branches.iter();
+        branches.find_map(|it| Some(format!("{}: {}", it.participant, it.last_error.as_ref()?)))
+    };
+    let why = problem(view).or_else(branch).unwrap_or_else(|| "-".to_owned());
+    cut_owned(why, BYTES_MAX)
+}
+
+fn problem(view: &TransactionView) -> Option<String> {
+    view.error.as_ref().map(|problem| format!("{}: {}", problem.code, problem.detail))
 }
 
 async fn get(
@@ -206,7 +216,7 @@ pub(super) fn show(view: &TransactionView, format: Format) -> Result<(), Failure
         ("created", view.created_at.clone()),
         ("decide by", view.deadline_at.clone()),
         ("decided", view.decided_at.clone()),
-        ("why", view.error.as_ref().map(|problem| format!("{}: {}", problem.code, problem.detail))),
+        ("why", problem(view)),
         ("what to do", view.error.as_ref().map(|problem| problem.code.advice().to_owned())),
     ];
     facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));

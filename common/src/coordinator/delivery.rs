@@ -11,6 +11,8 @@ pub enum Delivery {
     Sent {
         /// Earlier tries.
         tries: u32,
+        /// What came of the last of them.
+        problem: Option<Problem>,
     },
     /// The last try brought no acknowledgement; the next is due.
     Due {
@@ -47,7 +49,7 @@ pub enum Problem {
 
 impl Delivery {
     /// The first send.
-    pub const FIRST: Self = Self::Sent { tries: 0 };
+    pub const FIRST: Self = Self::Sent { tries: 0, problem: None };
 
     /// A delivery that is due at once, after a restart.
     #[must_use]
@@ -74,7 +76,7 @@ impl Delivery {
     /// How often it was tried without an acknowledgement; 0 if nothing is left to do.
     pub(super) const fn tries(&self) -> u32 {
         match self {
-            Self::Sent { tries } | Self::Due { tries, .. } => *tries,
+            Self::Sent { tries, .. } | Self::Due { tries, .. } => *tries,
             Self::Done | Self::Recorded | Self::Abandoned | Self::Heuristic => 0,
         }
     }
@@ -92,7 +94,7 @@ impl Delivery {
 
     /// A try failed: the next one comes by the schedule.
     pub(super) fn failed(&mut self, now: Millis, seed: u64, problem: Problem) {
-        if let Self::Sent { tries } = *self {
+        if let Self::Sent { tries, .. } = *self {
             let at = now.plus(Backoff::OUTCOME.delay_ms(tries, seed));
             *self = Self::Due { at, tries: tries + 1, problem };
         }
@@ -100,9 +102,11 @@ impl Delivery {
 
     /// Takes the try that is due, if one is; the caller sends.
     pub(super) fn take_due(&mut self, now: Millis) -> bool {
-        match *self {
-            Self::Due { at, tries, .. } if at <= now => {
-                *self = Self::Sent { tries };
+        match self {
+            Self::Due { at, tries, problem } if *at <= now => {
+                // Who looks while it is out is told what the last one met.
+                let problem = Some(std::mem::replace(problem, Problem::Unknown(String::new())));
+                *self = Self::Sent { tries: *tries, problem };
                 true
             }
             _ => false,

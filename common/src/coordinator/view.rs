@@ -10,6 +10,7 @@ use super::one_phase::OnePhaseCall;
 use super::settling::SettleState;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
+use crate::outcome::Refusal;
 use crate::time::Millis;
 use crate::wire::outcome::BranchOutcome;
 use crate::wire::transaction::{BranchProgress, Protocol, TransactionState};
@@ -41,18 +42,39 @@ impl BranchStatus {
         Self { tries, last_error, ..Self::quiet(BranchProgress::Preparing) }
     }
 
+    /// Asked what it did. Until an answer fails too, the reason is what it is asked for.
+    fn of_question(delivery: &Delivery, asked_for: &Failure, done: BranchProgress) -> Self {
+        let mut status = Self::of_delivery(delivery, BranchProgress::Preparing, done);
+        if !delivery.is_over() && status.last_error.is_none() {
+            let Refusal { code, detail, .. } = &asked_for.refusal;
+            status.last_error = Some(format!("{code}: {detail}"));
+        }
+        status
+    }
+
+    /// The last try of its message met this.
+    fn after(problem: &Problem, under_way: BranchProgress) -> Self {
+        let (progress, error) = match problem {
+            Problem::Unknown(why) => (under_way, why.clone()),
+            Problem::Refused { code: ErrorCode::BranchLost, detail } => {
+                (BranchProgress::Lost, detail.clone())
+            }
+            Problem::Refused { code, detail } => (under_way, format!("{code}: {detail}")),
+        };
+        Self { last_error: Some(error), ..Self::quiet(progress) }
+    }
+
     fn of_delivery(delivery: &Delivery, under_way: BranchProgress, done: BranchProgress) -> Self {
         match delivery {
-            Delivery::Sent { tries } => Self { tries: *tries, ..Self::quiet(under_way) },
+            Delivery::Sent { tries, problem: None } => {
+                Self { tries: *tries, ..Self::quiet(under_way) }
+            }
+            Delivery::Sent { tries, problem: Some(problem) } => {
+                Self { tries: *tries, ..Self::after(problem, under_way) }
+            }
             Delivery::Due { at, tries, problem } => {
-                let (progress, error) = match problem {
-                    Problem::Unknown(why) => (under_way, why.clone()),
-                    Problem::Refused { code: ErrorCode::BranchLost, detail } => {
-                        (BranchProgress::Lost, detail.clone())
-                    }
-                    Problem::Refused { code, detail } => (under_way, format!("{code}: {detail}")),
-                };
-                Self { progress, tries: *tries, last_error: Some(error), next_try_at: Some(*at) }
+                let next_try_at = Some(*at);
+                Self { tries: *tries, next_try_at, ..Self::after(problem, under_way) }
             }
             Delivery::Done | Delivery::Recorded => Self::quiet(done),
             Delivery::Abandoned => Self::quiet(BranchProgress::Abandoned),
@@ -301,11 +323,9 @@ impl Transaction {
                 None => BranchStatus::quiet(BranchProgress::Preparing),
             },
             State::Settling(settling) => match settling.branches.get(branch.index()) {
-                Some(SettleState::Asking(delivery)) => BranchStatus::of_delivery(
-                    delivery,
-                    BranchProgress::Preparing,
-                    BranchProgress::Prepared,
-                ),
+                Some(SettleState::Asking(delivery)) => {
+                    BranchStatus::of_question(delivery, &settling.failure, BranchProgress::Prepared)
+                }
                 Some(SettleState::Staged(delivery)) => BranchStatus::of_delivery(
                     delivery,
                     BranchProgress::Prepared,
@@ -322,11 +342,9 @@ impl Transaction {
                     last_error: Some(why.to_string()),
                     next_try_at: Some(*at),
                 },
-                OnePhaseCall::Asking { delivery, .. } => BranchStatus::of_delivery(
-                    delivery,
-                    BranchProgress::Preparing,
-                    BranchProgress::Applied,
-                ),
+                OnePhaseCall::Asking { delivery, failure } => {
+                    BranchStatus::of_question(delivery, failure, BranchProgress::Applied)
+                }
             },
             State::Deciding { .. } => BranchStatus::quiet(BranchProgress::Prepared),
             State::New | State::Beginning { .. } | State::Pausing { .. } => {

@@ -55,6 +55,9 @@ async fn tx_run_runs_each_line_once_and_its_exit_code_says_how_it_went() {
     let run = assent(&cluster, &["tx", "run", "--file", &aborts.display().to_string()]).await;
     assert_exit(&run, 3);
     assert!(stdout(&run).contains("expectation_failed"), "{}", stdout(&run));
+    let list = stdout(&assent(&cluster, &["tx", "list", "--outcome", "aborted"]).await);
+    let says_why = |line: &str| line.contains("expectation_failed: ") && line.contains("ge 0");
+    assert!(list.lines().any(says_why), "the list says what was expected: {list}");
 
     let wrong = cluster.dir().join("wrong.jsonl");
     std::fs::write(&wrong, "{\"branches\": 1}\n").unwrap();
@@ -72,6 +75,8 @@ async fn tx_run_runs_each_line_once_and_its_exit_code_says_how_it_went() {
     let pending = assent(&cluster, &["-o", "id", "tx", "list", "--outcome", "pending"]).await;
     assert_exit(&pending, 0);
     let id = stdout(&pending).trim().to_owned();
+    let list = stdout(&assent(&cluster, &["tx", "list", "--outcome", "pending"]).await);
+    assert!(list.contains("bank-b: "), "the list says who keeps it open: {list}");
     let wait = assent(&cluster, &["tx", "wait", &id, "--for", "300ms"]).await;
     assert_exit(&wait, 4);
     cluster.peers[1].proxy().open();

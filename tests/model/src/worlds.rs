@@ -355,18 +355,18 @@ mod lost_data {
 
     #[test]
     fn of_a_redis_that_goes_back() {
-        explore(one(keyless(), Budget { rollbacks: 1, ..few_faults(1, 0) }), 29_977);
+        explore(one(keyless(), Budget { rollbacks: 1, ..few_faults(1, 0) }), 30_097);
     }
 
     #[test]
     fn of_a_redis_whose_branch_only_reads() {
         let client = Client::of(&[Shared, Exclusive]).keyless();
-        explore(one(client, Budget { rollbacks: 1, ..few_faults(1, 0) }), 29_423);
+        explore(one(client, Budget { rollbacks: 1, ..few_faults(1, 0) }), 29_483);
     }
 
     #[test]
     fn of_a_redis_that_is_replaced() {
-        explore(one(keyless(), Budget { replacements: 1, ..few_faults(1, 0) }), 49_378);
+        explore(one(keyless(), Budget { replacements: 1, ..few_faults(1, 0) }), 51_490);
     }
 }
 

@@ -228,7 +228,7 @@ fn outcome_text(outcome: &Outcome) -> String {
 
 fn delivery_text(delivery: &Delivery) -> String {
     match delivery {
-        Delivery::Sent { tries } => format!("sent {tries}"),
+        Delivery::Sent { tries, .. } => format!("sent {tries}"),
         Delivery::Due { at, tries, .. } => format!("due {tries} at {}", at.0),
         Delivery::Done => "done".to_owned(),
         Delivery::Recorded => "recorded".to_owned(),

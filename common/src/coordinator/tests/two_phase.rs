@@ -1,6 +1,7 @@
 //! Two phases: the promises, one by one.
 
 use super::*;
+use crate::wire::transaction::BranchProgress;
 
 fn decided_spec() -> Spec {
     Spec { ack: Ack::Decided, ..spec(2) }
@@ -303,6 +304,10 @@ fn a_lost_branch_holds_the_transaction_open_unless_it_only_read() {
     let mut rig = committing(spec(2)).after([applied(B), lost.clone()]);
     assert_eq!(rig.text(), "committing .0 [due 1 at 147, done]");
     assert_eq!(rig.wake(), ["commit 0.0"]);
+    assert_eq!(rig.text(), "committing .0 [sent 1, done]");
+    let status = rig.machine.branch_status(A);
+    assert_eq!(status.progress, BranchProgress::Lost, "also while it is told again");
+    assert!(status.last_error.is_some());
 
     let reader = prepared(A, FIRST, Prepared::Yes(Vote { redo: [][..].into(), ..vote(A) }));
     let votes = [reader, yes(B, FIRST), Input::Persisted];
