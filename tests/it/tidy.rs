@@ -208,7 +208,33 @@ fn the_table_of_invariants_names_no_test_that_is_not_there() {
     assert_tests_exist("tests/model/README.md", table.split("\n## ").next().unwrap());
 }
 
-/// What is for tests only must be in no release: no package asks for the feature but that of the tests.
+/// Whether a line of Rust spells the name of a field of the control hash.
+fn spells_a_field(line: &str) -> bool {
+    let prefix = |letter: char| [format!("\"{letter}:"), format!("b'{letter}', b':'")];
+    "mlsdahp".chars().flat_map(prefix).any(|spelled| line.contains(&spelled))
+}
+
+/// A field that is read in one place and written in another is read otherwise than it is written
+/// one
+/// day: both are in `store/control/`.
+#[test]
+fn fields_of_the_control_hash_are_spelt_in_one_folder() {
+    assert!(spells_a_field("command.arg(format!(\"d:{txid}\"));"));
+    assert!(spells_a_field("[b'm', b':', b'c', b':', log_id @ ..] => {"));
+    let files = files_under(["participant/src"], "rs").into_iter();
+    let others = files.filter(|(path, _)| !path.starts_with("participant/src/store/control"));
+    let lines = others.flat_map(|(path, text)| {
+        let spelling = text.lines().enumerate().filter(|(_, line)| spells_a_field(line));
+        let name = |(number, line): (usize, &str)| {
+            format!("{}:{}: {}", path.display(), number + 1, line.trim())
+        };
+        spelling.map(name).collect::<Vec<_>>()
+    });
+    assert_none(&lines.collect::<Vec<_>>());
+}
+
+/// What is for tests only must be in no release: no package asks for the feature but that of the
+/// tests.
 #[test]
 fn crash_points_and_mutants_are_asked_for_by_the_tests_only() {
     let of_product = |folder: &str| folder != "tests" && folder != "lab";

@@ -9,9 +9,9 @@ use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 use redis::Cmd;
 
-use super::escrow::tag;
+use super::control::{pack_branches, tag};
 use super::markers::Marker;
-use super::packed::{kind_letter, packed_branches};
+use super::packed::kind_letter;
 
 /// Branches of one call. With the bounds below, this keeps a call at about a millisecond, in which
 /// Redis answers nobody else; a branch that is larger by itself goes alone.
@@ -130,7 +130,7 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
         cmd.arg(letters.as_slice());
         letters.clear();
         letters.extend(branch.ops.iter().map(|op| kind_letter(op.reply)));
-        cmd.arg(letters.as_slice()).arg(packed_branches(branches)).arg(branch.ops.len());
+        cmd.arg(letters.as_slice()).arg(pack_branches(branches)).arg(branch.ops.len());
         let op_words = branch.ops.iter().map(op_words).sum::<usize>();
         cmd.arg(1 + CLAIM_WORDS * branch.claims.len() + op_words).arg(branch.claims.len());
         for claim in &branch.claims {

@@ -12,6 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisError, RedisResult};
 use uuid::Uuid;
 
+use super::control::Field;
 use super::mutants;
 use super::owner::Turn;
 use super::requirements::{self, Examined, Weight};
@@ -24,24 +25,9 @@ use crate::store::markers::Markers;
 /// failure.
 const FAILURE_SHARED: Duration = Duration::from_millis(50);
 
-/// The field of the incarnation.
-pub(super) const INCARNATION: &str = "m:inc";
-
 /// The incarnation of data that is fenced: no script runs against it, because no agent
 /// resynchronised with it.
 pub(super) const FENCED: u64 = 0;
-
-/// The field of the number of the last vote.
-const SEQ: &str = "m:seq";
-
-/// The field of the count of ended branches that every end adds to.
-pub(super) const ENDED: &str = "m:ended";
-
-/// The field of the same count that every vote and every end writes.
-pub(super) const EXPECTED: &str = "m:expect";
-
-/// The field of the name of the participant that the control hash belongs to.
-const PARTICIPANT: &str = "m:name";
 
 /// A connection after its handshake.
 #[derive(Debug)]
@@ -140,7 +126,8 @@ pub(super) fn new_incarnation() -> u64 {
 /// What the control hash says of the data.
 pub(super) async fn identity(live: &Live, key: &str) -> RedisResult<Found> {
     let mut command = redis::cmd("HMGET");
-    command.arg(key).arg(INCARNATION).arg(SEQ).arg(ENDED).arg(EXPECTED);
+    let [inc, seq] = [Field::Incarnation, Field::Seq];
+    command.arg(key).arg(inc).arg(seq).arg(Field::Ended).arg(Field::Expected);
     let found: [Option<u64>; 4] = command.query_async(&mut live.connection.clone()).await?;
     let [incarnation, seq, ended, expected] = found;
     let or_none = Option::unwrap_or_default;
@@ -153,7 +140,7 @@ async fn find_or_create_incarnation(live: &Live, key: &str) -> RedisResult<Found
         return Ok(found);
     }
     let mut command = redis::cmd("HSETNX");
-    command.arg(key).arg(INCARNATION).arg(new_incarnation());
+    command.arg(key).arg(Field::Incarnation).arg(new_incarnation());
     let () = command.query_async(&mut live.connection.clone()).await?;
     // Another agent may have been first.
     identity(live, key).await
@@ -167,10 +154,10 @@ pub(super) async fn claim(live: &Live, options: &StoreOptions) -> Result<(), Sto
     let failed = |error: RedisError| unavailable(options, &error);
     let connection = &mut live.connection.clone();
     let mut command = redis::cmd("HSETNX");
-    command.arg(&options.control_key).arg(PARTICIPANT).arg(name.as_str());
+    command.arg(&options.control_key).arg(Field::Participant).arg(name.as_str());
     let () = command.query_async(connection).await.map_err(failed)?;
     let mut command = redis::cmd("HGET");
-    command.arg(&options.control_key).arg(PARTICIPANT);
+    command.arg(&options.control_key).arg(Field::Participant);
     let owner: String = command.query_async(connection).await.map_err(failed)?;
     if owner == name.as_str() {
         return Ok(());

@@ -8,7 +8,8 @@ use assent_common::value::readable;
 use redis::{RedisError, Value};
 
 use super::call::PrepareItem;
-use super::packed::{Reader, done_marker, one_phase_marker};
+use super::control::{done_marker, one_phase_marker};
+use super::packed::Reader;
 
 /// One answer of a script: an array of words.
 pub(super) struct Row(Vec<Value>);

@@ -18,6 +18,7 @@ use assent_common::wire::resync::{DataPoint, Progress};
 use redis::{RedisResult, Value};
 
 use super::connection::{FENCED, Live, identity};
+use super::control::Field;
 use super::execute::send;
 use super::mutants;
 use super::scripts::Script;
@@ -82,7 +83,7 @@ impl Store {
         }
         let live = self.live().await?;
         let mut command = redis::cmd("HEXISTS");
-        command.arg(&self.options.control_key).arg(format!("m:c:{log_id}"));
+        command.arg(&self.options.control_key).arg(Field::Mark(log_id));
         let has_spoken: RedisResult<bool> = command.query_async(&mut live.connection.clone()).await;
         has_spoken.map_err(|error| self.unavailable(&error))
     }

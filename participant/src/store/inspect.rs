@@ -4,29 +4,26 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use assent_common::ids::{Epoch, LogId, TransactionId, Txid};
 use assent_common::outcome::Written;
 use assent_common::participant::{Branches, DoneMarker, Heard};
 use assent_common::value::{Arg, readable};
 use assent_common::wire::branch::BranchState;
 use redis::{RedisResult, Value};
 
-use super::by_hand;
 use super::call::{self, Head};
-use super::connection::{INCARNATION, Live, unavailable};
+use super::connection::{Live, unavailable};
+use super::control::{self, ByHand, Field, StagedRecord, done_marker, pattern, read_mark};
 use super::decode::{self, Rows};
 use super::execute::send;
 use super::markers::COLLECTED_PER_CALL_MAX;
 use super::owner::Turn;
-use super::packed::{Reader, RedoError, branches, done_marker};
+use super::packed::RedoError;
 use super::scripts::Script;
 use super::{Store, StoreError, lock};
 
 /// Fields that one HSCAN looks at.
 const SCAN_COUNT: usize = 500;
-
-/// The version of staged records that this code writes and reads.
-pub(super) const RECORD_VERSION: i64 = 1;
 
 /// A branch that voted yes and was not told the outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +42,13 @@ pub struct InDoubt {
     pub redo: Vec<u8>,
     /// All branches, where their votes are the decision.
     pub branches: Branches,
+}
+
+impl InDoubt {
+    fn new(txid: Txid, record: StagedRecord) -> Self {
+        let StagedRecord { id, coordinator, seq, keys, redo, branches, .. } = record;
+        Self { txid, id, coordinator, seq, keys, redo, branches }
+    }
 }
 
 /// What is kept of a branch.
@@ -77,56 +81,6 @@ pub struct StoreFacts {
     pub done: usize,
     /// Fences.
     pub fences: usize,
-}
-
-/// A staged record.
-pub(super) struct Record {
-    pub(super) id: TransactionId,
-    pub(super) coordinator: String,
-    pub(super) seq: u64,
-    pub(super) keys: Vec<Arg>,
-    /// How each key is locked, one letter each ([`assent_common::command::Access`]).
-    pub(super) modes: Vec<u8>,
-    pub(super) redo: Vec<u8>,
-    pub(super) branches: Branches,
-}
-
-impl Record {
-    fn in_doubt(self, txid: Txid) -> InDoubt {
-        let Self { id, coordinator, seq, keys, redo, branches, .. } = self;
-        InDoubt { txid, id, coordinator, seq, keys, redo, branches }
-    }
-}
-
-/// Reads a staged record, but for its replies, which only the scripts give again.
-pub(super) fn record(packed: &[u8]) -> Result<Record, RedoError> {
-    let mut reader = Reader(packed);
-    let foreign = RedoError::foreign;
-    let length = reader.array()?;
-    let is_known = reader.item()? == super::packed::Item::Int(RECORD_VERSION);
-    if !is_known || !matches!(length, 8 | 9) {
-        return Err(foreign());
-    }
-    let id = reader.text()?.parse().map_err(|_| foreign())?;
-    let coordinator = reader.text()?.to_owned();
-    let seq = reader.text()?.parse().map_err(|_| foreign())?;
-    let keys = (0..reader.array()?)
-        .map(|_| Ok(Arg(reader.bytes()?.to_vec())))
-        .collect::<Result<_, RedoError>>()?;
-    let modes = reader.bytes()?.to_vec();
-    let redo = reader.bytes()?.to_vec();
-    let branches = if length == 9 {
-        let _replies = reader.bytes()?;
-        branches(reader.bytes()?)?
-    } else {
-        Branches::default()
-    };
-    Ok(Record { id, coordinator, seq, keys, modes, redo, branches })
-}
-
-/// The txid in a field `s:<txid>`, `d:<txid>` or `a:<txid>`.
-pub(super) fn txid_of(field: &[u8]) -> Option<Txid> {
-    std::str::from_utf8(field.get(2..)?).ok()?.parse().ok()
 }
 
 impl Store {
@@ -182,14 +136,19 @@ impl Store {
         let mut by_hand = BTreeMap::new();
         let mut corrupt = None;
         let scanned = self
-            .scan(&live, "[hs]:*", |field, record| {
-                if field.starts_with(b"h:") {
-                    by_hand.extend(txid_of(field).zip(by_hand::read_back(&record)));
-                    return;
-                }
-                let branch = txid_of(field).ok_or_else(RedoError::foreign);
-                match branch.and_then(|txid| Ok((txid, self::record(&record)?))) {
-                    Ok((txid, record)) => drop(branches.insert(txid, record.in_doubt(txid))),
+            .scan(&live, pattern::STAGED_AND_BY_HAND, |field, value| {
+                let staged = match Field::parse(field) {
+                    Some(Field::ByHand(txid)) => {
+                        by_hand.extend(ByHand::read(&value).map(|it| (txid, it)));
+                        return;
+                    }
+                    Some(Field::Staged(txid)) => {
+                        StagedRecord::read(&value).map(|record| InDoubt::new(txid, record))
+                    }
+                    _ => Err(RedoError::foreign()),
+                };
+                match staged {
+                    Ok(branch) => drop(branches.insert(branch.txid, branch)),
                     Err(error) => corrupt = Some(format!("{}: {error}", readable(field))),
                 }
             })
@@ -211,16 +170,16 @@ impl Store {
         count_max: usize,
     ) -> Result<(Vec<Txid>, bool), StoreError> {
         let pattern = match state {
-            BranchState::Prepared => "s:*",
-            BranchState::Applied => "d:*",
-            BranchState::Aborted => "a:*",
+            BranchState::Prepared => pattern::STAGED,
+            BranchState::Applied => pattern::DONE,
+            BranchState::Aborted => pattern::FENCES,
         };
         let live = self.live().await?;
         let mut marked = BTreeSet::new();
         let scanned = self.scan(&live, pattern, |field, _| {
             // One more than is asked for says that there are more.
             if marked.len() <= count_max {
-                marked.extend(txid_of(field));
+                marked.extend(Field::parse(field).and_then(Field::txid));
             }
         });
         scanned.await.map_err(|error| self.given_up(&live, &error))?;
@@ -233,28 +192,28 @@ impl Store {
         let live = self.live().await?;
         let mut command = redis::cmd("HMGET");
         command.arg(&self.options.control_key);
-        command.arg(format!("s:{txid}")).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
-        command.arg(INCARNATION);
+        command.arg(&Field::of_branch(txid)).arg(Field::Incarnation);
         let value = send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
         let found: Vec<Option<Vec<u8>>> =
             redis::from_redis_value(value).map_err(|error| self.given_up(&live, &error.into()))?;
         let mut found = found.into_iter();
         let mut next = || found.next().flatten();
         let (record, done, fence, incarnation) = (next(), next(), next(), next());
-        let corrupt = |kind: char, error: RedoError| StoreError::Corrupt {
+        let corrupt = |field: Field<'_>, error: RedoError| StoreError::Corrupt {
             key: self.options.control_key.clone(),
-            reason: format!("{kind}:{txid}: {error}"),
+            reason: format!("{}: {error}", readable(&field.name())),
         };
         let mut branch =
             StoredBranch { state: BranchState::Aborted, in_doubt: None, written: None };
         if let Some(record) = record {
-            let record = self::record(&record).map_err(|error| corrupt('s', error))?;
+            let record = StagedRecord::read(&record);
+            let record = record.map_err(|error| corrupt(Field::Staged(txid), error))?;
             branch.state = BranchState::Prepared;
-            branch.in_doubt = Some(record.in_doubt(txid));
+            branch.in_doubt = Some(InDoubt::new(txid, record));
         } else if let Some(done) = done {
-            let marker = done_marker(&done).map_err(|error| corrupt('d', error))?;
-            let incarnation =
-                incarnation.and_then(|it| std::str::from_utf8(&it).ok()?.parse().ok());
+            let marker = done_marker(&done);
+            let marker = marker.map_err(|error| corrupt(Field::Done(txid), error))?;
+            let incarnation = incarnation.and_then(|it| control::number(&it));
             branch.state = BranchState::Applied;
             branch.written = incarnation.and_then(|it| marker.done(it).written);
         } else if fence.is_none() {
@@ -268,7 +227,7 @@ impl Store {
         let mut command = redis::cmd("HMGET");
         command.arg(&self.options.control_key);
         for txid in txids {
-            command.arg(format!("s:{txid}")).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
+            command.arg(&Field::of_branch(*txid));
         }
         let found: Vec<Option<Vec<u8>>> = redis::from_redis_value(send(live, &command).await?)?;
         let kept = txids.iter().zip(found.chunks(3));
@@ -280,8 +239,8 @@ impl Store {
     pub async fn forget(&self, txid: Txid) -> Result<(), StoreError> {
         let live = self.verified().await?;
         let mut command = redis::cmd("HDEL");
-        command.arg(&self.options.control_key).arg(format!("d:{txid}")).arg(format!("a:{txid}"));
-        command.arg(format!("h:{txid}"));
+        command.arg(&self.options.control_key);
+        command.arg(&[Field::Done(txid), Field::Fence(txid), Field::ByHand(txid)]);
         send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
         lock(&self.by_hand).remove(&txid);
         self.disconnect(&live, "an operator changed what is kept");
@@ -293,8 +252,8 @@ impl Store {
     pub async fn left_behind(&self, count_max: usize) -> Result<Vec<(Txid, Branches)>, StoreError> {
         let live = self.live().await?;
         let mut markers: HashMap<Txid, Branches> = HashMap::new();
-        let scanned = self.scan_markers(&live, "[dm]:*", |txid, field, value| {
-            if field.starts_with(b"d:")
+        let scanned = self.scan_markers(&live, pattern::DONE_AND_OF_LOGS, |field, value| {
+            if let Field::Done(txid) = field
                 && let Ok(DoneMarker::Implicit(branches)) = done_marker(&value)
             {
                 markers.insert(txid, branches);
@@ -312,7 +271,7 @@ impl Store {
         let heard = lock(&self.markers).all_heard();
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for txid in txids {
-            by_log.entry(txid.log_id).or_default().push(format!("d:{txid}").into_bytes());
+            by_log.entry(txid.log_id).or_default().push(Field::Done(*txid).name());
         }
         let deleted = self.sweep_fields(&live, &heard, by_log).await;
         let deleted = deleted.map_err(|error| self.given_up(&live, &error))?;
@@ -334,11 +293,12 @@ impl Store {
         let mut command = redis::cmd("HMGET");
         command.arg(&self.options.control_key);
         for txid in txids {
-            command.arg(format!("s:{txid}"));
+            command.arg(Field::Staged(*txid));
         }
         let records: Vec<Option<Vec<u8>>> = redis::from_redis_value(send(live, &command).await?)?;
+        let keys = |packed: Option<Vec<u8>>| Some(StagedRecord::read(&packed?).ok()?.keys);
         let found = txids.iter().zip(records);
-        Ok(found.filter_map(|(txid, packed)| Some((*txid, record(&packed?).ok()?.keys))).collect())
+        Ok(found.filter_map(|(txid, packed)| Some((*txid, keys(packed)?))).collect())
     }
 
     /// What is to be known of the store. Scans the control hash.
@@ -349,15 +309,14 @@ impl Store {
             run_id: live.server.run_id.clone(),
             ..StoreFacts::default()
         };
-        let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse().ok();
         let scanned = self
-            .scan(&live, "*", |field, value| match field {
-                b"m:inc" => facts.incarnation = number(&value),
-                b"m:seq" => facts.seq = number(&value).unwrap_or(0),
-                [b's', b':', ..] => facts.staged += 1,
-                [b'l', b':', ..] => facts.locks += 1,
-                [b'd', b':', ..] => facts.done += 1,
-                [b'a', b':', ..] => facts.fences += 1,
+            .scan(&live, pattern::ALL, |field, value| match Field::parse(field) {
+                Some(Field::Incarnation) => facts.incarnation = control::number(&value),
+                Some(Field::Seq) => facts.seq = control::number(&value).unwrap_or(0),
+                Some(Field::Staged(_)) => facts.staged += 1,
+                Some(Field::Lock(_)) => facts.locks += 1,
+                Some(Field::Done(_)) => facts.done += 1,
+                Some(Field::Fence(_)) => facts.fences += 1,
                 _ => {}
             })
             .await;
@@ -368,7 +327,7 @@ impl Store {
     /// The highest life of each log that spoke here.
     pub async fn epochs(&self) -> Result<BTreeMap<LogId, Epoch>, StoreError> {
         let live = self.live().await?;
-        let heard = self.scan_markers(&live, "m:c:*", |_, _, _| {}).await;
+        let heard = self.scan_markers(&live, pattern::MARKS, |_, _| {}).await;
         let heard = heard.map_err(|error| self.given_up(&live, &error))?;
         Ok(heard.into_iter().map(|(log_id, heard)| (log_id, heard.epoch)).collect())
     }
@@ -384,12 +343,12 @@ impl Store {
 
     async fn sweep_on(&self, live: &Arc<Live>) -> RedisResult<usize> {
         let mut fields: Vec<(Txid, Vec<u8>, bool)> = Vec::new();
-        let scanned = self.scan_markers(live, "[adm]:*", |txid, field, value| {
-            let marker = field.starts_with(b"d:").then(|| done_marker(&value));
+        let scanned = self.scan_markers(live, pattern::MARKERS_AND_OF_LOGS, |field, value| {
+            let Some(txid) = field.txid() else { return };
             // What cannot be read may be one.
-            let is_implicit =
-                marker.is_some_and(|marker| marker.map_or(true, |marker| marker.is_implicit()));
-            fields.push((txid, field.to_vec(), is_implicit));
+            let is_implicit = matches!(field, Field::Done(_))
+                && done_marker(&value).map_or(true, |marker| marker.is_implicit());
+            fields.push((txid, field.name(), is_implicit));
         });
         let heard = scanned.await?;
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
@@ -401,21 +360,25 @@ impl Store {
         Ok(self.sweep_fields(live, &heard, by_log).await?.unwrap_or(0))
     }
 
-    /// Reads the fields of branches that the pattern has, and returns what was heard of each log,
+    /// Reads the other fields that the pattern has, and returns what was heard of each log,
     /// by this agent or by the hash: the pattern has its marks too.
     async fn scan_markers(
         &self,
         live: &Live,
         pattern: &str,
-        mut found: impl FnMut(Txid, &[u8], Vec<u8>),
+        mut found: impl FnMut(Field<'_>, Vec<u8>),
     ) -> RedisResult<HashMap<LogId, Heard>> {
         let mut heard = lock(&self.markers).all_heard();
-        self.scan(live, pattern, |field, value| {
-            if let Some(log_id) = field.strip_prefix(b"m:c:") {
-                hear_stored(&mut heard, log_id, &value);
-            } else if let Some(txid) = txid_of(field) {
-                found(txid, field, value);
+        self.scan(live, pattern, |field, value| match Field::parse(field) {
+            // The hash may know more of a log than this agent, or less.
+            Some(Field::Mark(log_id)) => {
+                if let Some(stored) = read_mark(&value) {
+                    let known = heard.entry(log_id).or_insert(stored);
+                    *known = known.and(stored);
+                }
             }
+            Some(field) => found(field, value),
+            None => {}
         })
         .await?;
         Ok(heard)
@@ -486,23 +449,4 @@ impl Store {
             Rows::OtherIncarnation(_) | Rows::Unreadable => Ok(None),
         }
     }
-}
-
-/// Adds what a field `m:c:<log id>` says to what was heard: the hash may know more than this agent,
-/// or less.
-fn hear_stored(heard: &mut HashMap<LogId, Heard>, log_id: &[u8], value: &[u8]) {
-    if let Some((log_id, stored)) = stored_mark(log_id, value) {
-        let known = heard.entry(log_id).or_insert(stored);
-        *known = known.and(stored);
-    }
-}
-
-/// What a field `m:c:<log id>` says of a log.
-pub(super) fn stored_mark(log_id: &[u8], value: &[u8]) -> Option<(LogId, Heard)> {
-    let log_id = std::str::from_utf8(log_id).ok()?.parse().ok()?;
-    let mut numbers = std::str::from_utf8(value).ok()?.split(' ').map(str::parse);
-    let mut number = || numbers.next()?.ok();
-    let epoch = Epoch(number()?);
-    let low_water = TxNumber { epoch: Epoch(number()?), n: number()? };
-    Some((log_id, Heard { epoch, low_water }))
 }

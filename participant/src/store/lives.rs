@@ -7,7 +7,6 @@
 //! and one that lost its data does not forget.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
@@ -19,6 +18,7 @@ use assent_common::wire::branch::{CoordinatorRef, LifeAnswer};
 use redis::RedisResult;
 
 use super::connection::Live;
+use super::control::{Field, ToldPosition, read_life, write_life};
 use super::execute::send;
 use super::{Store, StoreError, lock, mutants};
 
@@ -58,26 +58,6 @@ pub enum Says {
     Questions,
     /// Something to be done.
     Work,
-}
-
-/// The field `m:p:<log id>`: how far the log was on disk, and the life that told it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ToldPosition {
-    pub(super) position: u64,
-    pub(super) epoch: Epoch,
-}
-
-impl ToldPosition {
-    pub(super) fn parse(value: &str) -> Option<Self> {
-        let (position, epoch) = value.split_once(' ')?;
-        Some(Self { position: position.parse().ok()?, epoch: Epoch(epoch.parse().ok()?) })
-    }
-}
-
-impl fmt::Display for ToldPosition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.position, self.epoch)
-    }
 }
 
 /// What the control hash says of a log.
@@ -150,8 +130,8 @@ impl Store {
             }
             let mut command = redis::cmd("EVAL");
             command.arg(LIFE).arg(1).arg(&self.options.control_key).arg(self.incarnation());
-            command.arg(format!("m:n:{log_id}")).arg(stored.life);
-            command.arg(format!("{} {}", said.epoch, said.nonce));
+            command.arg(Field::Life(log_id)).arg(stored.life);
+            command.arg(write_life(said));
             let done = send(&live, &command).await.map_err(|error| self.unavailable(&error))?;
             match done {
                 redis::Value::Int(CHANGED) => {}
@@ -219,7 +199,7 @@ impl Store {
     async fn stored_life(&self, live: &Live, log_id: LogId) -> Result<Stored, StoreError> {
         let mut command = redis::cmd("HMGET");
         command.arg(&self.options.control_key);
-        command.arg(format!("m:n:{log_id}")).arg(format!("m:p:{log_id}"));
+        command.arg(Field::Life(log_id)).arg(Field::Told(log_id));
         let stored: RedisResult<(Option<String>, Option<String>)> =
             command.query_async(&mut live.connection.clone()).await;
         let (life, position) = stored.map_err(|error| self.unavailable(&error))?;
@@ -244,17 +224,11 @@ fn newest(known: Option<Remembered>, stored: Option<Remembered>) -> Option<Remem
     Some(Remembered { position: positions.max().unwrap_or(0), ..newest })
 }
 
-/// What a field `m:n:<log id>` says.
-fn parse(value: &str) -> Option<Life> {
-    let (epoch, nonce) = value.split_once(' ')?;
-    Some(Life { epoch: Epoch(epoch.parse().ok()?), nonce: nonce.parse().ok()? })
-}
-
 /// What the fields `m:n:<log id>` and `m:p:<log id>` say together. Data that was put back may have
 /// an older life than the agent that went on with it, and then a position of the newer one: it says
 /// nothing of where the older one ended.
 fn remembered(life: &str, told: &str) -> Option<Remembered> {
-    let life = parse(life)?;
+    let life = read_life(life)?;
     let told = ToldPosition::parse(told).filter(|told| told.epoch <= life.epoch);
     Some(Remembered { life, position: told.map_or(0, |told| told.position) })
 }

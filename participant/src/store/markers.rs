@@ -6,6 +6,8 @@ use std::collections::{HashMap, VecDeque};
 use assent_common::ids::{LogId, TxNumber, Txid};
 use assent_common::participant::Heard;
 
+use super::control::Field;
+
 /// Markers that one call of a script deletes along the way; below the 8,000 that Lua can unpack.
 pub(super) const COLLECTED_PER_CALL_MAX: usize = 512;
 
@@ -50,12 +52,12 @@ impl Marker {
     }
 
     /// Its field in the control hash.
-    pub(super) fn field(self) -> String {
+    pub(super) const fn field(self) -> Field<'static> {
         match self {
             Self::Done(txid) | Self::DoneImplicit(txid) | Self::OnePhase(txid, _) => {
-                format!("d:{txid}")
+                Field::Done(txid)
             }
-            Self::Fence(txid) => format!("a:{txid}"),
+            Self::Fence(txid) => Field::Fence(txid),
         }
     }
 }

@@ -6,6 +6,8 @@ use assent_client::mutant;
 use assent_common::mutant::Mutant;
 use assent_common::participant::{Claimed, Mismatch};
 
+use super::control::Field;
+
 /// A line of a script, and what a mutant has in its place.
 #[cfg(feature = "crash-points")]
 const BENT: [(Mutant, &str, &str); 11] = [
@@ -111,10 +113,10 @@ pub(super) fn resolved(Claimed { claim, value }: &Claimed) -> Option<i64> {
 }
 
 /// Whether the owner writes down this field.
-pub(super) fn keeps(field: &[u8]) -> bool {
+pub(super) fn keeps(field: Field<'_>) -> bool {
     let is_left_out = match field {
-        [b'a', b':', ..] => mutant::is(Mutant::NoFence),
-        [b'd', b':', ..] => mutant::is(Mutant::NoDoneMarker),
+        Field::Fence(_) => mutant::is(Mutant::NoFence),
+        Field::Done(_) => mutant::is(Mutant::NoDoneMarker),
         _ => false,
     };
     !is_left_out

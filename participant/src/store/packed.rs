@@ -4,14 +4,12 @@
 use std::fmt::Write as _;
 
 use assent_common::command::ReplyKind;
-use assent_common::participant::{Branches, DoneMarker, OnePhaseMarker};
 use assent_common::value::{Arg, Reply};
-use assent_common::wire::branch::BranchAddress;
 
 /// The bytes are not what a script packs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not the packed form of this version: {0}")]
-pub struct RedoError(&'static str);
+pub struct RedoError(pub(super) &'static str);
 
 impl RedoError {
     pub(super) const fn foreign() -> Self {
@@ -247,61 +245,6 @@ pub(super) const fn kind_letter(kind: ReplyKind) -> u8 {
     }
 }
 
-/// The branches of an implicit transaction, as staged records and done-markers have them; nothing where there are none.
-pub(super) fn packed_branches(branches: &Branches) -> Vec<u8> {
-    let mut packed = Writer::default();
-    if !branches.is_empty() {
-        packed.array(2 * branches.len());
-    }
-    for BranchAddress { participant, url } in branches.iter() {
-        packed.bytes(participant.as_str().as_bytes());
-        packed.bytes(url.as_bytes());
-    }
-    packed.0
-}
-
-/// Reads them back.
-pub(super) fn branches(packed: &[u8]) -> Result<Branches, RedoError> {
-    if packed.is_empty() {
-        return Ok(Branches::default());
-    }
-    let mut reader = Reader(packed);
-    let branch = |reader: &mut Reader<'_>| {
-        let participant = reader.text()?.parse().map_err(|_| RedoError("a name was expected"))?;
-        Ok(BranchAddress { participant, url: reader.text()?.to_owned() })
-    };
-    (0..reader.array()? / 2).map(|_| branch(&mut reader)).collect()
-}
-
-/// What a done-marker holds.
-pub(super) fn done_marker(packed: &[u8]) -> Result<DoneMarker, RedoError> {
-    match packed.first() {
-        None => Ok(DoneMarker::Logged),
-        Some(0x90..=0x9f | 0xdc | 0xdd) => branches(packed).map(DoneMarker::Implicit),
-        Some(_) => one_phase_marker(packed).map(DoneMarker::OnePhase),
-    }
-}
-
-/// What one phase came to, as its done-marker keeps it: the kinds of the replies, the replies, its number, its writes. An
-/// older version kept no number and no writes; a branch that only reads has none.
-pub(super) fn one_phase_marker(packed: &[u8]) -> Result<OnePhaseMarker, RedoError> {
-    let mut reader = Reader(packed);
-    let kinds = reader.bytes()?;
-    let replies = reader.replies(kinds.iter().map(|letter| match letter {
-        b'I' => ReplyKind::Int,
-        b'A' => ReplyKind::Array,
-        b'E' => ReplyKind::Estimate,
-        _ => ReplyKind::Bytes,
-    }))?;
-    let wrote = if reader.0.is_empty() {
-        None
-    } else {
-        let seq = reader.text()?.parse().map_err(|_| RedoError("a number was expected"))?;
-        Some((seq, reader.bytes()?.into()))
-    };
-    Ok(OnePhaseMarker { replies: replies.into(), wrote })
-}
-
 /// The writes of a vote's `redo`, as the Redis commands that they are, in order.
 pub fn decode_redo(redo: &[u8]) -> Result<Vec<Vec<Arg>>, RedoError> {
     if redo.is_empty() {
@@ -333,30 +276,6 @@ mod tests {
             Reader(&packed).replies(kinds.into_iter()).unwrap(),
             r#"[9223372036854775807,null,["a",null],-1,{"base64":"/w=="}]"#
         );
-    }
-
-    #[test]
-    fn a_done_marker_says_which_protocol_left_it() {
-        let branch = |name: &str| BranchAddress {
-            participant: name.parse().unwrap(),
-            url: format!("http://{name}:7710"),
-        };
-        for count in [2, 7, 8, 64] {
-            let names = (0..count).map(|place| format!("bank-{place}"));
-            let all: Branches = names.map(|name| branch(&name)).collect();
-            let packed = packed_branches(&all);
-            assert_eq!(branches(&packed).unwrap(), all);
-            assert_eq!(done_marker(&packed).unwrap(), DoneMarker::Implicit(all));
-        }
-        assert_eq!(packed_branches(&Branches::default()), b"");
-        assert_eq!(done_marker(b"").unwrap(), DoneMarker::Logged);
-        let marker = |wrote| DoneMarker::OnePhase(OnePhaseMarker { replies: "[5]".into(), wrote });
-        let of_an_older_version = [0xa1, b'I', 0x91, 0x05];
-        assert_eq!(done_marker(&of_an_older_version).unwrap(), marker(None));
-        let one_phase = [0xa1, b'I', 0x91, 0x05, 0xa2, b'1', b'7', 0xa1, b'w'];
-        assert_eq!(done_marker(&one_phase).unwrap(), marker(Some((17, b"w"[..].into()))));
-        assert!(done_marker(&one_phase[..7]).is_err(), "a number without writes");
-        assert!(done_marker(&[0x92, 0xa0, 0xa0]).is_err(), "an empty name is none");
     }
 
     #[test]

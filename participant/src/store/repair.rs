@@ -20,9 +20,10 @@ use redis::{Cmd, RedisResult, Value};
 
 use super::call::{self, BRANCHES_PER_CALL_MAX, BYTES_PER_CALL_MAX, Head};
 use super::connection::{FENCED, Live, claim, identity, new_incarnation};
+use super::control::{self, Field, pattern, read_mark};
 use super::decode::{self, Rows};
 use super::execute::{report_dirty, send};
-use super::inspect::{InDoubt, stored_mark, txid_of};
+use super::inspect::InDoubt;
 use super::packed::decode_redo;
 use super::scripts::Script;
 use super::{Store, StoreError, lock};
@@ -140,7 +141,7 @@ impl Store {
             return Ok(open);
         }
         let mut command = redis::cmd("HGET");
-        command.arg(&self.options.control_key).arg("m:was");
+        command.arg(&self.options.control_key).arg(Field::Was);
         let was: RedisResult<Option<String>> =
             command.query_async(&mut live.connection.clone()).await;
         let was = was.map_err(|error| self.unavailable(&error))?;
@@ -162,15 +163,13 @@ impl Store {
         let Found { ended, expected, .. } = found;
         let mut hole = Hole { ended, expected, done: Vec::new(), marks: Vec::new() };
         let scanned = self
-            .scan(live, "[dm]:*", |field, value| {
-                if let Some(log_id) = field.strip_prefix(b"m:c:") {
-                    let stored = stored_mark(log_id, &value);
-                    let mark =
-                        |(log_id, heard): (_, Heard)| Mark { log_id, low_water: heard.low_water };
-                    hole.marks.extend(stored.map(mark));
-                } else if field.starts_with(b"d:") {
-                    hole.done.extend(txid_of(field));
+            .scan(live, pattern::DONE_AND_OF_LOGS, |field, value| match Field::parse(field) {
+                Some(Field::Mark(log_id)) => {
+                    let mark = |heard: Heard| Mark { log_id, low_water: heard.low_water };
+                    hole.marks.extend(read_mark(&value).map(mark));
                 }
+                Some(Field::Done(txid)) => hole.done.push(txid),
+                _ => {}
             })
             .await;
         scanned.map_err(|error| self.unavailable(&error))?;
@@ -193,11 +192,10 @@ impl Store {
         }
         let mut served = Vec::new();
         let scanned = self
-            .scan(live, "m:r:*", |field, value| {
-                let text = |bytes| std::str::from_utf8(bytes).ok();
-                let log_id = text(&field[4..]).and_then(|log_id| log_id.parse().ok());
-                let incarnation = text(&value).and_then(|incarnation| incarnation.parse().ok());
-                if let (Some(log_id), Some(incarnation)) = (log_id, incarnation) {
+            .scan(live, pattern::SERVED, |field, value| {
+                if let Some(Field::Served(log_id)) = Field::parse(field)
+                    && let Some(incarnation) = control::number(&value)
+                {
                     served.push(Served { log_id, incarnation });
                 }
             })
@@ -223,9 +221,10 @@ impl Store {
     async fn logs_heard(&self, live: &Live) -> Result<BTreeSet<LogId>, StoreError> {
         let mut logs: BTreeSet<LogId> = lock(&self.markers).all_heard().into_keys().collect();
         let scanned = self
-            .scan(live, "m:c:*", |field, value| {
-                let stored = field.strip_prefix(b"m:c:").and_then(|id| stored_mark(id, &value));
-                logs.extend(stored.map(|(log_id, _)| log_id));
+            .scan(live, pattern::MARKS, |field, _| {
+                if let Some(Field::Mark(log_id)) = Field::parse(field) {
+                    logs.insert(log_id);
+                }
             })
             .await;
         scanned.map_err(|error| self.unavailable(&error))?;
@@ -382,7 +381,7 @@ impl Store {
         command.arg(new_incarnation()).arg(seq);
         for (log_id, word) in words.whole() {
             let known = word.known.map_or(0, |known| known.incarnation);
-            command.arg(format!("m:r:{log_id}")).arg(known);
+            command.arg(Field::Served(*log_id)).arg(known);
         }
         let (incarnation, seq): (u64, u64) =
             command.query_async(&mut live.connection.clone()).await?;

@@ -20,11 +20,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult};
 
 use super::connection::Live;
+use super::control::Field;
 use super::kind::{Features, ServerId};
 use super::{Store, StoreError, lock, mutants};
-
-/// The field of the life of the server for which the data was verified.
-const RUN: &str = "m:run";
 
 /// How long a batch waits for the verification before it is refused: a small file is rewritten within that time.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -164,7 +162,7 @@ impl Store {
             self.rewrite(live, &mut rewrite).await?;
         }
         let mut command = redis::cmd("HSET");
-        command.arg(&self.options.control_key).arg(RUN).arg(&live.server.run_id);
+        command.arg(&self.options.control_key).arg(Field::Run).arg(&live.server.run_id);
         let () = command.query_async(&mut live.connection.clone()).await.map_err(text)?;
         live.trust.is_given.store(true, Ordering::Release);
         Ok(())
@@ -173,7 +171,7 @@ impl Store {
     /// Trusts a life of the server that an agent has verified before.
     pub(super) async fn recognise(&self, live: &Live) -> RedisResult<()> {
         let mut command = redis::cmd("HGET");
-        command.arg(&self.options.control_key).arg(RUN);
+        command.arg(&self.options.control_key).arg(Field::Run);
         let verified: Option<String> = command.query_async(&mut live.connection.clone()).await?;
         if verified.as_ref() == Some(&live.server.run_id) || !mutants::asks_run() {
             live.trust.is_given.store(true, Ordering::Release);

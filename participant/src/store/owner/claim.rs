@@ -17,11 +17,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 
 use super::super::connection::Live;
-use super::super::escrow;
-use super::super::inspect::{Record, record, stored_mark, txid_of};
-use super::super::lives::ToldPosition;
+use super::super::control::{
+    self, Field, StagedRecord, ToldPosition, done_marker, pattern, read_mark,
+};
 use super::super::mutants;
-use super::super::packed::done_marker;
 use super::super::{Store, StoreError};
 use super::{Owner, Turn};
 
@@ -139,19 +138,20 @@ impl Store {
     /// ending the ownership.
     async fn restore(&self, live: &Live, guard: String) -> Result<Owner, StoreError> {
         let mut fields: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        let scanned =
-            self.scan(live, "*", |field, value| fields.push((field.to_vec(), value))).await;
+        let scanned = self
+            .scan(live, pattern::ALL, |field, value| fields.push((field.to_vec(), value)))
+            .await;
         scanned.map_err(|error| self.unavailable(&error))?;
         let corrupt =
             |reason| StoreError::Corrupt { key: self.options.control_key.clone(), reason };
-        let number = |name: &[u8]| {
-            let (_, value) = fields.iter().find(|(field, _)| field == name)?;
-            std::str::from_utf8(value).ok()?.parse::<u64>().ok()
+        let number = |wanted: Field<'_>| {
+            let found = fields.iter().find(|(name, _)| Field::parse(name) == Some(wanted));
+            control::number(&found?.1)
         };
-        if number(b"m:inc") != Some(self.incarnation()) {
+        if number(Field::Incarnation) != Some(self.incarnation()) {
             return Err(corrupt("its incarnation has changed".to_owned()));
         }
-        let mut restored = Restored::new(self.incarnation(), number(b"m:seq").unwrap_or(0));
+        let mut restored = Restored::new(self.incarnation(), number(Field::Seq).unwrap_or(0));
         let (mut stored, mut told) = (HashMap::new(), HashMap::new());
         let unreadable = |field: &[u8]| corrupt(format!("{} cannot be read", readable(field)));
         for (field, value) in &fields {
@@ -161,14 +161,14 @@ impl Store {
         }
         // Behind the branches that have reserved it.
         for (field, value) in &fields {
-            let Some(key) = field.strip_prefix(b"l:") else { continue };
+            let Some(Field::Lock(key)) = Field::parse(field) else { continue };
             let key = Arg(key.to_vec());
-            let reserved = escrow::read(value).ok_or_else(|| unreadable(field))?;
+            let reserved = control::reserved(value).ok_or_else(|| unreadable(field))?;
             for (txid, counter, reserved) in reserved {
                 restored.reserved(txid, &key, counter, reserved);
             }
         }
-        let ended = number(b"m:expect").unwrap_or(0);
+        let ended = number(Field::Expected).unwrap_or(0);
         Ok(Owner { guard, machine: restored.finish(), ended, stored, told, busy: false })
     }
 }
@@ -181,22 +181,21 @@ fn add(
     field: &[u8],
     value: &[u8],
 ) -> Option<()> {
-    match field {
-        [b's', b':', ..] => {
-            let (txid, staged, locks) = staged(incarnation, txid_of(field)?, value)?;
+    match Field::parse(field) {
+        Some(Field::Staged(txid)) => {
+            let (txid, staged, locks) = staged(incarnation, txid, value)?;
             restored.staged(txid, staged, &locks);
         }
-        [b'd', b':', ..] => {
-            restored.done(txid_of(field)?, done_marker(value).ok()?);
-        }
-        [b'a', b':', ..] => restored.fence(txid_of(field)?),
-        [b'm', b':', b'c', b':', log_id @ ..] => {
-            let (log_id, heard) = stored_mark(log_id, value)?;
+        Some(Field::Done(txid)) => restored.done(txid, done_marker(value).ok()?),
+        Some(Field::Fence(txid)) => restored.fence(txid),
+        Some(Field::Mark(log_id)) => {
+            let heard = read_mark(value)?;
             restored.heard(log_id, heard);
             stored.insert(log_id, heard);
         }
         // Locks are in the staged records, but for what is reserved in escrow; the rest is not the
-        // machine's.
+        // machine's. Whose name cannot be read may be the machine's.
+        None if control::is_of_machine(field) => return None,
         _ => {}
     }
     Some(())
@@ -204,9 +203,8 @@ fn add(
 
 /// What a field `m:p:<log id>` says.
 fn stored_position(field: &[u8], value: &[u8]) -> Option<(LogId, u64)> {
-    let text = |bytes| std::str::from_utf8(bytes).ok();
-    let log_id = text(field.strip_prefix(b"m:p:")?)?.parse().ok()?;
-    Some((log_id, ToldPosition::parse(text(value)?)?.position))
+    let Some(Field::Told(log_id)) = Field::parse(field) else { return None };
+    Some((log_id, ToldPosition::parse(std::str::from_utf8(value).ok()?)?.position))
 }
 
 type Locks = Vec<(Arg, Access)>;
@@ -214,7 +212,8 @@ type Locks = Vec<(Arg, Access)>;
 /// A branch in doubt. Its replies stay where they are: a prepare that comes again is the scripts'
 /// to answer.
 fn staged(incarnation: u64, txid: Txid, value: &[u8]) -> Option<(Txid, Staged, Locks)> {
-    let Record { id, seq, keys, modes, redo, branches, .. } = record(value).ok()?;
+    let record = StagedRecord::read(value).ok()?;
+    let StagedRecord { id, seq, keys, modes, redo, branches, .. } = record;
     let accesses = modes.iter().map(|letter| Access::of_letter(*letter));
     let accesses = accesses.collect::<Option<Vec<_>>>()?;
     let locks = keys.iter().cloned().zip(accesses).collect();

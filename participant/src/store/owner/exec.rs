@@ -5,7 +5,8 @@ use assent_common::value::Arg;
 use redis::{Cmd, Pipeline, RedisError, Value};
 
 use super::super::Store;
-use super::super::connection::{ENDED, Live};
+use super::super::connection::Live;
+use super::super::control::Field;
 use super::super::mutants;
 use super::super::packed::{RedoError, decode_redo};
 
@@ -51,14 +52,13 @@ impl Exec {
             && self.writes.is_empty()
     }
 
-    pub(super) fn delete(&mut self, field: impl Into<Vec<u8>>) {
-        self.gone.push(field.into());
+    pub(super) fn delete(&mut self, field: Field<'_>) {
+        self.gone.push(field.name());
     }
 
-    pub(super) fn set(&mut self, field: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        let field = field.into();
-        if mutants::keeps(&field) {
-            self.kept.push(field);
+    pub(super) fn set(&mut self, field: Field<'_>, value: impl Into<Vec<u8>>) {
+        if mutants::keeps(field) {
+            self.kept.push(field.name());
             self.kept.push(value.into());
         }
     }
@@ -97,7 +97,7 @@ impl Exec {
     fn pipeline(&self, control_key: &str, owner_key: &str) -> (Pipeline, usize) {
         let mut pipeline = Pipeline::with_capacity(self.writes.len() + 8);
         pipeline.cmd("MULTI");
-        pipeline.cmd("HGET").arg(control_key).arg("m:inc");
+        pipeline.cmd("HGET").arg(control_key).arg(Field::Incarnation);
         if !self.gone.is_empty() {
             pipeline.add_command(command("HDEL", &[control_key], &self.gone));
         }
@@ -105,7 +105,7 @@ impl Exec {
             pipeline.add_command(command("HSET", &[control_key], &self.kept));
         }
         if self.ended > 0 {
-            pipeline.cmd("HINCRBY").arg(control_key).arg(ENDED).arg(self.ended);
+            pipeline.cmd("HINCRBY").arg(control_key).arg(Field::Ended).arg(self.ended);
         }
         if !self.strings.is_empty() {
             pipeline.add_command(command("MSET", &[], &self.strings));

@@ -8,21 +8,20 @@ use assent_common::command::{Access, Claim};
 use assent_common::ids::{LogId, Txid};
 use assent_common::outcome::{Applied, Call, Done, Prepared, Refusal, Written};
 use assent_common::participant::{
-    Answer, Claimed, Evaluation, Heard, Key, Lock, Prepare, Request, Stepped,
+    Answer, Claimed, Evaluation, Heard, Key, Prepare, Request, Stepped,
 };
 use assent_common::value::{Arg, Reply};
-use assent_common::wire::branch::{BranchState, Mode};
+use assent_common::wire::branch::BranchState;
 
 use super::super::BranchAnswer;
 use super::super::call::PrepareItem;
-use super::super::connection::EXPECTED;
-use super::super::escrow;
+use super::super::control::{
+    Field, StagedRecord, ToldPosition, lock_value, pack_branches, pack_one_phase, write_mark,
+};
 use super::super::execute::Speaker;
-use super::super::inspect::RECORD_VERSION;
-use super::super::lives::ToldPosition;
 use super::super::markers::Marker;
 use super::super::mutants;
-use super::super::packed::{RedoError, Writer, kind_letter, packed_branches};
+use super::super::packed::RedoError;
 use super::Owner;
 use super::counters::{Added, is_escrow};
 use super::evaluate::Yes;
@@ -100,9 +99,7 @@ impl Owner {
         let _ = self.step(Request::LowWater { log_id, epoch, mark: low_water });
         let Some(now) = self.machine.heard(log_id) else { return };
         if self.stored.insert(log_id, now) != Some(now) {
-            let Heard { epoch, low_water } = now;
-            let value = format!("{epoch} {} {}", low_water.epoch, low_water.n);
-            round.exec.set(format!("m:c:{log_id}"), value);
+            round.exec.set(Field::Mark(log_id), write_mark(now));
         }
     }
 
@@ -115,7 +112,7 @@ impl Owner {
         if said > *told && (ends || !round.left.is_empty()) && mutants::keeps_told() {
             *told = said;
             let value = ToldPosition { position: said, epoch }.to_string();
-            round.exec.set(format!("m:p:{log_id}"), value);
+            round.exec.set(Field::Told(log_id), value);
         }
     }
 
@@ -136,7 +133,7 @@ impl Owner {
         let adds: Vec<_> = keys.iter().map(|key| self.adds(txid, key)).collect();
         let Stepped { answer, apply } = self.step(request);
         if was != self.machine.state(txid) {
-            round.exec.delete(format!("s:{txid}"));
+            round.exec.delete(Field::Staged(txid));
             let is_applied = matches!(answer, Answer::Applied(_));
             let marker = match (is_applied, branches.is_empty()) {
                 (true, true) => Marker::Done(txid),
@@ -147,7 +144,7 @@ impl Owner {
             self.ended += u64::from(has_ended);
             round.exec.ended += u32::from(has_ended);
             round.is_counted |= has_ended;
-            let value = if is_applied { packed_branches(&branches) } else { Vec::new() };
+            let value = if is_applied { pack_branches(&branches) } else { Vec::new() };
             round.exec.set(marker.field(), value);
             round.left.push(marker);
         }
@@ -211,8 +208,8 @@ impl Owner {
         match &answer {
             Answer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
                 let packed = if writes { packed } else { Vec::new() };
-                let record = staged_record(item, url, vote.seq, &vote.redo, &packed);
-                round.exec.set(format!("s:{}", item.txid), record);
+                let record = StagedRecord::pack(item, url, vote.seq, &vote.redo, &packed);
+                round.exec.set(Field::Staged(item.txid), record);
                 round.seq = Some(vote.seq);
                 round.is_counted = true;
                 round.locked.extend(item.branch.locks.iter().map(|lock| lock.key.clone()));
@@ -221,7 +218,7 @@ impl Owner {
                 written: Some(Written { redo, seq, .. }),
                 ..
             }))) => {
-                let value = done_marker(item, &packed, *seq, redo);
+                let value = pack_one_phase(item, &packed, *seq, redo);
                 let marker = Marker::OnePhase(item.txid, value.len());
                 round.exec.set(marker.field(), value);
                 round.seq = Some(*seq);
@@ -293,10 +290,10 @@ impl Owner {
     /// beside what the `EXEC` adds to that count: once each.
     pub(super) fn keep_count(&self, round: &mut Round) {
         if let Some(seq) = round.seq {
-            round.exec.set("m:seq", seq.to_string());
+            round.exec.set(Field::Seq, seq.to_string());
         }
         if round.is_counted {
-            round.exec.set(EXPECTED, self.ended.to_string());
+            round.exec.set(Field::Expected, self.ended.to_string());
         }
     }
 
@@ -309,7 +306,7 @@ impl Owner {
     /// `EXEC` sets after it deletes.
     pub(super) fn keep_locks(&self, round: &mut Round) {
         for key in round.locked.drain() {
-            let field = [b"l:", key.0.as_slice()].concat();
+            let field = Field::Lock(&key.0);
             match self.machine.locks().get(&key) {
                 Some(lock) => round.exec.set(field, lock_value(lock)),
                 None => round.exec.delete(field),
@@ -388,53 +385,4 @@ fn json(replies: &[Reply]) -> String {
     }
     json.push(']');
     json
-}
-
-fn lock_value(lock: &Lock) -> String {
-    let mut text = String::from(char::from(lock.access().letter()));
-    for (place, (txid, id)) in lock.owners().enumerate() {
-        text.push(if place == 0 { ' ' } else { ';' });
-        let _ = write!(text, "{txid} {id}");
-        if let Lock::Escrow(_, owners) = lock
-            && let Some(escrow) = owners.get(&txid)
-        {
-            escrow::write(&mut text, escrow);
-        }
-    }
-    text
-}
-
-/// A staged record, as `lua/prepare.lua` packs it.
-fn staged_record(item: &PrepareItem, url: &str, seq: u64, redo: &[u8], replies: &[u8]) -> Vec<u8> {
-    let mut record = Writer::default();
-    record.array(if item.branches.is_empty() { 8 } else { 9 });
-    record.small(RECORD_VERSION.try_into().unwrap_or(0));
-    record.bytes(item.id.to_string().as_bytes());
-    record.bytes(url.as_bytes());
-    record.bytes(seq.to_string().as_bytes());
-    record.array(item.branch.locks.len());
-    for lock in &item.branch.locks {
-        record.bytes(&lock.key.0);
-    }
-    let modes = item.branch.locks.iter().map(|lock| lock.access.letter());
-    record.bytes(&modes.collect::<Vec<_>>());
-    record.bytes(redo);
-    record.bytes(replies);
-    if !item.branches.is_empty() {
-        record.bytes(&packed_branches(&item.branches));
-    }
-    record.0
-}
-
-/// A done-marker of one phase, as `lua/prepare.lua` packs it: the kinds of the replies, the
-/// replies, number and writes.
-fn done_marker(item: &PrepareItem, replies: &[u8], seq: u64, redo: &[u8]) -> Vec<u8> {
-    debug_assert_eq!(item.mode, Mode::OnePhase);
-    let mut marker = Writer::default();
-    let kinds: Vec<u8> = item.branch.ops.iter().map(|op| kind_letter(op.reply)).collect();
-    marker.bytes(&kinds);
-    marker.0.extend(replies);
-    marker.bytes(seq.to_string().as_bytes());
-    marker.bytes(redo);
-    marker.0
 }

@@ -1,14 +1,15 @@
-//! What a lock in escrow holds in the control hash, as `lua/control.lua` says: who has reserved how much of which counter.
+//! Who holds a key: the field `l:<key>`, as `lua/control.lua` says; in escrow also who has reserved
+//! how much of which counter.
 
 use std::fmt::Write as _;
 
-use assent_common::command::{Access, Reserved};
+use assent_common::command::{Access, EscrowKind, Reserved};
 use assent_common::ids::Txid;
-use assent_common::participant::{Counter, Escrow};
+use assent_common::participant::{Counter, Escrow, Lock};
 use assent_common::value::Arg;
 
 /// The name of a counter in a lock.
-pub(super) fn tag(counter: &Counter) -> String {
+pub(in super::super) fn tag(counter: &Counter) -> String {
     let bytes = counter.as_ref().map_or(&[][..], |field| &field.0);
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut tag, byte| {
         let _ = write!(tag, "{byte:02x}");
@@ -16,8 +17,22 @@ pub(super) fn tag(counter: &Counter) -> String {
     })
 }
 
-/// Writes down what an owner of the lock has reserved.
-pub(super) fn write(text: &mut String, escrow: &Escrow) {
+/// The value of a lock: its letter, and each owner with what it has reserved.
+pub(in super::super) fn lock_value(lock: &Lock) -> String {
+    let mut text = String::from(char::from(lock.access().letter()));
+    for (place, (txid, id)) in lock.owners().enumerate() {
+        text.push(if place == 0 { ' ' } else { ';' });
+        let _ = write!(text, "{txid} {id}");
+        if let Lock::Escrow(_, owners) = lock
+            && let Some(escrow) = owners.get(&txid)
+        {
+            push_reserved(&mut text, escrow);
+        }
+    }
+    text
+}
+
+fn push_reserved(text: &mut String, escrow: &Escrow) {
     for (place, (counter, reserved)) in escrow.reserved.iter().enumerate() {
         let Reserved { delta, floor, ceiling } = reserved;
         let separator = if place == 0 { ' ' } else { ',' };
@@ -25,14 +40,15 @@ pub(super) fn write(text: &mut String, escrow: &Escrow) {
     }
 }
 
-/// What every owner of a lock in escrow has reserved; nothing for a lock of another kind, none for one that cannot be read.
-pub(super) fn read(lock: &[u8]) -> Option<Vec<(Txid, Counter, Reserved)>> {
+/// What every owner of a lock in escrow has reserved; nothing for a lock of another kind, none for
+/// one that cannot be read.
+pub(in super::super) fn reserved(lock: &[u8]) -> Option<Vec<(Txid, Counter, Reserved)>> {
     let is_hash = match Access::of_letter(*lock.first()?)? {
-        Access::Escrow(assent_common::command::EscrowKind::Hash) => true,
-        Access::Escrow(assent_common::command::EscrowKind::String) => false,
+        Access::Escrow(EscrowKind::Hash) => true,
+        Access::Escrow(EscrowKind::String) => false,
         Access::Shared | Access::Exclusive => return Some(Vec::new()),
     };
-    let mut reserved = Vec::new();
+    let mut all = Vec::new();
     for owner in std::str::from_utf8(lock.get(2..)?).ok()?.split(';') {
         let mut words = owner.split(' ');
         let (txid, _id, items) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
@@ -42,10 +58,10 @@ pub(super) fn read(lock: &[u8]) -> Option<Vec<(Txid, Counter, Reserved)>> {
             let counter = is_hash.then_some(field);
             let delta = words.next()?.parse().ok()?;
             let (floor, ceiling) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-            reserved.push((txid, counter, Reserved { delta, floor, ceiling }));
+            all.push((txid, counter, Reserved { delta, floor, ceiling }));
         }
     }
-    Some(reserved)
+    Some(all)
 }
 
 fn field(tag: &str) -> Option<Arg> {
@@ -67,12 +83,16 @@ mod tests {
             let of = counters.iter().map(|counter| (counter.clone(), reserved));
             let escrow = Escrow { id, reserved: of.collect() };
             let mut text = format!("{letter} {txid} {id}");
-            write(&mut text, &escrow);
-            let read = read(text.as_bytes()).unwrap();
+            push_reserved(&mut text, &escrow);
+            let read = super::reserved(text.as_bytes()).unwrap();
             let expected = counters.into_iter().map(|counter| (txid, counter, reserved));
             assert_eq!(read, expected.collect::<Vec<_>>(), "{text}");
         }
-        assert_eq!(read(format!("X {txid} {id}").as_bytes()), Some(Vec::new()));
-        assert_eq!(read(format!("E {txid} {id}").as_bytes()), None, "it must say what is reserved");
+        assert_eq!(super::reserved(format!("X {txid} {id}").as_bytes()), Some(Vec::new()));
+        assert_eq!(
+            super::reserved(format!("E {txid} {id}").as_bytes()),
+            None,
+            "it must say what is reserved"
+        );
     }
 }
