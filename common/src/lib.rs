@@ -18,6 +18,7 @@ pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod lives;
+pub mod log;
 pub mod mutant;
 pub mod outcome;
 pub mod participant;

@@ -25,6 +25,30 @@ impl Millis {
     }
 }
 
+/// A moment by the same clock, in microseconds: what rides for some milliseconds needs a finer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Micros(pub u64);
+
+impl Micros {
+    /// The moment, in whole milliseconds.
+    #[must_use]
+    pub const fn millis(self) -> Millis {
+        Millis(self.0 / 1_000)
+    }
+
+    /// The moment this many microseconds later.
+    #[must_use]
+    pub const fn plus(self, us: u64) -> Self {
+        Self(self.0.saturating_add(us))
+    }
+
+    /// How many microseconds this moment is after `earlier`; 0 if it is not.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// A length of time as people write it: `500ms`, `5s`, `2m`, `1h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DurationMs(pub u64);

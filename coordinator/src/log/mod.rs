@@ -35,7 +35,6 @@
 //!   tell: they know higher epochs.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 
 use assent_common::{Epoch, LogId};
@@ -60,6 +59,7 @@ mod test_disk;
 #[cfg(test)]
 mod tests;
 
+pub use assent_common::log::{Durability, KIND_EPOCH, LogPosition, NewRecord, Token};
 pub use error::LogError;
 pub use file::{FileLog, OpenReport, OpenedLog, init, open};
 pub use memory::{MemoryLog, MemoryStore, OpenedMemoryLog};
@@ -68,71 +68,8 @@ pub use offline::{Damage, DumpedFrame, SegmentReport, VerifyReport, dump, verify
 pub use options::{CrashHook, LogCrashPoint, LogOptions, SEGMENT_BYTES_DEFAULT};
 pub use segment::TornTail;
 
-/// The kind that the log keeps for its own epoch records; owners use the others.
-pub const KIND_EPOCH: u8 = 0;
-
 /// A log in use; cheap to clone.
 pub type LogHandle = Arc<dyn DecisionLog>;
-
-/// Where a record lies: segment in the upper half, offset in the lower. Later records have greater positions.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LogPosition(pub u64);
-
-impl LogPosition {
-    /// The position of an offset in a segment.
-    #[must_use]
-    pub const fn new(segment: u32, offset: u32) -> Self {
-        Self((segment as u64) << 32 | offset as u64)
-    }
-
-    /// The segment's number.
-    #[must_use]
-    pub const fn segment(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    /// The offset within the segment.
-    #[must_use]
-    pub const fn offset(self) -> u32 {
-        self.0 as u32
-    }
-}
-
-impl fmt::Display for LogPosition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.segment(), self.offset())
-    }
-}
-impl fmt::Debug for LogPosition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LogPosition({self})")
-    }
-}
-
-/// How soon an appended record must be durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// As soon as the disk allows: causes a sync.
-    Forced,
-    /// With the next forced record, or after the lazy interval.
-    Lazy,
-}
-
-/// What the owner calls its record by until the record has a position; opaque to the log.
-pub type Token = u64;
-
-/// A record on its way to the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewRecord {
-    /// What `on_durable` will name it by.
-    pub token: Token,
-    /// What it is; never [`KIND_EPOCH`].
-    pub kind: u8,
-    /// The record.
-    pub payload: Vec<u8>,
-    /// How soon it must be durable.
-    pub durability: Durability,
-}
 
 /// Called from the writer thread with each batch that became durable, in the order of appending.
 pub type OnDurable = Box<dyn FnMut(Vec<(Token, LogPosition)>) + Send>;
