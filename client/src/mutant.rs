@@ -1,7 +1,8 @@
-//! Being wrong on purpose. Tests only: without the feature `crash-points` the question is answered by the compiler, and
-//! nothing of the mutants is left.
+//! Being wrong on purpose. Tests only: without the feature `crash-points` the question is answered
+//! by the compiler, and nothing of the mutants is left.
 //!
-//! `ASSENT_MUTANT=log.epoch_not_raised` makes a process one of the known-bad variants that [`Mutant`] names.
+//! `ASSENT_MUTANT=log.epoch_not_raised` makes a process one of the known-bad variants that
+//! [`Mutant`] names.
 
 use assent_common::mutant::Mutant;
 
@@ -17,7 +18,21 @@ pub const fn is(_: Mutant) -> bool {
 #[cfg(feature = "crash-points")]
 #[must_use]
 pub fn is(mutant: Mutant) -> bool {
-    *chosen::CHOSEN.get_or_init(chosen::read) == Some(mutant)
+    chosen() == Some(mutant)
+}
+
+/// Which mutant this process is.
+#[cfg(not(feature = "crash-points"))]
+#[must_use]
+pub const fn chosen() -> Option<Mutant> {
+    None
+}
+
+/// Which mutant this process is.
+#[cfg(feature = "crash-points")]
+#[must_use]
+pub fn chosen() -> Option<Mutant> {
+    *chosen::CHOSEN.get_or_init(chosen::read)
 }
 
 // The proof that a release has no mutants: this is evaluated when it is compiled.

@@ -1,37 +1,50 @@
 //! The process's clock, read at the edge and passed into the core. It decides when, never whether.
 //!
-//! It begins with the wall clock's time and goes on by the monotonic one. A wall clock that is set back would otherwise
-//! put off every deadline, retry and collection by as much, and one that is set forward would end them all at once.
+//! It begins with the wall clock's time and goes on by the monotonic one. A wall clock that is set
+//! back would otherwise put off every deadline, retry and collection by as much, and one that is
+//! set forward would end them all at once.
 
 use std::sync::LazyLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use assent_common::time::Millis;
+use assent_common::time::{Micros, Millis};
 
 static CLOCK: LazyLock<Clock> = LazyLock::new(|| Clock::new(SystemTime::now(), Instant::now()));
 
 /// Where the clock began.
 struct Clock {
-    wall_ms: u64,
+    wall_us: u64,
     began: Instant,
 }
 
 impl Clock {
     fn new(wall: SystemTime, began: Instant) -> Self {
         let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { wall_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX), began }
+        Self { wall_us: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX), began }
     }
 
-    fn at(&self, moment: Instant) -> Millis {
-        let since_ms = moment.saturating_duration_since(self.began).as_millis();
-        Millis(self.wall_ms.saturating_add(u64::try_from(since_ms).unwrap_or(u64::MAX)))
+    fn at(&self, moment: Instant) -> Micros {
+        let since_us = moment.saturating_duration_since(self.began).as_micros();
+        Micros(self.wall_us.saturating_add(u64::try_from(since_us).unwrap_or(u64::MAX)))
     }
 }
 
 /// The present moment.
 #[must_use]
 pub fn now() -> Millis {
+    micros().millis()
+}
+
+/// The present moment, as the engine takes it.
+#[must_use]
+pub fn micros() -> Micros {
     CLOCK.at(Instant::now())
+}
+
+/// How long it is until a moment.
+#[must_use]
+pub fn until(moment: Micros) -> Duration {
+    Duration::from_micros(moment.since(micros()))
 }
 
 /// A moment as RFC 3339 text, for people.
@@ -44,17 +57,15 @@ pub fn rfc3339(moment: Millis) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn it_begins_with_the_wall_clock_and_goes_on_whatever_becomes_of_that() {
         let (wall, began) = (UNIX_EPOCH + Duration::from_millis(1_000_000), Instant::now());
         let clock = Clock::new(wall, began);
-        assert_eq!(clock.at(began), Millis(1_000_000));
-        assert_eq!(clock.at(began + Duration::from_secs(5)), Millis(1_005_000));
-        let (first, second) = (now(), now());
+        assert_eq!(clock.at(began), Micros(1_000_000_000));
+        assert_eq!(clock.at(began + Duration::from_secs(5)), Micros(1_005_000_000));
+        let (first, second) = (micros(), micros());
         assert!(second >= first && first > clock.at(began));
     }
 }

@@ -12,10 +12,11 @@ use assent_common::coordinator::replay::Replay;
 use assent_common::crash::CrashPoint;
 use assent_common::lives::{Life, LifeBegan};
 use assent_common::record::Record;
+use assent_engine::ReplayedHistory;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::engine::{AdmissionLimits, Core, Engine, ReplayedHistory};
+use crate::engine::{AdmissionLimits, Engine, EngineStart};
 use crate::log::{self, Callbacks, LogCrashPoint, LogError, LogHandle, LogOptions};
 
 /// What the engine is started with.
@@ -93,8 +94,8 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     let life_began = LifeBegan { life, at: Some(last) };
     lives.began(life_began);
     let authority = Authority::new(log_id, epoch, decisions);
-    let core = Core::new(authority, epoch, history.finish(), lives, admission.into());
-    let engine = Engine::new(core, log, url, http, life);
+    let restored = EngineStart { authority, history: history.finish(), lives, admission };
+    let engine = Engine::new(restored, log, url, http, life);
     let _first = started.set(engine.clone());
     engine.begin_life(life_began);
     let plan = unfinished.plan(clock::now());

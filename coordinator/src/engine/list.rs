@@ -6,17 +6,19 @@ use assent_common::wire::transaction::{
     BranchProgress, ParticipantView, TransactionPage, TransactionView,
 };
 use assent_common::{ErrorCode, ParticipantName, TransactionId, limits};
+use assent_engine::Active;
 use uuid::Uuid;
 
-use super::Engine;
-use super::active::Active;
+use super::view::view_of_active;
+use super::{Engine, by_hand, stopping};
 use crate::clock;
 
-/// Ended transactions that one page reads from the log at most; a page may be short, and its token leads on.
+/// Ended transactions that one page reads from the log at most; a page may be short, and its token
+/// leads on.
 const READS_PER_PAGE_MAX: usize = 2_000;
 
-/// How long a transaction is under way before its votes are listed as in doubt: in every one of several branches some are,
-/// for a moment.
+/// How long a transaction is under way before its votes are listed as in doubt: in every one of
+/// several branches some are, for a moment.
 const IN_DOUBT_AFTER_MS: u64 = 1_000;
 
 /// Which transactions to list.
@@ -26,8 +28,8 @@ pub struct ListFilter {
     pub outcome: Option<OutcomeWord>,
     /// Only those with a branch at this participant.
     pub participant: Option<ParticipantName>,
-    /// Only those with a branch that has voted and waits for a decision, for more than a moment, or that has not
-    /// acknowledged its outcome.
+    /// Only those with a branch that has voted and waits for a decision, for more than a moment, or
+    /// that has not acknowledged its outcome.
     pub in_doubt: bool,
     /// Only those taken longer ago than this, in milliseconds.
     pub older_than_ms: Option<u64>,
@@ -51,14 +53,14 @@ impl Engine {
         let (mut rows, ended) = {
             let core = self.core();
             let now = clock::now();
-            let active = core.active.values().filter(|active| {
+            let active = core.all_active().filter(|active| {
                 let is_stale = active.machine.is_decided() || is_late(active, now);
                 wanted_id(active.accepted.identity.id) && (!filter.in_doubt || is_stale)
             });
-            let views = active.map(|active| row_of(core.view_of_active(active)));
+            let views = active.map(|active| row_of(view_of_active(&core, active)));
             let rows: Vec<TransactionView> = views.filter(|view| filter.takes(view)).collect();
             // After a restart the record of an unfinished transaction is among them.
-            let ended = core.recent.iter().rev();
+            let ended = core.recent().iter().rev();
             let ended = ended.filter(|(id, _)| wanted_id(**id) && core.number_of(**id).is_none());
             let ended: Vec<_> =
                 ended.take(READS_PER_PAGE_MAX).map(|(id, position)| (*id, *position)).collect();
@@ -102,7 +104,7 @@ impl Engine {
     pub fn participants(&self) -> Vec<ParticipantView> {
         let core = self.core();
         let mut participants: Vec<ParticipantView> = core
-            .lanes
+            .lanes()
             .iter()
             .filter_map(|lane| {
                 Some(ParticipantView {
@@ -117,7 +119,7 @@ impl Engine {
                     unfinished: lane.unfinished.len() as u64,
                     last_error: lane.data.trouble.clone().or_else(|| lane.last_error.clone()),
                     data: lane.data.word(),
-                    heuristic: core.heuristic_at(&lane.name),
+                    heuristic: by_hand::heuristic_at(core.history(), &lane.name),
                 })
             })
             .collect();
@@ -131,7 +133,14 @@ impl Engine {
         name: &ParticipantName,
         url: &str,
     ) -> Result<ParticipantView, Problem> {
-        let durable = self.core().set_participant(name, url, &self.shared)?;
+        let client = self.client_at(name, url)?;
+        let durable = {
+            let mut core = self.core();
+            let done = core.desk_mut().ticket();
+            let place = core.set_participant(name, url, client.base_url(), done);
+            core.desk_mut().set_client(place, client);
+            core.desk_mut().await_done(done)
+        };
         durable.await.map_err(|_| stopping())?;
         self.participants().into_iter().find(|participant| participant.name == *name).ok_or_else(
             || {
@@ -145,7 +154,12 @@ impl Engine {
 
     /// Removes a participant that has no unfinished transactions.
     pub async fn remove_participant(&self, name: &ParticipantName) -> Result<(), Problem> {
-        let durable = self.core().remove_participant(name)?;
+        let durable = {
+            let mut core = self.core();
+            let done = core.desk_mut().ticket();
+            core.remove_participant(name, done)?;
+            core.desk_mut().await_done(done)
+        };
         durable.await.map_err(|_| stopping())
     }
 }
@@ -219,8 +233,4 @@ fn parse_token(token: &str) -> Result<TransactionId, Problem> {
     Uuid::try_parse(token).ok().and_then(|uuid| TransactionId::new(uuid).ok()).ok_or_else(|| {
         Problem::new(ErrorCode::BadRequest, "`page_token` was not given out by this server")
     })
-}
-
-fn stopping() -> Problem {
-    Problem::new(ErrorCode::NotReady, "the process is stopping; the change may not be durable")
 }

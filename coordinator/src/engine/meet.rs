@@ -8,12 +8,11 @@ use std::time::Duration;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::submission::Submission;
 use assent_common::{ErrorCode, IdempotencyKey};
+use assent_engine::Lane;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Engine;
-use super::core::Core;
-use super::lane::Lane;
+use super::{Engine, Turn};
 
 /// How long a request waits for a participant that has not answered in this life of the
 /// coordinator. One that is there answers in milliseconds.
@@ -52,9 +51,8 @@ pub(super) async fn meet(
         }
         let lane_is_away = {
             let mut core = engine.core();
-            let lane = &mut core.lanes[place];
-            lane.await_greeting();
-            lane.breaker.away_since().is_some()
+            core.await_greeting(place);
+            core.lanes()[place].breaker.away_since().is_some()
         };
         if lane_is_away {
             return Err(problem);
@@ -68,21 +66,19 @@ pub(super) async fn meet(
 
 /// A participant of a new request that has not heard yet which life speaks. What is known of
 /// old is not begun, and needs nobody.
-fn unmet(core: &Core, submission: &Submission, key: Option<&IdempotencyKey>) -> Option<Unmet> {
+fn unmet(core: &Turn<'_>, submission: &Submission, key: Option<&IdempotencyKey>) -> Option<Unmet> {
     let Submission { id, branches, .. } = submission;
-    let is_known = key
-        .is_some_and(|key| core.number_of_key(key).is_some() || core.history.by_key(key).is_some())
-        || id.is_some_and(|id| core.number_of(id).is_some() || core.history.by_id(id).is_some());
-    if is_known || core.lives.stale().is_some() {
+    if core.is_known(*id, key) || core.stale().is_some() {
         return None;
     }
-    let lanes = branches.iter().filter_map(|branch| core.registered_lane(&branch.participant));
-    let place = lanes.into_iter().find(|lane| !core.lanes[*lane].is_met)?;
-    let lane = &core.lanes[place];
+    let lanes = core.lanes();
+    let mut places = branches.iter().filter_map(|it| lanes.registered(&it.participant));
+    let place = places.find(|place| !lanes[*place].is_met)?;
+    let lane = &lanes[place];
     Some(Unmet {
         place,
         in_vain: lane.greeted_in_vain,
-        progress: core.progress.subscribe(),
+        progress: core.desk().progress(),
         problem: not_met(lane),
     })
 }

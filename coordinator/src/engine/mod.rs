@@ -1,37 +1,24 @@
-//! The engine: runs the machines of `common`, and owns nothing of the protocol itself.
+//! The shell of the engine: carries out what the pure core (`assent-engine`) wants done, and owns
+//! nothing of the protocol itself.
 //!
 //! ```text
-//! HTTP ──submit──►┌──────────── Core (one mutex, no I/O, never held over an await) ───────────┐
-//! timer ──tick──► │ machine.step(now, input) ─► effects:  Send    ─► lane queue of participant │
-//! lanes ─results─►│                                       Persist ─► the log, at the end      │
-//! log ──durable──►│                                       Answer  ─► oneshot of the waiter     │
-//!                 └────────────────────────────────────────────────────────────────────────────┘
+//! HTTP ──submit──► ┌──── Core (one mutex, no I/O, never held over an await) ─────────────┐
+//! timer ──tick──►  │ machine.step(now, input) ─► effects ─► errands, records for the log │
+//! lanes ─answers─► └─────────────────────────────────────────────────────────────────────┘
+//! log ──durable──►       when a turn ends: desk.rs carries all of it out
 //! ```
 //!
-//! Everything that happens comes in through one of four doors, is a step of one machine, and its
-//! effects are carried out before the next. Each door takes a whole batch under one lock, and hands
-//! the log all its records at once: one wake-up of the writer and one sync are dear, and serve a
-//! hundred records as well as one.
+//! Everything that happens comes in through one of the core's doors. Each takes a whole batch under
+//! one lock.
 
-mod active;
-mod admission;
-mod behind;
 mod by_hand;
-mod core;
 mod counts;
-mod fingerprint;
-mod history;
-mod holders;
-mod journal;
+mod desk;
 mod lane;
 mod list;
 mod lives;
 mod meet;
-mod mutants;
-mod numbers;
-mod outbound;
 mod participants;
-mod queues;
 mod resync;
 mod submit;
 #[cfg(test)]
@@ -44,36 +31,46 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use assent_client::participant::ParticipantClient;
 use assent_client::transport::Http;
 use assent_client::{mutant, settle};
+use assent_common::coordinator::authority::Authority;
 use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::resync::SeenData;
-use assent_common::lives::{Life, Proof};
-use assent_common::mutant::Mutant;
+use assent_common::lives::{Life, LifeBegan, Lives, Proof};
 use assent_common::participant::Branches;
 use assent_common::record::Record;
 use assent_common::settle::{Finding, Resolution};
 use assent_common::wire::branch::{BranchAddress, CoordinatorRef};
 use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer};
 use assent_common::wire::problem::Problem;
-use assent_common::wire::transaction::TransactionView;
-use assent_common::{ErrorCode, ParticipantName, TransactionId, Txid};
+use assent_common::wire::transaction::{AbandonRequest, TransactionView};
+use assent_common::{ErrorCode, ParticipantName, TransactionId, Txid, limits};
+use assent_engine::{
+    Core, CoreSettings, History, Variant, decision_bytes_max, of_participant, problem_of,
+};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 
+use self::desk::Desk;
+use self::view::view;
+use crate::clock;
 use crate::log::{LogHandle, LogPosition, Token};
 use crate::recovery::StartError;
 
-pub(crate) use self::core::Core;
-pub use admission::AdmissionLimits;
+pub use assent_engine::{AdmissionLimits, Fingerprint, SEGMENT_BYTES_FOR_ALL};
 pub use counts::Counts;
-pub use fingerprint::Fingerprint;
-pub use history::History;
-pub(crate) use history::ReplayedHistory;
-pub use journal::SEGMENT_BYTES_FOR_ALL;
 pub use list::ListFilter;
 pub use submit::{Origin, Submitted, Wait};
 pub(crate) use vital::vital;
+
+/// What an engine goes on from.
+pub(crate) struct EngineStart {
+    pub(crate) authority: Authority,
+    pub(crate) history: History,
+    pub(crate) lives: Lives,
+    pub(crate) admission: AdmissionLimits,
+}
 
 /// The coordinator's engine; cheap to clone.
 #[derive(Clone)]
@@ -82,7 +79,7 @@ pub struct Engine {
 }
 
 struct Shared {
-    core: Mutex<Core>,
+    held: Mutex<Guarded>,
     log: LogHandle,
     /// Who we are, in every batch.
     identity: CoordinatorRef,
@@ -96,15 +93,35 @@ struct Shared {
     unmet: AtomicBool,
 }
 
+/// What is under the one lock.
+struct Guarded {
+    core: Core,
+    desk: Desk,
+}
+
 impl Engine {
     /// An engine over a log that has been opened and replayed. Its lanes start as participants are
     /// registered.
-    pub(crate) fn new(core: Core, log: LogHandle, url: String, http: Http, life: Life) -> Self {
+    pub(crate) fn new(
+        restored: EngineStart,
+        log: LogHandle,
+        url: String,
+        http: Http,
+        life: Life,
+    ) -> Self {
+        let EngineStart { authority, history, lives, admission } = restored;
         let proof = Proof { nonce: life.nonce, position: 0, before: None };
         let identity =
             CoordinatorRef { log_id: log.log_id(), epoch: life.epoch, url, life: Some(proof) };
+        let settings = CoreSettings {
+            identity: identity.clone(),
+            decision_bytes_max: decision_bytes_max(log.payload_bytes_max()),
+            admission,
+            variant: Variant::of(mutant::chosen()),
+        };
+        let core = Core::new(settings, authority, history, lives);
         let shared = Shared {
-            core: Mutex::new(core),
+            held: Mutex::new(Guarded { core, desk: Desk::default() }),
             log,
             identity,
             http,
@@ -118,11 +135,11 @@ impl Engine {
     /// The core. A panic while it was held leaves machines half-stepped; nothing may be answered
     /// from them, so that the process ends, as it does when the log fails.
     fn core(&self) -> Turn<'_> {
-        let core = self.shared.core.lock().unwrap_or_else(|_poisoned| {
+        let held = self.shared.held.lock().unwrap_or_else(|_poisoned| {
             tracing::error!("a step of a transaction panicked; stopping");
             std::process::abort()
         });
-        Turn { core, shared: &self.shared }
+        Turn { held, shared: &self.shared }
     }
 
     /// Which log decides here, in which life, and where its outcomes are asked for.
@@ -140,13 +157,7 @@ impl Engine {
     /// The answer to a branch in doubt.
     #[must_use]
     pub fn outcome(&self, txid: Txid) -> OutcomeAnswer {
-        let outcome = if txid.log_id == self.shared.identity.log_id {
-            self.core().outcome(txid)
-        } else if mutant::is(Mutant::AnswersForOthers) {
-            BranchOutcome::Aborted
-        } else {
-            BranchOutcome::UnknownAuthority
-        };
+        let outcome = self.core().outcome(txid);
         OutcomeAnswer { txid, log_id: self.shared.identity.log_id, outcome }
     }
 
@@ -177,18 +188,20 @@ impl Engine {
     }
 
     async fn ask_branches(&self, txid: Txid, branches: &Branches) -> BranchOutcome {
-        let asker = self.core().speaker_to_anybody(&self.shared);
+        let asker = self.core().speaker_to_anybody();
         let resolution =
             settle::ask(&self.shared.http, &asker, txid, branches, Resolution::new(branches)).await;
         let finding = resolution.finding();
         let (word, why) = finding.told();
-        tracing::info!(%txid, finding = word, why, "the branches of an implicit transaction were asked");
+        tracing::info!(%txid, finding = word, why,
+            "the branches of an implicit transaction were asked");
         match finding {
             Finding::Committed => BranchOutcome::Committed,
             Finding::Aborted => BranchOutcome::Aborted,
             Finding::Open(_) => BranchOutcome::Undecided,
             Finding::Contradiction(why) => {
-                tracing::error!(%txid, why, "an implicit transaction is torn; see docs/guides/recover.md");
+                tracing::error!(%txid, why,
+                    "an implicit transaction is torn; see docs/guides/recover.md");
                 BranchOutcome::UnknownAuthority
             }
         }
@@ -198,10 +211,10 @@ impl Engine {
     pub fn transaction(&self, id: TransactionId) -> Result<TransactionView, Problem> {
         let position = {
             let core = self.core();
-            if let Some(view) = core.view(id) {
+            if let Some(view) = view(&core, id) {
                 return Ok(view);
             }
-            core.history.by_id(id)
+            core.history().by_id(id)
         };
         position.and_then(|position| self.ended_view(position, id)).ok_or_else(|| not_found(id))
     }
@@ -210,7 +223,9 @@ impl Engine {
     /// not active.
     #[must_use]
     pub fn changes(&self, id: TransactionId) -> Option<watch::Receiver<u64>> {
-        self.core().changes(id)
+        let mut core = self.core();
+        let number = core.number_of(id)?;
+        core.watch(number).then(|| core.desk_mut().changes(number))
     }
 
     /// An active transaction and the version that `changes` has come to, of the same moment: a
@@ -221,7 +236,7 @@ impl Engine {
         changes: &mut watch::Receiver<u64>,
     ) -> Option<(u64, TransactionView)> {
         let core = self.core();
-        let view = core.view(id)?;
+        let view = view(&core, id)?;
         Some((*changes.borrow_and_update(), view))
     }
 
@@ -231,8 +246,8 @@ impl Engine {
             let mut core = self.core();
             let number = core.number_of(id);
             if let Some(number) = number {
-                core.retry(number, &self.shared);
-                if let Some(view) = core.view(id) {
+                core.retry(number, clock::micros());
+                if let Some(view) = view(&core, id) {
                     return Ok(view);
                 }
             }
@@ -253,32 +268,31 @@ impl Engine {
         actor: String,
         reason: String,
     ) -> Result<TransactionView, Problem> {
-        let durable = self.core().abandon(id, participant, actor, reason)?;
-        durable.await.map_err(|_| {
-            problem_of(id, ErrorCode::NotReady, "the process is stopping".to_owned())
-        })?;
+        let by = AbandonRequest { actor, reason };
+        let durable = self.core().give_up(id, participant, by)?;
+        durable.await.map_err(|_| Problem { id: Some(id), ..stopping() })?;
         self.transaction(id)
     }
 
     /// Records became durable; called from the log's writer thread.
     pub(crate) fn durable(&self, batch: Vec<(Token, LogPosition)>) {
-        self.core().durable(batch, &self.shared);
+        self.core().durable(batch, clock::micros());
     }
 
     /// Numbers for metrics and health.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.core().counts()
+        Counts::of(&self.core(), clock::now())
     }
 
     /// Runs timers until dropped.
     pub(crate) async fn run_timers(self) {
         loop {
-            let next = self.core().tick(crate::clock::now(), &self.shared);
+            let next = self.core().tick(clock::micros());
             let armed_earlier = self.shared.timer.notified();
             match next {
                 Some(at) => {
-                    let sleep_ms = at.since(crate::clock::now());
+                    let sleep_ms = at.since(clock::now());
                     let sleep =
                         tokio::time::sleep(std::time::Duration::from_millis(sleep_ms.max(1)));
                     tokio::select! {
@@ -294,7 +308,7 @@ impl Engine {
     /// Whether new transactions are refused because the process is about to stop.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.core().draining
+        self.core().is_draining()
     }
 
     /// Takes no new transactions from here on, and waits until none is active but those that wait
@@ -303,8 +317,8 @@ impl Engine {
     pub async fn drain(&self) {
         let mut progress = {
             let mut core = self.core();
-            core.draining = true;
-            core.progress.subscribe()
+            core.drain();
+            core.desk().progress()
         };
         while !self.core().is_drained() {
             // The sender goes with the engine, which this holds.
@@ -313,23 +327,40 @@ impl Engine {
     }
 }
 
-/// The core, while it is held. When it is let go, the log gets what it has to write.
+/// The core, while it is held. When it is let go, what the turn has left to do is done.
 struct Turn<'a> {
-    core: MutexGuard<'a, Core>,
-    shared: &'a Shared,
+    held: MutexGuard<'a, Guarded>,
+    shared: &'a Arc<Shared>,
+}
+
+impl Turn<'_> {
+    fn desk(&self) -> &Desk {
+        &self.held.desk
+    }
+
+    fn desk_mut(&mut self) -> &mut Desk {
+        &mut self.held.desk
+    }
+
+    /// The connection to a participant, if it is registered.
+    fn client(&self, place: usize) -> Option<Arc<ParticipantClient>> {
+        let Guarded { core, desk } = &*self.held;
+        core.lanes()[place].url()?;
+        desk.client(place)
+    }
 }
 
 impl Deref for Turn<'_> {
     type Target = Core;
 
     fn deref(&self) -> &Core {
-        &self.core
+        &self.held.core
     }
 }
 
 impl DerefMut for Turn<'_> {
     fn deref_mut(&mut self) -> &mut Core {
-        &mut self.core
+        &mut self.held.core
     }
 }
 
@@ -337,58 +368,77 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         // A step that panicked is half done, and so is what it would have written.
         if !std::thread::panicking() {
-            self.core.hand_over(self.shared);
+            let Guarded { core, desk } = &mut *self.held;
+            desk::carry_out(core, desk, self.shared);
         }
     }
+}
+
+fn stopping() -> Problem {
+    Problem::new(ErrorCode::NotReady, "the process is stopping; the change may not be durable")
 }
 
 /// Nothing is known here under this id.
 fn not_found(id: TransactionId) -> Problem {
     let detail = format!(
-        "transaction {id} was not found: it is neither active nor within the retention; its outcome is unknown"
+        "transaction {id} was not found: it is neither active nor within the retention; its \
+         outcome is unknown"
     );
     problem_of(id, ErrorCode::NotFound, detail)
 }
 
-fn problem_of(id: TransactionId, code: ErrorCode, detail: String) -> Problem {
-    Problem { id: Some(id), ..Problem::new(code, detail) }
-}
-
 /// What recovery and compaction do with the engine.
 impl Engine {
+    /// Has the log keep which life this is.
+    pub(crate) fn begin_life(&self, began: LifeBegan) {
+        self.core().begin_life(began);
+    }
+
     /// Registers the participants of the log and of the configuration.
     pub(crate) fn restore_participants(
         &self,
         participants: BTreeMap<ParticipantName, String>,
     ) -> Result<(), StartError> {
+        let client = |(name, url): (ParticipantName, String)| match self.client_at(&name, &url) {
+            Ok(client) => Ok((name, client)),
+            Err(problem) => Err(StartError::Participant { name, detail: problem.detail }),
+        };
+        let clients: Vec<_> = participants.into_iter().map(client).collect::<Result<_, _>>()?;
+        // In one turn: no lane may think that it is the only one.
         let mut core = self.core();
-        for (name, url) in participants {
-            core.restore_participant(&name, &url, &self.shared)
-                .map_err(|problem| StartError::Participant { name, detail: problem.detail })?;
+        for (name, client) in clients {
+            let place = core.restore_participant(&name, client.base_url());
+            core.desk_mut().set_client(place, client);
         }
         Ok(())
     }
 
+    /// A connection to a participant, if its URL is one.
+    fn client_at(&self, name: &ParticipantName, url: &str) -> Result<ParticipantClient, Problem> {
+        let wrong = |detail: String| of_participant(name, ErrorCode::BadRequest, detail);
+        if url.len() > limits::URL_BYTES_MAX {
+            let most = limits::URL_BYTES_MAX;
+            return Err(wrong(format!("`url` must have at most {most} bytes")));
+        }
+        ParticipantClient::new(&self.shared.http, url).map_err(|error| wrong(error.to_string()))
+    }
+
     /// What the log has seen of the participants' data.
     pub(crate) fn restore_data(&self, seen: SeenData) {
-        let mut core = self.core();
-        for (participant, seen) in seen.into_each() {
-            let lane = core.lane(&participant);
-            core.lanes[lane].data.seen = seen;
-        }
+        self.core().restore_data(seen);
     }
 
     /// Goes on with the transactions that the log left unfinished.
     pub(crate) fn resume(&self, transactions: Vec<Recovered>) {
         let mut core = self.core();
         for recovered in transactions {
-            core.resume(recovered, &self.shared);
+            core.resume(recovered, clock::micros());
         }
     }
 
     /// Whether a record is about a transaction that has not ended.
     pub(crate) fn is_active(&self, record: &Record) -> bool {
-        record.number().is_some_and(|number| self.core().active.contains_key(&number))
+        record.number().is_some_and(|number| self.core().active(number).is_some())
     }
 
     /// Appends again what must outlive the segments up to `segment`, and forgets the answers in
@@ -400,9 +450,8 @@ impl Engine {
         segment: u32,
     ) -> oneshot::Receiver<()> {
         let mut core = self.core();
-        core.retire_votes(retired.iter().map(|(participant, seq)| (participant, *seq)));
-        let durable = core.keep(records);
-        core.forget_through(segment);
-        durable
+        let done = core.desk_mut().ticket();
+        core.keep(records, retired, segment, done);
+        core.desk_mut().await_done(done)
     }
 }

@@ -1,25 +1,23 @@
 //! Taking a transaction: idempotency, admission, and the wait for the answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use assent_common::coordinator::{AnswerDurability, Purpose, Spec};
-use assent_common::record::{Identity, Record};
-use assent_common::wire::branch::BranchAddress;
+use assent_common::coordinator::{Branch, Purpose};
+use assent_common::record::Record;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::submission::{Submission, SubmittedBranch};
-use assent_common::wire::transaction::{Protocol, TransactionView};
-use assent_common::{ErrorCode, IdempotencyKey, ParticipantName, TransactionId};
+use assent_common::wire::transaction::TransactionView;
+use assent_common::{ErrorCode, IdempotencyKey, TransactionId};
 use assent_edge::Held;
+use assent_engine::{Decided, Fingerprint, NewTransaction, RequestOps, Taken, mismatch};
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::active::{Accepted, Decided, RequestOps};
-use super::core::Core;
-use super::fingerprint::Fingerprint;
-use super::journal::decision_bytes_max;
 use super::meet::meet;
-use super::view::view_of_decided;
-use super::{Engine, problem_of};
+use super::view::{view, view_of_decided};
+use super::{Engine, not_found};
 use crate::clock;
 use crate::log::LogPosition;
 
@@ -48,11 +46,24 @@ pub enum Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait(pub u64);
 
-/// What the core made of a submission.
-enum Taken {
-    Begun(TransactionId, oneshot::Receiver<Decided>),
-    Active(TransactionId, oneshot::Receiver<Decided>),
-    /// Decided, but the branches still apply.
+/// The client's ops, passed through unread, and the memory that they were granted: until the
+/// outcome is known, for as long as prepares are sent.
+#[derive(Debug)]
+struct HeldOps {
+    /// By the place of the branch.
+    branches: Vec<Box<RawValue>>,
+    _held: Held,
+}
+
+impl RequestOps for HeldOps {
+    fn of(&self, branch: Branch) -> Option<&RawValue> {
+        self.branches.get(branch.index()).map(|ops| &**ops)
+    }
+}
+
+/// A submission that was taken.
+enum TakenUp {
+    Waits(TransactionId, oneshot::Receiver<Decided>, Origin),
     Decided(Box<TransactionView>),
     Ended(LogPosition),
 }
@@ -69,69 +80,29 @@ impl Engine {
         wait: Wait,
     ) -> Result<Submitted, Problem> {
         meet(self, &submission, key.as_ref()).await?;
-        let taken = self.take(submission, held, key, fingerprint)?;
-        match taken {
-            Taken::Begun(id, decided) => self.wait_for(id, decided, wait, Origin::Fresh).await,
-            Taken::Active(id, decided) => self.wait_for(id, decided, wait, Origin::Replayed).await,
-            Taken::Decided(view) => Ok(Submitted { view: *view, origin: Origin::Replayed }),
-            Taken::Ended(position) => self.replay(position, fingerprint),
+        match self.take(new_transaction(submission, held, key, fingerprint)?)? {
+            TakenUp::Waits(id, decided, origin) => self.wait_for(id, decided, wait, origin).await,
+            TakenUp::Decided(view) => Ok(Submitted { view: *view, origin: Origin::Replayed }),
+            TakenUp::Ended(position) => self.replay(position, fingerprint),
         }
     }
 
-    fn take(
-        &self,
-        submission: Submission,
-        held: Held,
-        key: Option<IdempotencyKey>,
-        fingerprint: Option<Fingerprint>,
-    ) -> Result<Taken, Problem> {
-        let full = self.shared.log.queued_bytes() > LOG_QUEUE_BYTES_MAX;
+    fn take(&self, new: NewTransaction) -> Result<TakenUp, Problem> {
+        let is_full = self.shared.log.queued_bytes() > LOG_QUEUE_BYTES_MAX;
+        let id = new.id;
         let mut core = self.core();
-        if let Some(why) = core.lives.stale() {
-            let detail = format!("{why}; nothing was begun");
-            return Err(Problem::new(ErrorCode::StaleLog, detail));
-        }
-        if let Some(earlier) = core.earlier(submission.id, key.as_ref(), fingerprint)? {
-            return Ok(earlier);
-        }
-        core.admit(full)?;
-        let Submission { id, name, timeout_ms, ack, protocol, branches } = submission;
-        let lanes = core.lanes_of(&branches)?;
-        check_one_phase(&branches, decision_bytes_max(&*self.shared.log))?;
-        core.admit_at(&lanes)?;
-        let answer = match fingerprint {
-            Some(_) => AnswerDurability::BeforeAnswer,
-            None => AnswerDurability::Lazy,
+        let ticket = core.desk_mut().ticket();
+        let taken = core.submit(new, ticket, is_full, clock::micros())?;
+        let (id, origin) = match taken {
+            Taken::Begun => (id, Origin::Fresh),
+            Taken::Active(id) => (id, Origin::Replayed),
+            Taken::Decided(id) => {
+                let view = view(&core, id).ok_or_else(|| not_found(id))?;
+                return Ok(TakenUp::Decided(Box::new(view)));
+            }
+            Taken::Ended(position) => return Ok(TakenUp::Ended(position)),
         };
-        // One branch decides alone; and under a key the log is written on the way in any case, so
-        // that implicit saves nothing, while a decision in the log says more.
-        let protocol = match answer {
-            AnswerDurability::Lazy if branches.len() > 1 => protocol,
-            AnswerDurability::Lazy | AnswerDurability::BeforeAnswer => Protocol::Logged,
-        };
-        let created_at = clock::now();
-        let id = match id {
-            Some(id) => id,
-            None => TransactionId::new(Uuid::now_v7())
-                .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
-        };
-        let deadline = created_at.plus(timeout_ms);
-        let writes = branches.iter().any(|branch| branch.purpose == Purpose::Write);
-        let purpose = if writes { Purpose::Write } else { Purpose::Read };
-        let (participants, ops): (Vec<_>, Vec<_>) = branches
-            .into_iter()
-            .map(|SubmittedBranch { participant, ops, .. }| (participant, ops))
-            .unzip();
-        let ops = RequestOps { branches: ops, _held: held };
-        let count = u16::try_from(participants.len()).unwrap_or(u16::MAX);
-        let fingerprint = fingerprint.map(Fingerprint::recorded);
-        let identity = Identity { id, key, fingerprint, name, created_at };
-        let addresses = core.addresses(&participants, &lanes, protocol);
-        let accepted = Accepted { identity, ack, deadline, participants, addresses };
-        let spec =
-            |number| Spec { number, branches: count, ack, deadline, answer, purpose, protocol };
-        let decided = core.begin(accepted, ops, spec, lanes, &self.shared);
-        Ok(Taken::Begun(id, decided))
+        Ok(TakenUp::Waits(id, core.desk_mut().await_answer(ticket), origin))
     }
 
     async fn wait_for(
@@ -192,90 +163,38 @@ impl Engine {
     }
 }
 
-impl Core {
-    /// The transaction that the same key or id has begun before.
-    fn earlier(
-        &mut self,
-        id: Option<TransactionId>,
-        key: Option<&IdempotencyKey>,
-        fingerprint: Option<Fingerprint>,
-    ) -> Result<Option<Taken>, Problem> {
-        let number = key
-            .and_then(|key| self.number_of_key(key))
-            .or_else(|| id.and_then(|id| self.number_of(id)));
-        if let Some(active) = number.and_then(|number| self.active.get_mut(&number)) {
-            let identity = &active.accepted.identity;
-            let id = identity.id;
-            if !Fingerprint::began(fingerprint, identity) {
-                return Err(mismatch(id));
-            }
-            if active.has_answered() {
-                return Ok(self.view(id).map(|view| Taken::Decided(Box::new(view))));
-            }
-            let (waiter, decided) = oneshot::channel();
-            active.waiters.push(waiter);
-            return Ok(Some(Taken::Active(id, decided)));
-        }
-        let position = key
-            .and_then(|key| self.history.by_key(key))
-            .or_else(|| id.and_then(|id| self.history.by_id(id)));
-        Ok(position.map(Taken::Ended))
-    }
-
-    /// Where the branches are, if they are to know it of each other.
-    fn addresses(
-        &self,
-        participants: &[ParticipantName],
-        lanes: &[usize],
-        protocol: Protocol,
-    ) -> Vec<BranchAddress> {
-        let address = |(participant, lane): (&ParticipantName, &usize)| BranchAddress {
-            participant: participant.clone(),
-            url: self.lanes[*lane].url().unwrap_or_default().to_owned(),
-        };
-        match protocol {
-            Protocol::Logged => Vec::new(),
-            Protocol::Implicit => participants.iter().zip(lanes).map(address).collect(),
-        }
-    }
-
-    fn lanes_of(&self, branches: &[SubmittedBranch]) -> Result<Vec<usize>, Problem> {
-        let lane = |branch: &SubmittedBranch| {
-            let name = &branch.participant;
-            self.registered_lane(name).ok_or_else(|| Problem {
-                participant: Some(name.to_string()),
-                ..Problem::new(
-                    ErrorCode::UnknownParticipant,
-                    format!("no participant {name} is registered; nothing was begun"),
-                )
-            })
-        };
-        branches.iter().map(lane).collect()
-    }
-}
-
-/// A transaction with one branch is applied before the log hears of it. What no segment could hold
-/// is refused before.
-fn check_one_phase(branches: &[SubmittedBranch], bytes_max: usize) -> Result<(), Problem> {
-    let [SubmittedBranch { participant, ops, purpose: Purpose::Write }] = branches else {
-        return Ok(());
+/// What the core takes; without an id of the client's it gets one.
+fn new_transaction(
+    submission: Submission,
+    held: Held,
+    key: Option<IdempotencyKey>,
+    fingerprint: Option<Fingerprint>,
+) -> Result<NewTransaction, Problem> {
+    let Submission { id: chosen, name, timeout_ms, ack, protocol, branches } = submission;
+    let id = match chosen {
+        Some(id) => id,
+        None => TransactionId::new(Uuid::now_v7())
+            .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
     };
-    let bytes = ops.get().len();
-    if bytes <= bytes_max {
-        return Ok(());
-    }
-    let detail = format!(
-        "the ops are {bytes} bytes; a record of this log holds {bytes_max} (see `segment_bytes`); nothing was begun"
-    );
-    Err(Problem {
-        participant: Some(participant.to_string()),
-        ..Problem::new(ErrorCode::TooLarge, detail)
+    let writes = branches.iter().any(|branch| branch.purpose == Purpose::Write);
+    let purpose = if writes { Purpose::Write } else { Purpose::Read };
+    let (participants, ops): (Vec<_>, Vec<_>) = branches
+        .into_iter()
+        .map(|SubmittedBranch { participant, ops, .. }| (participant, ops))
+        .unzip();
+    let ops = Arc::new(HeldOps { branches: ops, _held: held });
+    let is_chosen = chosen.is_some();
+    Ok(NewTransaction {
+        id,
+        is_chosen,
+        key,
+        fingerprint,
+        name,
+        timeout_ms,
+        ack,
+        protocol,
+        purpose,
+        participants,
+        ops,
     })
-}
-
-fn mismatch(id: TransactionId) -> Problem {
-    let detail = format!(
-        "this key or id was already used by a different request (transaction {id}); nothing was begun"
-    );
-    problem_of(id, ErrorCode::IdempotencyMismatch, detail)
 }

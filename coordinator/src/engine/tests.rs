@@ -1,5 +1,6 @@
-//! Compaction of a log that does not keep up: what it must wait for, and what it must not copy. The test is the log's
-//! disk and its writer, so that every interleaving is one that it chose. And the end of a lane.
+//! Compaction of a log that does not keep up: what it must wait for, and what it must not copy. The
+//! test is the log's disk and its writer, so that every interleaving is one that it chose. And the
+//! end of a lane.
 
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt as _;
@@ -17,12 +18,11 @@ use assent_common::outcome::{Applied, Call};
 use assent_common::record::{Committed, CommittedBranch, Identity, ParticipantRemoved};
 use assent_common::time::Millis;
 use assent_common::{Attempt, Epoch, LogId, TxNumber};
+use assent_engine::ReplayedHistory;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
-use super::admission::Admission;
 use super::*;
-use crate::clock;
 use crate::log::{
     Callbacks, DecisionLog, Durability, LogError, LogRecord, MemoryLog, MemoryStore, NewRecord,
     SegmentInfo, Visitor,
@@ -139,7 +139,8 @@ fn decided_in_a_sealed_segment() -> MemoryStore {
     store
 }
 
-/// An engine that has recovered from such a log. Nothing runs its lanes, so that the transaction stays as it is.
+/// An engine that has recovered from such a log. Nothing runs its lanes, so that the transaction
+/// stays as it is.
 struct Rig {
     store: MemoryStore,
     log: Arc<Congested>,
@@ -163,14 +164,16 @@ impl Rig {
         let entered = runtime.enter();
         let epoch = log.epoch();
         let authority = Authority::new(LOG_ID, epoch, replay.decisions);
-        let (lives, admission) = (Lives::default(), Admission::default());
-        let core = Core::new(authority, epoch, history.finish(), lives, admission);
+        let (history, lives) = (history.finish(), Lives::default());
+        let admission = AdmissionLimits::default();
+        let restored = EngineStart { authority, history, lives, admission };
         let http = Http::new(&HttpOptions::default()).unwrap();
         let life = Life { epoch, nonce: 1 };
-        let engine = Engine::new(core, Arc::clone(&log) as LogHandle, String::new(), http, life);
+        let engine =
+            Engine::new(restored, Arc::clone(&log) as LogHandle, String::new(), http, life);
         started.set(engine.clone()).ok().unwrap();
         engine.resume(replay.unfinished.plan(clock::now()).transactions);
-        assert!(engine.core().active.contains_key(&DECIDED));
+        assert!(engine.core().active(DECIDED).is_some());
         drop(entered);
         Self { store, log, engine, runtime }
     }
@@ -201,21 +204,23 @@ fn resumed(replayed: Replayed) -> Vec<TxNumber> {
     plan.transactions.iter().map(|recovered| recovered.transaction.spec().number).collect()
 }
 
-/// Promise *durable*, invariant 4: a decision whose copy waits for room in the log's queue is nowhere but in its old
-/// segment.
+/// Promise *durable*, invariant 4: a decision whose copy waits for room in the log's queue is
+/// nowhere but in its old segment.
 #[test]
 fn a_crash_while_copies_wait_for_room_loses_no_decision() {
     let rig = Rig::start();
     rig.log.full.store(true, Ordering::SeqCst);
     let compacting = rig.compact();
     // Everything in memory is gone, whatever compaction was about to do.
-    *rig.engine.core() = Core::new(
-        Authority::new(LOG_ID, Epoch(2), Decisions::default()),
-        Epoch(2),
-        History::default(),
-        Lives::default(),
-        Admission::default(),
-    );
+    let settings = CoreSettings {
+        identity: rig.engine.identity().clone(),
+        decision_bytes_max: 0,
+        admission: AdmissionLimits::default(),
+        variant: Variant::default(),
+    };
+    let authority = Authority::new(LOG_ID, Epoch(2), Decisions::default());
+    let empty = Core::new(settings, authority, History::default(), Lives::default());
+    *rig.engine.core().held = Guarded { core: empty, desk: Desk::default() };
     assert_eq!(compacting.join().unwrap().unwrap(), 0, "segments went without their copies");
     assert_eq!(resumed(rig.crash()), [DECIDED]);
 }
@@ -231,7 +236,7 @@ fn compaction_goes_on_when_its_copies_are_durable() {
     rig.log.log.sync();
     assert_eq!(compacting.join().unwrap().unwrap(), 1);
     assert_eq!(rig.log.segments()[0].number, 2);
-    let position = rig.engine.core().active[&DECIDED].position.unwrap();
+    let position = rig.engine.core().active(DECIDED).unwrap().position.unwrap();
     assert!(rig.log.read(position).is_ok(), "its record is at {position}");
     assert_eq!(resumed(rig.crash()), [DECIDED]);
 }
@@ -244,18 +249,21 @@ fn the_record_of_a_transaction_that_is_closing_is_not_copied_behind_its_end() {
         let call = Call::Applied(Applied { dirty_writes: 0 });
         (DECIDED, Input::Applied { branch: Branch(branch), call })
     };
-    rig.engine.core().answered(vec![applied(0), applied(1)], &rig.engine.shared);
-    assert!(matches!(rig.engine.core().active[&DECIDED].machine.state(), State::Closing(_)));
+    rig.engine.core().answered(vec![applied(0), applied(1)], clock::micros());
+    assert!(matches!(
+        rig.engine.core().active(DECIDED).unwrap().machine.state(),
+        State::Closing(_)
+    ));
     assert_eq!(rig.log.log.queued_records(), 1, "its end is on the way");
     let compacting = rig.compact();
     rig.log.log.sync();
     assert_eq!(compacting.join().unwrap().unwrap(), 1);
-    assert!(rig.engine.core().active.is_empty());
+    assert!(rig.engine.core().all_active().next().is_none());
     // The answer went with its segment.
     let Record::Committed(Committed { identity, .. }) = decision() else { unreachable!() };
     let looked_up = rig.engine.transaction(identity.id).unwrap_err();
     assert_eq!(looked_up.code, ErrorCode::NotFound);
-    assert_eq!(rig.engine.core().history.by_id(identity.id), None);
+    assert_eq!(rig.engine.core().history().by_id(identity.id), None);
     let after = rig.crash();
     assert!(
         after.replay.decisions.has(DECIDED, Attempt::FIRST),
@@ -264,16 +272,18 @@ fn the_record_of_a_transaction_that_is_closing_is_not_copied_behind_its_end() {
     assert_eq!(resumed(after), []);
 }
 
-/// Nobody would send its participant anything any more. The test runs itself in a process that may end.
+/// Nobody would send its participant anything any more. The test runs itself in a process that may
+/// end.
 #[test]
 fn a_panic_in_a_lane_ends_the_process() {
     const IN_CHILD: &str = "ASSENT_TEST_LANE_PANICS";
     if std::env::var_os(IN_CHILD).is_some() {
         let rig = Rig::start();
-        rig.engine.core().life_is_durable();
+        let life = Life { epoch: rig.log.epoch(), nonce: 1 };
+        rig.engine.begin_life(LifeBegan { life, at: None });
+        rig.log.log.sync();
         // There is no such place, so that its first step panics.
-        let mut lane = lane::Lane::new("bank-a".parse().unwrap());
-        lane.start(usize::MAX, &rig.engine.shared);
+        lane::start_lane(&rig.engine.shared, usize::MAX, Arc::default());
         rig.runtime.block_on(tokio::task::yield_now());
         return;
     }

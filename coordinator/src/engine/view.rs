@@ -1,4 +1,5 @@
-//! Transactions as the public API shows them, from three sources: active ones, just decided ones, and log records.
+//! Transactions as the public API shows them, from three sources: active ones, just decided ones,
+//! and log records.
 
 use assent_common::coordinator::{Branch, Failure, Outcome};
 use assent_common::outcome::{Heuristic, Refusal, Replies};
@@ -9,108 +10,94 @@ use assent_common::wire::transaction::{
     BranchProgress, BranchReport, TransactionState, TransactionView,
 };
 use assent_common::{Attempt, ParticipantName, TransactionId};
+use assent_engine::{Active, Core, Decided, Lane};
 use serde_json::value::RawValue;
 
 use super::Engine;
-use super::active::{Active, Decided};
-use super::core::Core;
-use super::lane::Lane;
 use crate::clock::rfc3339;
 
-impl Core {
-    /// An active transaction.
-    pub(super) fn view(&self, id: TransactionId) -> Option<TransactionView> {
-        let number = self.number_of(id)?;
-        self.active.get(&number).map(|active| self.view_of_active(active))
-    }
+/// An active transaction.
+pub(super) fn view(core: &Core, id: TransactionId) -> Option<TransactionView> {
+    let number = core.number_of(id)?;
+    core.active(number).map(|active| view_of_active(core, active))
 }
 
-impl Core {
-    /// An active transaction as it stands.
-    pub(super) fn view_of_active(&self, active: &Active) -> TransactionView {
-        let identity = &active.accepted.identity;
-        let machine = &active.machine;
-        let known = machine.outcome().filter(|_| !machine.answer_is_held_back());
-        let names = active.accepted.participants.iter();
-        let branches = (0..)
-            .map(Branch)
-            .zip(names)
-            .map(|(branch, participant)| {
-                let status = machine.branch_status(branch);
-                let silent = self.silent_lane(active, branch, status.progress);
-                let replies = match &known {
-                    Some((Outcome::Committed { replies, .. }, _)) => replies.get(branch.index()),
-                    _ => None,
-                };
-                BranchReport {
-                    participant: participant.clone(),
-                    state: status.progress,
-                    replies: replies.and_then(raw),
-                    tries: status.tries,
-                    last_error: status.last_error.or_else(|| silent?.last_error.clone()),
-                    next_try_at: status
-                        .next_try_at
-                        .or_else(|| silent?.breaker.next_probe_at())
-                        .map(rfc3339),
-                }
-            })
-            .collect();
-        let participants = || active.accepted.participants.iter();
-        let error = match &known {
-            Some((Outcome::Aborted(failure), _)) => Some(problem_of_failure(
-                identity.id,
-                failure,
-                participants(),
-                Some(OutcomeWord::Aborted),
-            )),
-            Some(_) => None,
-            None => machine
-                .last_failure()
-                .map(|failure| problem_of_failure(identity.id, failure, participants(), None)),
-        };
-        TransactionView {
-            id: identity.id,
-            name: identity.name.clone(),
-            outcome: known.as_ref().map_or(OutcomeWord::Pending, |(outcome, _)| word(outcome)),
-            state: machine.state_word(),
-            applied: known.as_ref().and_then(|(outcome, _)| applied(outcome)),
-            branches,
-            error,
-            attempt: machine.attempt().0,
-            created_at: Some(rfc3339(identity.created_at)),
-            deadline_at: known.is_none().then(|| rfc3339(active.accepted.deadline)),
-            decided_at: known.map(|(_, decided_at)| rfc3339(decided_at)),
-        }
-    }
-
-    /// The lane of a branch that waits for a participant that does not answer: what is known of it is what the branch has
-    /// met, while its message is out.
-    fn silent_lane(&self, active: &Active, branch: Branch, at: BranchProgress) -> Option<&Lane> {
-        let waits = matches!(
-            at,
-            BranchProgress::Preparing | BranchProgress::Committing | BranchProgress::Aborting
-        );
-        let lane = active.lanes.get(branch.index()).map(|lane| &self.lanes[*lane])?;
-        (waits && lane.up == Some(false)).then_some(lane)
-    }
-}
-
-impl Active {
-    /// Whether the client's answer is given, so that a further request need not wait.
-    pub(super) fn has_answered(&self) -> bool {
-        match self.machine.outcome() {
-            Some((Outcome::Aborted(_), _)) => !self.machine.answer_is_held_back(),
-            Some((Outcome::Committed { applied, .. }, _)) => {
-                applied || self.accepted.ack == assent_common::wire::transaction::Ack::Decided
+/// An active transaction as it stands.
+pub(super) fn view_of_active(core: &Core, active: &Active) -> TransactionView {
+    let identity = &active.accepted.identity;
+    let machine = &active.machine;
+    let known = machine.outcome().filter(|_| !machine.answer_is_held_back());
+    let names = active.accepted.participants.iter();
+    let branches = (0..)
+        .map(Branch)
+        .zip(names)
+        .map(|(branch, participant)| {
+            let status = machine.branch_status(branch);
+            let silent = silent_lane(core, active, branch, status.progress);
+            let replies = match &known {
+                Some((Outcome::Committed { replies, .. }, _)) => replies.get(branch.index()),
+                _ => None,
+            };
+            BranchReport {
+                participant: participant.clone(),
+                state: status.progress,
+                replies: replies.and_then(raw),
+                tries: status.tries,
+                last_error: status.last_error.or_else(|| silent?.last_error.clone()),
+                next_try_at: status
+                    .next_try_at
+                    .or_else(|| silent?.breaker.next_probe_at())
+                    .map(rfc3339),
             }
-            None => false,
-        }
+        })
+        .collect();
+    let participants = || active.accepted.participants.iter();
+    let error = match &known {
+        Some((Outcome::Aborted(failure), _)) => Some(problem_of_failure(
+            identity.id,
+            failure,
+            participants(),
+            Some(OutcomeWord::Aborted),
+        )),
+        Some(_) => None,
+        None => machine
+            .last_failure()
+            .map(|failure| problem_of_failure(identity.id, failure, participants(), None)),
+    };
+    TransactionView {
+        id: identity.id,
+        name: identity.name.clone(),
+        outcome: known.as_ref().map_or(OutcomeWord::Pending, |(outcome, _)| word(outcome)),
+        state: machine.state_word(),
+        applied: known.as_ref().and_then(|(outcome, _)| applied(outcome)),
+        branches,
+        error,
+        attempt: machine.attempt().0,
+        created_at: Some(rfc3339(identity.created_at)),
+        deadline_at: known.is_none().then(|| rfc3339(active.accepted.deadline)),
+        decided_at: known.map(|(_, decided_at)| rfc3339(decided_at)),
     }
+}
+
+/// The lane of a branch that waits for a participant that does not answer: what is known of it is
+/// what the branch has met, while its message is out.
+fn silent_lane<'a>(
+    core: &'a Core,
+    active: &Active,
+    branch: Branch,
+    at: BranchProgress,
+) -> Option<&'a Lane> {
+    let waits = matches!(
+        at,
+        BranchProgress::Preparing | BranchProgress::Committing | BranchProgress::Aborting
+    );
+    let lane = active.lanes.get(branch.index()).map(|lane| &core.lanes()[*lane])?;
+    (waits && lane.up == Some(false)).then_some(lane)
 }
 
 /// A transaction whose answer is given now.
 pub(super) fn view_of_decided(decided: &Decided) -> TransactionView {
-    let Decided { accepted, attempt, outcome, decided_at } = decided;
+    let Decided { accepted, attempt, outcome, decided_at, .. } = decided;
     let names = || accepted.participants.iter();
     let state = match outcome {
         Outcome::Committed { applied: true, .. } => TransactionState::Ended,
@@ -126,7 +113,8 @@ impl Engine {
         let (attempt, mut view) = view_of_record(record)?;
         let (abandoned, by_hand) = {
             let core = self.core();
-            (core.history.abandoned_of(view.id, attempt), core.history.by_hand_of(view.id))
+            let history = core.history();
+            (history.abandoned_of(view.id, attempt), history.by_hand_of(view.id))
         };
         for branch in
             view.branches.iter_mut().filter(|branch| abandoned.contains(&branch.participant))
@@ -241,7 +229,8 @@ fn problem_of_failure<'a>(
     }
 }
 
-/// Replies come as JSON text from a participant's answer or from the log; both were JSON when they were taken.
+/// Replies come as JSON text from a participant's answer or from the log; both were JSON when they
+/// were taken.
 fn raw(replies: &Replies) -> Option<Box<RawValue>> {
     RawValue::from_string(replies.to_string()).ok()
 }

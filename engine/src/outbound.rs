@@ -1,22 +1,23 @@
 //! What is queued for one participant, and when it has to leave.
 //!
-//! A message that somebody waits for leaves at once. The commit of a transaction whose client has its answer is in no
-//! hurry: it **rides** with the next message that is, and goes alone when none comes. At low load that is one request and
-//! one sync less for each transaction; the price is that its locks are held a moment longer, unless somebody wants them.
+//! A message that somebody waits for leaves at once. The commit of a transaction whose client has
+//! its answer is in no hurry: it **rides** with the next message that is, and goes alone when none
+//! comes. At low load that is one request and one sync less for each transaction; the price is that
+//! its locks are held a moment longer, unless somebody wants them.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use tokio::time::Instant;
+use assent_common::time::Micros;
 
-use super::lane::Outgoing;
+use crate::lane::Outgoing;
 
-/// How long a message rides at most: what two prepares in a row of one client are apart, several times.
-const RIDE_ALONE_AFTER: Duration = Duration::from_millis(3);
+/// How long a message rides at most: what two prepares in a row of one client are apart, several
+/// times; in microseconds.
+const RIDE_ALONE_AFTER_US: u64 = 3_000;
 
 /// Whether somebody waits for what a message brings about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Haste {
+pub(crate) enum Haste {
     /// A client does, or another transaction.
     Now,
     /// Nobody: it may leave with another.
@@ -25,37 +26,37 @@ pub(super) enum Haste {
 
 /// The queue of a lane.
 #[derive(Debug, Default)]
-pub(super) struct Outbound {
+pub(crate) struct Outbound {
     messages: VecDeque<Outgoing>,
     /// When the first of them has to leave; all that is queued then leaves with it.
-    due: Option<Instant>,
+    due: Option<Micros>,
 }
 
 impl Outbound {
-    pub(super) fn push(&mut self, message: Outgoing, haste: Haste, now: Instant) {
+    pub(crate) fn push(&mut self, message: Outgoing, haste: Haste, now: Micros) {
         self.messages.push_back(message);
         let due = match haste {
             Haste::Now => now,
-            Haste::Rides => now + RIDE_ALONE_AFTER,
+            Haste::Rides => now.plus(RIDE_ALONE_AFTER_US),
         };
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 
     /// Somebody waits for what is queued, after all.
-    pub(super) fn hurry(&mut self, now: Instant) {
+    pub(crate) fn hurry(&mut self, now: Micros) {
         self.due = self.due.map(|due| due.min(now));
     }
 
     /// When something has to leave; `None` if nothing is queued.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Micros> {
         self.due
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.messages.len()
     }
 
-    pub(super) fn pop(&mut self) -> Option<Outgoing> {
+    pub(crate) fn pop(&mut self) -> Option<Outgoing> {
         let message = self.messages.pop_front();
         if self.messages.is_empty() {
             self.due = None;
@@ -64,7 +65,7 @@ impl Outbound {
     }
 
     /// Puts back what had no room in a batch: it is due as the rest is that stays.
-    pub(super) fn put_back(&mut self, message: Outgoing, now: Instant) {
+    pub(crate) fn put_back(&mut self, message: Outgoing, now: Micros) {
         self.messages.push_front(message);
         self.due = Some(now);
     }
@@ -78,6 +79,8 @@ mod tests {
 
     use super::*;
 
+    const NOW: Micros = Micros(1_000_000);
+
     fn message(n: u64) -> Outgoing {
         let number = TxNumber { epoch: Epoch(1), n };
         Outgoing { number, branch: Branch(0), attempt: Attempt::FIRST, message: Message::Commit }
@@ -85,16 +88,16 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_leaves_alone_after_a_while() {
-        let (mut queue, now) = (Outbound::default(), Instant::now());
+        let (mut queue, now) = (Outbound::default(), NOW);
         assert_eq!(queue.due(), None);
         queue.push(message(1), Haste::Rides, now);
-        queue.push(message(2), Haste::Rides, now + RIDE_ALONE_AFTER / 2);
-        assert_eq!(queue.due(), Some(now + RIDE_ALONE_AFTER), "the first one says when");
+        queue.push(message(2), Haste::Rides, now.plus(RIDE_ALONE_AFTER_US / 2));
+        assert_eq!(queue.due(), Some(now.plus(RIDE_ALONE_AFTER_US)), "the first one says when");
     }
 
     #[test]
     fn what_rides_leaves_with_what_does_not() {
-        let (mut queue, now) = (Outbound::default(), Instant::now());
+        let (mut queue, now) = (Outbound::default(), NOW);
         queue.push(message(1), Haste::Rides, now);
         queue.push(message(2), Haste::Now, now);
         assert_eq!(queue.due(), Some(now));
@@ -105,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_conflict_ends_the_ride() {
-        let (mut queue, now) = (Outbound::default(), Instant::now());
+        let (mut queue, now) = (Outbound::default(), NOW);
         queue.hurry(now);
         assert_eq!(queue.due(), None, "there is nothing to hurry");
         queue.push(message(1), Haste::Rides, now);
@@ -115,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_had_no_room_goes_with_the_next_batch() {
-        let (mut queue, now) = (Outbound::default(), Instant::now());
+        let (mut queue, now) = (Outbound::default(), NOW);
         queue.push(message(1), Haste::Rides, now);
         let popped = queue.pop().unwrap();
         queue.put_back(popped, now);

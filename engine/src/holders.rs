@@ -6,19 +6,30 @@ use std::fmt::Write as _;
 use assent_common::coordinator::Input;
 use assent_common::outcome::{Call, Holder};
 use assent_common::time::Millis;
-use assent_common::{LogId, limits, text};
+use assent_common::{LogId, TxNumber, limits, text};
 
-use super::core::Core;
+use crate::active::Active;
+use crate::numbers::NumberMap;
 
 /// Says in a conflict what is known here of the holder. The name is a client's: it is quoted, cut.
-pub(super) fn name_holder(core: &Core, log_id: LogId, now: Millis, input: &mut Input) {
+pub(crate) fn name_holder(
+    active: &NumberMap<TxNumber, Active>,
+    log_id: LogId,
+    now: Millis,
+    input: &mut Input,
+) {
     let Input::Prepared { call: Call::Refused(refusal), .. } = input else { return };
     let Some(holder) = &refusal.holder else { return };
-    let known = about(core, log_id, now, holder);
+    let known = about(active, log_id, now, holder);
     let _ = write!(refusal.detail, "; that transaction {known}");
 }
 
-fn about(core: &Core, log_id: LogId, now: Millis, holder: &Holder) -> String {
+fn about(
+    active: &NumberMap<TxNumber, Active>,
+    log_id: LogId,
+    now: Millis,
+    holder: &Holder,
+) -> String {
     let Holder { txid, .. } = holder;
     if txid.log_id != log_id {
         let theirs = txid.log_id;
@@ -26,7 +37,7 @@ fn about(core: &Core, log_id: LogId, now: Millis, holder: &Holder) -> String {
             "is of another coordinator, with log id {theirs}: its name is not known here"
         );
     }
-    let Some(active) = core.active.get(&txid.number) else {
+    let Some(active) = active.get(&txid.number) else {
         return "has ended here by now".to_owned();
     };
     let identity = &active.accepted.identity;

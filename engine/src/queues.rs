@@ -1,32 +1,30 @@
-//! Transactions that died of a lock, in line for the end of the one that has it: in the order of their ages, the oldest first, the
-//! others behind that one. Between attempts nothing of them is locked anywhere, so that no line can close a circle.
+//! Transactions that died of a lock, in line for the end of the one that has it: in the order of
+//! their ages, the oldest first, the others behind that one. Between attempts nothing of them is
+//! locked anywhere, so that no line can close a circle.
 //!
-//! Only this coordinator's own transactions are known; who died of another one's comes back by its schedule, as does
-//! everybody who waits longer than [`PATIENCE_MS`]: a line is a hint.
+//! Only this coordinator's own transactions are known; who died of another one's comes back by its
+//! schedule, as does everybody who waits longer than [`PATIENCE_MS`]: a line is a hint.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use assent_common::TransactionId;
-use assent_common::coordinator::State;
 use assent_common::ids::TxNumber;
 use assent_common::time::Millis;
 
-use super::Shared;
-use super::core::Core;
-use super::numbers::NumberMap;
+use crate::numbers::NumberMap;
 
 /// How long a transaction stays in line before it looks for itself.
 const PATIENCE_MS: u64 = 100;
 
 /// A lock: the lane to its participant, and the key as conflicts name it.
-pub(super) type Lock = (usize, String);
+pub(crate) type Lock = (usize, String);
 
 type Line = BTreeSet<(TransactionId, TxNumber)>;
 
 /// The lines.
 #[derive(Debug, Default)]
-pub(super) struct Queues {
+pub(crate) struct Queues {
     by_holder: NumberMap<TxNumber, BTreeMap<Lock, Line>>,
     places: NumberMap<TxNumber, Place>,
 }
@@ -42,7 +40,7 @@ struct Place {
 
 impl Queues {
     /// A transaction stands in line for the end of another.
-    pub(super) fn join(
+    pub(crate) fn join(
         &mut self,
         number: TxNumber,
         id: TransactionId,
@@ -61,12 +59,12 @@ impl Queues {
     }
 
     /// Until when a transaction stays in line; `None` if it stands in none.
-    pub(super) fn until(&self, number: TxNumber) -> Option<Millis> {
+    pub(crate) fn until(&self, number: TxNumber) -> Option<Millis> {
         self.places.get(&number).map(|place| place.until)
     }
 
     /// A transaction goes on, or ends.
-    pub(super) fn leave(&mut self, number: TxNumber) {
+    pub(crate) fn leave(&mut self, number: TxNumber) {
         let Some(Place { holder, lock, id, .. }) = self.places.remove(&number) else { return };
         let Some(lines) = self.by_holder.get_mut(&holder) else { return };
         if let Entry::Occupied(mut line) = lines.entry(lock) {
@@ -80,9 +78,9 @@ impl Queues {
         }
     }
 
-    /// The locks of a transaction at one participant are free, or are about to be; `None` for all that it has. Returns
-    /// those whose turn it is; the others stand behind them.
-    pub(super) fn release(&mut self, holder: TxNumber, lane: Option<usize>) -> Vec<TxNumber> {
+    /// The locks of a transaction at one participant are free, or are about to be; `None` for all
+    /// that it has. Returns those whose turn it is; the others stand behind them.
+    pub(crate) fn release(&mut self, holder: TxNumber, lane: Option<usize>) -> Vec<TxNumber> {
         let Some(lines) = self.by_holder.remove(&holder) else { return Vec::new() };
         let (lines, elsewhere): (BTreeMap<_, _>, BTreeMap<_, _>) =
             lines.into_iter().partition(|((of, _), _)| lane.is_none_or(|lane| lane == *of));
@@ -101,32 +99,6 @@ impl Queues {
             }
         }
         next
-    }
-}
-
-impl Core {
-    /// A transaction that pauses because of a lock of another one that is active here waits for that one's end. Whoever
-    /// stood behind it need not: it has nothing.
-    pub(super) fn stand_in_line(&mut self, number: TxNumber, now: Millis, shared: &Shared) {
-        let Some(active) = self.active.get(&number) else { return };
-        let State::Pausing { failure, .. } = active.machine.state() else {
-            self.queues.leave(number);
-            return;
-        };
-        if self.queues.until(number).is_some() {
-            return;
-        }
-        self.turns.extend(self.queues.release(number, None));
-        let lane = failure.branch.and_then(|branch| active.lanes.get(branch.index()));
-        if let (Some(holder), Some(lane)) = (&failure.refusal.holder, lane)
-            && holder.txid.log_id == shared.identity.log_id
-            && holder.txid.number != number
-            && self.active.contains_key(&holder.txid.number)
-        {
-            let id = active.accepted.identity.id;
-            let lock = (*lane, holder.key.clone());
-            self.queues.join(number, id, holder.txid.number, lock, now);
-        }
     }
 }
 

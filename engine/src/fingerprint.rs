@@ -25,12 +25,13 @@ impl Fingerprint {
     }
 
     /// What a record keeps of it.
-    pub(super) const fn recorded(self) -> [u8; 32] {
+    pub(crate) const fn recorded(self) -> [u8; 32] {
         self.form
     }
 
     /// Whether the request is the one that began this transaction.
-    pub(super) fn began(this: Option<Self>, identity: &Identity) -> bool {
+    #[must_use]
+    pub fn began(this: Option<Self>, identity: &Identity) -> bool {
         match (this, identity.fingerprint) {
             (Some(this), Some(recorded)) => recorded == this.form || recorded == this.bytes,
             (None, None) => true,
@@ -41,9 +42,7 @@ impl Fingerprint {
 
 #[cfg(test)]
 mod tests {
-    use assent_common::TransactionId;
     use assent_common::time::Millis;
-    use uuid::Uuid;
 
     use super::*;
 
@@ -55,7 +54,7 @@ mod tests {
     }
 
     fn recorded(fingerprint: Option<[u8; 32]>) -> Identity {
-        let id = TransactionId::new(Uuid::now_v7()).unwrap();
+        let id = "0198f1c2-a4b2-7c1d-9c0e-000000000001".parse().unwrap();
         Identity { id, key: None, fingerprint, name: None, created_at: Millis(1) }
     }
 

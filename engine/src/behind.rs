@@ -1,13 +1,12 @@
-//! Whether the Redis behind a participant answers, as the participant's own answers tell: an agent that answers at once
-//! that its Redis does not is up, and of no use.
+//! Whether the Redis behind a participant answers, as the participant's own answers tell: an agent
+//! that answers at once that its Redis does not is up, and of no use.
 
 use assent_common::ErrorCode;
 use assent_common::wire::branch::{Answer, StateWord, VoteWord};
 
-use super::core::Core;
-
-/// What answers say of the participant's Redis: that it answers, or why it does not. Nothing if none of them has met it.
-pub(super) fn told_of_redis(answers: &[Answer]) -> Option<Result<(), String>> {
+/// What answers say of the participant's Redis: that it answers, or why it does not. Nothing if
+/// none of them has met it.
+pub(crate) fn told_of_redis(answers: &[Answer]) -> Option<Result<(), String>> {
     let fails = answers.iter().find(|answer| met_no_redis(answer));
     match fails {
         Some(answer) => {
@@ -31,26 +30,6 @@ fn met_redis(answer: &Answer) -> bool {
         Some(StateWord::Applied | StateWord::Aborted | StateWord::AlreadyCommitted)
     );
     voted || ended
-}
-
-impl Core {
-    /// A participant has told of its Redis. Said once, when it changes.
-    pub(super) fn redis_heard(&mut self, place: usize, heard: Option<Result<(), String>>) {
-        let Some(heard) = heard else { return };
-        let lane = &mut self.lanes[place];
-        let was_up = lane.redis_up != Some(false);
-        lane.redis_up = Some(heard.is_ok());
-        match heard {
-            Err(error) if was_up => {
-                tracing::warn!(participant = %lane.name, error,
-                    "a participant's Redis does not answer; its transactions abort until it does");
-            }
-            Ok(()) if !was_up => {
-                tracing::info!(participant = %lane.name, "a participant's Redis answers again");
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
-//! Admission: what may begin. Counted is what is not decided, in all, and at each participant what waits for its vote, so
-//! that one that does not answer shuts out only those who name it. What is decided counts at those only that have not
-//! acknowledged it.
+//! Admission: what may begin. Counted is what is not decided, in all, and at each participant what
+//! waits for its vote, so that one that does not answer shuts out only those who name it. What is
+//! decided counts at those only that have not acknowledged it.
 
 use assent_common::coordinator::Branch;
 use assent_common::time::Millis;
 use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, TxNumber, limits};
 
-use super::core::Core;
-use super::lane::Lane;
-use crate::clock;
+use crate::active::Active;
+use crate::lanes::{Lane, Lanes};
 
 /// How much may be under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +35,7 @@ impl Default for AdmissionLimits {
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
     limits: AdmissionLimits,
-    pub(super) undecided: usize,
+    pub(crate) undecided: usize,
 }
 
 impl From<AdmissionLimits> for Admission {
@@ -47,7 +46,7 @@ impl From<AdmissionLimits> for Admission {
 
 /// Of one transaction: the branches that are counted at their participants, a bit for each.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counted {
+pub(crate) struct Counted {
     /// Their votes are waited for.
     voting: u64,
     /// They have not acknowledged the outcome.
@@ -80,43 +79,49 @@ impl Admission {
     }
 }
 
-impl Core {
-    /// Counts a transaction anew after a step: where it waits for a vote, or for an acknowledgement. What is decided keeps only
-    /// what its delivery needs, and participants that are never told of it again need not wait for its other branches.
-    pub(super) fn settle_accounts(&mut self, number: TxNumber) {
-        let Some(active) = self.active.get_mut(&number) else { return };
-        let machine = &active.machine;
-        if machine.is_decided() && std::mem::take(&mut active.is_undecided) {
-            active.ops = None;
-            self.admission.undecided -= 1;
-        }
-        for (branch, place) in (0..).map(Branch).zip(&active.lanes) {
-            let (lane, counted) = (&mut self.lanes[*place], &mut active.counted);
-            let is_waited_for = machine.waits_for_vote(branch);
-            recount(&mut lane.voting, &mut counted.voting, branch, is_waited_for);
-            let owes = machine.owes_an_answer(branch);
-            recount(&mut lane.undelivered, &mut counted.owing, branch, owes);
-            if machine.is_over_at(branch) {
-                lane.unfinished.remove(&number);
-            }
+/// Counts a transaction anew after a step: where it waits for a vote, or for an acknowledgement.
+/// What is decided keeps only what its delivery needs, and participants that are never told of it
+/// again need not wait for its other branches.
+pub(crate) fn settle_accounts(
+    admission: &mut Admission,
+    lanes: &mut Lanes,
+    number: TxNumber,
+    active: &mut Active,
+) {
+    let machine = &active.machine;
+    if machine.is_decided() && std::mem::take(&mut active.is_undecided) {
+        active.ops = None;
+        admission.undecided -= 1;
+    }
+    for (branch, place) in (0..).map(Branch).zip(&active.lanes) {
+        let (lane, counted) = (&mut lanes[*place], &mut active.counted);
+        let is_waited_for = machine.waits_for_vote(branch);
+        recount(&mut lane.voting, &mut counted.voting, branch, is_waited_for);
+        let owes = machine.owes_an_answer(branch);
+        recount(&mut lane.undelivered, &mut counted.owing, branch, owes);
+        if machine.is_over_at(branch) {
+            lane.unfinished.remove(&number);
         }
     }
+}
 
+impl Admission {
     /// Whether anything may begin.
-    pub(super) fn admit(&self, log_is_full: bool) -> Result<(), Problem> {
-        if self.draining {
+    pub(crate) fn admit(&self, is_draining: bool, log_is_full: bool) -> Result<(), Problem> {
+        if is_draining {
             let detail =
                 "this coordinator is draining and takes no new transactions; nothing was begun";
             return Err(Problem::new(ErrorCode::NotReady, detail));
         }
-        let undecided = self.admission.undecided;
+        let undecided = self.undecided;
         if log_is_full {
             let detail = "the log's disk does not keep up; nothing was begun, try again";
             return Err(Problem::new(ErrorCode::Overloaded, detail));
         }
-        if undecided >= self.admission.limits.in_flight_max {
+        if undecided >= self.limits.in_flight_max {
             let detail = format!(
-                "{undecided} transactions are undecided, which is the limit; nothing was begun, try again"
+                "{undecided} transactions are undecided, which is the limit; nothing was begun, \
+                 try again"
             );
             return Err(Problem::new(ErrorCode::Overloaded, detail));
         }
@@ -124,12 +129,16 @@ impl Core {
     }
 
     /// Whether anything may begin at these participants.
-    pub(super) fn admit_at(&self, places: &[usize]) -> Result<(), Problem> {
-        for lane in places.iter().map(|place| &self.lanes[*place]) {
+    pub(crate) fn admit_at<'a>(
+        &self,
+        lanes: impl Iterator<Item = &'a Lane>,
+        now: Millis,
+    ) -> Result<(), Problem> {
+        for lane in lanes {
             if let Some(since) = lane.breaker.away_since() {
-                return Err(away(lane, since));
+                return Err(away(lane, now.since(since)));
             }
-            if let Some(much) = self.admission.is_full_at(lane) {
+            if let Some(much) = self.is_full_at(lane) {
                 let name = &lane.name;
                 let last_error = lane.last_error.as_deref().unwrap_or("none");
                 let detail = format!(
@@ -144,14 +153,13 @@ impl Core {
     }
 }
 
-/// Nobody is asked, so that nobody's keys stay locked until the deadline; and nothing is recorded, so that the same request
-/// may come again under the same key.
-fn away(lane: &Lane, since: Millis) -> Problem {
+/// Nobody is asked, so that nobody's keys stay locked until the deadline; and nothing is recorded,
+/// so that the same request may come again under the same key.
+fn away(lane: &Lane, silent_ms: u64) -> Problem {
     let name = &lane.name;
     let detail = format!(
-        "participant {name} has not answered for {} ms; nothing was begun, and nobody was asked: it is tried again every \
-         second (last error: {})",
-        clock::now().since(since),
+        "participant {name} has not answered for {silent_ms} ms; nothing was begun, and nobody was \
+         asked: it is tried again every second (last error: {})",
         lane.last_error.as_deref().unwrap_or("none")
     );
     let problem = Problem::new(ErrorCode::ParticipantUnreachable, detail);

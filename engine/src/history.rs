@@ -1,19 +1,20 @@
-//! Where the answers of ended transactions lie in the log: by public id and by idempotency key. Ids and keys are kept as
-//! 128 bits each, so that a million ended transactions cost some tens of megabytes; the answers stay on disk.
+//! Where the answers of ended transactions lie in the log: by public id and by idempotency key. Ids
+//! and keys are kept as 128 bits each, so that a million ended transactions cost some tens of
+//! megabytes; the answers stay on disk.
 //!
-//! What replay finds is put in a row and sorted once, which takes a third of the time and half of the memory of a hash
-//! map. What ends afterwards goes into a map beside it.
+//! What replay finds is put in a row and sorted once, which takes a third of the time and half of
+//! the memory of a hash map. What ends afterwards goes into a map beside it.
 
 use std::collections::{BTreeMap, HashMap};
 
+use assent_common::log::LogPosition;
 use assent_common::record::{EndedByHand, Identity, Record};
 use assent_common::{Attempt, IdempotencyKey, ParticipantName, TransactionId};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::log::LogPosition;
-
-/// 128 bits of a name, in halves: an entry of a map then takes 24 bytes, where a `u128` would have it aligned to 32.
+/// 128 bits of a name, in halves: an entry of a map then takes 24 bytes, where a `u128` would have
+/// it aligned to 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Name(u64, u64);
 
@@ -104,7 +105,7 @@ impl Index {
 
 /// What replay finds; becomes a [`History`] when it is over.
 #[derive(Debug, Default)]
-pub(crate) struct ReplayedHistory {
+pub struct ReplayedHistory {
     by_id: Vec<(Name, LogPosition)>,
     by_key: Vec<(Name, LogPosition)>,
     abandoned: HashMap<TransactionId, Vec<(ParticipantName, Option<Attempt>)>>,
@@ -113,7 +114,7 @@ pub(crate) struct ReplayedHistory {
 
 impl ReplayedHistory {
     /// Takes the next record.
-    pub(crate) fn apply(&mut self, position: LogPosition, record: &Record) {
+    pub fn apply(&mut self, position: LogPosition, record: &Record) {
         match record {
             Record::Committed(committed) => self.answered(&committed.identity, position),
             Record::Answered(answered) => self.answered(&answered.identity, position),
@@ -140,7 +141,8 @@ impl ReplayedHistory {
     }
 
     /// All of it.
-    pub(crate) fn finish(self) -> History {
+    #[must_use]
+    pub fn finish(self) -> History {
         History {
             by_id: Index::of_replay(self.by_id),
             by_key: Index::of_replay(self.by_key),
@@ -185,8 +187,9 @@ impl History {
         }
     }
 
-    /// Remembers that an operator has given up a branch, so that nobody says later that it was applied.
-    pub(super) fn abandoned(
+    /// Remembers that an operator has given up a branch, so that nobody says later that it was
+    /// applied.
+    pub(crate) fn abandoned(
         &mut self,
         id: TransactionId,
         participant: &ParticipantName,
@@ -196,29 +199,31 @@ impl History {
     }
 
     /// The branches of a transaction that were given up in the attempt that it ended with.
-    pub(super) fn abandoned_of(&self, id: TransactionId, with: Attempt) -> Vec<ParticipantName> {
+    #[must_use]
+    pub fn abandoned_of(&self, id: TransactionId, with: Attempt) -> Vec<ParticipantName> {
         let given_up = self.abandoned.get(&id).into_iter().flatten();
         let of_it = given_up.filter(|(_, attempt)| attempt.is_none_or(|named| named == with));
         of_it.map(|(participant, _)| participant.clone()).collect()
     }
 
     /// Remembers that an operator has ended a branch by hand, against the outcome.
-    pub(super) fn ended_by_hand(&mut self, record: &Record) {
+    pub(crate) fn ended_by_hand(&mut self, record: &Record) {
         remember(&mut self.by_hand, record);
     }
 
     /// The branches of a transaction that were ended so.
-    pub(super) fn by_hand_of(&self, id: TransactionId) -> Vec<EndedByHand> {
+    #[must_use]
+    pub fn by_hand_of(&self, id: TransactionId) -> Vec<EndedByHand> {
         self.by_hand.get(&id).cloned().unwrap_or_default()
     }
 
     /// All branches of a participant that were ended so.
-    pub(super) fn by_hand_at(&self, name: &ParticipantName) -> impl Iterator<Item = &EndedByHand> {
+    pub fn by_hand_at(&self, name: &ParticipantName) -> impl Iterator<Item = &EndedByHand> {
         self.by_hand.values().flatten().filter(move |it| it.participant == *name)
     }
 
-    /// Forgets everything up to a segment, which is about to be deleted. Of a transaction that has not ended, the overrides
-    /// stay.
+    /// Forgets everything up to a segment, which is about to be deleted. Of a transaction that has
+    /// not ended, the overrides stay.
     pub(crate) fn forget_through(
         &mut self,
         segment: u32,
@@ -233,12 +238,12 @@ impl History {
     }
 
     /// Whether a record lies in a segment that is still there.
-    pub(super) fn keeps(&self, position: LogPosition) -> bool {
+    pub(crate) fn keeps(&self, position: LogPosition) -> bool {
         position.segment() > self.forgotten
     }
 
     /// The answers with the greatest ids, which are the latest.
-    pub(super) fn latest(&self, max: usize) -> BTreeMap<TransactionId, LogPosition> {
+    pub(crate) fn latest(&self, max: usize) -> BTreeMap<TransactionId, LogPosition> {
         let mut ids: Vec<Name> = self.by_id.names().collect();
         if ids.len() > max {
             let oldest = ids.len() - max;
@@ -249,15 +254,21 @@ impl History {
         ids.into_iter().filter_map(|id| Some((id_of(id)?, self.by_id.get(id)?))).collect()
     }
 
-    pub(super) fn by_id(&self, id: TransactionId) -> Option<LogPosition> {
+    /// Where the answer of an id lies.
+    #[must_use]
+    pub fn by_id(&self, id: TransactionId) -> Option<LogPosition> {
         self.by_id.get(id.into())
     }
 
-    pub(super) fn by_key(&self, key: &IdempotencyKey) -> Option<LogPosition> {
+    /// Where the answer of a key lies.
+    #[must_use]
+    pub fn by_key(&self, key: &IdempotencyKey) -> Option<LogPosition> {
         self.by_key.get(key.into())
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many answers can be looked up.
+    #[must_use]
+    pub fn answers(&self) -> usize {
         self.by_id.len()
     }
 }
@@ -295,7 +306,7 @@ mod tests {
     #[test]
     fn what_replay_found_is_found_by_id_and_by_key_and_the_later_copy_answers() {
         let history = replayed();
-        assert_eq!(history.len(), 3);
+        assert_eq!(history.answers(), 3);
         for (n, key, at) in [(1, "a", (3, 8)), (2, "b", (2, 8)), (3, "c", (1, 8))] {
             let found = Some(position(at.0, at.1));
             assert_eq!(history.by_id(identity(n, key).id), found);
@@ -310,14 +321,15 @@ mod tests {
         let mut history = replayed();
         history.insert(&identity(4, "d"), position(4, 8));
         history.insert(&identity(2, "b"), position(4, 16));
-        assert_eq!(history.len(), 4);
+        assert_eq!(history.answers(), 4);
         assert_eq!(history.by_key(&"d".parse().unwrap()), Some(position(4, 8)));
         assert_eq!(history.by_id(identity(2, "b").id), Some(position(4, 16)));
         let latest: Vec<_> = history.latest(2).into_keys().collect();
         assert_eq!(latest, [identity(3, "c").id, identity(4, "d").id]);
     }
 
-    /// What an operator did by hand is shown for as long as the transaction is, and no longer; a copy says nothing new.
+    /// What an operator did by hand is shown for as long as the transaction is, and no longer; a
+    /// copy says nothing new.
     #[test]
     fn what_was_ended_by_hand_is_kept_with_its_transaction() {
         let mut history = replayed();
@@ -346,7 +358,7 @@ mod tests {
         let mut history = replayed();
         history.insert(&identity(4, "d"), position(4, 8));
         history.forget_through(2, |_| false);
-        assert_eq!(history.len(), 2);
+        assert_eq!(history.answers(), 2);
         assert!(!history.keeps(position(2, 8)) && history.keeps(position(3, 8)));
         assert_eq!(history.by_key(&"a".parse().unwrap()), Some(position(3, 8)));
         assert_eq!(history.by_key(&"c".parse().unwrap()), None);

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map by numbers of our own.
-pub(super) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+pub type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
 /// Multiplies: numbers that follow each other fall into different places.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct NumberHasher(u64);
+pub struct NumberHasher(u64);
 
 /// 2^64 by the golden ratio, odd.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;

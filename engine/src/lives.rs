@@ -1,0 +1,157 @@
+//! Which life of the log this is, and whether it may be spoken for: participants tell an old or
+//! forked copy of a log from the log (`common`'s `lives`), and a coordinator on such a copy says
+//! nothing more to anybody.
+
+use std::sync::Arc;
+
+use assent_common::coordinator::Input;
+use assent_common::lives::{LifeBegan, Lives, PastLife};
+use assent_common::log::LogPosition;
+use assent_common::outcome::{Call, Refusal};
+use assent_common::wire::branch::{Answers, LifeAnswer};
+use assent_common::{Epoch, ErrorCode, TxNumber};
+
+use crate::errand::{Errand, Errands, Notice};
+use crate::lanes::{Lane, Lanes};
+
+/// The lives of the log.
+#[derive(Debug)]
+pub(crate) struct LogLives {
+    lives: Lives,
+    /// How far the log is on disk.
+    position: u64,
+    /// Why the log is an old or a forked copy, as a participant said.
+    stale: Option<Arc<str>>,
+}
+
+/// Whether a participant has heard which life speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// Not yet tried.
+    Due,
+    /// Tried, or to be said again. Who is away is not waited for; who has answered remembers it
+    /// with the first message.
+    Tried,
+    /// It remembers it.
+    Heard,
+}
+
+/// What an answer, or that there was none, says of the life that spoke.
+#[derive(Debug, Clone)]
+pub enum LifeHeard {
+    /// Nothing: there was none.
+    Nothing,
+    /// What the participant makes of it.
+    Said {
+        /// Absent from a participant of an older version.
+        life: Option<LifeAnswer>,
+        /// Whether there was something to do.
+        is_work: bool,
+    },
+    /// The log is an old or a forked copy.
+    Stale(String),
+}
+
+impl LifeHeard {
+    /// What the answer to a batch says of it.
+    pub fn of<E>(said: &Result<Answers, E>) -> Self {
+        match said {
+            Err(_) => Self::Nothing,
+            Ok(Answers { stale_log: Some(why), .. }) => Self::Stale(why.clone()),
+            Ok(Answers { life, answers, .. }) => {
+                Self::Said { life: *life, is_work: !answers.is_empty() }
+            }
+        }
+    }
+
+    /// Whether nothing was done because the lives before this one were not said, or not the one
+    /// that is known there.
+    #[must_use]
+    pub const fn is_unproven(&self) -> bool {
+        matches!(self, Self::Said { life: Some(LifeAnswer::Unproven { .. }), .. })
+    }
+}
+
+impl LogLives {
+    pub(crate) fn new(lives: Lives) -> Self {
+        // What was replayed is on disk.
+        let position = lives.iter().last().and_then(|began| began.at).unwrap_or(0);
+        Self { lives, position, stale: None }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = LifeBegan> {
+        self.lives.iter()
+    }
+
+    pub(crate) fn before(&self, epoch: Epoch, asked_for: Option<Epoch>) -> Vec<PastLife> {
+        self.lives.before(epoch, asked_for)
+    }
+
+    pub(crate) const fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub(crate) fn stale(&self) -> Option<&Arc<str>> {
+        self.stale.as_ref()
+    }
+
+    pub(crate) fn is_on_disk(&mut self, position: Option<LogPosition>) {
+        self.position = self.position.max(position.map_or(0, |position| position.0));
+    }
+
+    /// Takes note of what an answer says of the life that spoke.
+    pub(crate) fn heard(
+        &mut self,
+        lanes: &mut Lanes,
+        place: usize,
+        heard: LifeHeard,
+        errands: &mut Errands,
+    ) {
+        // Who waits for it looks again.
+        errands.push(Errand::Progress);
+        let lane = &mut lanes[place];
+        let stale = match heard {
+            LifeHeard::Said { life: None | Some(LifeAnswer::Admitted), is_work } => {
+                if is_work {
+                    lane.greeting = Greeting::Heard;
+                } else if lane.greeting == Greeting::Due {
+                    lane.greeting = Greeting::Tried;
+                }
+                if !std::mem::replace(&mut lane.is_met, true) {
+                    errands.push(Errand::Unmet(lanes.is_any_unmet()));
+                }
+                return;
+            }
+            LifeHeard::Nothing | LifeHeard::Said { life: Some(LifeAnswer::NotCompared), .. } => {
+                if lane.greeting == Greeting::Due {
+                    lane.greeting = Greeting::Tried;
+                }
+                lane.greeted_in_vain += 1;
+                return;
+            }
+            LifeHeard::Said { life: Some(LifeAnswer::Unproven { epoch: asked_for }), .. } => {
+                (lane.greeting, lane.asked_for) = (Greeting::Tried, asked_for);
+                lane.greeted_in_vain += 1;
+                let Some(epoch) = asked_for.filter(|epoch| !self.lives.has(*epoch)) else {
+                    return;
+                };
+                format!("it remembers life {epoch} of this log, of which the log knows nothing")
+            }
+            LifeHeard::Stale(why) => why,
+        };
+        errands.say(Notice::StaleLog(lane.name.clone(), stale.clone()));
+        self.stale.get_or_insert_with(|| stale.into());
+    }
+}
+
+/// A prepare beside the batches was refused because its life was not proven: it is not known what
+/// comes of it, and the life is said again.
+pub(crate) fn unproven(lane: &mut Lane, inputs: &mut [(TxNumber, Input)]) {
+    for (_, input) in inputs {
+        let Input::Prepared { call, .. } = input else { continue };
+        if matches!(call, Call::Refused(Refusal { code: ErrorCode::UnprovenLife, .. })) {
+            *call = Call::Unknown("it does not know this life of the log".to_owned());
+            lane.greeting = Greeting::Tried;
+        }
+    }
+}
