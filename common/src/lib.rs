@@ -9,6 +9,7 @@
 //! participant process), **applied** (the branch's writes are in the keyspace).
 
 pub mod backoff;
+pub mod branch;
 pub mod breaker;
 pub mod code;
 pub mod command;

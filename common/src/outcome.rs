@@ -33,6 +33,22 @@ impl<T> Call<T> {
             Self::Unknown(why) => Call::Unknown(why),
         }
     }
+
+    /// The refusal, if it is one.
+    pub const fn refused(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::Applied(_) | Self::Unknown(_) => None,
+        }
+    }
+
+    /// Why it is not known, if it is not.
+    pub fn unknown(&self) -> Option<&str> {
+        match self {
+            Self::Unknown(why) => Some(why),
+            Self::Applied(_) | Self::Refused(_) => None,
+        }
+    }
 }
 
 /// A definite no.

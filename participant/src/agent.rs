@@ -20,10 +20,11 @@ use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use assent_client::crash;
+use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::command::ValidatedBranch;
 use assent_common::crash::CrashPoint;
 use assent_common::limits;
-use assent_common::outcome::{Call, Holder, Prepared, Refusal};
+use assent_common::outcome::{Aborted, Call, Holder, Prepared, Refusal};
 use assent_common::participant::{Branches, Heard};
 use assent_common::wire::branch::{
     Answer, Answers, Batch, CoordinatorRef, LifeAnswer, Message, Mode, PrepareMessage,
@@ -31,11 +32,11 @@ use assent_common::wire::branch::{
 use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
-use crate::answers::{Kind, conflict, fitting, into_wire, kind, refused, result, waited_for};
+use crate::answers::{conflict, fitting, refused, result, waited_for};
 use crate::by_hand;
 use crate::metrics::Metrics;
 use crate::reach::Reach;
-use crate::store::{BranchAnswer, BranchMessage, NotAdmitted, Says, Store};
+use crate::store::{CheckedPrepare, NotAdmitted, Says, Store};
 use crate::waiters::{Turn, Waiter, Waiters};
 
 /// Prepares that wait for a lock at once. Each holds a request open; more are told of the conflict
@@ -85,7 +86,7 @@ struct Speaker {
 
 impl Speaker {
     fn says(&self, messages: &[Checked]) -> Says {
-        let is_question = |message: &Checked| matches!(message, Ok(BranchMessage::Settle(_)));
+        let is_question = |message: &Checked| matches!(message, (_, BranchMessage::Settle));
         if messages.is_empty() {
             Says::Nothing
         } else if self.low_water == NO_MARK && messages.iter().all(is_question) {
@@ -93,6 +94,19 @@ impl Speaker {
         } else {
             Says::Work
         }
+    }
+
+    /// A branch that a coordinator speaks of is of its log, and of no later life than its own.
+    fn check_speaks_of(&self, txid: Txid) -> Result<(), Refusal> {
+        let CoordinatorRef { log_id, epoch, .. } = &self.coordinator;
+        let detail = if txid.log_id != *log_id {
+            format!("{txid} is not of log {log_id}")
+        } else if txid.number.epoch > *epoch {
+            format!("{txid} is of a later life than {epoch}, which speaks")
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::new(ErrorCode::BadRequest, detail))
     }
 }
 
@@ -132,7 +146,7 @@ impl Agent {
         let says = speaker.says(&messages);
         let refused_life = self.store.admit_life(&speaker.coordinator, says).await;
         if let Some(NotAdmitted { refusal, life }) = refused_life {
-            let answers = messages.iter().map(|message| into_wire(refused(message, &refusal)));
+            let answers = messages.iter().map(|message| refused(message, &refusal).into());
             let answers = answers.collect();
             let stale_log = (refusal.code == ErrorCode::StaleLog).then_some(refusal.detail);
             return Ok(Answers { answers, progress: None, stale_log, life });
@@ -150,26 +164,38 @@ impl Agent {
                 messages.iter().map(|message| refused(message, &refusal)).collect()
             }
         };
-        let answers = fitting(answers.into_iter().map(into_wire).collect());
+        let answers = fitting(answers.into_iter().map(Answer::from).collect());
         let life = Some(LifeAnswer::Admitted);
         Ok(Answers { answers, progress: self.store.progress(), stale_log: None, life })
     }
 
-    /// Answers a batch of one prepare, waiting for a younger holder as long as the message says.
-    pub(crate) async fn prepare_waiting(&self, batch: Batch) -> Result<Answer, Refusal> {
-        let wait_ms = match batch.messages.first() {
-            Some(Message::Prepare(prepare)) => prepare.wait_ms.min(limits::WAIT_MAX_MS),
-            Some(Message::Commit(_) | Message::Abort(_) | Message::Settle(_)) | None => 0,
-        };
-        let (known, progress) = (batch.known, batch.progress);
-        let (speaker, messages) = self.take(batch)?;
+    /// Answers the prepare of a batch of its own, waiting for a younger holder as long as it says.
+    /// `batch` is the rest of it.
+    pub(crate) async fn prepare_waiting(
+        &self,
+        batch: Batch,
+        prepare: PrepareMessage,
+    ) -> Result<Answer, Refusal> {
+        let wait_ms = prepare.wait_ms.min(limits::WAIT_MAX_MS);
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        let (known, progress) = (batch.known, batch.progress);
+        let (speaker, _) = self.take(batch)?;
+        let txid = prepare.txid;
+        speaker.check_speaks_of(txid)?;
+        let no = |refusal| Answer::from(BranchAnswer::Prepared(Call::Refused(refusal)));
         let refused_life = self.store.admit_life(&speaker.coordinator, Says::Work).await;
         if let Some(NotAdmitted { refusal, .. }) = refused_life {
-            return Ok(into_wire(BranchAnswer::Prepared(Call::Refused(refusal))));
+            return Ok(no(refusal));
         }
         self.reach.heard_from(&speaker.coordinator);
-        let waiter = messages.first().and_then(waiter);
+        let prepare = match self.check_prepare(prepare) {
+            Ok(prepare) => prepare,
+            Err(refusal) => {
+                self.count(&BranchAnswer::Prepared(Call::Refused(refusal.clone())));
+                return Ok(no(refusal));
+            }
+        };
+        let waiter = Waiter { id: prepare.id, txid, locks: prepare.branch.locks.clone() };
         let mut place = None;
         let mut pause_ms = POLL_MIN_MS;
         let mut turn: Option<HasTurn<'_>> = None;
@@ -177,23 +203,17 @@ impl Agent {
             let admitted = self.admit()?;
             let log_id = speaker.coordinator.log_id;
             if let Some(refusal) = self.store.admit(log_id, known, progress).await {
-                return Ok(into_wire(BranchAnswer::Prepared(Call::Refused(refusal))));
+                return Ok(no(refusal));
             }
-            let answer = self.execute(&speaker, messages.clone()).await.pop();
+            let answer = self.try_prepare(&speaker, txid, prepare.clone()).await;
             drop(admitted);
-            let (holder, waiter) = match (answer, &waiter) {
-                (
-                    Some(BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder)))),
-                    Some(waiter),
-                ) => (holder, waiter),
-                (Some(answer), _) => {
+            let holder = match answer {
+                BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder))) => holder,
+                answer => {
                     let is_staged =
                         matches!(answer, BranchAnswer::Prepared(Call::Applied(Prepared::Yes(_))));
                     turn.filter(|_| is_staged).into_iter().for_each(HasTurn::taken);
-                    return Ok(into_wire(answer));
-                }
-                (None, _) => {
-                    return Err(Refusal::new(ErrorCode::Internal, "a message had no answer"));
+                    return Ok(answer.into());
                 }
             };
             turn.take().into_iter().for_each(|turn| turn.follows(&holder));
@@ -204,20 +224,32 @@ impl Agent {
             let left = deadline.saturating_duration_since(Instant::now());
             let stops = *self.stopping.borrow() == Running::Stopping;
             if place.is_none() || left.is_zero() || stops {
-                return Ok(into_wire(BranchAnswer::Prepared(Call::Refused(conflict(holder)))));
+                return Ok(no(conflict(holder)));
             }
-            match self.pause(&holder, waiter, left.min(Duration::from_millis(pause_ms))).await {
+            match self.pause(&holder, &waiter, left.min(Duration::from_millis(pause_ms))).await {
                 Some(Turn::Go) => {
+                    let waiter = &waiter;
                     turn = Some(HasTurn { waiters: &self.waiters, waiter, is_over: false });
                     pause_ms = POLL_MIN_MS;
                 }
-                Some(Turn::Die(older)) => {
-                    let answer = Call::Refused(conflict(older));
-                    return Ok(into_wire(BranchAnswer::Prepared(answer)));
-                }
+                Some(Turn::Die(older)) => return Ok(no(conflict(older))),
                 None => pause_ms = (pause_ms * 2).min(POLL_MAX_MS),
             }
         }
+    }
+
+    /// One try of a prepare that may wait.
+    async fn try_prepare(
+        &self,
+        speaker: &Speaker,
+        txid: Txid,
+        prepare: CheckedPrepare,
+    ) -> BranchAnswer {
+        let message = BranchMessage::Prepare(self.in_its_turn(txid, prepare));
+        // One answer to each message.
+        let answer = self.run(speaker, vec![(txid, message)]).await.swap_remove(0);
+        self.count(&answer);
+        answer
     }
 
     /// Has those who wait hear what other agents of this Redis end. Whoever waits next begins again
@@ -256,27 +288,19 @@ impl Agent {
         }
     }
 
-    /// Applies or drops a branch on somebody else's word than its coordinator's message: the
-    /// resolver's, after the coordinator answered, or an operator's.
-    pub(crate) async fn finish(&self, coordinator: CoordinatorRef, end: End) -> BranchAnswer {
-        let answer = self.finish_all(coordinator, &[end]).await.pop();
-        answer.unwrap_or_else(|| BranchAnswer::Applied(Call::Unknown("no answer".to_owned())))
-    }
-
-    /// The same, for several branches of one life of a coordinator; the answers in their order.
-    pub(crate) async fn finish_all(
+    /// Applies or drops branches of one life of a coordinator on somebody else's word than its
+    /// messages: the resolver's, after the coordinator answered, or an operator's. What came of
+    /// each, in their order.
+    pub(crate) async fn finish(
         &self,
         coordinator: CoordinatorRef,
-        ends: &[End],
-    ) -> Vec<BranchAnswer> {
+        endings: &[(Txid, Ending)],
+    ) -> Vec<Result<(), Refusal>> {
         // No mark is carried: this agent does not know how far the coordinator is.
-        let low_water = NO_MARK;
-        let message = |end: &End| match *end {
-            End::Commit(txid) => Ok(BranchMessage::Commit(txid)),
-            End::Abort(txid) => Ok(BranchMessage::Abort(txid)),
-        };
-        let speaker = Speaker { coordinator, low_water };
-        self.execute(&speaker, ends.iter().map(message).collect()).await
+        let speaker = Speaker { coordinator, low_water: NO_MARK };
+        let told = |(txid, ending): &(Txid, Ending)| (*txid, ending.map(|never| match never {}));
+        let answers = self.execute(&speaker, endings.iter().map(told).collect()).await;
+        answers.iter().map(definite).collect()
     }
 
     /// What the data is now.
@@ -319,32 +343,21 @@ impl Agent {
             let detail = format!("the batch has more than {max} messages");
             return Err(Refusal::new(ErrorCode::BodyTooLarge, detail));
         }
-        let foreign = messages.iter().find(|message| message.txid().log_id != coordinator.log_id);
-        if let Some(message) = foreign {
-            let detail = format!("{} is not of log {}", message.txid(), coordinator.log_id);
-            return Err(Refusal::new(ErrorCode::BadRequest, detail));
-        }
         check_mark(&coordinator, low_water)?;
-        let later = messages.iter().find(|message| message.txid().number.epoch > coordinator.epoch);
-        if let Some(message) = later {
-            let epoch = coordinator.epoch;
-            let detail =
-                format!("{} is of a later life than {epoch}, which speaks", message.txid());
-            return Err(Refusal::new(ErrorCode::BadRequest, detail));
-        }
+        let speaker = Speaker { coordinator, low_water };
+        messages.iter().try_for_each(|message| speaker.check_speaks_of(message.txid()))?;
         let messages = messages.into_iter().map(|message| self.check(message)).collect();
-        Ok((Speaker { coordinator, low_water }, messages))
+        Ok((speaker, messages))
     }
 
     fn check(&self, message: Message) -> Checked {
-        let prepare = match message {
-            Message::Prepare(prepare) => prepare,
-            Message::Commit(only) => return Ok(BranchMessage::Commit(only.txid)),
-            Message::Abort(only) => return Ok(BranchMessage::Abort(only.txid)),
-            Message::Settle(only) => return Ok(BranchMessage::Settle(only.txid)),
-        };
+        let (txid, message) = message.told();
+        (txid, message.map(|prepare| self.check_prepare(prepare)))
+    }
+
+    fn check_prepare(&self, prepare: PrepareMessage) -> Result<CheckedPrepare, Refusal> {
         self.check_branches(&prepare)?;
-        let PrepareMessage { txid, id, mode, branches, ops, .. } = prepare;
+        let PrepareMessage { id, mode, branches, ops, .. } = prepare;
         let branch = ValidatedBranch::new(ops)?;
         let control_key = &self.store.options().control_key;
         // Locks, staged writes and the incarnation are there: a transaction must not write them.
@@ -353,7 +366,7 @@ impl Agent {
             return Err(Refusal::new(ErrorCode::BadArguments, detail));
         }
         let branches = Branches::from(branches);
-        Ok(BranchMessage::Prepare { txid, id, mode, branches, branch, if_new: None })
+        Ok(CheckedPrepare { id, mode, branches, branch, if_new: None })
     }
 
     /// An implicit transaction's branches must know all of them. (Whether votes can be relied on
@@ -378,23 +391,20 @@ impl Agent {
 
     /// Has the store do what is well formed, and puts the answers in the order of the messages.
     async fn execute(&self, speaker: &Speaker, messages: Vec<Checked>) -> Vec<BranchAnswer> {
-        let mut answers: Vec<Option<BranchAnswer>> = Vec::with_capacity(messages.len());
         let mut good = Vec::with_capacity(messages.len());
-        for message in messages {
-            match message {
+        let mut malformed = Vec::new();
+        for (place, (txid, message)) in messages.into_iter().enumerate() {
+            match message.transpose() {
                 Ok(message) => {
-                    answers.push(None);
-                    good.push(self.in_its_turn(message));
+                    good.push((txid, message.map(|prepare| self.in_its_turn(txid, prepare))));
                 }
-                Err(refusal) => {
-                    answers.push(Some(BranchAnswer::Prepared(Call::Refused(refusal))));
-                }
+                Err(refusal) => malformed.push((place, refusal)),
             }
         }
-        let done = self.run(speaker, good).await;
-        let mut done = done.into_iter();
-        let answers: Vec<_> =
-            answers.into_iter().filter_map(|refused| refused.or_else(|| done.next())).collect();
+        let mut answers = self.run(speaker, good).await;
+        for (place, refusal) in malformed {
+            answers.insert(place, BranchAnswer::Prepared(Call::Refused(refusal)));
+        }
         for answer in &answers {
             self.count(answer);
         }
@@ -403,36 +413,37 @@ impl Agent {
 
     /// A new prepare does not go before an older one that waits for the same key: it dies of it, as
     /// it will of its lock.
-    fn in_its_turn(&self, mut message: BranchMessage) -> BranchMessage {
-        if let BranchMessage::Prepare { txid, id, branch, if_new, .. } = &mut message {
-            let older = self.waiters.older(*id, *txid, &branch.locks);
-            *if_new = older.map(|older| Box::new(waited_for(older)));
-        }
-        message
+    fn in_its_turn(&self, txid: Txid, prepare: CheckedPrepare) -> CheckedPrepare {
+        let older = self.waiters.older(prepare.id, txid, &prepare.branch.locks);
+        CheckedPrepare { if_new: older.map(|older| Box::new(waited_for(older))), ..prepare }
     }
 
-    async fn run(&self, speaker: &Speaker, messages: Vec<BranchMessage>) -> Vec<BranchAnswer> {
+    async fn run(
+        &self,
+        speaker: &Speaker,
+        messages: Vec<(Txid, BranchMessage<CheckedPrepare>)>,
+    ) -> Vec<BranchAnswer> {
         if messages.is_empty() {
             return Vec::new();
         }
-        let kinds: Vec<_> = messages.iter().map(kind).collect();
-        for (_, kind) in &kinds {
+        let told: Vec<_> = messages.iter().map(|(txid, message)| (*txid, message.kind())).collect();
+        for (_, kind) in &told {
             match kind {
-                Kind::Prepare => crash::point(CrashPoint::BeforeVoteDurable),
-                Kind::Commit => crash::point(CrashPoint::BeforeApply),
-                Kind::Abort | Kind::Settle => {}
+                BranchMessage::Prepare(()) => crash::point(CrashPoint::BeforeVoteDurable),
+                BranchMessage::Commit => crash::point(CrashPoint::BeforeApply),
+                BranchMessage::Abort | BranchMessage::Settle => {}
             }
         }
         let started = Instant::now();
         let mut answers =
             self.store.execute(&speaker.coordinator, speaker.low_water, messages).await;
         self.metrics.redis_call(started.elapsed());
-        by_hand::tell(&self.store, &kinds, &mut answers).await;
-        for ((txid, kind), answer) in kinds.into_iter().zip(&answers) {
+        by_hand::tell(&self.store, &told, &mut answers).await;
+        for ((txid, kind), answer) in told.into_iter().zip(&answers) {
             match kind {
-                Kind::Prepare => crash::point(CrashPoint::AfterVoteDurable),
-                Kind::Commit => crash::point(CrashPoint::AfterApply),
-                Kind::Abort | Kind::Settle => {}
+                BranchMessage::Prepare(()) => crash::point(CrashPoint::AfterVoteDurable),
+                BranchMessage::Commit => crash::point(CrashPoint::AfterApply),
+                BranchMessage::Abort | BranchMessage::Settle => {}
             }
             match answer {
                 BranchAnswer::Applied(Call::Applied(_))
@@ -446,32 +457,28 @@ impl Agent {
     }
 
     fn count(&self, answer: &BranchAnswer) {
-        match answer {
-            BranchAnswer::Prepared(call) => {
-                self.metrics.request("prepare", result(call));
-                self.metrics.vote(match call {
-                    Call::Applied(Prepared::Yes(_)) => "yes",
-                    Call::Applied(Prepared::Committed(_)) => "committed",
-                    Call::Applied(Prepared::Wait(_)) => "wait",
-                    Call::Refused(refusal) => refusal.code.as_str(),
-                    Call::Unknown(_) => "unknown",
-                });
-            }
-            BranchAnswer::Applied(call) => self.metrics.request("commit", result(call)),
-            BranchAnswer::Aborted(call) => self.metrics.request("abort", result(call)),
-            BranchAnswer::Settled(call) => self.metrics.request("settle", result(call)),
+        self.metrics.request(answer.kind().as_str(), result(answer));
+        if let BranchAnswer::Prepared(call) = answer {
+            self.metrics.vote(match call {
+                Call::Applied(Prepared::Yes(_)) => "yes",
+                Call::Applied(Prepared::Committed(_)) => "committed",
+                Call::Applied(Prepared::Wait(_)) => "wait",
+                Call::Refused(refusal) => refusal.code.as_str(),
+                Call::Unknown(_) => "unknown",
+            });
         }
     }
 }
 
-/// Who waits with a prepare.
-fn waiter(message: &Checked) -> Option<Waiter> {
-    match message {
-        Ok(BranchMessage::Prepare { txid, id, branch, .. }) => {
-            Some(Waiter { id: *id, txid: *txid, locks: branch.locks.clone() })
-        }
-        Ok(BranchMessage::Commit(_) | BranchMessage::Abort(_) | BranchMessage::Settle(_))
-        | Err(_) => None,
+/// What an end that was asked for came to.
+fn definite(answer: &BranchAnswer) -> Result<(), Refusal> {
+    if let BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(_))) = answer {
+        return Err(Refusal::new(ErrorCode::WrongState, "the branch has been applied"));
+    }
+    match (answer.refused(), answer.unknown()) {
+        (Some(refusal), _) => Err(refusal.clone()),
+        (_, Some(why)) => Err(Refusal::new(ErrorCode::RedisUnavailable, why)),
+        (None, None) => Ok(()),
     }
 }
 
@@ -505,25 +512,8 @@ impl Drop for HasTurn<'_> {
     }
 }
 
-/// What is to be done with a branch in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    Commit(Txid),
-    Abort(Txid),
-}
-
-impl End {
-    /// Of which branch, and in a word, for the log.
-    pub(crate) const fn told(self) -> (Txid, &'static str) {
-        match self {
-            Self::Commit(txid) => (txid, "commit"),
-            Self::Abort(txid) => (txid, "abort"),
-        }
-    }
-}
-
-/// A message that may be executed, or the no that it gets instead.
-pub(crate) type Checked = Result<BranchMessage, Refusal>;
+/// A message to a branch; instead of a prepare that is not well formed, the no that it gets.
+pub(crate) type Checked = (Txid, BranchMessage<Result<CheckedPrepare, Refusal>>);
 
 /// Whether a key is the control hash, or stands below it.
 fn is_own(key: &[u8], control_key: &str) -> bool {

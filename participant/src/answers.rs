@@ -1,56 +1,27 @@
 //! What the agent answers: one answer to each message of a batch, in the order of the messages.
 
-use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Settled};
+use assent_common::branch::{BranchAnswer, BranchMessage};
+use assent_common::outcome::{Holder, Refusal};
 use assent_common::wire::branch::{Answer, StateWord, VoteWord};
-use assent_common::{ErrorCode, Txid, limits};
+use assent_common::{ErrorCode, limits};
 
 use crate::agent::Checked;
-use crate::store::{BranchAnswer, BranchMessage};
 
-/// The same no to any message.
-pub(super) fn refused(message: &Checked, refusal: &Refusal) -> BranchAnswer {
-    let refusal = refusal.clone();
-    match message {
-        Ok(BranchMessage::Commit(_)) => BranchAnswer::Applied(Call::Refused(refusal)),
-        Ok(BranchMessage::Abort(_)) => BranchAnswer::Aborted(Call::Refused(refusal)),
-        Ok(BranchMessage::Settle(_)) => BranchAnswer::Settled(Call::Refused(refusal)),
-        Ok(BranchMessage::Prepare { .. }) => BranchAnswer::Prepared(Call::Refused(refusal)),
-        Err(own) => BranchAnswer::Prepared(Call::Refused(own.clone())),
-    }
+/// The same no to any message; a prepare that was not well formed has its own.
+pub(super) fn refused((_, message): &Checked, refusal: &Refusal) -> BranchAnswer {
+    let refusal = match message {
+        BranchMessage::Prepare(Err(own)) => own,
+        _ => refusal,
+    };
+    message.refused(refusal.clone())
 }
 
-/// What a message asks for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind {
-    Prepare,
-    Commit,
-    Abort,
-    Settle,
-}
-
-pub(super) const fn kind(message: &BranchMessage) -> (Txid, Kind) {
-    match message {
-        BranchMessage::Prepare { txid, .. } => (*txid, Kind::Prepare),
-        BranchMessage::Commit(txid) => (*txid, Kind::Commit),
-        BranchMessage::Abort(txid) => (*txid, Kind::Abort),
-        BranchMessage::Settle(txid) => (*txid, Kind::Settle),
-    }
-}
-
-pub(super) const fn result<T>(call: &Call<T>) -> &'static str {
-    match call {
-        Call::Applied(_) => "applied",
-        Call::Refused(_) => "refused",
-        Call::Unknown(_) => "unknown",
-    }
-}
-
-pub(super) fn into_wire(answer: BranchAnswer) -> Answer {
-    match answer {
-        BranchAnswer::Prepared(call) => Call::<Prepared>::into(call),
-        BranchAnswer::Applied(call) => Call::<Applied>::into(call),
-        BranchAnswer::Aborted(call) => Call::<Aborted>::into(call),
-        BranchAnswer::Settled(call) => Call::<Settled>::into(call),
+/// What came of a message, in a word.
+pub(super) fn result(answer: &BranchAnswer) -> &'static str {
+    match (answer.refused(), answer.unknown()) {
+        (Some(_), _) => "refused",
+        (_, Some(_)) => "unknown",
+        (None, None) => "applied",
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assent_client::CoordinatorClient;
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::outcome::{Aborted, Call, Heuristic, Refusal};
 use assent_common::wire::branch::BranchState;
 use assent_common::wire::outcome::BranchOutcome;
@@ -16,9 +17,8 @@ use assent_common::{ErrorCode, Txid};
 use tokio::sync::watch;
 
 use crate::agent::Running;
-use crate::answers::Kind;
 use crate::service::Shared;
-use crate::store::{BranchAnswer, ByHand, Store};
+use crate::store::{ByHand, Store};
 
 /// How long between two questions about what was decided by hand, in milliseconds. Nobody waits for
 /// the answers.
@@ -28,13 +28,17 @@ const ASK_INTERVAL_MS: u64 = 2_000;
 const ASKED_PER_TURN_MAX: usize = 16;
 
 /// Names the hand in the answers that contradict an outcome, where there was one.
-pub(crate) async fn tell(store: &Store, kinds: &[(Txid, Kind)], answers: &mut [BranchAnswer]) {
+pub(crate) async fn tell(
+    store: &Store,
+    told: &[(Txid, BranchMessage<()>)],
+    answers: &mut [BranchAnswer],
+) {
     let contradicted = |answer: &BranchAnswer| match answer {
         BranchAnswer::Applied(Call::Refused(refusal)) => refusal.code == ErrorCode::Fenced,
         BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(_))) => true,
         _ => false,
     };
-    let all = || kinds.iter().map(|(txid, _)| *txid);
+    let all = || told.iter().map(|(txid, _)| *txid);
     let txids: Vec<Txid> =
         all().zip(&*answers).filter(|(_, answer)| contradicted(answer)).map(|(it, _)| it).collect();
     if txids.is_empty() {

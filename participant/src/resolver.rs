@@ -20,6 +20,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use assent_client::{CoordinatorClient, mutant, settle};
+use assent_common::branch::Ending;
 use assent_common::mutant::Mutant;
 use assent_common::outcome::{Call, Settled};
 use assent_common::participant::resolver::{
@@ -30,8 +31,8 @@ use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Txid, limits};
 
-use crate::agent::{End, Running};
-use crate::service::{Shared, coordinator_of, definite};
+use crate::agent::Running;
+use crate::service::{Shared, coordinator_of};
 
 /// Questions in flight at once: enough to clear a thousand branches within a second, too few to flood a coordinator
 /// that has just come back.
@@ -46,7 +47,7 @@ struct Loop {
     questions: JoinSet<Verdict>,
     asked: HashMap<Id, InDoubt>,
     /// What is to be done, in the order of the answers.
-    known: VecDeque<(InDoubt, End)>,
+    known: VecDeque<(InDoubt, Ending)>,
     /// At most one batch of ends.
     ends: JoinSet<Vec<Conclusion>>,
     /// The branches of that batch.
@@ -113,11 +114,11 @@ impl Loop {
         match verdict {
             Verdict::Commit => {
                 app.metrics.resolver("commit");
-                self.known.push_back((branch, End::Commit(txid)));
+                self.known.push_back((branch, Ending::Commit));
             }
             Verdict::Abort => {
                 app.metrics.resolver("abort");
-                self.known.push_back((branch, End::Abort(txid)));
+                self.known.push_back((branch, Ending::Abort));
             }
             Verdict::Later(why) => {
                 app.metrics.resolver("later");
@@ -144,15 +145,15 @@ impl Loop {
         let Some((first, _)) = self.known.front().filter(|_| self.ends.is_empty()) else { return };
         let coordinator = coordinator_of(first.txid, first.coordinator_url.clone());
         let mut batch = Vec::new();
-        for (branch, end) in std::mem::take(&mut self.known) {
+        for (branch, ending) in std::mem::take(&mut self.known) {
             let is_same = branch.txid.log_id == coordinator.log_id
                 && branch.txid.number.epoch == coordinator.epoch
                 && branch.coordinator_url == coordinator.url;
             if is_same && batch.len() < limits::BATCH_MESSAGES_MAX {
                 self.ending.push(branch.txid);
-                batch.push(end);
+                batch.push((branch.txid, ending));
             } else {
-                self.known.push_back((branch, end));
+                self.known.push_back((branch, ending));
             }
         }
         self.ends.spawn(end_all(Arc::clone(&self.app), coordinator, batch));
@@ -256,19 +257,24 @@ async fn ask_branches(app: &Shared, branch: &InDoubt) -> Verdict {
     plan::judge_branches(finding)
 }
 
-async fn end_all(app: Arc<Shared>, coordinator: CoordinatorRef, ends: Vec<End>) -> Vec<Conclusion> {
-    let answers = app.agent.finish_all(coordinator, &ends).await;
-    let concluded = ends.into_iter().zip(answers).map(|(end, answer)| match definite(answer) {
-        Ok(()) => {
-            let (txid, end) = end.told();
-            tracing::info!(%txid, end, "a branch in doubt is resolved");
-            Conclusion::Resolved
-        }
-        Err(refusal) => {
-            let (txid, end) = end.told();
-            tracing::warn!(%txid, end, code = %refusal.code, detail = refusal.detail,
-                "a branch in doubt cannot be resolved yet");
-            Conclusion::Open(format!("{}: {}", refusal.code, refusal.detail))
+async fn end_all(
+    app: Arc<Shared>,
+    coordinator: CoordinatorRef,
+    endings: Vec<(Txid, Ending)>,
+) -> Vec<Conclusion> {
+    let ended = app.agent.finish(coordinator, &endings).await;
+    let concluded = endings.into_iter().zip(ended).map(|((txid, ending), ended)| {
+        let end = ending.kind().as_str();
+        match ended {
+            Ok(()) => {
+                tracing::info!(%txid, end, "a branch in doubt is resolved");
+                Conclusion::Resolved
+            }
+            Err(refusal) => {
+                tracing::warn!(%txid, end, code = %refusal.code, detail = refusal.detail,
+                    "a branch in doubt cannot be resolved yet");
+                Conclusion::Open(format!("{}: {}", refusal.code, refusal.detail))
+            }
         }
     });
     concluded.collect()

@@ -10,27 +10,28 @@ use tokio::sync::{Semaphore, watch};
 
 use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_client::{CoordinatorClient, Http, Token};
-use assent_common::outcome::{Aborted, Call, Heuristic, Refusal};
+use assent_common::branch::Ending;
+use assent_common::outcome::{Heuristic, Refusal};
 use assent_common::participant::Branches;
 use assent_common::participant::resolver::Resolver;
 use assent_common::time::Millis;
 use assent_common::value::readable;
 use assent_common::wire::branch::{
     Answer, Answers, Batch, BranchList, BranchState, BranchView, CoordinatorList, CoordinatorRef,
-    CoordinatorView,
+    CoordinatorView, PrepareMessage,
 };
 use assent_common::wire::redo::WrittenView;
 use assent_common::wire::resync::{Resync, Resynced};
 use assent_common::{ErrorCode, LogId, ParticipantName, Txid};
 use assent_edge::Budget;
 
-use crate::agent::{Agent, End, Running};
+use crate::agent::{Agent, Running};
 use crate::http::{Check, Verdict};
 use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::options::MetricsText;
 use crate::reach::Reach;
-use crate::store::{BranchAnswer, ByHand, InDoubt, Store, StoreError, StoreState, StoredBranch};
+use crate::store::{ByHand, InDoubt, Store, StoreError, StoreState, StoredBranch};
 
 /// Marks that one list shows: there may be millions, and a person looks for a few that stay.
 const MARKED_LISTED_MAX: usize = 1_000;
@@ -192,9 +193,13 @@ impl Shared {
     }
 
     /// The same, of one prepare that may wait.
-    pub(crate) async fn prepare_waiting(&self, batch: Batch) -> Result<Answer, Refusal> {
+    pub(crate) async fn prepare_waiting(
+        &self,
+        batch: Batch,
+        prepare: PrepareMessage,
+    ) -> Result<Answer, Refusal> {
         self.check_stranger(&batch).await?;
-        self.agent.prepare_waiting(batch).await
+        self.agent.prepare_waiting(batch, prepare).await
     }
 
     /// Takes a part of what a log says of fenced data, if its coordinator may say anything of it.
@@ -282,9 +287,9 @@ impl Shared {
         let word = outcome.as_str();
         tracing::error!(%txid, outcome = word, actor, reason, "an operator decides a branch in doubt");
         self.metrics.operator("resolve");
-        let end = match outcome {
-            ForcedOutcome::Committed => End::Commit(txid),
-            ForcedOutcome::Aborted => End::Abort(txid),
+        let ending = match outcome {
+            ForcedOutcome::Committed => Ending::Commit,
+            ForcedOutcome::Aborted => Ending::Abort,
         };
         let url = view.coordinator.unwrap_or_default();
         let by_hand = ByHand {
@@ -300,7 +305,8 @@ impl Shared {
             is_damage: false,
         };
         self.store.keep_by_hand(txid, &by_hand).await.map_err(unavailable)?;
-        definite(self.agent.finish(coordinator_of(txid, url), end).await)?;
+        let ended = self.agent.finish(coordinator_of(txid, url), &[(txid, ending)]).await;
+        ended.into_iter().collect::<Result<(), Refusal>>()?;
         self.branch(txid).await
     }
 
@@ -398,30 +404,6 @@ impl Shared {
 /// Redis has seen.
 pub(crate) fn coordinator_of(txid: Txid, url: String) -> CoordinatorRef {
     CoordinatorRef { log_id: txid.log_id, epoch: txid.number.epoch, url, life: None }
-}
-
-/// What an end that was asked for came to.
-pub(crate) fn definite(answer: BranchAnswer) -> Result<(), Refusal> {
-    match answer {
-        BranchAnswer::Applied(Call::Applied(_))
-        | BranchAnswer::Aborted(Call::Applied(Aborted::Fenced)) => Ok(()),
-        BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(_))) => {
-            Err(Refusal::new(ErrorCode::WrongState, "the branch has been applied"))
-        }
-        BranchAnswer::Applied(Call::Refused(refusal))
-        | BranchAnswer::Aborted(Call::Refused(refusal))
-        | BranchAnswer::Prepared(Call::Refused(refusal))
-        | BranchAnswer::Settled(Call::Refused(refusal)) => Err(refusal),
-        BranchAnswer::Applied(Call::Unknown(why))
-        | BranchAnswer::Aborted(Call::Unknown(why))
-        | BranchAnswer::Prepared(Call::Unknown(why))
-        | BranchAnswer::Settled(Call::Unknown(why)) => {
-            Err(Refusal::new(ErrorCode::RedisUnavailable, why))
-        }
-        BranchAnswer::Prepared(Call::Applied(_)) | BranchAnswer::Settled(Call::Applied(_)) => {
-            Err(Refusal::new(ErrorCode::Internal, "a vote answered an outcome"))
-        }
-    }
 }
 
 /// A branch of which a mark is left.

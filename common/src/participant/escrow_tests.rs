@@ -44,11 +44,13 @@ fn claim(steps: &Steps) -> Claim {
     Claim { key: Arg::from("k"), field: None, steps: steps.collect() }
 }
 
-fn prepare(n: u64, age: u64, mode: Mode, value: i64, steps: &Steps) -> Request {
+/// A message to a branch of transaction `n`.
+type Told = (Txid, BranchMessage<Prepare>);
+
+fn prepare(n: u64, age: u64, mode: Mode, value: i64, steps: &Steps) -> Told {
     let delta = claim(steps).delta();
-    Request::Prepare(Prepare {
+    let prepare = Prepare {
         branches: Branches::default(),
-        txid: txid(n),
         id: id(age),
         mode,
         locks: vec![(Key::from("k"), Access::Escrow(EscrowKind::String))],
@@ -57,11 +59,12 @@ fn prepare(n: u64, age: u64, mode: Mode, value: i64, steps: &Steps) -> Request {
             redo: delta.to_le_bytes()[..].into(),
             claims: vec![Claimed { claim: claim(steps), value: Some(value) }],
         }),
-    })
+    };
+    (txid(n), BranchMessage::Prepare(prepare))
 }
 
-fn step(participant: &mut Participant, request: Request) -> Stepped {
-    participant.step(INCARNATION, request)
+fn step(participant: &mut Participant, (txid, message): Told) -> Stepped {
+    participant.step(INCARNATION, txid, message)
 }
 
 /// Whether the ops of one transaction are right on this value.
@@ -102,10 +105,10 @@ impl World {
         self.value = self.value.checked_add(delta).expect("no sum leaves 64 bits");
     }
 
-    fn end(&mut self, n: u64, request: Request) {
+    fn end(&mut self, n: u64, outcome: BranchMessage<Prepare>) {
         let steps = self.pending.remove(&n).unwrap();
-        let is_commit = matches!(request, Request::Commit(_));
-        let redo = step(&mut self.participant, request).apply;
+        let is_commit = outcome == BranchMessage::Commit;
+        let redo = step(&mut self.participant, (txid(n), outcome)).apply;
         assert_eq!(redo.is_some(), is_commit);
         assert!(!is_commit || fits(self.value.into(), &steps), "{n}: {steps:?} on {}", self.value);
         self.apply(redo);
@@ -125,7 +128,7 @@ impl World {
         let told = format!("{} with {others:?}, and {steps:?}", self.value);
         let request = prepare(n, age, mode, self.value, &steps);
         let Stepped { answer, apply } = step(&mut self.participant, request);
-        let Answer::Prepared(call) = answer else { panic!("{answer:?}") };
+        let BranchAnswer::Prepared(call) = answer else { panic!("{answer:?}") };
         let said = match call {
             Call::Applied(Prepared::Yes(_) | Prepared::Committed(_)) => {
                 assert!(is_right, "granted: {told}");
@@ -187,8 +190,8 @@ fn what_is_granted_is_right_by_every_outcome_in_every_order_and_nothing_else_is(
             let some = (!pending.is_empty())
                 .then(|| pending[numbers.below(pending.len() as u64) as usize]);
             match (numbers.below(5), some) {
-                (0, Some(n)) => world.end(n, Request::Commit(txid(n))),
-                (1, Some(n)) => world.end(n, Request::Abort(txid(n))),
+                (0, Some(n)) => world.end(n, BranchMessage::Commit),
+                (1, Some(n)) => world.end(n, BranchMessage::Abort),
                 _ if pending.len() < 5 => {
                     let mode = if numbers.below(4) == 0 { Mode::OnePhase } else { Mode::TwoPhase };
                     let (age, steps) = (1 + numbers.below(60), steps(&mut numbers, about));
@@ -215,7 +218,10 @@ fn many_sell_one_item_at_once_and_the_last_one_too() {
     let sale = vec![(-1, 0, i64::MAX)];
     for n in 1..=100 {
         let answer = step(&mut participant, prepare(n, 200 - n, Mode::TwoPhase, 100, &sale)).answer;
-        assert!(matches!(answer, Answer::Prepared(Call::Applied(Prepared::Yes(_)))), "{answer:?}");
+        assert!(
+            matches!(answer, BranchAnswer::Prepared(Call::Applied(Prepared::Yes(_)))),
+            "{answer:?}"
+        );
     }
     // All may be sold, or come back: not known yet, and it waits or dies.
     let sold_out = |participant: &mut Participant, age| match step(
@@ -224,18 +230,19 @@ fn many_sell_one_item_at_once_and_the_last_one_too() {
     )
     .answer
     {
-        Answer::Prepared(Call::Applied(Prepared::Wait(_))) => "wait",
-        Answer::Prepared(Call::Refused(refusal)) => refusal.code.as_str(),
+        BranchAnswer::Prepared(Call::Applied(Prepared::Wait(_))) => "wait",
+        BranchAnswer::Prepared(Call::Refused(refusal)) => refusal.code.as_str(),
         other => panic!("{other:?}"),
     };
     assert_eq!(sold_out(&mut participant, 1), "wait");
     assert_eq!(sold_out(&mut participant, 300), "lock_conflict");
     for n in 1..=100 {
-        step(&mut participant, Request::Commit(txid(n)));
+        step(&mut participant, (txid(n), BranchMessage::Commit));
     }
     assert!(participant.locks().is_empty());
     let request = prepare(500, 300, Mode::TwoPhase, 0, &sale);
-    let Answer::Prepared(Call::Refused(refusal)) = step(&mut participant, request).answer else {
+    let BranchAnswer::Prepared(Call::Refused(refusal)) = step(&mut participant, request).answer
+    else {
         panic!("sold what is not there");
     };
     assert_eq!(refusal.code, ErrorCode::ExpectationFailed);
@@ -245,9 +252,8 @@ fn many_sell_one_item_at_once_and_the_last_one_too() {
 #[test]
 fn escrow_excludes_readers_writers_and_counters_of_the_other_kind() {
     let lock = |n, access| {
-        Request::Prepare(Prepare {
+        let prepare = Prepare {
             branches: Branches::default(),
-            txid: txid(n),
             id: id(n),
             mode: Mode::TwoPhase,
             locks: vec![(Key::from("k"), access)],
@@ -256,7 +262,8 @@ fn escrow_excludes_readers_writers_and_counters_of_the_other_kind() {
                 redo: [1][..].into(),
                 claims: Vec::new(),
             }),
-        })
+        };
+        (txid(n), BranchMessage::Prepare(prepare))
     };
     let (string, hash) = (Access::Escrow(EscrowKind::String), Access::Escrow(EscrowKind::Hash));
     let all = [Access::Shared, Access::Exclusive, string, hash];
@@ -265,7 +272,7 @@ fn escrow_excludes_readers_writers_and_counters_of_the_other_kind() {
             let mut participant = Participant::new(INCARNATION);
             step(&mut participant, lock(5, held));
             let answer = step(&mut participant, lock(6, wanted)).answer;
-            let is_yes = matches!(answer, Answer::Prepared(Call::Applied(Prepared::Yes(_))));
+            let is_yes = matches!(answer, BranchAnswer::Prepared(Call::Applied(Prepared::Yes(_))));
             let shares = held == wanted && held != Access::Exclusive;
             assert_eq!(is_yes, shares, "{held:?}, {wanted:?}");
         }
@@ -278,9 +285,8 @@ fn counters_of_one_hash_have_room_of_their_own() {
     let field = |n: u64, field: &str| {
         let steps = vec![(-1, 0, i64::MAX)];
         let claim = Claim { field: Some(Arg::from(field)), ..claim(&steps) };
-        Request::Prepare(Prepare {
+        let prepare = Prepare {
             branches: Branches::default(),
-            txid: txid(n),
             id: id(n),
             mode: Mode::TwoPhase,
             locks: vec![(Key::from("k"), Access::Escrow(EscrowKind::Hash))],
@@ -289,12 +295,13 @@ fn counters_of_one_hash_have_room_of_their_own() {
                 redo: [1][..].into(),
                 claims: vec![Claimed { claim, value: Some(1) }],
             }),
-        })
+        };
+        (txid(n), BranchMessage::Prepare(prepare))
     };
     let mut participant = Participant::new(INCARNATION);
     let mut is_yes = |request| {
         let answer = step(&mut participant, request).answer;
-        matches!(answer, Answer::Prepared(Call::Applied(Prepared::Yes(_))))
+        matches!(answer, BranchAnswer::Prepared(Call::Applied(Prepared::Yes(_))))
     };
     assert!(is_yes(field(1, "a")));
     assert!(is_yes(field(2, "b")));

@@ -3,7 +3,9 @@
 //!
 //! This is the reference for the Lua scripts and the double that the model checker and the
 //! simulator run. One value is one control hash; one [`Participant::step`] is one script, atomic
-//! and durable when it answers. An agent that has its Redis for itself runs this machine instead of
+//! and durable when it answers. [`Participant::hear`], [`Participant::sweep`] and
+//! [`Participant::forget`] are scripts too, about no branch's outcome: whoever calls them has
+//! compared the incarnation. An agent that has its Redis for itself runs this machine instead of
 //! the scripts, and restores it from the hash ([`Restored`]).
 //!
 //! ```text
@@ -26,7 +28,7 @@
 //! Its done-marker says so to whoever asks in its log's place, so that it goes only by the mark of
 //! the life that began the transaction, which passes nothing that is not applied everywhere: a
 //! later life does not know of it (`sweep`). What is left behind so goes on the word of who has
-//! asked all other branches (`Request::Forget`).
+//! asked all other branches ([`Participant::forget`]).
 //!
 //! A refused or waiting request changes nothing. Nothing here knows time: no lock, staged record or
 //! fence expires (invariant 3); markers go by the low-water mark (invariant 10).
@@ -51,9 +53,10 @@ pub use found::{Found, Known, Mismatch};
 use locks::Conflict;
 pub use locks::{Lock, Locks};
 pub use repair::{Repair, opening_seq};
-pub use request::{Answer, Branches, Evaluation, Key, Prepare, Request, Stepped};
+pub use request::{Branches, Evaluation, Key, Prepare, Stepped};
 pub use restore::Restored;
 
+use crate::branch::{BranchAnswer, BranchMessage};
 use crate::code::ErrorCode;
 use crate::command::Access;
 use crate::ids::{Attempt, Epoch, LogId, TransactionId, TxNumber, Txid};
@@ -139,68 +142,59 @@ impl Participant {
         }
     }
 
-    /// The one transition function. `incarnation` is that of the data which the caller
-    /// resynchronised with last: no script runs against other data (invariant 12).
-    pub fn step(&mut self, incarnation: u64, request: Request) -> Stepped {
+    /// The one transition function of a branch. `incarnation` is that of the data which the caller
+    /// resynchronised with last: no message is for a branch of other data (invariant 12).
+    pub fn step(
+        &mut self,
+        incarnation: u64,
+        txid: Txid,
+        message: BranchMessage<Prepare>,
+    ) -> Stepped {
         if incarnation != self.incarnation {
             let detail = "the data is not that of the agent's last resynchronisation";
-            return request.refused(Refusal::new(ErrorCode::Quarantined, detail)).into();
+            return message.refused(Refusal::new(ErrorCode::Quarantined, detail)).into();
         }
-        let kept = request.txid().map_or(Kept::Absent, |txid| self.kept(txid));
-        match (kept, request) {
-            (Kept::Absent, Request::Prepare(prepare)) => self.stage_or_apply(prepare),
-            (Kept::Staged(vote), Request::Prepare(_)) => {
-                Answer::Prepared(Call::Applied(Prepared::Yes(vote))).into()
+        match (self.kept(txid), message) {
+            (Kept::Absent, BranchMessage::Prepare(prepare)) => self.stage_or_apply(txid, prepare),
+            (Kept::Staged(vote), BranchMessage::Prepare(_)) => {
+                BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))).into()
             }
             (
                 Kept::Done(DoneMarker::OnePhase(marker)),
-                Request::Prepare(Prepare { mode: Mode::OnePhase, .. }),
+                BranchMessage::Prepare(Prepare { mode: Mode::OnePhase, .. }),
             ) => {
                 let done = marker.done(self.incarnation);
-                Answer::Prepared(Call::Applied(Prepared::Committed(done))).into()
+                BranchAnswer::Prepared(Call::Applied(Prepared::Committed(done))).into()
             }
-            (Kept::Done(_), Request::Prepare(_)) => {
-                Answer::Prepared(Call::Refused(wrong_state())).into()
+            (Kept::Done(_), message @ BranchMessage::Prepare(_)) => {
+                message.refused(wrong_state()).into()
             }
-            (Kept::Fenced, Request::Prepare(_)) => Answer::Prepared(Call::Refused(fenced())).into(),
-            (Kept::Absent, Request::Commit(txid)) => {
-                Answer::Applied(Call::Refused(self.forgotten(txid))).into()
+            (Kept::Absent, message @ BranchMessage::Commit) => {
+                message.refused(self.forgotten(txid)).into()
             }
-            (Kept::Staged(vote), Request::Commit(txid)) => {
+            (Kept::Fenced, message @ (BranchMessage::Prepare(_) | BranchMessage::Commit)) => {
+                message.refused(fenced()).into()
+            }
+            (Kept::Staged(vote), BranchMessage::Commit) => {
                 let marker = self.free(txid).map_or(DoneMarker::Logged, DoneMarker::of);
                 self.done.insert(txid, marker);
-                applied().applying(vote.redo)
+                Stepped::applying(applied(), vote.redo)
             }
-            (Kept::Done(_), Request::Commit(_)) => applied().into(),
-            (Kept::Fenced, Request::Commit(_)) => Answer::Applied(Call::Refused(fenced())).into(),
-            (Kept::Done(marker), Request::Abort(_)) => {
+            (Kept::Done(_), BranchMessage::Commit) => applied().into(),
+            (Kept::Done(marker), BranchMessage::Abort) => {
                 let done = marker.done(self.incarnation);
-                Answer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))).into()
+                BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))).into()
             }
-            (Kept::Absent | Kept::Staged(_) | Kept::Fenced, Request::Abort(txid)) => {
+            (Kept::Absent | Kept::Staged(_) | Kept::Fenced, BranchMessage::Abort) => {
                 let was_staged = self.free(txid).is_some();
                 self.fence(txid, was_staged);
-                Answer::Aborted(Call::Applied(Aborted::Fenced)).into()
+                BranchAnswer::Aborted(Call::Applied(Aborted::Fenced)).into()
             }
-            (Kept::Staged(_), Request::Settle(_)) => settled(Settled::Prepared),
-            (Kept::Done(_), Request::Settle(_)) => settled(Settled::Applied),
-            (Kept::Absent | Kept::Fenced, Request::Settle(txid)) => {
+            (Kept::Staged(_), BranchMessage::Settle) => settled(Settled::Prepared),
+            (Kept::Done(_), BranchMessage::Settle) => settled(Settled::Applied),
+            (Kept::Absent | Kept::Fenced, BranchMessage::Settle) => {
                 self.fence(txid, false);
                 settled(Settled::Fenced)
-            }
-            (_, Request::LowWater { log_id, epoch, mark }) => {
-                self.hear(log_id, epoch, mark);
-                Answer::Noted.into()
-            }
-            (_, Request::Sweep) => {
-                self.sweep();
-                Answer::Noted.into()
-            }
-            (_, Request::Forget(txid)) => {
-                if self.is_left_behind(txid) {
-                    self.done.remove(&txid);
-                }
-                Answer::Noted.into()
             }
         }
     }
@@ -210,17 +204,17 @@ impl Participant {
     /// may a branch read; then whether there is room for what they add in escrow. The epoch comes
     /// first: the mark of a later life is above all of an earlier one, and would hide that two
     /// coordinators run.
-    fn stage_or_apply(&mut self, prepare: Prepare) -> Stepped {
-        let Prepare { txid, id, mode, branches, locks, evaluation } = prepare;
+    fn stage_or_apply(&mut self, txid: Txid, prepare: Prepare) -> Stepped {
+        let Prepare { id, mode, branches, locks, evaluation } = prepare;
         if let Some(obstacle) = self.obstacle(txid, id, &locks) {
-            return Answer::Prepared(obstacle).into();
+            return BranchAnswer::Prepared(obstacle).into();
         }
         let Evaluation { replies, redo, claims } = match evaluation {
             Ok(evaluation) => evaluation,
-            Err(refusal) => return Answer::Prepared(Call::Refused(refusal)).into(),
+            Err(refusal) => return BranchAnswer::Prepared(Call::Refused(refusal)).into(),
         };
         if let Err(conflict) = self.locks.judge(id, &claims) {
-            return Answer::Prepared(no(conflict)).into();
+            return BranchAnswer::Prepared(no(conflict)).into();
         }
         self.hear_epoch(txid.log_id, txid.number.epoch);
         match mode {
@@ -233,7 +227,8 @@ impl Participant {
                     self.done.insert(txid, DoneMarker::OnePhase(marker.clone()));
                 }
                 let done = marker.done(self.incarnation);
-                Answer::Prepared(Call::Applied(Prepared::Committed(done))).applying(redo)
+                let answer = BranchAnswer::Prepared(Call::Applied(Prepared::Committed(done)));
+                Stepped::applying(answer, redo)
             }
             Mode::TwoPhase => {
                 self.seq += 1;
@@ -247,7 +242,7 @@ impl Participant {
                 let keys = locks.into_iter().map(|(key, _)| key).collect();
                 let vote = Vote { replies, redo, incarnation: self.incarnation, seq: self.seq };
                 self.staged.insert(txid, Staged { id, keys, vote: vote.clone(), branches });
-                Answer::Prepared(Call::Applied(Prepared::Yes(vote))).into()
+                BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))).into()
             }
         }
     }
@@ -325,19 +320,20 @@ impl Participant {
         heard.epoch = heard.epoch.max(epoch);
     }
 
-    /// Epochs and marks only rise: a batch that comes late says nothing new.
-    fn hear(&mut self, log_id: LogId, epoch: Epoch, mark: TxNumber) {
-        let said = Heard { epoch, low_water: mark };
+    /// Takes what a log says of itself with every batch. Epochs and marks only rise: a batch that
+    /// comes late says nothing new.
+    pub fn hear(&mut self, log_id: LogId, said: Heard) {
         let heard = self.logs.entry(log_id).or_insert(said);
         *heard = heard.and(said);
     }
 
-    /// Below the mark a prepare is refused by the mark, so that no marker is needed (invariant 10).
+    /// Collects the done-markers and fences below the marks. Below the mark a prepare is refused by
+    /// the mark, so that no marker is needed (invariant 10).
     ///
     /// But for the done-marker of an implicit transaction. A mark that a later life gave knows
     /// nothing of it, so that another branch may still be staged, and whoever settles that one must
     /// find this one applied. It stays.
-    fn sweep(&mut self) {
+    pub fn sweep(&mut self) {
         for (log_id, heard) in &self.logs {
             let at = |number| Txid { log_id: *log_id, number, attempt: Attempt::FIRST };
             let below = at(TxNumber { epoch: Epoch(0), n: 0 })..at(heard.low_water);
@@ -353,6 +349,14 @@ impl Participant {
             while let Some(txid) = self.fences.range(below.clone()).next().copied() {
                 self.fences.remove(&txid);
             }
+        }
+    }
+
+    /// Drops the done-marker of an implicit transaction that was left behind: no other branch of it
+    /// is in doubt.
+    pub fn forget(&mut self, txid: Txid) {
+        if self.is_left_behind(txid) {
+            self.done.remove(&txid);
         }
     }
 
@@ -500,12 +504,12 @@ impl Heard {
 }
 
 fn settled(settled: Settled) -> Stepped {
-    Answer::Settled(Call::Applied(settled)).into()
+    BranchAnswer::Settled(Call::Applied(settled)).into()
 }
 
 /// Dirty writes are seen by comparing data, which is outside; here there are none.
-const fn applied() -> Answer {
-    Answer::Applied(Call::Applied(Applied { dirty_writes: 0 }))
+const fn applied() -> BranchAnswer {
+    BranchAnswer::Applied(Call::Applied(Applied { dirty_writes: 0 }))
 }
 
 fn fenced() -> Refusal {

@@ -40,7 +40,7 @@ impl Participant {
             self.fences.insert(txid);
         }
         for (log_id, heard) in repair.logs {
-            self.hear(log_id, heard.epoch, heard.low_water);
+            self.hear(log_id, heard);
         }
         self.incarnation = repair.open.incarnation;
         self.seq = self.seq.max(repair.open.seq);

@@ -1,6 +1,7 @@
 //! The transition table, the lock rules, and the invariants that hold at one participant.
 
 mod implicit;
+mod locks;
 
 use super::*;
 use crate::command::Access;
@@ -40,7 +41,6 @@ fn replies(n: u64) -> Replies {
 /// A prepare of transaction `n`, whose age is `n`.
 fn prepare(n: u64, mode: Mode, locks: &[(&str, Access)]) -> Prepare {
     Prepare {
-        txid: txid(n),
         id: id(n),
         mode,
         branches: Branches::default(),
@@ -49,58 +49,75 @@ fn prepare(n: u64, mode: Mode, locks: &[(&str, Access)]) -> Prepare {
     }
 }
 
-fn step(participant: &mut Participant, request: Request) -> Stepped {
-    participant.step(INCARNATION, request)
+/// A message to a branch of transaction `n`.
+type Told = (Txid, BranchMessage<Prepare>);
+
+fn to_prepare(n: u64, prepare: Prepare) -> Told {
+    (txid(n), BranchMessage::Prepare(prepare))
+}
+
+fn commit(n: u64) -> Told {
+    (txid(n), BranchMessage::Commit)
+}
+
+fn abort(n: u64) -> Told {
+    (txid(n), BranchMessage::Abort)
+}
+
+fn settle(n: u64) -> Told {
+    (txid(n), BranchMessage::Settle)
+}
+
+fn step(participant: &mut Participant, (txid, message): Told) -> Stepped {
+    participant.step(INCARNATION, txid, message)
 }
 
 /// Transaction `n` votes yes with these locks.
 fn staged(participant: &mut Participant, n: u64, locks: &[(&str, Access)]) -> Vote {
-    let request = Request::Prepare(prepare(n, Mode::TwoPhase, locks));
-    match step(participant, request) {
-        Stepped { answer: Answer::Prepared(Call::Applied(Prepared::Yes(vote))), apply: None } => {
-            vote
-        }
+    match step(participant, to_prepare(n, prepare(n, Mode::TwoPhase, locks))) {
+        Stepped {
+            answer: BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))),
+            apply: None,
+        } => vote,
         other => panic!("expected a yes, got {other:?}"),
     }
 }
 
-fn mark(epoch: u64, mark: TxNumber) -> Request {
-    Request::LowWater { log_id: log_id(), epoch: Epoch(epoch), mark }
+fn mark(epoch: u64, low_water: TxNumber) -> Heard {
+    Heard { epoch: Epoch(epoch), low_water }
 }
 
 /// The answer in a few words, for tables.
 fn words(Stepped { answer, apply }: Stepped) -> String {
     let words = match answer {
-        Answer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
+        BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
             format!("yes {} seq {}", vote.replies, vote.seq)
         }
-        Answer::Prepared(Call::Applied(Prepared::Committed(done))) => {
+        BranchAnswer::Prepared(Call::Applied(Prepared::Committed(done))) => {
             format!("committed {}{}", done.replies, wrote(&done))
         }
-        Answer::Prepared(Call::Applied(Prepared::Wait(holder))) => {
+        BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder))) => {
             format!("wait for {} on {}", holder.txid.number.n, holder.key)
         }
-        Answer::Applied(Call::Applied(Applied { dirty_writes })) => {
+        BranchAnswer::Applied(Call::Applied(Applied { dirty_writes })) => {
             format!("applied, {dirty_writes} dirty")
         }
-        Answer::Aborted(Call::Applied(Aborted::Fenced)) => "fenced".to_owned(),
-        Answer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))) => {
+        BranchAnswer::Aborted(Call::Applied(Aborted::Fenced)) => "fenced".to_owned(),
+        BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))) => {
             format!("already committed {}{}", done.replies, wrote(&done))
         }
-        Answer::Prepared(Call::Refused(refusal))
-        | Answer::Applied(Call::Refused(refusal))
-        | Answer::Aborted(Call::Refused(refusal))
-        | Answer::Settled(Call::Refused(refusal))
-        | Answer::Refused(refusal) => match refusal.holder {
+        BranchAnswer::Prepared(Call::Refused(refusal))
+        | BranchAnswer::Applied(Call::Refused(refusal))
+        | BranchAnswer::Aborted(Call::Refused(refusal))
+        | BranchAnswer::Settled(Call::Refused(refusal)) => match refusal.holder {
             Some(holder) => format!("no: {} by {}", refusal.code, holder.txid.number.n),
             None => format!("no: {}", refusal.code),
         },
-        Answer::Settled(Call::Applied(settled)) => format!("{settled:?}"),
-        Answer::Noted => "noted".to_owned(),
-        Answer::Prepared(Call::Unknown(why))
-        | Answer::Applied(Call::Unknown(why))
-        | Answer::Aborted(Call::Unknown(why))
-        | Answer::Settled(Call::Unknown(why)) => panic!("a script's result is known: {why}"),
+        BranchAnswer::Settled(Call::Applied(settled)) => format!("{settled:?}"),
+        BranchAnswer::Prepared(Call::Unknown(why))
+        | BranchAnswer::Applied(Call::Unknown(why))
+        | BranchAnswer::Aborted(Call::Unknown(why))
+        | BranchAnswer::Settled(Call::Unknown(why)) => panic!("a script's result is known: {why}"),
     };
     match apply {
         Some(redo) => format!("{words}; applies {redo:?}"),
@@ -126,38 +143,43 @@ fn implicit(n: u64, locks: &[(&str, Access)]) -> Prepare {
 /// What a table's rows begin from; always about transaction 4.
 fn beginnings() -> Vec<(&'static str, Participant)> {
     let absent = || Participant::new(INCARNATION);
-    let after = |requests: Vec<Request>| {
+    let after = |told: Vec<Told>| {
         let mut participant = absent();
-        for request in requests {
-            step(&mut participant, request);
+        for told in told {
+            step(&mut participant, told);
         }
         participant
     };
-    let two_phase = || Request::Prepare(prepare(4, Mode::TwoPhase, &[("k", Exclusive)]));
-    let one_phase = || Request::Prepare(prepare(4, Mode::OnePhase, &[("k", Exclusive)]));
-    let implicit = || Request::Prepare(implicit(4, &[("k", Exclusive)]));
+    let marked = |mut participant: Participant, said: Heard| {
+        participant.hear(log_id(), said);
+        participant
+    };
+    let swept = |mut participant: Participant| {
+        participant.sweep();
+        participant
+    };
+    let keys = &[("k", Exclusive)];
+    let two_phase = || to_prepare(4, prepare(4, Mode::TwoPhase, keys));
+    let one_phase = || to_prepare(4, prepare(4, Mode::OnePhase, keys));
+    let implicit = || to_prepare(4, implicit(4, keys));
+    let done_without_a_log = || after(vec![implicit(), commit(4)]);
     vec![
         ("absent", absent()),
         ("staged", after(vec![two_phase()])),
-        ("done in two phases", after(vec![two_phase(), Request::Commit(txid(4))])),
+        ("done in two phases", after(vec![two_phase(), commit(4)])),
         ("done in one phase", after(vec![one_phase()])),
-        ("done without a log", after(vec![implicit(), Request::Commit(txid(4))])),
+        ("done without a log", done_without_a_log()),
         (
             "done without a log, below the mark of a later life",
-            after(vec![
-                implicit(),
-                Request::Commit(txid(4)),
-                mark(6, number(6, 0)),
-                Request::Sweep,
-            ]),
+            swept(marked(done_without_a_log(), mark(6, number(6, 0)))),
         ),
-        ("fenced", after(vec![Request::Abort(txid(4))])),
-        ("staged, then aborted", after(vec![two_phase(), Request::Abort(txid(4))])),
-        ("below the mark", after(vec![mark(5, number(5, 5))])),
-        ("stale epoch", after(vec![mark(6, number(5, 0))])),
-        ("stale epoch, below the mark", after(vec![mark(6, number(6, 0))])),
-        ("staged, below the mark", after(vec![two_phase(), mark(6, number(6, 0))])),
-        ("swept", after(vec![one_phase(), mark(5, number(5, 5)), Request::Sweep])),
+        ("fenced", after(vec![abort(4)])),
+        ("staged, then aborted", after(vec![two_phase(), abort(4)])),
+        ("below the mark", marked(absent(), mark(5, number(5, 5)))),
+        ("stale epoch", marked(absent(), mark(6, number(5, 0)))),
+        ("stale epoch, below the mark", marked(absent(), mark(6, number(6, 0)))),
+        ("staged, below the mark", marked(after(vec![two_phase()]), mark(6, number(6, 0)))),
+        ("swept", swept(marked(after(vec![one_phase()]), mark(5, number(5, 5))))),
     ]
 }
 
@@ -262,11 +284,11 @@ fn every_state_answers_every_request_as_the_table_says() {
     for ((name, participant), row) in beginnings().into_iter().zip(table) {
         assert_eq!(name, row.0);
         let requests = [
-            (Request::Prepare(prepare(4, Mode::TwoPhase, &[("k", Exclusive)])), row.1),
-            (Request::Prepare(prepare(4, Mode::OnePhase, &[("k", Exclusive)])), row.2),
-            (Request::Commit(txid(4)), row.3),
-            (Request::Abort(txid(4)), row.4),
-            (Request::Settle(txid(4)), row.5),
+            (to_prepare(4, prepare(4, Mode::TwoPhase, &[("k", Exclusive)])), row.1),
+            (to_prepare(4, prepare(4, Mode::OnePhase, &[("k", Exclusive)])), row.2),
+            (commit(4), row.3),
+            (abort(4), row.4),
+            (settle(4), row.5),
         ];
         for (request, expected) in requests {
             let mut copy = participant.clone();
@@ -275,52 +297,63 @@ fn every_state_answers_every_request_as_the_table_says() {
     }
 }
 
-/// Invariants 8 and 11: whatever is delivered twice is answered alike, changes nothing and applies nothing.
+/// Invariants 8 and 11: whatever is delivered twice is answered alike, changes nothing and applies
+/// nothing.
 #[test]
-fn a_request_that_comes_twice_is_answered_alike_and_applies_once() {
+fn a_message_that_comes_twice_is_answered_alike_and_applies_once() {
     for (name, participant) in beginnings() {
-        for request in [
-            Request::Prepare(prepare(4, Mode::TwoPhase, &[("k", Exclusive)])),
-            Request::Prepare(prepare(4, Mode::OnePhase, &[("k", Exclusive)])),
-            Request::Commit(txid(4)),
-            Request::Abort(txid(4)),
-            Request::Settle(txid(4)),
-            mark(6, number(6, 3)),
-            Request::Sweep,
+        for told in [
+            to_prepare(4, prepare(4, Mode::TwoPhase, &[("k", Exclusive)])),
+            to_prepare(4, prepare(4, Mode::OnePhase, &[("k", Exclusive)])),
+            commit(4),
+            abort(4),
+            settle(4),
         ] {
             let mut participant = participant.clone();
-            let first = step(&mut participant, request.clone());
+            let first = step(&mut participant, told.clone());
             let after = participant.clone();
-            let second = step(&mut participant, request.clone());
-            assert_eq!(second.apply, None, "{name}, {request:?}");
+            let second = step(&mut participant, told.clone());
+            assert_eq!(second.apply, None, "{name}, {told:?}");
             // What one phase wrote is said once: its marker does not keep it.
             let once = words(Stepped { apply: None, ..first });
-            assert_eq!(words(second), once, "{name}, {request:?}");
-            assert_eq!(participant, after, "{name}, {request:?}");
+            assert_eq!(words(second), once, "{name}, {told:?}");
+            assert_eq!(participant, after, "{name}, {told:?}");
         }
+    }
+}
+
+#[test]
+fn a_mark_and_a_sweep_that_come_twice_change_nothing_more() {
+    for (name, mut participant) in beginnings() {
+        participant.hear(log_id(), mark(6, number(6, 3)));
+        let marked = participant.clone();
+        participant.hear(log_id(), mark(6, number(6, 3)));
+        assert_eq!(participant, marked, "{name}");
+        participant.sweep();
+        let swept = participant.clone();
+        participant.sweep();
+        assert_eq!(participant, swept, "{name}");
     }
 }
 
 /// A script that says no must not have written: not a lock, not a sequence number, not an epoch.
 #[test]
-fn a_refused_or_waiting_request_changes_nothing() {
+fn a_refused_or_waiting_prepare_changes_nothing() {
     let mut participant = Participant::new(INCARNATION);
     staged(&mut participant, 5, &[("k", Exclusive)]);
     let mut failing = prepare(6, Mode::TwoPhase, &[("free", Exclusive)]);
     failing.evaluation = Err(Refusal::new(ErrorCode::ExpectationFailed, "met 3").at_op(0));
-    let next_life = |mut prepare: Prepare| {
-        prepare.txid.number.epoch = Epoch(9);
-        prepare
-    };
-    for (prepare, expected) in [
-        (prepare(4, Mode::TwoPhase, &[("free", Shared), ("k", Shared)]), "wait for 5 on k"),
-        (prepare(4, Mode::OnePhase, &[("k", Exclusive)]), "wait for 5 on k"),
-        (prepare(6, Mode::TwoPhase, &[("free", Shared), ("k", Shared)]), "no: lock_conflict by 5"),
-        (failing.clone(), "no: expectation_failed"),
-        (next_life(failing), "no: expectation_failed"),
+    let both = [("free", Shared), ("k", Shared)];
+    let next_life = Txid { number: number(9, 6), ..txid(6) };
+    for (told, expected) in [
+        (to_prepare(4, prepare(4, Mode::TwoPhase, &both)), "wait for 5 on k"),
+        (to_prepare(4, prepare(4, Mode::OnePhase, &[("k", Exclusive)])), "wait for 5 on k"),
+        (to_prepare(6, prepare(6, Mode::TwoPhase, &both)), "no: lock_conflict by 5"),
+        (to_prepare(6, failing.clone()), "no: expectation_failed"),
+        ((next_life, BranchMessage::Prepare(failing)), "no: expectation_failed"),
     ] {
         let before = participant.clone();
-        assert_eq!(words(step(&mut participant, Request::Prepare(prepare))), expected);
+        assert_eq!(words(step(&mut participant, told)), expected);
         assert_eq!(participant, before);
     }
 }
@@ -331,126 +364,8 @@ fn a_conflict_is_found_before_the_ops_are_judged() {
     staged(&mut participant, 5, &[("k", Exclusive)]);
     let mut failing = prepare(6, Mode::TwoPhase, &[("k", Exclusive)]);
     failing.evaluation = Err(Refusal::new(ErrorCode::ExpectationFailed, "met a value in doubt"));
-    let answer = words(step(&mut participant, Request::Prepare(failing)));
+    let answer = words(step(&mut participant, to_prepare(6, failing)));
     assert_eq!(answer, "no: lock_conflict by 5");
-}
-
-#[test]
-fn locks_conflict_by_mode_and_wait_die_judges_by_age() {
-    // what 5 holds, what is wanted, by an older (4), by a younger (6)
-    let table = [
-        (Shared, Shared, "yes", "yes"),
-        (Shared, Exclusive, "wait for 5 on k", "no: lock_conflict by 5"),
-        (Exclusive, Shared, "wait for 5 on k", "no: lock_conflict by 5"),
-        (Exclusive, Exclusive, "wait for 5 on k", "no: lock_conflict by 5"),
-    ];
-    for (held, wanted, older, younger) in table {
-        for mode in [Mode::TwoPhase, Mode::OnePhase] {
-            for (n, expected) in [(4, older), (6, younger)] {
-                let mut participant = Participant::new(INCARNATION);
-                staged(&mut participant, 5, &[("k", held)]);
-                let request = Request::Prepare(prepare(n, mode, &[("k", wanted)]));
-                let expected = match (expected, mode) {
-                    ("yes", Mode::TwoPhase) => format!("yes [{n}] seq 2"),
-                    ("yes", Mode::OnePhase) => format!("committed [{n}]; applies [{n}]"),
-                    (other, _) => other.to_owned(),
-                };
-                let answer = words(step(&mut participant, request));
-                assert_eq!(answer, expected, "{held:?}, {wanted:?}, {mode:?} by {n}");
-            }
-        }
-    }
-}
-
-/// An older transaction waits only if it is older than *every* holder: one older holder among them could close a cycle.
-#[test]
-fn among_several_readers_one_older_holder_is_enough_to_die() {
-    let mut participant = Participant::new(INCARNATION);
-    for n in [7, 3, 9] {
-        staged(&mut participant, n, &[("k", Shared)]);
-    }
-    let mut write = |n| {
-        let request = Request::Prepare(prepare(n, Mode::TwoPhase, &[("k", Exclusive)]));
-        words(step(&mut participant, request))
-    };
-    assert_eq!(write(2), "wait for 3 on k");
-    assert_eq!(write(5), "no: lock_conflict by 3");
-    assert_eq!(write(10), "no: lock_conflict by 3");
-    // Conflicts on different keys count together.
-    staged(&mut participant, 4, &[("other", Exclusive)]);
-    let keys = [("other", Shared), ("k", Exclusive)];
-    let request = Request::Prepare(prepare(2, Mode::TwoPhase, &keys));
-    assert_eq!(words(step(&mut participant, request)), "wait for 4 on other");
-    let keys = [("k", Exclusive), ("other", Shared)];
-    let mut prepare = prepare(20, Mode::TwoPhase, &keys);
-    prepare.id = "0198f1c2-a4b2-7c1d-9c0d-ffffffffffff".parse().unwrap();
-    let answer = words(step(&mut participant, Request::Prepare(prepare)));
-    assert_eq!(answer, "wait for 3 on k", "the age is the public id's, not the number's");
-}
-
-/// The earlier attempt's abort may still be on its way: the retry must not read or write around it.
-#[test]
-fn a_retry_waits_for_its_own_earlier_attempt() {
-    let mut participant = Participant::new(INCARNATION);
-    staged(&mut participant, 4, &[("k", Exclusive)]);
-    let mut retry = prepare(4, Mode::TwoPhase, &[("k", Exclusive)]);
-    retry.txid.attempt = Attempt(1);
-    let request = Request::Prepare(retry);
-    assert_eq!(words(step(&mut participant, request.clone())), "wait for 4 on k");
-    step(&mut participant, Request::Abort(txid(4)));
-    assert_eq!(words(step(&mut participant, request)), "yes [4] seq 2");
-}
-
-#[test]
-fn the_stronger_lock_wins_where_a_branch_names_a_key_twice() {
-    for locks in [[("k", Shared), ("k", Exclusive)], [("k", Exclusive), ("k", Shared)]] {
-        let mut participant = Participant::new(INCARNATION);
-        staged(&mut participant, 4, &locks);
-        let lock = participant.locks().get(&Key::from("k")).cloned();
-        assert_eq!(lock, Some(Lock::Exclusive(txid(4), id(4))));
-        step(&mut participant, Request::Commit(txid(4)));
-        assert!(participant.locks().is_empty());
-    }
-}
-
-#[test]
-fn readers_share_a_key_until_the_last_of_them_ends() {
-    let mut participant = Participant::new(INCARNATION);
-    for n in [5, 6, 7] {
-        staged(&mut participant, n, &[("k", Shared)]);
-    }
-    for (n, end) in [(6, Request::Abort(txid(6))), (5, Request::Commit(txid(5)))] {
-        step(&mut participant, end);
-        let lock = participant.locks().get(&Key::from("k")).unwrap();
-        assert!(lock.owners().all(|(owner, _)| owner != txid(n)));
-        let request = Request::Prepare(prepare(8, Mode::TwoPhase, &[("k", Exclusive)]));
-        assert!(words(step(&mut participant, request)).starts_with("no: lock_conflict"));
-    }
-    step(&mut participant, Request::Commit(txid(7)));
-    assert!(participant.locks().is_empty());
-    staged(&mut participant, 8, &[("k", Exclusive)]);
-}
-
-/// Invariant 13. The keys of a staged record are what its own vote locked; that another owner stands there is what the
-/// comparison is for (a restored backup, an operator's hand), so the state is made by hand.
-#[test]
-fn a_lock_of_another_owner_is_never_freed() {
-    for end in [Request::Commit(txid(4)), Request::Abort(txid(4))] {
-        let mut participant = Participant::new(INCARNATION);
-        staged(&mut participant, 4, &[("mine", Exclusive), ("x", Exclusive), ("s", Shared)]);
-        for (key, access) in [("x", Exclusive), ("s", Shared)] {
-            participant.locks.free(txid(4), &Key::from(key));
-            participant.locks.take(txid(9), id(9), &Key::from(key), access);
-        }
-        step(&mut participant, end);
-        let left: Vec<_> = participant
-            .locks()
-            .iter()
-            .map(|(key, lock)| (key.clone(), lock.owners().collect::<Vec<_>>()))
-            .collect();
-        let owner = vec![(txid(9), id(9))];
-        assert_eq!(left, [(Key::from("s"), owner.clone()), (Key::from("x"), owner)]);
-    }
 }
 
 /// Invariant 6: the abort that overtakes its prepare keeps it out for good.
@@ -458,14 +373,14 @@ fn a_lock_of_another_owner_is_never_freed() {
 fn a_prepare_that_comes_after_its_abort_is_refused() {
     for mode in [Mode::TwoPhase, Mode::OnePhase] {
         let mut participant = Participant::new(INCARNATION);
-        step(&mut participant, Request::Abort(txid(4)));
-        let request = Request::Prepare(prepare(4, mode, &[("k", Exclusive)]));
+        step(&mut participant, abort(4));
+        let request = to_prepare(4, prepare(4, mode, &[("k", Exclusive)]));
         assert_eq!(words(step(&mut participant, request)), "no: fenced");
         assert!(participant.locks().is_empty());
         // Another attempt is another branch.
-        let mut retry = prepare(4, mode, &[("k", Exclusive)]);
-        retry.txid.attempt = Attempt(1);
-        assert!(!words(step(&mut participant, Request::Prepare(retry))).starts_with("no"));
+        let retry = Txid { attempt: Attempt(1), ..txid(4) };
+        let again = BranchMessage::Prepare(prepare(4, mode, &[("k", Exclusive)]));
+        assert!(!words(step(&mut participant, (retry, again))).starts_with("no"));
     }
 }
 
@@ -474,25 +389,25 @@ fn a_prepare_that_comes_after_its_abort_is_refused() {
 fn markers_are_swept_below_the_mark_only_and_their_prepares_stay_refused() {
     let mut participant = Participant::new(INCARNATION);
     for n in [3, 4, 5] {
-        step(&mut participant, Request::Prepare(prepare(n, Mode::OnePhase, &[("k", Exclusive)])));
-        step(&mut participant, Request::Abort(txid(n + 10)));
+        step(&mut participant, to_prepare(n, prepare(n, Mode::OnePhase, &[("k", Exclusive)])));
+        step(&mut participant, abort(n + 10));
     }
-    step(&mut participant, Request::Sweep);
+    participant.sweep();
     assert_eq!(participant.markers(), 6, "without a mark nothing is collected");
-    step(&mut participant, mark(5, number(5, 5)));
+    participant.hear(log_id(), mark(5, number(5, 5)));
     assert_eq!(participant.markers(), 6, "the mark alone collects nothing");
-    step(&mut participant, Request::Sweep);
+    participant.sweep();
     assert_eq!(participant.state(txid(5)), Some(BranchState::Applied));
     assert_eq!(participant.markers(), 4);
     for n in [3, 4] {
         assert_eq!(participant.state(txid(n)), None);
-        let request = Request::Prepare(prepare(n, Mode::OnePhase, &[("k", Exclusive)]));
+        let request = to_prepare(n, prepare(n, Mode::OnePhase, &[("k", Exclusive)]));
         assert_eq!(words(step(&mut participant, request)), "no: below_low_water");
     }
     let other_log =
         Txid { log_id: "0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8f".parse().unwrap(), ..txid(1) };
-    step(&mut participant, Request::Abort(other_log));
-    step(&mut participant, Request::Sweep);
+    step(&mut participant, (other_log, BranchMessage::Abort));
+    participant.sweep();
     assert_eq!(participant.state(other_log), Some(BranchState::Aborted), "a mark is one log's");
 }
 
@@ -500,8 +415,8 @@ fn markers_are_swept_below_the_mark_only_and_their_prepares_stay_refused() {
 #[test]
 fn an_abort_below_the_mark_needs_no_fence_of_its_own() {
     let mut participant = Participant::new(INCARNATION);
-    step(&mut participant, mark(5, number(5, 5)));
-    assert_eq!(words(step(&mut participant, Request::Abort(txid(4)))), "fenced");
+    participant.hear(log_id(), mark(5, number(5, 5)));
+    assert_eq!(words(step(&mut participant, abort(4))), "fenced");
     assert_eq!(participant.markers(), 0);
 }
 
@@ -510,45 +425,43 @@ fn an_abort_below_the_mark_needs_no_fence_of_its_own() {
 fn a_staged_branch_below_the_mark_stays_until_it_is_told() {
     let mut participant = Participant::new(INCARNATION);
     staged(&mut participant, 4, &[("k", Exclusive)]);
-    step(&mut participant, mark(9, number(9, 0)));
-    step(&mut participant, Request::Sweep);
+    participant.hear(log_id(), mark(9, number(9, 0)));
+    participant.sweep();
     assert_eq!(participant.state(txid(4)), Some(BranchState::Prepared));
     assert!(participant.locks().get(&Key::from("k")).is_some());
-    assert_eq!(
-        words(step(&mut participant, Request::Commit(txid(4)))),
-        "applied, 0 dirty; applies [4]"
-    );
+    assert_eq!(words(step(&mut participant, commit(4))), "applied, 0 dirty; applies [4]");
 }
 
 #[test]
 fn epochs_and_marks_only_rise_and_a_vote_raises_the_epoch_too() {
     let mut participant = Participant::new(INCARNATION);
-    step(&mut participant, mark(6, number(5, 8)));
-    step(&mut participant, mark(5, number(5, 3)));
+    participant.hear(log_id(), mark(6, number(5, 8)));
+    participant.hear(log_id(), mark(5, number(5, 3)));
     let heard = Heard { epoch: Epoch(6), low_water: number(5, 8) };
     assert_eq!(participant.heard(log_id()), Some(heard));
-    let mut next_life = prepare(1, Mode::TwoPhase, &[]);
-    next_life.txid.number.epoch = Epoch(7);
-    step(&mut participant, Request::Prepare(next_life));
+    let of_life = |epoch, n| {
+        let txid = Txid { number: number(epoch, n), ..txid(n) };
+        (txid, BranchMessage::Prepare(prepare(n, Mode::TwoPhase, &[])))
+    };
+    step(&mut participant, of_life(7, 1));
     assert_eq!(participant.heard(log_id()), Some(Heard { epoch: Epoch(7), ..heard }));
-    let mut stale = prepare(9, Mode::TwoPhase, &[]);
-    stale.txid.number.epoch = Epoch(6);
-    assert_eq!(words(step(&mut participant, Request::Prepare(stale))), "no: stale_epoch");
+    assert_eq!(words(step(&mut participant, of_life(6, 9))), "no: stale_epoch");
 }
 
-/// Invariant 12, as far as one Redis can see it: an agent that has not resynchronised with this data gets nothing done.
+/// Invariant 12, as far as one Redis can see it: an agent that has not resynchronised with this
+/// data gets nothing done.
 #[test]
-fn no_request_runs_against_the_data_of_another_incarnation() {
+fn no_message_is_for_the_data_of_another_incarnation() {
     for (name, participant) in beginnings() {
         for request in [
-            Request::Prepare(prepare(4, Mode::TwoPhase, &[("k", Exclusive)])),
-            Request::Commit(txid(4)),
-            Request::Abort(txid(4)),
-            mark(6, number(6, 3)),
-            Request::Sweep,
+            to_prepare(4, prepare(4, Mode::TwoPhase, &[("k", Exclusive)])),
+            commit(4),
+            abort(4),
+            settle(4),
         ] {
             let mut copy = participant.clone();
-            let answer = words(copy.step(INCARNATION + 1, request));
+            let (txid, message) = request;
+            let answer = words(copy.step(INCARNATION + 1, txid, message));
             assert_eq!(answer, "no: quarantined", "{name}");
             assert_eq!(copy, participant, "{name}");
         }
@@ -559,14 +472,15 @@ fn no_request_runs_against_the_data_of_another_incarnation() {
 fn a_vote_carries_the_incarnation_and_a_number_that_counts_up() {
     let mut participant = Participant::new(INCARNATION);
     let first = staged(&mut participant, 4, &[("a", Exclusive)]);
-    step(&mut participant, Request::Prepare(prepare(5, Mode::OnePhase, &[("b", Exclusive)])));
+    step(&mut participant, to_prepare(5, prepare(5, Mode::OnePhase, &[("b", Exclusive)])));
     let second = staged(&mut participant, 6, &[("c", Exclusive)]);
     assert_eq!((first.incarnation, first.seq), (INCARNATION, 1));
     assert_eq!((second.incarnation, second.seq), (INCARNATION, 3), "one phase takes a number too");
     assert_eq!(participant.seq(), 3);
 }
 
-/// A coordinator names no writes for a branch that is staged: its record has them, and they are applied once.
+/// A coordinator names no writes for a branch that is staged: its record has them, and they are
+/// applied once.
 #[test]
 fn a_repair_applies_what_is_staged_by_its_record() {
     let mut participant = Participant::new(INCARNATION);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::branch::{BranchAnswer, BranchMessage};
 use crate::code::ErrorCode;
 use crate::command::OpRequest;
 use crate::ids::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
@@ -95,6 +96,26 @@ impl<Ops> Message<Ops> {
             Self::Commit(TxidOnly { txid })
             | Self::Abort(TxidOnly { txid })
             | Self::Settle(TxidOnly { txid }) => *txid,
+        }
+    }
+
+    /// What the branch is told, without the payload.
+    pub const fn kind(&self) -> BranchMessage<()> {
+        match self {
+            Self::Prepare(_) => BranchMessage::Prepare(()),
+            Self::Commit(_) => BranchMessage::Commit,
+            Self::Abort(_) => BranchMessage::Abort,
+            Self::Settle(_) => BranchMessage::Settle,
+        }
+    }
+
+    /// The branch, and what it is told.
+    pub fn told(self) -> (Txid, BranchMessage<PrepareMessage<Ops>>) {
+        match self {
+            Self::Prepare(prepare) => (prepare.txid, BranchMessage::Prepare(prepare)),
+            Self::Commit(TxidOnly { txid }) => (txid, BranchMessage::Commit),
+            Self::Abort(TxidOnly { txid }) => (txid, BranchMessage::Abort),
+            Self::Settle(TxidOnly { txid }) => (txid, BranchMessage::Settle),
         }
     }
 }
@@ -446,6 +467,17 @@ impl Answer {
             Some(StateWord::AlreadyCommitted) | None => {
                 Call::Unknown("the participant's answer is none to a settle".to_owned())
             }
+        }
+    }
+}
+
+impl From<BranchAnswer> for Answer {
+    fn from(answer: BranchAnswer) -> Self {
+        match answer {
+            BranchAnswer::Prepared(call) => call.into(),
+            BranchAnswer::Applied(call) => call.into(),
+            BranchAnswer::Aborted(call) => call.into(),
+            BranchAnswer::Settled(call) => call.into(),
         }
     }
 }

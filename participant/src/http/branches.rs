@@ -5,6 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
+use assent_common::branch::BranchMessage;
 use assent_common::wire::branch::{
     Answer, Answers, Batch, BranchList, BranchState, BranchView, CoordinatorList, Message,
 };
@@ -50,10 +51,12 @@ pub(crate) async fn batch(
 pub(crate) async fn prepare(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(batch, _held): JsonBody<Batch>,
+    JsonBody(mut batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    only_message(&batch, &path, Kind::Prepare)?;
-    let answer = app.prepare_waiting(batch).await?;
+    let Message::Prepare(prepare) = take_only(&mut batch, &path)? else {
+        return Err(not_the_paths());
+    };
+    let answer = app.prepare_waiting(batch, prepare).await?;
     Ok(protocol(&answer))
 }
 
@@ -74,7 +77,7 @@ pub(crate) async fn commit(
     Path(path): Path<String>,
     JsonBody(batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    single(&app, batch, &path, Kind::Commit).await
+    single(&app, batch, &path, BranchMessage::Commit).await
 }
 
 /// Drops one branch, and fences it.
@@ -94,7 +97,7 @@ pub(crate) async fn abort(
     Path(path): Path<String>,
     JsonBody(batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    single(&app, batch, &path, Kind::Abort).await
+    single(&app, batch, &path, BranchMessage::Abort).await
 }
 
 /// Says what is kept of one branch of an implicit transaction, and fences it if that is nothing.
@@ -114,44 +117,41 @@ pub(crate) async fn settle(
     Path(path): Path<String>,
     JsonBody(batch, _held): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    single(&app, batch, &path, Kind::Settle).await
+    single(&app, batch, &path, BranchMessage::Settle).await
 }
 
 /// The answer to the one message of a batch that the path names.
-async fn single(app: &App, batch: Batch, path: &str, kind: Kind) -> Result<Response, Rejection> {
-    only_message(&batch, path, kind)?;
+async fn single(
+    app: &App,
+    mut batch: Batch,
+    path: &str,
+    kind: BranchMessage<()>,
+) -> Result<Response, Rejection> {
+    let message = take_only(&mut batch, path)?;
+    if message.kind() != kind {
+        return Err(not_the_paths());
+    }
+    batch.messages.push(message);
     let answers: Answers = app.batch(batch).await?;
-    match answers.answers.as_slice() {
-        [answer] => Ok(protocol(answer)),
-        _ => Err(Rejection::new(ErrorCode::Internal, "one message, and not one answer")),
-    }
+    Ok(protocol(&answers.answers[0]))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Prepare,
-    Commit,
-    Abort,
-    Settle,
-}
-
-/// The body must say what the path says, and no more.
-fn only_message(batch: &Batch, path: &str, kind: Kind) -> Result<(), Rejection> {
+/// The message: of the branch that the path says, and no other.
+fn take_only(batch: &mut Batch, path: &str) -> Result<Message, Rejection> {
     let path: Txid = txid(path)?;
-    let [message] = batch.messages.as_slice() else {
-        let detail = format!("{} messages where one is taken", batch.messages.len());
-        return Err(Rejection::new(ErrorCode::BadRequest, detail));
-    };
-    let found = match message {
-        Message::Prepare(_) => Kind::Prepare,
-        Message::Commit(_) => Kind::Commit,
-        Message::Abort(_) => Kind::Abort,
-        Message::Settle(_) => Kind::Settle,
-    };
-    if message.txid() != path || found != kind {
-        return Err(Rejection::new(ErrorCode::BadRequest, "the message is not the path's"));
+    let count = batch.messages.len();
+    match batch.messages.pop().filter(|_| count == 1) {
+        Some(message) if message.txid() == path => Ok(message),
+        Some(_) => Err(not_the_paths()),
+        None => {
+            let detail = format!("{count} messages where one is taken");
+            Err(Rejection::new(ErrorCode::BadRequest, detail))
+        }
     }
-    Ok(())
+}
+
+fn not_the_paths() -> Rejection {
+    Rejection::new(ErrorCode::BadRequest, "the message is not the path's")
 }
 
 /// What to list.

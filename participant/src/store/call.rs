@@ -2,13 +2,12 @@
 //! its arguments.
 
 use assent_common::command::{Claim, Comparison, Reserved, ValidatedBranch, ValidatedOp};
-use assent_common::ids::{Epoch, LogId, TransactionId, TxNumber, Txid};
-use assent_common::outcome::Refusal;
-use assent_common::participant::Branches;
+use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 use redis::Cmd;
 
+use super::CheckedPrepare;
 use super::control::{pack_branches, tag};
 use super::markers::Marker;
 use super::packed::kind_letter;
@@ -52,18 +51,13 @@ pub(super) struct Head<'a> {
 pub(super) struct PrepareItem {
     pub(super) slot: usize,
     pub(super) txid: Txid,
-    pub(super) id: TransactionId,
-    pub(super) mode: Mode,
-    pub(super) branches: Branches,
-    pub(super) branch: ValidatedBranch,
-    /// The no to it if nothing is kept of it.
-    pub(super) if_new: Option<Box<Refusal>>,
+    pub(super) prepare: CheckedPrepare,
 }
 
 impl PrepareItem {
     /// Whether a done-marker stays behind if it is applied at once.
     pub(super) fn leaves_marker(&self) -> bool {
-        self.mode == Mode::OnePhase && !self.branch.read_only
+        self.prepare.mode == Mode::OnePhase && !self.prepare.branch.read_only
     }
 }
 
@@ -72,8 +66,8 @@ pub(super) fn chunks(items: Vec<PrepareItem>) -> Vec<Vec<PrepareItem>> {
     let mut calls: Vec<Vec<PrepareItem>> = Vec::new();
     let (mut ops, mut words, mut bytes) = (0, 0, 0);
     for item in items {
-        let ValidatedBranch { words: more_words, bytes: more_bytes, .. } = item.branch;
-        let more_ops = item.branch.ops.len();
+        let ValidatedBranch { words: more_words, bytes: more_bytes, .. } = item.prepare.branch;
+        let more_ops = item.prepare.branch.ops.len();
         match calls.last_mut() {
             Some(call)
                 if call.len() < BRANCHES_PER_CALL_MAX
@@ -114,11 +108,12 @@ fn evalsha<'a>(digest: &str, head: &Head<'_>, keys: impl Iterator<Item = &'a Arg
 
 /// A call of `prepare.lua`.
 pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[PrepareItem]) -> Cmd {
-    let keys = items.iter().flat_map(|item| item.branch.locks.iter().map(|lock| &lock.key));
+    let keys = items.iter().flat_map(|item| item.prepare.branch.locks.iter().map(|lock| &lock.key));
     let mut cmd = evalsha(digest, head, keys);
     cmd.arg(url).arg(items.len());
     let mut letters = Vec::new();
-    for PrepareItem { txid, id, mode, branches, branch, .. } in items {
+    for PrepareItem { txid, prepare, .. } in items {
+        let CheckedPrepare { id, mode, branches, branch, .. } = prepare;
         let mode = match mode {
             Mode::TwoPhase => "2",
             Mode::OnePhase => "1",

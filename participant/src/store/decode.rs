@@ -108,7 +108,7 @@ fn vote(row: &mut Row, item: &PrepareItem, incarnation: u64) -> Option<Vote> {
     let seq = row.text(1)?.parse().ok()?;
     let redo = row.take(2)?;
     let replies = row.take(3)?;
-    let kinds = item.branch.ops.iter().map(|op| op.reply);
+    let kinds = item.prepare.branch.ops.iter().map(|op| op.reply);
     let replies = Reader(&replies).replies(kinds).ok()?;
     Some(Vote { replies: replies.into(), redo: redo.into(), incarnation, seq })
 }
@@ -125,7 +125,7 @@ fn no(row: &mut Row, item: Option<&PrepareItem>) -> Option<Refusal> {
     let code: ErrorCode = row.text(1)?.parse().ok()?;
     let detail = row.text(3).unwrap_or_default();
     let op = row.int(2).and_then(|op| usize::try_from(op).ok());
-    let blamed = op.and_then(|op| Some((op, item?.branch.ops.get(op)?)));
+    let blamed = op.and_then(|op| Some((op, item?.prepare.branch.ops.get(op)?)));
     Some(match blamed {
         Some((place, op)) => {
             let detail = format!("{}: {detail}", op.title());
@@ -140,7 +140,7 @@ fn expectation(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
     let place = usize::try_from(row.int(1)?).ok()?;
     let sign = row.take(2)?;
     let packed = row.take(3)?;
-    let op = item.branch.ops.get(place)?;
+    let op = item.prepare.branch.ops.get(place)?;
     let reply = Reader(&packed).reply(op.reply).ok()?;
     let reply = serde_json::to_string(&reply).ok()?;
     let shown = match op.reply {
@@ -156,7 +156,7 @@ fn expectation(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
 
 /// A claim in escrow that no outcome of the others leaves room for.
 fn no_room(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
-    let claim = item.branch.claims.get(usize::try_from(row.int(1)?).ok()?)?;
+    let claim = item.prepare.branch.claims.get(usize::try_from(row.int(1)?).ok()?)?;
     let range = Range { low: row.text(2)?.parse().ok()?, high: row.text(3)?.parse().ok()? };
     Some(claim.refusal(range))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
 use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled};
@@ -20,7 +21,7 @@ use super::owner::{Lost, Turn};
 use super::refusals::refusal;
 use super::sorted::Sorted;
 use super::work::{Answers, Work, fail};
-use super::{BranchAnswer, BranchMessage, Store, lock};
+use super::{CheckedPrepare, Store, lock};
 
 /// Branches whose keys are remembered between prepare and outcome; the keys of others are asked
 /// for.
@@ -46,7 +47,7 @@ impl Store {
         &self,
         coordinator: &CoordinatorRef,
         low_water: TxNumber,
-        messages: Vec<BranchMessage>,
+        messages: Vec<(Txid, BranchMessage<CheckedPrepare>)>,
     ) -> Vec<BranchAnswer> {
         let heard = Heard { epoch: coordinator.epoch, low_water };
         let raised = lock(&self.markers).raise(coordinator.log_id, heard);
@@ -55,33 +56,11 @@ impl Store {
         self.run(&speaker, raised, messages).await
     }
 
-    /// Applies one branch, without a coordinator that speaks.
-    pub async fn commit_one(&self, txid: Txid) -> Call<Applied> {
-        match self.run_one(txid, BranchMessage::Commit(txid)).await {
-            Some(BranchAnswer::Applied(call)) => call,
-            _ => Call::Unknown("no answer".to_owned()),
-        }
-    }
-
-    /// Drops and fences one branch; or learns that it has been applied.
-    pub async fn abort_one(&self, txid: Txid) -> Call<Aborted> {
-        match self.run_one(txid, BranchMessage::Abort(txid)).await {
-            Some(BranchAnswer::Aborted(call)) => call,
-            _ => Call::Unknown("no answer".to_owned()),
-        }
-    }
-
-    async fn run_one(&self, txid: Txid, message: BranchMessage) -> Option<BranchAnswer> {
-        let speaker = Speaker { log_id: txid.log_id, epoch: txid.number.epoch, url: "" };
-        let low_water = TxNumber { epoch: Epoch(0), n: 0 };
-        self.run(&speaker, low_water, vec![message]).await.pop()
-    }
-
     async fn run(
         &self,
         speaker: &Speaker<'_>,
         low_water: TxNumber,
-        messages: Vec<BranchMessage>,
+        messages: Vec<(Txid, BranchMessage<CheckedPrepare>)>,
     ) -> Vec<BranchAnswer> {
         let mut answers = Answers(vec![None; messages.len()]);
         let mut sorted = self.sort(speaker, low_water, messages, &mut answers);
@@ -152,34 +131,24 @@ impl Store {
         &self,
         speaker: &Speaker<'_>,
         low_water: TxNumber,
-        messages: Vec<BranchMessage>,
+        messages: Vec<(Txid, BranchMessage<CheckedPrepare>)>,
         answers: &mut Answers,
     ) -> Sorted {
         let quarantined = self.is_quarantined();
         let mut sorted = Sorted::default();
-        for (slot, message) in messages.into_iter().enumerate() {
-            let item = match message {
-                BranchMessage::Commit(txid) => {
-                    sorted.commits.push((slot, txid));
-                    continue;
+        for (slot, (txid, message)) in messages.into_iter().enumerate() {
+            match message {
+                BranchMessage::Commit => sorted.commits.push((slot, txid)),
+                BranchMessage::Abort => sorted.aborts.push((slot, txid)),
+                BranchMessage::Settle => sorted.settles.push((slot, txid)),
+                BranchMessage::Prepare(prepare) => {
+                    match refusal(quarantined.as_deref(), speaker, low_water, txid) {
+                        Some(refusal) => {
+                            answers.put(slot, BranchAnswer::Prepared(Call::Refused(refusal)));
+                        }
+                        None => sorted.prepares.push(PrepareItem { slot, txid, prepare }),
+                    }
                 }
-                BranchMessage::Abort(txid) => {
-                    sorted.aborts.push((slot, txid));
-                    continue;
-                }
-                BranchMessage::Settle(txid) => {
-                    sorted.settles.push((slot, txid));
-                    continue;
-                }
-                BranchMessage::Prepare { txid, id, mode, branches, branch, if_new } => {
-                    PrepareItem { slot, txid, id, mode, branches, branch, if_new }
-                }
-            };
-            match refusal(quarantined.as_deref(), speaker, low_water, item.txid) {
-                Some(refusal) => {
-                    answers.put(slot, BranchAnswer::Prepared(Call::Refused(refusal)));
-                }
-                None => sorted.prepares.push(item),
             }
         }
         sorted
@@ -480,7 +449,7 @@ impl Store {
         match &call {
             Call::Applied(Prepared::Yes(vote)) => {
                 self.saw(incarnation, vote.seq);
-                let keys = item.branch.locks.into_iter().map(|lock| lock.key).collect();
+                let keys = item.prepare.branch.locks.into_iter().map(|lock| lock.key).collect();
                 self.remember_keys(item.txid, keys);
             }
             Call::Applied(Prepared::Committed(done)) => {

@@ -51,7 +51,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use assent_common::ids::{LogId, TransactionId, Txid};
 use assent_common::lives::Remembered;
-use assent_common::outcome::{Aborted, Applied, Call, Done, Prepared, Refusal, Settled};
+use assent_common::outcome::Refusal;
 use assent_common::participant::Branches;
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
@@ -66,77 +66,19 @@ pub use lives::{NotAdmitted, Says};
 pub use options::StoreOptions;
 pub use packed::{RedoError, decode_redo};
 
-/// A message about one branch, checked.
+/// How a branch is to be prepared, checked.
 #[derive(Debug, Clone)]
-pub enum BranchMessage {
-    /// Lock, run, stage and vote; or, in one phase, apply.
-    Prepare {
-        /// The branch's transaction.
-        txid: Txid,
-        /// Its public id, which is its age.
-        id: TransactionId,
-        /// Whether a decision follows.
-        mode: Mode,
-        /// All branches, where their votes are the decision.
-        branches: Branches,
-        /// The ops.
-        branch: ValidatedBranch,
-        /// The no to it if nothing is kept of it yet; what is kept answers for itself.
-        if_new: Option<Box<Refusal>>,
-    },
-    /// Apply the staged branch.
-    Commit(Txid),
-    /// Drop the branch, and fence it.
-    Abort(Txid),
-    /// Say what is kept of a branch, and fence it if that is nothing.
-    Settle(Txid),
-}
-
-/// The answer to a [`BranchMessage`], of the same kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BranchAnswer {
-    /// To a prepare.
-    Prepared(Call<Prepared>),
-    /// To a commit.
-    Applied(Call<Applied>),
-    /// To an abort.
-    Aborted(Call<Aborted>),
-    /// To a settle.
-    Settled(Call<Settled>),
-}
-
-impl BranchAnswer {
-    /// Bytes of its replies and writes.
-    fn bytes(&self) -> usize {
-        let done = |done: &Done| {
-            done.replies.len() + done.written.as_ref().map_or(0, |written| written.redo.len())
-        };
-        match self {
-            Self::Prepared(Call::Applied(Prepared::Yes(vote))) => {
-                vote.replies.len() + vote.redo.len()
-            }
-            Self::Prepared(Call::Applied(Prepared::Committed(applied)))
-            | Self::Aborted(Call::Applied(Aborted::AlreadyCommitted(applied))) => done(applied),
-            _ => 0,
-        }
-    }
-
-    /// Why it was not done, or why that is not known.
-    fn refused_or_unknown(&self) -> Option<&str> {
-        fn of<T>(call: &Call<T>) -> Option<&str> {
-            match call {
-                Call::Applied(_) => None,
-                Call::Refused(refusal) => Some(&refusal.detail),
-                Call::Unknown(why) => Some(why),
-            }
-        }
-        match self {
-            Self::Prepared(call) => of(call),
-            Self::Applied(call) => of(call),
-            Self::Aborted(call) => of(call),
-            Self::Settled(call) => of(call),
-        }
-    }
+pub struct CheckedPrepare {
+    /// The public id of its transaction, which is its age.
+    pub id: TransactionId,
+    /// Whether a decision follows.
+    pub mode: Mode,
+    /// All branches, where their votes are the decision.
+    pub branches: Branches,
+    /// The ops.
+    pub branch: ValidatedBranch,
+    /// The no to it if nothing is kept of it yet; what is kept answers for itself.
+    pub if_new: Option<Box<Refusal>>,
 }
 
 /// Whether the store can be used.

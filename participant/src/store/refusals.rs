@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::ids::{TxNumber, Txid};
 use assent_common::outcome::{Call, Prepared, Refusal};
@@ -18,7 +19,7 @@ use super::execute::Speaker;
 use super::sorted::Sorted;
 use super::work::Answers;
 use super::work::widen;
-use super::{BranchAnswer, Store, mutants};
+use super::{Store, mutants};
 
 /// Why a prepare is refused without a look at what is kept, if it is.
 pub(super) fn refusal(
@@ -46,12 +47,12 @@ impl Sorted {
     pub(super) fn weigh(&mut self, live: &Live) {
         if let Some(most) = live.server.request_bytes_max {
             for item in &mut self.prepares {
-                let bytes = call::prepare_bytes(&item.branch);
+                let bytes = call::prepare_bytes(&item.prepare.branch);
                 if bytes > most {
                     let detail = format!(
                         "the branch is a request of {bytes} bytes, and client-query-buffer-limit of its Redis is {most}"
                     );
-                    item.if_new = Some(Box::new(Refusal::new(ErrorCode::TooLarge, detail)));
+                    item.prepare.if_new = Some(Box::new(Refusal::new(ErrorCode::TooLarge, detail)));
                 }
             }
         }
@@ -59,9 +60,9 @@ impl Sorted {
         if !mutants::minds_for_decisions(violations) {
             return;
         }
-        for item in self.prepares.iter_mut().filter(|item| !item.branches.is_empty()) {
+        for item in self.prepares.iter_mut().filter(|item| !item.prepare.branches.is_empty()) {
             let refusal = Refusal::new(ErrorCode::NotDurable, violations.join("; "));
-            item.if_new = Some(Box::new(refusal));
+            item.prepare.if_new = Some(Box::new(refusal));
         }
     }
 }
@@ -74,7 +75,7 @@ impl Store {
         sorted: &mut Sorted,
         answers: &mut Answers,
     ) {
-        let doubtful = sorted.prepares.iter().filter(|item| item.if_new.is_some());
+        let doubtful = sorted.prepares.iter().filter(|item| item.prepare.if_new.is_some());
         let doubtful: Vec<Txid> = doubtful.map(|item| item.txid).collect();
         if doubtful.is_empty() {
             return;
@@ -84,7 +85,7 @@ impl Store {
             Err(error) => Err(widen(&self.failed(live, &error))),
         };
         for item in std::mem::take(&mut sorted.prepares) {
-            let no = item.if_new.as_ref().and_then(|refusal| match &kept {
+            let no = item.prepare.if_new.as_ref().and_then(|refusal| match &kept {
                 Ok(kept) if kept.contains(&item.txid) => None,
                 Ok(_) => Some(Call::Refused(Refusal::clone(refusal))),
                 Err(failed) => Some(failed.clone()),

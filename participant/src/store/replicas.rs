@@ -5,13 +5,14 @@
 //! `min_replicas`: what fewer replicas have heard is *not known*, so that no decision is built on it. `WAIT` counts
 //! replicas that received the writes of its own connection, in memory (<https://redis.io/docs/latest/commands/wait/>).
 
+use assent_common::branch::BranchAnswer;
 use assent_common::outcome::{Call, Prepared};
 use redis::{RedisResult, Value};
 
 use super::connection::Live;
 use super::execute::send;
 use super::work::Answers;
-use super::{BranchAnswer, Store, StoreError};
+use super::{Store, StoreError};
 
 /// How long replicas are waited for, in milliseconds; what they have not heard by then is asked again.
 const WAIT_MS: u64 = 1_000;

@@ -1,12 +1,12 @@
 //! What one call of a script is about, and the answers to a batch.
 
+use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::ids::Txid;
 use assent_common::limits;
-use assent_common::outcome::{Call, Refusal};
+use assent_common::outcome::{Aborted, Call, Done, Prepared, Refusal};
 use assent_common::wire::branch::Mode;
 
-use super::BranchAnswer;
 use super::call::PrepareItem;
 use super::decode;
 use super::scripts::Script;
@@ -29,7 +29,7 @@ impl Work {
     pub(super) fn may_end(&self) -> bool {
         match self {
             Self::Commits(_) | Self::Aborts(_) => true,
-            Self::Prepares(items) => items.iter().any(|item| item.mode == Mode::OnePhase),
+            Self::Prepares(items) => items.iter().any(|item| item.prepare.mode == Mode::OnePhase),
             Self::Settles(_) => false,
         }
     }
@@ -39,9 +39,9 @@ impl Work {
             Self::Commits(_) => Script::Commit,
             Self::Aborts(_) => Script::Abort,
             Self::Settles(_) => Script::Settle,
-            Self::Prepares(items) => {
-                Script::Prepare(items.iter().fold(0, |set, item| set | item.branch.families))
-            }
+            Self::Prepares(items) => Script::Prepare(
+                items.iter().fold(0, |set, item| set | item.prepare.branch.families),
+            ),
         }
     }
 
@@ -115,7 +115,7 @@ impl Answers {
 
     /// Bytes of replies and writes in the answers so far.
     fn bytes(&self) -> usize {
-        self.0.iter().flatten().map(BranchAnswer::bytes).sum()
+        self.0.iter().flatten().map(bytes).sum()
     }
 
     /// Leaves prepares that have not begun, once the answers are full: the coordinator asks for
@@ -132,8 +132,10 @@ impl Answers {
 
     /// What Redis said to one of them, if that was that it is no master any more.
     pub(super) fn demoted(&self) -> Option<&str> {
-        let mut said = self.0.iter().flatten().filter_map(BranchAnswer::refused_or_unknown);
-        said.find(|said| decode::is_demoted(said))
+        self.0.iter().flatten().find_map(|answer| {
+            let refusal = answer.refused().map(|refusal| &*refusal.detail);
+            refusal.or_else(|| answer.unknown()).filter(|said| decode::is_demoted(said))
+        })
     }
 
     /// The slots that have no answer yet.
@@ -144,6 +146,21 @@ impl Answers {
     pub(super) fn finish(self) -> Vec<BranchAnswer> {
         let unanswered = || BranchAnswer::Prepared(Call::Unknown("no answer".to_owned()));
         self.0.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
+}
+
+/// Bytes of the replies and writes of an answer.
+fn bytes(answer: &BranchAnswer) -> usize {
+    let done = |done: &Done| {
+        done.replies.len() + done.written.as_ref().map_or(0, |written| written.redo.len())
+    };
+    match answer {
+        BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
+            vote.replies.len() + vote.redo.len()
+        }
+        BranchAnswer::Prepared(Call::Applied(Prepared::Committed(applied)))
+        | BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(applied))) => done(applied),
+        _ => 0,
     }
 }
 

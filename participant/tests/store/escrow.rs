@@ -4,10 +4,11 @@
 use assent_common::code::ErrorCode;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::wire::branch::Mode;
-use assent_participant::store::{BranchMessage, decode_redo};
+use assent_participant::store::decode_redo;
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, Redis, committed, ops, prepare, prepared, tx, vote,
+    Ask as _, CLEAN, Expected as _, Redis, abort, commit, committed, ops, prepare, prepared, tx,
+    vote,
 };
 
 const SALE: &str = r#"~DECRBY stock 1 ?{"ge":0}"#;
@@ -104,9 +105,9 @@ async fn commits_and_prepares_of_one_counter_in_one_batch_count_each_delta_once(
             prepare(tx(17), Mode::TwoPhase, ops(&[r#"~DECRBY stock 3 ?{"ge":0}"#])),
             prepare(tx(18), Mode::TwoPhase, ops(&[r#"~DECRBY stock 11 ?{"ge":0}"#])),
             prepare(tx(19), Mode::TwoPhase, ops(&["GET stock"])),
-            BranchMessage::Commit(tx(11).txid),
-            BranchMessage::Abort(tx(12).txid),
-            BranchMessage::Commit(tx(13).txid),
+            commit(tx(11)),
+            abort(tx(12)),
+            commit(tx(13)),
         ])
         .await;
     // Committed: 10 - 2 - 2; still pending: 2 of transaction 14.

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::command::{OpRequest, ValidatedBranch};
 use assent_common::ids::{Attempt, Epoch, LogId, TransactionId, TxNumber, Txid};
 use assent_common::outcome::{Aborted, Applied, Call, Done, Prepared, Refusal, Settled, Vote};
 use assent_common::participant::Branches;
 use assent_common::wire::branch::{BranchAddress, CoordinatorRef, Mode};
-use assent_participant::store::{BranchAnswer, BranchMessage, Store, StoreOptions};
+use assent_participant::store::{CheckedPrepare, Store, StoreOptions};
 use assent_servers::Server;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, Value};
@@ -269,16 +270,32 @@ pub(crate) fn ops(lines: &[&str]) -> ValidatedBranch {
     ValidatedBranch::new(requests.collect()).unwrap()
 }
 
-pub(crate) fn prepare(tx: Tx, mode: Mode, branch: ValidatedBranch) -> BranchMessage {
+/// A message, and the branch that it is about.
+pub(crate) type Told = (Txid, BranchMessage<CheckedPrepare>);
+
+pub(crate) fn commit(tx: Tx) -> Told {
+    (tx.txid, BranchMessage::Commit)
+}
+
+pub(crate) fn abort(tx: Tx) -> Told {
+    (tx.txid, BranchMessage::Abort)
+}
+
+pub(crate) fn settle(tx: Tx) -> Told {
+    (tx.txid, BranchMessage::Settle)
+}
+
+pub(crate) fn prepare(tx: Tx, mode: Mode, branch: ValidatedBranch) -> Told {
     let branches = Branches::default();
-    BranchMessage::Prepare { txid: tx.txid, id: tx.id, mode, branches, branch, if_new: None }
+    let prepare = CheckedPrepare { id: tx.id, mode, branches, branch, if_new: None };
+    (tx.txid, BranchMessage::Prepare(prepare))
 }
 
 /// A prepare of an implicit transaction that has another branch elsewhere.
-pub(crate) fn implicit(tx: Tx, branch: ValidatedBranch) -> BranchMessage {
-    let branches = both();
-    let mode = Mode::TwoPhase;
-    BranchMessage::Prepare { txid: tx.txid, id: tx.id, mode, branches, branch, if_new: None }
+pub(crate) fn implicit(tx: Tx, branch: ValidatedBranch) -> Told {
+    let (branches, mode) = (both(), Mode::TwoPhase);
+    let prepare = CheckedPrepare { id: tx.id, mode, branches, branch, if_new: None };
+    (tx.txid, BranchMessage::Prepare(prepare))
 }
 
 /// The branches of every implicit transaction here.
@@ -292,7 +309,7 @@ pub(crate) fn both() -> Branches {
 
 /// What tests ask of a store.
 pub(crate) trait Ask {
-    async fn send(&self, messages: Vec<BranchMessage>) -> Vec<BranchAnswer>;
+    async fn send(&self, messages: Vec<Told>) -> Vec<BranchAnswer>;
     async fn prepare(&self, tx: Tx, lines: &[&str]) -> Call<Prepared>;
     async fn one_phase(&self, tx: Tx, lines: &[&str]) -> Call<Prepared>;
     async fn commit(&self, tx: Tx) -> Call<Applied>;
@@ -301,7 +318,7 @@ pub(crate) trait Ask {
 }
 
 impl Ask for Store {
-    async fn send(&self, messages: Vec<BranchMessage>) -> Vec<BranchAnswer> {
+    async fn send(&self, messages: Vec<Told>) -> Vec<BranchAnswer> {
         self.execute(&coordinator(1), NO_MARK, messages).await
     }
     async fn prepare(&self, tx: Tx, lines: &[&str]) -> Call<Prepared> {
@@ -311,13 +328,19 @@ impl Ask for Store {
         prepared(self.send(vec![prepare(tx, Mode::OnePhase, ops(lines))]).await.remove(0))
     }
     async fn commit(&self, tx: Tx) -> Call<Applied> {
-        self.commit_one(tx.txid).await
+        match self.send(vec![commit(tx)]).await.remove(0) {
+            BranchAnswer::Applied(call) => call,
+            other => panic!("no answer to a commit: {other:?}"),
+        }
     }
     async fn abort(&self, tx: Tx) -> Call<Aborted> {
-        self.abort_one(tx.txid).await
+        match self.send(vec![abort(tx)]).await.remove(0) {
+            BranchAnswer::Aborted(call) => call,
+            other => panic!("no answer to an abort: {other:?}"),
+        }
     }
     async fn settle(&self, tx: Tx) -> Call<Settled> {
-        match self.send(vec![BranchMessage::Settle(tx.txid)]).await.remove(0) {
+        match self.send(vec![settle(tx)]).await.remove(0) {
             BranchAnswer::Settled(call) => call,
             other => panic!("no answer to a settle: {other:?}"),
         }

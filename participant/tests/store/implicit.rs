@@ -2,11 +2,11 @@
 
 use assent_common::ids::{Epoch, TxNumber};
 use assent_common::outcome::{Call, Prepared, Settled};
-use assent_participant::store::{BranchMessage, Store, StoreState};
+use assent_participant::store::{Store, StoreState};
 
 use crate::harness::{
     Ask as _, CLEAN, Expected as _, NO_MARK, Redis, Tx, both, coordinator, implicit, ops, prepared,
-    tx, tx_of,
+    settle, tx, tx_of,
 };
 
 async fn stage(store: &Store, tx: Tx, lines: &[&str]) -> Call<Prepared> {
@@ -72,12 +72,12 @@ async fn a_later_life_does_not_collect_the_done_marker() {
     }
     let kept = |facts: assent_participant::store::StoreFacts| facts.done;
     let of_own_life = TxNumber { epoch: Epoch(1), n: 35 };
-    let ask = vec![BranchMessage::Settle(tx(50).txid)];
+    let ask = vec![settle(tx(50))];
     store.execute(&coordinator(1), of_own_life, ask).await;
     assert_eq!(kept(store.facts().await.unwrap()), 6, "those from 35 on");
     let of_a_later = TxNumber { epoch: Epoch(2), n: 100 };
     for n in 0..40 {
-        let ask = vec![BranchMessage::Settle(tx_of(2, 200 + n).txid)];
+        let ask = vec![settle(tx_of(2, 200 + n))];
         store.execute(&coordinator(2), of_a_later, ask).await;
     }
     store.sweep().await.unwrap();
@@ -129,7 +129,7 @@ async fn the_mark_of_a_sweep_is_not_lowered_by_what_comes_next() {
     let store = redis.store().await;
     store.execute(&coordinator(2), TxNumber { epoch: Epoch(1), n: 57 }, Vec::new()).await;
     assert_eq!(store.sweep().await.unwrap(), 40);
-    let ask = vec![BranchMessage::Settle(tx_of(3, 1).txid)];
+    let ask = vec![settle(tx_of(3, 1))];
     store.execute(&coordinator(3), NO_MARK, ask).await;
     let stored: String =
         plain.run(&["HGET", "assent:ctl", &format!("m:c:{}", left.txid.log_id)]).await;
@@ -159,7 +159,7 @@ async fn what_the_next_life_is_at_work_on_is_not_left_behind() {
     stage(&store, tx(50), &["SET a 1"]).await.done();
     assert_eq!(store.commit(tx(50)).await, CLEAN);
     let hears = async |n: u64, mark: TxNumber| {
-        let ask = vec![BranchMessage::Settle(tx_of(2, n).txid)];
+        let ask = vec![settle(tx_of(2, n))];
         store.execute(&coordinator(2), mark, ask).await;
         let left = store.left_behind(9).await.unwrap();
         left.into_iter().map(|(txid, _)| txid).collect::<Vec<_>>()
@@ -220,7 +220,7 @@ async fn a_settle_below_the_mark_leaves_nothing() {
     for n in 1..=40 {
         store.abort(tx(n)).await.done();
     }
-    let messages = vec![BranchMessage::Settle(tx(1).txid)];
+    let messages = vec![settle(tx(1))];
     store.execute(&coordinator(1), TxNumber { n: 41, ..mark }, messages).await;
     let fences = store.facts().await.unwrap().fences;
     assert_eq!(store.settle(tx(2)).await, Call::Applied(Settled::Fenced));

@@ -1,13 +1,15 @@
 //! Locks: who excludes whom, who may wait, who frees what.
 
+use assent_common::branch::BranchMessage;
 use assent_common::code::ErrorCode;
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::wire::branch::Mode;
-use assent_participant::store::{BranchMessage, Store};
+use assent_participant::store::Store;
 use futures_util::StreamExt as _;
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, Plain, Redis, Tx, committed, ops, prepare, prepared, tx, vote,
+    Ask as _, CLEAN, Expected as _, Plain, Redis, Tx, commit, committed, ops, prepare, prepared,
+    tx, vote,
 };
 
 #[tokio::test]
@@ -86,12 +88,11 @@ async fn a_lock_of_another_owner_is_not_freed() {
 
 #[tokio::test]
 async fn outcomes_of_a_batch_free_the_locks_for_its_prepares() {
-    use assent_participant::store::BranchMessage::Commit;
     let redis = Redis::start();
     let store = redis.store().await;
     vote(store.prepare(tx(1), &["SET a 1"]).await);
     let next = prepare(tx(2), Mode::TwoPhase, ops(&["INCR a"]));
-    let mut answers = store.send(vec![next, Commit(tx(1).txid)]).await;
+    let mut answers = store.send(vec![next, commit(tx(1))]).await;
     assert_eq!(&*vote(prepared(answers.remove(0))).replies, "[2]");
 }
 
@@ -156,8 +157,9 @@ async fn a_no_to_new_branches_is_no_answer_to_one_that_is_kept(store: &Store) {
     committed(store.one_phase(in_one, &[&line(in_one)]).await);
     let unwanted = |tx: Tx, mode: Mode| {
         let mut message = prepare(tx, mode, ops(&[&line(tx)]));
-        if let BranchMessage::Prepare { if_new, .. } = &mut message {
-            *if_new = Some(Box::new(Refusal::new(ErrorCode::LockConflict, "an older one waits")));
+        if let (_, BranchMessage::Prepare(prepare)) = &mut message {
+            prepare.if_new =
+                Some(Box::new(Refusal::new(ErrorCode::LockConflict, "an older one waits")));
         }
         message
     };

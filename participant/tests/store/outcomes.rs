@@ -4,11 +4,10 @@ use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, TxNumber};
 use assent_common::outcome::{Aborted, Applied, Call};
 use assent_common::wire::branch::{BranchState, Mode};
-use assent_participant::store::BranchMessage;
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, NO_MARK, Redis, coordinator, ops, prepare, prepared, tx, tx_of,
-    vote,
+    Ask as _, CLEAN, Expected as _, NO_MARK, Redis, commit, coordinator, ops, prepare, prepared,
+    tx, tx_of, vote,
 };
 
 #[tokio::test]
@@ -16,7 +15,7 @@ async fn a_commit_is_applied_once_however_often_it_comes() {
     let redis = Redis::start();
     let (store, mut plain) = (redis.store().await, redis.plain().await);
     vote(store.prepare(tx(1), &["RPUSH q a"]).await);
-    let twice = vec![BranchMessage::Commit(tx(1).txid), BranchMessage::Commit(tx(1).txid)];
+    let twice = vec![commit(tx(1)), commit(tx(1))];
     store.send(twice).await;
     assert_eq!(store.commit(tx(1)).await, CLEAN);
     assert_eq!(plain.run::<u32>(&["LLEN", "q"]).await, 1);

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
 use assent_common::outcome::{Aborted, Call, Prepared};
 use assent_common::wire::branch::Mode;
-use assent_participant::store::{BranchAnswer, BranchMessage, StoreState};
+use assent_participant::store::StoreState;
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, NO_MARK, Numbers, Plain, Redis, committed, coordinator,
-    implicit, ops, prepare, prepared, tx, vote,
+    Ask as _, CLEAN, Expected as _, NO_MARK, Numbers, Plain, Redis, Told, abort, commit, committed,
+    coordinator, implicit, ops, prepare, prepared, settle, tx, vote,
 };
 
 const OWNER: &str = "assent:ctl:owner";
@@ -128,21 +129,15 @@ async fn readers_of_one_key_that_end_in_one_batch_leave_no_lock() {
         vote(owner.prepare(tx(n), &["GET a", &format!("SET own:{n} 1")]).await);
     }
     assert_eq!(plain.control("l:").await.len(), 5);
-    let answers = owner
-        .send(vec![
-            BranchMessage::Commit(tx(1).txid),
-            BranchMessage::Abort(tx(2).txid),
-            BranchMessage::Commit(tx(3).txid),
-        ])
-        .await;
+    let answers = owner.send(vec![commit(tx(1)), abort(tx(2)), commit(tx(3))]).await;
     assert_eq!(answers.len(), 3);
     let left: String = plain.run(&["HGET", "assent:ctl", "l:a"]).await;
     assert_eq!(left, format!("S {} {}", tx(4).txid, tx(4).id), "who has not ended keeps it");
-    owner.send(vec![BranchMessage::Commit(tx(4).txid)]).await;
+    owner.send(vec![commit(tx(4))]).await;
     for n in 5..=6 {
         vote(owner.prepare(tx(n), &["GET a", &format!("SET own:{n} 1")]).await);
     }
-    let both = vec![BranchMessage::Commit(tx(5).txid), BranchMessage::Commit(tx(6).txid)];
+    let both = vec![commit(tx(5)), commit(tx(6))];
     owner.send(both).await;
     assert_eq!(plain.control("l:").await, Vec::<String>::new());
     // Whoever comes next knows only what is in the hash.
@@ -164,7 +159,7 @@ async fn prepares_behind_what_changes_their_keys_see_the_change() {
             prepare(tx(5), Mode::TwoPhase, ops(&["GET a"])),
             prepare(tx(6), Mode::OnePhase, ops(&["INCR d"])),
             prepare(tx(7), Mode::OnePhase, ops(&["INCR d"])),
-            BranchMessage::Commit(tx(1).txid),
+            commit(tx(1)),
         ])
         .await;
     let answers: Vec<_> = answers.into_iter().collect();
@@ -188,7 +183,7 @@ async fn a_batch_of_more_than_one_round_is_answered_in_order() {
     for (answer, (n, _)) in owner.send(prepares).await.into_iter().zip(messages(1)) {
         assert_eq!(&*vote(prepared(answer)).replies, format!("[{n}]"));
     }
-    let commits = messages(1).map(|(_, tx)| BranchMessage::Commit(tx.txid)).collect();
+    let commits = messages(1).map(|(_, tx)| commit(tx)).collect();
     for answer in owner.send(commits).await {
         assert_eq!(answer, BranchAnswer::Applied(CLEAN));
     }
@@ -203,7 +198,7 @@ async fn a_batch_whose_caller_goes_away_half_way_is_not_taken_for_done() {
     let redis = Redis::start();
     let (owner, mut plain) = (redis.store().await, redis.plain().await);
     vote(owner.prepare(tx(1), &["SET a 1"]).await);
-    let mut cut = Box::pin(owner.commit_one(tx(1).txid));
+    let mut cut = Box::pin(owner.commit(tx(1)));
     assert!(futures_util::poll!(&mut cut).is_pending());
     drop(cut);
     assert_eq!(owner.commit(tx(1)).await, CLEAN);
@@ -293,7 +288,7 @@ async fn the_owner_and_the_scripts_answer_and_write_the_same() {
     let (mut owned, mut scripted) = (owned.plain().await, scripted.plain().await);
     assert!(owned.get(OWNER).await.is_some());
     let mut numbers = Numbers(7);
-    let mut prepares: Vec<BranchMessage> = Vec::new();
+    let mut prepares: Vec<Told> = Vec::new();
     for step in 0..500_u64 {
         // Any transaction of late; or one that is in doubt, so that not everything is locked after a while.
         let recent = tx(1 + step.saturating_sub(numbers.below(8))).txid;
@@ -310,12 +305,10 @@ async fn the_owner_and_the_scripts_answer_and_write_the_same() {
                 });
                 prepares[prepares.len() - 1].clone()
             }
-            4 | 5 => BranchMessage::Commit(ended),
-            6 => BranchMessage::Abort(ended),
+            4 | 5 => (ended, BranchMessage::Commit),
+            6 => (ended, BranchMessage::Abort),
             // Any of late, and at times one that comes yet and then meets its fence.
-            7 => BranchMessage::Settle(
-                tx(1 + step.saturating_sub(numbers.below(8)) + numbers.below(3)).txid,
-            ),
+            7 => settle(tx(1 + step.saturating_sub(numbers.below(8)) + numbers.below(3))),
             _ => match prepares.iter().rev().nth(numbers.below(4) as usize) {
                 Some(earlier) => earlier.clone(),
                 None => continue,
@@ -358,8 +351,8 @@ async fn batches_in_escrow_come_to_the_same() {
                 let txid = doubtful.swap_remove(any);
                 let is_commit = numbers.below(3) > 0;
                 messages.push(match is_commit {
-                    true => BranchMessage::Commit(txid),
-                    false => BranchMessage::Abort(txid),
+                    true => (txid, BranchMessage::Commit),
+                    false => (txid, BranchMessage::Abort),
                 });
             }
         }

@@ -3,17 +3,16 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, TxNumber};
 use assent_common::outcome::{Aborted, Call};
 use assent_common::wire::branch::Mode;
-use assent_participant::store::{
-    BranchAnswer, BranchMessage, Store, StoreError, StoreOptions, StoreState,
-};
+use assent_participant::store::{Store, StoreError, StoreOptions, StoreState};
 
 use crate::harness::{
-    Ask as _, CLEAN, DURABLE, Expected as _, NO_MARK, Redis, committed, coordinator, ops, prepare,
-    prepared, tx, vote,
+    Ask as _, CLEAN, DURABLE, Expected as _, NO_MARK, Redis, abort, commit, committed, coordinator,
+    ops, prepare, prepared, tx, vote,
 };
 use crate::wire::Wire;
 
@@ -24,7 +23,7 @@ async fn a_script_flush_is_not_noticed() {
     vote(store.prepare(tx(1), &["SET a 1", "SADD s m"]).await);
     let () = plain.run(&["SCRIPT", "FLUSH"]).await;
     let next = prepare(tx(2), Mode::TwoPhase, ops(&["SADD t m", "SET c 2"]));
-    let messages = vec![BranchMessage::Commit(tx(1).txid), BranchMessage::Abort(tx(3).txid), next];
+    let messages = vec![commit(tx(1)), abort(tx(3)), next];
     let mut answers = store.send(messages).await;
     vote(prepared(answers.remove(2)));
     assert_eq!(

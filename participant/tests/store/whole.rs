@@ -245,9 +245,10 @@ async fn no_transaction_is_dropped_without_notice() {
         }
         until_ready(&store).await;
         for staged in store.in_doubt().await.unwrap().into_iter().rev() {
+            let tx = Tx { txid: staged.txid, id: staged.id };
             match committed.contains(&staged.txid) {
-                true => assert_eq!(store.commit_one(staged.txid).await, CLEAN),
-                false => drop(store.abort_one(staged.txid).await.done()),
+                true => assert_eq!(store.commit(tx).await, CLEAN),
+                false => drop(store.abort(tx).await.done()),
             }
         }
         assert_eq!(redis.plain().await.data().await, before, "seed {seed}: {dropped} dropped");

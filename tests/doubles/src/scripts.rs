@@ -3,12 +3,11 @@
 //! The machine is the real one throughout; what goes into it and what comes out of it is bent.
 
 use assent_common::Txid;
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
 use assent_common::command::{Access, Range};
 use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal};
-use assent_common::participant::{
-    Answer, DoneMarker, Participant, Prepare, Request, Restored, Stepped,
-};
+use assent_common::participant::{DoneMarker, Participant, Prepare, Restored, Stepped};
 use assent_common::wire::branch::BranchState;
 
 /// How a script is bent.
@@ -51,81 +50,86 @@ pub fn step(
     bend: Option<Bend>,
     participant: &mut Participant,
     incarnation: u64,
-    request: Request,
+    txid: Txid,
+    message: BranchMessage<Prepare>,
 ) -> Stepped {
-    let Some(bend) = bend else { return participant.step(incarnation, request) };
-    let is_prepare = matches!(request, Request::Prepare(_));
-    let state = request.txid().and_then(|txid| participant.state(txid));
+    let Some(bend) = bend else { return participant.step(incarnation, txid, message) };
+    let (kind, is_prepare) = (message.kind(), message.is_prepare());
+    let state = participant.state(txid);
     match bend {
-        Bend::VoteNotDurable if is_prepare => participant.clone().step(incarnation, request),
-        Bend::ReaderVoteNotKept if is_prepare && reads_only(&request) => {
-            participant.clone().step(incarnation, request)
+        Bend::VoteNotDurable if is_prepare => participant.clone().step(incarnation, txid, message),
+        Bend::ReaderVoteNotKept if is_prepare && reads_only(&message) => {
+            participant.clone().step(incarnation, txid, message)
         }
-        Bend::SettlesWithoutFence if matches!(request, Request::Settle(_)) => {
-            participant.clone().step(incarnation, request)
+        Bend::SettlesWithoutFence if kind == BranchMessage::Settle => {
+            participant.clone().step(incarnation, txid, message)
         }
         Bend::AppliesAgain
-            if matches!(request, Request::Commit(_)) && state == Some(BranchState::Applied) =>
+            if kind == BranchMessage::Commit && state == Some(BranchState::Applied) =>
         {
-            Stepped { apply: Some([][..].into()), ..participant.step(incarnation, request) }
+            Stepped { apply: Some([][..].into()), ..participant.step(incarnation, txid, message) }
         }
         Bend::NoDoneMarker => {
             let mut applied = participant.clone();
-            let stepped = applied.step(incarnation, request);
+            let stepped = applied.step(incarnation, txid, message);
             if stepped.apply.is_none() {
                 *participant = applied;
             }
             stepped
         }
         Bend::MarkerWithoutWrites if state == Some(BranchState::Applied) => {
-            let mut stepped = participant.step(incarnation, request);
-            if let Answer::Prepared(Call::Applied(Prepared::Committed(done)))
-            | Answer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))) =
+            let mut stepped = participant.step(incarnation, txid, message);
+            if let BranchAnswer::Prepared(Call::Applied(Prepared::Committed(done)))
+            | BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))) =
                 &mut stepped.answer
             {
                 done.written = None;
             }
             stepped
         }
-        Bend::NoFence if matches!(request, Request::Abort(_)) && state.is_none() => {
-            Answer::Aborted(Call::Applied(Aborted::Fenced)).into()
+        Bend::NoFence if kind == BranchMessage::Abort && state.is_none() => {
+            BranchAnswer::Aborted(Call::Applied(Aborted::Fenced)).into()
         }
         Bend::FenceIgnored | Bend::EpochIgnored | Bend::MarkIgnored if is_prepare => {
-            step_ignoring(bend, participant, incarnation, request)
+            step_ignoring(bend, participant, incarnation, txid, message)
         }
         Bend::CommitNeedsMemory
-            if matches!(request, Request::Commit(_)) && state == Some(BranchState::Prepared) =>
+            if kind == BranchMessage::Commit && state == Some(BranchState::Prepared) =>
         {
             let refusal = Refusal::new(ErrorCode::RedisOutOfMemory, "no memory");
-            Answer::Applied(Call::Refused(refusal)).into()
+            BranchAnswer::Applied(Call::Refused(refusal)).into()
         }
         Bend::FreesForeignLocks => {
-            let txid = request.txid();
-            let stepped = participant.step(incarnation, request);
-            let is_end = matches!(stepped.answer, Answer::Applied(_) | Answer::Aborted(_));
-            if let Some(txid) = txid.filter(|_| is_end && !participant.locks().is_empty()) {
+            let stepped = participant.step(incarnation, txid, message);
+            let is_end =
+                matches!(stepped.answer, BranchAnswer::Applied(_) | BranchAnswer::Aborted(_));
+            if is_end && !participant.locks().is_empty() {
                 *participant = unlocked(participant, txid);
             }
             stepped
         }
         Bend::LossAcknowledged => {
-            let mut stepped = participant.step(incarnation, request);
-            if let Answer::Applied(Call::Refused(_)) = stepped.answer {
-                stepped.answer = Answer::Applied(Call::Applied(Applied { dirty_writes: 0 }));
+            let mut stepped = participant.step(incarnation, txid, message);
+            if let BranchAnswer::Applied(Call::Refused(_)) = stepped.answer {
+                stepped.answer = BranchAnswer::Applied(Call::Applied(Applied { dirty_writes: 0 }));
             }
             stepped
         }
         Bend::EscrowIgnoresPending | Bend::EscrowIgnoresBounds => {
-            let request = ungoverned(bend, participant, request);
-            participant.step(incarnation, request)
+            let message = ungoverned(bend, participant, message);
+            participant.step(incarnation, txid, message)
         }
-        _ => participant.step(incarnation, request),
+        _ => participant.step(incarnation, txid, message),
     }
 }
 
 /// The same prepare with those claims granted that only the rest of the rule refuses.
-fn ungoverned(bend: Bend, participant: &Participant, mut request: Request) -> Request {
-    if let Request::Prepare(Prepare { evaluation: Ok(evaluation), .. }) = &mut request {
+fn ungoverned(
+    bend: Bend,
+    participant: &Participant,
+    mut message: BranchMessage<Prepare>,
+) -> BranchMessage<Prepare> {
+    if let BranchMessage::Prepare(Prepare { evaluation: Ok(evaluation), .. }) = &mut message {
         for claimed in &mut evaluation.claims {
             let Some(value) = claimed.value else { continue };
             let met = match bend {
@@ -138,11 +142,11 @@ fn ungoverned(bend: Bend, participant: &Participant, mut request: Request) -> Re
             }
         }
     }
-    request
+    message
 }
 
-fn reads_only(request: &Request) -> bool {
-    let Request::Prepare(prepare) = request else { return false };
+fn reads_only(message: &BranchMessage<Prepare>) -> bool {
+    let BranchMessage::Prepare(prepare) = message else { return false };
     prepare.locks.iter().all(|(_, access)| *access == Access::Shared)
 }
 
@@ -151,18 +155,19 @@ fn step_ignoring(
     bend: Bend,
     participant: &mut Participant,
     incarnation: u64,
-    request: Request,
+    txid: Txid,
+    message: BranchMessage<Prepare>,
 ) -> Stepped {
     let ignored = match bend {
         Bend::FenceIgnored => ErrorCode::Fenced,
         Bend::EpochIgnored => ErrorCode::StaleEpoch,
         _ => ErrorCode::BelowLowWater,
     };
-    let stepped = participant.step(incarnation, request.clone());
+    let stepped = participant.step(incarnation, txid, message.clone());
     match &stepped.answer {
-        Answer::Prepared(Call::Refused(refusal)) if refusal.code == ignored => {
+        BranchAnswer::Prepared(Call::Refused(refusal)) if refusal.code == ignored => {
             *participant = Participant::new(incarnation);
-            participant.step(incarnation, request)
+            participant.step(incarnation, txid, message)
         }
         _ => stepped,
     }

@@ -3,10 +3,11 @@
 //! They bend what goes into the machines and what comes out of them; the machines are the real ones throughout.
 
 use assent_common::Txid;
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::{Message, Purpose};
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal, Settled, Vote};
-use assent_common::participant::{Answer, Participant, Request, Stepped};
+use assent_common::participant::{Participant, Prepare, Stepped};
 use assent_doubles::scripts::{self, Bend};
 
 use crate::config::Client;
@@ -128,24 +129,25 @@ impl World {
         &self,
         participant: &mut Participant,
         incarnation: u64,
-        request: Request,
+        txid: Txid,
+        message: BranchMessage<Prepare>,
     ) -> Stepped {
         let bend = self.config.mutant.and_then(Mutant::bend);
-        scripts::step(bend, participant, incarnation, request)
+        scripts::step(bend, participant, incarnation, txid, message)
     }
 
     /// What the coordinator makes of an answer, bent.
-    pub(crate) fn misread(&self, ask: &Ask, answer: Answer) -> Answer {
+    pub(crate) fn misread(&self, ask: &Ask, answer: BranchAnswer) -> BranchAnswer {
         match (self.config.mutant, answer) {
-            (Some(Mutant::SilenceIsYes), Answer::Prepared(Call::Unknown(_))) => {
+            (Some(Mutant::SilenceIsYes), BranchAnswer::Prepared(Call::Unknown(_))) => {
                 let (replies, redo) = ("[1]".into(), [1][..].into());
                 let vote = Vote { replies, redo, incarnation: 1, seq: 1 };
-                Answer::Prepared(Call::Applied(Prepared::Yes(vote)))
+                BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote)))
             }
-            (Some(Mutant::UnknownIsConflict), Answer::Prepared(Call::Unknown(why)))
+            (Some(Mutant::UnknownIsConflict), BranchAnswer::Prepared(Call::Unknown(why)))
                 if ask.message == Message::Prepare =>
             {
-                Answer::Prepared(Call::Refused(Refusal::new(ErrorCode::LockConflict, why)))
+                BranchAnswer::Prepared(Call::Refused(Refusal::new(ErrorCode::LockConflict, why)))
             }
             (_, answer) => answer,
         }
@@ -153,13 +155,15 @@ impl World {
 
     /// One script, in the place of a settle: the abort of a branch that may have voted.
     pub(crate) fn abort_unsettled(&self, participant: &mut Participant, txid: Txid) -> Stepped {
-        let stepped = self.script(participant, INCARNATION, Request::Abort(txid));
+        let stepped = self.script(participant, INCARNATION, txid, BranchMessage::Abort);
         match stepped.answer {
-            Answer::Aborted(call) => Answer::Settled(call.map(|aborted| match aborted {
-                Aborted::Fenced => Settled::Fenced,
-                Aborted::AlreadyCommitted(_) => Settled::Applied,
-            }))
-            .into(),
+            BranchAnswer::Aborted(call) => {
+                BranchAnswer::Settled(call.map(|aborted| match aborted {
+                    Aborted::Fenced => Settled::Fenced,
+                    Aborted::AlreadyCommitted(_) => Settled::Applied,
+                }))
+                .into()
+            }
             answer => answer.into(),
         }
     }

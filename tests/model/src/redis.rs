@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
 use assent_common::command::Access;
 use assent_common::coordinator::Message;
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal, Settled};
-use assent_common::participant::{Answer, Evaluation, Participant, Prepare, Request};
+use assent_common::participant::{Evaluation, Heard, Participant, Prepare};
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::{Epoch, TxNumber};
 
@@ -26,7 +27,7 @@ impl World {
     }
 
     /// The mark, and one script.
-    pub(crate) fn execute(&self, state: &mut State, ask: &Ask) -> Answer {
+    pub(crate) fn execute(&self, state: &mut State, ask: &Ask) -> BranchAnswer {
         let Ask { at, txid, message, mark, .. } = *ask;
         let client = &self.config.clients[ask.client];
         let branch = client.branches.iter().find(|branch| branch.at == at).expect("a branch");
@@ -34,16 +35,17 @@ impl World {
         let incarnation = self.incarnation(participant);
         let value = state.counters[at];
         let Mark { epoch, low_water } = mark;
-        participant
-            .step(incarnation, Request::LowWater { log_id: txid.log_id, epoch, mark: low_water });
+        if incarnation == participant.incarnation() {
+            participant.hear(txid.log_id, Heard { epoch, low_water });
+        }
         let before = participant.clone();
-        let request = match message {
+        let told = match message {
             Message::Prepare | Message::PrepareWaiting => {
-                Request::Prepare(self.prepare(client, branch, ask, value))
+                BranchMessage::Prepare(self.prepare(client, branch, value))
             }
-            Message::Commit => Request::Commit(txid),
-            Message::Abort => Request::Abort(txid),
-            Message::Settle => Request::Settle(txid),
+            Message::Commit => BranchMessage::Commit,
+            Message::Abort => BranchMessage::Abort,
+            Message::Settle => BranchMessage::Settle,
         };
         let is_aborted = message == Message::Settle
             && ask.from == From::Coordinator
@@ -51,7 +53,7 @@ impl World {
         let stepped = if is_aborted {
             self.abort_unsettled(participant, txid)
         } else {
-            self.script(participant, incarnation, request)
+            self.script(participant, incarnation, txid, told)
         };
         let is_applied = stepped.apply.is_some();
         if let (Some(adds), Some(redo)) = (branch.adds, &stepped.apply) {
@@ -60,15 +62,18 @@ impl World {
         observe(state, ask, client, branch, &before, is_applied, &stepped.answer);
         match (message, stepped.answer) {
             // A prepare that waits is at the agent for as long as it is not delivered here; then its time is over.
-            (Message::PrepareWaiting, Answer::Prepared(Call::Applied(Prepared::Wait(holder)))) => {
+            (
+                Message::PrepareWaiting,
+                BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder))),
+            ) => {
                 let refusal = Refusal::new(ErrorCode::LockConflict, holder.to_string());
-                Answer::Prepared(Call::Refused(Refusal { holder: Some(holder), ..refusal }))
+                BranchAnswer::Prepared(Call::Refused(Refusal { holder: Some(holder), ..refusal }))
             }
             (_, answer) => answer,
         }
     }
 
-    fn prepare(&self, client: &Client, branch: &ClientBranch, ask: &Ask, value: i64) -> Prepare {
+    fn prepare(&self, client: &Client, branch: &ClientBranch, value: i64) -> Prepare {
         let redo = match branch.adds {
             _ if branch.reads() => [][..].into(),
             None => [1][..].into(),
@@ -86,7 +91,6 @@ impl World {
             locks.iter_mut().for_each(|(_, access)| *access = Access::Exclusive);
         }
         Prepare {
-            txid: ask.txid,
             id: client.id,
             branches: self.branches_of(client),
             mode: if client.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
@@ -109,7 +113,7 @@ impl World {
 
     /// Another transaction's batch: the mark as it is now, and a sweep.
     pub(crate) fn batch(&self, state: &mut State, at: usize) {
-        let mark = state.low_water(at, &self.config);
+        let low_water = state.low_water(at, &self.config);
         let epoch = state.epoch;
         let participant = Arc::make_mut(&mut state.participants[at]);
         let incarnation = self.incarnation(participant);
@@ -117,8 +121,10 @@ impl World {
         if is_later_life && participant.staged().is_empty() {
             *participant = Participant::new(INCARNATION);
         }
-        participant.step(incarnation, Request::LowWater { log_id: log_id(), epoch, mark });
-        participant.step(incarnation, Request::Sweep);
+        if incarnation == participant.incarnation() {
+            participant.hear(log_id(), Heard { epoch, low_water });
+            participant.sweep();
+        }
         if self.config.is(Mutant::SweepIgnoresMark) && participant.staged().is_empty() {
             *participant = Participant::new(INCARNATION);
         }
@@ -128,7 +134,7 @@ impl World {
     pub(crate) fn misbehave(&self, state: &mut State, at: usize) {
         let participant = Arc::make_mut(&mut state.participants[at]);
         if let Some(txid) = participant.staged().keys().next().copied() {
-            participant.step(INCARNATION, Request::Abort(txid));
+            participant.step(INCARNATION, txid, BranchMessage::Abort);
         }
     }
 }
@@ -161,7 +167,7 @@ fn observe(
     branch: &ClientBranch,
     before: &Participant,
     is_applied: bool,
-    answer: &Answer,
+    answer: &BranchAnswer,
 ) {
     let Ask { at, txid, .. } = *ask;
     let after = Arc::clone(&state.participants[at]);
@@ -181,7 +187,7 @@ fn observe(
             witness.breaches.insert(Breach::FencedStaged);
         }
     }
-    if let Answer::Prepared(Call::Applied(Prepared::Yes(_))) = answer {
+    if let BranchAnswer::Prepared(Call::Applied(Prepared::Yes(_))) = answer {
         witness.voted.insert((txid, at));
     }
     if is_staged {
@@ -203,17 +209,17 @@ fn observe(
     let is_told = ask.from == From::Coordinator || is == Some(BranchState::Aborted);
     let is_fenced = matches!(
         answer,
-        Answer::Aborted(Call::Applied(Aborted::Fenced))
-            | Answer::Settled(Call::Applied(Settled::Fenced))
+        BranchAnswer::Aborted(Call::Applied(Aborted::Fenced))
+            | BranchAnswer::Settled(Call::Applied(Settled::Fenced))
     );
     if is_told && is_fenced {
         witness.aborted.insert((txid, at));
     }
     match answer {
-        Answer::Applied(Call::Applied(_)) if is != Some(BranchState::Applied) => {
+        BranchAnswer::Applied(Call::Applied(_)) if is != Some(BranchState::Applied) => {
             witness.breaches.insert(Breach::UnappliedAcknowledged);
         }
-        Answer::Applied(Call::Refused(_)) if was == Some(BranchState::Prepared) => {
+        BranchAnswer::Applied(Call::Refused(_)) if was == Some(BranchState::Prepared) => {
             witness.breaches.insert(Breach::StagedCommitRefused);
         }
         _ => {}

@@ -1,9 +1,10 @@
 //! How an implicit transaction is finished without its coordinator: for a staged branch all others are asked, one after the
 //! other and at any time, by the branch itself or by a coordinator that knows nothing of the transaction.
 
+use assent_common::branch::BranchAnswer;
 use assent_common::outcome::{Call, Settled};
+use assent_common::participant::Branches;
 use assent_common::participant::resolver::Verdict;
-use assent_common::participant::{Answer, Branches};
 use assent_common::settle::{Finding, Resolution};
 use assent_common::wire::branch::BranchAddress;
 use assent_common::{Epoch, TxNumber, Txid};
@@ -52,7 +53,7 @@ impl World {
         let mark = Mark { epoch: txid.number.epoch, low_water: TxNumber { epoch: Epoch(0), n: 0 } };
         let message = Message::Settle;
         let ask = Ask { from: From::Resolver, at, client, txid, message, mark };
-        let Answer::Settled(call) = self.execute(state, &ask) else { return };
+        let BranchAnswer::Settled(call) = self.execute(state, &ask) else { return };
         resolution.answered(&participant_name(at), call);
         let verdict = match resolution.finding() {
             Finding::Committed => Verdict::Commit,

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::recovery::Unfinished;
 use assent_common::coordinator::{
     Branch, Effect, Entry, Input, Message, Note, Outcome, Spec, Transaction,
 };
 use assent_common::outcome::{Aborted, Call, Refusal, Settled};
-use assent_common::participant::Answer;
 use assent_common::participant::resolver::{Verdict, judge};
 use assent_common::record::{Abandoned, Acknowledged, Record};
 use assent_common::time::Millis;
@@ -139,7 +139,7 @@ impl World {
     }
 
     /// The result of a call has come.
-    pub(crate) fn answered(&self, state: &mut State, ask: &Ask, answer: &Answer) {
+    pub(crate) fn answered(&self, state: &mut State, ask: &Ask, answer: &BranchAnswer) {
         let branches = &self.config.clients[ask.client].branches;
         let place = branches.iter().position(|branch| branch.at == ask.at).expect("a branch");
         let branch = Branch(u16::try_from(place).expect("few branches"));
@@ -153,18 +153,17 @@ impl World {
         let answer = self.misread(ask, answer.clone());
         let is_definite = matches!(
             answer,
-            Answer::Prepared(Call::Refused(_))
-                | Answer::Aborted(Call::Applied(Aborted::Fenced))
-                | Answer::Settled(Call::Applied(Settled::Fenced))
+            BranchAnswer::Prepared(Call::Refused(_))
+                | BranchAnswer::Aborted(Call::Applied(Aborted::Fenced))
+                | BranchAnswer::Settled(Call::Applied(Settled::Fenced))
         );
         // Attempts have no number but time: here there is time for so many.
         let now = if is_last && is_definite { LATE } else { NOW };
         let input = match answer {
-            Answer::Prepared(call) => Input::Prepared { branch, attempt, call },
-            Answer::Applied(call) => Input::Applied { branch, call },
-            Answer::Aborted(call) => Input::Aborted { branch, attempt, call },
-            Answer::Settled(call) => Input::Settled { branch, attempt, call },
-            Answer::Noted | Answer::Refused(_) => return,
+            BranchAnswer::Prepared(call) => Input::Prepared { branch, attempt, call },
+            BranchAnswer::Applied(call) => Input::Applied { branch, call },
+            BranchAnswer::Aborted(call) => Input::Aborted { branch, attempt, call },
+            BranchAnswer::Settled(call) => Input::Settled { branch, attempt, call },
         };
         if self.config.is(Mutant::EndsAfterFirstAck)
             && let Input::Applied { call: call @ Call::Applied(_), .. } = &input
@@ -191,11 +190,13 @@ impl World {
         };
         let why = "lost".to_owned();
         let answer = match ask.message {
-            Message::Prepare | Message::PrepareWaiting => Answer::Prepared(Call::Unknown(why)),
+            Message::Prepare | Message::PrepareWaiting => {
+                BranchAnswer::Prepared(Call::Unknown(why))
+            }
             Message::Commit if self.config.is(Mutant::DeliversOnce) => return,
-            Message::Commit => Answer::Applied(Call::Unknown(why)),
-            Message::Abort => Answer::Aborted(Call::Unknown(why)),
-            Message::Settle => Answer::Settled(Call::Unknown(why)),
+            Message::Commit => BranchAnswer::Applied(Call::Unknown(why)),
+            Message::Abort => BranchAnswer::Aborted(Call::Unknown(why)),
+            Message::Settle => BranchAnswer::Settled(Call::Unknown(why)),
         };
         self.answered(state, &ask, &answer);
     }

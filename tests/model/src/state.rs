@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
+use assent_common::branch::BranchAnswer;
 use assent_common::coordinator::{Branch, Message, Outcome, Transaction};
-use assent_common::participant::{Answer, Key, Participant};
+use assent_common::participant::{Key, Participant};
 use assent_common::settle::Resolution;
 use assent_common::{Epoch, LogId, TransactionId, TxNumber, Txid};
 
@@ -52,7 +53,7 @@ pub(crate) struct Active {
 pub(crate) enum Packet {
     Ask(Ask),
     /// Back to the coordinator.
-    Answer(Ask, Arc<Answer>),
+    Answer(Ask, Arc<BranchAnswer>),
 }
 
 /// A message to a participant.
@@ -250,7 +251,7 @@ impl State {
     }
 
     /// The answers under way.
-    pub(crate) fn answers(&self) -> impl Iterator<Item = (&Ask, &Answer)> {
+    pub(crate) fn answers(&self) -> impl Iterator<Item = (&Ask, &BranchAnswer)> {
         self.packets().filter_map(|packet| match packet {
             Packet::Answer(ask, answer) => Some((ask, &**answer)),
             Packet::Ask(_) => None,

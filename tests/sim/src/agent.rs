@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
 use assent_common::command::Access;
 use assent_common::coordinator::Message;
 use assent_common::outcome::{Call, Prepared, Refusal};
 use assent_common::participant::resolver::{Asked, Conclusion, InDoubt, Resolver, Verdict, judge};
-use assent_common::participant::{Answer, Found, Known, Participant, Prepare, Request};
+use assent_common::participant::{Found, Heard, Known, Participant, Prepare};
 use assent_common::settle::Resolution;
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::wire::outcome::BranchOutcome;
@@ -20,7 +21,7 @@ use crate::mutants::Mutant;
 use crate::network::{Ask, From};
 use crate::oracle::Step;
 use crate::queue::{Event, Waits};
-use crate::redis::Redis;
+use crate::redis::{Chore, Redis};
 use crate::repair::Words;
 use crate::request::place_of;
 use crate::settling::as_settled;
@@ -171,10 +172,10 @@ impl World {
         };
         if let Some(refusal) = refusal {
             let answer = match ask.message {
-                Message::Commit => Answer::Applied(Call::Refused(refusal)),
-                Message::Abort => Answer::Aborted(Call::Refused(refusal)),
-                Message::Settle => Answer::Settled(Call::Refused(refusal)),
-                _ => Answer::Prepared(Call::Refused(refusal)),
+                Message::Commit => BranchAnswer::Applied(Call::Refused(refusal)),
+                Message::Abort => BranchAnswer::Aborted(Call::Refused(refusal)),
+                Message::Settle => BranchAnswer::Settled(Call::Refused(refusal)),
+                _ => BranchAnswer::Prepared(Call::Refused(refusal)),
             };
             note!(self, "p{at}: {:?} {} -> {answer:?}", ask.message, ask.txid);
             self.reply(ask, answer);
@@ -195,13 +196,16 @@ impl World {
             return Ok(());
         }
         match (ask.message, answer) {
-            (Message::PrepareWaiting, Answer::Prepared(Call::Applied(Prepared::Wait(holder)))) => {
+            (
+                Message::PrepareWaiting,
+                BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder))),
+            ) => {
                 if self.waits(ask, waits) {
                     return Ok(());
                 }
                 let refusal = Refusal::new(ErrorCode::LockConflict, holder.to_string());
                 let refusal = Refusal { holder: Some(holder), ..refusal };
-                self.reply(ask, Answer::Prepared(Call::Refused(refusal)));
+                self.reply(ask, BranchAnswer::Prepared(Call::Refused(refusal)));
             }
             (message, answer) => {
                 if matches!(message, Message::Commit | Message::Abort) {
@@ -265,32 +269,32 @@ impl World {
         let Mark { epoch, low_water } = ask.mark;
         let active = &self.coordinators[ask.coordinator].active;
         self.oracle.hears_mark(ask, active, &self.requests)?;
-        let request = Request::LowWater { log_id: ask.txid.log_id, epoch, mark: low_water };
+        let chore = Chore::Hear(ask.txid.log_id, Heard { epoch, low_water });
         let agent = &mut self.agents[ask.at];
         let incarnation = agent.believed_incarnation(self.config.mutant);
-        agent.redis.run(None, incarnation, request);
+        agent.redis.run_chore(incarnation, chore);
         Ok(())
     }
 
     /// One script, and the witness sees what it did.
-    fn execute(&mut self, ask: &Ask) -> Result<Answer, crate::Violation> {
+    fn execute(&mut self, ask: &Ask) -> Result<BranchAnswer, crate::Violation> {
         let Ask { at, txid, message, request, branch, .. } = *ask;
         let agent = &self.agents[at];
         let is_prepare = matches!(message, Message::Prepare | Message::PrepareWaiting);
         if is_prepare && agent.is_quarantined {
             let detail = "the data is not what this agent knew";
             let refusal = Refusal::new(ErrorCode::Quarantined, detail);
-            return Ok(Answer::Prepared(Call::Refused(refusal)));
+            return Ok(BranchAnswer::Prepared(Call::Refused(refusal)));
         }
         let before = Before {
             state: agent.redis.data.control.state(txid),
             heard: agent.redis.data.control.heard(txid.log_id),
         };
-        let script = match message {
-            Message::Commit => Request::Commit(txid),
-            Message::Settle if self.is_aborted_unsettled(ask) => Request::Abort(txid),
-            Message::Abort => Request::Abort(txid),
-            Message::Settle => Request::Settle(txid),
+        let told = match message {
+            Message::Commit => BranchMessage::Commit,
+            Message::Settle if self.is_aborted_unsettled(ask) => BranchMessage::Abort,
+            Message::Abort => BranchMessage::Abort,
+            Message::Settle => BranchMessage::Settle,
             Message::Prepare | Message::PrepareWaiting => {
                 let asked = &self.requests[request];
                 let plan = &asked.branches[branch.index()];
@@ -302,8 +306,7 @@ impl World {
                     Some(Mutant::StaleReads) => &agent.balances_at_start,
                     _ => &agent.redis.data.balances,
                 };
-                Request::Prepare(Prepare {
-                    txid,
+                BranchMessage::Prepare(Prepare {
                     id: asked.id,
                     mode: if asked.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
                     branches: self.branches_of(asked),
@@ -319,9 +322,9 @@ impl World {
         let incarnation = agent.believed_incarnation(self.config.mutant);
         let bend = self.config.mutant.and_then(Mutant::bend);
         let agent = &mut self.agents[at];
-        let mut stepped = agent.redis.run(bend, incarnation, script);
+        let mut stepped = agent.redis.run(bend, incarnation, txid, told);
         stepped.answer = as_settled(message, stepped.answer);
-        if matches!(stepped.answer, Answer::Prepared(Call::Applied(_))) {
+        if matches!(stepped.answer, BranchAnswer::Prepared(Call::Applied(_))) {
             agent.seq_seen = agent.seq_seen.max(agent.redis.data.control.seq());
         }
         if agent.redis.data.incarnation() == Some(agent.incarnation) {
@@ -426,7 +429,7 @@ impl World {
         let agent = &mut self.agents[at];
         let incarnation = agent.believed_incarnation(self.config.mutant);
         if !self.config.is(Mutant::NeverSweeps) {
-            agent.redis.run(None, incarnation, Request::Sweep);
+            agent.redis.run_chore(incarnation, Chore::Sweep);
         }
         let is_empty = agent.redis.data.control.staged().is_empty();
         let is_open = !agent.redis.data.is_fenced;
@@ -554,5 +557,5 @@ impl World {
 #[derive(Debug)]
 pub(crate) struct Before {
     pub(crate) state: Option<BranchState>,
-    pub(crate) heard: Option<assent_common::participant::Heard>,
+    pub(crate) heard: Option<Heard>,
 }

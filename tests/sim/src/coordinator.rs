@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::{
@@ -9,7 +10,6 @@ use assent_common::coordinator::{
     Transaction,
 };
 use assent_common::outcome::{Call, Refusal};
-use assent_common::participant::Answer;
 use assent_common::record::{Acknowledged, Identity, Record};
 use assent_common::time::Millis;
 use assent_common::wire::outcome::BranchOutcome;
@@ -502,13 +502,13 @@ impl World {
     }
 
     /// The result of a call has come.
-    pub(crate) fn answered(&mut self, ask: &Ask, answer: Answer) -> Step {
+    pub(crate) fn answered(&mut self, ask: &Ask, answer: BranchAnswer) -> Step {
         let c = ask.coordinator;
         if ask.from != From::Coordinator(self.coordinators[c].life) {
             return Ok(());
         }
         let number = ask.txid.number;
-        let Some(mut input) = ask.input(answer) else { return Ok(()) };
+        let mut input = ask.input(answer);
         self.data_heard(ask, &mut input);
         let Some(active) = self.coordinators[c].active.get(&number) else { return Ok(()) };
         let input = mutants::misread(&self.config, ask, active.machine.attempt(), input);

@@ -1,11 +1,12 @@
 //! Nothing goes wrong any more: everything must come to its end, and nothing may be left.
 
-use assent_common::participant::Request as Script;
+use assent_common::participant::Heard;
 use assent_common::wire::resync::DataPoint;
 
 use crate::config::Faults;
 use crate::operator;
 use crate::oracle::{Step, ensure, violation};
+use crate::redis::Chore;
 use crate::request::BALANCE;
 use crate::trace::note;
 use crate::world::World;
@@ -102,10 +103,10 @@ impl World {
         for at in 0..self.agents.len() {
             for coordinator in &self.coordinators {
                 let (log_id, epoch) = (coordinator.log.log_id(), coordinator.log.epoch);
-                let mark = coordinator.next();
+                let heard = Heard { epoch, low_water: coordinator.next() };
                 let agent = &mut self.agents[at];
                 let incarnation = agent.redis.data.control.incarnation();
-                agent.redis.run(None, incarnation, Script::LowWater { log_id, epoch, mark });
+                agent.redis.run_chore(incarnation, Chore::Hear(log_id, heard));
             }
             self.sweep(at)?;
             self.forget_left_behind(at);

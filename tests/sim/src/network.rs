@@ -4,9 +4,9 @@
 //! no other copy under way. Two phases do not need that promise, so that to them messages come twice all the same.
 
 use assent_common::Txid;
+use assent_common::branch::BranchAnswer;
 use assent_common::coordinator::{Branch, Input, Message};
 use assent_common::outcome::Call;
-use assent_common::participant::Answer;
 use assent_common::wire::resync::DataPoint;
 
 use crate::coordinator::Mark;
@@ -37,15 +37,14 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    /// The answer, as the machine of the transaction takes it; of a message about a branch it always is one.
-    pub(crate) fn input(&self, answer: Answer) -> Option<Input> {
+    /// The answer, as the machine of the transaction takes it.
+    pub(crate) fn input(&self, answer: BranchAnswer) -> Input {
         let (branch, attempt) = (self.branch, self.txid.attempt);
         match answer {
-            Answer::Prepared(call) => Some(Input::Prepared { branch, attempt, call }),
-            Answer::Applied(call) => Some(Input::Applied { branch, call }),
-            Answer::Aborted(call) => Some(Input::Aborted { branch, attempt, call }),
-            Answer::Settled(call) => Some(Input::Settled { branch, attempt, call }),
-            Answer::Noted | Answer::Refused(_) => None,
+            BranchAnswer::Prepared(call) => Input::Prepared { branch, attempt, call },
+            BranchAnswer::Applied(call) => Input::Applied { branch, call },
+            BranchAnswer::Aborted(call) => Input::Aborted { branch, attempt, call },
+            BranchAnswer::Settled(call) => Input::Settled { branch, attempt, call },
         }
     }
 }
@@ -130,7 +129,7 @@ impl World {
     }
 
     /// Sends an answer back, if anybody waits for it.
-    pub(crate) fn reply(&mut self, ask: Ask, answer: Answer) {
+    pub(crate) fn reply(&mut self, ask: Ask, answer: BranchAnswer) {
         if let From::Settler { by, life } = ask.from {
             return self.settle_answered(by, life, ask, answer);
         }
@@ -156,10 +155,12 @@ impl World {
         }
         let why = why.to_owned();
         let answer = match ask.message {
-            Message::Prepare | Message::PrepareWaiting => Answer::Prepared(Call::Unknown(why)),
-            Message::Commit => Answer::Applied(Call::Unknown(why)),
-            Message::Abort => Answer::Aborted(Call::Unknown(why)),
-            Message::Settle => Answer::Settled(Call::Unknown(why)),
+            Message::Prepare | Message::PrepareWaiting => {
+                BranchAnswer::Prepared(Call::Unknown(why))
+            }
+            Message::Commit => BranchAnswer::Applied(Call::Unknown(why)),
+            Message::Abort => BranchAnswer::Aborted(Call::Unknown(why)),
+            Message::Settle => BranchAnswer::Settled(Call::Unknown(why)),
         };
         let at_us = self.now_us + self.random.between(50, CALL_US);
         self.queue.push(at_us, Event::Answered { ask, answer: Box::new(answer) });

@@ -3,8 +3,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
+use assent_common::branch::BranchAnswer;
 use assent_common::outcome::{Call, Refusal};
-use assent_common::participant::Answer;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::resync::{DataPoint, DataView, Resync, Resynced};
 use assent_common::{TxNumber, Txid};
@@ -27,7 +27,7 @@ pub(crate) enum Event {
     /// A prepare has waited for a lock as long as it may.
     WaitedLong { at: usize, life: u64, ticket: u64 },
     /// The result of a call reaches the coordinator.
-    Answered { ask: Ask, answer: Box<Answer> },
+    Answered { ask: Ask, answer: Box<BranchAnswer> },
     /// A timer of a transaction.
     Woken { coordinator: usize, life: u64, number: TxNumber },
     /// The log's writer looks whether something lazy is to be written.
@@ -45,7 +45,7 @@ pub(crate) enum Event {
     /// The answer to a question reaches the agent.
     Learned { at: usize, life: u64, txid: Txid, answer: Box<Call<BranchOutcome>> },
     /// What a branch says of itself reaches whoever settles for another.
-    Settled { by: usize, life: u64, txid: Txid, at: usize, answer: Box<Answer> },
+    Settled { by: usize, life: u64, txid: Txid, at: usize, answer: Box<BranchAnswer> },
     /// Something goes wrong.
     Trouble,
     /// A coordinator asks what a participant's data is.

@@ -6,12 +6,13 @@ mod loading;
 
 use std::collections::BTreeMap;
 
-use assent_common::LogId;
+use assent_common::branch::BranchMessage;
 use assent_common::coordinator::resync::Redone;
 use assent_common::outcome::Redo;
-use assent_common::participant::{Found, Participant, Repair, Request, Stepped};
+use assent_common::participant::{Found, Heard, Participant, Prepare, Repair, Stepped};
 use assent_common::wire::branch::BranchState;
 use assent_common::wire::resync::DataPoint;
+use assent_common::{LogId, Txid};
 use assent_doubles::scripts::{self, Bend};
 
 use crate::request;
@@ -49,11 +50,20 @@ pub(crate) struct Data {
 /// What changes the data, each atomic.
 #[derive(Debug, Clone)]
 enum Write {
-    Script(Request),
+    Message(Txid, BranchMessage<Prepare>),
+    Chore(Chore),
     Claim,
     Fence,
     Redo(Redone),
     Open(Repair, BTreeMap<LogId, u64>),
+}
+
+/// A script that is about no branch's outcome.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Chore {
+    Hear(LogId, Heard),
+    Sweep,
+    Forget(Txid),
 }
 
 /// The append-only file: where a Redis was, and what it did since.
@@ -86,28 +96,33 @@ impl Redis {
         redis
     }
 
-    /// One script.
+    /// One script about a branch.
     pub(crate) fn run(
         &mut self,
         bend: Option<Bend>,
         incarnation: u64,
-        request: Request,
+        txid: Txid,
+        message: BranchMessage<Prepare>,
     ) -> Stepped {
-        let incarnation = match self.data.incarnation() {
-            Some(found) if found == incarnation => incarnation,
+        if self.data.incarnation() != Some(incarnation) {
             // What is refused for its incarnation is no write.
-            _ => return self.data.control.step(FENCED, request),
-        };
-        self.keep(|| Write::Script(request.clone()));
-        let txid = request.txid();
-        let state = |control: &Participant| txid.and_then(|txid| control.state(txid));
-        let before = state(&self.data.control);
-        let stepped = scripts::step(bend, &mut self.data.control, incarnation, request);
+            return self.data.control.step(FENCED, txid, message);
+        }
+        self.keep(|| Write::Message(txid, message.clone()));
+        let before = self.data.control.state(txid);
+        let stepped = scripts::step(bend, &mut self.data.control, incarnation, txid, message);
         if let Some(redo) = &stepped.apply {
             request::apply(redo, &mut self.data.balances);
         }
-        self.data.count(before, state(&self.data.control));
+        self.data.count(before, self.data.control.state(txid));
         stepped
+    }
+
+    /// Another script. On other data it does nothing.
+    pub(crate) fn run_chore(&mut self, incarnation: u64, chore: Chore) {
+        if self.data.incarnation() == Some(incarnation) {
+            self.write(Write::Chore(chore));
+        }
     }
 
     /// An agent begins: data without an incarnation gets its own.
@@ -169,7 +184,11 @@ impl Data {
 
     fn write(&mut self, write: Write) -> bool {
         match write {
-            Write::Script(script) => self.script(script).is_some(),
+            Write::Message(txid, message) => self.told(txid, message).is_some(),
+            Write::Chore(chore) => {
+                self.chore(chore);
+                false
+            }
             Write::Claim => {
                 self.is_blank = false;
                 false
@@ -192,15 +211,21 @@ impl Data {
         }
     }
 
-    /// One script; what it applied.
-    fn script(&mut self, request: Request) -> Option<Redo> {
-        let txid = request.txid();
-        let state = |control: &Participant| txid.and_then(|txid| control.state(txid));
-        let before = state(&self.control);
-        let stepped = self.control.step(self.control.incarnation(), request);
+    /// One message to a branch; what it applied.
+    fn told(&mut self, txid: Txid, message: BranchMessage<Prepare>) -> Option<Redo> {
+        let before = self.control.state(txid);
+        let stepped = self.control.step(self.control.incarnation(), txid, message);
         self.apply(stepped.apply.iter());
-        self.count(before, state(&self.control));
+        self.count(before, self.control.state(txid));
         stepped.apply
+    }
+
+    fn chore(&mut self, chore: Chore) {
+        match chore {
+            Chore::Hear(log_id, heard) => self.control.hear(log_id, heard),
+            Chore::Sweep => self.control.sweep(),
+            Chore::Forget(txid) => self.control.forget(txid),
+        }
     }
 
     fn count(&mut self, before: Option<BranchState>, after: Option<BranchState>) {

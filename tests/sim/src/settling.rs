@@ -3,9 +3,10 @@
 //! and may be lost.
 
 use assent_common::Txid;
+use assent_common::branch::BranchAnswer;
 use assent_common::coordinator::{Branch, Message};
 use assent_common::outcome::{Aborted, Call, Settled};
-use assent_common::participant::{self, Answer, Branches};
+use assent_common::participant::Branches;
 use assent_common::settle::{Finding, Resolution};
 use assent_common::wire::branch::{BranchAddress, BranchState};
 
@@ -15,6 +16,7 @@ use crate::mutants::Mutant;
 use crate::network::{Ask, From};
 use crate::oracle::Step;
 use crate::queue::Event;
+use crate::redis::Chore;
 use crate::request::{Request, place_of};
 use crate::trace::note;
 use crate::world::World;
@@ -83,7 +85,7 @@ impl World {
     }
 
     /// Sends a branch's answer back to whoever settles.
-    pub(crate) fn settle_answered(&mut self, by: usize, life: u64, ask: Ask, answer: Answer) {
+    pub(crate) fn settle_answered(&mut self, by: usize, life: u64, ask: Ask, answer: BranchAnswer) {
         if self.random.strikes(self.profile.faults.loss) {
             return;
         }
@@ -103,7 +105,7 @@ impl World {
                 self.report.forgotten += 1;
                 let agent = &mut self.agents[at];
                 let incarnation = agent.believed_incarnation(self.config.mutant);
-                agent.redis.run(None, incarnation, participant::Request::Forget(txid));
+                agent.redis.run_chore(incarnation, Chore::Forget(txid));
             }
         }
     }
@@ -128,10 +130,10 @@ impl World {
         life: u64,
         txid: Txid,
         at: usize,
-        answer: Answer,
+        answer: BranchAnswer,
     ) -> Step {
         let agent = &mut self.agents[by];
-        let Answer::Settled(call) = answer else { return Ok(()) };
+        let BranchAnswer::Settled(call) = answer else { return Ok(()) };
         if agent.life != life {
             return Ok(());
         }
@@ -156,10 +158,10 @@ impl World {
 }
 
 /// The answer to a settle, also where a mutant aborts in its place.
-pub(crate) fn as_settled(message: Message, answer: Answer) -> Answer {
+pub(crate) fn as_settled(message: Message, answer: BranchAnswer) -> BranchAnswer {
     match (message, answer) {
-        (Message::Settle, Answer::Aborted(call)) => {
-            Answer::Settled(call.map(|aborted| match aborted {
+        (Message::Settle, BranchAnswer::Aborted(call)) => {
+            BranchAnswer::Settled(call.map(|aborted| match aborted {
                 Aborted::Fenced => Settled::Fenced,
                 Aborted::AlreadyCommitted(_) => Settled::Applied,
             }))

@@ -8,16 +8,16 @@ use super::*;
 fn the_done_marker_of_an_implicit_branch_goes_by_the_mark_of_its_own_life_only() {
     let done = || {
         let mut participant = Participant::new(INCARNATION);
-        step(&mut participant, Request::Prepare(implicit(4, &[("k", Exclusive)])));
-        step(&mut participant, Request::Commit(txid(4)));
+        step(&mut participant, to_prepare(4, implicit(4, &[("k", Exclusive)])));
+        step(&mut participant, commit(4));
         participant
     };
-    let swept = |marks: &[Request]| {
+    let swept = |marks: &[Heard]| {
         let mut participant = done();
         for mark in marks {
-            step(&mut participant, mark.clone());
+            participant.hear(log_id(), *mark);
         }
-        step(&mut participant, Request::Sweep);
+        participant.sweep();
         participant.state(txid(4))
     };
     let applied = Some(BranchState::Applied);
@@ -32,11 +32,11 @@ fn the_done_marker_of_an_implicit_branch_goes_by_the_mark_of_its_own_life_only()
 /// else has ended. Without it the commit would meet nothing, and would be taken for a loss.
 #[test]
 fn a_marker_is_left_behind_only_when_the_mark_of_a_later_life_has_passed_it() {
-    let left_after = |said: Request| {
+    let left_after = |said: Heard| {
         let mut participant = Participant::new(INCARNATION);
-        step(&mut participant, Request::Prepare(implicit(4, &[("k", Exclusive)])));
-        step(&mut participant, Request::Commit(txid(4)));
-        step(&mut participant, said);
+        step(&mut participant, to_prepare(4, implicit(4, &[("k", Exclusive)])));
+        step(&mut participant, commit(4));
+        participant.hear(log_id(), said);
         participant.left_behind().count()
     };
     assert_eq!(left_after(mark(5, number(5, 9))), 0, "its own life collects it");
@@ -45,35 +45,30 @@ fn a_marker_is_left_behind_only_when_the_mark_of_a_later_life_has_passed_it() {
     assert_eq!(left_after(mark(6, number(6, 0))), 1);
 }
 
-/// And of other data, nothing is.
 #[test]
 fn only_what_is_left_behind_is_forgotten() {
-    let forgotten = |prepare: Prepare, said: Request, incarnation: u64| {
+    let is_forgotten = |prepare: Prepare, said: Heard| {
         let mut participant = Participant::new(INCARNATION);
-        step(&mut participant, Request::Prepare(prepare));
-        step(&mut participant, Request::Commit(txid(4)));
-        step(&mut participant, said);
-        let answer = words(participant.step(incarnation, Request::Forget(txid(4))));
-        (answer, participant.state(txid(4)).is_none())
+        step(&mut participant, to_prepare(4, prepare));
+        step(&mut participant, commit(4));
+        participant.hear(log_id(), said);
+        participant.forget(txid(4));
+        participant.state(txid(4)).is_none()
     };
     let implicit = || implicit(4, &[("k", Exclusive)]);
     let logged = prepare(4, Mode::TwoPhase, &[("k", Exclusive)]);
-    let next = || mark(6, number(6, 0));
-    let noted = |is_gone: bool| ("noted".to_owned(), is_gone);
-    assert_eq!(forgotten(implicit(), next(), INCARNATION), noted(true));
-    assert_eq!(forgotten(logged, next(), INCARNATION), noted(false), "a sweep's to collect");
-    assert_eq!(forgotten(implicit(), mark(5, number(5, 9)), INCARNATION), noted(false));
-    assert_eq!(forgotten(implicit(), mark(6, number(5, 4)), INCARNATION), noted(false));
-    let other = forgotten(implicit(), next(), INCARNATION + 1);
-    assert_eq!(other, ("no: quarantined".to_owned(), false));
+    assert!(is_forgotten(implicit(), mark(6, number(6, 0))));
+    assert!(!is_forgotten(logged, mark(6, number(6, 0))), "a sweep's to collect");
+    assert!(!is_forgotten(implicit(), mark(5, number(5, 9))));
+    assert!(!is_forgotten(implicit(), mark(6, number(5, 4))));
 }
 
 /// A settle answers for good: what it found absent is never staged.
 #[test]
 fn a_branch_that_was_settled_as_absent_is_never_staged() {
     let mut participant = Participant::new(INCARNATION);
-    assert_eq!(words(step(&mut participant, Request::Settle(txid(4)))), "Fenced");
-    let late = Request::Prepare(implicit(4, &[("k", Exclusive)]));
+    assert_eq!(words(step(&mut participant, settle(4))), "Fenced");
+    let late = to_prepare(4, implicit(4, &[("k", Exclusive)]));
     assert_eq!(words(step(&mut participant, late)), "no: fenced");
     assert!(participant.locks().is_empty());
 }

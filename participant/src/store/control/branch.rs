@@ -38,21 +38,21 @@ impl StagedRecord {
         replies: &[u8],
     ) -> Vec<u8> {
         let mut record = Writer::default();
-        record.array(if item.branches.is_empty() { 8 } else { 9 });
+        record.array(if item.prepare.branches.is_empty() { 8 } else { 9 });
         record.small(RECORD_VERSION);
-        record.bytes(item.id.to_string().as_bytes());
+        record.bytes(item.prepare.id.to_string().as_bytes());
         record.bytes(url.as_bytes());
         record.bytes(seq.to_string().as_bytes());
-        record.array(item.branch.locks.len());
-        for lock in &item.branch.locks {
+        record.array(item.prepare.branch.locks.len());
+        for lock in &item.prepare.branch.locks {
             record.bytes(&lock.key.0);
         }
-        let modes = item.branch.locks.iter().map(|lock| lock.access.letter());
+        let modes = item.prepare.branch.locks.iter().map(|lock| lock.access.letter());
         record.bytes(&modes.collect::<Vec<_>>());
         record.bytes(redo);
         record.bytes(replies);
-        if !item.branches.is_empty() {
-            record.bytes(&pack_branches(&item.branches));
+        if !item.prepare.branches.is_empty() {
+            record.bytes(&pack_branches(&item.prepare.branches));
         }
         record.0
     }
@@ -91,9 +91,9 @@ pub(in super::super) fn pack_one_phase(
     seq: u64,
     redo: &[u8],
 ) -> Vec<u8> {
-    debug_assert_eq!(item.mode, Mode::OnePhase);
+    debug_assert_eq!(item.prepare.mode, Mode::OnePhase);
     let mut marker = Writer::default();
-    let kinds: Vec<u8> = item.branch.ops.iter().map(|op| kind_letter(op.reply)).collect();
+    let kinds: Vec<u8> = item.prepare.branch.ops.iter().map(|op| kind_letter(op.reply)).collect();
     marker.bytes(&kinds);
     marker.0.extend(replies);
     marker.bytes(seq.to_string().as_bytes());

@@ -48,7 +48,7 @@ impl Added {
 /// The distinct counters of these branches.
 pub(super) fn asked(items: &[PrepareItem]) -> Vec<(&Key, &Counter)> {
     let mut seen = HashSet::new();
-    let claims = items.iter().flat_map(|item| &item.branch.claims);
+    let claims = items.iter().flat_map(|item| &item.prepare.branch.claims);
     let counters = claims.map(|claim| (&claim.key, &claim.field));
     counters.filter(|counter| seen.insert(*counter)).collect()
 }
@@ -109,7 +109,7 @@ impl Counters {
 
     /// The claims of a branch with the values that they meet; `None` if one of them is for the scripts to judge.
     pub(super) fn claimed(&self, item: &PrepareItem, added: &Added) -> Option<Vec<Claimed>> {
-        let claims = item.branch.claims.iter().map(|claim| {
+        let claims = item.prepare.branch.claims.iter().map(|claim| {
             let found = (*self.0.get(&claim.key)?.get(&claim.field)?)?;
             let value = i64::try_from(i128::from(found) + added.of(claim)).ok()?;
             Some(mutants::judged(Claimed { claim: claim.clone(), value: Some(value) }))

@@ -4,16 +4,14 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::command::{Access, Claim};
 use assent_common::ids::{LogId, Txid};
 use assent_common::outcome::{Applied, Call, Done, Prepared, Refusal, Written};
-use assent_common::participant::{
-    Answer, Claimed, Evaluation, Heard, Key, Prepare, Request, Stepped,
-};
+use assent_common::participant::{Claimed, Evaluation, Heard, Key, Prepare, Stepped};
 use assent_common::value::{Arg, Reply};
 use assent_common::wire::branch::BranchState;
 
-use super::super::BranchAnswer;
 use super::super::call::PrepareItem;
 use super::super::control::{
     Field, StagedRecord, ToldPosition, lock_value, pack_branches, pack_one_phase, write_mark,
@@ -64,20 +62,19 @@ impl Round {
                 || !is_escrow(lock.access) && self.added.concerns(&lock.key)
         };
         !(self.changed.is_empty() && self.added.is_empty())
-            && item.branch.locks.iter().any(is_changed)
+            && item.prepare.branch.locks.iter().any(is_changed)
     }
 }
 
 impl Owner {
     /// Forgets the markers below the marks: the marks answer for them.
     pub(in super::super) fn sweep(&mut self) {
-        let _ = self.step(Request::Sweep);
+        self.machine.sweep();
     }
 
     /// Takes note of what a script has kept of a log: what a round writes of it is never less.
     pub(in super::super) fn is_kept(&mut self, log_id: LogId, heard: Heard) {
-        let Heard { epoch, low_water: mark } = heard;
-        let _ = self.step(Request::LowWater { log_id, epoch, mark });
+        self.machine.hear(log_id, heard);
         let stored = self.stored.entry(log_id).or_insert(heard);
         *stored = stored.and(heard);
     }
@@ -85,18 +82,17 @@ impl Owner {
     /// Forgets markers that are gone from the hash.
     pub(in super::super) fn forget(&mut self, txids: &[Txid]) {
         for txid in txids {
-            let _ = self.step(Request::Forget(*txid));
+            self.machine.forget(*txid);
         }
     }
 
-    fn step(&mut self, request: Request) -> Stepped {
-        self.machine.step(self.machine.incarnation(), request)
+    fn step(&mut self, txid: Txid, message: BranchMessage<Prepare>) -> Stepped {
+        self.machine.step(self.machine.incarnation(), txid, message)
     }
 
     /// Takes note of what a coordinator says of itself, and keeps it where it is new.
     pub(super) fn hear(&mut self, round: &mut Round, log_id: LogId, heard: Heard) {
-        let Heard { epoch, low_water } = heard;
-        let _ = self.step(Request::LowWater { log_id, epoch, mark: low_water });
+        self.machine.hear(log_id, heard);
         let Some(now) = self.machine.heard(log_id) else { return };
         if self.stored.insert(log_id, now) != Some(now) {
             round.exec.set(Field::Mark(log_id), write_mark(now));
@@ -121,20 +117,20 @@ impl Owner {
         &mut self,
         round: &mut Round,
         slot: usize,
-        request: Request,
+        txid: Txid,
+        ending: Ending,
     ) -> Result<(), RedoError> {
-        let Some(txid) = request.txid() else { return Ok(()) };
         let staged = self.machine.staged().get(&txid);
         let branches = staged.map(|staged| Arc::clone(&staged.branches)).unwrap_or_default();
-        let is_settle = matches!(request, Request::Settle(_));
+        let is_settle = ending == Ending::Settle;
         let ended = staged.filter(|_| !is_settle);
         let keys: Vec<Key> = ended.iter().flat_map(|staged| staged.keys.iter().cloned()).collect();
         let was = self.machine.state(txid);
         let adds: Vec<_> = keys.iter().map(|key| self.adds(txid, key)).collect();
-        let Stepped { answer, apply } = self.step(request);
+        let Stepped { answer, apply } = self.step(txid, ending.map(|never| match never {}));
         if was != self.machine.state(txid) {
             round.exec.delete(Field::Staged(txid));
-            let is_applied = matches!(answer, Answer::Applied(_));
+            let is_applied = ending == Ending::Commit;
             let marker = match (is_applied, branches.is_empty()) {
                 (true, true) => Marker::Done(txid),
                 (true, false) => Marker::DoneImplicit(txid),
@@ -161,19 +157,19 @@ impl Owner {
                 None => drop(round.changed.insert(key)),
             }
         }
-        round.asserts |= is_settle || matches!(answer, Answer::Applied(Call::Refused(_)));
-        round.answers.push((slot, into_answer(answer)));
+        round.asserts |= is_settle || matches!(answer, BranchAnswer::Applied(Call::Refused(_)));
+        round.answers.push((slot, answer));
         Ok(())
     }
 
     /// What stands in the way of a prepare that is new here.
     pub(super) fn obstacle(&self, item: &PrepareItem) -> Option<Call<Prepared>> {
-        self.machine.obstacle(item.txid, item.id, &locks(item))
+        self.machine.obstacle(item.txid, item.prepare.id, &locks(item))
     }
 
     /// The no that a prepare brings along, if nothing is kept of it.
     pub(super) fn refusal_if_new(&self, item: &PrepareItem) -> Option<Call<Prepared>> {
-        let refusal = item.if_new.as_ref().filter(|_| !self.knows(item.txid));
+        let refusal = item.prepare.if_new.as_ref().filter(|_| !self.knows(item.txid));
         refusal.map(|refusal| Call::Refused(Refusal::clone(refusal)))
     }
 
@@ -193,28 +189,18 @@ impl Owner {
         let packed = yes.packed_replies();
         let Yes { replies, redo, claims, .. } = yes;
         let writes = !redo.is_empty();
-        let Stepped { answer, apply } = self.step(Request::Prepare(Prepare {
-            txid: item.txid,
-            id: item.id,
-            mode: item.mode,
-            branches: Arc::clone(&item.branches),
-            locks: locks(item),
-            evaluation: Ok(Evaluation {
-                replies: json(&replies).into(),
-                redo: redo.into(),
-                claims,
-            }),
-        }));
+        let evaluation = Evaluation { replies: json(&replies).into(), redo: redo.into(), claims };
+        let Stepped { answer, apply } = self.step(item.txid, prepare(item, evaluation));
         match &answer {
-            Answer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
+            BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
                 let packed = if writes { packed } else { Vec::new() };
                 let record = StagedRecord::pack(item, url, vote.seq, &vote.redo, &packed);
                 round.exec.set(Field::Staged(item.txid), record);
                 round.seq = Some(vote.seq);
                 round.is_counted = true;
-                round.locked.extend(item.branch.locks.iter().map(|lock| lock.key.clone()));
+                round.locked.extend(item.prepare.branch.locks.iter().map(|lock| lock.key.clone()));
             }
-            Answer::Prepared(Call::Applied(Prepared::Committed(Done {
+            BranchAnswer::Prepared(Call::Applied(Prepared::Committed(Done {
                 written: Some(Written { redo, seq, .. }),
                 ..
             }))) => {
@@ -232,13 +218,13 @@ impl Owner {
         if let Some(redo) = apply.filter(|redo| !redo.is_empty()) {
             // An op that wrote past the agent does not show in the answer of one phase.
             round.exec.apply(&redo)?;
-            let others = item.branch.locks.iter().filter(|lock| !is_escrow(lock.access));
+            let others = item.prepare.branch.locks.iter().filter(|lock| !is_escrow(lock.access));
             round.changed.extend(others.map(|lock| lock.key.clone()));
-            for claim in &item.branch.claims {
+            for claim in &item.prepare.branch.claims {
                 round.added.add(&claim.key, &claim.field, claim.delta());
             }
         }
-        round.answers.push((item.slot, into_answer(answer)));
+        round.answers.push((item.slot, answer));
         Ok(())
     }
 
@@ -257,25 +243,16 @@ impl Owner {
         if self.knows(item.txid) {
             return Learnt::Agrees;
         }
-        let stepped = self.step(Request::Prepare(Prepare {
-            txid: item.txid,
-            id: item.id,
-            mode: item.mode,
-            branches: Arc::clone(&item.branches),
-            locks: locks(item),
-            evaluation: Ok(Evaluation {
-                replies,
-                redo,
-                claims: item.branch.claims.iter().map(granted).collect(),
-            }),
-        }));
+        let claims = item.prepare.branch.claims.iter().map(granted).collect();
+        let evaluation = Evaluation { replies, redo, claims };
+        let stepped = self.step(item.txid, prepare(item, evaluation));
         let agrees = match (&stepped.answer, call) {
             (
-                Answer::Prepared(Call::Applied(Prepared::Yes(own))),
+                BranchAnswer::Prepared(Call::Applied(Prepared::Yes(own))),
                 Call::Applied(Prepared::Yes(vote)),
             ) => own.seq == vote.seq,
             (
-                Answer::Prepared(Call::Applied(Prepared::Committed(own))),
+                BranchAnswer::Prepared(Call::Applied(Prepared::Committed(own))),
                 Call::Applied(Prepared::Committed(done)),
             ) => {
                 self.ended += u64::from(own.written.is_some());
@@ -332,19 +309,19 @@ fn granted(claim: &Claim) -> Claimed {
     Claimed { claim: claim.clone(), value: None }
 }
 
-fn locks(item: &PrepareItem) -> Vec<(Key, Access)> {
-    item.branch.locks.iter().map(|lock| (lock.key.clone(), lock.access)).collect()
+/// A prepare whose ops came to a yes, as the machine takes it.
+fn prepare(item: &PrepareItem, evaluation: Evaluation) -> BranchMessage<Prepare> {
+    BranchMessage::Prepare(Prepare {
+        id: item.prepare.id,
+        mode: item.prepare.mode,
+        branches: Arc::clone(&item.prepare.branches),
+        locks: locks(item),
+        evaluation: Ok(evaluation),
+    })
 }
 
-fn into_answer(answer: Answer) -> BranchAnswer {
-    match answer {
-        Answer::Prepared(call) => BranchAnswer::Prepared(call),
-        Answer::Applied(call) => BranchAnswer::Applied(call),
-        Answer::Aborted(call) => BranchAnswer::Aborted(call),
-        Answer::Settled(call) => BranchAnswer::Settled(call),
-        Answer::Noted => BranchAnswer::Applied(Call::Unknown("no answer".to_owned())),
-        Answer::Refused(refusal) => BranchAnswer::Applied(Call::Refused(refusal)),
-    }
+fn locks(item: &PrepareItem) -> Vec<(Key, Access)> {
+    item.prepare.branch.locks.iter().map(|lock| (lock.key.clone(), lock.access)).collect()
 }
 
 /// How many of a branch's writes Redis did not take, and what it said of the first.

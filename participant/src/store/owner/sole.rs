@@ -1,9 +1,10 @@
 //! A batch, as the sole owner does it: rounds, and the scripts for what only they can evaluate.
 
+use assent_common::branch::{BranchAnswer, Ending};
 use assent_common::ids::{Epoch, TxNumber, Txid};
 use assent_common::limits;
 use assent_common::outcome::{Call, Done, Prepared};
-use assent_common::participant::{Heard, Request};
+use assent_common::participant::Heard;
 use redis::{Pipeline, Value};
 
 use super::super::call::PrepareItem;
@@ -13,7 +14,7 @@ use super::super::markers::Marker;
 use super::super::mutants;
 use super::super::sorted::Sorted;
 use super::super::work::Answers;
-use super::super::{BranchAnswer, Store, lock};
+use super::super::{Store, lock};
 use super::Owner;
 use super::counters::{self, Counters};
 use super::evaluate::{self, Found};
@@ -119,14 +120,14 @@ impl Store {
         round.aborts = sorted.aborts.drain(..aborts).collect();
         let settles = sorted.settles.len().min(BRANCHES_PER_ROUND_MAX - commits - aborts);
         round.settles = sorted.settles.drain(..settles).collect();
-        let ends = |ends: &[(usize, Txid)], request: fn(Txid) -> Request| {
-            ends.iter().map(|(slot, txid)| (*slot, request(*txid))).collect::<Vec<_>>()
+        let ends = |ends: &[(usize, Txid)], ending: Ending| {
+            ends.iter().map(|(slot, txid)| (*slot, *txid, ending)).collect::<Vec<_>>()
         };
-        let mut requests = ends(&round.commits, Request::Commit);
-        requests.extend(ends(&round.aborts, Request::Abort));
-        requests.extend(ends(&round.settles, Request::Settle));
-        for (slot, request) in requests {
-            let ended = owner.end(round, slot, request);
+        let mut endings = ends(&round.commits, Ending::Commit);
+        endings.extend(ends(&round.aborts, Ending::Abort));
+        endings.extend(ends(&round.settles, Ending::Settle));
+        for (slot, txid, ending) in endings {
+            let ended = owner.end(round, slot, txid, ending);
             // A record that this version cannot read: the scripts say so of that branch alone.
             ended.map_err(|error| Lost::Refused(error.to_string()))?;
         }
@@ -151,7 +152,7 @@ impl Store {
             let claims = counters.claimed(&item, &round.added);
             let yes = claims.and_then(|claims| {
                 let ranges = owner.ranges(&claims);
-                evaluate::evaluate(&item.branch, found, claims, &ranges)
+                evaluate::evaluate(&item.prepare.branch, found, claims, &ranges)
             });
             let Some(yes) = yes else {
                 aside.scripts.push(item);
@@ -173,7 +174,7 @@ impl Store {
         items: &[PrepareItem],
     ) -> Result<(Vec<Vec<Found>>, Counters), Lost> {
         let mut pipeline = Pipeline::with_capacity(2 * items.len() + 1);
-        for (_, key) in items.iter().flat_map(|item| evaluate::asked(&item.branch)) {
+        for (_, key) in items.iter().flat_map(|item| evaluate::asked(&item.prepare.branch)) {
             evaluate::look(&mut pipeline, key);
         }
         let counters = counters::asked(items);
@@ -191,8 +192,9 @@ impl Store {
         let counters = Counters::found(&counters, of_counters, fields_expire);
         let mut values = values.into_iter();
         let found = items.iter().map(|item| {
-            let mut found: Vec<Found> = item.branch.locks.iter().map(|_| Found::NotAsked).collect();
-            for (place, _) in evaluate::asked(&item.branch) {
+            let mut found: Vec<Found> =
+                item.prepare.branch.locks.iter().map(|_| Found::NotAsked).collect();
+            for (place, _) in evaluate::asked(&item.prepare.branch) {
                 found[place] = Found::of(values.next(), values.next());
             }
             found
@@ -305,14 +307,14 @@ fn choose(
         } else if let Some(call) = owner.refusal_if_new(&item) {
             round.answers.push((item.slot, BranchAnswer::Prepared(call)));
             round.prepares.push(item);
-        } else if owner.knows(item.txid) || !evaluate::is_known(&item.branch) {
+        } else if owner.knows(item.txid) || !evaluate::is_known(&item.prepare.branch) {
             // A branch that was here before: its replies are in its record.
             aside.scripts.push(item);
         } else if let Some(call) = owner.obstacle(&item) {
             round.answers.push((item.slot, BranchAnswer::Prepared(call)));
             round.prepares.push(item);
         } else {
-            bytes += item.branch.bytes;
+            bytes += item.prepare.branch.bytes;
             chosen.push(item);
         }
     }

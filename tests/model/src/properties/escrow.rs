@@ -1,8 +1,8 @@
 //! Escrow: many add to one counter at once, and each is right.
 
+use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::outcome::{Call, Prepared};
-use assent_common::participant::Answer;
 
 use super::never;
 use crate::state::{Breach, State};
@@ -34,9 +34,9 @@ pub(super) fn bounds_will_hold(world: &World, state: &State) -> bool {
 
 /// The point of it: where there is room for all, nobody waits for another, and nobody dies of one.
 pub(super) fn room_is_for_all(world: &World, state: &State) -> bool {
-    let is_in_the_way = |answer: &Answer| match answer {
-        Answer::Prepared(Call::Applied(Prepared::Wait(_))) => true,
-        Answer::Prepared(Call::Refused(refusal)) => refusal.code == ErrorCode::LockConflict,
+    let is_in_the_way = |answer: &BranchAnswer| match answer {
+        BranchAnswer::Prepared(Call::Applied(Prepared::Wait(_))) => true,
+        BranchAnswer::Prepared(Call::Refused(refusal)) => refusal.code == ErrorCode::LockConflict,
         _ => false,
     };
     !world.config.has_room() || !state.answers().any(|(_, answer)| is_in_the_way(answer))

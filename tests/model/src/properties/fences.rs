@@ -1,9 +1,9 @@
 //! Invariants 6 and 7: what an abort leaves behind, and who may presume one.
 
 use assent_common::Txid;
+use assent_common::branch::BranchAnswer;
 use assent_common::coordinator::{Message, State as Phase};
 use assent_common::outcome::{Aborted, Call};
-use assent_common::participant::Answer;
 use assent_common::wire::branch::BranchState;
 
 use super::never;
@@ -14,7 +14,7 @@ use crate::world::World;
 /// 6: an abort that is acknowledged has its fence, or is below the mark, which fences as well.
 pub(super) fn abort_leaves_a_fence(_: &World, state: &State) -> bool {
     state.answers().all(|(ask, answer)| match answer {
-        Answer::Aborted(Call::Applied(Aborted::Fenced)) => {
+        BranchAnswer::Aborted(Call::Applied(Aborted::Fenced)) => {
             let is_fenced =
                 state.participants[ask.at].state(ask.txid) == Some(BranchState::Aborted);
             is_fenced || ask.txid.number < state.mark(ask.at)

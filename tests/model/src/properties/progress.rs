@@ -1,10 +1,10 @@
 //! That everything ends once nothing goes wrong any more, and that the paths which matter are explored.
 
+use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::{Message, State as Phase};
 use assent_common::outcome::Settled;
 use assent_common::outcome::{Call, Prepared};
-use assent_common::participant::Answer;
 use assent_common::wire::branch::BranchState;
 
 use crate::config::{Client, Config, Questions};
@@ -128,7 +128,7 @@ fn is_implicit(config: &Config) -> bool {
 }
 
 fn settled_as(state: &State, as_what: Settled) -> bool {
-    let is_so = |answer: &Answer| *answer == Answer::Settled(Call::Applied(as_what));
+    let is_so = |answer: &BranchAnswer| *answer == BranchAnswer::Settled(Call::Applied(as_what));
     state.answers().any(|(_, answer)| is_so(answer))
 }
 
@@ -196,9 +196,9 @@ fn old_prepare(_: &World, state: &State) -> bool {
 }
 
 fn wait(_: &World, state: &State) -> bool {
-    state
-        .answers()
-        .any(|(_, answer)| matches!(answer, Answer::Prepared(Call::Applied(Prepared::Wait(_)))))
+    state.answers().any(|(_, answer)| {
+        matches!(answer, BranchAnswer::Prepared(Call::Applied(Prepared::Wait(_))))
+    })
 }
 
 fn shared(_: &World, state: &State) -> bool {
@@ -215,9 +215,8 @@ fn retried(_: &World, state: &State) -> bool {
 
 fn refused_with(state: &State, code: ErrorCode) -> bool {
     state.answers().any(|(_, answer)| match answer {
-        Answer::Prepared(Call::Refused(refusal)) | Answer::Applied(Call::Refused(refusal)) => {
-            refusal.code == code
-        }
+        BranchAnswer::Prepared(Call::Refused(refusal))
+        | BranchAnswer::Applied(Call::Refused(refusal)) => refusal.code == code,
         _ => false,
     })
 }

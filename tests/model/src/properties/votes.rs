@@ -1,8 +1,8 @@
 //! Invariants 1, 2, 3 and the epochs of 5: what a vote is of, and what it is worth.
 
+use assent_common::branch::BranchAnswer;
 use assent_common::coordinator::{Branch, State as Phase, VoteState};
 use assent_common::outcome::{Call, Prepared, Vote};
-use assent_common::participant::Answer;
 use assent_common::wire::branch::BranchState;
 use assent_common::{Attempt, TxNumber, Txid};
 
@@ -26,7 +26,7 @@ pub(super) fn stale_epoch_is_refused(_: &World, state: &State) -> bool {
 /// 2: as soon as a yes is under way, the participant keeps something of the branch; or the mark does.
 pub(super) fn yes_is_staged(_: &World, state: &State) -> bool {
     state.answers().all(|(ask, answer)| match answer {
-        Answer::Prepared(Call::Applied(Prepared::Yes(_))) => {
+        BranchAnswer::Prepared(Call::Applied(Prepared::Yes(_))) => {
             let is_kept = state.participants[ask.at].state(ask.txid).is_some();
             is_kept || ask.txid.number < state.mark(ask.at)
         }

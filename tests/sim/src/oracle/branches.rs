@@ -1,9 +1,10 @@
 //! Invariants 2, 3, 5, 6, 8, 9, 10, 12, 14: what scripts do, and what of it leaves an agent.
 
+use assent_common::branch::BranchAnswer;
 use assent_common::command::Access;
 use assent_common::coordinator::Message;
 use assent_common::outcome::{Aborted, Call, Prepared};
-use assent_common::participant::{Answer, Participant};
+use assent_common::participant::Participant;
 use assent_common::wire::branch::BranchState;
 use assent_common::{Attempt, TxNumber, Txid};
 
@@ -20,7 +21,7 @@ struct Ran<'a> {
     after: Option<BranchState>,
     agent: &'a Agent,
     is_applied: bool,
-    answer: &'a Answer,
+    answer: &'a BranchAnswer,
     requests: &'a [Request],
 }
 
@@ -51,7 +52,7 @@ impl Oracle {
         before: &Before,
         agent: &Agent,
         is_applied: bool,
-        answer: &Answer,
+        answer: &BranchAnswer,
         requests: &[Request],
     ) -> Step {
         let after = agent.redis.data.control.state(ask.txid);
@@ -93,8 +94,8 @@ impl Oracle {
     /// What the ops of a branch replied, for whoever is told so later.
     fn replied(&mut self, ran: &Ran<'_>) {
         let replies = match ran.answer {
-            Answer::Prepared(Call::Applied(Prepared::Yes(vote))) => &vote.replies,
-            Answer::Prepared(Call::Applied(Prepared::Committed(done))) => &done.replies,
+            BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => &vote.replies,
+            BranchAnswer::Prepared(Call::Applied(Prepared::Committed(done))) => &done.replies,
             _ => return,
         };
         let branches = ran.request().branches.len();
@@ -176,8 +177,15 @@ impl Oracle {
     }
 
     /// 2: what leaves the agent as a yes is kept.
-    pub(crate) fn leaves(&mut self, ask: &Ask, answer: &Answer, control: &Participant) -> Step {
-        let Answer::Prepared(Call::Applied(Prepared::Yes(vote))) = answer else { return Ok(()) };
+    pub(crate) fn leaves(
+        &mut self,
+        ask: &Ask,
+        answer: &BranchAnswer,
+        control: &Participant,
+    ) -> Step {
+        let BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) = answer else {
+            return Ok(());
+        };
         let staged = control.staged().get(&ask.txid);
         let is_kept = staged.is_some_and(|staged| staged.vote == *vote);
         ensure(is_kept, "2 a yes is staged durably before it is said", || ask.txid.to_string())
@@ -222,16 +230,16 @@ fn may_stage(ran: &Ran<'_>) -> Step {
 fn acknowledged(ran: &Ran<'_>) -> Step {
     let is_own = ran.agent.redis.data.incarnation() == Some(ran.agent.incarnation);
     match ran.answer {
-        Answer::Applied(Call::Applied(_)) => {
+        BranchAnswer::Applied(Call::Applied(_)) => {
             let is_so = ran.after == Some(BranchState::Applied);
             ensure(is_so, "9 unknown is never ok", || ran.text())
         }
-        Answer::Applied(Call::Refused(refusal)) => {
+        BranchAnswer::Applied(Call::Refused(refusal)) => {
             let was_staged = ran.before.state == Some(BranchState::Prepared) && is_own;
             let check = "14 the commit of a staged branch is never refused";
             ensure(!was_staged, check, || format!("{}: {}", ran.text(), refusal.detail))
         }
-        Answer::Aborted(Call::Applied(Aborted::Fenced)) => {
+        BranchAnswer::Aborted(Call::Applied(Aborted::Fenced)) => {
             let number = ran.ask.txid.number;
             let is_below = ran.before.heard.is_some_and(|heard| number < heard.low_water);
             let is_fenced = ran.after == Some(BranchState::Aborted) || is_below;

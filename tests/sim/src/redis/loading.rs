@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use assent_common::Txid;
 use assent_common::command::{Access, Reserved};
-use assent_common::participant::{Counter, Key, Lock, Locks, Participant, Request, Restored};
+use assent_common::participant::{Counter, Key, Lock, Locks, Participant, Restored};
 use assent_common::wire::branch::BranchState;
 
 use super::{Data, Journal, Redis, Write, is_end};
@@ -37,21 +37,24 @@ impl Redis {
 impl Journal {
     fn load(&self, last: usize, mut is_dropped: impl FnMut() -> bool) -> (Data, BTreeSet<Txid>) {
         // A fence and a repair are no ends: what comes before them is whole.
-        let scripts = self.writes.iter().rev().take_while(|it| matches!(it, Write::Script(_)));
+        let is_script = |it: &&Write| matches!(it, Write::Message(..) | Write::Chore(_));
+        let scripts = self.writes.iter().rev().take_while(is_script);
         let from = self.writes.len() - scripts.take(last).count();
         let mut whole = self.replayed(from);
         let mut loaded = whole.clone();
         let mut dropped = BTreeSet::new();
         for write in &self.writes[from..] {
-            let Write::Script(script) = write else { continue };
-            let txid = script.txid().filter(|_| !matches!(script, Request::Forget(_)));
-            let Some(txid) = txid else {
-                whole.script(script.clone());
-                loaded.script(script.clone());
-                continue;
+            let (txid, message) = match write {
+                Write::Message(txid, message) => (*txid, message),
+                Write::Chore(chore) => {
+                    whole.chore(*chore);
+                    loaded.chore(*chore);
+                    continue;
+                }
+                Write::Claim | Write::Fence | Write::Redo(_) | Write::Open(..) => continue,
             };
             let (before, seq) = (whole.control.state(txid), whole.control.seq());
-            let redo = whole.script(script.clone());
+            let redo = whole.told(txid, message.clone());
             let after = whole.control.state(txid);
             let is_end = is_end(before, after);
             if is_end && is_dropped() {
