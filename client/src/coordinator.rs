@@ -44,7 +44,7 @@ pub enum SubmitError {
     /// No branch applies. Final; `retryable` says whether the same may be asked anew.
     #[error("aborted: {}: {}", .0.code, .0.detail)]
     Aborted(Box<Problem>),
-    /// The request was not taken: nothing was begun.
+    /// This copy of the request began nothing; an earlier one with its key may have committed.
     #[error("rejected: {}: {}", .0.code, .0.detail)]
     Rejected(Box<Problem>),
     /// It may have been committed, or be yet. Ask again by its id, or submit the same with the same key.

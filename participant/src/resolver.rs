@@ -2,7 +2,7 @@
 //!
 //! The schedule and the reading of answers are `assent_common::participant::resolver`'s; this is its shell: scans,
 //! calls, tells the store. It must never end a branch on anything but the word of the branch's own log; or, of an
-//! implicit transaction, on what all its branches say.
+//! implicit transaction, on what its branches say together.
 //!
 //! ```text
 //! due ──► questions, some at once ──► verdicts: commit, abort ──► ends, one batch at a time ──► concluded
