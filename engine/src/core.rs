@@ -128,7 +128,10 @@ impl Core {
         now: Micros,
     ) -> Result<Taken, Problem> {
         if let Some(why) = self.lives.stale() {
-            let detail = format!("{why}; nothing was begun");
+            let detail = format!(
+                "{why}; this request began nothing, but an earlier one with its key may have \
+                 committed: ask the coordinator on the newest log, with the same key"
+            );
             return Err(Problem::new(ErrorCode::StaleLog, detail));
         }
         let (chosen, key) = (new.chosen_id(), new.key.as_ref());

@@ -70,9 +70,9 @@ pub fn errors_markdown() -> String {
          with one of these codes in `code`.\n\n\
          - `\"outcome\": \"aborted\"` in it means that a transaction was begun and aborted: no branch \
          applies, now or later.\n\
-         - Without `outcome`, this copy of the request began nothing; an earlier copy with the same key \
-         may have committed, so keep the key. The exception is `internal`: after it, nothing is \
-         known.\n\
+         - Without `outcome`, this copy of the request began nothing; an earlier copy with the \
+         same key may have committed, so keep the key. The exception is `internal`: after it, \
+         nothing is known.\n\
          - *Retryable* means that the same request may succeed later, unchanged. After an abort, use \
          a new idempotency key for it.\n\n\
          | Code | Status | Retryable | What it means | What to do |\n\
