@@ -3,11 +3,11 @@
 
 use std::convert::Infallible;
 
-use crate::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled};
+use crate::outcome::{Aborted, Applied, Call, Failed, Prepared, Refusal, Settled};
 
 /// A message to a branch. `P` is what a prepare says beyond the name of the branch; the others say
 /// nothing more. Without it (`BranchMessage<()>`) it is the kind of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BranchMessage<P> {
     /// Lock, run, stage and vote; or, in one phase, apply.
     Prepare(P),
@@ -45,14 +45,24 @@ impl<P> BranchMessage<P> {
         }
     }
 
-    /// This refusal, as the answer to it.
-    pub fn refused(&self, refusal: Refusal) -> BranchAnswer {
+    /// The answer to it that says this.
+    pub fn failed(&self, failed: Failed) -> BranchAnswer {
         match self {
-            Self::Prepare(_) => BranchAnswer::Prepared(Call::Refused(refusal)),
-            Self::Commit => BranchAnswer::Applied(Call::Refused(refusal)),
-            Self::Abort => BranchAnswer::Aborted(Call::Refused(refusal)),
-            Self::Settle => BranchAnswer::Settled(Call::Refused(refusal)),
+            Self::Prepare(_) => BranchAnswer::Prepared(failed.into()),
+            Self::Commit => BranchAnswer::Applied(failed.into()),
+            Self::Abort => BranchAnswer::Aborted(failed.into()),
+            Self::Settle => BranchAnswer::Settled(failed.into()),
         }
+    }
+
+    /// The answer to it that is this refusal.
+    pub fn refused(&self, refusal: Refusal) -> BranchAnswer {
+        self.failed(Failed::Refused(refusal))
+    }
+
+    /// The answer to it where what came of it is not known.
+    pub fn unknown(&self, why: impl Into<String>) -> BranchAnswer {
+        self.failed(Failed::Unknown(why.into()))
     }
 }
 
@@ -128,6 +138,32 @@ impl BranchAnswer {
             Self::Applied(call) => call.unknown(),
             Self::Aborted(call) => call.unknown(),
             Self::Settled(call) => call.unknown(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code::ErrorCode;
+
+    /// Promise *unknown is a value*: what failed is said of the message that it was, and is never
+    /// taken for done.
+    #[test]
+    fn a_message_that_failed_is_answered_by_its_own_kind() {
+        for message in [
+            BranchMessage::Prepare(()),
+            BranchMessage::Commit,
+            BranchMessage::Abort,
+            BranchMessage::Settle,
+        ] {
+            let refusal = Refusal::new(ErrorCode::Quarantined, "no");
+            let refused = message.refused(refusal.clone());
+            assert_eq!(refused.kind(), message);
+            assert_eq!((refused.refused(), refused.unknown()), (Some(&refusal), None));
+            let unknown = message.unknown("lost");
+            assert_eq!(unknown.kind(), message);
+            assert_eq!((unknown.refused(), unknown.unknown()), (None, Some("lost")));
         }
     }
 }

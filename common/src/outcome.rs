@@ -51,6 +51,24 @@ impl<T> Call<T> {
     }
 }
 
+/// What came of a call that is not known to have been done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failed {
+    /// See [`Call::Refused`].
+    Refused(Refusal),
+    /// See [`Call::Unknown`].
+    Unknown(String),
+}
+
+impl<T> From<Failed> for Call<T> {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Refused(refusal) => Self::Refused(refusal),
+            Failed::Unknown(why) => Self::Unknown(why),
+        }
+    }
+}
+
 /// A definite no.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

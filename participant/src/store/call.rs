@@ -210,10 +210,10 @@ pub(super) fn outcome(
     digest: &str,
     head: &Head<'_>,
     keys: &[&Arg],
-    txids: &[(usize, Txid)],
+    txids: impl Iterator<Item = Txid>,
 ) -> Cmd {
     let mut cmd = evalsha(digest, head, keys.iter().copied());
-    for (_, txid) in txids {
+    for txid in txids {
         cmd.arg(txid.to_string());
     }
     cmd

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use assent_common::branch::{BranchAnswer, BranchMessage};
+use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
-use assent_common::outcome::{Aborted, Applied, Call, Prepared, Refusal, Settled};
+use assent_common::outcome::{Aborted, Applied, Call, Failed, Prepared, Refusal, Settled};
 use assent_common::participant::Heard;
 use assent_common::value::Arg;
 use assent_common::wire::branch::CoordinatorRef;
@@ -19,8 +19,8 @@ use super::decode::{self, CallError, Rows};
 use super::markers::Marker;
 use super::owner::{Lost, Turn};
 use super::refusals::refusal;
-use super::sorted::Sorted;
-use super::work::{Answers, Work, fail};
+use super::sorted::{EndingItem, Sorted};
+use super::work::{Answers, Work, answer_unsent};
 use super::{CheckedPrepare, Store, lock};
 
 /// Branches whose keys are remembered between prepare and outcome; the keys of others are asked
@@ -62,7 +62,7 @@ impl Store {
         low_water: TxNumber,
         messages: Vec<(Txid, BranchMessage<CheckedPrepare>)>,
     ) -> Vec<BranchAnswer> {
-        let mut answers = Answers(vec![None; messages.len()]);
+        let mut answers = Answers::to(messages.iter().map(|(_, message)| message.kind()));
         let mut sorted = self.sort(speaker, low_water, messages, &mut answers);
         for _ in 0..TURNS_MAX {
             if sorted.is_empty() {
@@ -79,10 +79,14 @@ impl Store {
                         self.disconnect(&live, said);
                     }
                 }
-                Err(error) => fail(&mut sorted, &error.to_string(), &mut answers),
+                Err(error) => answer_unsent(&mut sorted, &error.to_string(), &mut answers),
             }
         }
-        fail(&mut sorted, "which agent owns this Redis changes all the time", &mut answers);
+        answer_unsent(
+            &mut sorted,
+            "which agent owns this Redis changes all the time",
+            &mut answers,
+        );
         answers.finish()
     }
 
@@ -137,10 +141,10 @@ impl Store {
         let quarantined = self.is_quarantined();
         let mut sorted = Sorted::default();
         for (slot, (txid, message)) in messages.into_iter().enumerate() {
-            match message {
-                BranchMessage::Commit => sorted.commits.push((slot, txid)),
-                BranchMessage::Abort => sorted.aborts.push((slot, txid)),
-                BranchMessage::Settle => sorted.settles.push((slot, txid)),
+            let ending = match message {
+                BranchMessage::Commit => Ending::Commit,
+                BranchMessage::Abort => Ending::Abort,
+                BranchMessage::Settle => Ending::Settle,
                 BranchMessage::Prepare(prepare) => {
                     match refusal(quarantined.as_deref(), speaker, low_water, txid) {
                         Some(refusal) => {
@@ -148,8 +152,10 @@ impl Store {
                         }
                         None => sorted.prepares.push(PrepareItem { slot, txid, prepare }),
                     }
+                    continue;
                 }
-            }
+            };
+            sorted.endings.push(EndingItem { slot, txid, ending });
         }
         sorted
     }
@@ -190,10 +196,8 @@ impl Store {
         let mut put_off = std::mem::take(&mut sorted.prepares);
         let ready = self.ready(live, &work).await;
         if let Err(error) = ready {
-            let call = self.failed(live, &error);
-            for work in &work {
-                work.answer_all(answers, &call);
-            }
+            let failed = self.failed(live, &error);
+            work.iter().for_each(|work| work.fail(&failed, answers));
             return put_off;
         }
         // A vote is of the data that it was sent to, whatever data this agent goes on with
@@ -252,7 +256,7 @@ impl Store {
         let incarnation = self.incarnation();
         for work in work.each() {
             if let Err(error) = self.ready(live, std::slice::from_ref(&work)).await {
-                work.answer_all(answers, &self.failed(live, &error));
+                work.fail(&self.failed(live, &error), answers);
                 continue;
             }
             let command = self.command(speaker, owner, incarnation, &work, Vec::new());
@@ -279,8 +283,7 @@ impl Store {
             }
             Ok(rows) => return self.take_answers(incarnation, work, rows, answers),
             Err(error) => {
-                let call = self.failed(live, &error);
-                work.answer_all(answers, &call);
+                work.fail(&self.failed(live, &error), answers);
             }
         }
         Vec::new()
@@ -297,12 +300,12 @@ impl Store {
             let keys = lock(&self.keys);
             work.iter()
                 .filter_map(|work| match work {
-                    Work::Commits(txids) | Work::Aborts(txids) => Some(txids),
+                    Work::Endings(ending, items) if *ending != Ending::Settle => Some(items),
                     // They free no lock.
-                    Work::Prepares(_) | Work::Settles(_) => None,
+                    Work::Endings(..) | Work::Prepares(_) => None,
                 })
                 .flatten()
-                .map(|(_, txid)| *txid)
+                .map(|item| item.txid)
                 .filter(|txid| !keys.contains_key(txid))
                 .collect()
         };
@@ -347,30 +350,30 @@ impl Store {
             collected,
         };
         let digest = self.scripts.digest(work.script()).unwrap_or_default();
-        match work {
-            Work::Prepares(items) => call::prepare(&digest, &head, speaker.url, items),
-            Work::Settles(txids) => call::outcome(&digest, &head, &[], txids),
-            Work::Commits(txids) | Work::Aborts(txids) => {
-                let remembered = lock(&self.keys);
-                let keys: Vec<&Arg> =
-                    txids.iter().filter_map(|(_, txid)| remembered.get(txid)).flatten().collect();
-                call::outcome(&digest, &head, &keys, txids)
-            }
-        }
+        let (ending, items) = match work {
+            Work::Prepares(items) => return call::prepare(&digest, &head, speaker.url, items),
+            Work::Endings(ending, items) => (*ending, items),
+        };
+        let txids = items.iter().map(|item| item.txid);
+        let remembered = lock(&self.keys);
+        // A settle frees no lock.
+        let freed = txids.clone().filter(|_| ending != Ending::Settle);
+        let keys: Vec<&Arg> = freed.filter_map(|txid| remembered.get(&txid)).flatten().collect();
+        call::outcome(&digest, &head, &keys, txids)
     }
 
     /// What the failure of a call means for its messages.
-    pub(super) fn failed(&self, live: &Arc<Live>, error: &RedisError) -> Call<()> {
+    pub(super) fn failed(&self, live: &Arc<Live>, error: &RedisError) -> Failed {
         match decode::classify(error) {
-            CallError::Refused(refusal) => Call::Refused(refusal),
-            CallError::NoScript => Call::Unknown("the script could not be loaded".to_owned()),
+            CallError::Refused(refusal) => Failed::Refused(refusal),
+            CallError::NoScript => Failed::Unknown("the script could not be loaded".to_owned()),
             CallError::Unknown(why) => {
                 tracing::error!(why, "a script failed");
-                Call::Unknown(why)
+                Failed::Unknown(why)
             }
             CallError::Broken(why) => {
                 self.disconnect(live, &why);
-                Call::Unknown(why)
+                Failed::Unknown(why)
             }
         }
     }
@@ -398,7 +401,7 @@ impl Store {
             Rows::Each(rows) => rows,
             Rows::OtherIncarnation(found) => {
                 let refusal = self.quarantine_foreign(&found);
-                work.answer_all(answers, &Call::Refused(refusal));
+                work.fail(&Failed::Refused(refusal), answers);
                 return put_off;
             }
             Rows::OtherOwner(_) | Rows::Unreadable => Vec::new(),
@@ -406,26 +409,9 @@ impl Store {
         let mut rows = rows.into_iter();
         let mut next = || rows.next().unwrap_or(Value::Nil);
         match work {
-            Work::Commits(txids) => {
-                for (slot, txid) in txids {
-                    answers.put(slot, BranchAnswer::Applied(self.applied(txid, next())));
-                }
-                self.heard_ended(incarnation, &next());
-            }
-            Work::Aborts(txids) => {
-                for (slot, txid) in txids {
-                    answers
-                        .put(slot, BranchAnswer::Aborted(self.aborted(incarnation, txid, next())));
-                }
-                self.heard_ended(incarnation, &next());
-            }
-            Work::Settles(txids) => {
-                for (slot, txid) in txids {
-                    let call = decode::settled(next());
-                    if call == Call::Applied(Settled::Fenced) {
-                        lock(&self.markers).left(Marker::Fence(txid));
-                    }
-                    answers.put(slot, BranchAnswer::Settled(call));
+            Work::Endings(_, items) => {
+                for item in items {
+                    answers.put(item.slot, self.answer(incarnation, item, next()));
                 }
             }
             Work::Prepares(items) => {
@@ -438,10 +424,20 @@ impl Store {
                     let call = self.prepared(incarnation, item, row);
                     answers.put(slot, BranchAnswer::Prepared(call));
                 }
-                self.heard_ended(incarnation, &next());
             }
         }
+        // A settle ends nothing, and has no such row.
+        self.heard_ended(incarnation, &next());
         put_off
+    }
+
+    fn answer(&self, incarnation: u64, item: EndingItem, row: Value) -> BranchAnswer {
+        let EndingItem { txid, ending, .. } = item;
+        match ending {
+            Ending::Commit => BranchAnswer::Applied(self.applied(txid, row)),
+            Ending::Abort => BranchAnswer::Aborted(self.aborted(incarnation, txid, row)),
+            Ending::Settle => BranchAnswer::Settled(self.settled(txid, row)),
+        }
     }
 
     fn prepared(&self, incarnation: u64, item: PrepareItem, row: Value) -> Call<Prepared> {
@@ -504,6 +500,14 @@ impl Store {
         let call = decode::aborted(row, incarnation);
         if matches!(call, Call::Applied(Aborted::Fenced)) {
             lock(&self.keys).remove(&txid);
+            lock(&self.markers).left(Marker::Fence(txid));
+        }
+        call
+    }
+
+    fn settled(&self, txid: Txid, row: Value) -> Call<Settled> {
+        let call = decode::settled(row);
+        if call == Call::Applied(Settled::Fenced) {
             lock(&self.markers).left(Marker::Fence(txid));
         }
         call

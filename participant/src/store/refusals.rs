@@ -5,20 +5,18 @@
 //! become worse) is a no to one of which nothing is kept, and to no other. Redis is asked for that
 //! apart only by the scripts' way, and only where there is such a no.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::ids::{TxNumber, Txid};
-use assent_common::outcome::{Call, Prepared, Refusal};
+use assent_common::outcome::{Failed, Refusal};
 
 use super::call;
 use super::connection::Live;
 use super::execute::Speaker;
 use super::sorted::Sorted;
 use super::work::Answers;
-use super::work::widen;
 use super::{Store, mutants};
 
 /// Why a prepare is refused without a look at what is kept, if it is.
@@ -80,18 +78,15 @@ impl Store {
         if doubtful.is_empty() {
             return;
         }
-        let kept: Result<HashSet<Txid>, Call<Prepared>> = match self.kept(live, &doubtful).await {
-            Ok(kept) => Ok(kept),
-            Err(error) => Err(widen(&self.failed(live, &error))),
-        };
+        let kept = self.kept(live, &doubtful).await.map_err(|error| self.failed(live, &error));
         for item in std::mem::take(&mut sorted.prepares) {
             let no = item.prepare.if_new.as_ref().and_then(|refusal| match &kept {
                 Ok(kept) if kept.contains(&item.txid) => None,
-                Ok(_) => Some(Call::Refused(Refusal::clone(refusal))),
+                Ok(_) => Some(Failed::Refused(Refusal::clone(refusal))),
                 Err(failed) => Some(failed.clone()),
             });
             match no {
-                Some(no) => answers.put(item.slot, BranchAnswer::Prepared(no)),
+                Some(no) => answers.put(item.slot, BranchAnswer::Prepared(no.into())),
                 None => sorted.prepares.push(item),
             }
         }

@@ -289,7 +289,7 @@ impl Store {
             let head = Head { epoch: word.heard.epoch, ..self.head_of_fenced(*log_id) };
             let head = Head { low_water: Some(word.heard.low_water), ..head };
             let digest = self.scripts.digest(Script::Abort).unwrap_or_default();
-            self.run_fenced(live, &call::outcome(&digest, &head, &[], &[])).await?;
+            self.run_fenced(live, &call::outcome(&digest, &head, &[], std::iter::empty())).await?;
             seq = seq.max(word.known.map_or(0, |known| known.seq));
         }
         let seq = opening_seq(seq);
@@ -352,13 +352,13 @@ impl Store {
     async fn end(&self, live: &Live, script: Script, branches: &[InDoubt]) -> Result<(), String> {
         let Some(first) = branches.first() else { return Ok(()) };
         let keys: Vec<&Arg> = branches.iter().flat_map(|branch| &branch.keys).collect();
-        let txids: Vec<(usize, Txid)> =
-            branches.iter().map(|branch| branch.txid).enumerate().collect();
+        let txids = branches.iter().map(|branch| branch.txid);
         let digest = self.scripts.digest(script).unwrap_or_default();
         let head = self.head_of_fenced(first.txid.log_id);
-        let rows = self.run_fenced(live, &call::outcome(&digest, &head, &keys, &txids)).await?;
+        let command = call::outcome(&digest, &head, &keys, txids.clone());
+        let rows = self.run_fenced(live, &command).await?;
         if script == Script::Commit {
-            for ((_, txid), row) in txids.into_iter().zip(rows) {
+            for (txid, row) in txids.zip(rows) {
                 applied(txid, row)?;
             }
         }

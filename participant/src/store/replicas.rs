@@ -38,7 +38,7 @@ impl Store {
         tracing::warn!(why, answers = slots.len(), "not certified by replicas");
         for slot in slots {
             if let Some(answer) = answers.of(slot) {
-                let unknown = unknown(answer, &why);
+                let unknown = answer.kind().unknown(&*why);
                 answers.put(slot, unknown);
             }
         }
@@ -73,24 +73,9 @@ fn online(told: &str) -> u32 {
 }
 
 /// Whether an answer says that something is kept in Redis.
-const fn is_done(answer: &BranchAnswer) -> bool {
-    match answer {
-        BranchAnswer::Prepared(Call::Applied(Prepared::Wait(_))) => false,
-        BranchAnswer::Prepared(call) => matches!(call, Call::Applied(_)),
-        BranchAnswer::Applied(call) => matches!(call, Call::Applied(_)),
-        BranchAnswer::Aborted(call) => matches!(call, Call::Applied(_)),
-        BranchAnswer::Settled(call) => matches!(call, Call::Applied(_)),
-    }
-}
-
-fn unknown(answer: &BranchAnswer, why: &str) -> BranchAnswer {
-    let why = why.to_owned();
-    match answer {
-        BranchAnswer::Prepared(_) => BranchAnswer::Prepared(Call::Unknown(why)),
-        BranchAnswer::Applied(_) => BranchAnswer::Applied(Call::Unknown(why)),
-        BranchAnswer::Aborted(_) => BranchAnswer::Aborted(Call::Unknown(why)),
-        BranchAnswer::Settled(_) => BranchAnswer::Settled(Call::Unknown(why)),
-    }
+fn is_done(answer: &BranchAnswer) -> bool {
+    let waits = matches!(answer, BranchAnswer::Prepared(Call::Applied(Prepared::Wait(_))));
+    !waits && answer.refused().is_none() && answer.unknown().is_none()
 }
 
 #[cfg(test)]

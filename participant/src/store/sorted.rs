@@ -1,40 +1,48 @@
 //! A batch, sorted into the calls that it takes.
 
 use assent_common::Txid;
+use assent_common::branch::Ending;
+use assent_common::outcome::Failed;
 
 use super::call::{self, PrepareItem};
-use super::work::Work;
+use super::work::{Answers, Work};
 
-/// The messages of a batch by kind, outcomes first: they free the locks that prepares want. What is
-/// done is taken out.
-#[derive(Default)]
+/// A commit, an abort or a settle, and its place among the messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EndingItem {
+    pub(super) slot: usize,
+    pub(super) txid: Txid,
+    pub(super) ending: Ending,
+}
+
+/// The messages of a batch, outcomes apart: they free the locks that prepares want. What is done is
+/// taken out.
+#[derive(Debug, Default)]
 pub(super) struct Sorted {
-    pub(super) commits: Vec<(usize, Txid)>,
-    pub(super) aborts: Vec<(usize, Txid)>,
-    pub(super) settles: Vec<(usize, Txid)>,
+    pub(super) endings: Vec<EndingItem>,
     pub(super) prepares: Vec<PrepareItem>,
 }
 
 impl Sorted {
     pub(super) fn is_empty(&self) -> bool {
-        self.commits.is_empty()
-            && self.aborts.is_empty()
-            && self.settles.is_empty()
-            && self.prepares.is_empty()
+        self.endings.is_empty() && self.prepares.is_empty()
+    }
+
+    /// Takes outcomes out, at most so many: the commits first, then the aborts.
+    pub(super) fn take_endings(&mut self, most: usize) -> Vec<EndingItem> {
+        self.endings.sort_by_key(|item| item.ending);
+        self.endings.drain(..most.min(self.endings.len())).collect()
     }
 
     /// Takes messages out, in calls of bounded work: all outcomes, and prepares for as many calls
     /// as may be under way.
     pub(super) fn take_work(&mut self) -> Vec<Work> {
         let mut work = Vec::with_capacity(3);
-        for txids in std::mem::take(&mut self.commits).chunks(call::BRANCHES_PER_CALL_MAX) {
-            work.push(Work::Commits(txids.to_vec()));
-        }
-        for txids in std::mem::take(&mut self.aborts).chunks(call::BRANCHES_PER_CALL_MAX) {
-            work.push(Work::Aborts(txids.to_vec()));
-        }
-        for txids in std::mem::take(&mut self.settles).chunks(call::BRANCHES_PER_CALL_MAX) {
-            work.push(Work::Settles(txids.to_vec()));
+        let endings = self.take_endings(usize::MAX);
+        for alike in endings.chunk_by(|one, next| one.ending == next.ending) {
+            for items in alike.chunks(call::BRANCHES_PER_CALL_MAX) {
+                work.push(Work::Endings(items[0].ending, items.to_vec()));
+            }
         }
         let prepares = std::mem::take(&mut self.prepares);
         let mut calls = call::chunks(prepares);
@@ -46,10 +54,20 @@ impl Sorted {
 
     pub(super) fn put_back(&mut self, work: Work) {
         match work {
-            Work::Commits(txids) => self.commits.extend(txids),
-            Work::Aborts(txids) => self.aborts.extend(txids),
-            Work::Settles(txids) => self.settles.extend(txids),
+            Work::Endings(_, items) => self.endings.extend(items),
             Work::Prepares(items) => self.prepares.extend(items),
         }
+    }
+
+    /// The same, of messages that no call has taken.
+    pub(super) fn put_all_back(&mut self, sorted: Self) {
+        self.endings.extend(sorted.endings);
+        self.prepares.extend(sorted.prepares);
+    }
+
+    /// The same answer to all of them.
+    pub(super) fn fail(&self, failed: &Failed, answers: &mut Answers) {
+        answers.fail_endings(&self.endings, failed);
+        answers.fail_prepares(&self.prepares, failed);
     }
 }

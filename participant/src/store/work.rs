@@ -1,16 +1,15 @@
 //! What one call of a script is about, and the answers to a batch.
 
-use assent_common::branch::BranchAnswer;
+use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::code::ErrorCode;
-use assent_common::ids::Txid;
 use assent_common::limits;
-use assent_common::outcome::{Aborted, Call, Done, Prepared, Refusal};
+use assent_common::outcome::{Aborted, Call, Done, Failed, Prepared, Refusal};
 use assent_common::wire::branch::Mode;
 
 use super::call::PrepareItem;
 use super::decode;
 use super::scripts::Script;
-use super::sorted::Sorted;
+use super::sorted::{EndingItem, Sorted};
 
 /// Why a prepare of a batch was left.
 const ANSWERS_ARE_FULL: &str =
@@ -18,9 +17,8 @@ const ANSWERS_ARE_FULL: &str =
 
 /// What a call carries, so that its answers find their places.
 pub(super) enum Work {
-    Commits(Vec<(usize, Txid)>),
-    Aborts(Vec<(usize, Txid)>),
-    Settles(Vec<(usize, Txid)>),
+    /// Outcomes of one kind.
+    Endings(Ending, Vec<EndingItem>),
     Prepares(Vec<PrepareItem>),
 }
 
@@ -28,17 +26,14 @@ impl Work {
     /// Whether branches may end with it on their coordinator's word.
     pub(super) fn may_end(&self) -> bool {
         match self {
-            Self::Commits(_) | Self::Aborts(_) => true,
+            Self::Endings(ending, _) => *ending != Ending::Settle,
             Self::Prepares(items) => items.iter().any(|item| item.prepare.mode == Mode::OnePhase),
-            Self::Settles(_) => false,
         }
     }
 
     pub(super) fn script(&self) -> Script {
         match self {
-            Self::Commits(_) => Script::Commit,
-            Self::Aborts(_) => Script::Abort,
-            Self::Settles(_) => Script::Settle,
+            Self::Endings(ending, _) => script_of(*ending),
             Self::Prepares(items) => Script::Prepare(
                 items.iter().fold(0, |set, item| set | item.prepare.branch.families),
             ),
@@ -48,7 +43,7 @@ impl Work {
     /// How many branches it is about.
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Commits(txids) | Self::Aborts(txids) | Self::Settles(txids) => txids.len(),
+            Self::Endings(_, items) => items.len(),
             Self::Prepares(items) => items.len(),
         }
     }
@@ -56,9 +51,9 @@ impl Work {
     /// The same, a call for each branch.
     pub(super) fn each(self) -> Vec<Self> {
         match self {
-            Self::Commits(txids) => txids.into_iter().map(|it| Self::Commits(vec![it])).collect(),
-            Self::Aborts(txids) => txids.into_iter().map(|it| Self::Aborts(vec![it])).collect(),
-            Self::Settles(txids) => txids.into_iter().map(|it| Self::Settles(vec![it])).collect(),
+            Self::Endings(ending, items) => {
+                items.into_iter().map(|item| Self::Endings(ending, vec![item])).collect()
+            }
             Self::Prepares(items) => {
                 items.into_iter().map(|item| Self::Prepares(vec![item])).collect()
             }
@@ -66,56 +61,76 @@ impl Work {
     }
 
     /// The same answer to every message of the call.
-    pub(super) fn answer_all(&self, answers: &mut Answers, call: &Call<()>) {
+    pub(super) fn fail(&self, failed: &Failed, answers: &mut Answers) {
         match self {
-            Self::Commits(txids) => {
-                for (slot, _) in txids {
-                    answers.put(*slot, BranchAnswer::Applied(widen(call)));
-                }
-            }
-            Self::Aborts(txids) => {
-                for (slot, _) in txids {
-                    answers.put(*slot, BranchAnswer::Aborted(widen(call)));
-                }
-            }
-            Self::Settles(txids) => {
-                for (slot, _) in txids {
-                    answers.put(*slot, BranchAnswer::Settled(widen(call)));
-                }
-            }
-            Self::Prepares(items) => {
-                for item in items {
-                    answers.put(item.slot, BranchAnswer::Prepared(widen(call)));
-                }
-            }
+            Self::Endings(_, items) => answers.fail_endings(items, failed),
+            Self::Prepares(items) => answers.fail_prepares(items, failed),
         }
     }
 }
 
-/// A call that was not applied, as one of another kind.
-pub(super) fn widen<T>(call: &Call<()>) -> Call<T> {
-    match call {
-        Call::Applied(()) => Call::Unknown("no answer".to_owned()),
-        Call::Refused(refusal) => Call::Refused(refusal.clone()),
-        Call::Unknown(why) => Call::Unknown(why.clone()),
+const fn script_of(ending: Ending) -> Script {
+    match ending {
+        Ending::Commit => Script::Commit,
+        Ending::Abort => Script::Abort,
+        Ending::Settle => Script::Settle,
     }
 }
 
 /// The answers, by the slots of their messages.
-pub(super) struct Answers(pub(super) Vec<Option<BranchAnswer>>);
+pub(super) struct Answers(Vec<Slot>);
+
+enum Slot {
+    Open(BranchMessage<()>),
+    Answered(BranchAnswer),
+}
+
+impl Slot {
+    const fn answer(&self) -> Option<&BranchAnswer> {
+        match self {
+            Self::Open(_) => None,
+            Self::Answered(answer) => Some(answer),
+        }
+    }
+
+    const fn kind(&self) -> BranchMessage<()> {
+        match self {
+            Self::Open(kind) => *kind,
+            Self::Answered(answer) => answer.kind(),
+        }
+    }
+}
 
 impl Answers {
+    /// None yet, to messages of these kinds.
+    pub(super) fn to(kinds: impl Iterator<Item = BranchMessage<()>>) -> Self {
+        Self(kinds.map(Slot::Open).collect())
+    }
+
     pub(super) fn put(&mut self, slot: usize, answer: BranchAnswer) {
-        self.0[slot] = Some(answer);
+        assert_eq!(self.0[slot].kind(), answer.kind(), "an answer is of its message's kind");
+        self.0[slot] = Slot::Answered(answer);
     }
 
     pub(super) fn of(&self, slot: usize) -> Option<&BranchAnswer> {
-        self.0.get(slot)?.as_ref()
+        self.0.get(slot)?.answer()
+    }
+
+    pub(super) fn fail_endings(&mut self, items: &[EndingItem], failed: &Failed) {
+        for EndingItem { slot, ending, .. } in items {
+            self.put(*slot, ending.failed(failed.clone()));
+        }
+    }
+
+    pub(super) fn fail_prepares(&mut self, items: &[PrepareItem], failed: &Failed) {
+        for item in items {
+            self.put(item.slot, BranchAnswer::Prepared(failed.clone().into()));
+        }
     }
 
     /// Bytes of replies and writes in the answers so far.
     fn bytes(&self) -> usize {
-        self.0.iter().flatten().map(bytes).sum()
+        self.0.iter().filter_map(Slot::answer).map(bytes).sum()
     }
 
     /// Leaves prepares that have not begun, once the answers are full: the coordinator asks for
@@ -124,15 +139,13 @@ impl Answers {
         if prepares.is_empty() || self.bytes() <= limits::BATCH_REPLIES_BYTES_MAX {
             return;
         }
-        for item in prepares.drain(..) {
-            let call = Call::Unknown(ANSWERS_ARE_FULL.to_owned());
-            self.put(item.slot, BranchAnswer::Prepared(call));
-        }
+        self.fail_prepares(prepares, &Failed::Unknown(ANSWERS_ARE_FULL.to_owned()));
+        prepares.clear();
     }
 
     /// What Redis said to one of them, if that was that it is no master any more.
     pub(super) fn demoted(&self) -> Option<&str> {
-        self.0.iter().flatten().find_map(|answer| {
+        self.0.iter().filter_map(Slot::answer).find_map(|answer| {
             let refusal = answer.refused().map(|refusal| &*refusal.detail);
             refusal.or_else(|| answer.unknown()).filter(|said| decode::is_demoted(said))
         })
@@ -140,12 +153,16 @@ impl Answers {
 
     /// The slots that have no answer yet.
     pub(super) fn open(&self) -> Vec<usize> {
-        (0..self.0.len()).filter(|slot| self.0[*slot].is_none()).collect()
+        (0..self.0.len()).filter(|slot| self.of(*slot).is_none()).collect()
     }
 
+    /// All of them. What came of a message that nobody has answered is not known.
     pub(super) fn finish(self) -> Vec<BranchAnswer> {
-        let unanswered = || BranchAnswer::Prepared(Call::Unknown("no answer".to_owned()));
-        self.0.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+        let answer = |slot| match slot {
+            Slot::Open(kind) => kind.unknown("the agent has lost sight of it"),
+            Slot::Answered(answer) => answer,
+        };
+        self.0.into_iter().map(answer).collect()
     }
 }
 
@@ -164,19 +181,11 @@ fn bytes(answer: &BranchAnswer) -> usize {
     }
 }
 
-/// Answers what could not even be begun.
-pub(super) fn fail(sorted: &mut Sorted, why: &str, answers: &mut Answers) {
+/// Answers what could not even be begun: a prepare that was not sent has surely not been done; an
+/// outcome may have been, when it came before.
+pub(super) fn answer_unsent(sorted: &mut Sorted, why: &str, answers: &mut Answers) {
+    let Sorted { endings, prepares } = std::mem::take(sorted);
+    answers.fail_endings(&endings, &Failed::Unknown(why.to_owned()));
     let refused = Refusal::new(ErrorCode::RedisUnavailable, why);
-    // Not all prepares go at once.
-    while !sorted.is_empty() {
-        for work in sorted.take_work() {
-            let call = match work {
-                Work::Prepares(_) => Call::Refused(refused.clone()),
-                Work::Commits(_) | Work::Aborts(_) | Work::Settles(_) => {
-                    Call::Unknown(why.to_owned())
-                }
-            };
-            work.answer_all(answers, &call);
-        }
-    }
+    answers.fail_prepares(&prepares, &Failed::Refused(refused));
 }

@@ -20,6 +20,7 @@ use super::super::execute::Speaker;
 use super::super::markers::Marker;
 use super::super::mutants;
 use super::super::packed::RedoError;
+use super::super::sorted::{EndingItem, Sorted};
 use super::Owner;
 use super::counters::{Added, is_escrow};
 use super::evaluate::Yes;
@@ -29,10 +30,7 @@ use super::exec::Exec;
 #[derive(Debug, Default)]
 pub(super) struct Round {
     pub(super) exec: Exec,
-    pub(super) commits: Vec<(usize, Txid)>,
-    pub(super) aborts: Vec<(usize, Txid)>,
-    pub(super) settles: Vec<(usize, Txid)>,
-    pub(super) prepares: Vec<PrepareItem>,
+    pub(super) taken: Sorted,
     /// By the slot of the message.
     pub(super) answers: Vec<(usize, BranchAnswer)>,
     /// The markers that it leaves.
@@ -104,7 +102,7 @@ impl Owner {
     pub(super) fn keep_told(&mut self, round: &mut Round, speaker: &Speaker<'_>, said: u64) {
         let Speaker { log_id, epoch, .. } = *speaker;
         let told = self.told.entry(log_id).or_default();
-        let ends = !(round.commits.is_empty() && round.aborts.is_empty());
+        let ends = round.taken.endings.iter().any(|item| item.ending != Ending::Settle);
         if said > *told && (ends || !round.left.is_empty()) && mutants::keeps_told() {
             *told = said;
             let value = ToldPosition { position: said, epoch }.to_string();
@@ -113,13 +111,8 @@ impl Owner {
     }
 
     /// A commit, an abort or a settle.
-    pub(super) fn end(
-        &mut self,
-        round: &mut Round,
-        slot: usize,
-        txid: Txid,
-        ending: Ending,
-    ) -> Result<(), RedoError> {
+    pub(super) fn end(&mut self, round: &mut Round, item: EndingItem) -> Result<(), RedoError> {
+        let EndingItem { slot, txid, ending } = item;
         let staged = self.machine.staged().get(&txid);
         let branches = staged.map(|staged| Arc::clone(&staged.branches)).unwrap_or_default();
         let is_settle = ending == Ending::Settle;

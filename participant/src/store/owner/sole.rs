@@ -1,9 +1,9 @@
 //! A batch, as the sole owner does it: rounds, and the scripts for what only they can evaluate.
 
-use assent_common::branch::{BranchAnswer, Ending};
-use assent_common::ids::{Epoch, TxNumber, Txid};
+use assent_common::branch::BranchAnswer;
+use assent_common::ids::{Epoch, TxNumber};
 use assent_common::limits;
-use assent_common::outcome::{Call, Done, Prepared};
+use assent_common::outcome::{Call, Done, Failed, Prepared};
 use assent_common::participant::Heard;
 use redis::{Pipeline, Value};
 
@@ -67,7 +67,7 @@ impl Store {
             let outcome = match outcome {
                 Ok(()) => self.keep(live, owner, round, sorted, answers).await,
                 Err(lost) => {
-                    put_back(round, sorted);
+                    sorted.put_all_back(round.taken);
                     Err(lost)
                 }
             };
@@ -114,24 +114,13 @@ impl Store {
         round: &mut Round,
         aside: &mut Aside,
     ) -> Result<(), Lost> {
-        let commits = sorted.commits.len().min(BRANCHES_PER_ROUND_MAX);
-        round.commits = sorted.commits.drain(..commits).collect();
-        let aborts = sorted.aborts.len().min(BRANCHES_PER_ROUND_MAX - commits);
-        round.aborts = sorted.aborts.drain(..aborts).collect();
-        let settles = sorted.settles.len().min(BRANCHES_PER_ROUND_MAX - commits - aborts);
-        round.settles = sorted.settles.drain(..settles).collect();
-        let ends = |ends: &[(usize, Txid)], ending: Ending| {
-            ends.iter().map(|(slot, txid)| (*slot, *txid, ending)).collect::<Vec<_>>()
-        };
-        let mut endings = ends(&round.commits, Ending::Commit);
-        endings.extend(ends(&round.aborts, Ending::Abort));
-        endings.extend(ends(&round.settles, Ending::Settle));
-        for (slot, txid, ending) in endings {
-            let ended = owner.end(round, slot, txid, ending);
+        round.taken.endings = sorted.take_endings(BRANCHES_PER_ROUND_MAX);
+        for place in 0..round.taken.endings.len() {
+            let ended = owner.end(round, round.taken.endings[place]);
             // A record that this version cannot read: the scripts say so of that branch alone.
             ended.map_err(|error| Lost::Refused(error.to_string()))?;
         }
-        let room = BRANCHES_PER_ROUND_MAX - commits - aborts - settles;
+        let room = BRANCHES_PER_ROUND_MAX - round.taken.endings.len();
         let candidates = choose(owner, sorted, round, aside, room);
         if candidates.is_empty() {
             return Ok(());
@@ -139,7 +128,7 @@ impl Store {
         let (found, counters) = match self.look(live, owner, &candidates).await {
             Ok(found) => found,
             Err(lost) => {
-                round.prepares.extend(candidates);
+                round.taken.prepares.extend(candidates);
                 return Err(lost);
             }
         };
@@ -160,7 +149,7 @@ impl Store {
             };
             replied += yes.reply_bytes;
             let prepared = owner.prepare(round, &item, yes, speaker.url);
-            round.prepares.push(item);
+            round.taken.prepares.push(item);
             prepared.map_err(|error| Lost::Refused(error.to_string()))?;
         }
         Ok(())
@@ -226,16 +215,19 @@ impl Store {
                 if owned { Ok(()) } else { lost("another agent came") }
             }
             Ended::Lost => {
-                put_back(round, sorted);
+                sorted.put_all_back(round.taken);
                 lost("another agent came, or the data was replaced")
             }
             Ended::Refused(error) => {
-                put_back(round, sorted);
+                sorted.put_all_back(round.taken);
                 Err(Lost::Refused(error.to_string()))
             }
             Ended::Foreign(found) => {
                 self.quarantine_foreign(&found);
-                give_unknown(&round, "the data is not what this agent knew", answers);
+                round.taken.fail(
+                    &Failed::Unknown("the data is not what this agent knew".to_owned()),
+                    answers,
+                );
                 lost("the data is not what this agent knew")
             }
             Ended::Unknown(_) if mutants::believes_the_unclear() => {
@@ -243,7 +235,7 @@ impl Store {
                 lost("it may have run")
             }
             Ended::Unknown(error) => {
-                give_unknown(&round, &error.to_string(), answers);
+                round.taken.fail(&Failed::Unknown(error.to_string()), answers);
                 Err(Lost::Ownership(error.to_string()))
             }
         }
@@ -306,27 +298,19 @@ fn choose(
             aside.later.push(item);
         } else if let Some(call) = owner.refusal_if_new(&item) {
             round.answers.push((item.slot, BranchAnswer::Prepared(call)));
-            round.prepares.push(item);
+            round.taken.prepares.push(item);
         } else if owner.knows(item.txid) || !evaluate::is_known(&item.prepare.branch) {
             // A branch that was here before: its replies are in its record.
             aside.scripts.push(item);
         } else if let Some(call) = owner.obstacle(&item) {
             round.answers.push((item.slot, BranchAnswer::Prepared(call)));
-            round.prepares.push(item);
+            round.taken.prepares.push(item);
         } else {
             bytes += item.prepare.branch.bytes;
             chosen.push(item);
         }
     }
     chosen
-}
-
-/// The messages of a round that was not done.
-fn put_back(round: Round, sorted: &mut Sorted) {
-    sorted.commits.extend(round.commits);
-    sorted.aborts.extend(round.aborts);
-    sorted.settles.extend(round.settles);
-    sorted.prepares.extend(round.prepares);
 }
 
 fn give(round: Round, results: &[Value], answers: &mut Answers) {
@@ -337,25 +321,10 @@ fn give(round: Round, results: &[Value], answers: &mut Answers) {
         let results = results.get(writes.clone()).unwrap_or_default();
         let (applied, first_error) = dirty(round.exec.writes(&writes), results);
         if applied.dirty_writes > 0 {
-            if let Some((_, txid)) = round.commits.iter().find(|(at, _)| *at == slot) {
-                report_dirty(*txid, &applied, first_error.as_deref());
+            if let Some(item) = round.taken.endings.iter().find(|item| item.slot == slot) {
+                report_dirty(item.txid, &applied, first_error.as_deref());
             }
             answers.put(slot, BranchAnswer::Applied(Call::Applied(applied)));
         }
-    }
-}
-
-fn give_unknown(round: &Round, why: &str, answers: &mut Answers) {
-    for (slot, _) in &round.commits {
-        answers.put(*slot, BranchAnswer::Applied(Call::Unknown(why.to_owned())));
-    }
-    for (slot, _) in &round.aborts {
-        answers.put(*slot, BranchAnswer::Aborted(Call::Unknown(why.to_owned())));
-    }
-    for (slot, _) in &round.settles {
-        answers.put(*slot, BranchAnswer::Settled(Call::Unknown(why.to_owned())));
-    }
-    for item in &round.prepares {
-        answers.put(item.slot, BranchAnswer::Prepared(Call::Unknown(why.to_owned())));
     }
 }
