@@ -282,4 +282,23 @@ mod tests {
         assert!(check_segment_bytes(SEGMENT_BYTES_FOR_ALL, SEGMENT_BYTES_FOR_ALL).is_ok());
         assert!(check_segment_bytes(SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_FOR_ALL).is_ok());
     }
+
+    /// A deployment of ours that sets less would not start: `make chaos` did not.
+    #[test]
+    fn every_deployment_of_ours_has_segments_that_are_taken() {
+        const NAME: &str = "ASSENT_COORDINATOR_SEGMENT_BYTES";
+        let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        let files = std::fs::read_dir(deploy).unwrap().map(|entry| entry.unwrap().path());
+        let mut found = 0;
+        for path in files.filter(|path| path.extension().is_some_and(|it| it == "yaml")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let settings = text.lines().filter_map(|line| line.trim().split_once(": "));
+            for (_, value) in settings.filter(|(name, _)| *name == NAME) {
+                let bytes = value.trim_matches('"').parse().unwrap();
+                check_segment_bytes(bytes, SEGMENT_BYTES_FOR_ALL).unwrap();
+                found += 1;
+            }
+        }
+        assert!(found > 0, "no deployment sets it: this test looks for another name");
+    }
 }
