@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use assent_common::coordinator::authority::Authority;
@@ -77,6 +78,12 @@ pub struct Core {
     pub(crate) admission: Admission,
     pub(crate) effects: Vec<Effect>,
     pub(crate) errands: Errands,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("active", &self.active.len()).finish_non_exhaustive()
+    }
 }
 
 impl Core {

@@ -15,6 +15,7 @@ use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::resync::DataPoint;
 use assent_common::{LogId, TransactionId, Txid};
+use assent_engine::Sent;
 
 use crate::coordinator::Mark;
 use crate::mutants::Mutant;
@@ -267,8 +268,8 @@ impl World {
 
     fn hear_mark(&mut self, ask: &Ask) -> Step {
         let Mark { epoch, low_water } = ask.mark;
-        let active = &self.coordinators[ask.coordinator].active;
-        self.oracle.hears_mark(ask, active, &self.requests)?;
+        let core = &self.coordinators[ask.coordinator].core;
+        self.oracle.hears_mark(ask, core, &self.requests)?;
         let chore = Chore::Hear(ask.txid.log_id, Heard { epoch, low_water });
         let agent = &mut self.agents[ask.at];
         let incarnation = agent.believed_incarnation(self.config.mutant);
@@ -546,8 +547,9 @@ impl World {
         let from = From::Resolver;
         let mark = Mark::NONE;
         let known = None;
+        let sent = Sent { at: self.now(), is_probe: false };
         self.arrived(
-            Ask { coordinator, at, request, branch, txid, message, mark, known, from },
+            Ask { coordinator, at, request, branch, txid, message, mark, known, sent, from },
             None,
         )
     }

@@ -1,32 +1,41 @@
-//! The coordinator's shell: feeds the machines, and does what they say. No rule of the protocol is here.
+//! The coordinator's shell: brings what happens to the engine that production runs, and carries out
+//! what it wants done. No rule of the protocol is here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
-use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::authority::{Authority, Decisions};
-use assent_common::coordinator::{
-    Branch, Effect, Entry, Failure, Input, Message, Note, Outcome, Spec, State as Phase, Subject,
-    Transaction,
-};
-use assent_common::outcome::{Call, Refusal};
-use assent_common::record::{Acknowledged, Identity, Record};
-use assent_common::time::Millis;
+use assent_common::coordinator::{Branch, Delivery, Input, Message, Outcome, State as Phase};
+use assent_common::lives::Lives;
+use assent_common::log::{LogPosition, NewRecord, Token};
+use assent_common::record::{AnswerRecord, Answered, Committed, Record};
+use assent_common::time::{Micros, Millis};
+use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::BranchOutcome;
-use assent_common::{Attempt, Epoch, LogId, ParticipantName, TxNumber, Txid};
+use assent_common::{Attempt, Epoch, IdempotencyKey, LogId, ParticipantName, TxNumber, Txid};
+use assent_engine::{
+    AdmissionLimits, Core, CoreSettings, Errand, Fingerprint, History, NewTransaction, Notice,
+    RequestOps, Taken, Ticket, Variant, decision_bytes_max,
+};
+use serde_json::value::RawValue;
 
 use crate::client::Heard;
+use crate::lanes;
 use crate::log::Log;
 use crate::mutants::{self, Mutant};
-use crate::network::{Ask, From};
 use crate::oracle::{Step, violation};
 use crate::queue::Event;
-use crate::resync::LaneData;
+use crate::request::{Request, place_of};
+use crate::resync::Stage;
 use crate::trace::note;
 use crate::world::World;
 
 /// How long a lazy record may wait for company, in microseconds.
 const LAZY_US: u64 = 5_000;
+
+/// Whoever waits for nothing to be durable.
+pub(crate) const NOBODY: Ticket = Ticket(u64::MAX);
 
 /// A coordinator, and what it has on disk.
 #[derive(Debug)]
@@ -34,37 +43,24 @@ pub(crate) struct Coordinator {
     pub(crate) is_up: bool,
     /// Process lives so far; what belongs to another one is stale.
     pub(crate) life: u64,
-    pub(crate) next_n: u64,
-    pub(crate) active: BTreeMap<TxNumber, Active>,
-    /// By participant: the transactions that concern it and have not ended.
-    pub(crate) unfinished: Vec<BTreeSet<TxNumber>>,
-    /// What became of the requests of clients that can ask again.
-    pub(crate) known: BTreeMap<usize, Known>,
-    pub(crate) authority: Authority,
+    pub(crate) core: Core,
     pub(crate) log: Log,
-    pub(crate) flush_is_due: bool,
-    /// By participant: what it knows of the data.
-    pub(crate) data: Vec<LaneData>,
+    pub(crate) desk: ShellDesk,
 }
 
-/// A transaction under way.
-#[derive(Debug)]
-pub(crate) struct Active {
-    pub(crate) machine: Transaction,
-    pub(crate) request: usize,
-    /// The timer that is set.
-    armed: Option<Millis>,
-    /// Whether anybody could see its outcome.
-    is_shown: bool,
-}
-
-/// What a coordinator knows of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// It is under way as this transaction.
-    Active(TxNumber),
-    /// It came out; whether committed.
-    Told(bool),
+/// What the shell keeps beside the core, in one life.
+#[derive(Debug, Default)]
+pub(crate) struct ShellDesk {
+    flush_is_due: bool,
+    /// When its timers are looked at next.
+    tick_at: Option<Millis>,
+    /// By lane: when it is looked at next.
+    pub(crate) lanes_at: BTreeMap<usize, Micros>,
+    /// By lane: where a resynchronisation stands.
+    pub(crate) resyncs: BTreeMap<usize, Stage>,
+    pub(crate) tries: BTreeMap<usize, u32>,
+    /// The transactions of which anybody could see the outcome.
+    shown: BTreeSet<TxNumber>,
 }
 
 /// What a coordinator says of itself with every message.
@@ -80,36 +76,30 @@ impl Mark {
         Self { epoch: Epoch(0), low_water: TxNumber { epoch: Epoch(0), n: 0 } };
 }
 
-impl Active {
-    pub(crate) const fn new(machine: Transaction, request: usize) -> Self {
-        Self { machine, request, armed: None, is_shown: false }
+/// The ops of a request are known to the world; no message carries them.
+#[derive(Debug)]
+struct KnownOps;
+
+impl RequestOps for KnownOps {
+    fn of(&self, _: Branch) -> Option<&RawValue> {
+        None
     }
 }
+
+/// Of all requests with a key: the key itself tells them apart.
+static FINGERPRINT: LazyLock<Fingerprint> = LazyLock::new(|| {
+    let body = r#"{"branches":[{"participant":"p0","ops":[{"cmd":["GET","k0"]}]}]}"#;
+    let request = serde_json::from_str(body).expect("a request");
+    Fingerprint::of(request, body.as_bytes()).expect("a valid one").1
+});
 
 impl Coordinator {
     pub(crate) fn new(log_id: LogId, participants: usize) -> Self {
         let log = Log::new(log_id);
-        Self {
-            is_up: true,
-            life: 1,
-            next_n: 0,
-            active: BTreeMap::new(),
-            unfinished: vec![BTreeSet::new(); participants],
-            known: BTreeMap::new(),
-            authority: Authority::new(log_id, log.epoch, Decisions::default()),
-            log,
-            flush_is_due: false,
-            data: (0..participants).map(|_| LaneData::default()).collect(),
-        }
-    }
-
-    pub(crate) const fn next(&self) -> TxNumber {
-        TxNumber { epoch: self.log.epoch, n: self.next_n }
-    }
-
-    /// Everything below has ended, as far as one participant is concerned.
-    pub(crate) fn low_water(&self, at: usize) -> TxNumber {
-        self.unfinished[at].first().copied().unwrap_or_else(|| self.next())
+        let authority = Authority::new(log_id, log.epoch, Decisions::default());
+        let mut core = new_core(&log, authority, History::default());
+        register(&mut core, participants);
+        Self { is_up: true, life: 1, core, log, desk: ShellDesk::default() }
     }
 
     pub(crate) const fn txid(&self, number: TxNumber, attempt: Attempt) -> Txid {
@@ -118,28 +108,57 @@ impl Coordinator {
 
     /// The answer to a branch in doubt.
     pub(crate) fn outcome(&self, txid: Txid, mutant: Option<Mutant>) -> BranchOutcome {
-        // Numbers are a log's own: another log's transaction may have that of one which is active here.
+        // Numbers are a log's own: another log's transaction may have that of one which is active
+        // here.
+        let txid = match mutant {
+            Some(Mutant::AnswersForOtherLogs) => Txid { log_id: self.log.log_id(), ..txid },
+            _ => txid,
+        };
         let is_own = txid.log_id == self.log.log_id();
-        if !is_own && mutant != Some(Mutant::AnswersForOtherLogs) {
-            return BranchOutcome::UnknownAuthority;
+        if mutant == Some(Mutant::PresumesActive)
+            && is_own
+            && self.core.active(txid.number).is_some()
+        {
+            return BranchOutcome::Aborted;
         }
-        match self.active.get(&txid.number) {
-            Some(active) if mutant != Some(Mutant::PresumesActive) => {
-                active.machine.outcome_for(txid.attempt)
-            }
-            _ => self.authority.outcome(txid),
-        }
+        self.core.outcome(txid)
+    }
+
+    /// Whether its log may know nothing of an implicit transaction: it is of an earlier life.
+    pub(crate) fn knows_nothing_of(&self, txid: Txid, mutant: Option<Mutant>) -> bool {
+        self.core.implicit_outcome(txid).is_none() && mutant != Some(Mutant::PresumesImplicit)
+    }
+
+    /// The numbers of the active transactions, in order.
+    pub(crate) fn active(&self) -> BTreeSet<TxNumber> {
+        self.core.all_active().map(|active| active.machine.spec().number).collect()
     }
 }
 
-impl Coordinator {
-    /// Whether its log may know nothing of an implicit transaction: it is of an earlier life.
-    pub(crate) fn knows_nothing_of(&self, txid: Txid, mutant: Option<Mutant>) -> bool {
-        txid.log_id == self.log.log_id()
-            && txid.number.epoch < self.log.epoch
-            && !self.active.contains_key(&txid.number)
-            && self.outcome(txid, mutant) == BranchOutcome::Aborted
-            && mutant != Some(Mutant::PresumesImplicit)
+/// A core of the log's present life that goes on from this.
+pub(crate) fn new_core(log: &Log, authority: Authority, history: History) -> Core {
+    let (log_id, epoch) = (log.log_id(), log.epoch);
+    let most = usize::MAX;
+    let settings = CoreSettings {
+        identity: CoordinatorRef { log_id, epoch, url: String::new(), life: None },
+        decision_bytes_max: decision_bytes_max(most),
+        admission: AdmissionLimits {
+            in_flight_max: most,
+            per_participant_max: most,
+            undelivered_max: most,
+        },
+        variant: Variant::default(),
+    };
+    Core::new(settings, authority, history, Lives::default())
+}
+
+/// Registers all participants: the place of a lane is that of its participant. All of them have been
+/// greeted: which life of a log speaks is not simulated.
+pub(crate) fn register(core: &mut Core, participants: usize) {
+    for at in 0..participants {
+        let place = core.restore_participant(&participant_name(at), "http://p");
+        assert_eq!(place, at, "lanes are in the order of their participants");
+        core.life_heard(at, assent_engine::LifeHeard::Nothing);
     }
 }
 
@@ -151,193 +170,67 @@ pub(crate) fn place_of_participant(name: &ParticipantName) -> usize {
     name.as_str()[1..].parse().expect("p and a number")
 }
 
+/// What the client of a request that has a key asks again by.
+fn key_of(request: usize) -> IdempotencyKey {
+    format!("request-{request}").parse().expect("a key")
+}
+
 impl World {
     /// A request has come: it is new, or known.
     pub(crate) fn submitted(&mut self, request: usize) -> Step {
         let c = self.requests[request].coordinator;
-        let coordinator = &self.coordinators[c];
-        if !coordinator.is_up {
+        if !self.coordinators[c].is_up {
             return Ok(());
         }
-        match coordinator.known.get(&request) {
-            Some(Known::Told(committed)) => {
-                let heard = Heard::Outcome(*committed);
-                self.answer_client(request, heard);
-                Ok(())
+        let (new, now) = (self.new_transaction(request), Micros(self.now_us));
+        let waiter = Ticket(request as u64);
+        let core = &mut self.coordinators[c].core;
+        match core.submit(new, waiter, false, now) {
+            Ok(Taken::Begun) => {
+                let asked = &self.requests[request];
+                let number = core.number_of(asked.id).expect("it has just begun");
+                core.watch(number);
+                note!(self, "c{c}: request {request} begins as {}.{}", number.epoch, number.n);
+                self.oracle.began(c, number, request, &self.requests[request])?;
+                self.carry_out(c)
             }
-            Some(Known::Active(number)) => {
-                let active = coordinator.active.get(number);
+            Ok(Taken::Active(_)) => Ok(()),
+            Ok(Taken::Decided(id)) => {
+                let active = core.number_of(id).and_then(|number| core.active(number));
                 let outcome = active.and_then(|active| active.machine.outcome());
                 let heard = outcome.map_or(Heard::Pending, |(outcome, _)| Heard::of(&outcome));
                 self.answer_client(request, heard);
                 Ok(())
             }
-            None => self.begin(c, request),
+            Ok(Taken::Ended(position)) => {
+                let record = self.coordinators[c].log.read(position);
+                let heard = record.as_ref().map_or(Heard::Pending, told_by);
+                self.answer_client(request, heard);
+                Ok(())
+            }
+            Err(problem) => {
+                note!(self, "c{c}: request {request} is refused: {}", problem.detail);
+                Ok(())
+            }
         }
     }
 
-    fn begin(&mut self, c: usize, request: usize) -> Step {
-        let now = self.now();
+    fn new_transaction(&self, request: usize) -> NewTransaction {
         let asked = &self.requests[request];
-        let spec = Spec {
-            number: self.coordinators[c].next(),
-            branches: u16::try_from(asked.branches.len()).expect("few branches"),
-            ack: asked.ack,
-            deadline: now.plus(asked.timeout_ms),
-            answer: asked.answer,
-            purpose: mutants::purpose(&self.config, asked),
-            protocol: asked.protocol,
-        };
-        let (number, is_keyed) = (spec.number, asked.is_keyed());
-        note!(self, "c{c}: request {request} begins as {}.{}", number.epoch, number.n);
-        self.oracle.began(c, number, request, asked)?;
-        self.coordinators[c].next_n += 1;
-        if is_keyed {
-            self.coordinators[c].known.insert(request, Known::Active(number));
-        }
-        self.activate(c, Active::new(Transaction::new(spec), request));
-        self.feed(c, number, Input::Begin)
-    }
-
-    pub(crate) fn activate(&mut self, c: usize, active: Active) {
-        let number = active.machine.spec().number;
-        for branch in &self.requests[active.request].branches {
-            self.coordinators[c].unfinished[branch.at].insert(number);
-        }
-        self.coordinators[c].active.insert(number, active);
-    }
-
-    /// One input, and all that follows from it; the process may die between any two effects.
-    pub(crate) fn feed(&mut self, c: usize, number: TxNumber, input: Input) -> Step {
-        let now = self.now();
-        let Some(active) = self.coordinators[c].active.get_mut(&number) else { return Ok(()) };
-        let request = active.request;
-        if let Input::Abandon { branch, .. } = input {
-            self.oracle.gives_up(c, number, branch)?;
-        }
-        let mut effects = Vec::new();
-        note!(self, "c{c}: {}.{} <- {input:?}", number.epoch, number.n);
-        if let Err(illegal) = active.machine.step(now, input, &mut effects) {
-            return violation("the shell feeds no impossible input", illegal.to_string());
-        }
-        let life = self.coordinators[c].life;
-        for effect in effects {
-            if self.random.strikes(self.profile.faults.coordinator_dies) {
-                return self.coordinator_dies(c, "between two effects");
-            }
-            match effect {
-                Effect::Send { branch, attempt, message } => {
-                    self.call(c, request, number, branch, attempt, message)?;
-                }
-                Effect::Persist(entry) => self.persist(c, number, request, entry)?,
-                Effect::Note(note) => self.note(c, number, request, &note),
-                Effect::Answer(outcome) => {
-                    self.tell(c, number, request, &outcome)?;
-                    self.answer_client(request, Heard::of(&outcome));
-                }
-            }
-            if self.coordinators[c].life != life {
-                return Ok(());
-            }
-        }
-        self.settle(c, number)
-    }
-
-    fn call(
-        &mut self,
-        coordinator: usize,
-        request: usize,
-        number: TxNumber,
-        branch: Branch,
-        attempt: Attempt,
-        message: Message,
-    ) -> Step {
-        let speaker = &self.coordinators[coordinator];
-        let at = self.requests[request].branches[branch.index()].at;
-        let low_water = match self.config.mutant {
-            Some(Mutant::MarkTooHigh) => TxNumber { n: number.n + 1, ..number },
-            _ => speaker.low_water(at),
-        };
-        let ask = Ask {
-            coordinator,
-            at,
-            request,
-            branch,
-            txid: speaker.txid(number, attempt),
-            message,
-            mark: Mark { epoch: speaker.log.epoch, low_water },
-            known: speaker.data[at].seen.known,
-            from: From::Coordinator(speaker.life),
-        };
-        note!(
-            self,
-            "c{coordinator}: {message:?} {}.{}.{} to p{at}",
-            number.epoch,
-            number.n,
-            attempt.0
-        );
-        let is_question = message == Message::Abort && self.requests[request].is_one_phase();
-        self.report.one_phase_questions += u64::from(is_question);
-        self.oracle.sends(&ask, self.requests[request].branches.len())?;
-        self.transmit(ask);
-        Ok(())
-    }
-
-    fn persist(&mut self, c: usize, number: TxNumber, request: usize, entry: Entry) -> Step {
-        let is_held_back = |coordinator: &Coordinator| {
-            let active = coordinator.active.get(&number);
-            active.is_some_and(|active| active.machine.answer_is_held_back())
-        };
-        let forced = match entry {
-            Entry::Committed { .. } if self.requests[request].is_implicit() => false,
-            Entry::Begun(_) | Entry::Committed { .. } => true,
-            Entry::Ended => false,
-            Entry::Answered { .. } => is_held_back(&self.coordinators[c]),
-        };
-        if self.config.is(Mutant::DecidesTwice)
-            && let Entry::Committed { attempt, .. } = &entry
-        {
-            let refusal = Refusal::new(ErrorCode::Timeout, "too late");
-            let outcome = Outcome::Aborted(Failure { branch: None, refusal });
-            let (attempt, decided_at) = (*attempt, Millis(0));
-            let late = Entry::Answered { attempt, decided_at, outcome, written: None };
-            self.persist(c, number, request, late)?;
-        }
-        if self.config.is(Mutant::AbortsWhileDeciding)
-            && let Entry::Committed { attempt, .. } = &entry
-        {
-            self.call(c, request, number, Branch(0), *attempt, Message::Abort)?;
-        }
-        let record = self.about(number, request, |subject| subject.record(entry));
-        note!(self, "c{c}: appends {record:?}");
-        self.oracle.appends(c, &record, &self.requests[request])?;
-        self.append(c, record, forced);
-        if self.config.is(Mutant::PersistedTooEarly) {
-            return self.feed(c, number, Input::Persisted);
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, c: usize, number: TxNumber, request: usize, note: &Note) {
-        let record = self.about(number, request, |subject| subject.note(note));
-        self.append(c, record, false);
-    }
-
-    /// A record about a transaction.
-    fn about(
-        &self,
-        number: TxNumber,
-        request: usize,
-        record: impl FnOnce(Subject<'_>) -> Record,
-    ) -> Record {
-        let identity = Identity {
-            id: self.requests[request].id,
-            key: None,
-            fingerprint: None,
+        let is_keyed = asked.is_keyed();
+        NewTransaction {
+            id: asked.id,
+            is_chosen: false,
+            key: is_keyed.then(|| key_of(request)),
+            fingerprint: is_keyed.then_some(*FINGERPRINT),
             name: None,
-            created_at: Millis(0),
-        };
-        record(Subject { number, identity: &identity, participants: &self.names(request) })
+            timeout_ms: asked.timeout_ms,
+            ack: asked.ack,
+            protocol: asked.protocol,
+            purpose: mutants::purpose(&self.config, asked),
+            participants: self.names(request),
+            ops: Arc::new(KnownOps),
+        }
     }
 
     fn names(&self, request: usize) -> Vec<ParticipantName> {
@@ -345,20 +238,180 @@ impl World {
         branches.iter().map(|branch| participant_name(branch.at)).collect()
     }
 
-    /// Which branches have acknowledged is durable.
-    fn acknowledged(&mut self, c: usize, record: &Acknowledged) -> Step {
-        let Some(active) = self.coordinators[c].active.get(&record.number) else { return Ok(()) };
-        let names = self.names(active.request);
-        let is_told = |name: &ParticipantName| record.participants.contains(name);
-        let told = (0..).map(Branch).zip(&names).filter(|(_, name)| is_told(name));
-        let told = told.map(|(branch, _)| branch).collect();
-        self.feed(c, record.number, Input::Noted(Note::Acknowledged(told)))
+    /// Something comes in by a door of the engine, and all that follows from it is done.
+    pub(crate) fn turn<T>(
+        &mut self,
+        c: usize,
+        door: impl FnOnce(&mut Core, Micros) -> T,
+    ) -> Result<T, crate::Violation> {
+        let said = door(&mut self.coordinators[c].core, Micros(self.now_us));
+        self.carry_out(c)?;
+        Ok(said)
     }
 
-    pub(crate) fn append(&mut self, c: usize, record: Record, forced: bool) {
+    /// An input that no door brings: for mutants.
+    pub(crate) fn feed(&mut self, c: usize, number: TxNumber, input: Input) -> Step {
+        if let Input::Abandon { branch, .. } = input {
+            self.oracle.gives_up(c, number, branch)?;
+        }
+        self.turn(c, |core, now| core.answered(vec![(number, input)], now))
+    }
+
+    /// Does what a turn has left to do; the process may die between any two parts of it.
+    pub(crate) fn carry_out(&mut self, c: usize) -> Step {
+        let life = self.coordinators[c].life;
+        loop {
+            let mut errands = Vec::new();
+            self.coordinators[c].core.swap_errands(&mut errands);
+            let record = if errands.is_empty() {
+                self.coordinators[c].core.outbox().pop_front()
+            } else {
+                None
+            };
+            if errands.is_empty() && record.is_none() {
+                return Ok(());
+            }
+            let changed = errands.iter().filter_map(|errand| match errand {
+                Errand::Changed(number) => Some(*number),
+                _ => None,
+            });
+            let changed: Vec<_> = changed.collect();
+            for errand in errands {
+                if self.random.strikes(self.profile.faults.coordinator_dies) {
+                    return self.coordinator_dies(c, "between two errands");
+                }
+                self.run_errand(c, errand)?;
+                if self.coordinators[c].life != life {
+                    return Ok(());
+                }
+            }
+            for number in changed {
+                self.show(c, number)?;
+            }
+            if let Some(record) = record {
+                if self.random.strikes(self.profile.faults.coordinator_dies) {
+                    return self.coordinator_dies(c, "before a record is with its log");
+                }
+                self.append(c, record)?;
+            }
+        }
+    }
+
+    fn run_errand(&mut self, c: usize, errand: Errand) -> Step {
+        match errand {
+            Errand::StartLane(_)
+            | Errand::Progress
+            | Errand::LifeIsDurable
+            | Errand::Unmet(_)
+            | Errand::CrashPoint(_)
+            | Errand::Unanswered(_) => {}
+            Errand::WakeLane(at) => lanes::lane_turn(self, c, at)?,
+            Errand::SendWaiting(at, outgoing) => lanes::send_waiting(self, c, at, outgoing)?,
+            Errand::Resynchronise(at) => self.resynchronise(c, at),
+            Errand::Tick => self.tick(c),
+            Errand::Answer(decided) => {
+                self.tell(c, decided.number, decided.attempt, &decided.outcome)?;
+                for Ticket(request) in decided.waiters {
+                    let request = usize::try_from(request).expect("a request");
+                    self.answer_client(request, Heard::of(&decided.outcome));
+                }
+            }
+            Errand::Done(NOBODY) => {}
+            Errand::Done(Ticket(at)) => self.plan(c, usize::try_from(at).expect("few"))?,
+            // What it shows is looked at when the turn is over.
+            Errand::Changed(_) => {}
+            Errand::Ended(number) => {
+                self.report.ended += 1;
+                self.coordinators[c].desk.shown.remove(&number);
+            }
+            Errand::Say(Notice::StepRefused(why)) => {
+                return violation("the shell feeds no impossible input", why);
+            }
+            Errand::Say(notice) => note!(self, "c{c}: {notice:?}"),
+        }
+        Ok(())
+    }
+
+    /// Whoever looks at a transaction at this moment sees what it shows.
+    pub(crate) fn show(&mut self, c: usize, number: TxNumber) -> Step {
+        let coordinator = &self.coordinators[c];
+        let state = coordinator.core.active(number).map(|active| active.machine.state());
+        if let Some(Phase::Committing(committing)) = state {
+            let deliveries = (0..).map(Branch).zip(&committing.deliveries);
+            for (branch, _) in deliveries.filter(|(_, it)| **it == Delivery::Abandoned) {
+                self.oracle.gives_up(c, number, branch)?;
+            }
+        }
+        if coordinator.desk.shown.contains(&number) {
+            return Ok(());
+        }
+        let Some(active) = coordinator.core.active(number) else { return Ok(()) };
+        let attempt = active.machine.attempt();
+        match active.machine.outcome() {
+            Some((outcome, _)) => self.tell(c, number, attempt, &outcome),
+            None => Ok(()),
+        }
+    }
+
+    fn tell(&mut self, c: usize, number: TxNumber, attempt: Attempt, outcome: &Outcome) -> Step {
+        self.coordinators[c].desk.shown.insert(number);
+        let txid = self.coordinators[c].txid(number, attempt);
+        let request = self.oracle.request_of(c, number);
+        self.oracle.told(c, txid, request, outcome, &self.requests[request])
+    }
+
+    // ---- the log
+
+    fn append(&mut self, c: usize, new: NewRecord) -> Step {
         debug_assert!(self.coordinators[c].is_up, "a dead process writes nothing");
-        self.coordinators[c].log.append(record, forced);
+        let record = Record::decode(new.kind, &new.payload).expect("it was just encoded");
+        if let Record::Committed(committed) = &record {
+            self.bend_decision(c, committed)?;
+        }
+        note!(self, "c{c}: appends {record:?}");
+        self.oracle.appends(c, &record, &self.requests)?;
+        let (token, number) = (new.token, record.number());
+        self.coordinators[c].log.append(new, record);
         self.write_or_wait(c);
+        if self.config.is(Mutant::PersistedTooEarly) && number.is_some() {
+            let early = vec![(token, LogPosition(0))];
+            self.coordinators[c].core.durable(early, Micros(self.now_us));
+        }
+        Ok(())
+    }
+
+    /// Only as a mutant.
+    fn bend_decision(&mut self, c: usize, committed: &Committed) -> Step {
+        let Committed { number, attempt, identity, branches, .. } = committed;
+        if self.config.is(Mutant::DecidesTwice) {
+            let late = Record::Answered(Answered {
+                number: *number,
+                attempt: *attempt,
+                identity: identity.clone(),
+                decided_at: Millis(0),
+                participants: branches.iter().map(|it| it.participant.clone()).collect(),
+                answer: AnswerRecord::Aborted {
+                    branch: None,
+                    code: ErrorCode::Timeout,
+                    detail: "too late".to_owned(),
+                    op: None,
+                    reply: None,
+                },
+                written: None,
+            });
+            self.oracle.appends(c, &late, &self.requests)?;
+        }
+        if self.config.is(Mutant::AbortsWhileDeciding) {
+            let outgoing = assent_engine::Outgoing {
+                number: *number,
+                branch: Branch(0),
+                attempt: *attempt,
+                message: Message::Abort,
+            };
+            let at = self.requests[place_of(identity.id)].branches[0].at;
+            lanes::send(self, c, at, outgoing, None)?;
+        }
+        Ok(())
     }
 
     /// Writes if somebody waits for it; else what there is waits a moment for company.
@@ -366,8 +419,8 @@ impl World {
         let coordinator = &mut self.coordinators[c];
         if coordinator.log.wants_write(false) {
             self.write_log(c);
-        } else if coordinator.log.wants_write(true) && !coordinator.flush_is_due {
-            coordinator.flush_is_due = true;
+        } else if coordinator.log.wants_write(true) && !coordinator.desk.flush_is_due {
+            coordinator.desk.flush_is_due = true;
             let life = coordinator.life;
             self.queue.push(self.now_us + LAZY_US, Event::Flushed { coordinator: c, life });
         }
@@ -385,142 +438,121 @@ impl World {
         if coordinator.life != life {
             return;
         }
-        coordinator.flush_is_due = false;
+        coordinator.desk.flush_is_due = false;
         if coordinator.log.wants_write(true) {
             self.write_log(c);
         }
     }
 
-    /// A batch is durable: a decision is believed from here on. Or its sync has failed, and the process stops.
+    /// A batch is durable: a decision is believed from here on. Or its sync has failed, and the
+    /// process stops.
     pub(crate) fn synced(&mut self, c: usize, life: u64) -> Step {
         if self.coordinators[c].life != life {
             return Ok(());
         }
-        let records = if self.random.strikes(self.profile.faults.sync_fails) {
+        let batch = if self.random.strikes(self.profile.faults.sync_fails) {
             self.report.failed_syncs += 1;
             if !self.config.is(Mutant::FailedSyncIgnored) {
                 return self.coordinator_dies(c, "as a sync of its log failed");
             }
             self.coordinators[c].log.thrown_away()
         } else {
-            let records = self.coordinators[c].log.synced();
-            records.iter().try_for_each(|record| self.oracle.durable(c, record, &self.requests))?;
-            records
+            let batch = self.coordinators[c].log.synced();
+            let mut records = batch.iter();
+            records.try_for_each(|it| self.oracle.durable(c, &it.record, &self.requests))?;
+            batch
         };
-        note!(self, "c{c}: {} records synced", records.len());
-        for record in records {
-            if let Record::Committed(committed) = &record {
+        note!(self, "c{c}: {} records synced", batch.len());
+        let mut tokens: Vec<(Token, LogPosition)> = Vec::with_capacity(batch.len());
+        let mut twice = Vec::new();
+        for it in &batch {
+            if let Record::Committed(committed) = &it.record {
                 self.report.retried += u64::from(committed.attempt != Attempt::FIRST);
-                self.coordinators[c].authority.committed(committed.number, committed.attempt);
             }
-            if let Record::DataSeen(seen) = &record {
-                self.data_recorded(c, place_of_participant(&seen.participant));
-            }
-            let number = match record {
-                // Nobody waits for it: the input has its own way.
-                Record::Abandoned(_) | Record::EndedByHand(_) => None,
-                Record::Acknowledged(acknowledged) => {
-                    self.acknowledged(c, &acknowledged)?;
-                    None
-                }
-                record => record.number(),
-            };
-            if let Some(number) = number.filter(|_| !self.config.is(Mutant::PersistedTooEarly)) {
+            let is_of_step = matches!(
+                it.record,
+                Record::Begun(_) | Record::Committed(_) | Record::Answered(_) | Record::Ended(_)
+            );
+            twice.extend(it.record.number().filter(|_| is_of_step));
+            tokens.push((it.token, it.position));
+        }
+        self.turn(c, |core, now| core.durable(tokens, now))?;
+        if self.coordinators[c].life != life {
+            return Ok(());
+        }
+        if self.config.is(Mutant::PersistedTwice) {
+            for number in twice {
                 self.feed(c, number, Input::Persisted)?;
-                if self.config.is(Mutant::PersistedTwice) {
-                    self.feed(c, number, Input::Persisted)?;
+                if self.coordinators[c].life != life {
+                    return Ok(());
                 }
-            }
-            if self.coordinators[c].life != life {
-                return Ok(());
             }
         }
         self.write_or_wait(c);
         Ok(())
     }
 
-    /// Whoever looks at the transaction at this moment sees what it shows; and what has ended is forgotten.
-    pub(crate) fn settle(&mut self, c: usize, number: TxNumber) -> Step {
-        let Some(active) = self.coordinators[c].active.get(&number) else { return Ok(()) };
-        let (request, is_shown) = (active.request, active.is_shown);
-        if !is_shown && let Some((outcome, _)) = active.machine.outcome() {
-            self.tell(c, number, request, &outcome)?;
-        }
-        let coordinator = &mut self.coordinators[c];
-        let Some(active) = coordinator.active.get_mut(&number) else { return Ok(()) };
-        if let Phase::Ended(outcome) = active.machine.state() {
-            let told = Known::Told(matches!(outcome, Outcome::Committed { .. }));
-            if self.requests[request].is_keyed() {
-                coordinator.known.insert(request, told);
-            }
-            coordinator.active.remove(&number);
-            for branch in &self.requests[request].branches {
-                coordinator.unfinished[branch.at].remove(&number);
-            }
-            self.report.ended += 1;
-            return Ok(());
-        }
-        for (branch, planned) in (0..).map(Branch).zip(&self.requests[request].branches) {
-            if active.machine.is_over_at(branch) {
-                coordinator.unfinished[planned.at].remove(&number);
-            }
-        }
-        let Some(wake_at) = active.machine.wake_at() else { return Ok(()) };
-        if active.armed.is_none_or(|armed| wake_at < armed) {
-            active.armed = Some(wake_at);
-            let at_us = (wake_at.0 * 1_000).max(self.now_us);
+    // ---- timers
+
+    fn tick(&mut self, c: usize) {
+        let (coordinator, now) = (&mut self.coordinators[c], Micros(self.now_us));
+        let next = coordinator.core.tick(now);
+        let Some(next) = next else { return };
+        if coordinator.desk.tick_at.is_none_or(|at| next < at) {
+            coordinator.desk.tick_at = Some(next);
+            let at_us = (next.0 * 1_000).max(self.now_us);
             let life = coordinator.life;
-            self.queue.push(at_us, Event::Woken { coordinator: c, life, number });
+            self.queue.push(at_us, Event::Ticked { coordinator: c, life });
         }
-        Ok(())
     }
 
-    pub(crate) fn woken(&mut self, c: usize, life: u64, number: TxNumber) -> Step {
-        let now = self.now();
+    pub(crate) fn ticked(&mut self, c: usize, life: u64) -> Step {
         if self.coordinators[c].life != life {
             return Ok(());
         }
-        let Some(active) = self.coordinators[c].active.get_mut(&number) else { return Ok(()) };
-        active.armed = None;
-        if active.machine.wake_at().is_none_or(|at| at > now) {
-            return self.settle(c, number);
-        }
-        let is_decided = matches!(active.machine.state(), Phase::Committing(_));
-        if self.config.is(Mutant::TimerAbandons) && is_decided {
-            let attempt = active.machine.attempt();
-            return self.feed(c, number, Input::Abandon { branch: Branch(0), attempt });
-        }
-        self.feed(c, number, Input::Tick)
-    }
-
-    fn tell(&mut self, c: usize, number: TxNumber, request: usize, outcome: &Outcome) -> Step {
-        let Some(active) = self.coordinators[c].active.get_mut(&number) else { return Ok(()) };
-        active.is_shown = true;
-        let attempt = active.machine.attempt();
-        let txid = self.coordinators[c].txid(number, attempt);
-        self.oracle.told(c, txid, request, outcome, &self.requests[request])
-    }
-
-    /// The result of a call has come.
-    pub(crate) fn answered(&mut self, ask: &Ask, answer: BranchAnswer) -> Step {
-        let c = ask.coordinator;
-        if ask.from != From::Coordinator(self.coordinators[c].life) {
-            return Ok(());
-        }
-        let number = ask.txid.number;
-        let mut input = ask.input(answer);
-        self.data_heard(ask, &mut input);
-        let Some(active) = self.coordinators[c].active.get(&number) else { return Ok(()) };
-        let input = mutants::misread(&self.config, ask, active.machine.attempt(), input);
-        if self.config.is(Mutant::EndsAfterFirstAck)
-            && let Input::Applied { call: call @ Call::Applied(_), .. } = &input
-        {
-            for branch in (0..self.requests[ask.request].branches.len()).rev() {
-                let branch = Branch(u16::try_from(branch).expect("few branches"));
-                self.feed(c, number, Input::Applied { branch, call: call.clone() })?;
+        self.coordinators[c].desk.tick_at = None;
+        if self.config.is(Mutant::TimerAbandons) {
+            self.abandon_what_is_due(c)?;
+            if self.coordinators[c].life != life {
+                return Ok(());
             }
-            return Ok(());
         }
-        self.feed(c, number, input)
+        self.tick(c);
+        self.carry_out(c)
     }
+
+    /// Only as a mutant.
+    fn abandon_what_is_due(&mut self, c: usize) -> Step {
+        let now = self.now();
+        for number in self.coordinators[c].active() {
+            let Some(active) = self.coordinators[c].core.active(number) else { continue };
+            let is_due = active.machine.wake_at().is_some_and(|at| at <= now);
+            if is_due && matches!(active.machine.state(), Phase::Committing(_)) {
+                let attempt = active.machine.attempt();
+                return self.feed(c, number, Input::Abandon { branch: Branch(0), attempt });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a client hears whose transaction ended with this record.
+fn told_by(record: &Record) -> Heard {
+    match record {
+        Record::Committed(_) => Heard::Outcome(true),
+        Record::Answered(answered) => {
+            Heard::Outcome(matches!(answered.answer, AnswerRecord::Committed { .. }))
+        }
+        _ => Heard::Pending,
+    }
+}
+
+/// The request of an active transaction.
+pub(crate) fn request_of(active: &assent_engine::Active) -> usize {
+    place_of(active.accepted.identity.id)
+}
+
+/// The plan of a request's branches, for whoever knows its transaction only.
+pub(crate) fn asked_of<'a>(requests: &'a [Request], active: &assent_engine::Active) -> &'a Request {
+    &requests[request_of(active)]
 }

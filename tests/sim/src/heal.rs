@@ -53,7 +53,10 @@ impl World {
     fn is_quiet(&self) -> bool {
         self.is_served()
             && self.agents.iter().all(|a| a.is_up && a.redis.data.control.staged().is_empty())
-            && self.coordinators.iter().all(|c| c.is_up && c.active.is_empty() && c.log.is_idle())
+            && self
+                .coordinators
+                .iter()
+                .all(|c| c.is_up && c.core.all_active().next().is_none() && c.log.is_idle())
             && self.is_data_known()
     }
 
@@ -61,10 +64,10 @@ impl World {
     fn is_data_known(&self) -> bool {
         self.agents.iter().enumerate().all(|(at, agent)| {
             let (data, found) = (&agent.redis.data, agent.redis.data.point());
-            let lanes = || self.coordinators.iter().map(|c| &c.data[at]);
+            let lanes = || self.coordinators.iter().map(|c| &c.core.lanes()[at].data);
             let is_that =
                 |known: DataPoint| known.incarnation == found.incarnation && known.seq <= found.seq;
-            let is_fine = lanes().all(|lane| lane.is_open() && lane.seen.known.is_none_or(is_that));
+            let is_fine = lanes().all(|lane| !lane.resyncs && lane.seen.known.is_none_or(is_that));
             // Of data that nobody ever voted on nobody knows, and nobody has to repair it.
             let is_unknown = lanes().all(|lane| lane.seen.known.is_none());
             let waits = data.is_fenced || data.is_blank || agent.is_quarantined;
@@ -73,13 +76,12 @@ impl World {
     }
 
     fn what_is_left(&self) -> String {
-        let active = self.coordinators.iter().flat_map(|c| c.active.values());
+        let active = self.coordinators.iter().flat_map(|c| c.core.all_active());
         let active: Vec<_> = active.map(|active| active.machine.state()).take(3).collect();
         let staged = self.agents.iter().map(|a| a.redis.data.control.staged().len());
-        let data = self.coordinators.iter().flat_map(|c| c.data.iter());
-        let data: Vec<_> = data.filter(|data| !data.is_open()).map(|data| &data.stage).collect();
+        let data: Vec<_> = self.coordinators.iter().flat_map(|c| &c.desk.resyncs).collect();
         let found = self.agents.iter().enumerate().map(|(at, agent)| {
-            let known = self.coordinators.iter().map(|c| c.data[at].seen.known);
+            let known = self.coordinators.iter().map(|c| c.core.lanes()[at].data.seen.known);
             let data = &agent.redis.data;
             (
                 data.incarnation(),
@@ -103,7 +105,7 @@ impl World {
         for at in 0..self.agents.len() {
             for coordinator in &self.coordinators {
                 let (log_id, epoch) = (coordinator.log.log_id(), coordinator.log.epoch);
-                let heard = Heard { epoch, low_water: coordinator.next() };
+                let heard = Heard { epoch, low_water: coordinator.core.low_water(at) };
                 let agent = &mut self.agents[at];
                 let incarnation = agent.redis.data.control.incarnation();
                 agent.redis.run_chore(incarnation, Chore::Hear(log_id, heard));

@@ -1,7 +1,10 @@
 //! A decision log: the bytes of the real one (`record`, `frame`) on a double of a disk. What a batch had written and not
 //! yet synced is after a crash on disk, or not, or cut anywhere, or has holes.
 
-use assent_common::frame::{Found, Place, SEGMENT_HEADER_BYTES, Scanner, encode, later_batch};
+use assent_common::frame::{
+    Found, Place, SEGMENT_HEADER_BYTES, Scanner, decode, encode, later_batch,
+};
+use assent_common::log::{Durability, LogPosition, NewRecord, Token};
 use assent_common::record::Record;
 use assent_common::{Epoch, LogId};
 
@@ -18,19 +21,30 @@ pub(crate) struct Log {
     /// So many bytes are on disk for sure.
     durable: usize,
     /// Handed over, not yet written.
-    queue: Vec<Record>,
+    queue: Vec<HandedOver>,
     /// A record is in the queue that somebody waits for.
     is_forced: bool,
     /// Written, its sync under way.
-    batch: Vec<Record>,
+    batch: Vec<HandedOver>,
     /// The process lives that there were; raised and synced before anything else is done in a life.
     pub(crate) epoch: Epoch,
+}
+
+/// A record that the engine has handed over.
+#[derive(Debug)]
+pub(crate) struct HandedOver {
+    pub(crate) token: Token,
+    pub(crate) record: Record,
+    payload: Vec<u8>,
+    kind: u8,
+    /// Where it lies, when it is written.
+    pub(crate) position: LogPosition,
 }
 
 /// What was on disk after a crash.
 #[derive(Debug)]
 pub(crate) struct Replayed {
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<(LogPosition, Record)>,
     /// Bytes of a torn tail that were cut.
     pub(crate) torn_bytes: usize,
 }
@@ -53,9 +67,10 @@ impl Log {
         self.place.log_id
     }
 
-    pub(crate) fn append(&mut self, record: Record, forced: bool) {
-        self.queue.push(record);
-        self.is_forced |= forced;
+    pub(crate) fn append(&mut self, new: NewRecord, record: Record) {
+        let NewRecord { token, kind, payload, durability } = new;
+        self.queue.push(HandedOver { token, record, payload, kind, position: LogPosition(0) });
+        self.is_forced |= durability == Durability::Forced;
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -72,21 +87,21 @@ impl Log {
         self.batch = std::mem::take(&mut self.queue);
         self.is_forced = false;
         let begin = offset(self.segment.len());
-        for record in &self.batch {
-            let (kind, payload) = record.encode();
+        for appended in &mut self.batch {
             let at = offset(self.segment.len());
-            encode(&self.place, at, begin, kind, &payload, &mut self.segment);
+            appended.position = LogPosition::new(self.place.segment, at);
+            encode(&self.place, at, begin, appended.kind, &appended.payload, &mut self.segment);
         }
     }
 
     /// The sync has returned: what it was of.
-    pub(crate) fn synced(&mut self) -> Vec<Record> {
+    pub(crate) fn synced(&mut self) -> Vec<HandedOver> {
         self.durable = self.segment.len();
         std::mem::take(&mut self.batch)
     }
 
     /// The sync has failed, and the disk has thrown away what it was of.
-    pub(crate) fn thrown_away(&mut self) -> Vec<Record> {
+    pub(crate) fn thrown_away(&mut self) -> Vec<HandedOver> {
         self.segment.truncate(self.durable);
         std::mem::take(&mut self.batch)
     }
@@ -97,7 +112,7 @@ impl Log {
         self.is_forced = false;
         let mut lost = std::mem::take(&mut self.batch);
         lost.append(&mut self.queue);
-        lost
+        lost.into_iter().map(|appended| appended.record).collect()
     }
 
     fn tear(&mut self, random: &mut Random) {
@@ -132,7 +147,8 @@ impl Log {
             match found {
                 Found::Frame(frame) => {
                     let record = Record::decode(frame.kind, frame.payload);
-                    records.push(record.map_err(|error| error.to_string())?);
+                    let position = LogPosition::new(self.place.segment, frame.offset);
+                    records.push((position, record.map_err(|error| error.to_string())?));
                     end = frame.end;
                 }
                 Found::End { .. } => {}
@@ -157,14 +173,31 @@ impl Log {
     }
 
     /// Goes on in the next segment, of which these records are all; the one before is deleted.
-    pub(crate) fn compact(&mut self, records: Vec<Record>) {
+    /// Nothing may be under way.
+    pub(crate) fn compact(&mut self, records: &[Record]) {
+        assert!(self.is_idle(), "a log is compacted at a start");
         self.place.segment += 1;
         self.segment.truncate(SEGMENT_HEADER_BYTES as usize);
-        let queue = std::mem::replace(&mut self.queue, records);
-        let is_forced = self.is_forced;
-        self.write();
-        self.synced();
-        (self.queue, self.is_forced) = (queue, is_forced);
+        let begin = offset(self.segment.len());
+        for record in records {
+            let (kind, payload) = record.encode();
+            let at = offset(self.segment.len());
+            encode(&self.place, at, begin, kind, &payload, &mut self.segment);
+        }
+        self.durable = self.segment.len();
+    }
+
+    /// The durable record at a position, if it is still there.
+    pub(crate) fn read(&self, position: LogPosition) -> Option<Record> {
+        let at = position.offset();
+        let rest = self.segment[..self.durable].get(at as usize..)?;
+        if position.segment() != self.place.segment || at < SEGMENT_HEADER_BYTES {
+            return None;
+        }
+        match decode(&self.place, rest, at) {
+            Found::Frame(frame) => Record::decode(frame.kind, frame.payload).ok(),
+            Found::End { .. } | Found::Invalid { .. } => None,
+        }
     }
 
     /// The records that are durable.

@@ -5,6 +5,7 @@
 //! throughout.
 
 use assent_common::Attempt;
+use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::{Input, Message, Purpose};
 use assent_common::outcome::{Call, Prepared, Refusal, Vote};
@@ -178,37 +179,50 @@ impl Mutant {
     }
 }
 
-/// What a coordinator whose transaction is in attempt `now` makes of an answer.
-pub(crate) fn misread(config: &Config, ask: &Ask, now: Attempt, mut answer: Input) -> Input {
-    let Some(mutant) = config.mutant else { return answer };
-    if let Input::Prepared { call, .. } = &mut answer {
-        misread_vote(mutant, ask, call);
+/// What a coordinator whose transaction is in attempt `now` makes of an answer, where that is not
+/// what the answer says.
+pub(crate) fn misread(
+    config: &Config,
+    ask: &Ask,
+    now: Attempt,
+    answer: &BranchAnswer,
+) -> Option<Input> {
+    let branch = ask.branch;
+    let mut attempt = ask.txid.attempt;
+    let mutant = config.mutant?;
+    let is_bent = mutant == Mutant::AttemptIgnored && attempt != now;
+    if is_bent {
+        attempt = now;
     }
-    if mutant == Mutant::AttemptIgnored {
-        match &mut answer {
-            Input::Prepared { attempt, .. }
-            | Input::Aborted { attempt, .. }
-            | Input::Settled { attempt, .. } => *attempt = now,
-            _ => {}
+    match answer {
+        BranchAnswer::Prepared(call) => {
+            let bent = misread_vote(mutant, ask, call);
+            let call = bent.or_else(|| is_bent.then(|| call.clone()))?;
+            Some(Input::Prepared { branch, attempt, call })
         }
+        BranchAnswer::Aborted(call) if is_bent => {
+            Some(Input::Aborted { branch, attempt, call: call.clone() })
+        }
+        BranchAnswer::Settled(call) if is_bent => {
+            Some(Input::Settled { branch, attempt, call: call.clone() })
+        }
+        _ => None,
     }
-    answer
 }
 
-fn misread_vote(mutant: Mutant, ask: &Ask, call: &mut Call<Prepared>) {
-    match (mutant, &mut *call) {
+fn misread_vote(mutant: Mutant, ask: &Ask, call: &Call<Prepared>) -> Option<Call<Prepared>> {
+    match (mutant, call) {
         (Mutant::SilenceIsYes, Call::Unknown(_)) => {
             let vote = Vote { replies: "[]".into(), redo: [][..].into(), incarnation: 1, seq: 1 };
-            *call = Call::Applied(Prepared::Yes(vote));
+            Some(Call::Applied(Prepared::Yes(vote)))
         }
         (Mutant::UnknownIsConflict, Call::Unknown(why)) if ask.message == Message::Prepare => {
-            let refusal = Refusal::new(ErrorCode::LockConflict, std::mem::take(why));
-            *call = Call::Refused(refusal);
+            Some(Call::Refused(Refusal::new(ErrorCode::LockConflict, why.clone())))
         }
         (Mutant::RepliesLost, Call::Applied(Prepared::Yes(vote))) => {
-            vote.replies = "[]".into();
+            Some(Call::Applied(Prepared::Yes(Vote { replies: "[]".into(), ..vote.clone() })))
         }
-        _ => {}
+        _ => None,
     }
 }
 

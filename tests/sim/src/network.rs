@@ -5,9 +5,10 @@
 
 use assent_common::Txid;
 use assent_common::branch::BranchAnswer;
-use assent_common::coordinator::{Branch, Input, Message};
+use assent_common::coordinator::{Branch, Message};
 use assent_common::outcome::Call;
 use assent_common::wire::resync::DataPoint;
+use assent_engine::Sent;
 
 use crate::coordinator::Mark;
 use crate::mutants::Mutant;
@@ -33,20 +34,9 @@ pub(crate) struct Ask {
     pub(crate) mark: Mark,
     /// What the coordinator has seen of the data.
     pub(crate) known: Option<DataPoint>,
+    /// When the coordinator sent it.
+    pub(crate) sent: Sent,
     pub(crate) from: From,
-}
-
-impl Ask {
-    /// The answer, as the machine of the transaction takes it.
-    pub(crate) fn input(&self, answer: BranchAnswer) -> Input {
-        let (branch, attempt) = (self.branch, self.txid.attempt);
-        match answer {
-            BranchAnswer::Prepared(call) => Input::Prepared { branch, attempt, call },
-            BranchAnswer::Applied(call) => Input::Applied { branch, call },
-            BranchAnswer::Aborted(call) => Input::Aborted { branch, attempt, call },
-            BranchAnswer::Settled(call) => Input::Settled { branch, attempt, call },
-        }
-    }
 }
 
 /// Who waits for the answer.

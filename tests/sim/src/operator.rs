@@ -3,11 +3,11 @@
 
 use assent_common::TxNumber;
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::{Branch, Delivery, Input, Problem, State as Phase, Transaction};
-use assent_common::record::{Abandoned, LossAccepted, Record};
-use assent_common::time::Millis;
+use assent_common::coordinator::{Branch, Delivery, Problem, State as Phase, Transaction};
+use assent_common::time::Micros;
+use assent_common::wire::transaction::ParticipantData;
 
-use crate::coordinator::participant_name;
+use crate::coordinator::{NOBODY, participant_name, request_of};
 use crate::mutants::Mutant;
 use crate::oracle::{Step, ensure};
 use crate::trace::note;
@@ -18,30 +18,27 @@ pub(crate) fn after_losses(world: &mut World) -> Step {
     for c in 0..world.coordinators.len() {
         for at in 0..world.agents.len() {
             if world.coordinators[c].is_up {
-                accept_loss(world, c, at);
+                accept_loss(world, c, at)?;
             }
         }
     }
     give_up_what_is_lost(world)
 }
 
-fn accept_loss(world: &mut World, c: usize, at: usize) {
-    let data = &mut world.coordinators[c].data[at];
-    let Some(loss) = data.loss.take().filter(|loss| data.accepted.as_ref() != Some(loss)) else {
-        return;
-    };
-    data.accepted = Some(loss.clone());
-    let loss = loss.to_string();
-    note!(world, "c{c}: an operator accepts a loss of p{at}: {loss}");
-    world.report.accepted += 1;
-    let record = Record::LossAccepted(LossAccepted {
-        participant: participant_name(at),
-        loss,
-        actor: "operator".to_owned(),
-        reason: "there is no other copy".to_owned(),
-        at: Millis(0),
-    });
-    world.append(c, record, true);
+fn accept_loss(world: &mut World, c: usize, at: usize) -> Step {
+    let data = &world.coordinators[c].core.lanes()[at].data;
+    if data.word() != ParticipantData::Lost {
+        return Ok(());
+    }
+    let (name, actor) = (participant_name(at), "operator".to_owned());
+    let reason = "there is no other copy".to_owned();
+    let now = Micros(world.now_us);
+    let core = &mut world.coordinators[c].core;
+    if let Ok(loss) = core.accept_loss(&name, actor, reason, NOBODY, now) {
+        note!(world, "c{c}: an operator accepts a loss of p{at}: {loss}");
+        world.report.accepted += 1;
+    }
+    world.carry_out(c)
 }
 
 fn give_up_what_is_lost(world: &mut World) -> Step {
@@ -50,19 +47,15 @@ fn give_up_what_is_lost(world: &mut World) -> Step {
             continue;
         }
         let is_hasty = world.config.is(Mutant::OperatorIsHasty);
-        let active = world.coordinators[c].active.iter();
-        let hopeless: Vec<_> = active
-            .flat_map(|(number, active)| {
-                let branches = hopeless(&active.machine, is_hasty).into_iter();
-                branches.map(|branch| (*number, active.request, branch))
-            })
-            .collect();
-        for (number, request, branch) in hopeless {
-            // It may die of giving up the one before.
-            if !world.coordinators[c].is_up {
-                break;
+        for number in world.coordinators[c].active() {
+            let Some(active) = world.coordinators[c].core.active(number) else { continue };
+            let request = request_of(active);
+            for branch in hopeless(&active.machine, is_hasty) {
+                // It may die of giving up the one before.
+                if world.coordinators[c].is_up {
+                    give_up(world, c, number, request, branch)?;
+                }
             }
-            give_up(world, c, number, request, branch)?;
         }
     }
     Ok(())
@@ -70,27 +63,16 @@ fn give_up_what_is_lost(world: &mut World) -> Step {
 
 fn give_up(world: &mut World, c: usize, number: TxNumber, request: usize, branch: Branch) -> Step {
     let asked = &world.requests[request];
-    let at = asked.branches[branch.index()].at;
+    let (at, id) = (asked.branches[branch.index()].at, asked.id);
     ensure(world.oracle.has_lost(at), "16 a branch is given up after a loss only", || {
         format!("c{c}: {number:?} at p{at}")
     })?;
     note!(world, "c{c}: an operator gives up {}.{} at p{at}", number.epoch, number.n);
     world.report.given_up += 1;
-    let Some(active) = world.coordinators[c].active.get(&number) else { return Ok(()) };
-    let attempt = active.machine.attempt();
-    let record = Record::Abandoned(Abandoned {
-        number,
-        id: asked.id,
-        participant: participant_name(at),
-        actor: "operator".to_owned(),
-        reason: "its Redis lost data".to_owned(),
-        at: Millis(0),
-        attempt: Some(attempt),
-    });
-    // An operator waits for the disk before the machine hears.
-    world.oracle.durable(c, &record, &world.requests)?;
-    world.append(c, record, true);
-    world.feed(c, number, Input::Abandon { branch, attempt })
+    let by = ("operator".to_owned(), "its Redis lost data".to_owned());
+    let name = participant_name(at);
+    // It may have ended, or be undecided again, by now.
+    world.turn(c, |core, now| drop(core.abandon(id, &name, by, NOBODY, now)))
 }
 
 /// Branches whose participant has said, clearly, that it cannot do what it is told. Only a mutant does not wait for

@@ -3,11 +3,12 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
+use assent_common::Txid;
 use assent_common::branch::BranchAnswer;
 use assent_common::outcome::{Call, Refusal};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::resync::{DataPoint, DataView, Resync, Resynced};
-use assent_common::{TxNumber, Txid};
+use assent_engine::Sent;
 
 use crate::client::Heard;
 use crate::network::Ask;
@@ -28,8 +29,10 @@ pub(crate) enum Event {
     WaitedLong { at: usize, life: u64, ticket: u64 },
     /// The result of a call reaches the coordinator.
     Answered { ask: Ask, answer: Box<BranchAnswer> },
-    /// A timer of a transaction.
-    Woken { coordinator: usize, life: u64, number: TxNumber },
+    /// The timers of a coordinator's transactions.
+    Ticked { coordinator: usize, life: u64 },
+    /// What a coordinator has queued for a participant has to leave.
+    LaneDue { coordinator: usize, life: u64, at: usize },
     /// The log's writer looks whether something lazy is to be written.
     Flushed { coordinator: usize, life: u64 },
     /// A sync of the log returns.
@@ -61,9 +64,9 @@ pub(crate) enum Event {
     /// A coordinator looks after data that it has nothing to say about.
     Looking { coordinator: usize },
     /// Its look reaches an agent.
-    Looked { asked: Asked, known: Option<DataPoint> },
-    /// The data was not as it knew them.
-    DataLost { asked: Asked },
+    Looked { asked: Asked, sent: Sent, known: Option<DataPoint> },
+    /// Whether the data is fenced, or not as it knew them; none if there is no answer.
+    LookCame { asked: Asked, sent: Sent, is_fenced: Option<bool> },
 }
 
 /// A prepare that waits at an agent for a younger holder.

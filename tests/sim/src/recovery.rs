@@ -1,19 +1,21 @@
 //! A coordinator dies and comes back: the log is replayed, `common` plans, the plan is executed. And compaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use assent_common::Epoch;
-use assent_common::coordinator::Input;
 use assent_common::coordinator::authority::Authority;
+use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::replay::Replay;
-use assent_common::record::{AnswerRecord, Answered, Record};
+use assent_common::log::LogPosition;
+use assent_common::record::{CommittedSet, Record};
+use assent_engine::{History, ReplayedHistory};
 
-use crate::coordinator::{Active, Known, place_of_participant};
+use crate::coordinator::{ShellDesk, new_core, place_of_participant, register};
 use crate::mutants::Mutant;
 use crate::oracle::{Step, violation};
 use crate::queue::Event;
 use crate::request::place_of;
-use crate::resync::{LaneData, data_seen};
+use crate::resync::data_seen;
 use crate::trace::note;
 use crate::world::World;
 
@@ -34,11 +36,10 @@ impl World {
         let lost = coordinator.log.crash(&mut self.random);
         coordinator.is_up = false;
         coordinator.life += 1;
-        coordinator.active.clear();
-        coordinator.known.clear();
-        coordinator.data.iter_mut().for_each(|data| *data = LaneData::default());
-        coordinator.unfinished.iter_mut().for_each(BTreeSet::clear);
-        coordinator.flush_is_due = false;
+        coordinator.desk = ShellDesk::default();
+        let authority = Authority::new(coordinator.log.log_id(), Epoch(0), Default::default());
+        coordinator.core = new_core(&coordinator.log, authority, History::default());
+        register(&mut coordinator.core, self.agents.len());
         self.oracle.forgets_pending(c, &lost);
         note!(self, "c{c}: dies {when}; {} records were not synced", lost.len());
         let down_us = self.random.between(500, 200_000);
@@ -56,67 +57,86 @@ impl World {
             Err(why) => return violation("2 what was durable is still in the log", why),
         };
         self.report.torn_tails += u64::from(replayed.torn_bytes > 0);
-        coordinator.is_up = true;
-        coordinator.next_n = 0;
-        let mut replay = Replay::default();
-        for record in replayed.records {
-            self.oracle.durable(c, &record, &self.requests)?;
-            let coordinator = &mut self.coordinators[c];
+        let mut records = replayed.records;
+        for (_, record) in &records {
+            self.oracle.durable(c, record, &self.requests)?;
+        }
+        let lost = "2 what was durable is still in the log";
+        if self.coordinators[c].log.durable_bytes() > LONG_BYTES {
+            match self.compacted(c, &records) {
+                Ok(kept) => records = kept,
+                Err(why) => return violation(lost, why),
+            }
+        }
+        let mut history = ReplayedHistory::default();
+        for (position, record) in &records {
             if !self.config.is(Mutant::KeysForgotten) {
-                remember(&mut coordinator.known, &record);
-            }
-            if let Err(why) = replay.apply(record) {
-                return violation("2 what was durable is still in the log", why);
+                history.apply(*position, record);
             }
         }
+        match replay_of(records) {
+            Ok(replay) => self.goes_on(c, replay, history.finish()),
+            Err(why) => violation(lost, why),
+        }
+    }
+
+    fn goes_on(&mut self, c: usize, replay: Replay, history: History) -> Step {
         let Replay { unfinished, decisions, seen, lives: _ } = replay;
-        let now = self.now();
+        let plan = unfinished.plan(self.now()).transactions;
         let coordinator = &mut self.coordinators[c];
+        coordinator.is_up = true;
         let (log_id, epoch) = (coordinator.log.log_id(), coordinator.log.epoch);
-        coordinator.authority = Authority::new(log_id, epoch, decisions);
-        for (participant, seen) in seen.into_each() {
-            coordinator.data[place_of_participant(&participant)].seen = seen;
-        }
-        let plan = unfinished.plan(now).transactions;
+        let authority = Authority::new(log_id, epoch, decisions);
+        coordinator.core = new_core(&coordinator.log, authority, history);
+        register(&mut coordinator.core, self.agents.len());
+        coordinator.core.restore_data(seen);
         note!(self, "c{c}: starts in epoch {epoch} and resumes {}", plan.len());
         self.report.resumed += plan.len() as u64;
-        let life = self.coordinators[c].life;
-        let mut resumed = Vec::with_capacity(plan.len());
-        for recovered in plan {
-            let request = place_of(recovered.identity.id);
-            let number = recovered.transaction.spec().number;
-            let attempt = recovered.transaction.attempt();
-            self.activate(c, Active::new(recovered.transaction, request));
-            if self.requests[request].is_keyed() {
-                self.coordinators[c].known.insert(request, Known::Active(number));
+        let mut numbers = Vec::with_capacity(plan.len());
+        for Recovered { transaction, abandoned, .. } in &plan {
+            let number = transaction.spec().number;
+            for branch in abandoned {
+                self.oracle.gives_up(c, number, *branch)?;
             }
-            resumed.push((number, attempt, recovered.notes, recovered.abandoned));
-        }
-        if self.coordinators[c].log.durable_bytes() > LONG_BYTES {
-            self.compact(c);
+            numbers.push(number);
         }
         // All of them are there before the first one speaks: the low-water mark counts on it.
-        for (number, attempt, notes, abandoned) in resumed {
-            for note in notes {
-                self.feed(c, number, Input::Noted(note))?;
+        let forgets = self.config.is(Mutant::KeysForgotten);
+        let life = self.coordinators[c].life;
+        self.turn(c, |core, now| {
+            for mut recovered in plan {
+                let number = recovered.transaction.spec().number;
+                if forgets {
+                    recovered.identity.key = None;
+                }
+                core.resume(recovered, now);
+                core.watch(number);
             }
-            for branch in abandoned {
-                self.feed(c, number, Input::Abandon { branch, attempt })?;
-            }
-            self.settle(c, number)?;
-            if self.coordinators[c].life != life {
-                return Ok(());
+        })?;
+        for number in numbers {
+            if self.coordinators[c].life == life {
+                self.show(c, number)?;
             }
         }
         Ok(())
     }
 
-    /// What has ended and outlived its retention leaves the log: here, some time after its client has heard of it.
-    fn compact(&mut self, c: usize) {
+    /// What has ended and outlived its retention leaves the log: here, some time after its client
+    /// has heard of it. Returns what is left.
+    fn compacted(
+        &mut self,
+        c: usize,
+        records: &[(LogPosition, Record)],
+    ) -> Result<Vec<(LogPosition, Record)>, String> {
         self.report.compactions += 1;
-        let coordinator = &self.coordinators[c];
+        let records: Vec<Record> = records.iter().map(|(_, record)| record.clone()).collect();
+        let Replay { unfinished, decisions, seen, .. } =
+            replay_of(records.iter().map(|record| (LogPosition(0), record.clone())))?;
+        let plan = unfinished.plan(self.now()).transactions;
+        let active: BTreeSet<_> =
+            plan.iter().map(|recovered| recovered.transaction.spec().number).collect();
         let is_kept = |record: &Record| {
-            let is_active = record.number().is_some_and(|n| coordinator.active.contains_key(&n));
+            let is_active = record.number().is_some_and(|n| active.contains(&n));
             let identity = match record {
                 Record::Begun(begun) => Some(&begun.identity),
                 Record::Committed(committed) => Some(&committed.identity),
@@ -129,62 +149,39 @@ impl World {
             });
             is_active || is_open
         };
-        let kept: Vec<_> = coordinator.log.durable_records();
         // An end is kept with what it is the end of.
         let numbers: BTreeSet<_> =
-            kept.iter().filter(|record| is_kept(record)).filter_map(Record::number).collect();
-        let (mut kept, gone): (Vec<_>, Vec<_>) = kept
+            records.iter().filter(|record| is_kept(record)).filter_map(Record::number).collect();
+        let (mut kept, gone): (Vec<_>, Vec<_>) = records
             .into_iter()
             .partition(|record| record.number().is_some_and(|number| numbers.contains(&number)));
-        let retired: Vec<_> = gone.iter().flat_map(retired).collect();
-        let coordinator = &mut self.coordinators[c];
-        for (at, seq) in retired {
-            coordinator.data[at].seen.retire(seq);
+        let mut seen: BTreeMap<_, _> = seen
+            .into_each()
+            .map(|(participant, seen)| (place_of_participant(&participant), seen))
+            .collect();
+        for (participant, seq) in gone.iter().flat_map(Record::votes) {
+            seen.entry(place_of_participant(participant)).or_default().retire(seq);
         }
-        let sets = coordinator.authority.sets().into_iter().map(Record::CommittedSet);
-        let mut records: Vec<_> = match self.config.mutant {
+        let log = &self.coordinators[c].log;
+        let sets = Authority::new(log.log_id(), log.epoch, decisions).sets();
+        let mut all: Vec<_> = match self.config.mutant {
             Some(Mutant::CompactionForgets) => Vec::new(),
-            _ => sets.collect(),
+            _ => sets.into_iter().map(|set: CommittedSet| Record::CommittedSet(set)).collect(),
         };
-        records.append(&mut kept);
-        let data = coordinator.data.iter().enumerate();
-        records.extend(data.filter_map(|(at, data)| {
-            let seen = data.seen;
-            Some(data_seen(at, &seen, seen.known?))
-        }));
-        note!(self, "c{c}: compacts its log to {} records", records.len());
-        self.coordinators[c].log.compact(records);
+        all.append(&mut kept);
+        let seen = seen.iter().filter_map(|(at, seen)| Some(data_seen(*at, seen, seen.known?)));
+        all.extend(seen);
+        note!(self, "c{c}: compacts its log to {} records", all.len());
+        let log = &mut self.coordinators[c].log;
+        log.compact(&all);
+        Ok(log.replay(false)?.records)
     }
 }
 
-/// The votes whose writes go with a record.
-fn retired(record: &Record) -> Vec<(usize, u64)> {
-    match record {
-        Record::Committed(committed) => {
-            let branches = committed.branches.iter();
-            branches.map(|it| (place_of_participant(&it.participant), it.seq)).collect()
-        }
-        Record::Answered(Answered { participants, written: Some(written), .. }) => {
-            let first = participants.first().map(|name| (place_of_participant(name), written.seq));
-            first.into_iter().collect()
-        }
-        _ => Vec::new(),
+fn replay_of(records: impl IntoIterator<Item = (LogPosition, Record)>) -> Result<Replay, String> {
+    let mut replay = Replay::default();
+    for (_, record) in records {
+        replay.apply(record)?;
     }
-}
-
-/// Which requests a replayed log knows, so that their clients get the same transactions again.
-fn remember(known: &mut std::collections::BTreeMap<usize, Known>, record: &Record) {
-    match record {
-        Record::Begun(begun) => {
-            known.insert(place_of(begun.identity.id), Known::Active(begun.number));
-        }
-        Record::Committed(committed) => {
-            known.insert(place_of(committed.identity.id), Known::Told(true));
-        }
-        Record::Answered(answered) => {
-            let committed = matches!(answered.answer, AnswerRecord::Committed { .. });
-            known.insert(place_of(answered.identity.id), Known::Told(committed));
-        }
-        _ => {}
-    }
+    Ok(replay)
 }

@@ -12,6 +12,7 @@ use assent_common::participant::{Heard, Known, Repair, opening_seq};
 use assent_common::wire::resync::{
     DataPoint, DataView, FoundData, Hole, Mark, Resync, Resynced, Served, StagedView,
 };
+use assent_engine::Sent;
 
 use crate::agent::Agent;
 use crate::mutants::Mutant;
@@ -167,17 +168,16 @@ impl World {
     }
 
     /// A coordinator that has been quiet says what it knows.
-    pub(crate) fn looked(&mut self, asked: Asked, known: Option<DataPoint>) {
+    pub(crate) fn looked(&mut self, asked: Asked, sent: Sent, known: Option<DataPoint>) {
         let Asked { coordinator, at, .. } = asked;
-        if !self.agents[at].is_up {
-            return;
-        }
-        self.reconnect(at);
-        let log_id = self.coordinators[coordinator].log.log_id();
-        if self.admit(at, log_id, known).is_some() {
-            let at_us = self.now_us + self.latency_us();
-            self.queue.push(at_us, Event::DataLost { asked });
-        }
+        let is_fenced = self.agents[at].is_up.then(|| {
+            self.reconnect(at);
+            let log_id = self.coordinators[coordinator].log.log_id();
+            self.admit(at, log_id, known).is_some()
+        });
+        let is_fenced = is_fenced.filter(|_| !self.is_lost_on_the_way(coordinator, at));
+        let at_us = self.now_us + self.latency_us();
+        self.queue.push(at_us, Event::LookCame { asked, sent, is_fenced });
     }
 
     /// A coordinator asks what the data is.

@@ -192,7 +192,7 @@ impl BranchPlan {
             let mut reply = balance.to_string();
             if let OpKind::Escrow(Adds { amount, .. }) = op.kind {
                 let range = locks.range(&key(op.account), &None, balance);
-                reply = format!("{:?}", range.reply(amount));
+                reply = serde_json::to_string(&range.reply(amount)).expect("a reply is JSON");
                 let account = u8::try_from(op.account).expect("few accounts");
                 let (account, written) = if is_resolved {
                     (account, balance + amount)

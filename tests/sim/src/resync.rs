@@ -1,5 +1,5 @@
-//! Lost data, at the coordinator: the shell around `common`'s `coordinator::resync`, as
-//! `engine/resync` is at the real one.
+//! Lost data, at the coordinator: the driver of a resynchronisation, as `engine/resync` is at the
+//! real one. What is known of the data is in the engine.
 //!
 //! ```text
 //! Open ── `quarantined` ──► Asking ── fenced ──► Deciding ── none is ──► Syncing ──► plan ──► Saying ── open ──► Open
@@ -8,19 +8,18 @@
 //! ```
 
 use assent_common::backoff::Backoff;
-use assent_common::coordinator::resync::{Loss, Plan, Seen};
-use assent_common::coordinator::{Branch, Hearing, Input, State as Phase};
+use assent_common::coordinator::resync::{Plan, Seen};
 use assent_common::outcome::Refusal;
 use assent_common::record::{DataSeen, Record};
 use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::redo::Base64;
 use assent_common::wire::resync::{DataPoint, DataView, RedoBranch, Resync, Resynced};
-use assent_common::{Attempt, TxNumber, Txid};
+use assent_common::{Attempt, Txid};
+use assent_engine::Ticket;
 
 use crate::coordinator::participant_name;
 use crate::mutants::Mutant;
-use crate::network::Ask;
 use crate::oracle::Step;
 use crate::queue::Event;
 use crate::repair::Asked;
@@ -36,29 +35,9 @@ const CALL_US: u64 = 60_000;
 /// How often a coordinator looks whether all is decided, in microseconds.
 const DECIDING_US: u64 = 1_000;
 
-/// How often one that has nothing to say looks after the data, in microseconds.
-const LOOK_US: u64 = 100_000;
-
-/// What a coordinator knows of a participant's data.
-#[derive(Debug, Default)]
-pub(crate) struct LaneData {
-    pub(crate) seen: Seen,
-    pub(crate) stage: Stage,
-    tries: u32,
-    /// What cannot be made good from the log.
-    pub(crate) loss: Option<Loss>,
-    /// What an operator puts up with.
-    pub(crate) accepted: Option<Loss>,
-    /// Records of data that are on their way to disk.
-    pending: usize,
-}
-
 /// Where a resynchronisation stands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) enum Stage {
-    /// There is none.
-    #[default]
-    Open,
     Asking,
     Deciding(DataView),
     Syncing(DataView),
@@ -66,40 +45,16 @@ pub(crate) enum Stage {
     Pausing,
 }
 
-impl LaneData {
-    pub(crate) const fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Open)
-    }
-}
-
 impl World {
-    /// Takes note of what an answer says of the data, before the machine hears it.
-    pub(crate) fn data_heard(&mut self, ask: &Ask, answer: &mut Input) {
-        let data = &mut self.coordinators[ask.coordinator].data[ask.at];
-        let is_resyncing = !data.is_open();
-        if Hearing::new(&mut data.seen, ask.known, is_resyncing).hear(answer) {
-            self.resynchronise(ask.coordinator, ask.at);
-        }
-    }
-
-    /// One at a time for each participant.
-    fn resynchronise(&mut self, c: usize, at: usize) {
-        let data = &mut self.coordinators[c].data[at];
-        if data.is_open() {
-            data.tries = 0;
-            note!(self, "c{c}: resynchronises with p{at}");
-            self.ask_for_data(c, at);
-        }
-    }
-
-    pub(crate) fn data_lost(&mut self, asked: Asked) {
-        if asked.life == Some(self.coordinators[asked.coordinator].life) {
-            self.resynchronise(asked.coordinator, asked.at);
-        }
+    /// A participant's data is fenced: it is resynchronised, one at a time for each participant.
+    pub(crate) fn resynchronise(&mut self, c: usize, at: usize) {
+        note!(self, "c{c}: resynchronises with p{at}");
+        self.coordinators[c].desk.tries.insert(at, 0);
+        self.ask_for_data(c, at);
     }
 
     fn ask_for_data(&mut self, c: usize, at: usize) {
-        self.coordinators[c].data[at].stage = Stage::Asking;
+        self.coordinators[c].desk.resyncs.insert(at, Stage::Asking);
         let asked = Asked { coordinator: c, life: Some(self.coordinators[c].life), at };
         if self.is_lost_on_the_way(c, at) {
             let at_us = self.now_us + self.random.between(50, CALL_US);
@@ -109,7 +64,7 @@ impl World {
         self.queue.push(at_us, Event::DataAsked { asked });
     }
 
-    fn is_lost_on_the_way(&mut self, c: usize, at: usize) -> bool {
+    pub(crate) fn is_lost_on_the_way(&mut self, c: usize, at: usize) -> bool {
         self.report.messages += 1;
         let is_lost = self.is_cut(c, at) || self.random.strikes(self.profile.faults.loss);
         self.report.dropped += u64::from(is_lost);
@@ -133,47 +88,27 @@ impl World {
     pub(crate) fn data_shown(&mut self, asked: Asked, found: Option<Box<DataView>>) -> Step {
         let Asked { coordinator: c, life, at } = asked;
         let coordinator = &mut self.coordinators[c];
-        let is_awaited = matches!(coordinator.data[at].stage, Stage::Asking);
+        let is_awaited = matches!(coordinator.desk.resyncs.get(&at), Some(Stage::Asking));
         if life != Some(coordinator.life) || !is_awaited {
             return Ok(());
         }
-        let Some(found) = found else {
-            self.pause(c, at);
-            return Ok(());
-        };
-        if !found.fenced {
-            let known = coordinator.data[at].seen.known;
-            let log_id = coordinator.log.log_id();
-            let served = known.is_some_and(|known| found.has_served(log_id, known));
-            let open = found.incarnation.filter(|_| served);
-            let open = open.map(|incarnation| DataPoint { incarnation, seq: found.seq });
-            return self.data_opened(c, at, open);
+        let Some(found) = found else { return self.pause(c, at, "no answer", false) };
+        match coordinator.core.data_found(at, &found) {
+            Some(open) => self.data_opened(c, at, open),
+            None => {
+                coordinator.desk.resyncs.insert(at, Stage::Deciding(*found));
+                self.give_up_undecided(c, at)
+            }
         }
-        coordinator.data[at].stage = Stage::Deciding(*found);
-        self.give_up_undecided(c, at)
     }
 
     /// Gives up what is undecided there, and waits for decisions under way.
     fn give_up_undecided(&mut self, c: usize, at: usize) -> Step {
         let life = self.coordinators[c].life;
-        let numbers: Vec<TxNumber> = self.coordinators[c].unfinished[at].iter().copied().collect();
-        let mut is_open = false;
-        for number in numbers {
-            let Some(active) = self.coordinators[c].active.get(&number) else { continue };
-            let branches = &self.requests[active.request].branches;
-            let place = branches.iter().position(|branch| branch.at == at).expect("a branch");
-            let is_kept = self.config.is(Mutant::UndecidedKept);
-            match active.machine.state() {
-                Phase::Preparing(_) | Phase::Settling(_) if !is_kept => {
-                    let branch = Branch(u16::try_from(place).expect("few branches"));
-                    self.feed(c, number, Input::DataLost(branch))?;
-                    if self.coordinators[c].life != life {
-                        return Ok(());
-                    }
-                }
-                Phase::Deciding { .. } => is_open = true,
-                _ => {}
-            }
+        let is_kept = self.config.is(Mutant::UndecidedKept);
+        let is_open = !is_kept && self.turn(c, |core, now| core.give_up_undecided(at, now))?;
+        if self.coordinators[c].life != life {
+            return Ok(());
         }
         if is_open {
             let asked = Asked { coordinator: c, life: Some(life), at };
@@ -186,75 +121,53 @@ impl World {
     /// What clients have been told may be in the log's queue still: the plan is made when all of it
     /// is on disk.
     fn sync_what_is_told(&mut self, c: usize, at: usize) -> Step {
-        let data = &mut self.coordinators[c].data[at];
-        let Stage::Deciding(found) = std::mem::take(&mut data.stage) else { return Ok(()) };
-        data.stage = Stage::Syncing(found);
-        match data.seen.known {
-            Some(known) if !self.config.is(Mutant::PlansTooEarly) => {
-                self.record_data(c, at, known);
-                Ok(())
-            }
-            _ => {
-                self.plan(c, at);
-                Ok(())
-            }
+        let resyncs = &mut self.coordinators[c].desk.resyncs;
+        let Some(Stage::Deciding(found)) = resyncs.remove(&at) else { return Ok(()) };
+        resyncs.insert(at, Stage::Syncing(found));
+        let is_early = self.config.is(Mutant::PlansTooEarly);
+        let done = Ticket(at as u64);
+        if !is_early && self.turn(c, |core, _| core.sync_what_is_told(at, done))? {
+            return Ok(());
         }
-    }
-
-    fn record_data(&mut self, c: usize, at: usize, known: DataPoint) {
-        let record = data_seen(at, &self.coordinators[c].data[at].seen, known);
-        self.coordinators[c].data[at].pending += 1;
-        self.append(c, record, true);
-    }
-
-    /// A record of data is on disk.
-    pub(crate) fn data_recorded(&mut self, c: usize, at: usize) {
-        let data = &mut self.coordinators[c].data[at];
-        data.pending = data.pending.saturating_sub(1);
-        if data.pending == 0 && matches!(data.stage, Stage::Syncing(_)) {
-            self.plan(c, at);
-        }
+        self.plan(c, at)
     }
 
     /// Reads the whole log, and says what the data may lack.
-    fn plan(&mut self, c: usize, at: usize) {
+    pub(crate) fn plan(&mut self, c: usize, at: usize) -> Step {
         let misses_ended = self.config.is(Mutant::PlanMissesEnded);
-        let data = &mut self.coordinators[c].data[at];
-        let Stage::Syncing(mut found) = std::mem::replace(&mut data.stage, Stage::Pausing) else {
-            return;
-        };
+        let resyncs = &mut self.coordinators[c].desk.resyncs;
+        let Some(Stage::Syncing(mut found)) = resyncs.remove(&at) else { return Ok(()) };
+        resyncs.insert(at, Stage::Pausing);
         if self.config.is(Mutant::RevivedVoteApplied) {
             found.hole = None;
         }
-        let (seen, accepted) = (data.seen, data.accepted.clone());
         let coordinator = &self.coordinators[c];
+        let data = &coordinator.core.lanes()[at].data;
+        let (seen, is_accepted) = (data.seen, data.is_accepted(&found));
         let (name, log_id) = (participant_name(at), coordinator.log.log_id());
         let committed = |txid| coordinator.outcome(txid, None) == BranchOutcome::Committed;
         let finish = |is_overruled| {
             let mut plan = Plan::new(log_id, &name, &found, committed);
             for record in coordinator.log.durable_records() {
                 let number = record.number();
-                let is_active = number.is_some_and(|n| coordinator.active.contains_key(&n));
+                let is_active = number.is_some_and(|n| coordinator.core.active(n).is_some());
                 if is_active || !misses_ended {
                     plan.apply(&record, |number| Txid { log_id, number, attempt: Attempt::FIRST });
                 }
             }
             plan.finish(seen, is_overruled)
         };
-        // An operator has put up with one loss, and not with the next one.
         let redo = match finish(false) {
-            Err(loss) if accepted.as_ref() == Some(&loss) => {
+            Err(_) if is_accepted => {
                 self.oracle.accepts(at);
                 finish(true).unwrap_or_default()
             }
             Ok(redo) => redo,
             Err(loss) => {
                 note!(self, "c{c}: p{at}: {loss}");
-                self.coordinators[c].data[at].loss = Some(loss);
-                return self.pause(c, at);
+                return self.pause(c, at, &loss.to_string(), true);
             }
         };
-        let coordinator = &self.coordinators[c];
         let redo = redo.into_iter();
         let word = Resync {
             participant: name,
@@ -264,7 +177,7 @@ impl World {
                 url: String::new(),
                 life: None,
             },
-            low_water: coordinator.low_water(at),
+            low_water: coordinator.core.low_water(at),
             found: found.found(),
             known: seen.known,
             part: 0,
@@ -275,11 +188,12 @@ impl World {
                 .collect(),
         };
         self.say(c, at, word);
+        Ok(())
     }
 
     fn say(&mut self, c: usize, at: usize, word: Resync) {
         note!(self, "c{c}: says to p{at}: {word:?}");
-        self.coordinators[c].data[at].stage = Stage::Saying;
+        self.coordinators[c].desk.resyncs.insert(at, Stage::Saying);
         let asked = Asked { coordinator: c, life: Some(self.coordinators[c].life), at };
         let copy = Asked { life: None, ..asked };
         let is_lost = self.is_lost_on_the_way(c, at);
@@ -306,26 +220,25 @@ impl World {
         said: Option<Box<Result<Resynced, Refusal>>>,
     ) -> Step {
         let Asked { coordinator: c, life, at } = asked;
-        let is_awaited = matches!(self.coordinators[c].data[at].stage, Stage::Saying);
+        let is_awaited = matches!(self.coordinators[c].desk.resyncs.get(&at), Some(Stage::Saying));
         if life != Some(self.coordinators[c].life) || !is_awaited {
             return Ok(());
         }
         match said.map(|said| *said) {
             Some(Ok(Resynced { open: Some(open), .. })) => self.data_opened(c, at, Some(open)),
-            _ => {
-                self.pause(c, at);
-                Ok(())
-            }
+            _ => self.pause(c, at, "not open yet", false),
         }
     }
 
-    fn pause(&mut self, c: usize, at: usize) {
-        let data = &mut self.coordinators[c].data[at];
-        data.stage = Stage::Pausing;
-        data.tries += 1;
-        let pause_us = AGAIN.delay_ms(data.tries, at as u64) * 1_000;
+    fn pause(&mut self, c: usize, at: usize, why: &str, is_lost: bool) -> Step {
+        let desk = &mut self.coordinators[c].desk;
+        desk.resyncs.insert(at, Stage::Pausing);
+        let tries = desk.tries.entry(at).or_default();
+        *tries += 1;
+        let pause_us = AGAIN.delay_ms(*tries, at as u64) * 1_000;
         let asked = Asked { coordinator: c, life: Some(self.coordinators[c].life), at };
         self.queue.push(self.now_us + pause_us, Event::ResyncDue { asked });
+        self.turn(c, |core, _| core.data_held_up(at, why.to_owned(), is_lost))
     }
 
     pub(crate) fn resync_due(&mut self, asked: Asked) -> Step {
@@ -333,9 +246,9 @@ impl World {
         if life != Some(self.coordinators[c].life) {
             return Ok(());
         }
-        match self.coordinators[c].data[at].stage {
-            Stage::Pausing => self.ask_for_data(c, at),
-            Stage::Deciding(_) => return self.give_up_undecided(c, at),
+        match self.coordinators[c].desk.resyncs.get(&at) {
+            Some(Stage::Pausing) => self.ask_for_data(c, at),
+            Some(Stage::Deciding(_)) => return self.give_up_undecided(c, at),
             _ => {}
         }
         Ok(())
@@ -344,41 +257,8 @@ impl World {
     /// The data is open, as what became of what was known.
     fn data_opened(&mut self, c: usize, at: usize, open: Option<DataPoint>) -> Step {
         note!(self, "c{c}: the data of p{at} is open: {open:?}");
-        let data = &mut self.coordinators[c].data[at];
-        (data.stage, data.loss, data.accepted) = (Stage::Open, None, None);
-        if let Some(open) = open {
-            data.seen.opened(open);
-            self.record_data(c, at, open);
-        }
-        let life = self.coordinators[c].life;
-        let unfinished: Vec<_> = self.coordinators[c].unfinished[at].iter().copied().collect();
-        for number in unfinished {
-            self.feed(c, number, Input::RetryNow)?;
-            if self.coordinators[c].life != life {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn schedule_look(&mut self, c: usize) {
-        let at_us = self.now_us + self.random.between(LOOK_US / 2, LOOK_US);
-        self.queue.push(at_us, Event::Looking { coordinator: c });
-    }
-
-    /// Who has nothing to say asks now and then whether the data is as it knew them.
-    pub(crate) fn look(&mut self, c: usize) {
-        for at in 0..self.agents.len() {
-            let coordinator = &self.coordinators[c];
-            let known = coordinator.data[at].seen.known;
-            let asked = Asked { coordinator: c, life: Some(coordinator.life), at };
-            let has_known = known.is_some() && coordinator.data[at].is_open();
-            if coordinator.is_up && has_known && !self.is_lost_on_the_way(c, at) {
-                let at_us = self.now_us + self.latency_us();
-                self.queue.push(at_us, Event::Looked { asked, known });
-            }
-        }
-        self.schedule_look(c);
+        self.coordinators[c].desk.resyncs.remove(&at);
+        self.turn(c, |core, now| core.data_opened(at, open, now))
     }
 }
 

@@ -9,6 +9,7 @@ use assent_common::outcome::{Aborted, Call, Settled};
 use assent_common::participant::Branches;
 use assent_common::settle::{Finding, Resolution};
 use assent_common::wire::branch::{BranchAddress, BranchState};
+use assent_engine::Sent;
 
 use crate::agent::Agent;
 use crate::coordinator::{Mark, participant_name};
@@ -77,6 +78,7 @@ impl World {
                 message: Message::Settle,
                 mark: Mark::NONE,
                 known: None,
+                sent: Sent { at: self.now(), is_probe: false },
                 from: From::Settler { by, life },
             };
             let at_us = self.now_us + self.latency_us();

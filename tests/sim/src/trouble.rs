@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use assent_common::Txid;
-use assent_common::coordinator::Input;
 
 use crate::config::Trouble;
 use crate::network::Cut;
@@ -58,10 +57,10 @@ impl World {
     }
 
     fn retry_now(&mut self, c: usize) -> Step {
-        let count = self.coordinators[c].active.len();
-        let which = self.random.place(count);
-        match self.coordinators[c].active.keys().nth(which).copied() {
-            Some(number) => self.feed(c, number, Input::RetryNow),
+        let active = self.coordinators[c].active();
+        let which = self.random.place(active.len());
+        match active.into_iter().nth(which) {
+            Some(number) => self.turn(c, |core, now| core.retry(number, now)),
             None => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use crate::agent::Agent;
 use crate::client::Client;
 use crate::config::{Config, Profile};
 use crate::coordinator::Coordinator;
+use crate::lanes;
 use crate::mutants::Mutant;
 use crate::network::Cut;
 use crate::oracle::{Oracle, Step};
@@ -77,7 +78,7 @@ impl World {
         }
         (0..world.agents.len()).for_each(|at| world.schedule_turn(at));
         if loses && !config.is(Mutant::NeverLooks) {
-            (0..world.coordinators.len()).for_each(|c| world.schedule_look(c));
+            (0..world.coordinators.len()).for_each(|c| lanes::schedule_look(&mut world, c));
         }
         world.schedule_trouble();
         world
@@ -121,8 +122,11 @@ impl World {
             Event::Heard { request, heard } => self.client_hears(request, heard)?,
             Event::Arrived { ask, waits } => self.arrived(ask, waits)?,
             Event::WaitedLong { at, life, ticket } => self.waited_long(at, life, ticket)?,
-            Event::Answered { ask, answer } => self.answered(&ask, *answer)?,
-            Event::Woken { coordinator, life, number } => self.woken(coordinator, life, number)?,
+            Event::Answered { ask, answer } => lanes::answered(self, &ask, *answer)?,
+            Event::Ticked { coordinator, life } => self.ticked(coordinator, life)?,
+            Event::LaneDue { coordinator, life, at } => {
+                lanes::lane_due(self, coordinator, life, at)?;
+            }
             Event::Flushed { coordinator, life } => self.flushed(coordinator, life),
             Event::Synced { coordinator, life } => self.synced(coordinator, life)?,
             Event::CoordinatorStarted { coordinator } => self.coordinator_starts(coordinator)?,
@@ -136,7 +140,7 @@ impl World {
                 self.settled(by, life, txid, at, *answer)?;
             }
             Event::Trouble => self.trouble()?,
-            Event::Looking { coordinator } => self.look(coordinator),
+            Event::Looking { coordinator } => lanes::look(self, coordinator),
             event => self.happens_to_data(event)?,
         }
         Ok(true)
@@ -152,8 +156,10 @@ impl World {
             Event::WordCame { asked, word } => self.word_came(asked, *word)?,
             Event::WordTaken { asked, said } => self.word_taken(asked, said)?,
             Event::ResyncDue { asked } => self.resync_due(asked)?,
-            Event::Looked { asked, known } => self.looked(asked, known),
-            Event::DataLost { asked } => self.data_lost(asked),
+            Event::Looked { asked, sent, known } => self.looked(asked, sent, known),
+            Event::LookCame { asked, sent, is_fenced } => {
+                lanes::look_came(self, asked, sent, is_fenced)?;
+            }
             _ => unreachable!("every other event has its arm in `happen`"),
         }
         Ok(())

@@ -1,14 +1,13 @@
 //! Invariants 1, 4, 5, 7, 10, 11, 15: what coordinators write and send.
 
-use std::collections::BTreeMap;
-
 use assent_common::coordinator::{Branch, Message};
 use assent_common::record::{AnswerRecord, Answered, Committed, Record};
 use assent_common::{TxNumber, Txid};
+use assent_engine::Core;
 
 use super::losses::Excuse;
 use super::{Fact, Oracle, Step, ensure};
-use crate::coordinator::Active;
+use crate::coordinator::asked_of;
 use crate::network::Ask;
 use crate::request::{Request, place_of};
 
@@ -53,8 +52,14 @@ impl Oracle {
     }
 
     /// 5 and 11: before a record is written.
-    pub(crate) fn appends(&mut self, coordinator: usize, record: &Record, asked: &Request) -> Step {
+    pub(crate) fn appends(
+        &mut self,
+        coordinator: usize,
+        record: &Record,
+        requests: &[Request],
+    ) -> Step {
         let Some(number) = record.number() else { return Ok(()) };
+        let asked = &requests[self.request_of(coordinator, number)];
         let fact = self.fact(coordinator, number);
         match record {
             Record::Committed(Committed { attempt, branches, .. }) => {
@@ -215,15 +220,11 @@ impl Oracle {
     }
 
     /// 10: a participant hears that everything below has ended there, and will not be told again.
-    pub(crate) fn hears_mark(
-        &self,
-        ask: &Ask,
-        active: &BTreeMap<TxNumber, Active>,
-        requests: &[Request],
-    ) -> Step {
-        let mut below = active.range(..ask.mark.low_water);
-        let under_way = below.find(|(_, active)| {
-            let branches = (0..).map(Branch).zip(&requests[active.request].branches);
+    pub(crate) fn hears_mark(&self, ask: &Ask, core: &Core, requests: &[Request]) -> Step {
+        let mut below =
+            core.all_active().filter(|it| it.machine.spec().number < ask.mark.low_water);
+        let under_way = below.find(|active| {
+            let branches = (0..).map(Branch).zip(&asked_of(requests, active).branches);
             let mut here = branches.filter(|(_, planned)| planned.at == ask.at);
             here.any(|(branch, _)| !active.machine.is_over_at(branch))
         });

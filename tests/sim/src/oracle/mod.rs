@@ -201,6 +201,11 @@ impl Oracle {
         self.logs.iter().position(|log| *log == txid.log_id).expect("a log of this world")
     }
 
+    /// The request that a transaction was begun for.
+    pub(crate) fn request_of(&self, coordinator: usize, number: TxNumber) -> usize {
+        self.facts[coordinator].get(&number).expect("it has begun").request
+    }
+
     fn fact(&mut self, coordinator: usize, number: TxNumber) -> &mut Fact {
         self.facts[coordinator].get_mut(&number).expect("it has begun")
     }
