@@ -187,6 +187,26 @@ fn the_packages_use_each_other_only_downwards() {
     }
 }
 
+/// Promise: who reads how a submission goes finds each step where the page says.
+#[test]
+fn the_walk_of_a_submission_leads_through_functions_that_exist() {
+    let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let walk = page.split("## A submission, in ten functions").nth(1).unwrap();
+    let walk = walk.split("\n## ").next().unwrap();
+    let steps: Vec<Vec<&str>> = walk
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()))
+        .map(|line| line.split('`').skip(1).step_by(2).take(2).collect())
+        .collect();
+    assert!((1..=10).contains(&steps.len()), "{} steps", steps.len());
+    let is_missing = |step: &&Vec<&str>| {
+        let text = std::fs::read_to_string(root().join(step[0])).unwrap_or_default();
+        !text.contains(&format!("fn {}(", step[1])) && !text.contains(&format!("fn {}<", step[1]))
+    };
+    let missing: Vec<_> = steps.iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "the walk names what is not there: {missing:?}");
+}
+
 /// The names of tests that a page has: words in backticks that are too long for anything else.
 fn tests_named_in(page: &str) -> BTreeSet<&str> {
     let is_test = |word: &&str| {
