@@ -134,6 +134,13 @@ pub const TRANSACTION_NUMBER_MAX: u64 = 1 << 48;
 /// would be taken to have the new ones too.
 pub const VOTES_UNHEARD_MAX: u64 = 1_000_000;
 
+/// Branches of one phase that an agent remembers until their logs have them. A coordinator has as
+/// many under way as transactions, and as many of them at one participant as may wait there.
+pub const UNLOGGED_MAX: usize = 2 * TRANSACTIONS_IN_FLIGHT_MAX;
+
+/// Bytes of their done-markers: replies and writes.
+pub const UNLOGGED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Milliseconds that a transaction may take to be decided, if its request does not say.
 pub const TIMEOUT_DEFAULT_MS: u64 = 5_000;
 

@@ -92,6 +92,10 @@ mutants! {
     LossAcknowledged = "coordinator.loss_acknowledged", breaks 9;
     /// The repair of data that lost votes says that it has redone them, and has not.
     RedoForgets = "script.redo_forgets", breaks 9;
+    /// A repair does not put back what was applied in one phase and is in no log yet.
+    UnloggedForgotten = "agent.unlogged_forgotten", breaks 9;
+    /// An agent that connects again does not look what became of its one-phase calls.
+    UnansweredForgotten = "agent.unanswered_forgotten", breaks 9;
     /// The low-water mark passes transactions that are active.
     MarkTooHigh = "coordinator.mark_too_high", breaks 10;
     /// A prepare below the low-water mark is taken.

@@ -84,6 +84,12 @@ caught! {
     m09_loss_acknowledged: LossAcknowledged, "invariants::a_branch_that_is_lost_is_not_called_applied", "called applied";
     m09_hole_not_compared: HoleNotCompared, "redis_loss::what_a_loader_drops_out_of_the_history_is_noticed_and_redone", "bank-b to have what was acknowledged";
     m09_redo_forgets: RedoForgets, "redis_loss::an_old_append_only_file_that_is_put_back_is_made_whole", "told Committed";
+    m09_unlogged_forgotten: UnloggedForgotten,
+        "crash_matrix::losses::one_phase_that_was_lost_before_it_was_heard_is_not_told_aborted",
+        "read was told Aborted";
+    m09_unanswered_forgotten: UnansweredForgotten,
+        "crash_matrix::losses::one_phase_that_was_lost_before_it_was_heard_is_not_told_aborted",
+        "read was told Aborted";
     m10_mark_too_high: MarkTooHigh, "invariants::a_slow_prepare_is_not_below_the_mark", "Aborted(BelowLowWater)";
     m10_mark_ignored: MarkIgnored, "invariants::agent::a_mark_outlives_its_agent", "not refused";
     m11_delivers_once: DeliversOnce, "protocol::lies::a_coordinator_takes_no_foreign_answer_for_an_acknowledgement", "the commit to be said again";

@@ -40,6 +40,7 @@ mod repair;
 mod request;
 pub mod resolver;
 mod restore;
+mod unlogged;
 
 #[cfg(test)]
 mod escrow_tests;
@@ -55,6 +56,7 @@ pub use locks::{Lock, Locks};
 pub use repair::{Repair, opening_seq};
 pub use request::{Branches, Evaluation, Key, Prepare, Stepped};
 pub use restore::Restored;
+pub use unlogged::{Unlogged, UnloggedBranch};
 
 use crate::branch::{BranchAnswer, BranchMessage};
 use crate::code::ErrorCode;

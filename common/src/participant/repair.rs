@@ -3,9 +3,9 @@
 //! The reference for `store/repair` at the participant. Until it is done, nothing else runs against the data, so that
 //! no branch can see it half repaired.
 
-use super::{DoneMarker, Heard, Participant};
+use super::{DoneMarker, Heard, OnePhaseMarker, Participant};
 use crate::coordinator::resync::Redone;
-use crate::ids::LogId;
+use crate::ids::{LogId, Txid};
 use crate::limits::VOTES_UNHEARD_MAX;
 use crate::outcome::Redo;
 use crate::wire::resync::DataPoint;
@@ -58,6 +58,19 @@ impl Participant {
         let staged = self.free(txid);
         let redo = staged.as_ref().map_or(redo, |staged| staged.vote.redo.clone());
         self.done.insert(txid, staged.map_or(DoneMarker::Logged, DoneMarker::of));
+        Some(redo).filter(|redo| !redo.is_empty())
+    }
+
+    /// Applies one branch of one phase that no log has, as the agent that repairs remembers it
+    /// ([`Unlogged`](super::Unlogged)): in its place among the votes, and with its marker, so that
+    /// its log will hear what it wrote.
+    pub fn redo_unlogged(&mut self, txid: Txid, marker: OnePhaseMarker) -> Option<Redo> {
+        if self.done.contains_key(&txid) {
+            return None;
+        }
+        let (seq, redo) = marker.wrote.clone()?;
+        self.seq = self.seq.max(seq);
+        self.done.insert(txid, DoneMarker::OnePhase(marker));
         Some(redo).filter(|redo| !redo.is_empty())
     }
 }

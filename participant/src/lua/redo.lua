@@ -1,20 +1,21 @@
 -- Applies committed branches whose votes this data lost, from the writes that the log kept. Runs on fenced data only: the
 -- head's incarnation is 0. Like a commit it is never refused for memory, and done again it does nothing.
 --
--- ARGV     the head (control.lua), then for each branch its txid, its writes, packed, and '1' if the data's own count says
---          that it had them already: then they fill a hole there
+-- ARGV     the head (control.lua), then for each branch its txid, its writes, packed, '1' if the
+--          data's own count says that it had them already (then they fill a hole there), and its
+--          done-marker: empty, but for one phase that its log has not heard of
 -- Returns  an array with one of these for each branch: {'a', dirty, first error} or {'n', code, -1, detail}, as commit.lua
 --          says. A field p:<txid> keeps how many writes were applied before Redis refused one.
 call('HDEL', ctl, '-')
 
 local answers = {}
-for i = at, #ARGV, 3 do
+for i = at, #ARGV, 4 do
   local txid = ARGV[i]
   local found = call('HMGET', ctl, 'd:' .. txid, 'p:' .. txid)
   if found[1] then
     answers[#answers + 1] = {'a', 0}
   else
-    call('HSET', ctl, 'd:' .. txid, '')
+    call('HSET', ctl, 'd:' .. txid, ARGV[i + 3])
     local answer = {'a', apply_writes(ARGV[i + 1], tonumber(found[2] or '0'))}
     local at_write = answer[4]
     if at_write then

@@ -219,16 +219,22 @@ pub(super) fn outcome(
     cmd
 }
 
-/// A call of `redo.lua`: each branch with its writes, and whether it fills a hole.
-pub(super) fn redo(
-    digest: &str,
-    head: &Head<'_>,
-    keys: &[Arg],
-    branches: &[(Txid, &[u8], bool)],
-) -> Cmd {
+/// A branch that is applied again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RedoItem<'a> {
+    pub(super) txid: Txid,
+    pub(super) writes: &'a [u8],
+    /// Whether it fills a hole.
+    pub(super) fills: bool,
+    /// The done-marker that it leaves.
+    pub(super) marker: &'a [u8],
+}
+
+/// A call of `redo.lua`.
+pub(super) fn redo(digest: &str, head: &Head<'_>, keys: &[Arg], branches: &[RedoItem<'_>]) -> Cmd {
     let mut cmd = evalsha(digest, head, keys.iter());
-    for (txid, writes, fills) in branches {
-        cmd.arg(txid.to_string()).arg(*writes).arg(if *fills { "1" } else { "" });
+    for RedoItem { txid, writes, fills, marker } in branches {
+        cmd.arg(txid.to_string()).arg(*writes).arg(if *fills { "1" } else { "" }).arg(*marker);
     }
     cmd
 }

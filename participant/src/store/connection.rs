@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use assent_common::participant::Found;
+use assent_common::participant::{Found, Unlogged};
+use assent_common::wire::resync::DataPoint;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisError, RedisResult};
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use super::owner::Turn;
 use super::requirements::{self, Examined, Weight};
 use super::scripts::{Script, Scripts};
 use super::whole::Trust;
-use super::{Store, StoreError, StoreOptions, StoreState, lock};
+use super::{Store, StoreError, StoreOptions, StoreState, lock, unlogged};
 use crate::store::markers::Markers;
 
 /// While a server is down, every batch would try to connect; within this time they share one
@@ -188,6 +189,7 @@ impl Store {
             seq_seen: AtomicU64::new(found.seq),
             ended_seen: AtomicU64::new(found.ended),
             markers: Mutex::new(Markers::default()),
+            unlogged: Mutex::new(Unlogged::new(DataPoint { incarnation, seq: found.seq })),
             lives: Mutex::default(),
             nameless: Mutex::default(),
             stale: Mutex::default(),
@@ -205,6 +207,7 @@ impl Store {
         } else {
             store.compare(&live, store.known(), found).await?;
         }
+        unlogged::look(&store, &live).await?;
         store.load_always(&live).await?;
         *live.turn.write().await = store.arbitrate(&live).await?;
         if let Err(error) = store.verify(&live).await {
@@ -270,6 +273,7 @@ impl Store {
         let identity = identity(&live, &self.options.control_key).await;
         let found = identity.map_err(|error| unavailable(&self.options, &error))?;
         self.compare(&live, known, found).await?;
+        unlogged::look(self, &live).await?;
         self.recognise(&live).await.map_err(|error| unavailable(&self.options, &error))?;
         self.load_always(&live).await?;
         *live.turn.write().await = self.arbitrate(&live).await?;

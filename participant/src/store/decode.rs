@@ -81,6 +81,15 @@ pub(super) fn is_put_off(row: &Value) -> bool {
     matches!(row, Value::Array(items) if items.first() == Some(&Value::BulkString(b"z".to_vec())))
 }
 
+/// What the done-marker of one phase holds, where the row says that it is applied.
+pub(super) fn done_marker_in(row: &Value) -> Option<&[u8]> {
+    let Value::Array(items) = row else { return None };
+    match items.as_slice() {
+        [Value::BulkString(tag), Value::BulkString(packed)] if tag == b"c" => Some(packed),
+        _ => None,
+    }
+}
+
 /// The answer to a prepare, from data of this incarnation.
 pub(super) fn prepared(value: Value, item: &PrepareItem, incarnation: u64) -> Call<Prepared> {
     let Some(mut row) = Row::new(value) else { return unreadable() };

@@ -20,6 +20,7 @@ use super::markers::Marker;
 use super::owner::{Lost, Turn};
 use super::refusals::refusal;
 use super::sorted::{EndingItem, Sorted};
+use super::unlogged::{OnePhaseUnderWay, remember};
 use super::work::{Answers, Work, answer_unsent};
 use super::{CheckedPrepare, Store, lock};
 
@@ -50,7 +51,7 @@ impl Store {
         messages: Vec<(Txid, BranchMessage<CheckedPrepare>)>,
     ) -> Vec<BranchAnswer> {
         let heard = Heard { epoch: coordinator.epoch, low_water };
-        let raised = lock(&self.markers).raise(coordinator.log_id, heard);
+        let raised = self.raise(coordinator.log_id, heard);
         let speaker =
             Speaker { log_id: coordinator.log_id, epoch: coordinator.epoch, url: &coordinator.url };
         self.run(&speaker, raised, messages).await
@@ -72,7 +73,9 @@ impl Store {
                 Ok(live) => {
                     let open = answers.open();
                     sorted.weigh(&live);
+                    let one_phase = OnePhaseUnderWay::begins(self, &live, &sorted);
                     self.run_on(&live, speaker, &mut sorted, &mut answers).await;
+                    one_phase.ends(&answers);
                     self.certify(&live, &open, &mut answers).await;
                     if let Some(said) = answers.demoted() {
                         // The master is elsewhere by now: its name is looked up anew.
@@ -441,6 +444,8 @@ impl Store {
     }
 
     fn prepared(&self, incarnation: u64, item: PrepareItem, row: Value) -> Call<Prepared> {
+        let marker = decode::done_marker_in(&row).filter(|_| item.leaves_marker());
+        let marker = marker.map(<[u8]>::to_vec);
         let call = decode::prepared(row, &item, incarnation);
         match &call {
             Call::Applied(Prepared::Yes(vote)) => {
@@ -449,18 +454,23 @@ impl Store {
                 self.remember_keys(item.txid, keys);
             }
             Call::Applied(Prepared::Committed(done)) => {
-                if let Some(written) = &done.written {
+                if let (Some(written), Some(marker)) = (&done.written, marker) {
                     self.saw(incarnation, written.seq);
-                }
-                if item.leaves_marker() {
-                    let redo = done.written.as_ref().map_or(0, |written| written.redo.len());
-                    let bytes = done.replies.len() + redo;
-                    lock(&self.markers).left(Marker::OnePhase(item.txid, bytes));
+                    self.left(Marker::OnePhase(item.txid, marker.len()));
+                    remember(self, incarnation, item.txid, written.seq, &marker);
                 }
             }
             Call::Applied(Prepared::Wait(_)) | Call::Refused(_) | Call::Unknown(_) => {}
         }
         call
+    }
+
+    /// Takes note of a marker that was left.
+    pub(super) fn left(&self, marker: Marker) {
+        if let Marker::Fence(txid) = marker {
+            lock(&self.unlogged).forget(txid);
+        }
+        lock(&self.markers).left(marker);
     }
 
     fn applied(&self, txid: Txid, row: Value) -> Call<Applied> {
@@ -471,7 +481,7 @@ impl Store {
         let (call, first_error) = decode::applied(row);
         if let Call::Applied(applied) = &call {
             lock(&self.keys).remove(&txid);
-            lock(&self.markers).left(marker);
+            self.left(marker);
             if applied.dirty_writes > 0 {
                 report_dirty(txid, applied, first_error.as_deref());
             }
@@ -500,7 +510,7 @@ impl Store {
         let call = decode::aborted(row, incarnation);
         if matches!(call, Call::Applied(Aborted::Fenced)) {
             lock(&self.keys).remove(&txid);
-            lock(&self.markers).left(Marker::Fence(txid));
+            self.left(Marker::Fence(txid));
         }
         call
     }
@@ -508,7 +518,7 @@ impl Store {
     fn settled(&self, txid: Txid, row: Value) -> Call<Settled> {
         let call = decode::settled(row);
         if call == Call::Applied(Settled::Fenced) {
-            lock(&self.markers).left(Marker::Fence(txid));
+            self.left(Marker::Fence(txid));
         }
         call
     }

@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
-use assent_common::ids::LogId;
+use assent_common::ids::{LogId, TxNumber};
 use assent_common::outcome::Refusal;
 use assent_common::participant::{Found, Heard, Known, Mismatch};
 use assent_common::wire::resync::{DataPoint, Progress};
@@ -90,7 +90,14 @@ impl Store {
 
     /// Takes note of a log that speaks here, also where it is refused: its word is owed.
     pub fn heard(&self, log_id: LogId, heard: Heard) {
-        lock(&self.markers).raise(log_id, heard);
+        self.raise(log_id, heard);
+    }
+
+    /// The same; the highest mark that is known of it.
+    pub(super) fn raise(&self, log_id: LogId, said: Heard) -> TxNumber {
+        let low_water = lock(&self.markers).raise(log_id, said);
+        lock(&self.unlogged).let_go(log_id, low_water);
+        low_water
     }
 
     /// Compares the data itself with what a coordinator knows of it, and fences it if it is not
@@ -156,6 +163,7 @@ impl Store {
 
     /// Goes on with this data.
     pub(super) async fn adopt(&self, data: DataPoint) {
+        lock(&self.unlogged).goes_on_with(data);
         let before = self.incarnation.load(Ordering::Acquire);
         if before == data.incarnation {
             self.seq_seen.fetch_max(data.seq, Ordering::AcqRel);

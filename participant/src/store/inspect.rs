@@ -243,6 +243,7 @@ impl Store {
         command.arg(&[Field::Done(txid), Field::Fence(txid), Field::ByHand(txid)]);
         send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
         lock(&self.by_hand).remove(&txid);
+        lock(&self.unlogged).forget(txid);
         self.disconnect(&live, "an operator changed what is kept");
         Ok(())
     }
@@ -362,7 +363,7 @@ impl Store {
 
     /// Reads the other fields that the pattern has, and returns what was heard of each log,
     /// by this agent or by the hash: the pattern has its marks too.
-    async fn scan_markers(
+    pub(super) async fn scan_markers(
         &self,
         live: &Live,
         pattern: &str,

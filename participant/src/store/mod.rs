@@ -42,17 +42,18 @@ pub mod requirements;
 pub mod rights;
 mod scripts;
 mod sorted;
+mod unlogged;
 mod whole;
 mod work;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use assent_common::ids::{LogId, TransactionId, Txid};
 use assent_common::lives::Remembered;
 use assent_common::outcome::Refusal;
-use assent_common::participant::Branches;
+use assent_common::participant::{Branches, Unlogged};
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 use assent_common::wire::resync::Served;
@@ -117,6 +118,8 @@ pub struct Store {
     /// Which look at the data this is; see `DataView`.
     view: AtomicU64,
     markers: Mutex<markers::Markers>,
+    /// What one phase came to, until its log has it: the done-markers, as they are in the data.
+    unlogged: Mutex<Unlogged<Arc<[u8]>>>,
     /// What this agent remembers of the lives of each log that it has heard.
     lives: Mutex<HashMap<LogId, Remembered>>,
     /// Logs that say no life, and of which none was known when they were first heard here.

@@ -91,6 +91,16 @@ pub(super) fn minds_mismatch(mismatch: Mismatch) -> bool {
     }
 }
 
+/// Whether a new connection begins with a look for what one phase came to.
+pub(super) fn looks_for_one_phase() -> bool {
+    !mutant::is(Mutant::UnansweredForgotten)
+}
+
+/// Whether a repair puts back what no log has heard of.
+pub(super) fn repairs_unlogged() -> bool {
+    !mutant::is(Mutant::UnloggedForgotten)
+}
+
 /// Whether a new life of the server is a question.
 pub(super) fn asks_run() -> bool {
     !mutant::is(Mutant::RunNotAsked)

@@ -6,24 +6,27 @@
 //! fenced data, and is told again. `Participant::repair` in `common` is the reference.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, Txid};
 use assent_common::outcome::{Call, Refusal};
-use assent_common::participant::{Found, Heard, opening_seq};
+use assent_common::participant::{Found, Heard, UnloggedBranch, opening_seq};
 use assent_common::value::Arg;
+use assent_common::wire::redo::Base64;
 use assent_common::wire::resync::{
     DataPoint, DataView, FoundData, Hole, Mark, RedoBranch, Resync, Resynced, Served, StagedView,
 };
 use redis::{Cmd, RedisResult, Value};
 
-use super::call::{self, BRANCHES_PER_CALL_MAX, BYTES_PER_CALL_MAX, Head};
+use super::call::{self, BRANCHES_PER_CALL_MAX, BYTES_PER_CALL_MAX, Head, RedoItem};
 use super::connection::{FENCED, Live, claim, identity, new_incarnation};
-use super::control::{self, Field, pattern, read_mark};
+use super::control::{self, Field, one_phase_marker, pattern, read_mark};
 use super::decode::{self, Rows};
 use super::execute::{report_dirty, send};
 use super::inspect::InDoubt;
+use super::mutants;
 use super::packed::decode_redo;
 use super::scripts::Script;
 use super::{Store, StoreError, lock};
@@ -51,24 +54,27 @@ enum Step {
     Commit(InDoubt),
     /// The data lost it: by its writes.
     Redo(RedoBranch),
+    /// The same, of one phase that its log has not heard of: with its done-marker.
+    Unlogged(RedoBranch, Arc<[u8]>),
 }
 
 impl Step {
     fn seq(&self) -> (u64, Txid) {
         match self {
             Self::Commit(branch) => (branch.seq, branch.txid),
-            Self::Redo(branch) => (branch.seq, branch.txid),
+            Self::Redo(branch) | Self::Unlogged(branch, _) => (branch.seq, branch.txid),
         }
     }
 
     const fn is_redo(&self) -> bool {
-        matches!(self, Self::Redo(_))
+        matches!(self, Self::Redo(_) | Self::Unlogged(..))
     }
 
     fn bytes(&self) -> usize {
         match self {
             Self::Commit(_) => 0,
             Self::Redo(branch) => branch.redo.0.len(),
+            Self::Unlogged(branch, marker) => branch.redo.0.len() + marker.len(),
         }
     }
 }
@@ -260,6 +266,9 @@ impl Store {
         if !last || !(owed.is_empty() || alone) {
             return Ok(Resynced { open: None, owed, redone: 0 });
         }
+        if view.hole.is_some() {
+            lock(&self.unlogged).may_lack_up_to(view.seq);
+        }
         let repaired = self.repair(&live, &words).await;
         let (open, redone) = repaired.map_err(|why| {
             Refusal::new(ErrorCode::RedisUnavailable, format!("the repair stopped: {why}"))
@@ -272,7 +281,9 @@ impl Store {
     /// Makes the data whole, and opens it. Returns the data, and how many branches were applied.
     async fn repair(&self, live: &Live, words: &Words) -> Result<(DataPoint, u64), String> {
         let staged = self.in_doubt().await.map_err(|error| error.to_string())?;
-        let (steps, undecided) = steps(staged, words);
+        let (mut steps, undecided) = steps(staged, words);
+        self.add_unlogged(&mut steps, words)?;
+        steps.sort_by_key(Step::seq);
         let redone = steps.len() as u64;
         for script in [Script::Commit, Script::Abort, Script::Redo] {
             self.load(live, script).await.map_err(|error| error.to_string())?;
@@ -296,8 +307,34 @@ impl Store {
         let open = self.open(live, seq, words).await.map_err(|error| error.to_string())?;
         claim(live, &self.options).await.map_err(|error| error.to_string())?;
         tracing::warn!(redone, undecided = undecided.len(), "the data is repaired from the logs");
+        lock(&self.unlogged).opened(open);
         self.adopt(open).await;
         Ok((open, redone))
+    }
+
+    /// Adds what the data lacks of one phase, and no log has said.
+    fn add_unlogged(&self, steps: &mut Vec<Step>, words: &Words) -> Result<(), String> {
+        if !mutants::repairs_unlogged() {
+            return Ok(());
+        }
+        let said: BTreeSet<Txid> = steps.iter().map(|step| step.seq().1).collect();
+        let mut unlogged = lock(&self.unlogged);
+        for (log_id, word) in words.whole() {
+            unlogged.let_go(*log_id, word.heard.low_water);
+        }
+        let found = words.found.map_or(0, |found| found.seq);
+        let known = |log_id| words.logs.get(&log_id)?.known;
+        for (txid, UnloggedBranch { seq, marker, .. }) in unlogged.lacking(found, known) {
+            if said.contains(&txid) {
+                continue;
+            }
+            let kept = one_phase_marker(marker);
+            let kept = kept.map_err(|error| format!("the marker of {txid}: {error}"))?;
+            let redo = Base64(kept.wrote.map_or_else(|| [].into(), |(_, redo)| redo));
+            tracing::warn!(%txid, seq, "applied in one phase, and in no log yet: it is put back");
+            steps.push(Step::Unlogged(RedoBranch { txid, seq: *seq, redo }, Arc::clone(marker)));
+        }
+        Ok(())
     }
 
     fn head_of_fenced(&self, log_id: LogId) -> Head<'_> {
@@ -321,29 +358,35 @@ impl Store {
         for step in steps {
             match step {
                 Step::Commit(branch) => staged.push(branch.clone()),
-                Step::Redo(branch) => lost.push(branch),
+                Step::Redo(branch) => lost.push((branch, &[][..])),
+                Step::Unlogged(branch, marker) => lost.push((branch, &**marker)),
             }
         }
         if lost.is_empty() {
             return self.end(live, Script::Commit, &staged).await;
         }
         let mut keys: BTreeSet<Arg> = BTreeSet::new();
-        for branch in &lost {
+        for (branch, _) in &lost {
             let writes = decode_redo(&branch.redo.0);
             let writes =
                 writes.map_err(|error| format!("the writes of {}: {error}", branch.txid))?;
             keys.extend(writes.into_iter().filter_map(|write| write.into_iter().nth(1)));
         }
         let keys: Vec<Arg> = keys.into_iter().collect();
-        let fills = |branch: &RedoBranch| branch.seq <= seq;
-        let branches: Vec<(Txid, &[u8], bool)> =
-            lost.iter().map(|branch| (branch.txid, &*branch.redo.0, fills(branch))).collect();
-        let Some((first, ..)) = branches.first() else { return Ok(()) };
+        let branches = lost.iter().map(|(branch, marker)| RedoItem {
+            txid: branch.txid,
+            writes: &branch.redo.0,
+            fills: branch.seq <= seq,
+            marker,
+        });
+        let branches: Vec<RedoItem<'_>> = branches.collect();
+        let Some(first) = branches.first() else { return Ok(()) };
         let digest = self.scripts.digest(Script::Redo).unwrap_or_default();
-        let command = call::redo(&digest, &self.head_of_fenced(first.log_id), &keys, &branches);
+        let head = self.head_of_fenced(first.txid.log_id);
+        let command = call::redo(&digest, &head, &keys, &branches);
         let rows = self.run_fenced(live, &command).await?;
-        for ((txid, ..), row) in branches.into_iter().zip(rows) {
-            applied(txid, row)?;
+        for (branch, row) in branches.into_iter().zip(rows) {
+            applied(branch.txid, row)?;
         }
         Ok(())
     }
@@ -389,18 +432,17 @@ impl Store {
     }
 }
 
-/// What is to be applied, in the order of the votes, and what is staged and was not committed.
+/// What the logs say is to be applied, and what is staged and was not committed.
 fn steps(staged: Vec<InDoubt>, words: &Words) -> (Vec<Step>, Vec<InDoubt>) {
     let mut staged: BTreeMap<Txid, InDoubt> =
         staged.into_iter().map(|branch| (branch.txid, branch)).collect();
     let committed = words.whole().flat_map(|(_, word)| &word.redo);
-    let mut steps: Vec<Step> = committed
+    let steps = committed
         .map(|branch| match staged.remove(&branch.txid) {
             Some(staged) => Step::Commit(staged),
             None => Step::Redo(branch.clone()),
         })
         .collect();
-    steps.sort_by_key(Step::seq);
     // What is of a log that has not spoken stays in doubt.
     let undecided = staged.into_values().filter(|branch| words.is_whole(branch.txid.log_id));
     (steps, undecided.collect())

@@ -143,6 +143,15 @@ impl Answers {
         prepares.clear();
     }
 
+    /// Whether what became of a prepare is not known.
+    pub(super) fn is_unclear(&self, slot: usize) -> bool {
+        match self.of(slot) {
+            // Not begun.
+            Some(BranchAnswer::Prepared(Call::Unknown(why))) => why != ANSWERS_ARE_FULL,
+            _ => false,
+        }
+    }
+
     /// What Redis said to one of them, if that was that it is no master any more.
     pub(super) fn demoted(&self) -> Option<&str> {
         self.0.iter().filter_map(Slot::answer).find_map(|answer| {

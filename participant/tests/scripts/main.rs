@@ -22,6 +22,8 @@ mod outcomes;
 mod repair;
 #[path = "../store/server.rs"]
 mod server;
+#[path = "../store/unlogged.rs"]
+mod unlogged;
 #[path = "../store/votes.rs"]
 mod votes;
 #[path = "../store/whole.rs"]

@@ -14,6 +14,7 @@ mod owner;
 mod repair;
 mod requirements;
 mod server;
+mod unlogged;
 mod votes;
 mod whole;
 mod wire;

@@ -25,6 +25,8 @@ pub(crate) struct Link {
     said: watch::Sender<Vec<u8>>,
     /// Whether an answer of Redis is held.
     reply_held: watch::Sender<bool>,
+    /// Whether the connection is broken.
+    is_cut: watch::Sender<bool>,
 }
 
 impl Wire {
@@ -43,6 +45,7 @@ impl Wire {
                     replies_flow: watch::Sender::new(true),
                     said: watch::Sender::default(),
                     reply_held: watch::Sender::new(false),
+                    is_cut: watch::Sender::new(false),
                 });
                 all.send_modify(|all| all.push(Arc::clone(&link)));
                 let server = UnixStream::connect(&server).await.unwrap();
@@ -64,6 +67,11 @@ impl Wire {
     /// On connections that come from now on, holds the answers from that to a request with this word on.
     pub(crate) fn hold_replies_after(&self, word: &'static str) {
         *self.hold_after.lock().unwrap() = Some(word);
+    }
+
+    /// On connections that come from now on, holds nothing.
+    pub(crate) fn hold_no_replies(&self) {
+        *self.hold_after.lock().unwrap() = None;
     }
 
     /// The connection that came as this one in order, from 0; waits for it.
@@ -91,6 +99,11 @@ impl Link {
     /// Lets held answers go on.
     pub(crate) fn release_replies(&self) {
         self.replies_flow.send_replace(true);
+    }
+
+    /// Breaks the connection; what is held is lost.
+    pub(crate) fn cut(&self) {
+        self.is_cut.send_replace(true);
     }
 
     /// Waits until the store has said this word.
@@ -142,7 +155,11 @@ impl Link {
             if !*self.replies_flow.borrow() {
                 self.reply_held.send_replace(true);
             }
-            opened(&self.replies_flow).await;
+            let mut is_cut = self.is_cut.subscribe();
+            tokio::select! {
+                () = opened(&self.replies_flow) => {}
+                _ = is_cut.wait_for(|is_cut| *is_cut) => return,
+            }
             if to.write_all(&bytes[..count]).await.is_err() {
                 return;
             }

@@ -2,8 +2,10 @@
 //! then, whoever died, and comes back each time (invariants 9 and 12).
 
 use assent_common::crash::CrashPoint;
-use assent_tests::link::{Fault, Which};
-use assent_tests::{Bank, Cluster, Options, Told, Transfer, plain, wait_settled};
+use assent_common::wire::resync::DataView;
+use assent_tests::cluster::Peer;
+use assent_tests::link::{Fault, Way, Which};
+use assent_tests::{Bank, Cluster, Options, Told, Transfer, plain, wait_for, wait_settled};
 
 use super::scenario::{Shape, crash, one_outcome};
 use crate::ASSENT;
@@ -69,4 +71,49 @@ async fn one_phase_whose_connection_was_cut_survives_losses() {
     let told = one_outcome(&bank, &transfer, first).await;
     assert!(told.is_committed(), "{told:?}");
     lose_twice(&cluster, &bank, (transfer, told)).await;
+}
+
+/// The same, and the data is lost before the coordinator has heard anything: by then others may
+/// have read what was written, so that it is put back, and told committed.
+#[tokio::test]
+async fn one_phase_that_was_lost_before_it_was_heard_is_not_told_aborted() {
+    let cluster = Cluster::start(ASSENT, Options { linked: true, ..Options::default() }).await;
+    let bank = Bank::open_in_log(&cluster, 2).await;
+    wait_settled(&cluster).await;
+    let transfer = Shape::OneBranch.transfer("the one");
+    let peer = &cluster.peers[1];
+    let (link, redis_link) = (peer.link.as_ref().unwrap(), peer.redis_link.as_ref().unwrap());
+    let met = redis_link.met();
+    link.set(Fault::BlackHole(Way::Answers));
+    redis_link.set(Fault::CutAfter(Which::With("EXEC")));
+    let asking = tokio::spawn({
+        let (bank, transfer) = (bank.clone(), transfer.clone());
+        async move { bank.ask(&transfer).await }
+    });
+    redis_link.wait_met(met, 1).await;
+    redis_link.set(Fault::None);
+    wait_for_data(peer, &cluster, "the agent to be back", |data| !data.fenced).await;
+    plain::run::<()>(&peer.redis, &["FLUSHALL"]).await;
+    wait_for_data(peer, &cluster, "the loss to be noticed", |data| data.fenced).await;
+    link.set(Fault::None);
+    let first = asking.await.unwrap();
+    let told = one_outcome(&bank, &transfer, first).await;
+    assert!(told.is_committed(), "what others may have read was told {told:?}");
+    lose_twice(&cluster, &bank, (transfer, told)).await;
+}
+
+async fn wait_for_data(
+    peer: &Peer,
+    cluster: &Cluster,
+    what: &str,
+    is_so: impl Fn(&DataView) -> bool,
+) {
+    let client = peer.client(&cluster.http);
+    wait_for(what, || async {
+        match client.data().await {
+            Ok(data) if is_so(&data) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }

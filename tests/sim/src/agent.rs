@@ -9,7 +9,9 @@ use assent_common::command::Access;
 use assent_common::coordinator::Message;
 use assent_common::outcome::{Call, Prepared, Refusal};
 use assent_common::participant::resolver::{Asked, Conclusion, InDoubt, Resolver, Verdict, judge};
-use assent_common::participant::{Found, Heard, Known, Participant, Prepare};
+use assent_common::participant::{
+    Found, Heard, Known, OnePhaseMarker, Participant, Prepare, Unlogged,
+};
 use assent_common::settle::Resolution;
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::wire::outcome::BranchOutcome;
@@ -27,6 +29,7 @@ use crate::repair::Words;
 use crate::request::place_of;
 use crate::settling::as_settled;
 use crate::trace::note;
+use crate::unlogged;
 use crate::world::World;
 
 /// How often an agent scans for branches in doubt and sweeps, in microseconds.
@@ -65,6 +68,8 @@ pub(crate) struct Agent {
     pub(crate) heard: BTreeSet<LogId>,
     /// What they said of data that was lost.
     pub(crate) words: Words,
+    /// What one phase came to, until its log has it.
+    pub(crate) unlogged: Unlogged<OnePhaseMarker>,
     resolver: Resolver,
     /// What the other branches of implicit transactions have said.
     pub(crate) resolutions: BTreeMap<Txid, Resolution>,
@@ -80,6 +85,7 @@ impl Agent {
             words: Words::default(),
             view: 0,
             heard: BTreeSet::new(),
+            unlogged: Unlogged::new(redis.data.point()),
             incarnation: redis.data.control.incarnation(),
             balances_at_start: redis.data.balances.clone(),
             redis,
@@ -107,6 +113,9 @@ impl Agent {
         let control = &self.redis.data.control;
         self.incarnation = if self.is_quarantined { u64::MAX } else { control.incarnation() };
         (self.heard, self.words) = (BTreeSet::new(), Words::default());
+        let seq = self.redis.data.control.seq();
+        self.unlogged = Unlogged::new(DataPoint { incarnation: self.incarnation, seq });
+        unlogged::look(self);
         self.balances_at_start.clone_from(&self.redis.data.balances);
         self.seq_seen = self.redis.data.control.seq();
         self.ended_seen = self.redis.data.ended;
@@ -120,7 +129,6 @@ impl Agent {
     /// Whether it is to be fenced.
     fn reconnect(&mut self, mutant: Option<Mutant>) -> bool {
         self.is_connected = true;
-        let data = &self.redis.data;
         let mut found = self.found(mutant);
         match mutant {
             Some(Mutant::IncarnationIgnored) => found.incarnation = Some(self.incarnation),
@@ -130,8 +138,12 @@ impl Agent {
         let known = DataPoint { incarnation: self.incarnation, seq: self.seq_seen };
         let known = Known { data: known, ended: self.ended_seen };
         self.is_quarantined |= found.mismatch(known).is_some();
+        if mutant != Some(Mutant::UnansweredForgotten) {
+            unlogged::look(self);
+        }
         // Data with an incarnation of its own may have been repaired by another agent; a
         // coordinator will tell.
+        let data = &self.redis.data;
         let is_own = data.is_blank || data.incarnation() == Some(self.incarnation);
         self.is_quarantined && is_own
     }
@@ -192,6 +204,10 @@ impl World {
         }
         let answer = self.execute(&ask)?;
         note!(self, "p{at}: {:?} {} -> {answer:?}", ask.message, ask.txid);
+        let Some(answer) = answer else {
+            self.result_unknown(ask, "Redis did not answer");
+            return Ok(());
+        };
         if self.agent_strikes(at, "before it answered") {
             self.result_unknown(ask, "the connection broke");
             return Ok(());
@@ -227,7 +243,9 @@ impl World {
             if !is_old_taken {
                 agent.view = view;
             }
-            if agent.reconnect(self.config.mutant) {
+            let is_fenced = agent.reconnect(self.config.mutant);
+            self.oracle.looked_for_one_phase(at, &self.agents[at]);
+            if is_fenced {
                 self.fence(at);
             }
         }
@@ -274,18 +292,21 @@ impl World {
         let agent = &mut self.agents[ask.at];
         let incarnation = agent.believed_incarnation(self.config.mutant);
         agent.redis.run_chore(incarnation, chore);
+        agent.unlogged.let_go(ask.txid.log_id, low_water);
+        self.oracle.lets_go(ask.at, ask.txid.log_id, low_water);
         Ok(())
     }
 
-    /// One script, and the witness sees what it did.
-    fn execute(&mut self, ask: &Ask) -> Result<BranchAnswer, crate::Violation> {
+    /// One script, and the witness sees what it did. No answer, if that of Redis is lost and the
+    /// connection with it.
+    fn execute(&mut self, ask: &Ask) -> Result<Option<BranchAnswer>, crate::Violation> {
         let Ask { at, txid, message, request, branch, .. } = *ask;
         let agent = &self.agents[at];
         let is_prepare = matches!(message, Message::Prepare | Message::PrepareWaiting);
         if is_prepare && agent.is_quarantined {
             let detail = "the data is not what this agent knew";
             let refusal = Refusal::new(ErrorCode::Quarantined, detail);
-            return Ok(BranchAnswer::Prepared(Call::Refused(refusal)));
+            return Ok(Some(BranchAnswer::Prepared(Call::Refused(refusal))));
         }
         let before = Before {
             state: agent.redis.data.control.state(txid),
@@ -322,22 +343,27 @@ impl World {
         };
         let incarnation = agent.believed_incarnation(self.config.mutant);
         let bend = self.config.mutant.and_then(Mutant::bend);
+        let is_lost = self.random.strikes(self.profile.faults.redis_answer_lost);
         let agent = &mut self.agents[at];
         let mut stepped = agent.redis.run(bend, incarnation, txid, told);
         stepped.answer = as_settled(message, stepped.answer);
-        if matches!(stepped.answer, BranchAnswer::Prepared(Call::Applied(_))) {
-            agent.seq_seen = agent.seq_seen.max(agent.redis.data.control.seq());
+        if is_lost {
+            agent.is_connected = false;
+        } else {
+            unlogged::hears(agent, txid, &stepped.answer);
+            let is_foreign = agent.redis.data.incarnation() != Some(incarnation);
+            agent.is_quarantined |= is_foreign;
         }
-        if agent.redis.data.incarnation() == Some(agent.incarnation) {
-            agent.ended_seen = agent.ended_seen.max(agent.redis.data.ended);
-        }
-        let is_foreign = agent.redis.data.incarnation() != Some(incarnation);
-        agent.is_quarantined |= is_foreign;
         self.report.scripts += 1;
+        self.report.redis_answers_lost += u64::from(is_lost);
         let is_applied = stepped.apply.is_some();
         let agent = &self.agents[at];
         self.oracle.ran(ask, &before, agent, is_applied, &stepped.answer, &self.requests)?;
-        Ok(stepped.answer)
+        if is_lost {
+            return Ok(None);
+        }
+        self.oracle.hears_script(at, agent, txid, &stepped.answer);
+        Ok(Some(stepped.answer))
     }
 
     pub(crate) fn agent_strikes(&mut self, at: usize, when: &str) -> bool {
@@ -374,6 +400,7 @@ impl World {
             self.agents[at].view = self.next_incarnation();
         }
         self.oracle.agent_forgets(at);
+        self.oracle.looked_for_one_phase(at, &self.agents[at]);
         self.schedule_turn(at);
     }
 

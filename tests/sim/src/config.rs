@@ -87,6 +87,8 @@ pub(crate) struct Faults {
     pub(crate) coordinator_dies: u32,
     /// An agent dies, before, between and after its scripts.
     pub(crate) agent_dies: u32,
+    /// A Redis does what an agent asks, and its answer is lost with the connection.
+    pub(crate) redis_answer_lost: u32,
     /// A sync of a log fails.
     pub(crate) sync_fails: u32,
     /// A question of a branch in doubt reaches a coordinator of another log, or something that
@@ -182,6 +184,8 @@ impl Faults {
                 troubles.extend([Trouble::RedisLoadsHoles; 2]);
             }
         }
+        // Neither does this.
+        let redis_answer_lost = if loses && matches!(config.seed % 5, 2 | 4) { 60_000 } else { 0 };
         let losses_max = if random.percent(70) { random.between(1, 5) } else { u64::MAX };
         let trouble_us = [20_000, 100_000, 400_000][random.place(3)];
         Self {
@@ -190,6 +194,7 @@ impl Faults {
             delay,
             coordinator_dies,
             agent_dies,
+            redis_answer_lost,
             sync_fails,
             astray,
             trouble_us: if troubles.is_empty() { 0 } else { trouble_us },

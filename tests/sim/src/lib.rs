@@ -28,6 +28,7 @@ mod resync;
 mod settling;
 mod trace;
 mod trouble;
+mod unlogged;
 mod world;
 
 pub use config::{Config, Losses};

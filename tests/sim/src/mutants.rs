@@ -68,6 +68,10 @@ pub enum Mutant {
     NoDoneMarker,
     /// 9: a branch of one phase says what it wrote the first time only.
     MarkerWithoutWrites,
+    /// 9: an agent that connects again does not look what became of one phase.
+    UnansweredForgotten,
+    /// 9: a repair does not put back what was applied in one phase and is in no log yet.
+    UnloggedForgotten,
     /// 8: an agent evaluates ops on what it remembers, not on what is there.
     StaleReads,
     /// Escrow: what others have reserved is not counted.

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use assent_common::branch::BranchMessage;
 use assent_common::coordinator::resync::Redone;
 use assent_common::outcome::Redo;
-use assent_common::participant::{Found, Heard, Participant, Prepare, Repair, Stepped};
+use assent_common::participant::{
+    Found, Heard, OnePhaseMarker, Participant, Prepare, Repair, Stepped,
+};
 use assent_common::wire::branch::BranchState;
 use assent_common::wire::resync::DataPoint;
 use assent_common::{LogId, Txid};
@@ -55,6 +57,7 @@ enum Write {
     Claim,
     Fence,
     Redo(Redone),
+    RedoUnlogged(Txid, OnePhaseMarker),
     Open(Repair, BTreeMap<LogId, u64>),
 }
 
@@ -143,6 +146,11 @@ impl Redis {
         self.write(Write::Redo(redone))
     }
 
+    /// The same, of one phase that no log has.
+    pub(crate) fn redo_unlogged(&mut self, txid: Txid, marker: OnePhaseMarker) -> bool {
+        self.write(Write::RedoUnlogged(txid, marker))
+    }
+
     /// The last step of a repair; whether it applied anything.
     pub(crate) fn open(&mut self, repair: Repair, served: BTreeMap<LogId, u64>) -> bool {
         self.write(Write::Open(repair, served))
@@ -199,6 +207,10 @@ impl Data {
             }
             Write::Redo(redone) => {
                 let redo = self.control.redo(redone);
+                self.apply(redo.iter())
+            }
+            Write::RedoUnlogged(txid, marker) => {
+                let redo = self.control.redo_unlogged(txid, marker);
                 self.apply(redo.iter())
             }
             Write::Open(repair, served) => {

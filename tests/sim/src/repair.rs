@@ -2,16 +2,16 @@
 //! `store/fence` and `store/repair` are at the real agent. Decides nothing of the protocol; the
 //! words of the logs are in its memory, the fence in its Redis.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use assent_common::LogId;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::resync::Redone;
 use assent_common::outcome::Refusal;
-use assent_common::participant::{Heard, Known, Repair, opening_seq};
+use assent_common::participant::{Heard, Known, OnePhaseMarker, Repair, opening_seq};
 use assent_common::wire::resync::{
     DataPoint, DataView, FoundData, Hole, Mark, Resync, Resynced, Served, StagedView,
 };
+use assent_common::{LogId, Txid};
 use assent_engine::Sent;
 
 use crate::agent::Agent;
@@ -19,6 +19,7 @@ use crate::mutants::Mutant;
 use crate::oracle::Step;
 use crate::queue::Event;
 use crate::trace::note;
+use crate::unlogged;
 use crate::world::World;
 
 /// What logs have said of the data that was found like this.
@@ -26,6 +27,15 @@ use crate::world::World;
 pub(crate) struct Words {
     found: Option<FoundData>,
     logs: BTreeMap<LogId, Resync>,
+}
+
+/// How a branch is applied again.
+#[derive(Debug)]
+enum Again {
+    /// By its log's word.
+    Logged(Redone),
+    /// By what the agent remembers of one phase.
+    Unlogged(OnePhaseMarker),
 }
 
 /// A message about data, and the coordinator's life that waits for its answer; a copy has none.
@@ -86,6 +96,7 @@ impl Agent {
     }
 
     fn adopt(&mut self, open: DataPoint) {
+        self.unlogged.goes_on_with(open);
         if self.incarnation == open.incarnation {
             self.seq_seen = self.seq_seen.max(open.seq);
         } else {
@@ -242,14 +253,9 @@ impl World {
 
     /// Makes the data whole step by step, and opens it; or dies between two of them.
     fn repair(&mut self, at: usize) -> Result<Option<DataPoint>, crate::Violation> {
+        let mut steps = self.steps(at);
+        steps.sort_by_key(|(order, _)| *order);
         let words = &self.agents[at].words;
-        let mut redo: Vec<Redone> = words
-            .logs
-            .values()
-            .flat_map(|word| &word.redo)
-            .map(|it| Redone { seq: it.seq, txid: it.txid, redo: it.redo.0.clone() })
-            .collect();
-        redo.sort_by_key(|redone| (redone.seq, redone.txid));
         let logs: Vec<_> = words
             .logs
             .iter()
@@ -266,11 +272,11 @@ impl World {
         let found = words.found.map_or(0, |found| found.seq);
         let seq = knew.max().unwrap_or(0).max(found);
         if self.config.is(Mutant::RedoneBackwards) {
-            redo.reverse();
+            steps.reverse();
         }
         self.oracle.repairs(at, served.keys().copied().collect());
-        for redone in &redo {
-            self.redo(at, redone)?;
+        for ((seq, txid), again) in &steps {
+            self.redo(at, *seq, *txid, again)?;
             if self.agent_strikes(at, "between two steps of a repair") {
                 return Ok(None);
             }
@@ -289,7 +295,11 @@ impl World {
         let seq = if goes_on { seq } else { opening_seq(seq) };
         let open = DataPoint { incarnation, seq };
         let view = self.next_incarnation();
-        let repair = Repair { redo, logs, open };
+        let redo = steps.into_iter().filter_map(|(_, again)| match again {
+            Again::Logged(redone) => Some(redone),
+            Again::Unlogged(_) => None,
+        });
+        let repair = Repair { redo: redo.collect(), logs, open };
         self.agents[at].redis.open(repair, served);
         self.report.opened += 1;
         note!(self, "p{at}: the data is open as {open:?}, {} branches dropped", undecided.len());
@@ -301,22 +311,61 @@ impl World {
             agent.view = view;
         }
         let open = agent.redis.data.point();
+        agent.unlogged.opened(open);
         agent.adopt(open);
         agent.is_quarantined = false;
+        // As on the connection that follows.
+        unlogged::look(agent);
         Ok(Some(open))
     }
 
-    fn redo(&mut self, at: usize, redone: &Redone) -> Step {
-        let redis = &mut self.agents[at].redis;
-        let before = redis.data.control.state(redone.txid);
-        let mut is_applied = redis.redo(redone.clone());
-        if self.config.is(Mutant::RedoneTwice) && !is_applied && !redone.redo.is_empty() {
-            crate::request::apply(&redone.redo, &mut redis.data.balances);
-            is_applied = true;
+    /// What the logs say is to be applied again, and what is in no log.
+    fn steps(&mut self, at: usize) -> Vec<((u64, Txid), Again)> {
+        let Agent { words, unlogged, redis, .. } = &mut self.agents[at];
+        let said = words.logs.values().flat_map(|word| &word.redo).map(|it| {
+            let redone = Redone { seq: it.seq, txid: it.txid, redo: it.redo.0.clone() };
+            ((it.seq, it.txid), Again::Logged(redone))
+        });
+        let mut steps: Vec<_> = said.collect();
+        if self.config.is(Mutant::UnloggedForgotten) {
+            return steps;
         }
+        let found = words.found.map_or(0, |found| found.seq);
+        if redis.data.found().has_hole() {
+            unlogged.may_lack_up_to(found);
+        }
+        for (log_id, word) in &words.logs {
+            unlogged.let_go(*log_id, word.low_water);
+            self.oracle.lets_go(at, *log_id, word.low_water);
+        }
+        let known = |log_id| words.logs.get(&log_id)?.known;
+        let are_said: BTreeSet<Txid> = steps.iter().map(|((_, txid), _)| *txid).collect();
+        let lacking = unlogged.lacking(found, known);
+        let lacking = lacking.filter(|(txid, _)| !are_said.contains(txid));
+        steps.extend(lacking.map(|(txid, branch)| {
+            self.report.unlogged_redone += 1;
+            ((branch.seq, txid), Again::Unlogged(branch.marker.clone()))
+        }));
+        steps
+    }
+
+    fn redo(&mut self, at: usize, seq: u64, txid: Txid, again: &Again) -> Step {
+        let redis = &mut self.agents[at].redis;
+        let before = redis.data.control.state(txid);
+        let is_applied = match again {
+            Again::Unlogged(marker) => redis.redo_unlogged(txid, marker.clone()),
+            Again::Logged(redone) => {
+                let mut is_applied = redis.redo(redone.clone());
+                if self.config.is(Mutant::RedoneTwice) && !is_applied && !redone.redo.is_empty() {
+                    crate::request::apply(&redone.redo, &mut redis.data.balances);
+                    is_applied = true;
+                }
+                is_applied
+            }
+        };
         self.report.redone += u64::from(is_applied);
-        note!(self, "p{at}: redoes {} of vote {}", redone.txid, redone.seq);
+        note!(self, "p{at}: redoes {txid} of vote {seq}");
         let data = &self.agents[at].redis.data;
-        self.oracle.redone(at, redone.txid, before, is_applied, data, &self.requests)
+        self.oracle.redone(at, txid, before, is_applied, data, &self.requests)
     }
 }

@@ -53,6 +53,8 @@ report! {
     waits,
     /// Scripts run.
     scripts,
+    /// Scripts whose answer was lost between Redis and the agent.
+    redis_answers_lost,
     /// Deaths of coordinators.
     coordinator_crashes,
     /// Deaths of agents.
@@ -95,6 +97,8 @@ report! {
     opened,
     /// Branches applied again from the logs.
     redone,
+    /// Branches of one phase that no log had, and that their agent put back.
+    unlogged_redone,
     /// Losses that no log could make good, accepted by an operator.
     accepted,
     /// Branches given up by an operator after a loss.

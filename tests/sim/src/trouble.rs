@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use assent_common::Txid;
 
 use crate::config::Trouble;
+use crate::mutants::Mutant;
 use crate::network::Cut;
 use crate::operator;
 use crate::oracle::Step;
@@ -81,6 +82,11 @@ impl World {
         self.report.losses += 1;
         let undone = BTreeSet::new();
         self.oracle.lost(at, &self.agents[at].redis.data, &undone, &self.requests);
+        if self.config.is(Mutant::PlansTooEarly) {
+            // The agent's memory would make good what the log leaves out.
+            self.agents[at].unlogged.may_lack_up_to(u64::MAX);
+            self.oracle.agent_forgets(at);
+        }
     }
 
     /// The Redis starts anew, and drops some ends of branches out of its history; votes stay.

@@ -13,6 +13,7 @@ use super::super::execute::{Speaker, report_dirty};
 use super::super::markers::Marker;
 use super::super::mutants;
 use super::super::sorted::Sorted;
+use super::super::unlogged::remember;
 use super::super::work::Answers;
 use super::super::{Store, lock};
 use super::Owner;
@@ -255,9 +256,11 @@ impl Store {
                 _ => {}
             }
         }
-        let mut markers = lock(&self.markers);
         for marker in &round.left {
-            markers.left(*marker);
+            self.left(*marker);
+        }
+        for (txid, seq, marker) in &round.one_phase {
+            remember(self, self.incarnation(), *txid, *seq, marker);
         }
     }
 }

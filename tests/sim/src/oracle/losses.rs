@@ -5,11 +5,14 @@
 use std::collections::BTreeSet;
 use std::ops::AddAssign;
 
-use assent_common::participant::Participant;
+use assent_common::branch::BranchAnswer;
+use assent_common::outcome::{Call, Prepared};
+use assent_common::participant::{DoneMarker, OnePhaseMarker, Participant};
 use assent_common::wire::branch::BranchState;
 use assent_common::{Attempt, LogId, TxNumber, Txid};
 
 use super::{Fact, Oracle, Site, Step, ensure, escrow};
+use crate::agent::Agent;
 use crate::redis::Data;
 use crate::report::Report;
 use crate::request::Request;
@@ -43,6 +46,8 @@ impl Oracle {
         (site.has_lost, site.is_fenced) = (true, data.is_fenced);
         site.is_behind |= site.open.is_some_and(|open| open != control.incarnation());
         site.markers.retain(|txid, state| control.state(*txid) == Some(*state));
+        // A hole is made good by what logs say, or by nobody.
+        site.unlogged.retain(|txid, seq| !undone.contains(txid) || *seq > control.seq());
         for coordinator in 0..self.facts.len() {
             let numbers: Vec<_> = self.facts[coordinator].keys().copied().collect();
             for number in numbers {
@@ -94,8 +99,82 @@ impl Oracle {
         }
     }
 
+    /// A living agent has heard what a script said.
+    pub(crate) fn hears_script(
+        &mut self,
+        at: usize,
+        agent: &Agent,
+        txid: Txid,
+        answer: &BranchAnswer,
+    ) {
+        if let BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) = answer {
+            let given = &mut self.sites[at].seq_given;
+            *given = vote.seq.max(*given);
+        }
+        self.heard_of(at, agent, txid);
+    }
+
+    /// A living agent has heard what one phase came to. Data that is behind an opening is
+    /// somebody's past: what is done there may be void.
+    fn heard_of(&mut self, at: usize, agent: &Agent, txid: Txid) {
+        let site = &mut self.sites[at];
+        let marker = agent.redis.data.control.done_marker(txid);
+        if let Some(DoneMarker::OnePhase(OnePhaseMarker { wrote: Some((seq, _)), .. })) = marker
+            && !site.is_behind
+        {
+            site.unlogged.insert(txid, *seq);
+        }
+    }
+
+    /// An agent has looked for one phase on a new connection to its data.
+    pub(crate) fn looked_for_one_phase(&mut self, at: usize, agent: &Agent) {
+        if agent.is_quarantined {
+            return;
+        }
+        let control = &agent.redis.data.control;
+        for txid in control.done() {
+            if !control.heard(txid.log_id).is_some_and(|heard| heard.has_passed(txid)) {
+                self.heard_of(at, agent, txid);
+            }
+        }
+    }
+
+    /// A log has what is below its mark.
+    pub(crate) fn lets_go(&mut self, at: usize, log_id: LogId, low_water: TxNumber) {
+        let is_below = |txid: &Txid| txid.log_id == log_id && txid.number < low_water;
+        self.forgets_unlogged(at, is_below);
+    }
+
+    /// Nobody speaks for these any more but their log and the data.
+    fn forgets_unlogged(&mut self, at: usize, is_forgotten: impl Fn(&Txid) -> bool) {
+        let mut gone = Vec::new();
+        self.sites[at].unlogged.retain(|txid, _| {
+            let is_forgotten = is_forgotten(txid);
+            gone.extend(is_forgotten.then_some(*txid));
+            !is_forgotten
+        });
+        for txid in gone {
+            let coordinator = self.coordinator_of(txid);
+            let fact = fact_of(&self.facts, coordinator, txid.number);
+            let branches = fact.attempts.iter().flat_map(|attempt| &attempt.branches);
+            let is_lost = branches.clone().any(|branch| branch.was_applied && !branch.is_applied);
+            if is_lost && !fact.has_writes {
+                self.is_undone(coordinator, txid.number);
+            }
+        }
+    }
+
+    fn is_unlogged(&self, coordinator: usize, number: TxNumber) -> bool {
+        let log_id = self.logs[coordinator];
+        let is_it = |txid: &Txid| txid.log_id == log_id && txid.number == number;
+        self.sites.iter().any(|site| site.unlogged.keys().any(is_it))
+    }
+
     /// A branch of one phase is gone, and nobody can redo it.
     fn is_undone(&mut self, coordinator: usize, number: TxNumber) {
+        if self.is_unlogged(coordinator, number) {
+            return;
+        }
         let known = &mut self.requests[fact_of(&self.facts, coordinator, number).request];
         if known.committed == Some((coordinator, number)) {
             known.committed = None;
@@ -158,6 +237,7 @@ impl Oracle {
     /// An agent begins, and knows nothing of what was before.
     pub(crate) fn agent_forgets(&mut self, at: usize) {
         self.sites[at].seq_given = 0;
+        self.forgets_unlogged(at, |_| true);
     }
 
     /// An agent has fenced its data.
@@ -184,8 +264,10 @@ impl Oracle {
             return Ok(());
         }
         let coordinator = self.coordinator_of(txid);
+        let is_unlogged = self.sites[at].unlogged.contains_key(&txid);
         let fact = self.fact(coordinator, txid.number);
-        let (request, is_kept) = (fact.request, fact.has_writes && fact.is_durable);
+        let is_kept = is_unlogged || (fact.has_writes && fact.is_durable);
+        let request = fact.request;
         let asked = &requests[request];
         let place = asked.branches.iter().position(|b| b.at == at).expect("a branch");
         let is_excused = fact.is_excused;
@@ -263,6 +345,7 @@ impl Oracle {
         if std::mem::take(&mut site.is_accepted) {
             self.is_unsound = true;
             for txid in std::mem::take(&mut site.lacks) {
+                self.sites[at].unlogged.remove(&txid);
                 self.excuse(self.coordinator_of(txid), txid.number, Excuse::Accepted);
             }
         }
@@ -288,13 +371,16 @@ impl Oracle {
     /// 9: what a log has committed is there; and 12: what it has not decided can no more be.
     fn is_whole(&mut self, at: usize, coordinator: usize, requests: &[Request]) -> Step {
         let mut lost = Vec::new();
+        let log_id = self.logs[coordinator];
         for (number, fact) in &mut self.facts[coordinator] {
             let asked = &requests[fact.request];
             let Some(place) = asked.branches.iter().position(|b| b.at == at) else { continue };
             let is_kept = fact.has_writes && fact.is_durable;
             let mut is_due = asked.is_one_phase() && is_kept;
             let mut is_applied = false;
-            for attempt in &mut fact.attempts {
+            for (tried, attempt) in (0..).map(Attempt).zip(&mut fact.attempts) {
+                let txid = Txid { log_id, number: *number, attempt: tried };
+                is_due |= self.sites[at].unlogged.contains_key(&txid);
                 let branch = &mut attempt.branches[place];
                 is_due |= attempt.is_decided;
                 is_applied |= branch.is_applied;

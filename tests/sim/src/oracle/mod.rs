@@ -120,6 +120,9 @@ struct Site {
     has_lost: bool,
     /// Branches that were lost and are not yet made good.
     lacks: BTreeSet<Txid>,
+    /// What was applied in one phase, with its number, as far as the living agent has seen, and no
+    /// mark has passed: whatever becomes of the data, it is not told aborted.
+    unlogged: BTreeMap<Txid, u64>,
     /// Its agent has said that nothing runs before a repair.
     is_fenced: bool,
     /// An operator puts up with what the next repair cannot make good.

@@ -51,7 +51,11 @@ impl Journal {
                     loaded.chore(*chore);
                     continue;
                 }
-                Write::Claim | Write::Fence | Write::Redo(_) | Write::Open(..) => continue,
+                Write::Claim
+                | Write::Fence
+                | Write::Redo(_)
+                | Write::RedoUnlogged(..)
+                | Write::Open(..) => continue,
             };
             let (before, seq) = (whole.control.state(txid), whole.control.seq());
             let redo = whole.told(txid, message.clone());

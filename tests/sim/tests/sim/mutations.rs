@@ -67,6 +67,8 @@ const CASES: &[(Mutant, Losses, &str)] = &[
     (Mutant::AppliesAgain, Losses::Never, "8 a branch is applied once at most"),
     (Mutant::NoDoneMarker, Losses::Never, "9 unknown is never ok"),
     (Mutant::MarkerWithoutWrites, Losses::Never, "9 the log has what one phase wrote"),
+    (Mutant::UnloggedForgotten, Losses::Always, "9 the data opens when all is redone"),
+    (Mutant::UnansweredForgotten, Losses::Always, "9 the data opens when all is redone"),
     (Mutant::LossAcknowledged, Losses::Always, "9 unknown is never ok"),
     (Mutant::MarkTooHigh, Losses::Never, "10 the mark covers only what has ended"),
     (Mutant::SweepIgnoresMark, Losses::Never, "10 markers above the mark are kept"),
@@ -96,9 +98,9 @@ const CASES: &[(Mutant, Losses, &str)] = &[
 
 /// What needs more than one rare thing: a seed in which it comes together.
 const RARE: &[(Mutant, u64, &str)] = &[
-    (Mutant::AdoptsOldData, 2067, "12 votes that were lost are noticed"),
-    (Mutant::UnfencedIsOpen, 482, "8 a branch is applied once at most"),
-    (Mutant::OldWordsCount, 592, "8 all branches or none"),
+    (Mutant::AdoptsOldData, 2522, "12 votes that were lost are noticed"),
+    (Mutant::UnfencedIsOpen, 272, "8 a branch is applied once at most"),
+    (Mutant::OldWordsCount, 17, "8 all branches or none"),
     (Mutant::PlansTooEarly, 911, "9 the data opens when all is redone"),
 ];
 
