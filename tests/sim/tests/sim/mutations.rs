@@ -96,12 +96,13 @@ const CASES: &[(Mutant, Losses, &str)] = &[
     (Mutant::ReaderToldEarly, Losses::Never, "answers: a client hears one outcome"),
 ];
 
-/// What needs more than one rare thing: a seed in which it comes together.
-const RARE: &[(Mutant, u64, &str)] = &[
-    (Mutant::AdoptsOldData, 2522, "12 votes that were lost are noticed"),
-    (Mutant::UnfencedIsOpen, 272, "8 a branch is applied once at most"),
-    (Mutant::OldWordsCount, 17, "8 all branches or none"),
-    (Mutant::PlansTooEarly, 911, "9 the data opens when all is redone"),
+/// What needs more than one rare thing: a seed in which it comes together. The stream of chance is
+/// not the same in every build: one of the package alone has other features than one of all.
+const RARE: &[(Mutant, &[u64], &str)] = &[
+    (Mutant::AdoptsOldData, &[101_680, 2522], "12 votes that were lost are noticed"),
+    (Mutant::UnfencedIsOpen, &[272], "8 a branch is applied once at most"),
+    (Mutant::OldWordsCount, &[17], "8 all branches or none"),
+    (Mutant::PlansTooEarly, &[911], "9 the data opens when all is redone"),
 ];
 
 const PRESUMED: &str = "7 a branch is told aborted only of what never commits";
@@ -127,10 +128,13 @@ fn are_caught_by_the_check_of_their_invariant() {
 /// The stream of chance belongs to the code: when it changes, look for other seeds by `--mutant`.
 #[test]
 fn that_are_rare_are_caught_where_they_are_known_to_be() {
-    for (mutant, seed, check) in RARE {
+    for (mutant, seeds, check) in RARE {
         let (losses, mutant) = (Losses::Always, Some(*mutant));
-        let run = assent_sim::run(Config { seed: *seed, transactions: 200, losses, mutant });
-        assert!(run.result.is_err_and(|it| it.check == *check), "{mutant:?} in seed {seed}");
+        let is_caught = |seed: &u64| {
+            let run = assent_sim::run(Config { seed: *seed, transactions: 200, losses, mutant });
+            run.result.is_err_and(|it| it.check == *check)
+        };
+        assert!(seeds.iter().any(is_caught), "{mutant:?} in none of {seeds:?}");
     }
 }
 
