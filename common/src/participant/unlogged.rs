@@ -1,12 +1,10 @@
 //! What one phase came to, as an agent remembers it until the log has it (invariant 9).
 //!
 //! A branch of one phase decides alone, and its log hears of it by an answer, which may be lost.
-//! The
-//! done-marker answers for it then. But if the data is lost before the log has asked again, the
+//! The done-marker answers for it then. But if the data is lost before the log has asked again, the
 //! marker is lost too, and the branch would be told aborted although others have read what it
-//! wrote.
-//! So an agent remembers the markers that it left or found, and a repair puts back those that the
-//! data lacks, in their place among the votes.
+//! wrote. So an agent remembers the markers that it left or found, and a repair puts back those
+//! that the data lacks, in their place among the votes.
 //!
 //! ```text
 //! applied here ─────┐
