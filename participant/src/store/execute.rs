@@ -445,7 +445,7 @@ impl Store {
 
     fn prepared(&self, incarnation: u64, item: PrepareItem, row: Value) -> Call<Prepared> {
         let marker = decode::done_marker_in(&row).filter(|_| item.leaves_marker());
-        let marker = marker.map(<[u8]>::to_vec);
+        let marker: Option<Arc<[u8]>> = marker.map(Arc::from);
         let call = decode::prepared(row, &item, incarnation);
         match &call {
             Call::Applied(Prepared::Yes(vote)) => {
@@ -456,8 +456,8 @@ impl Store {
             Call::Applied(Prepared::Committed(done)) => {
                 if let (Some(written), Some(marker)) = (&done.written, marker) {
                     self.saw(incarnation, written.seq);
-                    self.left(Marker::OnePhase(item.txid, marker.len()));
-                    remember(self, incarnation, item.txid, written.seq, &marker);
+                    self.left(&[Marker::OnePhase(item.txid, marker.len())]);
+                    remember(self, incarnation, item.txid, written.seq, marker);
                 }
             }
             Call::Applied(Prepared::Wait(_)) | Call::Refused(_) | Call::Unknown(_) => {}
@@ -465,12 +465,17 @@ impl Store {
         call
     }
 
-    /// Takes note of a marker that was left.
-    pub(super) fn left(&self, marker: Marker) {
-        if let Marker::Fence(txid) = marker {
-            lock(&self.unlogged).forget(txid);
+    /// Takes note of markers that were left.
+    pub(super) fn left(&self, left: &[Marker]) {
+        for marker in left {
+            if let Marker::Fence(txid) = marker {
+                lock(&self.unlogged).forget(*txid);
+            }
         }
-        lock(&self.markers).left(marker);
+        let mut markers = lock(&self.markers);
+        for marker in left {
+            markers.left(*marker);
+        }
     }
 
     fn applied(&self, txid: Txid, row: Value) -> Call<Applied> {
@@ -481,7 +486,7 @@ impl Store {
         let (call, first_error) = decode::applied(row);
         if let Call::Applied(applied) = &call {
             lock(&self.keys).remove(&txid);
-            self.left(marker);
+            self.left(&[marker]);
             if applied.dirty_writes > 0 {
                 report_dirty(txid, applied, first_error.as_deref());
             }
@@ -510,7 +515,7 @@ impl Store {
         let call = decode::aborted(row, incarnation);
         if matches!(call, Call::Applied(Aborted::Fenced)) {
             lock(&self.keys).remove(&txid);
-            self.left(Marker::Fence(txid));
+            self.left(&[Marker::Fence(txid)]);
         }
         call
     }
@@ -518,7 +523,7 @@ impl Store {
     fn settled(&self, txid: Txid, row: Value) -> Call<Settled> {
         let call = decode::settled(row);
         if call == Call::Applied(Settled::Fenced) {
-            self.left(Marker::Fence(txid));
+            self.left(&[Marker::Fence(txid)]);
         }
         call
     }

@@ -14,8 +14,8 @@ use super::work::Answers;
 use super::{Store, StoreError, lock, mutants};
 
 /// Remembers what one phase came to.
-pub(super) fn remember(store: &Store, incarnation: u64, txid: Txid, seq: u64, marker: &[u8]) {
-    let branch = UnloggedBranch { seq, bytes: marker.len(), marker: marker.into() };
+pub(super) fn remember(store: &Store, incarnation: u64, txid: Txid, seq: u64, marker: Arc<[u8]>) {
+    let branch = UnloggedBranch { seq, bytes: marker.len(), marker };
     lock(&store.unlogged).applied(incarnation, txid, branch);
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn look(store: &Store, live: &Live) -> Result<(), StoreError> {
             && let Some((seq, _)) = marker.wrote
         {
             store.saw(incarnation, seq);
-            remember(store, incarnation, txid, seq, &value);
+            remember(store, incarnation, txid, seq, value.into());
         }
     });
     let heard = scanned.await.map_err(|error| store.unavailable(&error))?;

@@ -145,8 +145,8 @@ impl Store {
         let corrupt =
             |reason| StoreError::Corrupt { key: self.options.control_key.clone(), reason };
         let number = |wanted: Field<'_>| {
-            let found = fields.iter().find(|(name, _)| Field::parse(name) == Some(wanted));
-            control::number(&found?.1)
+            let wanted = wanted.name();
+            control::number(&fields.iter().find(|(name, _)| *name == wanted)?.1)
         };
         if number(Field::Incarnation) != Some(self.incarnation()) {
             return Err(corrupt("its incarnation has changed".to_owned()));
@@ -154,16 +154,25 @@ impl Store {
         let mut restored = Restored::new(self.incarnation(), number(Field::Seq).unwrap_or(0));
         let (mut stored, mut told) = (HashMap::new(), HashMap::new());
         let unreadable = |field: &[u8]| corrupt(format!("{} cannot be read", readable(field)));
-        for (field, value) in &fields {
-            let added = add(&mut restored, &mut stored, self.incarnation(), field, value);
-            added.ok_or_else(|| unreadable(field))?;
-            told.extend(stored_position(field, value));
+        let mut locks = Vec::new();
+        for (name, value) in &fields {
+            match Field::parse(name) {
+                Some(Field::Lock(key)) => locks.push((name, key, value)),
+                Some(Field::Told(log_id)) => {
+                    told.extend(told_position(value).map(|position| (log_id, position)));
+                }
+                Some(field) => {
+                    let added = add(&mut restored, &mut stored, self.incarnation(), field, value);
+                    added.ok_or_else(|| unreadable(name))?;
+                }
+                None if control::is_of_machine(name) => return Err(unreadable(name)),
+                None => {}
+            }
         }
         // Behind the branches that have reserved it.
-        for (field, value) in &fields {
-            let Some(Field::Lock(key)) = Field::parse(field) else { continue };
+        for (name, key, value) in locks {
             let key = Arg(key.to_vec());
-            let reserved = control::reserved(value).ok_or_else(|| unreadable(field))?;
+            let reserved = control::reserved(value).ok_or_else(|| unreadable(name))?;
             for (txid, counter, reserved) in reserved {
                 restored.reserved(txid, &key, counter, reserved);
             }
@@ -173,38 +182,36 @@ impl Store {
     }
 }
 
-/// Adds one field of the control hash.
+/// Adds one field of the control hash. Locks are in the staged records, but for what is reserved in
+/// escrow.
 fn add(
     restored: &mut Restored,
     stored: &mut HashMap<LogId, Heard>,
     incarnation: u64,
-    field: &[u8],
+    field: Field<'_>,
     value: &[u8],
 ) -> Option<()> {
-    match Field::parse(field) {
-        Some(Field::Staged(txid)) => {
+    match field {
+        Field::Staged(txid) => {
             let (txid, staged, locks) = staged(incarnation, txid, value)?;
             restored.staged(txid, staged, &locks);
         }
-        Some(Field::Done(txid)) => restored.done(txid, done_marker(value).ok()?),
-        Some(Field::Fence(txid)) => restored.fence(txid),
-        Some(Field::Mark(log_id)) => {
+        Field::Done(txid) => restored.done(txid, done_marker(value).ok()?),
+        Field::Fence(txid) => restored.fence(txid),
+        Field::Mark(log_id) => {
             let heard = read_mark(value)?;
             restored.heard(log_id, heard);
             stored.insert(log_id, heard);
         }
-        // Locks are in the staged records, but for what is reserved in escrow; the rest is not the
-        // machine's. Whose name cannot be read may be the machine's.
-        None if control::is_of_machine(field) => return None,
+        // The rest is not the machine's.
         _ => {}
     }
     Some(())
 }
 
-/// What a field `m:p:<log id>` says.
-fn stored_position(field: &[u8], value: &[u8]) -> Option<(LogId, u64)> {
-    let Some(Field::Told(log_id)) = Field::parse(field) else { return None };
-    Some((log_id, ToldPosition::parse(std::str::from_utf8(value).ok()?)?.position))
+/// How far a log was on disk, as its field says.
+fn told_position(value: &[u8]) -> Option<u64> {
+    Some(ToldPosition::parse(std::str::from_utf8(value).ok()?)?.position)
 }
 
 type Locks = Vec<(Arg, Access)>;

@@ -36,7 +36,7 @@ pub(super) struct Round {
     /// The markers that it leaves.
     pub(super) left: Vec<Marker>,
     /// What it applies in one phase: the number and the done-marker of each branch.
-    pub(super) one_phase: Vec<(Txid, u64, Vec<u8>)>,
+    pub(super) one_phase: Vec<(Txid, u64, Arc<[u8]>)>,
     /// Which results are the writes of which answer: those may be dirty.
     pub(super) applied: Vec<(usize, std::ops::Range<usize>)>,
     /// The keys whose data the round changes: what is read before it is not what will be.
@@ -201,7 +201,7 @@ impl Owner {
             }))) => {
                 let value = pack_one_phase(item, &packed, *seq, redo);
                 let marker = Marker::OnePhase(item.txid, value.len());
-                round.one_phase.push((item.txid, *seq, value.clone()));
+                round.one_phase.push((item.txid, *seq, value.as_slice().into()));
                 round.exec.set(marker.field(), value);
                 round.seq = Some(*seq);
                 round.left.push(marker);

@@ -1,5 +1,7 @@
 //! A batch, as the sole owner does it: rounds, and the scripts for what only they can evaluate.
 
+use std::sync::Arc;
+
 use assent_common::branch::BranchAnswer;
 use assent_common::ids::{Epoch, TxNumber};
 use assent_common::limits;
@@ -256,11 +258,9 @@ impl Store {
                 _ => {}
             }
         }
-        for marker in &round.left {
-            self.left(*marker);
-        }
+        self.left(&round.left);
         for (txid, seq, marker) in &round.one_phase {
-            remember(self, self.incarnation(), *txid, *seq, marker);
+            remember(self, self.incarnation(), *txid, *seq, Arc::clone(marker));
         }
     }
 }
