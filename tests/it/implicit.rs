@@ -9,7 +9,6 @@ use assent_process::{AppendFsync, RedisOptions};
 use assent_tests::cluster::{Peer, arm, redis_options, restart, wait_crashed};
 use assent_tests::proxy::At;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, audit, plain, wait_for, wait_settled};
-use tokio::task::JoinHandle;
 
 use crate::ASSENT;
 
@@ -17,11 +16,6 @@ async fn implicit_bank(cluster: &Cluster, accounts: usize) -> Bank {
     let mut bank = Bank::open(cluster, accounts).await;
     bank.protocol = Protocol::Implicit;
     bank
-}
-
-fn ask(bank: &Bank, transfer: &Transfer) -> JoinHandle<Told> {
-    let (bank, transfer) = (bank.clone(), transfer.clone());
-    tokio::spawn(async move { bank.ask(&transfer).await })
 }
 
 /// How often a transfer took effect at a participant.
@@ -77,7 +71,7 @@ async fn a_coordinator_that_dies_with_all_votes_leaves_a_commit() {
     let bank = implicit_bank(&cluster, 1).await;
     arm(&mut cluster.coordinator, &CrashPoint::BeforeDecision.to_string()).await;
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
-    let asking = ask(&bank, &transfer);
+    let asking = bank.asking(&transfer);
     wait_crashed(&mut cluster.coordinator).await;
     let told = asking.await.unwrap();
     assert!(!told.is_definite(), "{told:?}");
@@ -110,7 +104,7 @@ async fn participants_that_ask_for_a_token_reach_each_other() {
     let bank = implicit_bank(&cluster, 1).await;
     arm(&mut cluster.coordinator, &CrashPoint::BeforeDecision.to_string()).await;
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
-    let asking = ask(&bank, &transfer);
+    let asking = bank.asking(&transfer);
     wait_crashed(&mut cluster.coordinator).await;
     asking.await.unwrap();
     wait_settled(&cluster).await;
@@ -126,7 +120,7 @@ async fn a_next_life_asks_the_branches_of_what_it_does_not_know() {
     let bank = implicit_bank(&cluster, 1).await;
     arm(&mut cluster.coordinator, &CrashPoint::BeforeDecision.to_string()).await;
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
-    let asking = ask(&bank, &transfer);
+    let asking = bank.asking(&transfer);
     wait_crashed(&mut cluster.coordinator).await;
     restart(&mut cluster.coordinator).await;
     asking.await.unwrap();
@@ -163,7 +157,7 @@ async fn a_coordinator_that_dies_before_the_last_vote_leaves_nothing() {
     let bank = implicit_bank(&cluster, 1).await;
     cluster.peers[1].proxy().close(At::Before, "{\"prepare\":");
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
-    let asking = ask(&bank, &transfer);
+    let asking = bank.asking(&transfer);
     cluster.peers[1].proxy().wait_held().await;
     wait_for("the vote of bank-a", || async {
         match audit::leftovers(&cluster).await.unwrap() {
@@ -191,7 +185,7 @@ async fn a_participant_that_dies_with_its_vote_comes_back_to_the_outcome() {
         bank.timeout = DurationMs(1_000);
         arm(&mut cluster.peers[1].agent, &point.to_string()).await;
         let transfer = Transfer::new("the one", "bank-a", "bank-b");
-        let asking = ask(&bank, &transfer);
+        let asking = bank.asking(&transfer);
         wait_crashed(&mut cluster.peers[1].agent).await;
         restart(&mut cluster.peers[1].agent).await;
         let told = asking.await.unwrap();
@@ -210,7 +204,7 @@ async fn a_vote_that_was_lost_on_the_way_still_counts() {
     let proxy = cluster.peers[1].proxy();
     proxy.close(At::After, "{\"prepare\":");
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
-    let asking = ask(&bank, &transfer);
+    let asking = bank.asking(&transfer);
     proxy.wait_held().await;
     wait_for("the coordinator to ask again what bank-b has", || async {
         let page = cluster.api.list(&ListFilter::default()).await.map_err(|it| it.to_string())?;

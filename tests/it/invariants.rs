@@ -7,18 +7,12 @@ use assent_client::Transaction;
 use assent_common::wire::transaction::{AbandonRequest, BranchProgress};
 use assent_tests::cluster::{restart, stall};
 use assent_tests::proxy::{At, Proxy};
-use assent_tests::{Bank, Cluster, Options, Told, Transfer, audit, plain, wait_for, wait_settled};
-use tokio::task::JoinHandle;
+use assent_tests::{Bank, Cluster, Options, Transfer, audit, plain, wait_for, wait_settled};
 
 use crate::ASSENT;
 
 async fn proxied() -> Cluster {
     Cluster::start(ASSENT, Options { proxied: true, ..Options::default() }).await
-}
-
-fn ask(bank: &Bank, transfer: &Transfer) -> JoinHandle<Told> {
-    let (bank, transfer) = (bank.clone(), transfer.clone());
-    tokio::spawn(async move { bank.ask(&transfer).await })
 }
 
 /// Waits until branches in doubt have asked so many more times, which is long enough for whatever would happen to have
@@ -49,7 +43,7 @@ async fn while_the_log_does_not_sync_nobody_hears_of_a_decision() {
     let proxy = cluster.peers[1].proxy().clone();
     proxy.close(At::Before, "{\"commit\":");
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
-    let asking = ask(&bank, &transfer);
+    let asking = bank.asking(&transfer);
     // The votes are given, so that the branches ask.
     let asked = cluster.proxy.as_ref().unwrap();
     wait_asked(asked, 4, async || proxy.holds() || asking.is_finished()).await;
@@ -72,7 +66,7 @@ async fn a_branch_in_doubt_is_not_told_aborted_while_others_vote() {
     let proxy = cluster.peers[1].proxy();
     proxy.close(At::Before, "{\"prepare\":");
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
-    let asking = ask(&bank, &transfer);
+    let asking = bank.asking(&transfer);
     proxy.wait_held().await;
     let asked = cluster.proxy.as_ref().unwrap();
     wait_asked(asked, 2, async || is_dropped(&cluster, "bank-a").await).await;
@@ -122,7 +116,7 @@ async fn a_slow_prepare_is_not_below_the_mark() {
     let proxy = cluster.peers[1].proxy();
     proxy.close(At::Before, "mark:slow");
     let slow = Transfer::new("slow", "bank-a", "bank-b");
-    let asking = ask(&bank, &slow);
+    let asking = bank.asking(&slow);
     proxy.wait_held().await;
     for n in 0..2 {
         let (from, to) = (("bank-a", 1), ("bank-b", 1));
@@ -146,7 +140,7 @@ async fn an_override_outlives_the_coordinator() {
     let bank = Bank::open(&cluster, 1).await;
     cluster.peers[1].proxy().close(At::Before, "{\"commit\":");
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
-    let asking = ask(&bank, &transfer);
+    let asking = bank.asking(&transfer);
     cluster.peers[1].proxy().wait_held().await;
     let page = cluster.api.list(&assent_client::ListFilter::default()).await.unwrap();
     let id = page.transactions[0].id;

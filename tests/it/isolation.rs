@@ -198,12 +198,7 @@ async fn one_key_used_by_many_clients_at_once_is_one_effect() {
         [("two branches", "bank-a", "bank-b"), ("one branch", "bank-b", "bank-b")]
     {
         let transfer = Transfer::new(key, from, to);
-        let clients: Vec<_> = (0..16)
-            .map(|_| {
-                let (bank, transfer) = (bank.clone(), transfer.clone());
-                tokio::spawn(async move { bank.ask(&transfer).await })
-            })
-            .collect();
+        let clients: Vec<_> = (0..16).map(|_| bank.asking(&transfer)).collect();
         let mut told = Vec::new();
         for client in clients {
             told.push(client.await.unwrap());

@@ -205,10 +205,7 @@ async fn one_phase_whose_answer_is_lost_has_one_effect() {
     let link = cluster.peers[1].link.clone().unwrap();
     let transfer = Transfer::new("the one", "bank-b", "bank-b");
     link.set(Fault::CutAfter(Which::With("{\"prepare\":")));
-    let asking = tokio::spawn({
-        let (bank, transfer) = (bank.clone(), transfer.clone());
-        async move { bank.ask(&transfer).await }
-    });
+    let asking = bank.asking(&transfer);
     link.wait_met(0, 2).await;
     link.set(Fault::None);
     let first = asking.await.unwrap();

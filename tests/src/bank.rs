@@ -8,6 +8,7 @@ use assent_common::time::DurationMs;
 use assent_common::wire::problem::OutcomeWord;
 use assent_common::wire::transaction::{Ack, Protocol, TransactionRequest};
 use assent_common::{ErrorCode, IdempotencyKey, TransactionId};
+use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
 use crate::plain;
@@ -139,6 +140,12 @@ impl Bank {
     #[must_use]
     pub fn through(&self, api: &CoordinatorClient) -> Self {
         Self { api: api.clone(), ..self.clone() }
+    }
+
+    /// Asks once, in a task of its own.
+    pub fn asking(&self, transfer: &Transfer) -> JoinHandle<Told> {
+        let (bank, transfer) = (self.clone(), transfer.clone());
+        tokio::spawn(async move { bank.ask(&transfer).await })
     }
 
     /// Asks once.

@@ -61,10 +61,7 @@ async fn one_phase_whose_connection_was_cut_survives_losses() {
     let link = cluster.peers[1].redis_link.as_ref().unwrap();
     let met = link.met();
     link.set(Fault::CutAfter(Which::With("EXEC")));
-    let asking = tokio::spawn({
-        let (bank, transfer) = (bank.clone(), transfer.clone());
-        async move { bank.ask(&transfer).await }
-    });
+    let asking = bank.asking(&transfer);
     link.wait_met(met, 1).await;
     link.set(Fault::None);
     let first = asking.await.unwrap();
@@ -86,10 +83,7 @@ async fn one_phase_that_was_lost_before_it_was_heard_is_not_told_aborted() {
     let met = redis_link.met();
     link.set(Fault::BlackHole(Way::Answers));
     redis_link.set(Fault::CutAfter(Which::With("EXEC")));
-    let asking = tokio::spawn({
-        let (bank, transfer) = (bank.clone(), transfer.clone());
-        async move { bank.ask(&transfer).await }
-    });
+    let asking = bank.asking(&transfer);
     redis_link.wait_met(met, 1).await;
     redis_link.set(Fault::None);
     wait_for_data(peer, &cluster, "the agent to be back", |data| !data.fenced).await;

@@ -15,10 +15,7 @@ async fn kill_redis_at(at: At, word: &'static str, shape: Shape) {
     bank.timeout = DurationMs(10_000);
     let transfer = shape.transfer("the one");
     cluster.peers[1].proxy().close(at, word);
-    let asking = tokio::spawn({
-        let (bank, transfer) = (bank.clone(), transfer.clone());
-        async move { bank.ask(&transfer).await }
-    });
+    let asking = bank.asking(&transfer);
     cluster.peers[1].proxy().wait_held().await;
     cluster.peers[1].redis.kill9();
     cluster.peers[1].proxy().open();

@@ -59,10 +59,7 @@ pub(super) async fn crash(
 ) -> (Transfer, Told) {
     arm(process_of(cluster, point), &spec_of(point)).await;
     let transfer = shape.transfer("the one");
-    let asking = tokio::spawn({
-        let (bank, transfer) = (bank.clone(), transfer.clone());
-        async move { bank.ask(&transfer).await }
-    });
+    let asking = bank.asking(&transfer);
     let process = process_of(cluster, point);
     wait_crashed(process).await;
     restart(process).await;

@@ -48,10 +48,7 @@ async fn a_prepared_branch_takes_no_foreign_answer_for_an_outcome() {
         peer.proxy().close(At::Before, "{\"commit\":");
     }
     let transfer = Transfer::new("decided", "bank-a", "bank-b");
-    let asking = tokio::spawn({
-        let (bank, transfer) = (bank.clone(), transfer.clone());
-        async move { bank.ask(&transfer).await }
-    });
+    let asking = bank.asking(&transfer);
     let asked = cluster.proxy.clone().unwrap();
     asked.set(Fault::CutBefore);
     for peer in &cluster.peers {
@@ -114,10 +111,7 @@ async fn a_coordinator_takes_no_foreign_answer_for_an_acknowledgement() {
     for (n, lie) in lies().into_iter().enumerate() {
         let transfer = Transfer::new(format!("under lie {n}"), "bank-a", "bank-b");
         proxy.close(At::Before, "{\"commit\":");
-        let asking = tokio::spawn({
-            let (bank, transfer) = (bank.clone(), transfer.clone());
-            async move { bank.ask(&transfer).await }
-        });
+        let asking = bank.asking(&transfer);
         proxy.wait_held().await;
         proxy.set(lie.clone());
         let before = proxy.taken();
