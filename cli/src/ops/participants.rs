@@ -1,13 +1,13 @@
 //! `assent participants list|set|remove|accept-loss`: whom the coordinator knows, and where.
 
 use assent_common::ParticipantName;
-use assent_common::wire::transaction::{AbandonRequest, ParticipantData, ParticipantView};
+use assent_common::wire::transaction::{AbandonRequest, ParticipantView};
 use clap::{Args, Subcommand};
 
 use super::{Override, branch};
 use crate::config::ClientSettings;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Format, Rows};
+use crate::output::{self, Format, Rows, age, word};
 
 /// What to do with participants.
 #[derive(Debug, Subcommand)]
@@ -138,29 +138,33 @@ fn show(views: &[ParticipantView], format: Format) -> Result<(), Failure> {
     if format == Format::Id {
         return views.iter().try_for_each(|view| output::line(view.name.as_str()));
     }
-    let mut rows = Rows::new(&["NAME", "URL", "UP", "REDIS", "DATA", "UNFINISHED", "LAST ERROR"]);
-    for view in views {
-        let word = |up: Option<bool>| match up {
-            Some(true) => "yes",
-            Some(false) => "no",
-            None => "-",
-        };
-        let (up, redis) = (word(view.up), word(view.redis_up));
-        let last = view.last_error.as_deref().unwrap_or("-");
-        let data = match view.data {
-            ParticipantData::Open => "open",
-            ParticipantData::Resynchronising => "resynchronising",
-            ParticipantData::Lost => "lost",
-        };
-        rows.push([
-            view.name.as_str(),
-            &view.url,
-            up,
-            redis,
-            data,
-            &view.unfinished.to_string(),
-            last,
-        ]);
-    }
+    let mut rows = Rows::new(&[
+        "NAME",
+        "URL",
+        "UP",
+        "SINCE",
+        "REDIS",
+        "DATA",
+        "UNFINISHED",
+        "NEXT CHECK",
+        "LAST ERROR",
+    ]);
+    views.iter().for_each(|view| rows.push(row(view)));
     output::rows(&rows)
+}
+
+fn row(view: &ParticipantView) -> [String; 9] {
+    let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    let yes_or_no = |is_up| if is_up { "yes" } else { "no" };
+    [
+        view.name.to_string(),
+        view.url.clone(),
+        if view.away { "away".to_owned() } else { or_dash(view.up.map(yes_or_no)) },
+        age(view.since.as_deref()),
+        or_dash(view.redis_up.map(yes_or_no)),
+        word(&view.data),
+        view.unfinished.to_string(),
+        or_dash(view.next_probe_at.as_deref()),
+        or_dash(view.last_error.as_deref()),
+    ]
 }

@@ -4,7 +4,9 @@ use assent_client::ListFilter;
 use assent_common::text::cut_owned;
 use assent_common::time::DurationMs;
 use assent_common::wire::problem::OutcomeWord;
-use assent_common::wire::transaction::{BranchReport, TransactionView};
+use assent_common::wire::transaction::{
+    BranchProgress, BranchReport, TransactionState, TransactionView,
+};
 use assent_common::{ParticipantName, TransactionId};
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -217,6 +219,7 @@ pub(super) fn show(view: &TransactionView, format: Format) -> Result<(), Failure
         ("decide by", view.deadline_at.clone()),
         ("decided", view.decided_at.clone()),
         ("why", problem(view)),
+        ("next", next(view)),
         ("what to do", view.error.as_ref().map(|problem| problem.code.advice().to_owned())),
     ];
     facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
@@ -227,6 +230,38 @@ pub(super) fn show(view: &TransactionView, format: Format) -> Result<(), Failure
     view.branches.iter().for_each(|branch| rows.push(branch_row(branch)));
     output::line("")?;
     output::rows(&rows)
+}
+
+/// What happens next without anybody's doing; `None` where nothing does.
+fn next(view: &TransactionView) -> Option<String> {
+    let told = match view.state {
+        TransactionState::Ended => return None,
+        TransactionState::Preparing => {
+            let deadline = view.deadline_at.as_deref().unwrap_or("its deadline");
+            return Some(format!(
+                "it commits when all branches have voted yes, or is aborted at {deadline}"
+            ));
+        }
+        TransactionState::Retrying => {
+            return Some("it is tried again in a moment: a lock was held".to_owned());
+        }
+        TransactionState::Deciding => {
+            return Some("the decision is being synced to disk".to_owned());
+        }
+        TransactionState::Committing => "told to commit",
+        TransactionState::Aborting => "told to abort",
+        TransactionState::Asking => "asked what became of its branch",
+    };
+    let waits = |branch: &&BranchReport| {
+        use BranchProgress::{Aborting, Committing, Prepared, Preparing};
+        matches!(branch.state, Preparing | Prepared | Committing | Aborting)
+    };
+    let names: Vec<_> =
+        view.branches.iter().filter(waits).map(|it| it.participant.as_str()).collect();
+    Some(match names.is_empty() {
+        true => "its end is being logged".to_owned(),
+        false => format!("{} is {told} again and again until it answers", names.join(", ")),
+    })
 }
 
 fn branch_row(branch: &BranchReport) -> [String; 6] {

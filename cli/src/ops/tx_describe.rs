@@ -1,5 +1,6 @@
-//! `assent tx describe`: a transaction as its coordinator tells of it. Where the coordinator knows nothing, the participants
-//! are asked what they hold of it: the holder of a lock is not always one of this coordinator's.
+//! `assent tx describe`: a transaction as its coordinator tells of it. Where the coordinator knows
+//! nothing, the participants are asked what they hold of it: the holder of a lock is not always one
+//! of this coordinator's.
 
 use std::str::FromStr;
 
@@ -18,6 +19,10 @@ pub(crate) struct DescribeArgs {
     /// The transaction: its id, or the txid of its branches
     #[arg(value_name = "ID|TXID")]
     named: Named,
+    /// Who is asked what it holds: a participant's base URL, or its name at the coordinator; may be
+    /// repeated. By URL no coordinator is needed [default: all that the coordinator knows]
+    #[arg(long = "participant", value_name = "URL|NAME")]
+    participants: Vec<String>,
 }
 
 /// A transaction by one of its names.
@@ -40,61 +45,67 @@ impl FromStr for Named {
     }
 }
 
-impl Named {
-    fn is_of(self, branch: &BranchView) -> bool {
-        match self {
-            Self::Id(id) => branch.id == Some(id),
-            Self::Branches(txid) => branch.txid == txid,
-        }
-    }
-}
-
 pub(super) async fn run(
     args: &DescribeArgs,
     settings: &ClientSettings,
     format: Format,
 ) -> Result<Exit, Failure> {
     let named = args.named;
-    let (id, held) = match named {
+    // A coordinator knows its transactions by id; who holds a branch knows both names.
+    let (id, already_held) = match named {
         Named::Id(id) => (Some(id), None),
-        // A coordinator knows its transactions by id; who holds a branch knows both names.
         Named::Branches(_) => {
-            let held = held(settings, named).await?;
-            (
-                held.iter().flat_map(|(_, list)| &list.branches).find_map(|branch| branch.id),
-                Some(held),
-            )
+            let held = held(args, settings).await?;
+            let id = branches(&held).find_map(|branch| branch.id);
+            (id, Some(held))
         }
     };
-    let not_found = match id {
+    let nothing_known = match id {
         None => Failure::error(format!("no participant that answers holds {}", name_of(named))),
         Some(id) => match settings.coordinator()?.transaction(id, None).await {
             Ok(view) => {
                 tx::show(&view, format)?;
                 return Ok(Exit::Ok);
             }
-            Err(CallError::Rejected(problem)) if problem.code == ErrorCode::NotFound => {
-                Failure::of_call(&settings.url, CallError::Rejected(problem))
+            Err(error) => {
+                let is_unknown = matches!(&error, CallError::Rejected(problem)
+                    if problem.code == ErrorCode::NotFound);
+                let failure = Failure::of_call(&settings.url, error);
+                // Whoever names participants wants their word also without a coordinator's.
+                if !is_unknown && args.participants.is_empty() {
+                    return Err(failure);
+                }
+                failure
             }
-            Err(error) => return Err(Failure::of_call(&settings.url, error)),
         },
     };
-    let held = match held {
+    let held = match already_held {
         Some(held) => held,
-        None => held_if_asked(settings, named).await,
+        // Where nobody was named, asking is no more than a help.
+        None if args.participants.is_empty() => held(args, settings).await.unwrap_or_default(),
+        None => held(args, settings).await?,
     };
-    if held.iter().all(|(_, list)| list.branches.is_empty()) {
-        let hint = "ask the participants that may hold it: assent branch list --participant URL";
-        return Err(Failure { message: format!("{not_found}; {hint}"), ..not_found });
+    if branches(&held).next().is_none() {
+        let hint = match args.participants.is_empty() {
+            true => "; ask those that may hold it: assent tx describe --participant URL",
+            false => {
+                "; those that were asked hold nothing of it, which says nothing about its outcome"
+            }
+        };
+        let message = format!("{nothing_known}{hint}");
+        return Err(Failure { message, ..nothing_known });
     }
-    output::talk(&format!(
-        "the coordinator at {} knows nothing of {}; participants hold a branch of it, whose coordinator is another \
-         one:",
-        settings.url,
-        name_of(named)
-    ));
+    // Marks of ended branches name no transaction.
+    if id.is_some() {
+        output::talk(&nothing_known.to_string());
+    }
+    output::talk(&format!("participants hold of {}:", name_of(named)));
     branch::show(&held, format)?;
     Ok(Exit::NotKnown)
+}
+
+fn branches(held: &[(String, BranchList)]) -> impl Iterator<Item = &BranchView> {
+    held.iter().flat_map(|(_, list)| &list.branches)
 }
 
 fn name_of(named: Named) -> String {
@@ -104,31 +115,41 @@ fn name_of(named: Named) -> String {
     }
 }
 
-/// What participants hold, where asking them is no more than a help.
-async fn held_if_asked(settings: &ClientSettings, named: Named) -> Vec<(String, BranchList)> {
-    held(settings, named).await.unwrap_or_default()
-}
-
-/// The branches of a transaction that participants hold.
+/// What the participants hold of the transaction. One that does not answer is named, and the others
+/// are asked all the same.
 async fn held(
+    args: &DescribeArgs,
     settings: &ClientSettings,
-    named: Named,
 ) -> Result<Vec<(String, BranchList)>, Failure> {
+    let asked = branch::asked(&args.participants, settings).await?;
     let http = settings.participant_http()?;
     let mut found = Vec::new();
-    for participant in branch::registered(settings).await? {
-        let client = ParticipantClient::new(&http, &participant.url)?;
-        match client.branches(BranchState::Prepared).await {
-            Ok(mut list) => {
-                list.branches.retain(|branch| named.is_of(branch));
-                found.push((participant.name.to_string(), list));
-            }
+    for (name, url) in asked {
+        let client = ParticipantClient::new(&http, &url)?;
+        match held_at(&client, args.named).await {
+            Ok(list) => found.push((name, list)),
             Err(error) => output::talk(&format!(
-                "assent: {} is not asked: {}",
-                participant.name,
-                Failure::of_call(&participant.url, error)
+                "assent: {name} says nothing: {}",
+                Failure::of_call(&url, error)
             )),
         }
     }
     Ok(found)
+}
+
+/// What one participant holds: by its txid a branch in any state, by its id one that is prepared.
+/// The marks of ended branches have no id.
+async fn held_at(client: &ParticipantClient, named: Named) -> Result<BranchList, CallError> {
+    let branches = match named {
+        Named::Branches(txid) => match client.branch(txid).await {
+            Ok(branch) => vec![branch],
+            Err(CallError::Rejected(problem)) if problem.code == ErrorCode::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        },
+        Named::Id(id) => {
+            let list = client.branches(BranchState::Prepared).await?;
+            list.branches.into_iter().filter(|branch| branch.id == Some(id)).collect()
+        }
+    };
+    Ok(BranchList { branches, more: false })
 }

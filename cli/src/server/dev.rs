@@ -31,6 +31,9 @@ const DRAIN_MS: u64 = 2_000;
 /// Connections of one listener.
 const DEV_CONNECTIONS_MAX: usize = 1_000;
 
+/// The directory of the decision log, in the one that holds everything.
+const LOG_DIR: &str = "decisions";
+
 /// The flags of `assent dev`.
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
@@ -61,6 +64,7 @@ struct Addresses {
     url: String,
     admin_url: String,
     log_id: String,
+    /// Of the decision log, as `assent coordinator` and `assent log` take it.
     data_dir: PathBuf,
     participants: Vec<ParticipantAddresses>,
 }
@@ -138,7 +142,7 @@ async fn start(args: DevArgs, dir: PathBuf) -> Result<Everything, Failure> {
         url: format!("http://{}", coordinator.addr),
         admin_url: format!("http://{}", coordinator.admin_addr),
         log_id: coordinator.engine().log().log_id().to_string(),
-        data_dir: dir,
+        data_dir: dir.join(LOG_DIR),
         participants: shown,
     };
     Ok(Everything { coordinator, participants, stop, addresses, _redis: redis })
@@ -179,7 +183,7 @@ async fn start_coordinator(
     participants: BTreeMap<ParticipantName, String>,
     metrics: PrometheusHandle,
 ) -> Result<Running, Failure> {
-    let log_dir = dir.join("decisions");
+    let log_dir = dir.join(LOG_DIR);
     if !log_dir.exists() {
         log::init(&LogOptions::new(&log_dir)).map_err(of_log)?;
     }
@@ -210,14 +214,14 @@ impl Everything {
 
 fn tell(addresses: &Addresses) -> Result<(), Failure> {
     let Addresses { url, admin_url, log_id, data_dir, participants } = addresses;
-    let dir = data_dir.display();
+    let log_dir = data_dir.display();
     output::line(&format!(
         "assent {} dev: for development; not a deployment",
         env!("CARGO_PKG_VERSION")
     ))?;
     output::line(&format!("api          {url}"))?;
     output::line(&format!("admin        {admin_url}  (metrics at /metrics)"))?;
-    output::line(&format!("log          {log_id} in {dir}"))?;
+    output::line(&format!("log          {log_id} in {log_dir}"))?;
     for one in participants {
         let ParticipantAddresses { name, url, redis_url, .. } = one;
         output::line(&format!("participant  {name}  {url}  {redis_url}  (AOF, fsync always)"))?;

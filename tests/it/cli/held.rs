@@ -74,6 +74,14 @@ async fn a_branch_whose_coordinator_is_gone_is_found_and_decided_by_commands() {
     // By either address of the participant.
     let txid = txid.to_string();
     let url = cluster.peers[0].agent.url().to_owned();
+    let describe = async |name: &str, state: &str| {
+        let words = ["-o", "json", "tx", "describe", name, "--participant", &url];
+        let found = assent(&cluster, &words).await;
+        assert_exit(&found, 4);
+        let found: Value = serde_json::from_str(&stdout(&found)).unwrap();
+        assert_eq!(found[0]["branches"][0]["state"], state, "{found}");
+    };
+    describe(&id.to_string(), "prepared").await;
     let words = ["branch", "resolve", &txid, "--outcome", "committed"];
     let nobody = assent(&cluster, &[&words[..], &["--participant", "bank-a"], &BY].concat()).await;
     assert_exit(&nobody, 5);
@@ -86,6 +94,8 @@ async fn a_branch_whose_coordinator_is_gone_is_found_and_decided_by_commands() {
     assert_eq!(view["state"], "applied");
     let value: String = plain::run(&cluster.peers[0].redis, &["GET", "held:1"]).await;
     assert_eq!(value, "new");
+    // By its txid it is found as long as a mark is left.
+    describe(&txid, "applied").await;
 
     let forget = |txid: &str| {
         let words = [&["branch", "forget", txid], &at[..], &BY].concat();

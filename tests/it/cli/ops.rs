@@ -77,6 +77,9 @@ async fn tx_run_runs_each_line_once_and_its_exit_code_says_how_it_went() {
     let id = stdout(&pending).trim().to_owned();
     let list = stdout(&assent(&cluster, &["tx", "list", "--outcome", "pending"]).await);
     assert!(list.contains("bank-b: "), "the list says who keeps it open: {list}");
+    let story = stdout(&assent(&cluster, &["tx", "describe", &id]).await);
+    let next = story.lines().find(|line| line.starts_with("next ")).unwrap_or_default();
+    assert!(next.contains("bank-b is asked what became of its branch"), "{story}");
     let wait = assent(&cluster, &["tx", "wait", &id, "--for", "300ms"]).await;
     assert_exit(&wait, 4);
     cluster.peers[1].proxy().open();

@@ -44,15 +44,7 @@ pub(super) async fn run(
     settings: &ClientSettings,
     format: Format,
 ) -> Result<Exit, Failure> {
-    let asked = match &args.participant {
-        Some(participant) => {
-            vec![(participant.clone(), locate::public_url(participant, settings).await?)]
-        }
-        None => {
-            let all = locate::registered(settings).await?;
-            all.into_iter().map(|view| (view.name.to_string(), view.url)).collect()
-        }
-    };
+    let asked = locate::asked(args.participant.as_slice(), settings).await?;
     let http = settings.participant_http()?;
     let mut found = Vec::new();
     let mut exit = Exit::Ok;

@@ -11,9 +11,7 @@ use crate::config::ClientSettings;
 use crate::exit::{Exit, Failure};
 
 /// The participants that the coordinator knows.
-pub(in crate::ops) async fn registered(
-    settings: &ClientSettings,
-) -> Result<Vec<ParticipantView>, Failure> {
+async fn registered(settings: &ClientSettings) -> Result<Vec<ParticipantView>, Failure> {
     let list = settings.coordinator()?.participants().await;
     let list = list.map_err(|error| {
         let failure = Failure::of_call(&settings.url, error);
@@ -27,7 +25,25 @@ pub(in crate::ops) async fn registered(
     Ok(list.participants)
 }
 
-/// The base URL of a participant's public API: what was given, or what the coordinator has for the name.
+/// Who is asked, each by a name for people and its base URL: those that were named; if none was,
+/// all that the coordinator knows.
+pub(in crate::ops) async fn asked(
+    named: &[String],
+    settings: &ClientSettings,
+) -> Result<Vec<(String, String)>, Failure> {
+    if named.is_empty() {
+        let all = registered(settings).await?;
+        return Ok(all.into_iter().map(|view| (view.name.to_string(), view.url)).collect());
+    }
+    let mut asked = Vec::new();
+    for participant in named {
+        asked.push((participant.clone(), public_url(participant, settings).await?));
+    }
+    Ok(asked)
+}
+
+/// The base URL of a participant's public API: what was given, or what the coordinator has for the
+/// name.
 pub(super) async fn public_url(
     participant: &str,
     settings: &ClientSettings,
@@ -46,8 +62,8 @@ pub(super) async fn public_url(
     })
 }
 
-/// A client of a participant's API for operators. Either of its two addresses leads there: the version that both serve
-/// says where it listens.
+/// A client of a participant's API for operators. Either of its two addresses leads there: the
+/// version that both serve says where it listens.
 pub(super) async fn admin(
     participant: &str,
     settings: &ClientSettings,
@@ -64,7 +80,8 @@ pub(super) async fn admin(
     Ok(ParticipantAdmin::new(&http, &admin_url)?)
 }
 
-/// Where the API for operators is reached from here, given an address of the participant and where it listens.
+/// Where the API for operators is reached from here, given an address of the participant and where
+/// it listens.
 fn admin_url(given: &str, listen: &str) -> Result<String, String> {
     let unfit =
         |error: &dyn std::fmt::Display| format!("{given} or {listen} is no address: {error}");

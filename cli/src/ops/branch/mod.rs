@@ -20,7 +20,7 @@ use crate::output::Format;
 
 pub(super) use abandon::{waiting, would_be_lost};
 pub(super) use list::show;
-pub(super) use locate::registered;
+pub(super) use locate::asked;
 
 /// What to do with branches.
 #[derive(Debug, Subcommand)]
