@@ -1,6 +1,7 @@
 //! One connection: its requests, one after another, and the time that each part of them may take.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -20,9 +21,26 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::body::InTime;
-use crate::listener::{Answers, Shared};
+use crate::hosts::HostRule;
+use crate::options::Patience;
 use crate::reply::problem;
+use crate::seldom::Seldom;
 use crate::stream::{Activity, Stage, Stream};
+
+/// What answers the requests of a listener.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers one.
+    fn answer(&self, request: Request<Body>) -> impl Future<Output = Response> + Send;
+}
+
+/// What the connections of a listener share.
+pub(crate) struct Shared<A> {
+    pub(crate) name: &'static str,
+    pub(crate) answers: A,
+    pub(crate) hosts: HostRule,
+    pub(crate) patience: Patience,
+    pub(crate) unauthorized: Seldom,
+}
 
 /// Serves a connection until it ends, its time is over, or it is told to go.
 pub(crate) async fn serve<A: Answers>(

@@ -22,9 +22,10 @@ mod stream;
 
 pub use body::{Gathered, gather};
 pub use budget::{Budget, Held};
+pub use connection::Answers;
 pub use descriptors::Descriptors;
 pub use hosts::HostRule;
-pub use listener::{Answers, Listener, serve};
+pub use listener::{Listener, serve};
 pub use options::EdgeOptions;
 pub use reply::problem;
 pub use seldom::Seldom;

@@ -1,19 +1,15 @@
 //! A listener: connections in, up to a number, the longest idle one out for a new one.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::Request;
-use axum::response::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use crate::connection;
+use crate::connection::{self, Answers, Shared};
 use crate::hosts::HostRule;
 use crate::options::{EdgeOptions, Patience};
 use crate::seldom::Seldom;
@@ -21,12 +17,6 @@ use crate::stream::Activity;
 
 /// How often a full listener looks whether a connection has become idle, and one without descriptors tries again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// What answers the requests of a listener.
-pub trait Answers: Send + Sync + 'static {
-    /// Answers one.
-    fn answer(&self, request: Request<Body>) -> impl Future<Output = Response> + Send;
-}
 
 /// A listener that is bound, and its rules.
 #[derive(Debug)]
@@ -39,15 +29,6 @@ pub struct Listener {
     pub connections_max: usize,
     /// By which names it may be addressed.
     pub hosts: HostRule,
-}
-
-/// What the connections of a listener share.
-pub(crate) struct Shared<A> {
-    pub(crate) name: &'static str,
-    pub(crate) answers: A,
-    pub(crate) hosts: HostRule,
-    pub(crate) patience: Patience,
-    pub(crate) unauthorized: Seldom,
 }
 
 /// The connections that are open.

@@ -19,6 +19,7 @@
 //! This module knows nothing of Lua, of locks that are held, or of replies; it must never accept an op whose effect the
 //! participant cannot resolve.
 
+mod argument;
 mod canonical;
 mod escrow;
 mod expect;
@@ -35,4 +36,4 @@ pub use expect::{Comparison, Expect};
 pub use number::{is_float, parse_i64};
 pub use request::OpRequest;
 pub use table::{Access, COMMANDS, Command, EscrowKind, Family, Keys, ReplyKind};
-pub use validate::{EXPIRY_MS_MAX, Lock, ValidatedBranch, ValidatedOp};
+pub use validate::{Lock, ValidatedBranch, ValidatedOp};

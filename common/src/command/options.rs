@@ -2,11 +2,15 @@
 //! fixed places. What cannot be resolved exactly is refused here.
 
 use crate::code::ErrorCode;
-use crate::command::canonical::{double, integer, stream_id, text, wrong};
+use crate::command::argument::{double, integer, stream_id, text, wrong};
 use crate::command::table::{Command, ReplyKind};
-use crate::command::validate::EXPIRY_MS_MAX;
 use crate::outcome::Refusal;
 use crate::value::{Arg, readable};
+
+/// The latest time that a key may expire at, and the longest time that it may live, in
+/// milliseconds. Redis goes on to 2^63; a script counts in doubles, exact to 2^53, and the year
+/// 144,680 is enough (`overflow`).
+const EXPIRY_MS_MAX: i64 = 1 << 52;
 
 fn syntax(command: &Command, arg: &Arg) -> Refusal {
     let detail = format!("syntax error at {}", readable(&arg.0));

@@ -11,10 +11,6 @@ use crate::limits;
 use crate::outcome::Refusal;
 use crate::value::{Arg, readable};
 
-/// The latest time that a key may expire at, and the longest time that it may live, in milliseconds. Redis goes on to
-/// 2^63; a script counts in doubles, exact to 2^53, and the year 144,680 is enough (`overflow`).
-pub const EXPIRY_MS_MAX: i64 = 1 << 52;
-
 /// An op that passed every check that needs no data, in the form that the participant's script takes.
 #[derive(Debug, Clone)]
 pub struct ValidatedOp {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::code::ErrorCode;
-use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
+use assent_common::ids::{TxNumber, Txid};
 use assent_common::outcome::{Aborted, Applied, Call, Failed, Prepared, Refusal, Settled};
 use assent_common::participant::Heard;
 use assent_common::value::Arg;
@@ -19,9 +19,9 @@ use super::decode::{self, CallError, Rows};
 use super::markers::Marker;
 use super::owner::{Lost, Turn};
 use super::refusals::refusal;
-use super::sorted::{EndingItem, Sorted};
+use super::sorted::Sorted;
 use super::unlogged::{OnePhaseUnderWay, remember};
-use super::work::{Answers, Work, answer_unsent};
+use super::work::{Answers, EndingItem, Speaker, Work};
 use super::{CheckedPrepare, Store, lock};
 
 /// Branches whose keys are remembered between prepare and outcome; the keys of others are asked
@@ -30,13 +30,6 @@ const KEYS_REMEMBERED_MAX: usize = 100_000;
 
 /// How often a batch follows an ownership that changes hands.
 const TURNS_MAX: usize = 4;
-
-/// Who speaks, as far as the protocol needs it.
-pub(super) struct Speaker<'a> {
-    pub(super) log_id: LogId,
-    pub(super) epoch: Epoch,
-    pub(super) url: &'a str,
-}
 
 impl Store {
     /// Runs a batch of messages: outcomes first, so that locks are freed for the prepares. The
@@ -82,14 +75,10 @@ impl Store {
                         self.disconnect(&live, said);
                     }
                 }
-                Err(error) => answer_unsent(&mut sorted, &error.to_string(), &mut answers),
+                Err(error) => sorted.answer_unsent(&error.to_string(), &mut answers),
             }
         }
-        answer_unsent(
-            &mut sorted,
-            "which agent owns this Redis changes all the time",
-            &mut answers,
-        );
+        sorted.answer_unsent("which agent owns this Redis changes all the time", &mut answers);
         answers.finish()
     }
 

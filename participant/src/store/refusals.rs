@@ -14,9 +14,8 @@ use assent_common::outcome::{Failed, Refusal};
 
 use super::call;
 use super::connection::Live;
-use super::execute::Speaker;
 use super::sorted::Sorted;
-use super::work::Answers;
+use super::work::{Answers, Speaker};
 use super::{Store, mutants};
 
 /// Why a prepare is refused without a look at what is kept, if it is.

@@ -1,19 +1,10 @@
 //! A batch, sorted into the calls that it takes.
 
-use assent_common::Txid;
-use assent_common::branch::Ending;
-use assent_common::outcome::Failed;
+use assent_common::ErrorCode;
+use assent_common::outcome::{Failed, Refusal};
 
 use super::call::{self, PrepareItem};
-use super::work::{Answers, Work};
-
-/// A commit, an abort or a settle, and its place among the messages.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct EndingItem {
-    pub(super) slot: usize,
-    pub(super) txid: Txid,
-    pub(super) ending: Ending,
-}
+use super::work::{Answers, EndingItem, Work};
 
 /// The messages of a batch, outcomes apart: they free the locks that prepares want. What is done is
 /// taken out.
@@ -63,6 +54,15 @@ impl Sorted {
     pub(super) fn put_all_back(&mut self, sorted: Self) {
         self.endings.extend(sorted.endings);
         self.prepares.extend(sorted.prepares);
+    }
+
+    /// Answers what could not even be begun: a prepare that was not sent has surely not been done;
+    /// an outcome may have been, when it came before.
+    pub(super) fn answer_unsent(&mut self, why: &str, answers: &mut Answers) {
+        let Self { endings, prepares } = std::mem::take(self);
+        answers.fail_endings(&endings, &Failed::Unknown(why.to_owned()));
+        let refused = Refusal::new(ErrorCode::RedisUnavailable, why);
+        answers.fail_prepares(&prepares, &Failed::Refused(refused));
     }
 
     /// The same answer to all of them.

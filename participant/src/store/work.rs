@@ -1,19 +1,33 @@
 //! What one call of a script is about, and the answers to a batch.
 
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
-use assent_common::code::ErrorCode;
+use assent_common::ids::{Epoch, LogId, Txid};
 use assent_common::limits;
-use assent_common::outcome::{Aborted, Call, Done, Failed, Prepared, Refusal};
+use assent_common::outcome::{Aborted, Call, Done, Failed, Prepared};
 use assent_common::wire::branch::Mode;
 
 use super::call::PrepareItem;
 use super::decode;
 use super::scripts::Script;
-use super::sorted::{EndingItem, Sorted};
 
 /// Why a prepare of a batch was left.
 const ANSWERS_ARE_FULL: &str =
     "the replies of the branches before it fill the answer to this batch";
+
+/// Who speaks, as far as the protocol needs it.
+pub(super) struct Speaker<'a> {
+    pub(super) log_id: LogId,
+    pub(super) epoch: Epoch,
+    pub(super) url: &'a str,
+}
+
+/// A commit, an abort or a settle, and its place among the messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EndingItem {
+    pub(super) slot: usize,
+    pub(super) txid: Txid,
+    pub(super) ending: Ending,
+}
 
 /// What a call carries, so that its answers find their places.
 pub(super) enum Work {
@@ -188,13 +202,4 @@ fn bytes(answer: &BranchAnswer) -> usize {
         | BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(applied))) => done(applied),
         _ => 0,
     }
-}
-
-/// Answers what could not even be begun: a prepare that was not sent has surely not been done; an
-/// outcome may have been, when it came before.
-pub(super) fn answer_unsent(sorted: &mut Sorted, why: &str, answers: &mut Answers) {
-    let Sorted { endings, prepares } = std::mem::take(sorted);
-    answers.fail_endings(&endings, &Failed::Unknown(why.to_owned()));
-    let refused = Refusal::new(ErrorCode::RedisUnavailable, why);
-    answers.fail_prepares(&prepares, &Failed::Refused(refused));
 }

@@ -16,11 +16,11 @@ use super::super::call::PrepareItem;
 use super::super::control::{
     Field, StagedRecord, ToldPosition, lock_value, pack_branches, pack_one_phase, write_mark,
 };
-use super::super::execute::Speaker;
 use super::super::markers::Marker;
 use super::super::mutants;
 use super::super::packed::RedoError;
-use super::super::sorted::{EndingItem, Sorted};
+use super::super::sorted::Sorted;
+use super::super::work::{EndingItem, Speaker};
 use super::Owner;
 use super::counters::{Added, is_escrow};
 use super::evaluate::Yes;

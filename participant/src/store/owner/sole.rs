@@ -11,12 +11,12 @@ use redis::{Pipeline, Value};
 
 use super::super::call::PrepareItem;
 use super::super::connection::Live;
-use super::super::execute::{Speaker, report_dirty};
+use super::super::execute::report_dirty;
 use super::super::markers::Marker;
 use super::super::mutants;
 use super::super::sorted::Sorted;
 use super::super::unlogged::remember;
-use super::super::work::Answers;
+use super::super::work::{Answers, Speaker};
 use super::super::{Store, lock};
 use super::Owner;
 use super::counters::{self, Counters};
