@@ -24,7 +24,7 @@ use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::command::ValidatedBranch;
 use assent_common::crash::CrashPoint;
 use assent_common::limits;
-use assent_common::outcome::{Aborted, Call, Holder, Prepared, Refusal};
+use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::participant::{Branches, Heard};
 use assent_common::wire::branch::{
     Answer, Answers, Batch, CoordinatorRef, LifeAnswer, Message, Mode, PrepareMessage,
@@ -37,7 +37,7 @@ use crate::by_hand;
 use crate::metrics::Metrics;
 use crate::reach::Reach;
 use crate::store::{CheckedPrepare, NotAdmitted, Says, Store};
-use crate::waiters::{Turn, Waiter, Waiters};
+use crate::waiters::{Calling, Turn, Waiter, Waiters};
 
 /// Prepares that wait for a lock at once. Each holds a request open; more are told of the conflict
 /// instead.
@@ -198,7 +198,7 @@ impl Agent {
         let waiter = Waiter { id: prepare.id, txid, locks: prepare.branch.locks.clone() };
         let mut place = None;
         let mut pause_ms = POLL_MIN_MS;
-        let mut turn: Option<HasTurn<'_>> = None;
+        let calling = self.waiters.call(waiter);
         loop {
             let admitted = self.admit()?;
             let log_id = speaker.coordinator.log_id;
@@ -212,11 +212,13 @@ impl Agent {
                 answer => {
                     let is_staged =
                         matches!(answer, BranchAnswer::Prepared(Call::Applied(Prepared::Yes(_))));
-                    turn.filter(|_| is_staged).into_iter().for_each(HasTurn::taken);
+                    if is_staged {
+                        calling.taken();
+                    }
                     return Ok(answer.into());
                 }
             };
-            turn.take().into_iter().for_each(|turn| turn.follows(&holder));
+            calling.follow(&holder);
             if place.is_none() {
                 place = Place::take(&self.waiting, &self.metrics);
                 self.listen();
@@ -226,12 +228,8 @@ impl Agent {
             if place.is_none() || left.is_zero() || stops {
                 return Ok(no(conflict(holder)));
             }
-            match self.pause(&holder, &waiter, left.min(Duration::from_millis(pause_ms))).await {
-                Some(Turn::Go) => {
-                    let waiter = &waiter;
-                    turn = Some(HasTurn { waiters: &self.waiters, waiter, is_over: false });
-                    pause_ms = POLL_MIN_MS;
-                }
+            match self.pause(&calling, left.min(Duration::from_millis(pause_ms))).await {
+                Some(Turn::Go) => pause_ms = POLL_MIN_MS,
                 Some(Turn::Die(older)) => return Ok(no(conflict(older))),
                 None => pause_ms = (pause_ms * 2).min(POLL_MAX_MS),
             }
@@ -278,11 +276,11 @@ impl Agent {
         });
     }
 
-    /// Waits until this agent has ended the holder, or for the pause.
-    async fn pause(&self, holder: &Holder, waiter: &Waiter, pause: Duration) -> Option<Turn> {
+    /// Waits for the turn of one who calls, or for the pause.
+    async fn pause(&self, calling: &Calling<'_>, pause: Duration) -> Option<Turn> {
         let mut stopping = self.stopping.clone();
         tokio::select! {
-            turn = self.waiters.freed(holder.clone(), waiter.clone()) => Some(turn),
+            turn = calling.turn() => Some(turn),
             _ = stopping.wait_for(|running| *running == Running::Stopping) => None,
             () = tokio::time::sleep(pause) => None,
         }
@@ -479,36 +477,6 @@ fn definite(answer: &BranchAnswer) -> Result<(), Refusal> {
         (Some(refusal), _) => Err(refusal.clone()),
         (_, Some(why)) => Err(Refusal::new(ErrorCode::RedisUnavailable, why)),
         (None, None) => Ok(()),
-    }
-}
-
-/// A prepare that tries again, before others that want the same lock. Whatever becomes of it, they
-/// must hear.
-struct HasTurn<'a> {
-    waiters: &'a Waiters,
-    waiter: &'a Waiter,
-    is_over: bool,
-}
-
-impl HasTurn<'_> {
-    /// It has the locks.
-    fn taken(mut self) {
-        self.is_over = true;
-        self.waiters.taken(self.waiter);
-    }
-
-    /// It has to wait for another one.
-    fn follows(mut self, holder: &Holder) {
-        self.is_over = true;
-        self.waiters.follow(self.waiter.txid, holder);
-    }
-}
-
-impl Drop for HasTurn<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.waiters.pass_on(self.waiter.txid);
-        }
     }
 }
 
