@@ -38,10 +38,10 @@ fn word(found: &DataView, known: DataPoint, redo: Vec<RedoBranch>) -> Resync {
     }
 }
 
-/// A store that has noticed what it is to notice.
+/// A store that has noticed what it is to notice, and has verified what its server has loaded: that
+/// may take longer than a call waits for it.
 async fn until_quarantined(store: &Store) -> DataView {
-    while !matches!(store.state(), StoreState::Quarantined(_)) {
-        let _ = store.ping().await;
+    while store.pulse().await.is_err() || !matches!(store.state(), StoreState::Quarantined(_)) {
         tokio::task::yield_now().await;
     }
     store.data().await.unwrap()
