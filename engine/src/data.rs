@@ -2,14 +2,15 @@
 //! state of the acting half of `common`'s `coordinator::resync`. Whoever drives it asks the
 //! participant, reads the log and says what it has.
 
+use assent_common::coordinator::Hearing;
 use assent_common::coordinator::resync::{Redone, Seen};
-use assent_common::coordinator::{Hearing, Input};
-use assent_common::ids::TxNumber;
 use assent_common::record::{DataSeen, Record};
 use assent_common::wire::redo::Base64;
 use assent_common::wire::resync::{DataPoint, DataView, FoundData, Progress, RedoBranch};
 use assent_common::wire::transaction::ParticipantData;
 use assent_common::{LogId, ParticipantName};
+
+use crate::lane::Incoming;
 
 /// Bytes of writes in one part; in base64, far below what a participant takes.
 const PART_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -39,15 +40,11 @@ pub struct LaneData {
 impl LaneData {
     /// Takes note of what answers say of the data, before the machines hear them. `known` is what
     /// was known when they were asked for. Whether the data is fenced.
-    pub(crate) fn heard(
-        &mut self,
-        known: Option<DataPoint>,
-        inputs: &mut [(TxNumber, Input)],
-    ) -> bool {
+    pub(crate) fn heard(&mut self, known: Option<DataPoint>, came: &mut [Incoming]) -> bool {
         let mut hearing = Hearing::new(&mut self.seen, known, self.resyncs);
         let mut is_fenced = false;
-        for (_, input) in inputs {
-            is_fenced |= hearing.hear(input);
+        for (_, from) in came {
+            is_fenced |= hearing.hear(&mut from.answer);
         }
         is_fenced
     }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use assent_common::coordinator::Input;
+use assent_common::branch::BranchAnswer;
 use assent_common::outcome::{Call, Holder};
 use assent_common::time::Millis;
 use assent_common::{LogId, TxNumber, limits, text};
@@ -16,9 +16,9 @@ pub(crate) fn name_holder(
     active: &NumberMap<TxNumber, Active>,
     log_id: LogId,
     now: Millis,
-    input: &mut Input,
+    answer: &mut BranchAnswer,
 ) {
-    let Input::Prepared { call: Call::Refused(refusal), .. } = input else { return };
+    let BranchAnswer::Prepared(Call::Refused(refusal)) = answer else { return };
     let Some(holder) = &refusal.holder else { return };
     let known = about(active, log_id, now, holder);
     let _ = write!(refusal.detail, "; that transaction {known}");

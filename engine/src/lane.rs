@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use assent_common::coordinator::{Branch, Input, Message};
+use assent_common::branch::BranchAnswer;
+use assent_common::coordinator::{Branch, FromBranch, ToBranch};
 use assent_common::ids::TxNumber;
-use assent_common::mutant::Mutant;
-use assent_common::outcome::{Call, Prepared, Refusal};
+use assent_common::outcome::{Call, Prepared};
 use assent_common::time::{Micros, Millis};
-use assent_common::wire::branch::{
-    Answer, Answers, Batch, Message as WireMessage, Mode, PrepareMessage, TxidOnly,
-};
+use assent_common::wire::branch::{Answer, Answers, Batch, Message, Mode, PrepareMessage};
 use assent_common::wire::resync::DataPoint;
-use assent_common::{Attempt, ErrorCode, LogId, Txid};
+use assent_common::{ErrorCode, LogId, Txid};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -30,12 +28,18 @@ pub const LANE_PATIENCE_MS: u64 = 1_000;
 pub struct Outgoing {
     /// The transaction.
     pub number: TxNumber,
-    /// Which of its branches.
-    pub branch: Branch,
-    /// In which attempt.
-    pub attempt: Attempt,
-    /// What is said.
-    pub message: Message,
+    /// Which of its branches is told what.
+    pub to: ToBranch,
+}
+
+/// An answer on its way to its transaction.
+pub(crate) type Incoming = (TxNumber, FromBranch);
+
+impl Outgoing {
+    /// This came of it.
+    pub(crate) fn came(self, answer: BranchAnswer) -> Incoming {
+        (self.number, self.to.answered(answer))
+    }
 }
 
 /// What came of a call.
@@ -90,7 +94,7 @@ impl Assembled {
     /// The transactions whose prepares it carries.
     #[must_use]
     pub fn prepared(&self) -> Vec<TxNumber> {
-        let prepares = self.outgoing.iter().filter(|out| out.message == Message::Prepare);
+        let prepares = self.outgoing.iter().filter(|out| out.to.message.is_prepare());
         prepares.map(|out| out.number).collect()
     }
 }
@@ -121,121 +125,74 @@ pub struct BatchCame {
     pub life: LifeHeard,
 }
 
-/// What the answers to messages say to the machines.
-pub(crate) fn inputs_of(
+/// What the answers to messages say.
+pub(crate) fn answers_of(
     variant: Variant,
     outgoing: &[Outgoing],
     said: Result<Vec<Answer>, String>,
-) -> Vec<(TxNumber, Input)> {
+) -> Vec<Incoming> {
     match said {
         Ok(answers) => {
-            let answered = outgoing.iter().zip(answers);
-            answered.map(|(outgoing, answer)| input_of(variant, *outgoing, answer)).collect()
+            let answered = outgoing.iter().zip(answers).map(|(outgoing, answer)| {
+                let answer = answer.answering(&outgoing.to.message);
+                outgoing.came(mutants::heard(variant, answer))
+            });
+            answered.collect()
         }
         Err(why) => {
-            let unknown = outgoing.iter().map(|outgoing| input_unknown(*outgoing, &why));
-            unknown.filter_map(|input| mutants::not_heard(variant, input)).collect()
+            let unknown = outgoing.iter().filter_map(|outgoing| {
+                let answer = outgoing.to.message.unknown(&*why);
+                Some(outgoing.came(mutants::not_heard(variant, answer)?))
+            });
+            unknown.collect()
         }
     }
-}
-
-fn input_of(variant: Variant, outgoing: Outgoing, answer: Answer) -> (TxNumber, Input) {
-    let Outgoing { number, branch, attempt, message } = outgoing;
-    let input = match message {
-        Message::Prepare | Message::PrepareWaiting => {
-            Input::Prepared { branch, attempt, call: answer.into_prepared() }
-        }
-        Message::Commit => {
-            Input::Applied { branch, call: mutants::heard(variant, answer.into_applied()) }
-        }
-        Message::Abort => Input::Aborted { branch, attempt, call: answer.into_aborted() },
-        Message::Settle => Input::Settled { branch, attempt, call: answer.into_settled() },
-    };
-    (number, input)
-}
-
-fn input_unknown(outgoing: Outgoing, why: &str) -> (TxNumber, Input) {
-    let Outgoing { number, branch, attempt, message } = outgoing;
-    let why = why.to_owned();
-    let input = match message {
-        Message::Prepare | Message::PrepareWaiting => {
-            Input::Prepared { branch, attempt, call: Call::Unknown(why) }
-        }
-        Message::Commit => Input::Applied { branch, call: Call::Unknown(why) },
-        Message::Abort => Input::Aborted { branch, attempt, call: Call::Unknown(why) },
-        Message::Settle => Input::Settled { branch, attempt, call: Call::Unknown(why) },
-    };
-    (number, input)
 }
 
 /// Why a participant is as good as away, though it answers: to every message it says that it could
 /// not ask its Redis.
-pub(crate) fn why_nothing_is_said(inputs: &[(TxNumber, Input)]) -> Option<String> {
-    let why = |(_, input): &(TxNumber, Input)| match input {
-        Input::Prepared { call, .. } => why_nothing(call),
-        Input::Applied { call, .. } => why_nothing(call),
-        Input::Aborted { call, .. } => why_nothing(call),
-        Input::Settled { call, .. } => why_nothing(call),
-        _ => None,
-    };
-    let mut whys = inputs.iter().map(why);
+pub(crate) fn why_nothing_is_said(came: &[Incoming]) -> Option<String> {
+    let mut whys = came.iter().map(|(_, from)| why_nothing(&from.answer));
     let first = whys.next()??;
-    whys.all(|why| why.is_some()).then_some(first)
+    whys.all(|why| why.is_some()).then(|| first.to_owned())
 }
 
-fn why_nothing<T>(call: &Call<T>) -> Option<String> {
-    match call {
-        Call::Unknown(why) => Some(why.clone()),
-        Call::Refused(Refusal { code: ErrorCode::RedisUnavailable, detail, .. }) => {
-            Some(detail.clone())
-        }
-        Call::Applied(_) | Call::Refused(_) => None,
-    }
+fn why_nothing(answer: &BranchAnswer) -> Option<&str> {
+    let refusal = answer.refused().filter(|no| no.code == ErrorCode::RedisUnavailable);
+    answer.unknown().or_else(|| refusal.map(|no| no.detail.as_str()))
 }
 
 /// Whether a prepare found a lock taken.
-pub(crate) fn met_a_lock(input: &Input) -> bool {
-    match input {
-        Input::Prepared { call: Call::Applied(vote), .. } => matches!(vote, Prepared::Wait(_)),
-        Input::Prepared { call: Call::Refused(refusal), .. } => refusal.holder.is_some(),
+pub(crate) fn met_a_lock(answer: &BranchAnswer) -> bool {
+    match answer {
+        BranchAnswer::Prepared(Call::Applied(vote)) => matches!(vote, Prepared::Wait(_)),
+        BranchAnswer::Prepared(Call::Refused(refusal)) => refusal.holder.is_some(),
         _ => false,
     }
 }
 
 /// What a message adds to a batch, as far as that can be much.
-pub(crate) fn ops_bytes(active: &Active, outgoing: Outgoing) -> usize {
-    match outgoing.message {
-        Message::Prepare | Message::PrepareWaiting => {
-            let ops = active.ops.as_ref().and_then(|ops| ops.of(outgoing.branch));
-            ops.map_or(0, |ops| ops.get().len())
-        }
-        Message::Commit | Message::Abort | Message::Settle => 0,
-    }
+pub(crate) fn ops_bytes(active: &Active, to: ToBranch) -> usize {
+    let ops = active.ops.as_ref().filter(|_| to.message.is_prepare());
+    ops.and_then(|ops| ops.of(to.branch)).map_or(0, |ops| ops.get().len())
 }
 
 pub(crate) fn wire_message(
     active: &Active,
-    outgoing: Outgoing,
+    Outgoing { number, to }: Outgoing,
     log_id: LogId,
     wait_ms: u64,
     variant: Variant,
-) -> WireMessage<PassedOps> {
-    let Outgoing { number, branch, attempt, message } = outgoing;
+) -> Message<PassedOps> {
+    let ToBranch { branch, attempt, message } = to;
     let txid = Txid { log_id, number, attempt };
-    match message {
-        Message::Prepare | Message::PrepareWaiting => WireMessage::Prepare(PrepareMessage {
-            txid,
-            id: active.accepted.identity.id,
-            mode: if active.lanes.len() == 1 { Mode::OnePhase } else { Mode::TwoPhase },
-            wait_ms,
-            branches: active.accepted.addresses.clone(),
-            ops: PassedOps { ops: active.ops.clone(), branch },
-        }),
-        Message::Commit => WireMessage::Commit(TxidOnly { txid }),
-        Message::Abort => WireMessage::Abort(TxidOnly { txid }),
-        Message::Settle if variant.is(Mutant::AbortsUnsettled) => {
-            WireMessage::Abort(TxidOnly { txid })
-        }
-        Message::Settle => WireMessage::Settle(TxidOnly { txid }),
-    }
+    let told = mutants::told(variant, message).map(|_| PrepareMessage {
+        txid,
+        id: active.accepted.identity.id,
+        mode: if active.lanes.len() == 1 { Mode::OnePhase } else { Mode::TwoPhase },
+        wait_ms,
+        branches: active.accepted.addresses.clone(),
+        ops: PassedOps { ops: active.ops.clone(), branch },
+    });
+    Message::new(txid, told)
 }

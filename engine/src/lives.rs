@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 
-use assent_common::coordinator::Input;
 use assent_common::lives::{LifeBegan, Lives, PastLife};
 use assent_common::log::LogPosition;
-use assent_common::outcome::{Call, Refusal};
+use assent_common::outcome::{Call, Prepared, Refusal};
 use assent_common::wire::branch::{Answers, LifeAnswer};
-use assent_common::{Epoch, ErrorCode, TxNumber};
+use assent_common::{Epoch, ErrorCode};
 
 use crate::errand::{Errand, Errands, Notice};
 use crate::lanes::{Lane, Lanes};
@@ -146,12 +145,12 @@ impl LogLives {
 
 /// A prepare beside the batches was refused because its life was not proven: it is not known what
 /// comes of it, and the life is said again.
-pub(crate) fn unproven(lane: &mut Lane, inputs: &mut [(TxNumber, Input)]) {
-    for (_, input) in inputs {
-        let Input::Prepared { call, .. } = input else { continue };
-        if matches!(call, Call::Refused(Refusal { code: ErrorCode::UnprovenLife, .. })) {
-            *call = Call::Unknown("it does not know this life of the log".to_owned());
+pub(crate) fn unproven(lane: &mut Lane, call: Call<Prepared>) -> Call<Prepared> {
+    match call {
+        Call::Refused(Refusal { code: ErrorCode::UnprovenLife, .. }) => {
             lane.greeting = Greeting::Tried;
+            Call::Unknown("it does not know this life of the log".to_owned())
         }
+        call => call,
     }
 }

@@ -2,37 +2,42 @@
 //! `crash-points` each passes on what it gets.
 
 use assent_common::ErrorCode;
+use assent_common::branch::{BranchAnswer, BranchMessage};
+use assent_common::coordinator::Entry;
 use assent_common::coordinator::authority::Authority;
-use assent_common::coordinator::{Entry, Input};
-use assent_common::ids::TxNumber;
 use assent_common::mutant::Mutant;
 use assent_common::outcome::{Applied, Call, Refusal};
 use assent_common::record::Record;
 
 use crate::variant::Variant;
 
-/// What a commit was answered.
-pub(crate) fn heard(variant: Variant, call: Call<Applied>) -> Call<Applied> {
-    match call {
-        Call::Refused(_) if variant.is(Mutant::LossAcknowledged) => {
-            Call::Applied(Applied { dirty_writes: 0 })
+/// What a branch is told.
+pub(crate) fn told<P>(variant: Variant, message: BranchMessage<P>) -> BranchMessage<P> {
+    match message {
+        BranchMessage::Settle if variant.is(Mutant::AbortsUnsettled) => BranchMessage::Abort,
+        message => message,
+    }
+}
+
+/// What a message was answered.
+pub(crate) fn heard(variant: Variant, answer: BranchAnswer) -> BranchAnswer {
+    match answer {
+        BranchAnswer::Applied(Call::Refused(_)) if variant.is(Mutant::LossAcknowledged) => {
+            BranchAnswer::Applied(Call::Applied(Applied { dirty_writes: 0 }))
         }
-        call => call,
+        answer => answer,
     }
 }
 
 /// What comes of a message without an answer.
-pub(crate) fn not_heard(
-    variant: Variant,
-    (number, input): (TxNumber, Input),
-) -> Option<(TxNumber, Input)> {
-    match input {
-        Input::Applied { .. } if variant.is(Mutant::DeliversOnce) => None,
-        Input::Prepared { branch, attempt, .. } if variant.is(Mutant::UnknownIsConflict) => {
-            let call = Call::Refused(Refusal::new(ErrorCode::LockConflict, "no answer"));
-            Some((number, Input::Prepared { branch, attempt, call }))
+pub(crate) fn not_heard(variant: Variant, answer: BranchAnswer) -> Option<BranchAnswer> {
+    match answer {
+        BranchAnswer::Applied(_) if variant.is(Mutant::DeliversOnce) => None,
+        BranchAnswer::Prepared(_) if variant.is(Mutant::UnknownIsConflict) => {
+            let refusal = Refusal::new(ErrorCode::LockConflict, "no answer");
+            Some(BranchAnswer::Prepared(Call::Refused(refusal)))
         }
-        input => Some((number, input)),
+        answer => Some(answer),
     }
 }
 

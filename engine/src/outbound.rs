@@ -73,7 +73,8 @@ impl Outbound {
 
 #[cfg(test)]
 mod tests {
-    use assent_common::coordinator::{Branch, Message};
+    use assent_common::branch::BranchMessage;
+    use assent_common::coordinator::{Branch, ToBranch};
     use assent_common::ids::TxNumber;
     use assent_common::{Attempt, Epoch};
 
@@ -83,7 +84,8 @@ mod tests {
 
     fn message(n: u64) -> Outgoing {
         let number = TxNumber { epoch: Epoch(1), n };
-        Outgoing { number, branch: Branch(0), attempt: Attempt::FIRST, message: Message::Commit }
+        let (attempt, message) = (Attempt::FIRST, BranchMessage::Commit);
+        Outgoing { number, to: ToBranch { branch: Branch(0), attempt, message } }
     }
 
     #[test]

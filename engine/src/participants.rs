@@ -3,16 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use assent_common::branch::BranchAnswer;
 use assent_common::breaker::Pass;
 use assent_common::coordinator::resync::{Seen, SeenData};
-use assent_common::coordinator::{Branch, Input, Message, Outcome, State};
+use assent_common::coordinator::{Branch, Input, Outcome, State};
 use assent_common::ids::TxNumber;
 use assent_common::lives::{PastLife, Proof};
 use assent_common::log::Durability;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::record::{LossAccepted, ParticipantRemoved, ParticipantSet, Record};
 use assent_common::time::Micros;
-use assent_common::wire::branch::{Batch, CoordinatorRef};
+use assent_common::wire::branch::{Batch, CoordinatorRef, Message};
 use assent_common::wire::problem::Problem;
 use assent_common::wire::resync::{DataPoint, DataView};
 use assent_common::wire::transaction::BranchProgress;
@@ -23,8 +24,8 @@ use crate::core::Core;
 use crate::data::data_seen;
 use crate::errand::{Errand, Notice, Ticket};
 use crate::lane::{
-    Assembled, BatchCame, Came, Idle, LANE_PATIENCE_MS, Outgoing, PassedOps, Sent, inputs_of,
-    met_a_lock, ops_bytes, why_nothing_is_said, wire_message,
+    Assembled, BatchCame, Came, Idle, Incoming, LANE_PATIENCE_MS, Outgoing, PassedOps, Sent,
+    answers_of, met_a_lock, ops_bytes, why_nothing_is_said, wire_message,
 };
 use crate::lives::{Greeting, LifeHeard, unproven};
 use crate::outbox::Appended;
@@ -58,11 +59,10 @@ impl Core {
             // A transaction that ended meanwhile needs no message any more, and no answer; one that
             // is decided needs no prepare.
             let Some(active) = self.active.get(&message.number) else { continue };
-            let is_prepare = matches!(message.message, Message::Prepare | Message::PrepareWaiting);
-            if is_prepare && active.ops.is_none() {
+            if message.to.message.is_prepare() && active.ops.is_none() {
                 continue;
             }
-            bytes += ops_bytes(active, message);
+            bytes += ops_bytes(active, message.to);
             if bytes > limits::BATCH_OPS_BYTES_MAX && !outgoing.is_empty() {
                 lane.queue.put_back(message, now);
                 break;
@@ -83,7 +83,7 @@ impl Core {
         &self,
         place: usize,
         coordinator: CoordinatorRef,
-        messages: Vec<assent_common::wire::branch::Message<Ops>>,
+        messages: Vec<Message<Ops>>,
     ) -> Batch<Ops> {
         let lane = &self.lanes[place];
         Batch {
@@ -135,22 +135,22 @@ impl Core {
             Err(why) => (None, None, Err(why)),
         };
         let error = said.as_ref().err().cloned();
-        let mut inputs = inputs_of(self.settings.variant, &outgoing, said);
-        let useless = why_nothing_is_said(&inputs);
+        let mut answers = answers_of(self.settings.variant, &outgoing, said);
+        let useless = why_nothing_is_said(&answers);
         let came = error.as_deref().map_or_else(|| Came::Answer(useless.as_deref()), Came::Nothing);
         self.lane_answered(place, sent, came, now);
         if let Some(redis) = redis {
             self.redis_heard(place, redis);
         }
         self.life_heard(place, life);
-        if inputs.iter().any(|(_, input)| met_a_lock(input)) {
+        if answers.iter().any(|(_, from)| met_a_lock(&from.answer)) {
             // What rides holds locks that somebody wants.
             self.lanes[place].queue.hurry(now);
             self.errands.wake(place);
         }
-        self.data_heard(place, known, &mut inputs);
+        self.data_heard(place, known, &mut answers);
         self.lanes[place].data.progressed(progress);
-        self.answered(inputs, now);
+        self.answered(answers, now);
     }
 
     /// What came of a prepare that may have waited.
@@ -162,11 +162,10 @@ impl Core {
         call: Call<Prepared>,
         now: Micros,
     ) {
-        let Outgoing { number, branch, attempt, .. } = outgoing;
-        let mut inputs = vec![(number, Input::Prepared { branch, attempt, call })];
-        unproven(&mut self.lanes[place], &mut inputs);
-        self.data_heard(place, known, &mut inputs);
-        self.answered(inputs, now);
+        let call = unproven(&mut self.lanes[place], call);
+        let mut answers = vec![outgoing.came(BranchAnswer::Prepared(call))];
+        self.data_heard(place, known, &mut answers);
+        self.answered(answers, now);
     }
 
     /// What came of a call.
@@ -364,13 +363,8 @@ impl Core {
     }
 
     /// Takes note of what answers say of the data behind a lane, before the machines hear them.
-    fn data_heard(
-        &mut self,
-        place: usize,
-        known: Option<DataPoint>,
-        inputs: &mut [(TxNumber, Input)],
-    ) {
-        if self.lanes[place].data.heard(known, inputs) {
+    fn data_heard(&mut self, place: usize, known: Option<DataPoint>, came: &mut [Incoming]) {
+        if self.lanes[place].data.heard(known, came) {
             self.data_is_fenced(place);
         }
     }

@@ -4,9 +4,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::coordinator::{
-    Branch, Closing, ClosingRecord, Committing, DecisionRecord, Effect, Input, Message, Outcome,
-    State,
+    Branch, Closing, ClosingRecord, Committing, DecisionRecord, Effect, FromBranch, Input, Outcome,
+    PrepareCall, State,
 };
 use assent_common::crash::CrashPoint;
 use assent_common::log::{Durability, LogPosition, Token};
@@ -29,11 +30,11 @@ use crate::submit::problem_of;
 
 /// What comes in.
 impl Core {
-    /// What calls say to machines.
-    pub fn answered(&mut self, inputs: Vec<(TxNumber, Input)>, now: Micros) {
-        for (number, mut input) in inputs {
-            name_holder(&self.active, self.log_id(), now.millis(), &mut input);
-            self.step(number, input, now);
+    /// What branches say to machines.
+    pub fn answered(&mut self, answers: Vec<(TxNumber, FromBranch)>, now: Micros) {
+        for (number, mut from) in answers {
+            name_holder(&self.active, self.log_id(), now.millis(), &mut from.answer);
+            self.step(number, Input::Answered(from), now);
         }
         self.errands.push(Errand::Progress);
     }
@@ -215,16 +216,16 @@ impl Core {
 
 /// Steps, and their effects.
 impl Core {
-    pub(crate) fn step(&mut self, number: TxNumber, input: Input, now: Micros) {
+    /// One input, and all that follows from it. What has a door comes in by that.
+    pub fn step(&mut self, number: TxNumber, input: Input, now: Micros) {
         let mut effects = std::mem::take(&mut self.effects);
         let Some(active) = self.active.get_mut(&number) else {
             self.effects = effects;
             return;
         };
         let ended_at = match &input {
-            Input::Applied { branch, call: Call::Applied(_) }
-            | Input::Aborted { branch, call: Call::Applied(_), .. } => {
-                active.lanes.get(branch.index()).copied()
+            Input::Answered(from) if has_ended(&from.answer) => {
+                active.lanes.get(from.branch.index()).copied()
             }
             _ => None,
         };
@@ -257,9 +258,7 @@ impl Core {
 
     fn carry_out(&mut self, number: TxNumber, effect: Effect, now: Micros) {
         match effect {
-            Effect::Send { branch, attempt, message } => {
-                self.send(Outgoing { number, branch, attempt, message }, now);
-            }
+            Effect::Send(to) => self.send(Outgoing { number, to }, now),
             Effect::Persist(entry) => {
                 let active = &self.active[&number];
                 let durability = durability_of(&entry, active);
@@ -289,18 +288,18 @@ impl Core {
 
     fn send(&mut self, outgoing: Outgoing, now: Micros) {
         let Some(active) = self.active.get(&outgoing.number) else { return };
-        let Some(&lane) = active.lanes.get(outgoing.branch.index()) else { return };
-        let haste = match outgoing.message {
-            Message::PrepareWaiting => {
+        let Some(&lane) = active.lanes.get(outgoing.to.branch.index()) else { return };
+        let haste = match outgoing.to.message {
+            BranchMessage::Prepare(PrepareCall::Waiting) => {
                 return self.errands.push(Errand::SendWaiting(lane, outgoing));
             }
             // Who has the answer already does not wait for what is left.
-            Message::Commit if active.has_answered() => Haste::Rides,
-            Message::Prepare | Message::Commit | Message::Abort | Message::Settle => Haste::Now,
+            BranchMessage::Commit if active.has_answered() => Haste::Rides,
+            _ => Haste::Now,
         };
         self.lanes.enqueue(lane, outgoing, haste, now, &mut self.errands);
         // A participant does outcomes first: the prepare of who is next goes in the same batch.
-        if matches!(outgoing.message, Message::Commit | Message::Abort) {
+        if matches!(outgoing.to.message, BranchMessage::Commit | BranchMessage::Abort) {
             self.turns.extend(self.queues.release(outgoing.number, Some(lane)));
         }
     }
@@ -380,4 +379,12 @@ impl Core {
             self.errands.push(Errand::Tick);
         }
     }
+}
+
+/// Whether a branch says that it holds nothing any more.
+const fn has_ended(answer: &BranchAnswer) -> bool {
+    matches!(
+        answer,
+        BranchAnswer::Applied(Call::Applied(_)) | BranchAnswer::Aborted(Call::Applied(_))
+    )
 }

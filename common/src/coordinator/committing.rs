@@ -1,8 +1,9 @@
 //! Telling branches to commit, until every one has acknowledged.
 
 use super::delivery::{Delivery, Problem};
-use super::effect::{Branch, Effect, Entry, Message, Note, Outcome};
+use super::effect::{Branch, Effect, Entry, Note, Outcome};
 use super::machine::{Closing, ClosingRecord, Committing, DecisionRecord, State, Transaction};
+use crate::branch::BranchMessage;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::outcome::{Applied, Call, Heuristic, Refusal, Vote};
@@ -22,11 +23,10 @@ impl Transaction {
         if self.spec.ack == Ack::Decided {
             effects.push(Effect::Answer(committed(&votes, false)));
         }
-        effects.extend((0..self.spec.branches).map(|branch| Effect::Send {
-            branch: Branch(branch),
-            attempt,
-            message: Message::Commit,
-        }));
+        effects.extend(
+            (0..self.spec.branches)
+                .map(|branch| Effect::send(Branch(branch), attempt, BranchMessage::Commit)),
+        );
         let deliveries = vec![Delivery::FIRST; votes.len()];
         State::Committing(Committing { attempt, votes, decided_at, deliveries, record })
     }
@@ -145,7 +145,7 @@ impl Transaction {
         let attempt = committing.attempt;
         for (branch, delivery) in (0..).map(Branch).zip(&mut committing.deliveries) {
             if delivery.take_due(now) {
-                effects.push(Effect::Send { branch, attempt, message: Message::Commit });
+                effects.push(Effect::send(branch, attempt, BranchMessage::Commit));
             }
         }
         State::Committing(committing)

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
+use crate::branch::{BranchAnswer, BranchMessage};
 use crate::ids::Attempt;
-use crate::outcome::{
-    Aborted, Applied, Call, Heuristic, Prepared, Refusal, Replies, Settled, Vote, Written,
-};
+use crate::outcome::{Heuristic, Refusal, Replies, Vote, Written};
 use crate::time::Millis;
 
 /// The place of a branch in its transaction, from 0.
@@ -20,45 +19,53 @@ impl Branch {
     }
 }
 
+/// A message to a branch of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ToBranch {
+    /// The branch.
+    pub branch: Branch,
+    /// The attempt: together with the transaction's number, the txid.
+    pub attempt: Attempt,
+    /// What it is told.
+    pub message: BranchMessage<PrepareCall>,
+}
+
+/// By which call a prepare is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PrepareCall {
+    /// In a batch, where nothing waits.
+    Batched,
+    /// Alone, so that it may wait for a younger holder.
+    Waiting,
+}
+
+/// What came of a message to a branch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FromBranch {
+    /// The branch.
+    pub branch: Branch,
+    /// The attempt that the message was of.
+    pub attempt: Attempt,
+    /// The result.
+    pub answer: BranchAnswer,
+}
+
+impl ToBranch {
+    /// This came of it.
+    #[must_use]
+    pub const fn answered(self, answer: BranchAnswer) -> FromBranch {
+        let Self { branch, attempt, .. } = self;
+        FromBranch { branch, attempt, answer }
+    }
+}
+
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The transaction is to begin.
     Begin,
-    /// What came of a prepare.
-    Prepared {
-        /// The branch.
-        branch: Branch,
-        /// The attempt that the prepare was of.
-        attempt: Attempt,
-        /// The result.
-        call: Call<Prepared>,
-    },
-    /// What came of a commit.
-    Applied {
-        /// The branch.
-        branch: Branch,
-        /// The result.
-        call: Call<Applied>,
-    },
-    /// What came of an abort.
-    Aborted {
-        /// The branch.
-        branch: Branch,
-        /// The attempt that the abort was of.
-        attempt: Attempt,
-        /// The result.
-        call: Call<Aborted>,
-    },
-    /// What came of a settle.
-    Settled {
-        /// The branch.
-        branch: Branch,
-        /// The attempt that the settle was of.
-        attempt: Attempt,
-        /// The result.
-        call: Call<Settled>,
-    },
+    /// What came of a message to a branch.
+    Answered(FromBranch),
     /// The record handed to the log first of those that are not, is durable.
     Persisted,
     /// The moment of [`Transaction::wake_at`](super::Transaction::wake_at) has come.
@@ -83,15 +90,8 @@ pub enum Input {
 /// Something is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Send a message to a branch; its result comes back as an input.
-    Send {
-        /// The branch.
-        branch: Branch,
-        /// The attempt: together with the transaction's number, the txid.
-        attempt: Attempt,
-        /// What to say.
-        message: Message,
-    },
+    /// Tell a branch; what comes of it is an [`Input::Answered`].
+    Send(ToBranch),
     /// Append a record; when it is durable, [`Input::Persisted`] comes back.
     Persist(Entry),
     /// Write down what is known of branches; when it is durable, [`Input::Noted`] comes back, whatever the order of other
@@ -115,21 +115,6 @@ pub enum Note {
         /// Who did it and why, in the participant's words.
         detail: String,
     },
-}
-
-/// A message to a branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Message {
-    /// Stage and vote.
-    Prepare,
-    /// The same, by the call that may wait for a younger holder.
-    PrepareWaiting,
-    /// Apply.
-    Commit,
-    /// Drop and fence; of one phase, also the question whether it was applied.
-    Abort,
-    /// Say what is kept, and fence if that is nothing: the question of an implicit transaction.
-    Settle,
 }
 
 /// A record for the log; the shell adds who asked for what.
@@ -182,6 +167,20 @@ pub struct Failure {
     pub branch: Option<Branch>,
     /// Why.
     pub refusal: Refusal,
+}
+
+impl Effect {
+    pub(super) const fn send(
+        branch: Branch,
+        attempt: Attempt,
+        message: BranchMessage<PrepareCall>,
+    ) -> Self {
+        Self::Send(ToBranch { branch, attempt, message })
+    }
+
+    pub(super) const fn prepare(branch: Branch, attempt: Attempt, call: PrepareCall) -> Self {
+        Self::send(branch, attempt, BranchMessage::Prepare(call))
+    }
 }
 
 impl fmt::Display for Failure {

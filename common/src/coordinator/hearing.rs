@@ -3,8 +3,8 @@
 //! An answer may come from data that is no more. Whoever counted it could decide on a vote that was lost, and miss it in
 //! what the log says when the data is made whole (invariants 9, 12). Such an answer is as good as none.
 
-use super::effect::Input;
 use super::resync::{Seen, VoteData, applied_on, voted_on};
+use crate::branch::BranchAnswer;
 use crate::code::ErrorCode;
 use crate::outcome::{Aborted, Call, Prepared, Refusal};
 use crate::wire::resync::DataPoint;
@@ -29,26 +29,25 @@ impl<'a> Hearing<'a> {
 
     /// Takes the next answer, and makes it unknown where it counts for nothing. Returns whether the participant says
     /// that its data is fenced.
-    pub fn hear(&mut self, answer: &mut Input) -> bool {
+    pub fn hear(&mut self, answer: &mut BranchAnswer) -> bool {
         match answer {
-            Input::Prepared { call, .. } => {
+            BranchAnswer::Prepared(call) => {
                 let is_done = matches!(call, Call::Applied(Prepared::Committed(_)));
                 let is_void = self.is_void(voted_on(call), is_done);
                 fenced(call, is_void)
             }
-            Input::Aborted { call, .. } => {
+            BranchAnswer::Aborted(call) => {
                 let is_done = matches!(call, Call::Applied(Aborted::AlreadyCommitted(_)));
                 let is_void = self.is_void(applied_on(call), is_done);
                 fenced(call, is_void)
             }
             // A vote or a fence of before the loss is none any more.
-            Input::Settled { call, .. } => {
+            BranchAnswer::Settled(call) => {
                 let is_void = self.is_late && matches!(call, Call::Applied(_));
                 fenced(call, is_void)
             }
             // What is committed is said again until the data is whole.
-            Input::Applied { call, .. } => fenced(call, false),
-            _ => false,
+            BranchAnswer::Applied(call) => fenced(call, false),
         }
     }
 

@@ -3,11 +3,14 @@
 use std::mem;
 
 use super::delivery::Delivery;
-use super::effect::{Branch, Effect, Entry, Failure, Input, Message, Note, Outcome};
+use super::effect::{
+    Branch, Effect, Entry, Failure, FromBranch, Input, Note, Outcome, PrepareCall,
+};
 use super::no_vote::NoVote;
 use super::one_phase::OnePhase;
 use super::settling::Settling;
 use crate::backoff::{Backoff, spread};
+use crate::branch::BranchAnswer;
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, TxNumber};
 use crate::limits;
@@ -356,17 +359,8 @@ impl Transaction {
             (State::Beginning { attempt, met }, Input::Persisted) => {
                 OnePhase::start(attempt, met, effects)
             }
-            (
-                State::OnePhase(one_phase),
-                input @ (Input::Prepared { .. }
-                | Input::Aborted { .. }
-                | Input::Tick
-                | Input::RetryNow),
-            ) => self.one_phase_step(one_phase, now, input, effects),
-            (State::Preparing(preparing), Input::Prepared { branch, attempt, call })
-                if attempt == preparing.attempt =>
-            {
-                self.vote_arrived(preparing, now, branch, call, effects)
+            (State::OnePhase(one_phase), input @ (Input::Tick | Input::RetryNow)) => {
+                self.one_phase_step(one_phase, now, input, effects)
             }
             (State::Preparing(preparing), Input::Tick) => {
                 self.preparing_tick(preparing, now, effects)
@@ -380,12 +374,8 @@ impl Transaction {
             }
             (
                 State::Settling(settling),
-                input @ (Input::Prepared { .. }
-                | Input::Settled { .. }
-                | Input::Tick
-                | Input::RetryNow
-                | Input::DataLost(_)
-                | Input::Abandon { .. }),
+                input
+                @ (Input::Tick | Input::RetryNow | Input::DataLost(_) | Input::Abandon { .. }),
             ) => self.settling_step(settling, now, input, effects),
             (
                 State::Pausing { next, resume_at, failure },
@@ -405,9 +395,6 @@ impl Transaction {
             {
                 State::Committing(Committing { record: DecisionRecord::Durable, ..committing })
             }
-            (State::Committing(committing), Input::Applied { branch, call }) => {
-                self.commit_answered(committing, now, branch, call, effects)
-            }
             (State::Committing(committing), Input::Tick) => self.send_due(committing, now, effects),
             (State::Committing(mut committing), Input::RetryNow) => {
                 committing.deliveries.iter_mut().for_each(|delivery| delivery.hurry(now));
@@ -421,28 +408,14 @@ impl Transaction {
                 self.noted(committing, note, effects)
             }
             (State::Closing(closing), Input::Persisted) => Self::closed(closing, effects),
-            // An abort of an attempt that was given up, whatever came after it.
-            (state, Input::Aborted { branch, attempt, call }) => {
-                self.stray_answered(now, branch, attempt, call, effects);
-                state
-            }
             (State::Closing(mut closing), Input::Abandon { branch, .. }) => {
                 if self.abandon_strays(branch) {
                     closing.abandoned.push(branch);
                 }
                 State::Closing(closing)
             }
-            // Answers that come late or twice: what they tell is known, or a stray abort takes care of it.
-            (
-                state,
-                Input::Prepared { .. }
-                | Input::Applied { .. }
-                | Input::Settled { .. }
-                | Input::DataLost(_)
-                | Input::Noted(_)
-                | Input::Tick
-                | Input::RetryNow,
-            ) => state,
+            (state, Input::Answered(from)) => self.answered(state, now, from, effects),
+            (state, Input::DataLost(_) | Input::Noted(_) | Input::Tick | Input::RetryNow) => state,
             (state, input @ (Input::Begin | Input::Persisted | Input::Abandon { .. })) => {
                 let illegal =
                     Illegal { number: self.spec.number, state: state.name(), input: input.name() };
@@ -452,6 +425,46 @@ impl Transaction {
         };
         self.state = self.end_if_over(next);
         Ok(())
+    }
+
+    /// What branches say. An answer that comes late or twice changes nothing: what it tells is
+    /// known, or a stray abort takes care of it.
+    fn answered(
+        &mut self,
+        state: State,
+        now: Millis,
+        FromBranch { branch, attempt, answer }: FromBranch,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        match (state, answer) {
+            (State::OnePhase(one_phase), answer) if attempt == one_phase.attempt => {
+                self.one_phase_answered(one_phase, now, answer, effects)
+            }
+            (State::Preparing(preparing), BranchAnswer::Prepared(call))
+                if attempt == preparing.attempt =>
+            {
+                self.vote_arrived(preparing, now, branch, call, effects)
+            }
+            (State::Settling(settling), BranchAnswer::Prepared(call))
+                if attempt == settling.attempt =>
+            {
+                self.late_vote(settling, now, branch, call, effects)
+            }
+            (State::Settling(settling), BranchAnswer::Settled(call))
+                if attempt == settling.attempt =>
+            {
+                self.settle_answered(settling, now, branch, call, effects)
+            }
+            (State::Committing(committing), BranchAnswer::Applied(call)) => {
+                self.commit_answered(committing, now, branch, call, effects)
+            }
+            // An abort of an attempt that was given up, whatever came after it.
+            (state, BranchAnswer::Aborted(call)) => {
+                self.stray_answered(now, branch, attempt, call, effects);
+                state
+            }
+            (state, _) => state,
+        }
     }
 
     /// Sends an attempt's prepares; one phase that writes and whose answer must be kept records its begin first.
@@ -467,11 +480,10 @@ impl Transaction {
                 }
             };
         }
-        effects.extend((0..self.spec.branches).map(|branch| Effect::Send {
-            branch: Branch(branch),
-            attempt,
-            message: Message::Prepare,
-        }));
+        effects.extend(
+            (0..self.spec.branches)
+                .map(|branch| Effect::prepare(Branch(branch), attempt, PrepareCall::Batched)),
+        );
         let votes =
             vec![VoteState::Asked { tries: 0, last: None }; usize::from(self.spec.branches)];
         State::Preparing(Preparing { attempt, votes, met })
@@ -569,10 +581,7 @@ impl Input {
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Begin => "begin",
-            Self::Prepared { .. } => "prepared",
-            Self::Applied { .. } => "applied",
-            Self::Aborted { .. } => "aborted",
-            Self::Settled { .. } => "settled",
+            Self::Answered(_) => "answered",
             Self::Persisted => "persisted",
             Self::Tick => "tick",
             Self::RetryNow => "retry now",

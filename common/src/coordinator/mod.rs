@@ -43,7 +43,9 @@ mod view;
 mod tests;
 
 pub use delivery::{Delivery, Problem};
-pub use effect::{Branch, Effect, Entry, Failure, Input, Message, Note, Outcome};
+pub use effect::{
+    Branch, Effect, Entry, Failure, FromBranch, Input, Note, Outcome, PrepareCall, ToBranch,
+};
 pub use hearing::Hearing;
 pub use machine::{
     AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, EndedByHand, Illegal,

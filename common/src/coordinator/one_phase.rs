@@ -6,10 +6,11 @@
 //! that the branch is fenced first.
 
 use super::delivery::{Delivery, Problem};
-use super::effect::{Branch, Effect, Entry, Failure, Input, Message, Outcome};
+use super::effect::{Branch, Effect, Entry, Failure, Input, Outcome, PrepareCall};
 use super::machine::{AnswerDurability, Closing, ClosingRecord, Purpose, State, Transaction};
 use super::no_vote::{NoVote, too_late};
 use crate::backoff::Backoff;
+use crate::branch::{BranchAnswer, BranchMessage};
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::outcome::{Aborted, Call, Done, Prepared, Refusal};
@@ -63,7 +64,7 @@ impl OnePhase {
         met: Option<Failure>,
         effects: &mut Vec<Effect>,
     ) -> State {
-        effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Prepare });
+        effects.push(Effect::prepare(ONLY, attempt, PrepareCall::Batched));
         State::OnePhase(Self { attempt, call: OnePhaseCall::Sent { tries: 0, last: None }, met })
     }
 
@@ -85,59 +86,79 @@ impl OnePhase {
 
     /// Sends the question.
     fn ask(attempt: Attempt, failure: Failure, effects: &mut Vec<Effect>) -> State {
-        effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Abort });
+        effects.push(Effect::send(ONLY, attempt, BranchMessage::Abort));
         let call = OnePhaseCall::Asking { delivery: Delivery::FIRST, failure };
         State::OnePhase(Self { attempt, call, met: None })
     }
 }
 
 impl Transaction {
+    /// The moment of something, or an operator's word.
     pub(super) fn one_phase_step(
-        &mut self,
+        &self,
         one_phase: OnePhase,
         now: Millis,
         input: Input,
         effects: &mut Vec<Effect>,
     ) -> State {
         let OnePhase { attempt, call, met } = one_phase;
-        match (call, input) {
-            (
-                _,
-                Input::Prepared {
-                    attempt: of, call: Call::Applied(Prepared::Committed(done)), ..
-                },
-            ) if of == attempt => self.close_committed(attempt, now, done, effects),
-            (OnePhaseCall::Sent { tries, .. }, Input::Prepared { attempt: of, call, .. })
-                if of == attempt =>
-            {
-                self.one_phase_answered((attempt, met), tries, now, call, effects)
-            }
-            (OnePhaseCall::Sent { last, .. }, Input::Tick) if now >= self.spec().deadline => {
+        let is_late = now >= self.spec().deadline;
+        let call = match (call, input) {
+            (OnePhaseCall::Sent { last, .. }, Input::Tick) if is_late => {
                 let refusal = too_late(ErrorCode::Timeout, last.as_ref());
                 let late = Failure { branch: Some(ONLY), refusal };
-                let failure = met.unwrap_or(late);
-                OnePhase::ask(attempt, failure, effects)
+                return OnePhase::ask(attempt, met.unwrap_or(late), effects);
             }
-            (OnePhaseCall::Resend { why, .. }, Input::Tick) if now >= self.spec().deadline => {
+            (OnePhaseCall::Resend { why, .. }, Input::Tick) if is_late => {
                 let refusal = too_late(why.code(), Some(&why));
-                OnePhase::ask(attempt, Failure { branch: Some(ONLY), refusal }, effects)
+                return OnePhase::ask(attempt, Failure { branch: Some(ONLY), refusal }, effects);
             }
-            (OnePhaseCall::Resend { at, tries, why }, input @ (Input::Tick | Input::RetryNow))
+            (OnePhaseCall::Resend { at, tries, why }, input)
                 if at <= now || input == Input::RetryNow =>
             {
-                effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Prepare });
-                let call = OnePhaseCall::Sent { tries, last: Some(why) };
-                State::OnePhase(OnePhase { attempt, call, met })
+                effects.push(Effect::prepare(ONLY, attempt, PrepareCall::Batched));
+                OnePhaseCall::Sent { tries, last: Some(why) }
             }
-            (OnePhaseCall::Asking { delivery, failure }, input) => {
-                self.asking_step(attempt, delivery, failure, now, input, effects)
+            (OnePhaseCall::Asking { mut delivery, failure }, input) => {
+                if input == Input::RetryNow {
+                    delivery.hurry(now);
+                }
+                if delivery.take_due(now) {
+                    effects.push(Effect::send(ONLY, attempt, BranchMessage::Abort));
+                }
+                OnePhaseCall::Asking { delivery, failure }
             }
-            // A late answer of an earlier attempt, an early tick.
+            // An early tick.
+            (call, _) => call,
+        };
+        State::OnePhase(OnePhase { attempt, call, met })
+    }
+
+    /// The branch has answered to the attempt.
+    pub(super) fn one_phase_answered(
+        &mut self,
+        one_phase: OnePhase,
+        now: Millis,
+        answer: BranchAnswer,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        let OnePhase { attempt, call, met } = one_phase;
+        match (call, answer) {
+            (_, BranchAnswer::Prepared(Call::Applied(Prepared::Committed(done)))) => {
+                self.close_committed(attempt, now, done, effects)
+            }
+            (OnePhaseCall::Sent { tries, .. }, BranchAnswer::Prepared(call)) => {
+                self.prepare_answered((attempt, met), tries, now, call, effects)
+            }
+            (OnePhaseCall::Asking { delivery, failure }, BranchAnswer::Aborted(call)) => {
+                self.question_answered((attempt, failure), delivery, now, call, effects)
+            }
+            // A late answer to what is not asked any more.
             (call, _) => State::OnePhase(OnePhase { attempt, call, met }),
         }
     }
 
-    fn one_phase_answered(
+    fn prepare_answered(
         &mut self,
         (attempt, met): (Attempt, Option<Failure>),
         tries: u32,
@@ -155,11 +176,7 @@ impl Transaction {
                 self.close_committed(attempt, now, done, effects)
             }
             Call::Applied(Prepared::Wait(holder)) if tries == 0 => {
-                effects.push(Effect::Send {
-                    branch: ONLY,
-                    attempt,
-                    message: Message::PrepareWaiting,
-                });
+                effects.push(Effect::prepare(ONLY, attempt, PrepareCall::Waiting));
                 let call = OnePhaseCall::Sent { tries: 1, last: Some(NoVote::Held(holder)) };
                 State::OnePhase(OnePhase { attempt, call, met })
             }
@@ -180,34 +197,23 @@ impl Transaction {
         }
     }
 
-    fn asking_step(
+    fn question_answered(
         &mut self,
-        attempt: Attempt,
+        (attempt, failure): (Attempt, Failure),
         mut delivery: Delivery,
-        failure: Failure,
         now: Millis,
-        input: Input,
+        call: Call<Aborted>,
         effects: &mut Vec<Effect>,
     ) -> State {
-        match input {
-            Input::Aborted { attempt: of, call, .. } if of == attempt => match call {
-                Call::Applied(Aborted::AlreadyCommitted(done)) => {
-                    return self.close_committed(attempt, now, done, effects);
-                }
-                Call::Applied(Aborted::Fenced) => {
-                    return self.failed(attempt, now, failure, effects);
-                }
-                Call::Refused(Refusal { code, detail, .. }) => {
-                    delivery.failed(now, self.seed(ONLY), Problem::Refused { code, detail });
-                }
-                Call::Unknown(why) => delivery.failed(now, self.seed(ONLY), Problem::Unknown(why)),
-            },
-            Input::RetryNow => delivery.hurry(now),
-            _ => {}
-        }
-        if delivery.take_due(now) {
-            effects.push(Effect::Send { branch: ONLY, attempt, message: Message::Abort });
-        }
+        let problem = match call {
+            Call::Applied(Aborted::AlreadyCommitted(done)) => {
+                return self.close_committed(attempt, now, done, effects);
+            }
+            Call::Applied(Aborted::Fenced) => return self.failed(attempt, now, failure, effects),
+            Call::Refused(Refusal { code, detail, .. }) => Problem::Refused { code, detail },
+            Call::Unknown(why) => Problem::Unknown(why),
+        };
+        delivery.failed(now, self.seed(ONLY), problem);
         let call = OnePhaseCall::Asking { delivery, failure };
         State::OnePhase(OnePhase { attempt, call, met: None })
     }

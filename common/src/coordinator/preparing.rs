@@ -1,10 +1,11 @@
 //! Collecting votes: from the prepares to the decision, or to the aborts of an attempt that is given up.
 
 use super::delivery::Delivery;
-use super::effect::{Branch, Effect, Entry, Failure, Message};
+use super::effect::{Branch, Effect, Entry, Failure, PrepareCall};
 use super::machine::{DecisionRecord, Preparing, State, Stray, Transaction, VoteState};
 use super::no_vote::{NoVote, deadline_failure};
 use crate::backoff::Backoff;
+use crate::branch::BranchMessage;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::outcome::{Call, Prepared, Refusal, Vote};
@@ -32,7 +33,7 @@ impl Transaction {
             Call::Applied(Prepared::Yes(yes)) => *vote = VoteState::Yes(yes),
             Call::Applied(Prepared::Wait(holder)) if tries == 0 => {
                 *vote = VoteState::Asked { tries: 1, last: Some(NoVote::Held(holder)) };
-                effects.push(Effect::Send { branch, attempt, message: Message::PrepareWaiting });
+                effects.push(Effect::prepare(branch, attempt, PrepareCall::Waiting));
             }
             Call::Applied(Prepared::Wait(holder)) => {
                 *vote = resend(now, tries, seed, NoVote::Held(holder));
@@ -132,7 +133,7 @@ impl Transaction {
                 && *at <= now
             {
                 *vote = VoteState::Asked { tries: *tries, last: Some(why.clone()) };
-                effects.push(Effect::Send { branch, attempt, message: Message::Prepare });
+                effects.push(Effect::prepare(branch, attempt, PrepareCall::Batched));
             }
         }
         State::Preparing(preparing)
@@ -188,7 +189,7 @@ impl Transaction {
         let branches =
             (0..self.spec.branches).map(Branch).filter(|branch| Some(*branch) != without);
         for branch in branches {
-            effects.push(Effect::Send { branch, attempt, message: Message::Abort });
+            effects.push(Effect::send(branch, attempt, BranchMessage::Abort));
             self.strays.push(Stray { attempt, branch, delivery: Delivery::FIRST });
         }
     }

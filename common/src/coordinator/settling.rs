@@ -13,8 +13,9 @@
 //! ```
 
 use super::delivery::{Delivery, Problem};
-use super::effect::{Branch, Effect, Failure, Input, Message};
+use super::effect::{Branch, Effect, Failure, Input, PrepareCall};
 use super::machine::{Closing, Preparing, State, Transaction, VoteState};
+use crate::branch::BranchMessage;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::outcome::{Call, Prepared, Refusal, Settled, Vote};
@@ -71,7 +72,7 @@ impl Transaction {
         let branches = (0..).map(Branch).zip(votes).map(|(branch, vote)| match vote {
             VoteState::Yes(vote) => SettleState::Yes(vote),
             VoteState::Asked { .. } | VoteState::Resend { .. } => {
-                effects.push(Effect::Send { branch, attempt, message: Message::Settle });
+                effects.push(Effect::send(branch, attempt, BranchMessage::Settle));
                 SettleState::Asking(Delivery::FIRST)
             }
         });
@@ -86,12 +87,6 @@ impl Transaction {
         effects: &mut Vec<Effect>,
     ) -> State {
         match input {
-            Input::Settled { branch, attempt, call } if attempt == settling.attempt => {
-                self.settle_answered(settling, now, branch, call, effects)
-            }
-            Input::Prepared { branch, attempt, call } if attempt == settling.attempt => {
-                self.late_vote(settling, now, branch, call, effects)
-            }
             Input::Tick => self.send_due_settles(settling, now, false, effects),
             Input::RetryNow => self.send_due_settles(settling, now, true, effects),
             Input::DataLost(branch) | Input::Abandon { branch, .. } if settling.is_applied() => {
@@ -106,7 +101,7 @@ impl Transaction {
         }
     }
 
-    fn settle_answered(
+    pub(super) fn settle_answered(
         &mut self,
         mut settling: Settling,
         now: Millis,
@@ -124,7 +119,7 @@ impl Transaction {
                 return self.cannot_be_staged(settling, now, branch, effects);
             }
             Call::Applied(Settled::Prepared) => {
-                effects.push(Effect::Send { branch, attempt, message: Message::Prepare });
+                effects.push(Effect::prepare(branch, attempt, PrepareCall::Batched));
                 *state = SettleState::Staged(Delivery::FIRST);
             }
             Call::Applied(Settled::Applied) => *state = SettleState::Applied,
@@ -137,7 +132,7 @@ impl Transaction {
     }
 
     /// The answer to a prepare, of before or again.
-    fn late_vote(
+    pub(super) fn late_vote(
         &mut self,
         mut settling: Settling,
         now: Millis,
@@ -160,7 +155,7 @@ impl Transaction {
             (SettleState::Staged(_), Call::Refused(refusal))
                 if refusal.code == ErrorCode::WrongState =>
             {
-                effects.push(Effect::Send { branch, attempt, message: Message::Settle });
+                effects.push(Effect::send(branch, attempt, BranchMessage::Settle));
                 *state = SettleState::Asking(Delivery::FIRST);
             }
             (SettleState::Staged(delivery), Call::Refused(Refusal { code, detail, .. })) => {
@@ -221,15 +216,17 @@ impl Transaction {
         let attempt = settling.attempt;
         for (branch, state) in (0..).map(Branch).zip(&mut settling.branches) {
             let (delivery, message) = match state {
-                SettleState::Asking(delivery) => (delivery, Message::Settle),
-                SettleState::Staged(delivery) => (delivery, Message::Prepare),
+                SettleState::Asking(delivery) => (delivery, BranchMessage::Settle),
+                SettleState::Staged(delivery) => {
+                    (delivery, BranchMessage::Prepare(PrepareCall::Batched))
+                }
                 SettleState::Yes(_) | SettleState::Applied => continue,
             };
             if hurry {
                 delivery.hurry(now);
             }
             if delivery.take_due(now) {
-                effects.push(Effect::Send { branch, attempt, message });
+                effects.push(Effect::send(branch, attempt, message));
             }
         }
         State::Settling(settling)

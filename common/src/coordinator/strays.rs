@@ -2,8 +2,9 @@
 //! before they are acknowledged.
 
 use super::delivery::{Delivery, Problem};
-use super::effect::{Branch, Effect, Message};
+use super::effect::{Branch, Effect};
 use super::machine::{Stray, Transaction};
+use crate::branch::BranchMessage;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::outcome::{Aborted, Call, Heuristic, Refusal};
@@ -51,11 +52,7 @@ impl Transaction {
                 delivery.hurry(now);
             }
             if delivery.take_due(now) {
-                effects.push(Effect::Send {
-                    branch: *branch,
-                    attempt: *attempt,
-                    message: Message::Abort,
-                });
+                effects.push(Effect::send(*branch, *attempt, BranchMessage::Abort));
             }
         }
     }

@@ -18,7 +18,8 @@ use crate::command::OpRequest;
 use crate::ids::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
 use crate::lives::Proof;
 use crate::outcome::{
-    Aborted, Applied, Call, Done, Heuristic, Holder, Prepared, Refusal, Settled, Vote, Written,
+    Aborted, Applied, Call, Done, Failed, Heuristic, Holder, Prepared, Refusal, Settled, Vote,
+    Written,
 };
 use crate::wire::bounded::{self, ReadOps};
 use crate::wire::by_hand;
@@ -89,6 +90,16 @@ pub enum Message<Ops = Vec<OpRequest>> {
 }
 
 impl<Ops> Message<Ops> {
+    /// What a branch is told; the reverse of [`Self::told`].
+    pub fn new(txid: Txid, told: BranchMessage<PrepareMessage<Ops>>) -> Self {
+        match told {
+            BranchMessage::Prepare(prepare) => Self::Prepare(PrepareMessage { txid, ..prepare }),
+            BranchMessage::Commit => Self::Commit(TxidOnly { txid }),
+            BranchMessage::Abort => Self::Abort(TxidOnly { txid }),
+            BranchMessage::Settle => Self::Settle(TxidOnly { txid }),
+        }
+    }
+
     /// The branch that the message is about.
     pub const fn txid(&self) -> Txid {
         match self {
@@ -371,6 +382,16 @@ impl Answer {
         }
     }
 
+    /// What it says, as the answer to a message of this kind.
+    pub fn answering<P>(self, message: &BranchMessage<P>) -> BranchAnswer {
+        match message {
+            BranchMessage::Prepare(_) => BranchAnswer::Prepared(self.into_prepared()),
+            BranchMessage::Commit => BranchAnswer::Applied(self.into_applied()),
+            BranchMessage::Abort => BranchAnswer::Aborted(self.into_aborted()),
+            BranchMessage::Settle => BranchAnswer::Settled(self.into_settled()),
+        }
+    }
+
     /// What the answer says of a prepare; an answer that lacks a field of its word is *not known*.
     #[must_use]
     pub fn into_prepared(self) -> Call<Prepared> {
@@ -413,14 +434,7 @@ impl Answer {
             Some(StateWord::Applied) => {
                 Call::Applied(Applied { dirty_writes: this.dirty_writes.unwrap_or(0) })
             }
-            Some(StateWord::Refused) => match this.into_refusal() {
-                Some(refusal) => Call::Refused(refusal),
-                None => Call::Unknown("the participant's refusal has no code".to_owned()),
-            },
-            Some(StateWord::Unknown) => Call::Unknown(this.detail.unwrap_or_default()),
-            Some(StateWord::Aborted | StateWord::AlreadyCommitted | StateWord::Prepared) | None => {
-                Call::Unknown("the participant's answer is none to a commit".to_owned())
-            }
+            _ => this.into_failed("a commit").into(),
         }
     }
 
@@ -437,14 +451,7 @@ impl Answer {
                 Some(refusal) => Call::Refused(refusal),
                 None => Call::Applied(Aborted::AlreadyCommitted(this.into_done())),
             },
-            Some(StateWord::Refused) => match this.into_refusal() {
-                Some(refusal) => Call::Refused(refusal),
-                None => Call::Unknown("the participant's refusal has no code".to_owned()),
-            },
-            Some(StateWord::Unknown) => Call::Unknown(this.detail.unwrap_or_default()),
-            Some(StateWord::Applied | StateWord::Prepared) | None => {
-                Call::Unknown("the participant's answer is none to an abort".to_owned())
-            }
+            _ => this.into_failed("an abort").into(),
         }
     }
 
@@ -459,14 +466,19 @@ impl Answer {
             Some(StateWord::Prepared) => Call::Applied(Settled::Prepared),
             Some(StateWord::Applied) => Call::Applied(Settled::Applied),
             Some(StateWord::Aborted) => Call::Applied(Settled::Fenced),
-            Some(StateWord::Refused) => match this.into_refusal() {
-                Some(refusal) => Call::Refused(refusal),
-                None => Call::Unknown("the participant's refusal has no code".to_owned()),
+            _ => this.into_failed("a settle").into(),
+        }
+    }
+
+    /// What the answer says that is no word for *done*.
+    fn into_failed(self, what: &str) -> Failed {
+        match self.state {
+            Some(StateWord::Refused) => match self.into_refusal() {
+                Some(refusal) => Failed::Refused(refusal),
+                None => Failed::Unknown("the participant's refusal has no code".to_owned()),
             },
-            Some(StateWord::Unknown) => Call::Unknown(this.detail.unwrap_or_default()),
-            Some(StateWord::AlreadyCommitted) | None => {
-                Call::Unknown("the participant's answer is none to a settle".to_owned())
-            }
+            Some(StateWord::Unknown) => Failed::Unknown(self.detail.unwrap_or_default()),
+            _ => Failed::Unknown(format!("the participant's answer is none to {what}")),
         }
     }
 }

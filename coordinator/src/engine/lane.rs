@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use assent_client::crash;
 use assent_client::participant::ParticipantClient;
-use assent_common::coordinator::Message;
+use assent_common::branch::BranchMessage;
 use assent_common::crash::CrashPoint;
 use assent_common::ids::TxNumber;
 use assent_engine::{Assembled, BatchCame, Idle, LANE_PATIENCE_MS};
@@ -108,12 +108,14 @@ impl Engine {
         assembled: Assembled,
     ) {
         let Assembled { mut batch, outgoing, sent } = assembled;
-        if outgoing.iter().any(|outgoing| outgoing.message == Message::Prepare) {
+        if outgoing.iter().any(|outgoing| outgoing.to.message.is_prepare()) {
             crash::point(CrashPoint::BeforePrepareSent);
         }
         metrics::batch_sent(&batch.participant, outgoing.len());
         let (said, life) = self.deliver(place, client.as_deref(), &mut batch).await;
-        if said.is_ok() && outgoing.iter().any(|outgoing| outgoing.message == Message::Commit) {
+        if said.is_ok()
+            && outgoing.iter().any(|outgoing| outgoing.to.message == BranchMessage::Commit)
+        {
             crash::point(CrashPoint::BetweenCommits);
         }
         let came = BatchCame { outgoing, sent, known: batch.known, said, life };

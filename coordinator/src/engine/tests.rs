@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use assent_client::transport::HttpOptions;
+use assent_common::branch::BranchAnswer;
 use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::replay::Replay;
-use assent_common::coordinator::{Branch, Input, State};
+use assent_common::coordinator::{Branch, FromBranch, State};
 use assent_common::lives::Lives;
 use assent_common::outcome::{Applied, Call};
 use assent_common::record::{Committed, CommittedBranch, Identity, ParticipantRemoved};
@@ -246,8 +247,8 @@ fn compaction_goes_on_when_its_copies_are_durable() {
 fn the_record_of_a_transaction_that_is_closing_is_not_copied_behind_its_end() {
     let rig = Rig::start();
     let applied = |branch| {
-        let call = Call::Applied(Applied { dirty_writes: 0 });
-        (DECIDED, Input::Applied { branch: Branch(branch), call })
+        let answer = BranchAnswer::Applied(Call::Applied(Applied { dirty_writes: 0 }));
+        (DECIDED, FromBranch { branch: Branch(branch), attempt: Attempt::FIRST, answer })
     };
     rig.engine.core().answered(vec![applied(0), applied(1)], clock::micros());
     assert!(matches!(

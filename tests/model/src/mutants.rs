@@ -5,7 +5,7 @@
 use assent_common::Txid;
 use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::{Message, Purpose};
+use assent_common::coordinator::{PrepareCall, Purpose};
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal, Settled, Vote};
 use assent_common::participant::{Participant, Prepare, Stepped};
 use assent_doubles::scripts::{self, Bend};
@@ -145,7 +145,7 @@ impl World {
                 BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote)))
             }
             (Some(Mutant::UnknownIsConflict), BranchAnswer::Prepared(Call::Unknown(why)))
-                if ask.message == Message::Prepare =>
+                if ask.message == BranchMessage::Prepare(PrepareCall::Batched) =>
             {
                 BranchAnswer::Prepared(Call::Refused(Refusal::new(ErrorCode::LockConflict, why)))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
 use assent_common::command::Access;
-use assent_common::coordinator::Message;
+use assent_common::coordinator::PrepareCall;
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal, Settled};
 use assent_common::participant::{Evaluation, Heard, Participant, Prepare};
 use assent_common::wire::branch::{BranchState, Mode};
@@ -39,15 +39,8 @@ impl World {
             participant.hear(txid.log_id, Heard { epoch, low_water });
         }
         let before = participant.clone();
-        let told = match message {
-            Message::Prepare | Message::PrepareWaiting => {
-                BranchMessage::Prepare(self.prepare(client, branch, value))
-            }
-            Message::Commit => BranchMessage::Commit,
-            Message::Abort => BranchMessage::Abort,
-            Message::Settle => BranchMessage::Settle,
-        };
-        let is_aborted = message == Message::Settle
+        let told = message.map(|_| self.prepare(client, branch, value));
+        let is_aborted = message == BranchMessage::Settle
             && ask.from == From::Coordinator
             && self.config.is(Mutant::AbortsUnsettled);
         let stepped = if is_aborted {
@@ -63,7 +56,7 @@ impl World {
         match (message, stepped.answer) {
             // A prepare that waits is at the agent for as long as it is not delivered here; then its time is over.
             (
-                Message::PrepareWaiting,
+                BranchMessage::Prepare(PrepareCall::Waiting),
                 BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder))),
             ) => {
                 let refusal = Refusal::new(ErrorCode::LockConflict, holder.to_string());
@@ -173,9 +166,8 @@ fn observe(
     let after = Arc::clone(&state.participants[at]);
     let witness = state.witness();
     let (was, is) = (before.state(txid), after.state(txid));
-    let is_prepare = matches!(ask.message, Message::Prepare | Message::PrepareWaiting);
     let is_staged = was != Some(BranchState::Prepared) && is == Some(BranchState::Prepared);
-    if is_prepare && (is_staged || is_applied) {
+    if ask.message.is_prepare() && (is_staged || is_applied) {
         let heard = before.heard(txid.log_id);
         if heard.is_some_and(|heard| txid.number.epoch < heard.epoch) {
             witness.breaches.insert(Breach::StaleEpochStaged);

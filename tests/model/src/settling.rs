@@ -1,15 +1,13 @@
 //! How an implicit transaction is finished without its coordinator: for a staged branch all others are asked, one after the
 //! other and at any time, by the branch itself or by a coordinator that knows nothing of the transaction.
 
-use assent_common::branch::BranchAnswer;
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::outcome::{Call, Settled};
 use assent_common::participant::Branches;
 use assent_common::participant::resolver::Verdict;
 use assent_common::settle::{Finding, Resolution};
 use assent_common::wire::branch::BranchAddress;
 use assent_common::{Epoch, TxNumber, Txid};
-
-use assent_common::coordinator::Message;
 
 use crate::config::Client;
 use crate::log::participant_name;
@@ -51,7 +49,7 @@ impl World {
         let Some(mut resolution) = resolution(state, by, txid) else { return };
         let Some(client) = self.client_of(state, by, txid) else { return };
         let mark = Mark { epoch: txid.number.epoch, low_water: TxNumber { epoch: Epoch(0), n: 0 } };
-        let message = Message::Settle;
+        let message = BranchMessage::Settle;
         let ask = Ask { from: From::Resolver, at, client, txid, message, mark };
         let BranchAnswer::Settled(call) = self.execute(state, &ask) else { return };
         resolution.answered(&participant_name(at), call);

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use assent_common::branch::BranchAnswer;
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::recovery::Unfinished;
 use assent_common::coordinator::{
-    Branch, Effect, Entry, Input, Message, Note, Outcome, Spec, Transaction,
+    Branch, Effect, Entry, FromBranch, Input, Note, Outcome, Spec, ToBranch, Transaction,
 };
 use assent_common::outcome::{Aborted, Call, Refusal, Settled};
 use assent_common::participant::resolver::{Verdict, judge};
@@ -60,7 +60,7 @@ impl World {
         }
         for effect in effects {
             match effect {
-                Effect::Send { branch, attempt, message } => {
+                Effect::Send(ToBranch { branch, attempt, message }) => {
                     let at = self.config.clients[client].branches[branch.index()].at;
                     let txid = Txid { log_id: log_id(), number, attempt };
                     let mark = self.mark(state, at, number);
@@ -159,22 +159,16 @@ impl World {
         );
         // Attempts have no number but time: here there is time for so many.
         let now = if is_last && is_definite { LATE } else { NOW };
-        let input = match answer {
-            BranchAnswer::Prepared(call) => Input::Prepared { branch, attempt, call },
-            BranchAnswer::Applied(call) => Input::Applied { branch, call },
-            BranchAnswer::Aborted(call) => Input::Aborted { branch, attempt, call },
-            BranchAnswer::Settled(call) => Input::Settled { branch, attempt, call },
+        let say = |state: &mut State, branch| {
+            let from = FromBranch { branch, attempt, answer: answer.clone() };
+            self.feed(state, number, now, Input::Answered(from));
         };
         if self.config.is(Mutant::EndsAfterFirstAck)
-            && let Input::Applied { call: call @ Call::Applied(_), .. } = &input
+            && matches!(answer, BranchAnswer::Applied(Call::Applied(_)))
         {
-            for branch in (0..).map(Branch).take(branches.len()) {
-                let call = call.clone();
-                self.feed(state, number, now, Input::Applied { branch, call });
-            }
-            return;
+            return (0..).map(Branch).take(branches.len()).for_each(|branch| say(state, branch));
         }
-        self.feed(state, number, now, input);
+        say(state, branch);
     }
 
     /// A request or an answer is lost, or late: the result of the call is unknown, and a copy may come yet.
@@ -188,17 +182,10 @@ impl World {
             }
             Packet::Answer(ask, _) => ask,
         };
-        let why = "lost".to_owned();
-        let answer = match ask.message {
-            Message::Prepare | Message::PrepareWaiting => {
-                BranchAnswer::Prepared(Call::Unknown(why))
-            }
-            Message::Commit if self.config.is(Mutant::DeliversOnce) => return,
-            Message::Commit => BranchAnswer::Applied(Call::Unknown(why)),
-            Message::Abort => BranchAnswer::Aborted(Call::Unknown(why)),
-            Message::Settle => BranchAnswer::Settled(Call::Unknown(why)),
-        };
-        self.answered(state, &ask, &answer);
+        if ask.message == BranchMessage::Commit && self.config.is(Mutant::DeliversOnce) {
+            return;
+        }
+        self.answered(state, &ask, &ask.message.unknown("lost"));
     }
 
     pub(crate) fn persist(&self, state: &mut State) {
@@ -350,8 +337,8 @@ impl World {
         verdict: &Verdict,
     ) -> Option<Ask> {
         let message = match verdict {
-            Verdict::Commit => Message::Commit,
-            Verdict::Abort => Message::Abort,
+            Verdict::Commit => BranchMessage::Commit,
+            Verdict::Abort => BranchMessage::Abort,
             Verdict::Later(_) | Verdict::Unheard(_) | Verdict::Hold(_) => return None,
         };
         let id = state.participants[at].staged().get(&txid)?.id;

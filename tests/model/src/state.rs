@@ -8,7 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 use assent_common::branch::BranchAnswer;
-use assent_common::coordinator::{Branch, Message, Outcome, Transaction};
+use assent_common::branch::BranchMessage;
+use assent_common::coordinator::{Branch, Outcome, PrepareCall, Transaction};
 use assent_common::participant::{Key, Participant};
 use assent_common::settle::Resolution;
 use assent_common::{Epoch, LogId, TransactionId, TxNumber, Txid};
@@ -63,7 +64,7 @@ pub(crate) struct Ask {
     pub(crate) at: usize,
     pub(crate) client: usize,
     pub(crate) txid: Txid,
-    pub(crate) message: Message,
+    pub(crate) message: BranchMessage<PrepareCall>,
     pub(crate) mark: Mark,
 }
 

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use assent_common::branch::{BranchAnswer, BranchMessage};
+use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::code::ErrorCode;
 use assent_common::command::Access;
-use assent_common::coordinator::Message;
+use assent_common::coordinator::PrepareCall;
 use assent_common::outcome::{Call, Prepared, Refusal};
 use assent_common::participant::resolver::{Asked, Conclusion, InDoubt, Resolver, Verdict, judge};
 use assent_common::participant::{
@@ -184,12 +184,7 @@ impl World {
             _ => self.admit(at, log_id, ask.known),
         };
         if let Some(refusal) = refusal {
-            let answer = match ask.message {
-                Message::Commit => BranchAnswer::Applied(Call::Refused(refusal)),
-                Message::Abort => BranchAnswer::Aborted(Call::Refused(refusal)),
-                Message::Settle => BranchAnswer::Settled(Call::Refused(refusal)),
-                _ => BranchAnswer::Prepared(Call::Refused(refusal)),
-            };
+            let answer = ask.message.refused(refusal);
             note!(self, "p{at}: {:?} {} -> {answer:?}", ask.message, ask.txid);
             self.reply(ask, answer);
             return Ok(());
@@ -214,7 +209,7 @@ impl World {
         }
         match (ask.message, answer) {
             (
-                Message::PrepareWaiting,
+                BranchMessage::Prepare(PrepareCall::Waiting),
                 BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder))),
             ) => {
                 if self.waits(ask, waits) {
@@ -225,7 +220,7 @@ impl World {
                 self.reply(ask, BranchAnswer::Prepared(Call::Refused(refusal)));
             }
             (message, answer) => {
-                if matches!(message, Message::Commit | Message::Abort) {
+                if matches!(message, BranchMessage::Commit | BranchMessage::Abort) {
                     self.wake_waiting(at);
                 }
                 self.oracle.leaves(&ask, &answer, &self.agents[at].redis.data.control)?;
@@ -302,22 +297,18 @@ impl World {
     fn execute(&mut self, ask: &Ask) -> Result<Option<BranchAnswer>, crate::Violation> {
         let Ask { at, txid, message, request, branch, .. } = *ask;
         let agent = &self.agents[at];
-        let is_prepare = matches!(message, Message::Prepare | Message::PrepareWaiting);
-        if is_prepare && agent.is_quarantined {
+        if message.is_prepare() && agent.is_quarantined {
             let detail = "the data is not what this agent knew";
             let refusal = Refusal::new(ErrorCode::Quarantined, detail);
-            return Ok(Some(BranchAnswer::Prepared(Call::Refused(refusal))));
+            return Ok(Some(message.refused(refusal)));
         }
         let before = Before {
             state: agent.redis.data.control.state(txid),
             heard: agent.redis.data.control.heard(txid.log_id),
         };
         let told = match message {
-            Message::Commit => BranchMessage::Commit,
-            Message::Settle if self.is_aborted_unsettled(ask) => BranchMessage::Abort,
-            Message::Abort => BranchMessage::Abort,
-            Message::Settle => BranchMessage::Settle,
-            Message::Prepare | Message::PrepareWaiting => {
+            BranchMessage::Settle if self.is_aborted_unsettled(ask) => BranchMessage::Abort,
+            message => message.map(|_| {
                 let asked = &self.requests[request];
                 let plan = &asked.branches[branch.index()];
                 let mut locks = plan.locks(&self.keys);
@@ -328,7 +319,7 @@ impl World {
                     Some(Mutant::StaleReads) => &agent.balances_at_start,
                     _ => &agent.redis.data.balances,
                 };
-                BranchMessage::Prepare(Prepare {
+                Prepare {
                     id: asked.id,
                     mode: if asked.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
                     branches: self.branches_of(asked),
@@ -338,8 +329,8 @@ impl World {
                         agent.redis.data.control.locks(),
                         self.config.is(Mutant::EscrowResolved),
                     ),
-                })
-            }
+                }
+            }),
         };
         let incarnation = agent.believed_incarnation(self.config.mutant);
         let bend = self.config.mutant.and_then(Mutant::bend);
@@ -432,12 +423,12 @@ impl World {
         if self.config.is(Mutant::VoteTimesOut)
             && let Some(doubt) = due.first()
         {
-            return self.conclude(at, doubt.branch.txid, Message::Abort);
+            return self.conclude(at, doubt.branch.txid, Ending::Abort);
         }
         if self.config.is(Mutant::DoubtCommits)
             && let Some(doubt) = due.first()
         {
-            return self.conclude(at, doubt.branch.txid, Message::Commit);
+            return self.conclude(at, doubt.branch.txid, Ending::Commit);
         }
         for question in due {
             let txid = question.branch.txid;
@@ -545,14 +536,14 @@ impl World {
         let conclusion = match verdict {
             Verdict::Commit => {
                 self.report.learned_by_asking += 1;
-                self.conclude(at, txid, Message::Commit)?;
+                self.conclude(at, txid, Ending::Commit)?;
                 Conclusion::Resolved
             }
             Verdict::Abort => {
                 self.report.learned_by_asking += 1;
                 let coordinator = self.coordinator_of(txid);
                 self.oracle.presumes_abort(coordinator, txid)?;
-                self.conclude(at, txid, Message::Abort)?;
+                self.conclude(at, txid, Ending::Abort)?;
                 Conclusion::Resolved
             }
             Verdict::Later(why) | Verdict::Hold(why) => Conclusion::Open(why),
@@ -564,13 +555,14 @@ impl World {
     }
 
     /// What the resolver tells its own store.
-    pub(crate) fn conclude(&mut self, at: usize, txid: Txid, message: Message) -> Step {
+    pub(crate) fn conclude(&mut self, at: usize, txid: Txid, ending: Ending) -> Step {
         let Some(id) = self.agents[at].asked.get(&txid).copied() else { return Ok(()) };
         let request = place_of(id);
         let branches = &self.requests[request].branches;
         let place = branches.iter().position(|branch| branch.at == at).expect("a branch");
         let branch = assent_common::coordinator::Branch(u16::try_from(place).expect("few"));
         let coordinator = self.coordinator_of(txid);
+        let message = ending.map(|never| match never {});
         let from = From::Resolver;
         let mark = Mark::NONE;
         let known = None;

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
+use assent_common::branch::BranchMessage;
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::authority::{Authority, Decisions};
-use assent_common::coordinator::{Branch, Delivery, Input, Message, Outcome, State as Phase};
+use assent_common::coordinator::{Branch, Delivery, Input, Outcome, State as Phase, ToBranch};
 use assent_common::lives::Lives;
 use assent_common::log::{LogPosition, NewRecord, Token};
 use assent_common::record::{AnswerRecord, Answered, Committed, Record};
@@ -254,7 +255,7 @@ impl World {
         if let Input::Abandon { branch, .. } = input {
             self.oracle.gives_up(c, number, branch)?;
         }
-        self.turn(c, |core, now| core.answered(vec![(number, input)], now))
+        self.turn(c, |core, now| core.step(number, input, now))
     }
 
     /// Does what a turn has left to do; the process may die between any two parts of it.
@@ -402,12 +403,9 @@ impl World {
             self.oracle.appends(c, &late, &self.requests)?;
         }
         if self.config.is(Mutant::AbortsWhileDeciding) {
-            let outgoing = assent_engine::Outgoing {
-                number: *number,
-                branch: Branch(0),
-                attempt: *attempt,
-                message: Message::Abort,
-            };
+            let message = BranchMessage::Abort;
+            let to = ToBranch { branch: Branch(0), attempt: *attempt, message };
+            let outgoing = assent_engine::Outgoing { number: *number, to };
             let at = self.requests[place_of(identity.id)].branches[0].at;
             lanes::send(self, c, at, outgoing, None)?;
         }

@@ -2,8 +2,8 @@
 //! of a batch on its own, and what comes of it goes back.
 
 use assent_common::Txid;
-use assent_common::branch::BranchAnswer;
-use assent_common::coordinator::{Branch, Input, Message};
+use assent_common::branch::{BranchAnswer, BranchMessage};
+use assent_common::coordinator::{Branch, FromBranch, Input, PrepareCall, ToBranch};
 use assent_common::outcome::Call;
 use assent_common::time::Micros;
 use assent_common::wire::branch::Answers;
@@ -83,7 +83,7 @@ pub(crate) fn send(
     if world.random.strikes(world.profile.faults.coordinator_dies) {
         return world.coordinator_dies(coordinator, "before it sends");
     }
-    let Outgoing { number, branch, attempt, message } = outgoing;
+    let Outgoing { number, to: ToBranch { branch, attempt, message } } = outgoing;
     let speaker = &world.coordinators[coordinator];
     let Some(active) = speaker.core.active(number) else { return Ok(()) };
     let request = crate::coordinator::request_of(active);
@@ -110,7 +110,7 @@ pub(crate) fn send(
         number.n,
         attempt.0
     );
-    let is_question = message == Message::Abort && world.requests[request].is_one_phase();
+    let is_question = message == BranchMessage::Abort && world.requests[request].is_one_phase();
     world.report.one_phase_questions += u64::from(is_question);
     world.oracle.sends(&ask, world.requests[request].branches.len())?;
     world.transmit(ask);
@@ -136,14 +136,16 @@ pub(crate) fn answered(world: &mut World, ask: &Ask, answer: BranchAnswer) -> St
     if let Some(attempt) = attempt
         && let Some(bent) = mutants::misread(&world.config, ask, attempt, &answer)
     {
-        return world.feed(c, number, bent);
+        return world.feed(c, number, Input::Answered(bent));
     }
     if world.config.is(Mutant::EndsAfterFirstAck)
-        && let BranchAnswer::Applied(call @ Call::Applied(_)) = &answer
+        && matches!(answer, BranchAnswer::Applied(Call::Applied(_)))
     {
         for branch in (0..world.requests[ask.request].branches.len()).rev() {
             let branch = Branch(u16::try_from(branch).expect("few branches"));
-            world.feed(c, number, Input::Applied { branch, call: call.clone() })?;
+            let attempt = ask.txid.attempt;
+            let from = FromBranch { branch, attempt, answer: answer.clone() };
+            world.feed(c, number, Input::Answered(from))?;
         }
         return Ok(());
     }
@@ -157,8 +159,8 @@ pub(crate) fn answered(world: &mut World, ask: &Ask, answer: BranchAnswer) -> St
 
 fn came(world: &mut World, ask: &Ask, answer: BranchAnswer) -> Step {
     let Ask { txid: Txid { number, attempt, .. }, branch, message, known, at, sent, .. } = *ask;
-    let outgoing = Outgoing { number, branch, attempt, message };
-    if message == Message::PrepareWaiting {
+    let outgoing = Outgoing { number, to: ToBranch { branch, attempt, message } };
+    if message == BranchMessage::Prepare(PrepareCall::Waiting) {
         let BranchAnswer::Prepared(call) = answer else { return Ok(()) };
         let c = ask.coordinator;
         return world.turn(c, |core, now| core.waiting_came(at, outgoing, known, call, now));

@@ -5,9 +5,9 @@
 //! throughout.
 
 use assent_common::Attempt;
-use assent_common::branch::BranchAnswer;
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::{Input, Message, Purpose};
+use assent_common::coordinator::{FromBranch, PrepareCall, Purpose};
 use assent_common::outcome::{Call, Prepared, Refusal, Vote};
 use assent_doubles::scripts::Bend;
 use serde::{Deserialize, Serialize};
@@ -190,7 +190,7 @@ pub(crate) fn misread(
     ask: &Ask,
     now: Attempt,
     answer: &BranchAnswer,
-) -> Option<Input> {
+) -> Option<FromBranch> {
     let branch = ask.branch;
     let mut attempt = ask.txid.attempt;
     let mutant = config.mutant?;
@@ -198,20 +198,12 @@ pub(crate) fn misread(
     if is_bent {
         attempt = now;
     }
-    match answer {
-        BranchAnswer::Prepared(call) => {
-            let bent = misread_vote(mutant, ask, call);
-            let call = bent.or_else(|| is_bent.then(|| call.clone()))?;
-            Some(Input::Prepared { branch, attempt, call })
-        }
-        BranchAnswer::Aborted(call) if is_bent => {
-            Some(Input::Aborted { branch, attempt, call: call.clone() })
-        }
-        BranchAnswer::Settled(call) if is_bent => {
-            Some(Input::Settled { branch, attempt, call: call.clone() })
-        }
+    let bent = match answer {
+        BranchAnswer::Prepared(call) => misread_vote(mutant, ask, call).map(BranchAnswer::Prepared),
         _ => None,
-    }
+    };
+    let answer = bent.or_else(|| is_bent.then(|| answer.clone()))?;
+    Some(FromBranch { branch, attempt, answer })
 }
 
 fn misread_vote(mutant: Mutant, ask: &Ask, call: &Call<Prepared>) -> Option<Call<Prepared>> {
@@ -220,7 +212,9 @@ fn misread_vote(mutant: Mutant, ask: &Ask, call: &Call<Prepared>) -> Option<Call
             let vote = Vote { replies: "[]".into(), redo: [][..].into(), incarnation: 1, seq: 1 };
             Some(Call::Applied(Prepared::Yes(vote)))
         }
-        (Mutant::UnknownIsConflict, Call::Unknown(why)) if ask.message == Message::Prepare => {
+        (Mutant::UnknownIsConflict, Call::Unknown(why))
+            if ask.message == BranchMessage::Prepare(PrepareCall::Batched) =>
+        {
             Some(Call::Refused(Refusal::new(ErrorCode::LockConflict, why.clone())))
         }
         (Mutant::RepliesLost, Call::Applied(Prepared::Yes(vote))) => {

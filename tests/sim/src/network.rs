@@ -4,9 +4,8 @@
 //! no other copy under way. Two phases do not need that promise, so that to them messages come twice all the same.
 
 use assent_common::Txid;
-use assent_common::branch::BranchAnswer;
-use assent_common::coordinator::{Branch, Message};
-use assent_common::outcome::Call;
+use assent_common::branch::{BranchAnswer, BranchMessage};
+use assent_common::coordinator::{Branch, PrepareCall};
 use assent_common::wire::resync::DataPoint;
 use assent_engine::Sent;
 
@@ -30,7 +29,7 @@ pub(crate) struct Ask {
     pub(crate) request: usize,
     pub(crate) branch: Branch,
     pub(crate) txid: Txid,
-    pub(crate) message: Message,
+    pub(crate) message: BranchMessage<PrepareCall>,
     pub(crate) mark: Mark,
     /// What the coordinator has seen of the data.
     pub(crate) known: Option<DataPoint>,
@@ -140,18 +139,10 @@ impl World {
         if !matches!(ask.from, From::Coordinator(_)) {
             return;
         }
-        if ask.message == Message::Commit && self.config.is(Mutant::DeliversOnce) {
+        if ask.message == BranchMessage::Commit && self.config.is(Mutant::DeliversOnce) {
             return;
         }
-        let why = why.to_owned();
-        let answer = match ask.message {
-            Message::Prepare | Message::PrepareWaiting => {
-                BranchAnswer::Prepared(Call::Unknown(why))
-            }
-            Message::Commit => BranchAnswer::Applied(Call::Unknown(why)),
-            Message::Abort => BranchAnswer::Aborted(Call::Unknown(why)),
-            Message::Settle => BranchAnswer::Settled(Call::Unknown(why)),
-        };
+        let answer = ask.message.unknown(why);
         let at_us = self.now_us + self.random.between(50, CALL_US);
         self.queue.push(at_us, Event::Answered { ask, answer: Box::new(answer) });
     }

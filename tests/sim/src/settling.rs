@@ -3,8 +3,8 @@
 //! and may be lost.
 
 use assent_common::Txid;
-use assent_common::branch::BranchAnswer;
-use assent_common::coordinator::{Branch, Message};
+use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
+use assent_common::coordinator::{Branch, PrepareCall};
 use assent_common::outcome::{Aborted, Call, Settled};
 use assent_common::participant::Branches;
 use assent_common::settle::{Finding, Resolution};
@@ -75,7 +75,7 @@ impl World {
                 request,
                 branch: Branch(u16::try_from(place).expect("few branches")),
                 txid,
-                message: Message::Settle,
+                message: BranchMessage::Settle,
                 mark: Mark::NONE,
                 known: None,
                 sent: Sent { at: self.now(), is_probe: false },
@@ -144,12 +144,12 @@ impl World {
         match resolution.finding() {
             Finding::Committed => {
                 self.report.settled_as_committed += 1;
-                self.conclude(by, txid, Message::Commit)
+                self.conclude(by, txid, Ending::Commit)
             }
             Finding::Aborted => {
                 self.report.settled_as_aborted += 1;
                 self.oracle.presumes_abort(self.coordinator_of(txid), txid)?;
-                self.conclude(by, txid, Message::Abort)
+                self.conclude(by, txid, Ending::Abort)
             }
             Finding::Open(_) => Ok(()),
             Finding::Contradiction(why) => {
@@ -160,9 +160,12 @@ impl World {
 }
 
 /// The answer to a settle, also where a mutant aborts in its place.
-pub(crate) fn as_settled(message: Message, answer: BranchAnswer) -> BranchAnswer {
+pub(crate) fn as_settled(
+    message: BranchMessage<PrepareCall>,
+    answer: BranchAnswer,
+) -> BranchAnswer {
     match (message, answer) {
-        (Message::Settle, BranchAnswer::Aborted(call)) => {
+        (BranchMessage::Settle, BranchAnswer::Aborted(call)) => {
             BranchAnswer::Settled(call.map(|aborted| match aborted {
                 Aborted::Fenced => Settled::Fenced,
                 Aborted::AlreadyCommitted(_) => Settled::Applied,

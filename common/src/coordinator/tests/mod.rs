@@ -14,7 +14,11 @@ use super::machine::{
 };
 use super::one_phase::OnePhaseCall;
 use super::settling::SettleState;
-use super::{Branch, Delivery, Effect, Entry, Failure, Input, Message, Note, Outcome};
+use super::{
+    Branch, Delivery, Effect, Entry, Failure, FromBranch, Input, Note, Outcome, PrepareCall,
+    ToBranch,
+};
+use crate::branch::{BranchAnswer, BranchMessage};
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, Epoch, TransactionId, TxNumber, Txid};
 use crate::outcome::{
@@ -80,7 +84,7 @@ impl Rig {
         self.machine.step(self.now, input, &mut effects).unwrap();
         self.answers.extend(effects.iter().filter_map(|effect| match effect {
             Effect::Answer(outcome) => Some(outcome.clone()),
-            Effect::Send { .. } | Effect::Persist(_) | Effect::Note(_) => None,
+            Effect::Send(_) | Effect::Persist(_) | Effect::Note(_) => None,
         }));
         effects.iter().map(effect_text).collect()
     }
@@ -113,8 +117,12 @@ fn vote(branch: Branch) -> Vote {
     Vote { replies: format!("[{}]", branch.0).into(), redo: [1][..].into(), incarnation: 7, seq: 1 }
 }
 
+fn answered(branch: Branch, attempt: Attempt, answer: BranchAnswer) -> Input {
+    Input::Answered(FromBranch { branch, attempt, answer })
+}
+
 fn prepared(branch: Branch, attempt: Attempt, prepared: Prepared) -> Input {
-    Input::Prepared { branch, attempt, call: Call::Applied(prepared) }
+    answered(branch, attempt, BranchAnswer::Prepared(Call::Applied(prepared)))
 }
 
 fn yes(branch: Branch, attempt: Attempt) -> Input {
@@ -128,49 +136,49 @@ fn wait(branch: Branch, attempt: Attempt) -> Input {
 }
 
 fn no(branch: Branch, attempt: Attempt, code: ErrorCode) -> Input {
-    Input::Prepared { branch, attempt, call: Call::Refused(Refusal::new(code, "no")) }
+    answered(branch, attempt, BranchAnswer::Prepared(Call::Refused(Refusal::new(code, "no"))))
 }
 
 fn no_answer(branch: Branch, attempt: Attempt) -> Input {
-    Input::Prepared { branch, attempt, call: Call::Unknown("lost".to_owned()) }
+    answered(branch, attempt, BranchAnswer::Prepared(Call::Unknown("lost".to_owned())))
 }
 
 fn applied(branch: Branch) -> Input {
-    Input::Applied { branch, call: Call::Applied(Applied { dirty_writes: 0 }) }
+    answered(branch, FIRST, BranchAnswer::Applied(Call::Applied(Applied { dirty_writes: 0 })))
 }
 
 fn commit_refused(branch: Branch, code: ErrorCode) -> Input {
-    Input::Applied { branch, call: Call::Refused(Refusal::new(code, "no")) }
+    answered(branch, FIRST, BranchAnswer::Applied(Call::Refused(Refusal::new(code, "no"))))
 }
 
 fn commit_unknown(branch: Branch) -> Input {
-    Input::Applied { branch, call: Call::Unknown("lost".to_owned()) }
+    answered(branch, FIRST, BranchAnswer::Applied(Call::Unknown("lost".to_owned())))
 }
 
 fn fenced(branch: Branch, attempt: Attempt) -> Input {
-    Input::Aborted { branch, attempt, call: Call::Applied(Aborted::Fenced) }
+    answered(branch, attempt, BranchAnswer::Aborted(Call::Applied(Aborted::Fenced)))
 }
 
 fn already(branch: Branch, attempt: Attempt) -> Input {
     let written = Written { redo: b"w"[..].into(), incarnation: 7, seq: 17 };
     let done = Done { replies: "[5]".into(), written: Some(written) };
-    Input::Aborted { branch, attempt, call: Call::Applied(Aborted::AlreadyCommitted(done)) }
+    answered(branch, attempt, BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(done))))
 }
 
 fn abort_unknown(branch: Branch, attempt: Attempt) -> Input {
-    Input::Aborted { branch, attempt, call: Call::Unknown("lost".to_owned()) }
+    answered(branch, attempt, BranchAnswer::Aborted(Call::Unknown("lost".to_owned())))
 }
 
 fn settled(branch: Branch, settled: Settled) -> Input {
-    Input::Settled { branch, attempt: FIRST, call: Call::Applied(settled) }
+    answered(branch, FIRST, BranchAnswer::Settled(Call::Applied(settled)))
 }
 
 fn settle_unknown(branch: Branch) -> Input {
-    Input::Settled { branch, attempt: FIRST, call: Call::Unknown("lost".to_owned()) }
+    answered(branch, FIRST, BranchAnswer::Settled(Call::Unknown("lost".to_owned())))
 }
 
 fn abort_refused(branch: Branch, attempt: Attempt, code: ErrorCode) -> Input {
-    Input::Aborted { branch, attempt, call: Call::Refused(Refusal::new(code, "by ana")) }
+    answered(branch, attempt, BranchAnswer::Aborted(Call::Refused(Refusal::new(code, "by ana"))))
 }
 
 fn noted_by_hand(branch: Branch, outcome: Heuristic) -> Input {
@@ -183,13 +191,13 @@ fn noted(branches: &[Branch]) -> Input {
 
 fn effect_text(effect: &Effect) -> String {
     match effect {
-        Effect::Send { branch, attempt, message } => {
+        Effect::Send(ToBranch { branch, attempt, message }) => {
             let message = match message {
-                Message::Prepare => "prepare",
-                Message::PrepareWaiting => "prepare waiting",
-                Message::Commit => "commit",
-                Message::Abort => "abort",
-                Message::Settle => "settle",
+                BranchMessage::Prepare(PrepareCall::Batched) => "prepare",
+                BranchMessage::Prepare(PrepareCall::Waiting) => "prepare waiting",
+                BranchMessage::Commit => "commit",
+                BranchMessage::Abort => "abort",
+                BranchMessage::Settle => "settle",
             };
             format!("{message} {}.{}", branch.0, attempt.0)
         }

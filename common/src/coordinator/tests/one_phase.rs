@@ -115,8 +115,8 @@ fn an_answer_that_comes_while_it_is_asked_for_is_taken() {
 fn any_refusal_of_the_question_is_no_answer_to_it() {
     let mut rig = Rig::begun(spec(1)).at(DEADLINE).after([Input::Tick]);
     let refusal = Refusal::new(ErrorCode::Quarantined, "no");
-    let call = Call::Refused(refusal);
-    assert!(rig.feed(Input::Aborted { branch: A, attempt: FIRST, call }).is_empty());
+    let refused = BranchAnswer::Aborted(Call::Refused(refusal));
+    assert!(rig.feed(answered(A, FIRST, refused)).is_empty());
     assert_eq!(rig.wake(), ["abort 0.0"]);
     assert!(rig.answers.is_empty());
 }

@@ -154,8 +154,8 @@ fn the_last_reason_of_each_branch_without_a_vote_is_told() {
 /// However many branches there are and however much they say: the detail has its limit.
 #[test]
 fn the_reasons_of_many_branches_are_cut() {
-    let long = Call::Unknown("x".repeat(4_000));
-    let say = |branch| Input::Prepared { branch, attempt: FIRST, call: long.clone() };
+    let long = BranchAnswer::Prepared(Call::Unknown("x".repeat(4_000)));
+    let say = |branch| answered(branch, FIRST, long.clone());
     let mut rig = Rig::begun(spec(9)).after((0..9).map(Branch).map(say)).at(DEADLINE);
     rig.feed(Input::Tick);
     let Refusal { detail, .. } = refusal(&rig);

@@ -1,6 +1,6 @@
 //! Invariants 4 and 5: the decision, once, durable before anybody hears of it.
 
-use assent_common::coordinator::Message;
+use assent_common::branch::BranchMessage;
 use assent_common::record::{AnswerRecord, Record};
 use assent_common::{Attempt, TxNumber, Txid};
 
@@ -9,7 +9,7 @@ use crate::world::World;
 
 /// 4: every commit message under way has its decision on disk, whoever sent it; an implicit one has all votes there.
 pub(super) fn no_commit_before_durable(world: &World, state: &State) -> bool {
-    let mut commits = state.asks().filter(|ask| ask.message == Message::Commit);
+    let mut commits = state.asks().filter(|ask| ask.message == BranchMessage::Commit);
     commits.all(|ask| state.is_decided(ask.txid, &world.config))
 }
 

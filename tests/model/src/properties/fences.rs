@@ -1,8 +1,8 @@
 //! Invariants 6 and 7: what an abort leaves behind, and who may presume one.
 
 use assent_common::Txid;
-use assent_common::branch::BranchAnswer;
-use assent_common::coordinator::{Message, State as Phase};
+use assent_common::branch::{BranchAnswer, BranchMessage};
+use assent_common::coordinator::State as Phase;
 use assent_common::outcome::{Aborted, Call};
 use assent_common::wire::branch::BranchState;
 
@@ -30,8 +30,9 @@ pub(super) fn a_fence_holds(_: &World, state: &State) -> bool {
 
 /// 7: a branch that asked hears `aborted` only of an attempt that is not committed and never will be.
 pub(super) fn presumed_abort_is_true(world: &World, state: &State) -> bool {
-    let mut told =
-        state.asks().filter(|ask| ask.from == From::Resolver && ask.message == Message::Abort);
+    let mut told = state
+        .asks()
+        .filter(|ask| ask.from == From::Resolver && ask.message == BranchMessage::Abort);
     told.all(|ask| {
         let request = &world.config.clients[ask.client];
         if request.is_implicit() {

@@ -1,8 +1,8 @@
 //! That everything ends once nothing goes wrong any more, and that the paths which matter are explored.
 
-use assent_common::branch::BranchAnswer;
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::{Message, State as Phase};
+use assent_common::coordinator::{PrepareCall, State as Phase};
 use assent_common::outcome::Settled;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::wire::branch::BranchState;
@@ -95,7 +95,7 @@ pub(super) const SOMETIMES: &[(&str, Concerns, Met)] = &[
         |world, state| {
             state.asks().any(|ask| {
                 ask.from == From::Resolver
-                    && ask.message == Message::Commit
+                    && ask.message == BranchMessage::Commit
                     && world.config.clients[ask.client].is_implicit()
                     && !state.log.has_decided(ask.txid)
             })
@@ -171,24 +171,26 @@ fn recovered(_: &World, state: &State) -> bool {
 }
 
 fn asked(_: &World, state: &State) -> bool {
-    let by_resolver = |message: Message| {
+    let by_resolver = |message: BranchMessage<PrepareCall>| {
         state.asks().any(|ask| ask.from == From::Resolver && ask.message == message)
     };
-    by_resolver(Message::Commit) || by_resolver(Message::Abort)
+    by_resolver(BranchMessage::Commit) || by_resolver(BranchMessage::Abort)
 }
 
 fn late_prepare(_: &World, state: &State) -> bool {
-    let mut prepares = state.asks().filter(|ask| ask.message == Message::Prepare);
+    let mut prepares =
+        state.asks().filter(|ask| ask.message == BranchMessage::Prepare(PrepareCall::Batched));
     prepares.any(|ask| state.participants[ask.at].state(ask.txid) == Some(BranchState::Aborted))
 }
 
 fn commit_again(_: &World, state: &State) -> bool {
-    let mut commits = state.asks().filter(|ask| ask.message == Message::Commit);
+    let mut commits = state.asks().filter(|ask| ask.message == BranchMessage::Commit);
     commits.any(|ask| state.participants[ask.at].state(ask.txid) == Some(BranchState::Applied))
 }
 
 fn old_prepare(_: &World, state: &State) -> bool {
-    let mut prepares = state.asks().filter(|ask| ask.message == Message::Prepare);
+    let mut prepares =
+        state.asks().filter(|ask| ask.message == BranchMessage::Prepare(PrepareCall::Batched));
     prepares.any(|ask| {
         let heard = state.participants[ask.at].heard(ask.txid.log_id);
         heard.is_some_and(|heard| ask.txid.number.epoch < heard.epoch)
@@ -237,5 +239,5 @@ fn given_up(_: &World, state: &State) -> bool {
 }
 
 fn one_phase_question(_: &World, state: &State) -> bool {
-    state.asks().any(|ask| ask.from == From::Coordinator && ask.message == Message::Abort)
+    state.asks().any(|ask| ask.from == From::Coordinator && ask.message == BranchMessage::Abort)
 }

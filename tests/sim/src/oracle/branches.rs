@@ -2,7 +2,6 @@
 
 use assent_common::branch::BranchAnswer;
 use assent_common::command::Access;
-use assent_common::coordinator::Message;
 use assent_common::outcome::{Aborted, Call, Prepared};
 use assent_common::participant::Participant;
 use assent_common::wire::branch::BranchState;
@@ -31,7 +30,7 @@ impl Ran<'_> {
     }
 
     fn is_prepare(&self) -> bool {
-        matches!(self.ask.message, Message::Prepare | Message::PrepareWaiting)
+        self.ask.message.is_prepare()
     }
 
     fn is_staged(&self) -> bool {

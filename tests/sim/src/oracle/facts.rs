@@ -1,6 +1,7 @@
 //! Invariants 1, 4, 5, 7, 10, 11, 15: what coordinators write and send.
 
-use assent_common::coordinator::{Branch, Message};
+use assent_common::branch::BranchMessage;
+use assent_common::coordinator::Branch;
 use assent_common::record::{AnswerRecord, Answered, Committed, Record};
 use assent_common::{TxNumber, Txid};
 use assent_engine::Core;
@@ -32,13 +33,13 @@ impl Oracle {
         let fact = self.fact(ask.coordinator, txid.number);
         let attempt = fact.attempt(txid.attempt, branches);
         match ask.message {
-            Message::Commit => {
+            BranchMessage::Commit => {
                 let check = "4 no commit message before the decision is durable";
                 return ensure(attempt.is_decided, check, || txid.to_string());
             }
-            Message::Abort => attempt.may_drop = true,
-            Message::Settle => {}
-            Message::Prepare | Message::PrepareWaiting => {
+            BranchMessage::Abort => attempt.may_drop = true,
+            BranchMessage::Settle => {}
+            BranchMessage::Prepare(_) => {
                 let place = usize::try_from(txid.attempt.0).expect("few attempts");
                 let is_settled = |earlier: &super::AttemptFact| {
                     earlier.is_decided || earlier.branches.iter().any(|b| b.is_applied)
