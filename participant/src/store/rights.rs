@@ -116,6 +116,7 @@ pub static RIGHTS: &[Right] = &[
     owner("client|list", &["CLIENT", "LIST"]),
     owner("client|setname", &["CLIENT", "SETNAME", "n"]),
     owner("exec", &[]),
+    owner("getrange", &["GETRANGE", "K", "0", "0"]),
     owner("mget", &["MGET", "K"]),
     Right { need: Need::Owner, ..writes("mset", &["MSET", "K", "v"]) },
     owner("watch", &[]),

@@ -135,7 +135,8 @@ async fn a_right_that_is_missing_is_refused_by_name() {
     }
 }
 
-/// What `assent doctor --acl` prints is enough, and nothing in it is unknown to the server.
+/// What `assent doctor --acl` prints is enough, so that nothing is refused, and the server knows
+/// all of it.
 #[tokio::test]
 async fn the_least_acl_is_enough_on_every_server() {
     for server in assent_servers::all() {
@@ -147,6 +148,9 @@ async fn the_least_acl_is_enough_on_every_server() {
         let () = redis.plain().await.run(&words).await;
         let store = Store::connect(as_agent(&redis, "pw")).await.unwrap();
         assert_eq!(store.is_sole_owner(), features.expire_time, "{}", server.name);
+        // What was tried out while it connected.
+        let mut plain = redis.plain().await;
+        let () = plain.run(&["ACL", "LOG", "RESET"]).await;
         let every = [
             "SET a 1",
             "INCRBY a 1",
@@ -164,7 +168,11 @@ async fn the_least_acl_is_enough_on_every_server() {
         assert_eq!(store.commit(tx(1)).await, CLEAN, "{}", server.name);
         committed(store.one_phase(tx(2), &["DEL a h s", "LPOP l", "~INCRBY n 1"]).await);
         store.abort(tx(3)).await.done();
+        // By the owner without a script, where there is one.
+        committed(store.one_phase(tx(4), &["GET n", "APPEND n 2"]).await);
         store.sweep().await.unwrap();
+        let refused: Vec<Vec<redis::Value>> = plain.run(&["ACL", "LOG"]).await;
+        assert!(refused.is_empty(), "{}: {refused:?}", server.name);
     }
 }
 
