@@ -107,7 +107,7 @@ error_codes! {
     /// An op in escrow found a key or a hash field that expires; its reservations would disappear
     /// with it.
     KeyExpires = "key_expires", 422, false, "Use the op without `escrow`, or PERSIST the key (HPERSIST the field).";
-    /// The index is outside the list, or the count is negative.
+    /// The index is outside the list, or the count or the offset is negative.
     OutOfRange = "out_of_range", 422, false, "Check the length first, with an expectation.";
     /// The command needs the key to exist.
     NoSuchKey = "no_such_key", 422, false, "Check with EXISTS and an expectation.";

@@ -5,6 +5,7 @@ use crate::code::ErrorCode;
 use crate::command::argument::{double, float, integer, stream_id, text, wrong};
 use crate::command::options;
 use crate::command::table::{Command, ReplyKind};
+use crate::limits;
 use crate::outcome::Refusal;
 use crate::value::Arg;
 
@@ -28,6 +29,8 @@ pub(super) fn canonicalise(
             args.extend(["", "G", "", ""].map(Arg::from));
             same("SET")
         }
+        "GETRANGE" => get_range(command, args).and_then(|()| same("GETRANGE")),
+        "SETRANGE" => set_range(command, args).and_then(same),
         "MSET" => pairs(command, args).and_then(|()| same("MSET")),
         "HSET" => pairs(command, &args[1..]).and_then(|()| same("HSET")),
         "UNLINK" => same("DEL"),
@@ -93,6 +96,34 @@ fn increment(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Two places from the end that are the wrong way round are an empty range, whatever the length.
+/// That is seen here, where all integers can be compared, and before they are clipped to the value.
+fn get_range(command: &Command, args: &mut [Arg]) -> Result<(), Refusal> {
+    let start = integer(command, "the start", &args[1])?;
+    let end = integer(command, "the end", &args[2])?;
+    if end < start && start < 0 {
+        (args[1], args[2]) = (text(1), text(0));
+    }
+    Ok(())
+}
+
+/// To set nothing is to ask for the length, however far behind the end.
+fn set_range(command: &Command, args: &mut Vec<Arg>) -> Result<&'static str, Refusal> {
+    let Ok(offset) = usize::try_from(integer(command, "the offset", &args[1])?) else {
+        return Err(wrong(ErrorCode::OutOfRange, command, "the offset is negative"));
+    };
+    if args[2].0.is_empty() {
+        args.truncate(1);
+        return Ok("STRLEN");
+    }
+    let most = limits::BRANCH_BYTES_MAX;
+    if offset.saturating_add(args[2].0.len()) > most {
+        let detail = format!("the value would have more than {most} bytes");
+        return Err(wrong(ErrorCode::TooLarge, command, detail));
+    }
+    Ok("SETRANGE")
 }
 
 fn hash_float(command: &Command, arg: &Arg) -> Result<(), Refusal> {

@@ -163,6 +163,7 @@ commands! {
     "EXPIREAT"     Keys       2..=MANY First Exclusive Int;
     "GET"          Strings    1..=1    First Shared    Bytes;
     "GETDEL"       Strings    1..=1    First Exclusive Bytes;
+    "GETRANGE"     Strings    3..=3    First Shared    Bytes;
     "GETSET"       Strings    2..=2    First Exclusive Bytes;
     "HDEL"         Hashes     2..=MANY First Exclusive Int;
     "HEXISTS"      Hashes     2..=2    First Shared    Int;
@@ -196,6 +197,7 @@ commands! {
     "SCARD"        Sets       1..=1    First Shared    Int;
     "SET"          Strings    2..=MANY First Exclusive Bytes;
     "SETNX"        Strings    2..=2    First Exclusive Int;
+    "SETRANGE"     Strings    3..=3    First Exclusive Int;
     "SISMEMBER"    Sets       2..=2    First Shared    Int;
     "SMEMBERS"     Sets       1..=1    First Shared    Array;
     "SREM"         Sets       2..=MANY First Exclusive Int;

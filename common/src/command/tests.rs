@@ -38,6 +38,28 @@ fn counters_become_incrby() {
 }
 
 #[test]
+fn a_range_of_bytes_is_empty_or_within_bounds_before_its_value_is_known() {
+    let range = |start, end| canonical(&["GETRANGE", "k", start, end]).1[1..].join(" ");
+    assert_eq!(range("-9223372036854775807", "-9223372036854775808"), "1 0");
+    // Clipped to the value, these are its first byte.
+    assert_eq!(range("-9223372036854775808", "-9223372036854775807").len(), 41);
+    assert_eq!(refusal(&["GETRANGE", "k", "0", "x"]), ErrorCode::NotAnInteger);
+    let most = crate::limits::BRANCH_BYTES_MAX;
+    let set = |offset: &str, value: &str| branch(&[&["SETRANGE", "k", offset, value]]);
+    let handler = |offset: usize, value| set(&offset.to_string(), value).unwrap().ops[0].handler;
+    assert_eq!((handler(most - 2, "ab"), handler(usize::MAX >> 1, "")), ("SETRANGE", "STRLEN"));
+    assert!(!set("0", "").unwrap().read_only, "its lock is that of a write");
+    for (offset, value, code) in [
+        ((most - 1).to_string(), "ab", ErrorCode::TooLarge),
+        (i64::MAX.to_string(), "a", ErrorCode::TooLarge),
+        ("-1".to_owned(), "", ErrorCode::OutOfRange),
+        ("01".to_owned(), "a", ErrorCode::NotAnInteger),
+    ] {
+        assert_eq!(set(&offset, value).unwrap_err().code, code, "{offset}");
+    }
+}
+
+#[test]
 fn a_count_that_only_some_servers_take_is_refused() {
     assert_eq!(refusal(&["LREM", "l", "-9223372036854775808", "v"]), ErrorCode::OutOfRange);
     assert!(branch(&[&["LREM", "l", "-9223372036854775807", "v"]]).is_ok());
@@ -141,6 +163,7 @@ fn an_expectation_tells_null_from_absent_and_refuses_what_it_cannot_compare() {
         r#"{"cmd":["GET","k"],"expect":{"ge":"many"}}"#,
         r#"{"cmd":["XADD","k","*","f","v"],"expect":{"exists":true}}"#,
         r#"{"cmd":["TTL","k"],"expect":{"exists":true}}"#,
+        r#"{"cmd":["GETRANGE","k",0,-1],"expect":{"exists":true}}"#,
     ] {
         let refusal = ValidatedBranch::new(vec![op(bad).unwrap()]).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::BadArguments, "{bad}");

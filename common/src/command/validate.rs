@@ -178,7 +178,7 @@ fn check_expectation(op: &ValidatedOp, expect: &Expect) -> Result<(), Refusal> {
     if op.command.name == "XADD" {
         return bad("the id of a stream entry may be known only when it is applied".to_owned());
     }
-    if expect.exists.is_some() && matches!(op.command.name, "TTL" | "PTTL" | "TYPE") {
+    if expect.exists.is_some() && matches!(op.command.name, "GETRANGE" | "TTL" | "PTTL" | "TYPE") {
         return bad("`exists` is asked of EXISTS".to_owned());
     }
     for (name, operand) in expect.numeric() {

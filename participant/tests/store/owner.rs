@@ -226,7 +226,7 @@ impl Numbers {
         let key = format!("k{}", self.below(4));
         let number = i64::try_from(self.below(100)).unwrap();
         let counter = format!("c{}", self.below(3));
-        match self.below(16) {
+        match self.below(18) {
             0 => format!("GET {key}"),
             1 => format!("SET {key} {number}"),
             2 => format!("INCRBY {key} {number}"),
@@ -243,6 +243,8 @@ impl Numbers {
             14 => {
                 format!(r#"~HINCRBY c9 f{} {} ?{{"ge":-40,"le":60}}"#, self.below(3), number - 50)
             }
+            15 => format!("GETRANGE {key} {} {}", number % 9 - 4, number % 7 - 3),
+            16 => format!("SETRANGE {key} {} {number}", number % 9),
             _ => format!("HINCRBY h{number} f 1"),
         }
     }

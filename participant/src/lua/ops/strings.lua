@@ -49,6 +49,17 @@ ops.STRLEN = function(i)
   return value and #value or 0
 end
 
+ops.GETRANGE = function(i)
+  local value = str(entry(ARGV[i])) or ''
+  local first, last = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  if first < 0 then first = math.max(first + #value, 0) end
+  if last < 0 then last = math.max(last + #value, 0) end
+  last = math.min(last, #value - 1)
+  if first > last then return '' end
+  spend((last - first) / STEP_BYTES)
+  return sub(value, first + 1, last + 1)
+end
+
 ops.SET = function(i)
   local e = entry(ARGV[i])
   local condition, kind = ARGV[i + 2], ARGV[i + 4]
@@ -90,6 +101,18 @@ ops.APPEND = function(i)
   local value = (str(e) or '') .. ARGV[i + 1]
   if #value > VALUE_BYTES_MAX then refuse('too_large', 'the value would be too large') end
   spend(#value / STEP_BYTES)
+  set_value(e, value)
+  return #value
+end
+
+ops.SETRANGE = function(i)
+  local e = entry(ARGV[i])
+  local value, offset, part = str(e) or '', tonumber(ARGV[i + 1]), ARGV[i + 2]
+  -- A short op may ask for many zeros: they cost what it costs to read as many bytes.
+  local gap = math.max(offset - #value, 0)
+  reading(gap)
+  spend(2 * (#value + gap + #part) / STEP_BYTES)
+  value = sub(value, 1, offset) .. string.rep('\0', gap) .. part .. sub(value, offset + #part + 1)
   set_value(e, value)
   return #value
 end

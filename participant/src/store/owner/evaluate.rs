@@ -104,7 +104,8 @@ pub(super) fn is_known(branch: &ValidatedBranch) -> bool {
     let known = |op: &ValidatedOp| match op.handler {
         // Conditions and expiries are the scripts'.
         "SET" => op.args[2].0.is_empty() && op.args[4].0.is_empty(),
-        "GET" | "STRLEN" | "SETNX" | "GETDEL" | "APPEND" | "INCRBY" | "MGET" | "MSET" => true,
+        "GET" | "GETRANGE" | "STRLEN" | "SETNX" | "GETDEL" | "APPEND" | "SETRANGE" => true,
+        "INCRBY" | "MGET" | "MSET" => true,
         OpRequest::ESCROW_HANDLER => true,
         _ => false,
     };
@@ -150,6 +151,44 @@ impl Cell<'_> {
 
     fn reply(&self) -> Reply {
         self.value.clone().map_or(Reply::Nil, Reply::Bytes)
+    }
+
+    /// The bytes between two places, both of them included; below 0 they count from the end.
+    fn range(&self, first: i64, last: i64) -> Reply {
+        let value = self.value.as_deref().unwrap_or_default();
+        let place = |at: i64| {
+            let far = usize::try_from(at.unsigned_abs()).unwrap_or(usize::MAX);
+            if at < 0 { value.len().saturating_sub(far) } else { far }
+        };
+        let end = place(last).saturating_add(1).min(value.len());
+        Reply::Bytes(value.get(place(first)..end).unwrap_or_default().to_vec())
+    }
+
+    fn append(&mut self, part: &Arg) -> Option<Reply> {
+        let mut value = self.value.take().unwrap_or_default();
+        value.extend(&part.0);
+        if value.len() > limits::BRANCH_BYTES_MAX {
+            return None;
+        }
+        let reply = length(value.len());
+        self.set(value);
+        Some(reply)
+    }
+
+    /// Writes over the bytes from `offset` on, behind zeros if there is nothing yet.
+    fn set_range(&mut self, offset: i64, part: &Arg) -> Option<Reply> {
+        let offset = usize::try_from(offset).ok()?;
+        let end = offset.checked_add(part.0.len())?;
+        // A short op that makes a long value: what it may cost is counted by the scripts.
+        if end > VALUE_BYTES_MAX {
+            return None;
+        }
+        let mut value = self.value.take().unwrap_or_default();
+        value.resize(value.len().max(end), 0);
+        value[offset..end].copy_from_slice(&part.0);
+        let reply = length(value.len());
+        self.set(value);
+        Some(reply)
     }
 }
 
@@ -216,16 +255,9 @@ impl<'a> Cells<'a> {
             }
             "GETDEL" if cell.value.is_none() => Reply::Nil,
             "GETDEL" => cell.clear().map_or(Reply::Nil, Reply::Bytes),
-            "APPEND" => {
-                let mut value = cell.value.take().unwrap_or_default();
-                value.extend(&args[1].0);
-                if value.len() > limits::BRANCH_BYTES_MAX {
-                    return None;
-                }
-                let reply = length(value.len());
-                cell.set(value);
-                reply
-            }
+            "GETRANGE" => cell.range(parse_i64(&args[1].0)?, parse_i64(&args[2].0)?),
+            "APPEND" => cell.append(&args[1])?,
+            "SETRANGE" => cell.set_range(parse_i64(&args[1].0)?, &args[2])?,
             "INCRBY" => {
                 let old = cell.value.as_deref().map_or(Some(0), parse_i64)?;
                 let sum = old.checked_add(parse_i64(&args[1].0)?)?;

@@ -119,6 +119,15 @@ fn index() -> BoxedStrategy<Vec<u8>> {
     .boxed()
 }
 
+fn offset() -> BoxedStrategy<Vec<u8>> {
+    prop_oneof![
+        20 => (0_i64..12).prop_map(|number| number.to_string().into_bytes()),
+        // Nothing between 4 MiB, the bound of a value here, and 512 MB, that of Redis.
+        1 => pick(&["-1", "x", "536870912", "9223372036854775807"]),
+    ]
+    .boxed()
+}
+
 fn float() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![
         10 => pick(&["1", "-1", "0.1", "0.2", "-0.30000000000000004", "1e3", "5.0e-1", ".5", "3.", "1000000000000000000",
@@ -231,6 +240,8 @@ fn strings() -> BoxedStrategy<Op> {
         op(vec![pick(&["INCRBY", "DECRBY"]), k(), int()]),
         op(vec![word("INCRBYFLOAT"), k(), float()]),
         op(vec![word("STRLEN"), k()]),
+        op(vec![word("GETRANGE"), k(), index(), index()]),
+        op(vec![word("SETRANGE"), k(), offset(), value()]),
         op_and(vec![word("MGET")], some(k())),
         op_and(vec![word("MSET")], pairs(k(), value())),
     ]

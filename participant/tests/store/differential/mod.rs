@@ -135,7 +135,9 @@ fn fits(error: &str, code: ErrorCode) -> bool {
         &[C::NotAnInteger]
     } else if has("float") || has("NaN") {
         &[C::NotAFloat]
-    } else if has("index out of range") {
+    } else if has("exceeds maximum allowed size") {
+        &[C::TooLarge]
+    } else if has("index out of range") || has("offset is out of range") {
         &[C::OutOfRange]
     } else if has("no such key") {
         &[C::NoSuchKey]
