@@ -1,5 +1,6 @@
 //! The rules of the repository that no linter knows.
 
+mod commands;
 mod shape;
 
 use std::collections::BTreeSet;
