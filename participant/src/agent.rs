@@ -29,7 +29,7 @@ use assent_common::participant::{Branches, Heard};
 use assent_common::wire::branch::{
     Answer, Answers, Batch, CoordinatorRef, LifeAnswer, Message, Mode, PrepareMessage,
 };
-use assent_common::wire::resync::{DataView, Resync, Resynced};
+use assent_common::wire::resync::{DataPoint, DataView, Progress, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
 use crate::answers::{conflict, fitting, refused, result, waited_for};
@@ -154,15 +154,9 @@ impl Agent {
         if says != Says::Questions || speaker.coordinator.life.is_some() {
             self.reach.heard_from(&speaker.coordinator);
         }
-        let log_id = speaker.coordinator.log_id;
-        let answers = match self.store.admit(log_id, known, progress).await {
+        let answers = match self.refused_data(&speaker, known, progress).await {
             None => self.execute(&speaker, messages).await,
-            Some(refusal) => {
-                let Speaker { coordinator: CoordinatorRef { log_id, epoch, .. }, low_water } =
-                    speaker;
-                self.store.heard(log_id, Heard { epoch, low_water });
-                messages.iter().map(|message| refused(message, &refusal)).collect()
-            }
+            Some(refusal) => messages.iter().map(|message| refused(message, &refusal)).collect(),
         };
         let answers = fitting(answers.into_iter().map(Answer::from).collect());
         let life = Some(LifeAnswer::Admitted);
@@ -201,8 +195,7 @@ impl Agent {
         let calling = self.waiters.call(waiter);
         loop {
             let admitted = self.admit()?;
-            let log_id = speaker.coordinator.log_id;
-            if let Some(refusal) = self.store.admit(log_id, known, progress).await {
+            if let Some(refusal) = self.refused_data(&speaker, known, progress).await {
                 return Ok(no(refusal));
             }
             let answer = self.try_prepare(&speaker, txid, prepare.clone()).await;
@@ -234,6 +227,20 @@ impl Agent {
                 None => pause_ms = (pause_ms * 2).min(POLL_MAX_MS),
             }
         }
+    }
+
+    /// Why nothing may be done to the data, if so. The log that is refused is noted: it has a word
+    /// to say when the data is repaired.
+    async fn refused_data(
+        &self,
+        speaker: &Speaker,
+        known: Option<DataPoint>,
+        progress: Option<Progress>,
+    ) -> Option<Refusal> {
+        let Speaker { coordinator: CoordinatorRef { log_id, epoch, .. }, low_water } = speaker;
+        let refusal = self.store.admit(*log_id, known, progress).await?;
+        self.store.heard(*log_id, Heard { epoch: *epoch, low_water: *low_water });
+        Some(refusal)
     }
 
     /// One try of a prepare that may wait.

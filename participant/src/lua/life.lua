@@ -1,9 +1,12 @@
--- Remembers the newest life of a log that was heard, if nobody else has remembered another one meanwhile.
+-- Remembers what was heard of the lives of a log, if nobody else has remembered something else meanwhile.
 --
 -- KEYS     1 the control hash
--- ARGV     1 the incarnation of the data, 2 the field m:n:<log id>, 3 what it holds, empty for nothing, 4 what it is to hold
--- Returns  1 if it holds that now; 0 if something else is there by now; 2 if it is other data
+-- ARGV     1 the incarnation of the data; then for each field: its name (m:n:<log id> or m:p:<log id>), what it holds,
+--          empty for nothing, what it is to hold
+-- Returns  1 if they hold that now; 0 if one holds something else by now; 2 if it is other data
 if redis.call('HGET', KEYS[1], 'm:inc') ~= ARGV[1] then return 2 end
-if (redis.call('HGET', KEYS[1], ARGV[2]) or '') ~= ARGV[3] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
+for at = 2, #ARGV, 3 do
+  if (redis.call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
+end
+for at = 2, #ARGV, 3 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
 return 1

@@ -273,6 +273,10 @@ impl Store {
         let identity = identity(&live, &self.options.control_key).await;
         let found = identity.map_err(|error| unavailable(&self.options, &error))?;
         self.compare(&live, known, found).await?;
+        if let Err(error) = self.tell_lives(&live).await {
+            // A full Redis is no reason not to serve what can be served.
+            tracing::warn!(%error, "the lives of logs that were heard are not in the data yet");
+        }
         unlogged::look(self, &live).await?;
         self.recognise(&live).await.map_err(|error| unavailable(&self.options, &error))?;
         self.load_always(&live).await?;

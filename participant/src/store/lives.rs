@@ -4,7 +4,7 @@
 //! The newest life that was heard is in the control hash, `m:n:<log id>`, and how far its log was
 //! on disk by then, as it said, `m:p:<log id>`, beside the data that it decided: written with what
 //! is done on its word. This agent remembers both too, so that a Redis is asked once for each life,
-//! and one that lost its data does not forget.
+//! and one that lost its data is told again.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -34,9 +34,20 @@ const STALE_MAX: usize = 64;
 
 const LIFE: &str = include_str!("../lua/life.lua");
 
-/// What the script says of a field that is as it was to be.
+/// What the script says of the data.
 const REMEMBERED: i64 = 1;
 const CHANGED: i64 = 0;
+
+/// What has become of fields that were to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Swapped {
+    /// They hold what they were to.
+    Yes,
+    /// Another agent has written one meanwhile.
+    ByAnother,
+    /// It is other data: whoever looks at that decides.
+    OtherData,
+}
 
 /// Why a life of a log may not speak here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +75,8 @@ pub enum Says {
 struct Stored {
     /// The field `m:n:<log id>` as it is; empty for nothing.
     life: String,
+    /// The field `m:p:<log id>`, in the same way.
+    told: String,
     remembered: Option<Remembered>,
 }
 
@@ -128,25 +141,78 @@ impl Store {
                     return Ok(Some(refused));
                 }
             }
-            let mut command = redis::cmd("EVAL");
-            command.arg(LIFE).arg(1).arg(&self.options.control_key).arg(self.incarnation());
-            command.arg(Field::Life(log_id)).arg(stored.life);
-            command.arg(write_life(said));
-            let done = send(&live, &command).await.map_err(|error| self.unavailable(&error))?;
-            match done {
-                redis::Value::Int(CHANGED) => {}
-                redis::Value::Int(REMEMBERED) => {
+            let field = (Field::Life(log_id), &*stored.life, write_life(said));
+            match self.write_if_same(&live, &[field]).await? {
+                Swapped::ByAnother => {}
+                Swapped::Yes => {
                     lock(&self.lives).insert(log_id, now);
                     self.is_heard(log_id);
                     return Ok(None);
                 }
-                // Other data: whoever looks at that decides, and this life is remembered when it is
-                // the agent's.
-                _ => return Ok(None),
+                // This life is remembered when the data is the agent's.
+                Swapped::OtherData => return Ok(None),
             }
         }
-        let detail = "other agents hear other lives of this log all the time".to_owned();
-        Err(StoreError::Unavailable { address: self.options.address(), reason: detail })
+        Err(self.changes_all_the_time())
+    }
+
+    /// Writes what this agent knows of lives and the data does not: an old copy of it may have been
+    /// put back. An agent that starts on it would admit what was refused.
+    pub(super) async fn tell_lives(&self, live: &Live) -> Result<(), StoreError> {
+        let known: Vec<_> = lock(&self.lives).iter().map(|(log_id, it)| (*log_id, *it)).collect();
+        for (log_id, known) in known {
+            self.tell_life(live, log_id, known).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_life(
+        &self,
+        live: &Live,
+        log_id: LogId,
+        known: Remembered,
+    ) -> Result<(), StoreError> {
+        for _ in 0..TRIES_MAX {
+            let stored = self.stored_life(live, log_id).await?;
+            let newest = newest(Some(known), stored.remembered);
+            let Some(Remembered { life, position }) = newest else { return Ok(()) };
+            if newest == stored.remembered {
+                return Ok(());
+            }
+            let told = ToldPosition { position, epoch: life.epoch }.to_string();
+            let fields = [
+                (Field::Life(log_id), &*stored.life, write_life(life)),
+                (Field::Told(log_id), &*stored.told, told),
+            ];
+            let written = self.write_if_same(live, &fields).await?;
+            if written != Swapped::ByAnother {
+                return Ok(());
+            }
+        }
+        Err(self.changes_all_the_time())
+    }
+
+    /// Writes fields that hold what is said here beside each; empty for nothing.
+    async fn write_if_same(
+        &self,
+        live: &Live,
+        fields: &[(Field<'_>, &str, String)],
+    ) -> Result<Swapped, StoreError> {
+        let mut command = redis::cmd("EVAL");
+        command.arg(LIFE).arg(1).arg(&self.options.control_key).arg(self.incarnation());
+        for (field, holds, is_to_hold) in fields {
+            command.arg(field).arg(holds).arg(is_to_hold);
+        }
+        match send(live, &command).await.map_err(|error| self.unavailable(&error))? {
+            redis::Value::Int(REMEMBERED) => Ok(Swapped::Yes),
+            redis::Value::Int(CHANGED) => Ok(Swapped::ByAnother),
+            _ => Ok(Swapped::OtherData),
+        }
+    }
+
+    fn changes_all_the_time(&self) -> StoreError {
+        let reason = "other agents hear other lives of this log all the time".to_owned();
+        StoreError::Unavailable { address: self.options.address(), reason }
     }
 
     fn is_refused(&self, log_id: LogId, why: &str) {
@@ -202,10 +268,10 @@ impl Store {
         command.arg(Field::Life(log_id)).arg(Field::Told(log_id));
         let stored: RedisResult<(Option<String>, Option<String>)> =
             command.query_async(&mut live.connection.clone()).await;
-        let (life, position) = stored.map_err(|error| self.unavailable(&error))?;
-        let life = life.unwrap_or_default();
-        let remembered = remembered(&life, position.as_deref().unwrap_or_default());
-        Ok(Stored { life, remembered })
+        let (life, told) = stored.map_err(|error| self.unavailable(&error))?;
+        let (life, told) = (life.unwrap_or_default(), told.unwrap_or_default());
+        let remembered = remembered(&life, &told);
+        Ok(Stored { life, told, remembered })
     }
 
     /// How far a log was on disk, as it was last told here.

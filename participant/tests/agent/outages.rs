@@ -1,10 +1,13 @@
 //! The background tasks while Redis is down for longer than one try: they go on when it is back (promise *finishing*).
 
 use assent_client::participant::ProbeState;
+use assent_common::outcome::Call;
 use assent_common::wire::branch::{Batch, BranchState};
-use assent_common::{Epoch, TxNumber};
+use assent_common::{Epoch, ErrorCode, TxNumber};
 
-use crate::harness::{Oracle, Redis, Sidecar, abort, batch, commit, counting, prepare, until};
+use crate::harness::{
+    Oracle, Redis, Sidecar, abort, batch, commit, counting, prepare, txid, until,
+};
 
 /// Milliseconds that no test lasts.
 const NEVER_MS: u64 = 3_600_000;
@@ -116,4 +119,22 @@ async fn a_redis_that_hangs_is_told_by_health_and_by_metrics() {
     assert!(probe.text.contains("[-] redis failing: no answer within 1s"), "{}", probe.text);
     redis.resume();
     shows("assent_redis_up", "1").await;
+}
+
+/// The repair waits for the word of each log that has spoken here, in whatever way.
+#[tokio::test]
+async fn a_log_whose_waiting_prepare_is_refused_owes_its_word() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::start(&redis).await;
+    redis.flush().await;
+    until("the loss is noticed", async || {
+        sidecar.client.data().await.unwrap().fenced.then_some(())
+    })
+    .await;
+    let refused = sidecar.prepare(1, 60, &["GET", "k"]).await;
+    assert!(
+        matches!(&refused, Call::Refused(no) if no.code == ErrorCode::Quarantined),
+        "{refused:?}"
+    );
+    assert_eq!(sidecar.client.data().await.unwrap().owed, [txid(1).log_id]);
 }

@@ -1,13 +1,14 @@
 //! Data that is not what it was (invariants 9, 12): noticed, fenced, and made whole from what a log says.
 
 use assent_common::code::ErrorCode;
-use assent_common::ids::LogId;
+use assent_common::ids::{Epoch, LogId};
+use assent_common::lives::{PastLife, Proof};
 use assent_common::outcome::{Vote, Written};
 use assent_common::participant::opening_seq;
 use assent_common::wire::branch::{BranchState, CoordinatorRef};
 use assent_common::wire::redo::Base64;
 use assent_common::wire::resync::{DataPoint, DataView, RedoBranch, Resync};
-use assent_participant::store::{Store, StoreState};
+use assent_participant::store::{Says, Store, StoreState};
 
 use crate::harness::{
     Ask as _, CLEAN, Expected as _, LOG, NO_MARK, Redis, Tx, coordinator, one_phase_done, tx, vote,
@@ -202,6 +203,49 @@ async fn a_repair_that_is_done_again_applies_nothing_twice() {
     assert!(next.resync(word).await.unwrap().open.is_some());
     assert_eq!(plain.get("a").await.as_deref(), Some("2"));
     assert_eq!(plain.run::<u32>(&["LLEN", "l"]).await, 1);
+}
+
+/// This life of the log, which is at 1000 times its number by now, and whose lives before it ended
+/// at these positions.
+fn life(epoch: u64, ends: &[u64]) -> CoordinatorRef {
+    let before = (1..).zip(ends);
+    let before =
+        before.map(|(n, end)| PastLife { epoch: Epoch(n), nonce: 10 + n, end: Some(*end) });
+    let proof =
+        Proof { nonce: 10 + epoch, position: 1_000 * epoch, before: Some(before.collect()) };
+    CoordinatorRef { life: Some(proof), ..coordinator(epoch) }
+}
+
+/// Invariant 1: an agent that starts later on the old data does not admit a copy of the log that
+/// was refused before.
+#[tokio::test]
+async fn an_old_copy_is_told_again_which_life_of_a_log_was_heard() {
+    for is_fenced in [false, true] {
+        let mut redis = Redis::start();
+        let store = redis.store().await;
+        assert_eq!(store.admit_life(&life(1, &[]), Says::Work).await, None);
+        let backup = redis.backup();
+        assert_eq!(store.admit_life(&life(2, &[1_000]), Says::Work).await, None);
+        if is_fenced {
+            vote(store.prepare(tx(1), &["SET a 1"]).await);
+        }
+        redis.restore(&backup);
+        if is_fenced {
+            let found = until_quarantined(&store).await;
+            let word =
+                word(&found, DataPoint { incarnation: found.incarnation.unwrap(), seq: 1 }, vec![]);
+            store.resync(word).await.unwrap().open.unwrap();
+        }
+        while store.pulse().await.is_err() || store.state() != StoreState::Ready {
+            tokio::task::yield_now().await;
+        }
+        let next = redis.store().await;
+        for (copy, is) in [(life(1, &[]), "life 1"), (life(3, &[1_000, 1_500]), "cut")] {
+            let refused = next.admit_life(&copy, Says::Work).await.unwrap();
+            assert_eq!(refused.refusal.code, ErrorCode::StaleLog, "{is}, fenced: {is_fenced}");
+        }
+        assert_eq!(next.admit_life(&life(3, &[1_000, 2_000]), Says::Work).await, None);
+    }
 }
 
 /// What two logs committed is redone in the order of the votes, so that nothing is begun before both have spoken.
