@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::code::ErrorCode;
 use crate::ids::ParticipantName;
 use crate::outcome::{Call, Settled};
 use crate::participant::Branches;
@@ -64,16 +65,22 @@ impl Resolution {
         if !self.open.contains_key(participant) {
             return;
         }
-        let why = match call {
-            Call::Applied(settled) => {
+        let settled = match call {
+            Call::Applied(settled) => Ok(settled),
+            // It had voted, and nobody but its operator says that the others have.
+            Call::Refused(refusal) if refusal.code == ErrorCode::HeuristicCommitted => {
+                Ok(Settled::Prepared)
+            }
+            Call::Refused(refusal) => Err(format!("{}: {}", refusal.code, refusal.detail)),
+            Call::Unknown(why) => Err(why),
+        };
+        match settled {
+            Ok(settled) => {
                 self.open.remove(participant);
                 self.found.insert(participant.clone(), settled);
-                return;
             }
-            Call::Refused(refusal) => format!("{}: {}", refusal.code, refusal.detail),
-            Call::Unknown(why) => why,
-        };
-        self.open.insert(participant.clone(), Some(why));
+            Err(why) => drop(self.open.insert(participant.clone(), Some(why))),
+        }
     }
 
     /// What is known by now.
@@ -103,7 +110,6 @@ impl Resolution {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::code::ErrorCode;
     use crate::outcome::Refusal;
     use crate::wire::branch::BranchAddress;
 
@@ -145,6 +151,20 @@ mod tests {
         assert_eq!(finding(&[("a", Prepared), ("b", Fenced)]), Finding::Aborted);
         assert_eq!(finding(&[("c", Fenced)]), Finding::Aborted);
         assert_eq!(finding(&[("c", Applied)]), Finding::Committed);
+    }
+
+    /// Invariant 16: a hand touches its own branch only.
+    #[test]
+    fn a_branch_that_was_applied_by_hand_is_a_vote_and_no_decision() {
+        let by_hand = || Call::Refused(Refusal::new(ErrorCode::HeuristicCommitted, "ana"));
+        let with = |others: &[(&str, Settled)]| {
+            let others = others.iter().map(|(name, settled)| (*name, Call::Applied(*settled)));
+            let calls: Vec<_> = others.chain([("a", by_hand())]).collect();
+            resolution(&calls).finding()
+        };
+        assert!(matches!(with(&[("b", Prepared)]), Finding::Open(_)));
+        assert_eq!(with(&[("b", Prepared), ("c", Fenced)]), Finding::Aborted);
+        assert_eq!(with(&[("b", Prepared), ("c", Prepared)]), Finding::Committed);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use assent_client::CoordinatorClient;
 use assent_common::branch::{BranchAnswer, BranchMessage};
-use assent_common::outcome::{Aborted, Call, Heuristic, Refusal};
+use assent_common::outcome::{Aborted, Call, Heuristic, Refusal, Settled};
 use assent_common::wire::branch::BranchState;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{ErrorCode, Txid};
@@ -27,7 +27,8 @@ const ASK_INTERVAL_MS: u64 = 2_000;
 /// Questions of one turn.
 const ASKED_PER_TURN_MAX: usize = 16;
 
-/// Names the hand in the answers that contradict an outcome, where there was one.
+/// Names the hand in the answers that contradict an outcome, where there was one; and in those that
+/// say that a branch is applied to who asks for its outcome: by the votes, or by a hand.
 pub(crate) async fn tell(
     store: &Store,
     told: &[(Txid, BranchMessage<()>)],
@@ -35,7 +36,8 @@ pub(crate) async fn tell(
 ) {
     let contradicted = |answer: &BranchAnswer| match answer {
         BranchAnswer::Applied(Call::Refused(refusal)) => refusal.code == ErrorCode::Fenced,
-        BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(_))) => true,
+        BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(_)))
+        | BranchAnswer::Settled(Call::Applied(Settled::Applied)) => true,
         _ => false,
     };
     let all = || told.iter().map(|(txid, _)| *txid);
@@ -44,8 +46,18 @@ pub(crate) async fn tell(
     if txids.is_empty() {
         return;
     }
-    // Who cannot be asked now is asked when the outcome comes again.
-    let Ok(by_hand) = store.by_hand(&txids).await else { return };
+    let by_hand = match store.by_hand(&txids).await {
+        Ok(by_hand) => by_hand,
+        Err(error) => {
+            // An outcome comes again, and is asked about then. A question must not be misled.
+            for answer in answers {
+                if let BranchAnswer::Settled(call @ Call::Applied(Settled::Applied)) = answer {
+                    *call = Call::Unknown(format!("whether a hand applied it: {error}"));
+                }
+            }
+            return;
+        }
+    };
     for (txid, answer) in all().zip(answers.iter_mut()) {
         let Some(found) = by_hand.get(&txid) else { continue };
         match (&*answer, found.outcome) {
@@ -56,6 +68,10 @@ pub(crate) async fn tell(
             (BranchAnswer::Aborted(Call::Applied(_)), Heuristic::Committed) => {
                 let refusal = Refusal::new(ErrorCode::HeuristicCommitted, found.told());
                 *answer = BranchAnswer::Aborted(Call::Refused(refusal));
+            }
+            (BranchAnswer::Settled(Call::Applied(_)), Heuristic::Committed) => {
+                let refusal = Refusal::new(ErrorCode::HeuristicCommitted, found.told());
+                *answer = BranchAnswer::Settled(Call::Refused(refusal));
             }
             _ => {}
         }

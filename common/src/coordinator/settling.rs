@@ -8,6 +8,7 @@
 //! ```text
 //!  Asking ── fenced ──► the attempt is aborted
 //!    │ ├─── prepared ──► Staged ── its vote, said again ──► Yes
+//!    │ ├─── applied by hand ──────────────────────────────► Yes
 //!    │ └─── applied ───► Applied                             all of these: committed
 //!    └── the late answer to its prepare: yes ──────────────► Yes
 //! ```
@@ -39,7 +40,7 @@ pub enum SettleState {
     Asking(Delivery),
     /// It is staged; its vote was lost on the way and is asked for again.
     Staged(Delivery),
-    /// It voted yes.
+    /// It voted yes. An operator may have applied it since; then its vote is not known any more.
     Yes(Vote),
     /// It is applied by somebody who saw the votes of all. What its vote was is not known any more.
     Applied,
@@ -123,6 +124,10 @@ impl Transaction {
                 *state = SettleState::Staged(Delivery::FIRST);
             }
             Call::Applied(Settled::Applied) => *state = SettleState::Applied,
+            // It had voted, and says nothing of the votes of the others.
+            Call::Refused(Refusal { code: ErrorCode::HeuristicCommitted, .. }) => {
+                *state = SettleState::Yes(Vote::unheard());
+            }
             Call::Refused(Refusal { code, detail, .. }) => {
                 delivery.failed(now, seed, Problem::Refused { code, detail });
             }

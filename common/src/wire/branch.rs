@@ -271,7 +271,7 @@ pub struct Answer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub reply: Option<Box<RawValue>>,
-    /// How an operator ended the branch by hand, where the message says otherwise.
+    /// How an operator ended the branch by hand, where the message says otherwise or asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<Heuristic>,
 }
@@ -464,7 +464,10 @@ impl Answer {
         };
         match this.state {
             Some(StateWord::Prepared) => Call::Applied(Settled::Prepared),
-            Some(StateWord::Applied) => Call::Applied(Settled::Applied),
+            Some(StateWord::Applied) => match by_hand::refusal_of(&this) {
+                Some(refusal) => Call::Refused(refusal),
+                None => Call::Applied(Settled::Applied),
+            },
             Some(StateWord::Aborted) => Call::Applied(Settled::Fenced),
             _ => this.into_failed("a settle").into(),
         }
@@ -547,7 +550,7 @@ impl From<Call<Aborted>> for Answer {
                 Self { state: Some(StateWord::AlreadyCommitted), ..Self::done(done) }
             }
             Call::Refused(refusal) if refusal.code == ErrorCode::HeuristicCommitted => {
-                by_hand::applied_by_hand(refusal)
+                by_hand::applied_by_hand(StateWord::AlreadyCommitted, refusal)
             }
             Call::Refused(refusal) => {
                 Self { state: Some(StateWord::Refused), ..Self::refusal(refusal) }
@@ -566,6 +569,9 @@ impl From<Call<Settled>> for Answer {
             Call::Applied(Settled::Prepared) => state(StateWord::Prepared),
             Call::Applied(Settled::Applied) => state(StateWord::Applied),
             Call::Applied(Settled::Fenced) => state(StateWord::Aborted),
+            Call::Refused(refusal) if refusal.code == ErrorCode::HeuristicCommitted => {
+                by_hand::applied_by_hand(StateWord::Applied, refusal)
+            }
             Call::Refused(refusal) => {
                 Self { state: Some(StateWord::Refused), ..Self::refusal(refusal) }
             }

@@ -21,10 +21,10 @@ pub(super) fn meant(code: ErrorCode, by_hand: Option<Heuristic>) -> ErrorCode {
     }
 }
 
-/// The answer to an abort of a branch that a hand has applied.
-pub(super) fn applied_by_hand(refusal: Refusal) -> Answer {
+/// The answer to an abort or a settle of a branch that a hand has applied.
+pub(super) fn applied_by_hand(state: StateWord, refusal: Refusal) -> Answer {
     Answer {
-        state: Some(StateWord::AlreadyCommitted),
+        state: Some(state),
         detail: Some(refusal.detail),
         by_hand: Some(Heuristic::Committed),
         ..Answer::default()
@@ -41,7 +41,7 @@ pub(super) fn refusal_of(answer: &Answer) -> Option<Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Aborted, Applied, Call};
+    use crate::outcome::{Aborted, Applied, Call, Settled};
 
     /// An earlier coordinator reads what it has always read, and goes on telling the branch.
     #[test]
@@ -49,11 +49,15 @@ mod tests {
         let refused = |code| Refusal::new(code, "ana: the log is gone");
         let commit = Call::<Applied>::Refused(refused(ErrorCode::HeuristicAborted));
         let abort = Call::<Aborted>::Refused(refused(ErrorCode::HeuristicCommitted));
+        let settle = Call::<Settled>::Refused(refused(ErrorCode::HeuristicCommitted));
         let [of_commit, of_abort] = [Answer::from(commit.clone()), Answer::from(abort.clone())];
-        let json = serde_json::to_value([&of_commit, &of_abort]).unwrap();
+        let of_settle = Answer::from(settle.clone());
+        let json = serde_json::to_value([&of_commit, &of_abort, &of_settle]).unwrap();
         assert_eq!(json[0]["code"], "fenced");
         assert_eq!(json[1]["state"], "already_committed");
+        assert_eq!(json[2]["state"], "applied");
         assert_eq!((of_commit.into_applied(), of_abort.into_aborted()), (commit, abort));
+        assert_eq!(of_settle.into_settled(), settle);
         let plain = Call::<Applied>::Refused(refused(ErrorCode::Fenced));
         assert_eq!(Answer::from(plain.clone()).into_applied(), plain);
     }

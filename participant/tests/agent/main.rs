@@ -6,9 +6,10 @@ mod http;
 mod outages;
 mod resolver;
 
+use assent_client::participant::{ForcedOutcome, ResolveRequest};
 use assent_common::ErrorCode;
 use assent_common::outcome::{Call, Prepared};
-use assent_common::wire::branch::{Answer, BranchState, StateWord, VoteWord};
+use assent_common::wire::branch::{Answer, BranchState, Message, StateWord, TxidOnly, VoteWord};
 
 use harness::{Redis, Sidecar, abort, batch, commit, counting, id, implicit, prepare, txid, until};
 
@@ -178,6 +179,25 @@ async fn a_repeat_of_a_branch_is_answered_although_new_ones_would_not_be_durable
     assert_eq!(answers[0].seq, voted[0].seq);
     assert_eq!(answers[1].code, Some(ErrorCode::NotDurable), "{answers:?}");
     assert_eq!(sidecar.state(2).await, None);
+}
+
+/// Invariant 16: a hand at one branch is no word on the others, which are asked who has all votes.
+#[tokio::test]
+async fn who_asks_about_a_branch_that_was_applied_by_hand_is_told_so() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::start(&redis).await;
+    assert_eq!(vote(&sidecar.say(vec![implicit(1)]).await[0]), VoteWord::Yes);
+    let (actor, reason) = ("ana".to_owned(), "the other one is gone".to_owned());
+    let request = ResolveRequest { outcome: ForcedOutcome::Committed, actor, reason };
+    sidecar.admin.resolve(txid(1), &request).await.unwrap();
+    let asked = sidecar.say(vec![Message::Settle(TxidOnly { txid: txid(1) })]).await.remove(0);
+    match asked.into_settled() {
+        Call::Refused(told) => {
+            assert_eq!(told.code, ErrorCode::HeuristicCommitted);
+            assert!(told.detail.contains("ana"), "{told:?}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,11 @@ fn committed_by_hand(branch: Branch, attempt: Attempt) -> Input {
     abort_refused(branch, attempt, ErrorCode::HeuristicCommitted)
 }
 
+fn by_hand_settled(branch: Branch) -> Input {
+    let call = Call::Refused(Refusal::new(ErrorCode::HeuristicCommitted, "by ana"));
+    answered(branch, FIRST, BranchAnswer::Settled(call))
+}
+
 /// The commit cannot be delivered any more: the transaction ends, and nobody says that it is applied everywhere.
 #[test]
 fn a_branch_that_was_aborted_by_hand_ends_the_transaction_and_is_never_called_applied() {
@@ -49,6 +54,38 @@ fn what_was_committed_by_hand_of_an_earlier_attempt_does_not_end_the_next_one() 
     rig.feed(applied(A));
     assert_eq!(rig.feed(applied(B)), ["answer applied [0]+[1]", "persist end"]);
     assert_eq!(rig.machine.branch_status(A).progress, BranchProgress::HeuristicCommitted);
+}
+
+/// Of an implicit transaction whose other branch never voted: a hand is no sign that somebody has
+/// found all votes. What it had committed would be told for ever to the branch that is fenced.
+#[test]
+fn an_implicit_branch_that_was_committed_by_hand_is_damage_where_another_is_fenced() {
+    for answers in [
+        [by_hand_settled(A), settled(B, Settled::Fenced)],
+        [settled(B, Settled::Fenced), by_hand_settled(A)],
+    ] {
+        let unheard = [no_answer(A, FIRST), no_answer(B, FIRST)];
+        let mut rig = Rig::begun(implicit_spec()).after(unheard).at(DEADLINE);
+        assert_eq!(rig.feed(Input::Tick), ["settle 0.0", "settle 1.0"]);
+        let effects: Vec<_> = answers.into_iter().flat_map(|answer| rig.feed(answer)).collect();
+        assert_eq!(effects[..2], ["abort 0.0", "answer aborted participant_unreachable by 0"]);
+        assert_eq!(rig.feed(committed_by_hand(A, FIRST)), ["note 0 committed by hand"]);
+        rig.feed(Input::Persisted);
+        assert!(rig.machine.is_ended(), "{}", rig.text());
+        assert_eq!(rig.machine.branch_status(A).progress, BranchProgress::HeuristicCommitted);
+    }
+}
+
+/// All others voted as well: the hand and the votes agree.
+#[test]
+fn an_implicit_branch_that_was_committed_by_hand_counts_as_its_vote() {
+    let mut rig = Rig::begun(implicit_spec()).after([yes(B, FIRST)]).at(DEADLINE);
+    assert_eq!(rig.feed(Input::Tick), ["settle 0.0"]);
+    let effects = rig.feed(by_hand_settled(A));
+    assert_eq!(effects, ["persist commit .0 of 2", "commit 0.0", "commit 1.0"]);
+    rig.feed(applied(A));
+    assert_eq!(rig.feed(applied(B)), ["answer applied []+[1]", "persist end"]);
+    assert_eq!(rig.machine.branch_status(A).progress, BranchProgress::Applied);
 }
 
 /// A fence alone tells of no hand: the branch is told on, and shows an alarm.
