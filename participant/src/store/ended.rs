@@ -6,6 +6,11 @@ use futures_util::{Stream, StreamExt as _};
 
 use super::{Store, StoreError};
 
+/// The channel on which they are told; `lua/control.lua` says it too.
+pub(super) fn ended_channel(control_key: &str) -> String {
+    format!("{control_key}:ended")
+}
+
 impl Store {
     /// The branches that any agent of this Redis ends by the scripts, from now on and until the connection breaks. A sole
     /// owner has nobody to tell, and says nothing.
@@ -13,7 +18,7 @@ impl Store {
         let client = self.options.client()?;
         let listen = async {
             let mut listener = client.get_async_pubsub().await?;
-            listener.subscribe(format!("{}:ended", self.options.control_key)).await?;
+            listener.subscribe(ended_channel(&self.options.control_key)).await?;
             Ok(listener.into_on_message())
         };
         let listened = tokio::time::timeout(self.options.connect_timeout, listen).await;

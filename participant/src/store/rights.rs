@@ -9,6 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, ServerError, Value};
 use uuid::Uuid;
 
+use super::ended::ended_channel;
 use super::kind::{Features, ServerId};
 
 /// Who needs a command.
@@ -32,7 +33,7 @@ pub struct Right {
     /// Whether it stands in the append-only file.
     pub writes: bool,
     /// Words that are a whole command, to be queued and never run; `K` is a key below the control hash, which does not
-    /// exist. Empty for what may not be queued, and for what is run with every connection anyway.
+    /// exist, and `E` the channel on which ended branches are told. Empty for what may not be queued, and for what is run with every connection anyway.
     probe: &'static [&'static str],
 }
 
@@ -120,7 +121,7 @@ pub static RIGHTS: &[Right] = &[
     owner("mget", &["MGET", "K"]),
     Right { need: Need::Owner, ..writes("mset", &["MSET", "K", "v"]) },
     owner("watch", &[]),
-    hint("publish", &["PUBLISH", "K", ""]),
+    hint("publish", &["PUBLISH", "E", ""]),
     hint("subscribe", &[]),
 ];
 
@@ -133,10 +134,14 @@ static SOME: [Right; 4] = [
 ];
 
 impl Right {
-    fn command(&self, key: &str) -> Cmd {
+    fn command(&self, control_key: &str) -> Cmd {
         let mut command = Cmd::new();
         for word in self.probe {
-            command.arg(if *word == "K" { key } else { word });
+            match *word {
+                "K" => command.arg(format!("{control_key}:probe")),
+                "E" => command.arg(ended_channel(control_key)),
+                word => command.arg(word),
+            };
         }
         command
     }
@@ -160,7 +165,8 @@ pub fn of_features(features: &Features) -> impl Iterator<Item = &'static Right> 
 pub fn least_acl(features: &Features, control_key: &str) -> String {
     let mut line = format!(
         "ACL SETUSER agent on '>PASSWORD' resetkeys '~{control_key}*' '~YOUR-KEYS*' resetchannels \
-         '&{control_key}:ended' -@all"
+         '&{}' -@all",
+        ended_channel(control_key)
     );
     let mut names: Vec<&str> = of_features(features).map(|right| right.name).collect();
     names.sort_unstable();
@@ -251,12 +257,11 @@ pub(super) async fn probe(
     }
     let probed: Vec<&Right> =
         of_features(&id.features()).filter(|right| !right.probe.is_empty()).collect();
-    let own_key = format!("{control_key}:probe");
     let any_key = format!("{}:probe", Uuid::now_v7());
     let mut pipeline = Pipeline::new();
     pipeline.cmd("MULTI");
     for right in &probed {
-        pipeline.add_command(right.command(&own_key));
+        pipeline.add_command(right.command(control_key));
     }
     // Harmless even if they were run.
     pipeline.cmd("HDEL").arg(control_key).arg("-");
