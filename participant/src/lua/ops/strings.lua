@@ -111,7 +111,8 @@ ops.SETRANGE = function(i)
   -- A short op may ask for many zeros: they cost what it costs to read as many bytes.
   local gap = math.max(offset - #value, 0)
   reading(gap)
-  spend(2 * (#value + gap + #part) / STEP_BYTES)
+  -- The whole value is put together anew, from up to four pieces.
+  spend(8 * (#value + gap + #part) / STEP_BYTES)
   value = sub(value, 1, offset) .. string.rep('\0', gap) .. part .. sub(value, offset + #part + 1)
   set_value(e, value)
   return #value
