@@ -121,12 +121,39 @@ local function conflict(lock, wanted, txid, id, key)
   return answer
 end
 
--- Refuses before the first write what the agent's user may not do. Redis 6.2 cannot be asked: there the keys are compared
--- when the script is called, and the commands when the agent connects.
+-- Refuses before the first write what the agent's user may not do. Redis 6.2 cannot be asked. There
+-- the keys are compared when the script is called, and each command is tried once a call, on a key
+-- that is as absent afterwards as before.
 local may = redis.acl_check_cmd
+local TRIAL = ctl .. ':trial'
+local TRIALS = {
+  HDEL = {'f'}, HINCRBY = {'f', '0'}, HINCRBYFLOAT = {'f', '0'}, HSET = {'f', ''},
+  HSETNX = {'f', ''}, INCRBY = {'0'}, LPOP = {}, LPUSH = {''}, LREM = {'0', ''}, LSET = {'0', ''},
+  LTRIM = {'0', '0'}, PERSIST = {}, PEXPIREAT = {'1'}, RPOP = {}, RPUSH = {''}, SADD = {''},
+  SET = {'', 'XX'}, SREM = {''}, UNLINK = {}, XADD = {'NOMKSTREAM', '*', 'f', ''}, XDEL = {'0-1'},
+  ZADD = {'XX', '0', ''}, ZREM = {''},
+}
+local tried = {}
+
+local function try_command(name)
+  if tried[name] then return end
+  tried[name] = true
+  local result = try(name, TRIAL, unpack(TRIALS[name]))
+  local err = type(result) == 'table' and result.err
+  if err and not is_of_data(err) then
+    reply_at = 0
+    refuse(refusal_code(err) or 'redis_refuses', 'the agent may not run ' .. name .. ': ' .. err)
+  end
+  -- Before what may leave the key there is tried, it is sure that the key can be removed.
+  call('UNLINK', TRIAL)
+end
 
 local function check_rights(writes)
-  if not may then return end
+  if not may then
+    if #writes > 0 then try_command('UNLINK') end
+    for _, write in ipairs(writes) do try_command(write[1]) end
+    return
+  end
   for _, write in ipairs(writes) do
     local ok, allowed = pcall(may, unpack(write))
     if not ok or not allowed then

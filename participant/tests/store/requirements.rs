@@ -135,6 +135,36 @@ async fn a_right_that_is_missing_is_refused_by_name() {
     }
 }
 
+/// W2: a right that is taken from a running agent is a no before anything is written, also where
+/// the server cannot be asked.
+#[tokio::test]
+async fn a_right_that_is_taken_away_is_a_no_before_the_first_write() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let mut plain = redis.plain().await;
+        let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
+        let store = Store::connect(as_agent(&redis, "pw")).await.unwrap();
+        let cases: [(&str, &[&str]); 3] = [
+            ("set", &["HSET h f 1", "SET y 2"]),
+            ("sadd", &["SET y 2", "SADD s 1"]),
+            ("rpush", &["RPUSH l 1"]),
+        ];
+        for (n, (right, lines)) in (1..).zip(cases) {
+            let () = plain.run(&["ACL", "SETUSER", "agent", &format!("-{right}")]).await;
+            let no = store.one_phase(tx(2 * n), lines).await.refused();
+            assert_eq!(no.code, ErrorCode::RedisNoPermission, "{} {right}", server.name);
+            let no = store.prepare(tx(2 * n + 1), lines).await.refused();
+            assert_eq!(no.code, ErrorCode::RedisNoPermission, "{} {right}", server.name);
+            let left: i64 = plain.run(&["EXISTS", "h", "y", "s", "l", "assent:ctl:trial"]).await;
+            assert_eq!(left, 0, "{} {right}", server.name);
+            let () = plain.run(&["ACL", "SETUSER", "agent", &format!("+{right}")]).await;
+        }
+        committed(store.one_phase(tx(9), &["RPUSH l 1", "SADD s 1", "HSET h f 1"]).await);
+        let left: i64 = plain.run(&["EXISTS", "h", "s", "l", "assent:ctl:trial"]).await;
+        assert_eq!(left, 3, "{}", server.name);
+    }
+}
+
 /// What `assent doctor --acl` prints is enough, so that nothing is refused, and the server knows
 /// all of it.
 #[tokio::test]
