@@ -142,7 +142,7 @@ fn operators_see_participants_branches_health_and_the_log() {
     let participant = dev.addresses["participants"][0]["url"].as_str().unwrap();
     assert_eq!(assent(&["health", participant, "--question", "live"]).0, Some(0));
 
-    let data_dir = format!("{}/decisions", dev.url("data_dir"));
+    let data_dir = dev.url("data_dir").to_owned();
     let (code, report, _) = assent(&["-o", "json", "log", "verify", "--data-dir", &data_dir]);
     assert_eq!(code, Some(0), "{report}");
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
