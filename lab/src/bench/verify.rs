@@ -297,7 +297,8 @@ mod tests {
                 workload: Workload::new(Shape::Transfer { writes: 2 }, 10),
                 clients: 3,
                 pace: Pace::Closed,
-                duration: Duration::from_millis(100),
+                // Each client must have connected and committed by then, on a busy machine too.
+                duration: Duration::from_secs(1),
                 number,
             };
             let tally = load::start(run, &targets).await.unwrap().finish().await.unwrap();
