@@ -133,27 +133,35 @@ local TRIALS = {
   SET = {'', 'XX'}, SREM = {''}, UNLINK = {}, XADD = {'NOMKSTREAM', '*', 'f', ''}, XDEL = {'0-1'},
   ZADD = {'XX', '0', ''}, ZREM = {''},
 }
+-- What each command that was tried in this call said, false where it may be run.
 local tried = {}
 
 local function try_command(name)
-  if tried[name] then return end
-  tried[name] = true
-  local result = try(name, TRIAL, unpack(TRIALS[name]))
-  local err = type(result) == 'table' and result.err
-  if err and not is_of_data(err) then
-    reply_at = 0
-    refuse(refusal_code(err) or 'redis_refuses', 'the agent may not run ' .. name .. ': ' .. err)
+  local err = tried[name]
+  if err == nil then
+    local result = try(name, TRIAL, unpack(TRIALS[name]))
+    err = type(result) == 'table' and result.err
+    if err and is_of_data(err) then err = false end
+    tried[name] = err or false
+    if not err and name ~= 'SET' then call('UNLINK', TRIAL) end
   end
-  -- Before what may leave the key there is tried, it is sure that the key can be removed.
-  call('UNLINK', TRIAL)
+  if err then
+    reply_at = 0
+    refuse(refusal_code(err) or 'redis_refuses', 'Redis refuses ' .. name .. ': ' .. err)
+  end
+end
+
+local function try_commands(writes)
+  if #writes == 0 then return end
+  -- SET leaves nothing behind, and needs memory: this server asks for it before the first write of
+  -- a script only. Then UNLINK: what may leave the key there is tried when that can be removed.
+  try_command('SET')
+  try_command('UNLINK')
+  for _, write in ipairs(writes) do try_command(write[1]) end
 end
 
 local function check_rights(writes)
-  if not may then
-    if #writes > 0 then try_command('UNLINK') end
-    for _, write in ipairs(writes) do try_command(write[1]) end
-    return
-  end
+  if not may then return try_commands(writes) end
   for _, write in ipairs(writes) do
     local ok, allowed = pcall(may, unpack(write))
     if not ok or not allowed then

@@ -2,11 +2,15 @@
 
 use assent_common::code::ErrorCode;
 use assent_common::outcome::Call;
+use assent_common::wire::branch::Mode;
 use assent_participant::store::requirements::Weight;
 use assent_participant::store::{Store, StoreError, StoreOptions, StoreState, examine, rights};
 use assent_servers::Kind;
 
-use crate::harness::{Ask as _, CLEAN, DURABLE, Expected as _, Plain, Redis, committed, tx, vote};
+use crate::harness::{
+    Ask as _, CLEAN, DURABLE, Expected as _, NO_MARK, Plain, Redis, committed, coordinator, ops,
+    prepare, prepared, tx, vote,
+};
 
 fn options(redis: &Redis) -> StoreOptions {
     StoreOptions::new(redis.url())
@@ -155,6 +159,12 @@ async fn a_right_that_is_taken_away_is_a_no_before_the_first_write() {
             assert_eq!(no.code, ErrorCode::RedisNoPermission, "{} {right}", server.name);
             let no = store.prepare(tx(2 * n + 1), lines).await.refused();
             assert_eq!(no.code, ErrorCode::RedisNoPermission, "{} {right}", server.name);
+            // Two in one call: what the first one met is no leave for the second.
+            let both = [20, 21].map(|m| prepare(tx(m + 2 * n), Mode::OnePhase, ops(lines)));
+            for answer in store.execute(&coordinator(1), NO_MARK, both.to_vec()).await {
+                let code = prepared(answer).refused().code;
+                assert_eq!(code, ErrorCode::RedisNoPermission, "{} {right}", server.name);
+            }
             let left: i64 = plain.run(&["EXISTS", "h", "y", "s", "l", "assent:ctl:trial"]).await;
             assert_eq!(left, 0, "{} {right}", server.name);
             let () = plain.run(&["ACL", "SETUSER", "agent", &format!("+{right}")]).await;
@@ -224,14 +234,11 @@ async fn a_key_that_the_agent_may_not_write_is_refused_before_the_vote() {
         let () = plain.run(&rules).await;
         let store = Store::connect(as_agent(&redis, "pw")).await.unwrap();
         let messages = [(1, "SET mine:a 1"), (2, "SET read:b 1"), (3, "INCRBY other:c 1")];
-        let messages = messages.map(|(n, line)| {
-            use crate::harness::{ops, prepare};
-            prepare(tx(n), assent_common::wire::branch::Mode::TwoPhase, ops(&[line]))
-        });
+        let messages = messages.map(|(n, line)| prepare(tx(n), Mode::TwoPhase, ops(&[line])));
         let mut answers = store.send(messages.into()).await.into_iter();
-        vote(crate::harness::prepared(answers.next().unwrap()));
+        vote(prepared(answers.next().unwrap()));
         for answer in answers {
-            let refusal = crate::harness::prepared(answer).refused();
+            let refusal = prepared(answer).refused();
             assert_eq!(refusal.code, ErrorCode::RedisNoPermission, "{}: {refusal:?}", server.name);
         }
         let refusal = store.one_phase(tx(4), &["SET read:b 1"]).await.refused();
