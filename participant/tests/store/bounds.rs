@@ -1,8 +1,6 @@
 //! What a branch may cost Redis, which answers nobody else meanwhile: work and bytes are bounded before they are spent. What
 //! is measured are commands that Redis counted, and refusals; how long its scripts took is printed only.
 
-use std::collections::HashMap;
-
 use assent_common::code::ErrorCode;
 use assent_common::limits;
 use assent_common::outcome::{Call, Prepared};
@@ -28,19 +26,6 @@ async fn fill(plain: &mut Plain) {
     for part in FILL {
         let () = plain.run(&["EVAL", part, "0"]).await;
     }
-}
-
-/// How often each command was called since the last time that this was asked.
-async fn calls(plain: &mut Plain) -> HashMap<String, u64> {
-    let info: String = plain.run(&["INFO", "commandstats"]).await;
-    let () = plain.run(&["CONFIG", "RESETSTAT"]).await;
-    let lines = info.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(':'));
-    let count = |stats: &str| stats.split_once("calls=")?.1.split_once(',')?.0.parse().ok();
-    lines.filter_map(|(name, stats)| Some((name.to_owned(), count(stats)?))).collect()
-}
-
-fn of(calls: &HashMap<String, u64>, name: &str) -> u64 {
-    calls.get(name).copied().unwrap_or(0)
 }
 
 fn repeated(first: &[&str], line: impl Fn(usize) -> String, count: usize) -> Vec<String> {
@@ -78,9 +63,9 @@ async fn a_collection_is_read_once_for_all_ops_of_a_branch() {
         ("lrange", repeated(&["LREM l 1 element:9899"], |_| "LPOP l".into(), 900)),
     ];
     for (n, (command, lines)) in (1..).zip(cases) {
-        calls(&mut plain).await;
+        plain.calls().await;
         vote(prepare_all(&store, n, &lines).await);
-        assert_eq!(of(&calls(&mut plain).await, command), 1, "{command}: {}", lines[1]);
+        assert_eq!(plain.calls().await.of(command), 1, "{command}: {}", lines[1]);
         store.abort(tx(n)).await.done();
     }
 }
@@ -96,13 +81,13 @@ async fn large_values_are_not_read_beyond_the_bytes_of_a_reply() {
     let hgets = ["HGET hb f"; 100];
     let hmget = format!("HMGET hb{}", " f".repeat(100));
     for (n, lines) in (1..).zip([&gets[..], &hgets, &[&mget], &[&hmget]]) {
-        calls(&mut plain).await;
+        plain.calls().await;
         let refusal = store.prepare(tx(n), lines).await.refused();
         assert_eq!(refusal.code, ErrorCode::ReplyTooLarge, "{}", refusal.detail);
-        let calls = calls(&mut plain).await;
+        let calls = plain.calls().await;
         // Each value is measured once, and then read once; the owner key is read by GET too.
-        let measured = of(&calls, "strlen") + of(&calls, "hstrlen");
-        let read = of(&calls, "get") + of(&calls, "hget");
+        let measured = calls.of("strlen") + calls.of("hstrlen");
+        let read = calls.of("get") + calls.of("hget");
         assert!(measured == 1 && read <= 6, "{}: {calls:?}", lines[0]);
     }
     vote(store.prepare(tx(9), &["GET big"]).await);
@@ -115,13 +100,13 @@ async fn the_branches_of_a_batch_that_are_too_much_for_one_call_get_several() {
     let (store, mut plain) = (redis.store().await, redis.plain().await);
     fill(&mut plain).await;
     for (first, line, at_least) in [(1, "GET big", 5), (11, "HGETALL h", 3)] {
-        calls(&mut plain).await;
+        plain.calls().await;
         let branches = (first..first + 10).map(|n| prepare(tx(n), Mode::TwoPhase, ops(&[line])));
         for answer in store.send(branches.collect()).await {
             vote(prepared(answer));
         }
-        let calls = calls(&mut plain).await;
-        assert!(of(&calls, "evalsha") >= at_least, "{line}: {calls:?}");
+        let calls = plain.calls().await;
+        assert!(calls.of("evalsha") >= at_least, "{line}: {calls:?}");
     }
 }
 

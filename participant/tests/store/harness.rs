@@ -1,5 +1,6 @@
 //! A real server of its own for each test, and words to say what a test does.
 
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -172,6 +173,16 @@ impl Drop for Redis {
 #[derive(Clone)]
 pub(crate) struct Plain(pub(crate) MultiplexedConnection);
 
+/// How often each command was called.
+#[derive(Debug)]
+pub(crate) struct Calls(HashMap<String, u64>);
+
+impl Calls {
+    pub(crate) fn of(&self, command: &str) -> u64 {
+        self.0.get(command).copied().unwrap_or(0)
+    }
+}
+
 impl Plain {
     pub(crate) async fn run<T: FromRedisValue>(&mut self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
@@ -198,6 +209,15 @@ impl Plain {
         fields.retain(|field| field.starts_with(prefix));
         fields.sort();
         fields
+    }
+
+    /// How often each command was called since the last time that this was asked.
+    pub(crate) async fn calls(&mut self) -> Calls {
+        let info: String = self.run(&["INFO", "commandstats"]).await;
+        let () = self.run(&["CONFIG", "RESETSTAT"]).await;
+        let lines = info.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(':'));
+        let count = |stats: &str| stats.split_once("calls=")?.1.split_once(',')?.0.parse().ok();
+        Calls(lines.filter_map(|(name, stats)| Some((name.to_owned(), count(stats)?))).collect())
     }
 
     /// Everything but the control hash, as a digest.

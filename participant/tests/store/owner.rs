@@ -39,6 +39,53 @@ async fn an_agent_that_is_alone_owns_its_redis_and_one_that_is_not_does_not() {
     assert_eq!(plain.control("l:").await, Vec::<String>::new());
 }
 
+/// Capacity: a value that was short is read among others, and whatever became of it since is seen.
+#[tokio::test]
+async fn keys_that_were_short_are_read_by_one_command() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let () = plain.run(&["MSET", "a", "1", "b", "two", "c", "3"]).await;
+    let lines = ["INCRBY a 1", "GET b", "GET c"];
+    for (n, [mget, getrange, expiries]) in [(1, [0, 3, 3]), (2, [1, 0, 1])] {
+        plain.calls().await;
+        assert_eq!(&*vote(store.prepare(tx(n), &lines).await).replies, r#"[2,"two","3"]"#);
+        let calls = plain.calls().await;
+        let seen = ["mget", "getrange", "pexpiretime"].map(|command| calls.of(command));
+        assert_eq!(seen, [mget, getrange, expiries]);
+        store.abort(tx(n)).await.done();
+    }
+    let () = plain.run(&["PEXPIRE", "a", "600000"]).await;
+    let () = plain.run(&["DEL", "b", "c"]).await;
+    let () = plain.run(&["RPUSH", "c", "x"]).await;
+    let mixed = store.prepare(tx(3), &lines).await.refused();
+    assert_eq!(mixed.code, ErrorCode::WrongType);
+    let done = store.one_phase(tx(4), &["INCRBY a 1", "GET b"]).await;
+    assert_eq!(*committed(done), *"[2,null]");
+    assert!(plain.expires_at_ms("a").await > 0, "the expiry stays");
+}
+
+/// Bounds before work: what a client has made long is not read among others.
+#[tokio::test]
+async fn a_key_that_a_client_made_long_is_not_read_whole() {
+    let redis = Redis::start();
+    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let long = format!("SET k {}", "v".repeat(20_000));
+    for (n, line) in (1..).step_by(5).zip([long.as_str(), "SETRANGE k 100000 v"]) {
+        let () = plain.run(&["SET", "k", "short"]).await;
+        for n in [n, n + 1] {
+            vote(store.prepare(tx(n), &["GET k"]).await);
+            store.abort(tx(n)).await.done();
+        }
+        vote(store.prepare(tx(n + 2), &[line]).await);
+        assert_eq!(store.commit(tx(n + 2)).await, CLEAN);
+        plain.calls().await;
+        vote(store.prepare(tx(n + 3), &["GET k"]).await);
+        let calls = plain.calls().await;
+        assert_eq!((calls.of("mget"), calls.of("getrange")), (0, 1), "{calls:?}");
+        store.abort(tx(n + 3)).await.done();
+    }
+}
+
 /// Invariant 12: what the old owner has in memory is worth nothing from the moment that another agent may write.
 #[tokio::test]
 async fn what_another_agent_staged_is_met_by_the_owner_that_was() {

@@ -178,7 +178,15 @@ impl Store {
             }
         }
         let ended = number(Field::Expected).unwrap_or(0);
-        Ok(Owner { guard, machine: restored.finish(), ended, stored, told, busy: false })
+        Ok(Owner {
+            guard,
+            machine: restored.finish(),
+            ended,
+            stored,
+            told,
+            short_keys: super::look::ShortKeys::default(),
+            busy: false,
+        })
     }
 }
 

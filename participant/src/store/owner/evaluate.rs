@@ -4,66 +4,18 @@
 //! float, a value that is too large) it leaves to the scripts, so that every no has one home.
 
 use assent_common::command::{
-    Comparison, OpRequest, Range, ReplyKind, ValidatedBranch, ValidatedOp, parse_i64,
+    Comparison, Lock, OpRequest, Range, ReplyKind, ValidatedBranch, ValidatedOp, parse_i64,
 };
 use assent_common::limits;
 use assent_common::participant::Claimed;
 use assent_common::value::{Arg, Reply};
-use redis::{Cmd, Pipeline, Value};
 
 use super::super::mutants;
 use super::super::packed::Writer;
+use super::look::{Found, VALUE_BYTES_MAX};
 
 /// Keys of a branch that is evaluated here: they are looked up one by one.
 const KEYS_MAX: usize = 16;
-
-/// Bytes of a value that is read here. Larger ones are the scripts': whether they may be read at all is counted there.
-const VALUE_BYTES_MAX: usize = 16 * 1024;
-
-/// What `PEXPIRETIME` says where there is nothing.
-const NO_SUCH_KEY: i64 = -2;
-
-/// What a key of the branch was found to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Found {
-    /// No op of the branch needs to know.
-    NotAsked,
-    /// There is no such key.
-    Absent,
-    /// A string, and when it expires, in milliseconds since the epoch.
-    String(Vec<u8>, Option<i64>),
-    /// Of another type, or too long for this file.
-    Other,
-}
-
-/// The commands that look at a key. How long its value is does not matter to them: the beginning of a long one tells.
-pub(super) fn look(pipeline: &mut Pipeline, key: &Arg) {
-    /// More than the other words of either command.
-    const WORDS_BYTES: usize = 24;
-    let key = key.0.as_slice();
-    let command = |words| Cmd::with_capacity(words, key.len() + WORDS_BYTES);
-    let mut range = command(4);
-    range.arg("GETRANGE").arg(key).arg(0).arg(VALUE_BYTES_MAX);
-    let mut expiry = command(2);
-    expiry.arg("PEXPIRETIME").arg(key);
-    pipeline.add_command(range).add_command(expiry);
-}
-
-impl Found {
-    /// From the answers to those commands: of another type is what is there and no string; gone is what has expired in
-    /// between.
-    pub(super) fn of(string: Option<Value>, expiry: Option<Value>) -> Self {
-        match (string, expiry) {
-            (_, Some(Value::Int(NO_SUCH_KEY))) => Self::Absent,
-            (Some(Value::BulkString(value)), Some(Value::Int(ms)))
-                if value.len() <= VALUE_BYTES_MAX =>
-            {
-                Self::String(value, (ms >= 0).then_some(ms))
-            }
-            _ => Self::Other,
-        }
-    }
-}
 
 /// What the ops come to.
 #[derive(Debug, PartialEq, Eq)]
@@ -112,13 +64,13 @@ pub(super) fn is_known(branch: &ValidatedBranch) -> bool {
     branch.locks.len() <= KEYS_MAX && branch.ops.iter().all(known)
 }
 
-/// The keys that must be looked at, by their places among the locks.
-pub(super) fn asked(branch: &ValidatedBranch) -> impl Iterator<Item = (usize, &Arg)> {
+/// The locks whose keys must be looked at, and their places.
+pub(super) fn asked(branch: &ValidatedBranch) -> impl Iterator<Item = (usize, &Lock)> {
     let is_asked = |key: &Arg| {
         branch.ops.iter().any(|op| !overwrites(op) && op.keys().any(|asked| asked == key))
     };
     let locks = branch.locks.iter().enumerate();
-    locks.filter(move |(_, lock)| is_asked(&lock.key)).map(|(place, lock)| (place, &lock.key))
+    locks.filter(move |(_, lock)| is_asked(&lock.key))
 }
 
 /// A key, as the branch sees it by now.

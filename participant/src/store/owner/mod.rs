@@ -8,8 +8,8 @@
 //!        └── another agent connects: DEL owner; every EXEC and script of the owner fails from there ─┘
 //!
 //!   a round:  outcomes, prepares ──► machine ──► MULTI  control fields, writes  EXEC  WATCH owner
-//!                         │ GET, PEXPIRETIME ▲
-//!                         └──────────────────┘
+//!                         │ MGET, PEXPIRETIME ▲
+//!                         └───────────────────┘
 //! ```
 //!
 //! **What keeps it safe.** The owner key is watched from before the control hash is read, and again
@@ -26,6 +26,7 @@ mod claim;
 mod counters;
 mod evaluate;
 mod exec;
+mod look;
 mod round;
 mod sole;
 
@@ -71,6 +72,7 @@ pub(super) struct Owner {
     stored: HashMap<LogId, Heard>,
     /// How far each log was on disk, as the hash holds it.
     told: HashMap<LogId, u64>,
+    short_keys: look::ShortKeys,
     /// Whether a batch is under way. One that is dropped half-way, because its caller went away,
     /// leaves this behind: the machine has taken steps then that no `EXEC` keeps.
     busy: bool,

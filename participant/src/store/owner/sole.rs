@@ -20,8 +20,9 @@ use super::super::work::{Answers, Speaker};
 use super::super::{Store, lock};
 use super::Owner;
 use super::counters::{self, Counters};
-use super::evaluate::{self, Found};
+use super::evaluate;
 use super::exec::Ended;
+use super::look::{self, Found};
 use super::round::{Learnt, Round, dirty};
 
 /// Branches of one round: Redis answers nobody else while it runs an `EXEC`.
@@ -151,6 +152,9 @@ impl Store {
                 continue;
             };
             replied += yes.reply_bytes;
+            if item.prepare.branch.bytes > look::VALUE_BYTES_MAX {
+                owner.short_keys.forget_written(&item.prepare.branch);
+            }
             let prepared = owner.prepare(round, &item, yes, speaker.url);
             round.taken.prepares.push(item);
             prepared.map_err(|error| Lost::Refused(error.to_string()))?;
@@ -162,13 +166,12 @@ impl Store {
     async fn look(
         &self,
         live: &Live,
-        owner: &Owner,
+        owner: &mut Owner,
         items: &[PrepareItem],
     ) -> Result<(Vec<Vec<Found>>, Counters), Lost> {
         let mut pipeline = Pipeline::with_capacity(2 * items.len() + 1);
-        for (_, key) in items.iter().flat_map(|item| evaluate::asked(&item.prepare.branch)) {
-            evaluate::look(&mut pipeline, key);
-        }
+        let asked = look::asked(items, &owner.short_keys);
+        look::look(&mut pipeline, &asked);
         let counters = counters::asked(items);
         let fields_expire = live.server.id.features().field_expiry;
         let of_counters = counters::look(&mut pipeline, &counters, fields_expire);
@@ -182,16 +185,8 @@ impl Store {
         }
         let of_counters = values.split_off(values.len() - of_counters);
         let counters = Counters::found(&counters, of_counters, fields_expire);
-        let mut values = values.into_iter();
-        let found = items.iter().map(|item| {
-            let mut found: Vec<Found> =
-                item.prepare.branch.locks.iter().map(|_| Found::NotAsked).collect();
-            for (place, _) in evaluate::asked(&item.prepare.branch) {
-                found[place] = Found::of(values.next(), values.next());
-            }
-            found
-        });
-        Ok((found.collect(), counters))
+        let found = look::found(items, &asked, values, &mut owner.short_keys);
+        Ok((found, counters))
     }
 
     /// Has Redis keep what the round came to, and gives its answers.
@@ -273,6 +268,7 @@ impl Owner {
         answers: &Answers,
     ) -> Result<(), Lost> {
         for item in items {
+            self.short_keys.forget_written(&item.prepare.branch);
             let learnt = match answers.of(item.slot) {
                 Some(BranchAnswer::Prepared(call)) => self.learn(item, call),
                 _ => Learnt::Differs,
