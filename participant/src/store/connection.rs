@@ -74,9 +74,13 @@ pub(super) fn unavailable(options: &StoreOptions, error: &RedisError) -> StoreEr
     StoreError::Unavailable { address: options.address(), reason: reason(error) }
 }
 
-/// Connects, and looks at the server.
+/// [`Examined::file_off_in`] of the last look, over all connections.
+pub(super) type FileOffIn = Mutex<Option<String>>;
+
+/// Connects, and looks at the server. `off_in` is [`Examined::file_off_in`] of the last look.
 pub(super) async fn connect(
     options: &StoreOptions,
+    off_in: Option<String>,
 ) -> Result<(MultiplexedConnection, Examined), StoreError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(options.connect_timeout))
@@ -84,19 +88,17 @@ pub(super) async fn connect(
     let client = options.client()?;
     let connection = client.get_multiplexed_async_connection_with_config(&config).await;
     let mut connection = connection.map_err(|error| unavailable(options, &error))?;
-    let server = requirements::look(&mut connection, &options.control_key).await;
+    let server = requirements::look(&mut connection, &options.control_key, off_in).await;
     let server = server.map_err(|error| unavailable(options, &error))?;
     Ok((connection, server))
 }
 
 /// Connects to a server that keeps the promises.
-async fn open(options: &StoreOptions) -> Result<Live, StoreError> {
-    let (mut connection, server) = connect(options).await?;
-    let reasons = server.problems(Weight::Waits);
-    if !reasons.is_empty() {
-        return Err(StoreError::NotYet { address: options.address(), reasons });
-    }
-    let violations = refused(&server, options)?;
+async fn open(options: &StoreOptions, file_off_in: &FileOffIn) -> Result<Live, StoreError> {
+    let off_in = lock(file_off_in).clone();
+    let (mut connection, server) = connect(options, off_in).await?;
+    lock(file_off_in).clone_from(&server.file_off_in);
+    let violations = fit(&server, options)?;
     for advice in server.problems(Weight::Advice) {
         tracing::warn!(advice, "the server works, but its settings could be better");
     }
@@ -105,11 +107,13 @@ async fn open(options: &StoreOptions) -> Result<Live, StoreError> {
     Ok(Live { connection, server, violations, trust, turn })
 }
 
-/// What would lose votes, if the operator chose to put up with it; else that is an error.
-pub(super) fn refused(
-    server: &Examined,
-    options: &StoreOptions,
-) -> Result<Vec<String>, StoreError> {
+/// What would lose votes, if the operator chose to put up with it; else that is an error, as is
+/// what must be waited for.
+pub(super) fn fit(server: &Examined, options: &StoreOptions) -> Result<Vec<String>, StoreError> {
+    let reasons = server.problems(Weight::Waits);
+    if !reasons.is_empty() {
+        return Err(StoreError::NotYet { address: options.address(), reasons });
+    }
     let violations = server.problems(Weight::Refused);
     if mutants::minds(&violations) && !options.allow_unsafe_redis {
         return Err(StoreError::Unsafe { address: options.address(), violations });
@@ -169,7 +173,8 @@ pub(super) async fn claim(live: &Live, options: &StoreOptions) -> Result<(), Sto
 impl Store {
     /// Connects, checks the settings of Redis, and reads or makes the incarnation of its data.
     pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
-        let live = open(&options).await?;
+        let file_off_in = FileOffIn::default();
+        let live = open(&options, &file_off_in).await?;
         let identity = find_or_create_incarnation(&live, &options.control_key).await;
         let found = identity.map_err(|error| unavailable(&options, &error))?;
         let incarnation = found.incarnation.unwrap_or_default();
@@ -181,6 +186,7 @@ impl Store {
             owner_key: format!("{}:owner", options.control_key),
             agent: Uuid::now_v7().simple().to_string(),
             options,
+            file_off_in,
             incarnation: AtomicU64::new(incarnation),
             view: AtomicU64::new(new_incarnation()),
             link: Link::default(),
@@ -265,7 +271,7 @@ impl Store {
 
     /// Connects again, and compares the data with what this agent knew.
     async fn reconnect(&self) -> Result<Arc<Live>, StoreError> {
-        let live = open(&self.options).await?;
+        let live = open(&self.options, &self.file_off_in).await?;
         self.view.store(new_incarnation(), Ordering::Release);
         // Before Redis is asked: a vote of the connection that was given up may still arrive there,
         // and then here.

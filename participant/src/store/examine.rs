@@ -19,7 +19,7 @@ pub struct Examination {
 
 /// Looks at a server as an agent does when it connects, and changes nothing.
 pub async fn examine(options: &StoreOptions) -> Result<Examination, StoreError> {
-    let (mut connection, server) = connect(options).await?;
+    let (mut connection, server) = connect(options, None).await?;
     let began = Instant::now();
     let time = redis::cmd("TIME").query_async(&mut connection).await;
     let (seconds, micros): (i128, i128) = time.map_err(|error| unavailable(options, &error))?;

@@ -124,6 +124,7 @@ pub struct Store {
     lives: Mutex<HashMap<LogId, Remembered>>,
     /// Logs that say no life, and of which none was known when they were first heard here.
     nameless: Mutex<HashSet<LogId>>,
+    file_off_in: connection::FileOffIn,
     /// The logs of which a copy was refused since they were last heard themselves, and why.
     stale: Mutex<BTreeMap<LogId, String>>,
     has_stale: AtomicBool,

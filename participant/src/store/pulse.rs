@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use assent_common::participant::{Found, Known};
 use assent_common::wire::resync::{DataPoint, Progress};
 
-use super::connection::{Live, identity, refused};
+use super::connection::{Live, fit, identity};
 use super::fence::not_as_known;
-use super::{Store, StoreError, requirements};
+use super::{Store, StoreError, lock, requirements};
 
 impl Store {
     /// Looks whether the data is still what this agent knew, and fences it if it is not. Connects
@@ -32,8 +32,9 @@ impl Store {
         let connection = &mut live.connection.clone();
         let server = requirements::look_again(connection, &live.server).await;
         let server = server.map_err(|error| self.given_up(live, &error))?;
-        let refused = refused(&server, &self.options).map(drop);
-        refused.inspect_err(|error| self.disconnect(live, &error.to_string()))
+        lock(&self.file_off_in).clone_from(&server.file_off_in);
+        let fit = fit(&server, &self.options).map(drop);
+        fit.inspect_err(|error| self.disconnect(live, &error.to_string()))
     }
 
     /// The data that this agent goes on with, and how far it has seen it.

@@ -116,6 +116,52 @@ async fn nobody_votes_before_the_first_rewrite_is_over() {
     }
 }
 
+/// F5: a server that had a file before shows the size of that while it writes the first one anew.
+#[tokio::test]
+async fn a_file_that_was_off_is_waited_for_until_its_first_rewrite_is_over() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let mut plain = redis.plain().await;
+        let () = plain.run(&["MSET", "a", "1", "b", "1", "c", "1"]).await;
+        let () = plain.run(&["BGREWRITEAOF"]).await;
+        let info = async |plain: &mut Plain| plain.run::<String>(&["INFO", "persistence"]).await;
+        while !info(&mut plain).await.contains("aof_rewrite_in_progress:0") {
+            tokio::task::yield_now().await;
+        }
+        assert!(!info(&mut plain).await.contains("aof_base_size:0"), "{}", server.name);
+        let store = redis.store().await;
+        // A rewrite of a file that is there keeps nobody waiting.
+        let () = plain.run(&["CONFIG", "SET", "rdb-key-save-delay", "1000000000"]).await;
+        let () = plain.run(&["BGREWRITEAOF"]).await;
+        store.pulse().await.unwrap();
+        let () = plain.run(&["CONFIG", "SET", "appendonly", "no"]).await;
+        assert!(matches!(store.pulse().await, Err(StoreError::Unsafe { .. })), "{}", server.name);
+        let () = plain.run(&["CONFIG", "SET", "appendonly", "yes"]).await;
+        let found = until(&store, |found| !matches!(found, Err(StoreError::Unsafe { .. }))).await;
+        let error = found.unwrap_err().to_string();
+        assert!(error.contains("first rewrite is under way"), "{} {error}", server.name);
+        let () = plain.run(&["CONFIG", "SET", "appendonly", "no"]).await;
+        let () = plain.run(&["CONFIG", "SET", "rdb-key-save-delay", "0"]).await;
+        let () = plain.run(&["CONFIG", "SET", "appendonly", "yes"]).await;
+        until(&store, Result::is_ok).await.unwrap();
+        vote(store.prepare(tx(1), &["SET a 1"]).await);
+    }
+}
+
+/// Looks until it comes out so: a failure is shared for a moment by those who come in it.
+async fn until(
+    store: &Store,
+    is_it: impl Fn(&Result<(), StoreError>) -> bool,
+) -> Result<(), StoreError> {
+    loop {
+        let result = store.pulse().await;
+        if is_it(&result) {
+            return result;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// F8, W2: a right that is missing is said at the start; a command that was renamed away is no other thing.
 #[tokio::test]
 async fn a_right_that_is_missing_is_refused_by_name() {
@@ -314,10 +360,7 @@ async fn the_pulse_gives_up_a_server_that_is_no_longer_fit() {
     assert!(matches!(store.state(), StoreState::Disconnected(_)));
     assert!(matches!(store.pulse().await, Err(StoreError::Unsafe { .. })));
     let () = plain.run(&["CONFIG", "SET", "appendfsync", "always"]).await;
-    // A failure is shared for a moment by those who come in it.
-    while store.pulse().await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    until(&store, Result::is_ok).await.unwrap();
     vote(store.prepare(tx(1), &["SET a 1"]).await);
 }
 

@@ -20,12 +20,15 @@ const SETTINGS: [&str; 7] = [
     "client-query-buffer-limit",
 ];
 
-/// Asks the server, and judges what it says.
+/// Asks the server, and judges what it says. `off_in` is [`Examined::file_off_in`] of the last
+/// look.
 pub(in super::super) async fn look(
     connection: &mut MultiplexedConnection,
     control_key: &str,
+    off_in: Option<String>,
 ) -> RedisResult<Examined> {
     let mut seen = see(connection).await?;
+    seen.file_off_in = off_in;
     seen.rights = rights::probe(connection, seen.id, control_key).await?;
     Ok(judge(seen))
 }
@@ -37,6 +40,7 @@ pub(in super::super) async fn look_again(
 ) -> RedisResult<Examined> {
     let mut seen = see(connection).await?;
     seen.rights = before.rights.clone();
+    seen.file_off_in = before.file_off_in.clone();
     Ok(judge(seen))
 }
 
@@ -71,6 +75,7 @@ async fn see(connection: &mut MultiplexedConnection) -> RedisResult<Seen> {
         default_user,
         lua,
         rights: rights::Rights::default(),
+        file_off_in: None,
     })
 }
 

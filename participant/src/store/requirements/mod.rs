@@ -124,11 +124,27 @@ struct Seen {
     /// What it says to a script that does nothing.
     lua: Result<(), String>,
     rights: Rights,
+    /// [`Examined::file_off_in`] of the look before.
+    file_off_in: Option<String>,
 }
 
 impl Seen {
     fn info(&self, name: &str) -> &str {
         self.info.get(name).map_or("", String::as_str)
+    }
+
+    /// Whether the first append-only file is being written. A server that was started without one
+    /// has no base until then. One that had a file before shows the size of that, so that the agent
+    /// remembers that it saw the file switched off.
+    fn is_first_rewrite(&self) -> bool {
+        let is_on = self.info("aof_enabled") == "1";
+        let was_off = self.file_off_in.as_deref() == Some(self.info("run_id"));
+        let fields = ["aof_rewrite_in_progress", "aof_rewrite_scheduled"];
+        let runs = fields.iter().any(|field| self.info(field) == "1");
+        // One that failed is tried again by the server, after a while.
+        let has_failed = self.info("aof_last_bgrewrite_status") == "err";
+        let is_first = self.info("aof_base_size") == "0";
+        is_on && (was_off && (runs || has_failed) || is_first && runs)
     }
 
     /// Compares a setting.
@@ -203,6 +219,9 @@ pub struct Examined {
     pub request_bytes_max: Option<usize>,
     /// What the agent's user may do.
     pub rights: Rights,
+    /// The id of the process life that had no complete append-only file: it was off, or its first
+    /// rewrite is under way.
+    pub(super) file_off_in: Option<String>,
 }
 
 impl Examined {
@@ -231,11 +250,13 @@ fn judge(seen: Seen) -> Examined {
         })
     });
     let findings = findings.collect();
+    let is_off = seen.info("aof_enabled") == "0" || seen.is_first_rewrite();
     let limit =
         seen.config.as_ref().ok().and_then(|config| config.get("client-query-buffer-limit"));
     Examined {
         id: seen.id,
         run_id: seen.info("run_id").to_owned(),
+        file_off_in: is_off.then(|| seen.info("run_id").to_owned()),
         findings,
         request_bytes_max: limit.and_then(|limit| limit.parse().ok()),
         rights: seen.rights,

@@ -210,13 +210,8 @@ fn version(seen: &Seen) -> Met {
     if seen.id.version >= VERSION_MIN { Met::Yes(found) } else { Met::No(found) }
 }
 
-/// A server that was started without the file has no size of a base until its first rewrite has ended.
 fn first_rewrite(seen: &Seen) -> Met {
-    let is_on = seen.info("aof_enabled") == "1";
-    let is_first = seen.info("aof_base_size") == "0";
-    let runs = ["aof_rewrite_in_progress", "aof_rewrite_scheduled"];
-    let runs = runs.iter().any(|field| seen.info(field) == "1");
-    if is_on && is_first && runs { Met::No("under way".into()) } else { Met::Yes("over".into()) }
+    if seen.is_first_rewrite() { Met::No("under way".into()) } else { Met::Yes("over".into()) }
 }
 
 fn default_user(seen: &Seen) -> Met {
