@@ -42,6 +42,8 @@ pub(super) struct Live {
     /// Scripts run side by side under the shared side of this lock; the sole owner's rounds one
     /// after the other.
     pub(super) turn: tokio::sync::RwLock<Turn>,
+    /// Whether the agent's user has lost rights that are needed since it connected.
+    pub(super) lacks_rights: AtomicBool,
 }
 
 /// The one connection, or the way to it.
@@ -86,11 +88,17 @@ pub(super) async fn connect(
         .set_connection_timeout(Some(options.connect_timeout))
         .set_response_timeout(Some(options.response_timeout));
     let client = options.client()?;
+    let user = user(&client).to_owned();
     let connection = client.get_multiplexed_async_connection_with_config(&config).await;
     let mut connection = connection.map_err(|error| unavailable(options, &error))?;
-    let server = requirements::look(&mut connection, &options.control_key, off_in).await;
+    let server = requirements::look(&mut connection, &user, &options.control_key, off_in).await;
     let server = server.map_err(|error| unavailable(options, &error))?;
     Ok((connection, server))
+}
+
+/// The name of the agent's user.
+pub(super) fn user(client: &redis::Client) -> &str {
+    client.get_connection_info().redis_settings().username().unwrap_or("default")
 }
 
 /// Connects to a server that keeps the promises.
@@ -104,7 +112,8 @@ async fn open(options: &StoreOptions, file_off_in: &FileOffIn) -> Result<Live, S
     }
     let turn = tokio::sync::RwLock::new(Turn::Scripts { owner: String::new() });
     let trust = Trust::ask(&mut connection).await.map_err(|error| unavailable(options, &error))?;
-    Ok(Live { connection, server, violations, trust, turn })
+    let lacks_rights = AtomicBool::new(false);
+    Ok(Live { connection, server, violations, trust, turn, lacks_rights })
 }
 
 /// What would lose votes, if the operator chose to put up with it; else that is an error, as is

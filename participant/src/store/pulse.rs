@@ -8,9 +8,11 @@ use std::sync::atomic::Ordering;
 use assent_common::participant::{Found, Known};
 use assent_common::wire::resync::{DataPoint, Progress};
 
-use super::connection::{Live, fit, identity};
+use super::connection::{Live, fit, identity, user};
 use super::fence::not_as_known;
-use super::{Store, StoreError, lock, requirements};
+use super::owner::Turn;
+use super::requirements::Examined;
+use super::{Store, StoreError, lock, requirements, rights};
 
 impl Store {
     /// Looks whether the data is still what this agent knew, and fences it if it is not. Connects
@@ -30,11 +32,39 @@ impl Store {
     /// changed under the connection. One that is not is given up, and looked up anew by its name.
     async fn still_fit(&self, live: &Arc<Live>) -> Result<(), StoreError> {
         let connection = &mut live.connection.clone();
-        let server = requirements::look_again(connection, &live.server).await;
+        let client = self.options.client()?;
+        let server = requirements::look_again(connection, user(&client), &live.server).await;
         let server = server.map_err(|error| self.given_up(live, &error))?;
+        self.mind_rights(live, &server).await?;
         lock(&self.file_off_in).clone_from(&server.file_off_in);
         let fit = fit(&server, &self.options).map(drop);
         fit.inspect_err(|error| self.disconnect(live, &error.to_string()))
+    }
+
+    /// An owner takes its rights for those that it had when it connected, and would vote for what
+    /// it may not write any more. The scripts ask for each write: they do the work while something
+    /// is missing. With all that is needed the agent connects anew.
+    async fn mind_rights(&self, live: &Arc<Live>, server: &Examined) -> Result<(), StoreError> {
+        let were_changed = !server.has_the_rules_of(&live.server);
+        if !were_changed && !live.lacks_rights.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut turn = live.turn.write().await;
+        *turn = Turn::Scripts { owner: turn.owner().to_owned() };
+        // What is tried out ends a watch, which only an owner needs.
+        let connection = &mut live.connection.clone();
+        let rights = rights::probe(connection, server.id, &self.options.control_key).await;
+        let rights = rights.map_err(|error| self.given_up(live, &error))?;
+        let missing = rights.missing().unwrap_or_default();
+        if missing.is_empty() {
+            self.disconnect(live, "the rights of the agent's user were changed");
+        } else if !live.lacks_rights.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                missing = missing.join(", "),
+                "the agent's user has lost rights; branches that need them are refused"
+            );
+        }
+        Ok(())
     }
 
     /// The data that this agent goes on with, and how far it has seen it.

@@ -324,6 +324,48 @@ async fn a_commit_waits_for_a_lost_right_and_is_applied_once() {
     }
 }
 
+/// F8, W2: an owner tries its rights out when it connects. When they are changed it goes over to
+/// the scripts, which ask for each write, and comes back with its rights.
+#[tokio::test]
+async fn an_owner_whose_rights_are_changed_votes_for_nothing_that_it_may_not_write() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let mut plain = redis.plain().await;
+        let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
+        let options = StoreOptions { sole_ownership: true, ..as_agent(&redis, "pw") };
+        let store = Store::connect(options).await.unwrap();
+        store.pulse().await.unwrap();
+        let is_owned = !server.is_redis_6_2();
+        assert_eq!(store.is_sole_owner(), is_owned, "{}", server.name);
+        for (n, (taken, given, line)) in (1..).step_by(2).zip([
+            (&["-sadd"][..], &["+sadd"][..], "SADD y 2"),
+            (&["resetkeys", "~assent:*", "~x"], &["resetkeys", "~*"], "RPUSH y 2"),
+        ]) {
+            let mut change = vec!["ACL", "SETUSER", "agent"];
+            change.extend(taken);
+            let () = plain.run(&change).await;
+            for _ in 0..2 {
+                let _ = store.pulse().await;
+            }
+            until(&store, Result::is_ok).await.unwrap();
+            assert!(!store.is_sole_owner(), "{}", server.name);
+            let no = store.prepare(tx(n), &[line]).await.refused();
+            assert_eq!(no.code, ErrorCode::RedisNoPermission, "{} {line}", server.name);
+            vote(store.prepare(tx(n + 1), &["RPUSH x 1"]).await);
+            assert_eq!(store.commit(tx(n + 1)).await, CLEAN, "{}", server.name);
+            let mut change = vec!["ACL", "SETUSER", "agent"];
+            change.extend(given);
+            let () = plain.run(&change).await;
+            // Connects anew.
+            for _ in 0..2 {
+                let _ = store.pulse().await;
+            }
+            until(&store, Result::is_ok).await.unwrap();
+            assert_eq!(store.is_sole_owner(), is_owned, "{}", server.name);
+        }
+    }
+}
+
 /// W7: an agent does not stay with a server that is a replica by now.
 #[tokio::test]
 async fn a_demoted_server_is_given_up() {

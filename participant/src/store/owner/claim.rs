@@ -115,6 +115,7 @@ impl Store {
             && self.is_quarantined().is_none()
             && live.server.id.features().expire_time
             && live.server.rights.may_own()
+            && !live.lacks_rights.load(Ordering::Acquire)
     }
 
     async fn claim(&self, live: &Live, name: &Name) -> RedisResult<bool> {

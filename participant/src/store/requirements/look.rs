@@ -24,10 +24,11 @@ const SETTINGS: [&str; 7] = [
 /// look.
 pub(in super::super) async fn look(
     connection: &mut MultiplexedConnection,
+    user: &str,
     control_key: &str,
     off_in: Option<String>,
 ) -> RedisResult<Examined> {
-    let mut seen = see(connection).await?;
+    let mut seen = see(connection, user).await?;
     seen.file_off_in = off_in;
     seen.rights = rights::probe(connection, seen.id, control_key).await?;
     Ok(judge(seen))
@@ -36,18 +37,21 @@ pub(in super::super) async fn look(
 /// Asks it again. Its rights are not tried out: what is discarded for that would end the owner's watch.
 pub(in super::super) async fn look_again(
     connection: &mut MultiplexedConnection,
+    user: &str,
     before: &Examined,
 ) -> RedisResult<Examined> {
-    let mut seen = see(connection).await?;
+    let mut seen = see(connection, user).await?;
     seen.rights = before.rights.clone();
     seen.file_off_in = before.file_off_in.clone();
     Ok(judge(seen))
 }
 
-async fn see(connection: &mut MultiplexedConnection) -> RedisResult<Seen> {
+async fn see(connection: &mut MultiplexedConnection, user: &str) -> RedisResult<Seen> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("INFO");
-    pipeline.cmd("ACL").arg("GETUSER").arg("default");
+    for user in ["default", user] {
+        pipeline.cmd("ACL").arg("GETUSER").arg(user);
+    }
     pipeline.cmd("EVAL").arg("return 1").arg(0);
     for setting in SETTINGS {
         pipeline.cmd("CONFIG").arg("GET").arg(setting);
@@ -58,7 +62,7 @@ async fn see(connection: &mut MultiplexedConnection) -> RedisResult<Seen> {
     let info: String = redis::from_redis_value(next().extract_error()?)?;
     let fields = info.lines().filter_map(|line| line.trim_end().split_once(':'));
     let id = ServerId::of_info(&fields.clone().collect());
-    let default_user = default_user(next());
+    let (default_user, own_rules) = (rules(next()), rules(next()));
     let lua = match next() {
         // Others say that it is busy or loading, which is another row's to say.
         Value::ServerError(error) if ["ERR", "NOPERM"].contains(&error.code()) => {
@@ -73,6 +77,7 @@ async fn see(connection: &mut MultiplexedConnection) -> RedisResult<Seen> {
         info: fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         config: config.map(|settings| settings.into_iter().flatten().collect()),
         default_user,
+        own_rules,
         lua,
         rights: rights::Rights::default(),
         file_off_in: None,
@@ -92,7 +97,7 @@ fn setting(answer: Value) -> Result<HashMap<String, String>, Hidden> {
 }
 
 /// The keys and commands in the answer to `ACL GETUSER`: names, each followed by its value.
-fn default_user(answer: Value) -> Result<(String, String), Hidden> {
+fn rules(answer: Value) -> Result<(String, String), Hidden> {
     let fields = match answer {
         Value::ServerError(error) => return Err(hidden(&error)),
         Value::Array(fields) => fields,

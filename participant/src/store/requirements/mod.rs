@@ -2,7 +2,7 @@
 //! `assent doctor`, and printed as `docs/reference/servers.md`.
 //!
 //! ```text
-//! look ── INFO, CONFIG GET …, ACL GETUSER default, EVAL, MULTI … DISCARD ──► Seen ── judge ──► Finding, one for each row
+//! look ── INFO, CONFIG GET …, ACL GETUSER …, EVAL, MULTI … DISCARD ──► Seen ── judge ──► Finding, one for each row
 //! ```
 //!
 //! What a row asks is pure: it sees what the server said, and nothing else.
@@ -121,6 +121,8 @@ struct Seen {
     config: Result<HashMap<String, String>, Hidden>,
     /// The keys and commands of the user `default`.
     default_user: Result<(String, String), Hidden>,
+    /// Those of the agent's user.
+    own_rules: Result<(String, String), Hidden>,
     /// What it says to a script that does nothing.
     lua: Result<(), String>,
     rights: Rights,
@@ -222,9 +224,16 @@ pub struct Examined {
     /// The id of the process life that had no complete append-only file: it was off, or its first
     /// rewrite is under way.
     pub(super) file_off_in: Option<String>,
+    /// The keys and commands of the agent's user.
+    own_rules: Result<(String, String), Hidden>,
 }
 
 impl Examined {
+    /// Whether the agent's user has the same keys and commands as at another look.
+    pub(super) fn has_the_rules_of(&self, other: &Self) -> bool {
+        self.own_rules == other.own_rules
+    }
+
     /// The rows of this weight that are not met, in words.
     #[must_use]
     pub fn problems(&self, weight: Weight) -> Vec<String> {
@@ -260,5 +269,6 @@ fn judge(seen: Seen) -> Examined {
         findings,
         request_bytes_max: limit.and_then(|limit| limit.parse().ok()),
         rights: seen.rights,
+        own_rules: seen.own_rules,
     }
 }
