@@ -36,6 +36,9 @@ impl Store {
         let server = requirements::look_again(connection, user(&client), &live.server).await;
         let server = server.map_err(|error| self.given_up(live, &error))?;
         self.mind_rights(live, &server).await?;
+        if server.request_bytes_max != live.server.request_bytes_max {
+            self.disconnect(live, "client-query-buffer-limit was changed");
+        }
         lock(&self.file_off_in).clone_from(&server.file_off_in);
         let fit = fit(&server, &self.options).map(drop);
         fit.inspect_err(|error| self.disconnect(live, &error.to_string()))
