@@ -21,8 +21,15 @@
 //! the log:        ── 4/d ── decision 700 ── decision 900 ── 5/e     4 ended at 900; told: 900
 //! its copy:       ── 4/d ── decision 700 ── 5/x                     4 ended at 700: cut
 //! ```
+//!
+//! Anybody can say to a coordinator that its log is a copy. So what a coordinator says of its log
+//! is under a **seal**, made with a key that is in the log and in all its copies, and is told to
+//! nobody. A participant keeps the last of these words, and shows one when it refuses a log. A word
+//! whose seal is right, and that the log cannot have said, proves that it is a copy; whatever else
+//! is said counts for him who says it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -71,10 +78,40 @@ pub struct Proof {
     /// How far its log is on disk: the position of a record, so that all before it is there too.
     #[serde(default)]
     pub position: u64,
+    /// The seal of epoch, nonce and position, with which the participant can show that they were
+    /// said. An older version does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<u64>,
     /// The lives before it that its log has, oldest first: said until the participant has answered
     /// once. Without them nothing is proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Vec<PastLife>>,
+}
+
+/// What a life of a log once said of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SealedWord {
+    /// The epoch of the life.
+    #[schema(value_type = u64)]
+    pub epoch: Epoch,
+    /// Its nonce.
+    pub nonce: u64,
+    /// How far the log was on disk.
+    pub position: u64,
+    /// The seal of all this.
+    pub seal: u64,
+}
+
+/// The key that seals what is said of a log. It is in the log and in its copies, and nowhere else:
+/// it is told to nobody, and is no part of what is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SealKey(pub [u8; 32]);
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealKey")
+    }
 }
 
 /// What a participant remembers of a log.
@@ -84,11 +121,18 @@ pub struct Remembered {
     pub life: Life,
     /// The highest position that it was told of.
     pub position: u64,
+    /// What shows that the life was heard.
+    pub heard: Option<SealedWord>,
+    /// What shows that the position was told.
+    pub told: Option<SealedWord>,
 }
 
 /// The lives that a log has, but for those that are very old.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lives(BTreeMap<Epoch, LifeBegan>);
+pub struct Lives {
+    began: BTreeMap<Epoch, LifeBegan>,
+    key: Option<SealKey>,
+}
 
 /// What a participant makes of a life that speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,15 +155,27 @@ pub enum Heard {
 impl Lives {
     /// Takes a life, from replay or when it begins.
     pub fn began(&mut self, began: LifeBegan) {
-        self.0.insert(began.life.epoch, began);
-        while self.0.len() > LIVES_MAX {
-            self.0.pop_first();
+        self.began.insert(began.life.epoch, began);
+        while self.began.len() > LIVES_MAX {
+            self.began.pop_first();
         }
+    }
+
+    /// Takes the key, from replay or when it is drawn.
+    pub const fn sealed_with(&mut self, key: SealKey) {
+        self.key = Some(key);
+    }
+
+    /// The key that seals what is said of the log. A log of an older version has none before its
+    /// next life.
+    #[must_use]
+    pub const fn key(&self) -> Option<SealKey> {
+        self.key
     }
 
     /// Oldest first.
     pub fn iter(&self) -> impl Iterator<Item = LifeBegan> {
-        self.0.values().copied()
+        self.began.values().copied()
     }
 
     /// What is said of the lives before this one, oldest first: of the last ones, and of one that
@@ -127,11 +183,12 @@ impl Lives {
     #[must_use]
     pub fn before(&self, epoch: Epoch, asked: Option<Epoch>) -> Vec<PastLife> {
         let past: Vec<PastLife> = self
-            .0
+            .began
             .range(..epoch)
-            .map(|(&of, LifeBegan { life, .. })| {
-                let next = self.0.range(of..).nth(1);
-                PastLife { epoch: of, nonce: life.nonce, end: next.and_then(|(_, began)| began.at) }
+            .map(|(&of, LifeBegan { life, .. })| PastLife {
+                epoch: of,
+                nonce: life.nonce,
+                end: self.end(of),
             })
             .collect();
         let first = past.len().saturating_sub(LIVES_SAID_MAX);
@@ -139,10 +196,63 @@ impl Lives {
         asked.chain(&past[first..]).copied().collect()
     }
 
+    /// Where a life ended, if the next one has written it down.
+    fn end(&self, epoch: Epoch) -> Option<u64> {
+        self.began.range(epoch..).nth(1).and_then(|(_, next)| next.at)
+    }
+
     /// Whether the log has this life.
     #[must_use]
     pub fn has(&self, epoch: Epoch) -> bool {
-        self.0.contains_key(&epoch)
+        self.began.contains_key(&epoch)
+    }
+
+    /// Whether this log cannot have said a word that is under its seal, so that it is a copy of the
+    /// log that did.
+    #[must_use]
+    pub fn cannot_have_said(&self, word: &SealedWord) -> bool {
+        match self.began.get(&word.epoch) {
+            Some(LifeBegan { life, .. }) if life.nonce != word.nonce => true,
+            Some(_) => self.end(word.epoch).is_some_and(|end| end < word.position),
+            // The very old ones are forgotten.
+            None => self.began.keys().next().is_some_and(|oldest| *oldest < word.epoch),
+        }
+    }
+}
+
+impl Proof {
+    /// What a participant can show of it later.
+    #[must_use]
+    pub fn word(&self, epoch: Epoch) -> Option<SealedWord> {
+        let Self { nonce, position, seal, .. } = *self;
+        seal.map(|seal| SealedWord { epoch, nonce, position, seal })
+    }
+}
+
+impl Remembered {
+    /// What is remembered when a life was let in that says this.
+    #[must_use]
+    pub fn and(this: Option<Self>, epoch: Epoch, proof: &Proof) -> Self {
+        let life = Life { epoch, nonce: proof.nonce };
+        let word = proof.word(epoch);
+        let Some(before) = this else {
+            return Self { life, position: proof.position, heard: word, told: word };
+        };
+        let heard = before.heard.filter(|_| before.life == life).or(word);
+        let is_farther = proof.position > before.position;
+        if is_farther || proof.position == before.position && before.told.is_none() {
+            return Self { life, position: proof.position, heard, told: word };
+        }
+        Self { life, heard, ..before }
+    }
+
+    /// What shows to a coordinator that its log is a copy, as was found.
+    #[must_use]
+    pub fn shows(&self, heard: Heard) -> Option<SealedWord> {
+        match heard {
+            Heard::Cut(_) => self.told,
+            _ => self.heard.or(self.told),
+        }
     }
 }
 
@@ -152,7 +262,7 @@ pub fn hear(remembered: Option<Remembered>, epoch: Epoch, proof: &Proof) -> Hear
     if epoch.0 > EPOCH_MAX {
         return Heard::TooFar;
     }
-    let Some(Remembered { life, position }) = remembered else {
+    let Some(Remembered { life, position, .. }) = remembered else {
         return if proof.before.is_some() { Heard::Newest } else { Heard::Unproven(None) };
     };
     if epoch == life.epoch {
@@ -186,7 +296,7 @@ mod tests {
     }
 
     fn remembered(epoch: u64, nonce: u64, position: u64) -> Option<Remembered> {
-        Some(Remembered { life: life(epoch, nonce), position })
+        Some(Remembered { life: life(epoch, nonce), position, heard: None, told: None })
     }
 
     /// Lives of which each began behind a position that is ten times its epoch.
@@ -202,7 +312,8 @@ mod tests {
     fn speaks(log: &Lives, remembered: Option<Remembered>, asked: Option<Epoch>) -> Heard {
         let last = log.iter().last().unwrap().life;
         let before = Some(log.before(last.epoch, asked));
-        hear(remembered, last.epoch, &Proof { nonce: last.nonce, position: 0, before })
+        let proof = Proof { nonce: last.nonce, position: 0, seal: None, before };
+        hear(remembered, last.epoch, &proof)
     }
 
     #[test]
@@ -257,7 +368,7 @@ mod tests {
     /// M1: a later epoch is believed of who has the nonce of the one before, and of nobody else.
     #[test]
     fn a_later_life_is_not_believed_without_a_proof() {
-        let proof = Proof { nonce: 18, position: 0, before: None };
+        let proof = Proof { nonce: 18, position: 0, seal: None, before: None };
         let asks = Heard::Unproven(Some(Epoch(7)));
         assert_eq!(hear(remembered(7, 17, 0), Epoch(8), &proof), asks);
         assert_eq!(hear(None, Epoch(8), &proof), Heard::Unproven(None));
@@ -278,6 +389,42 @@ mod tests {
         assert_eq!(speaks(&log, remembered(3, 4, 0), Some(Epoch(3))), Heard::Stale);
         assert_eq!(speaks(&log, remembered(995, 3, 0), None), Heard::Stale);
         assert_eq!(log.before(Epoch(1_000), None).len(), LIVES_SAID_MAX);
+    }
+
+    /// Only what the log cannot have said shows that it is a copy.
+    #[test]
+    fn a_copy_cannot_have_said_what_was_said_after_it() {
+        let word =
+            |epoch, nonce, position| SealedWord { epoch: Epoch(epoch), nonce, position, seal: 0 };
+        let copy = lives(&[(3, 13), (4, 14), (5, 25)]);
+        for (said, is_proof) in [
+            (word(4, 14, 50), false),
+            (word(4, 14, 51), true),
+            (word(3, 13, 41), true),
+            (word(5, 15, 50), true),
+            (word(5, 25, 1_000), false),
+            (word(6, 16, 60), true),
+            (word(2, 12, 20), false),
+        ] {
+            assert_eq!(copy.cannot_have_said(&said), is_proof, "{said:?}");
+        }
+    }
+
+    /// The word that shows the newest position stays, whichever life says less later.
+    #[test]
+    fn a_participant_keeps_what_shows_the_life_and_the_position() {
+        let says = |epoch, position| {
+            let seal = Some(epoch * 1_000 + position);
+            (Epoch(epoch), Proof { nonce: epoch, position, seal, before: None })
+        };
+        let mut now = None;
+        for (epoch, proof) in [says(4, 40), says(4, 90), says(4, 60), says(5, 50)] {
+            now = Some(Remembered::and(now, epoch, &proof));
+        }
+        let Remembered { life: newest, position, heard, told } = now.unwrap();
+        assert_eq!((newest, position), (life(5, 5), 90));
+        assert_eq!(heard.map(|word| word.seal), Some(5_050));
+        assert_eq!(told.map(|word| word.seal), Some(4_090));
     }
 
     #[test]

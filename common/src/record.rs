@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, Epoch, IdempotencyKey, ParticipantName, TransactionId, TxNumber};
-use crate::lives::{Life, LifeBegan};
+use crate::lives::{Life, LifeBegan, SealKey};
 use crate::outcome::{Heuristic, Redo, Replies};
 use crate::time::Millis;
 
@@ -43,6 +43,8 @@ pub enum Record {
     LossAccepted(LossAccepted),
     /// A life of the coordinator began. Durable before anybody hears of it.
     LifeBegan(LifeBegan),
+    /// The key that seals what is said of the log. Durable before anything is said under it.
+    SealKey(SealKey),
     /// Some branches of a committed transaction have acknowledged, while others do not.
     Acknowledged(Acknowledged),
     /// An operator ended a branch by hand, against what the log says of it.
@@ -320,6 +322,7 @@ mod kind {
     pub(super) const ENDED_BY_HAND_V1: u8 = 14;
     pub(super) const LIFE_BEGAN_V2: u8 = 15;
     pub(super) const ABANDONED_V2: u8 = 16;
+    pub(super) const SEAL_KEY_V1: u8 = 17;
 }
 
 impl Record {
@@ -347,6 +350,7 @@ impl Record {
             Self::LifeBegan(LifeBegan { life, at: Some(at) }) => {
                 (kind::LIFE_BEGAN_V2, payload(&(life, at)))
             }
+            Self::SealKey(record) => (kind::SEAL_KEY_V1, payload(record)),
             Self::Acknowledged(record) => (kind::ACKNOWLEDGED_V1, payload(record)),
             Self::EndedByHand(record) => (kind::ENDED_BY_HAND_V1, payload(record)),
         }
@@ -376,6 +380,7 @@ impl Record {
                 let (life, at) = read::<(Life, u64)>(kind, payload)?;
                 Ok(Self::LifeBegan(LifeBegan { life, at: Some(at) }))
             }
+            kind::SEAL_KEY_V1 => read(kind, payload).map(Self::SealKey),
             kind::ACKNOWLEDGED_V1 => read(kind, payload).map(Self::Acknowledged),
             kind::ENDED_BY_HAND_V1 => read(kind, payload).map(Self::EndedByHand),
             kind::ANSWERED_WRITTEN_V1 => {
@@ -417,7 +422,8 @@ impl Record {
             | Self::CommittedSet(_)
             | Self::DataSeen(_)
             | Self::LossAccepted(_)
-            | Self::LifeBegan(_) => None,
+            | Self::LifeBegan(_)
+            | Self::SealKey(_) => None,
         }
     }
 }

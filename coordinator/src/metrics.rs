@@ -15,6 +15,7 @@ const IN_DOUBT_OLDEST: &str = "assent_in_doubt_oldest_age_seconds";
 const PARTICIPANT_UP: &str = "assent_participant_up";
 const REDIS_UP: &str = "assent_participant_redis_up";
 const PARTICIPANT_AWAY: &str = "assent_participant_away";
+const STALE_LOG: &str = "assent_participant_stale_log";
 const BATCH_MESSAGES: &str = "assent_batch_messages";
 const BRANCHES_LOST: &str = "assent_branches_lost";
 const HEURISTIC: &str = "assent_branches_heuristic";
@@ -55,6 +56,11 @@ pub fn describe() {
     describe_gauge!(
         PARTICIPANT_AWAY,
         "Whether transactions that name the participant are refused at once, because it has not answered for a while"
+    );
+    describe_gauge!(
+        STALE_LOG,
+        "Whether the participant takes this log for an old or a forked copy without showing that \
+         it is one, so that transactions that name it are refused"
     );
     describe_histogram!(BATCH_MESSAGES, "Messages in one batch to a participant");
     describe_gauge!(BRANCHES_LOST, "Committed branches whose participant lost its data");
@@ -100,6 +106,9 @@ pub fn observe(counts: &Counts) {
     for (participant, away) in &counts.away {
         gauge!(PARTICIPANT_AWAY, "participant" => participant.clone())
             .set(f64::from(u8::from(*away)));
+    }
+    for (participant, is_stale) in &counts.stale_log {
+        gauge!(STALE_LOG, "participant" => participant.clone()).set(f64::from(u8::from(*is_stale)));
     }
     for (participant, data) in &counts.data {
         for (word, state) in DATA_STATES {

@@ -10,9 +10,10 @@ use assent_common::ParticipantName;
 use assent_common::coordinator::authority::Authority;
 use assent_common::coordinator::replay::Replay;
 use assent_common::crash::CrashPoint;
-use assent_common::lives::{Life, LifeBegan};
+use assent_common::lives::{Life, LifeBegan, SealKey};
 use assent_common::record::Record;
 use assent_engine::ReplayedHistory;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::clock;
@@ -93,11 +94,15 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     let life = Life { epoch, nonce: new_nonce() };
     let life_began = LifeBegan { life, at: Some(last) };
     lives.began(life_began);
+    let new_key = lives.key().is_none().then(new_key);
+    if let Some(key) = new_key {
+        lives.sealed_with(key);
+    }
     let authority = Authority::new(log_id, epoch, decisions);
     let restored = EngineStart { authority, history: history.finish(), lives, admission };
     let engine = Engine::new(restored, log, url, http, life);
     let _first = started.set(engine.clone());
-    engine.begin_life(life_began);
+    engine.begin_life(life_began, new_key);
     let plan = unfinished.plan(clock::now());
     let mut registered = plan.participants;
     registered.extend(participants);
@@ -119,6 +124,16 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
 fn new_nonce() -> u64 {
     const MASK: u128 = (1 << 62) - 1;
     u64::try_from(Uuid::now_v7().as_u128() & MASK).unwrap_or_default()
+}
+
+/// Of each `UUIDv7` 32 bits are random, whatever it shares with the one before.
+fn new_key() -> SealKey {
+    const DRAWN: usize = 16;
+    let mut drawn = Sha256::new();
+    for _ in 0..DRAWN {
+        drawn.update(Uuid::now_v7().as_bytes());
+    }
+    SealKey(drawn.finalize().into())
 }
 
 /// The crash points that lie inside the log.

@@ -11,7 +11,7 @@ use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::{
     AnswerDurability, Branch, Effect, Input, Spec, State, Transaction,
 };
-use assent_common::lives::{LifeBegan, Lives};
+use assent_common::lives::{LifeBegan, Lives, SealKey};
 use assent_common::log::{Durability, LogPosition, NewRecord};
 use assent_common::mutant::Mutant;
 use assent_common::participant::Branches;
@@ -32,6 +32,7 @@ use crate::lanes::Lanes;
 use crate::lives::LogLives;
 use crate::numbers::NumberMap;
 use crate::outbox::{Appended, Outbox};
+use crate::participants::of_participant;
 use crate::queues::Queues;
 use crate::submit::{NewTransaction, Taken, mismatch};
 use crate::variant::Variant;
@@ -119,8 +120,11 @@ impl Core {
         }
     }
 
-    /// Has the log keep which life this is.
-    pub fn begin_life(&mut self, began: LifeBegan) {
+    /// Has the log keep which life this is, and its key where that was drawn now.
+    pub fn begin_life(&mut self, began: LifeBegan, key: Option<SealKey>) {
+        if let Some(key) = key {
+            self.outbox.append(&Record::SealKey(key), Durability::Forced, Appended::Nothing);
+        }
         self.outbox.append(&Record::LifeBegan(began), Durability::Forced, Appended::Life);
     }
 
@@ -147,11 +151,25 @@ impl Core {
         }
         self.admission.admit(self.is_draining, log_is_full)?;
         let lanes = new.lanes(&self.lanes)?;
+        self.check_not_stale_at(&lanes)?;
         new.check_one_phase(self.settings.decision_bytes_max)?;
         let places = lanes.iter().map(|place| &self.lanes[*place]);
         self.admission.admit_at(places, now.millis())?;
         self.begin(new, lanes, waiter, now);
         Ok(Taken::Begun)
+    }
+
+    /// A participant that takes the log for an old copy does nothing for it.
+    fn check_not_stale_at(&self, lanes: &[usize]) -> Result<(), Problem> {
+        let mut lanes = lanes.iter().map(|place| &self.lanes[*place]);
+        let stale = lanes.find_map(|lane| Some((&lane.name, lane.stale_log.as_deref()?)));
+        let Some((name, why)) = stale else { return Ok(()) };
+        let detail = format!(
+            "participant {name} takes the log of this coordinator for an old or a forked copy, \
+             without showing that it is one ({why}); nothing was begun: see \
+             docs/guides/recover.md, section `One participant says stale_log`"
+        );
+        Err(of_participant(name, ErrorCode::StaleLog, detail))
     }
 
     /// The transaction that the same key or id has begun before.
@@ -378,7 +396,7 @@ impl Core {
         branches.iter().map(now).collect()
     }
 
-    /// Why the log is an old or a forked copy, if a participant has said so.
+    /// Why the log is an old or a forked copy, if a participant has shown that it is one.
     #[must_use]
     pub fn stale(&self) -> Option<&Arc<str>> {
         self.lives.stale()

@@ -64,6 +64,10 @@ pub enum Notice {
     RedisBack(ParticipantName),
     /// A participant knows that the log is an old or a forked copy, and why.
     StaleLog(ParticipantName, String),
+    /// A participant says so, and shows nothing that the log cannot have said.
+    StaleLogNotShown(ParticipantName, String),
+    /// It says so no more.
+    StaleLogTakenBack(ParticipantName),
     /// A participant's data is open, after a loss, as this.
     DataOpened(ParticipantName, DataPoint),
     /// What a participant lost is not made good, and why; whether only an operator can help.

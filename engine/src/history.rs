@@ -131,6 +131,7 @@ impl ReplayedHistory {
             | Record::DataSeen(_)
             | Record::LossAccepted(_)
             | Record::LifeBegan(_)
+            | Record::SealKey(_)
             | Record::Acknowledged(_) => {}
         }
     }

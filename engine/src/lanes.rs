@@ -46,6 +46,8 @@ pub struct Lane {
     pub is_met: bool,
     /// How often it was said in vain.
     pub greeted_in_vain: u64,
+    /// Why it refuses the log as an old copy, without showing that it is one.
+    pub stale_log: Option<String>,
     /// Whether somebody waits for it.
     is_awaited: bool,
     /// The epoch of the life that it remembers, where it asked for that.
@@ -71,6 +73,7 @@ impl Lane {
             greeting: Greeting::Due,
             is_met: false,
             greeted_in_vain: 0,
+            stale_log: None,
             is_awaited: false,
             asked_for: None,
         }
@@ -87,6 +90,7 @@ impl Lane {
         if self.url.as_ref().is_some_and(|before| before != url) {
             // Who answers there may not have heard it.
             self.greeting = Greeting::Tried;
+            self.stale_log = None;
         }
         self.url = Some(url.to_owned());
         self.breaker = Breaker::default();
@@ -94,6 +98,7 @@ impl Lane {
 
     pub(crate) fn clear_url(&mut self) {
         self.url = None;
+        self.stale_log = None;
         self.breaker = Breaker::default();
         self.up = None;
         self.redis_up = None;

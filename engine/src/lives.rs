@@ -1,14 +1,16 @@
 //! Which life of the log this is, and whether it may be spoken for: participants tell an old or
 //! forked copy of a log from the log (`common`'s `lives`), and a coordinator on such a copy says
-//! nothing more to anybody.
+//! nothing more to anybody. It believes that only if it is shown what its log cannot have said,
+//! under the log's own seal; who only says so is used no more, and nobody else suffers for it.
 
 use std::sync::Arc;
 
-use assent_common::lives::{LifeBegan, Lives, PastLife};
+use assent_common::lives::{LifeBegan, Lives, PastLife, Proof, SealKey, SealedWord};
 use assent_common::log::LogPosition;
 use assent_common::outcome::{Call, Prepared, Refusal};
 use assent_common::wire::branch::{Answers, LifeAnswer};
-use assent_common::{Epoch, ErrorCode};
+use assent_common::{Epoch, ErrorCode, LogId, limits, text};
+use sha2::{Digest as _, Sha256};
 
 use crate::errand::{Errand, Errands, Notice};
 use crate::lanes::{Lane, Lanes};
@@ -19,7 +21,7 @@ pub(crate) struct LogLives {
     lives: Lives,
     /// How far the log is on disk.
     position: u64,
-    /// Why the log is an old or a forked copy, as a participant said.
+    /// Why the log is an old or a forked copy, as a participant has shown.
     stale: Option<Arc<str>>,
 }
 
@@ -48,7 +50,12 @@ pub enum LifeHeard {
         is_work: bool,
     },
     /// The log is an old or a forked copy.
-    Stale(String),
+    Stale {
+        /// Why, in the participant's words.
+        why: String,
+        /// What the log said there, as the participant shows it.
+        shown: Option<SealedWord>,
+    },
 }
 
 impl LifeHeard {
@@ -56,7 +63,10 @@ impl LifeHeard {
     pub fn of<E>(said: &Result<Answers, E>) -> Self {
         match said {
             Err(_) => Self::Nothing,
-            Ok(Answers { stale_log: Some(why), .. }) => Self::Stale(why.clone()),
+            Ok(Answers { stale_log: Some(why), stale_log_shown: shown, .. }) => Self::Stale {
+                why: text::cut(why, limits::DETAIL_BYTES_MAX).into_owned(),
+                shown: *shown,
+            },
             Ok(Answers { life, answers, .. }) => {
                 Self::Said { life: *life, is_work: !answers.is_empty() }
             }
@@ -78,16 +88,16 @@ impl LogLives {
         Self { lives, position, stale: None }
     }
 
+    pub(crate) const fn key(&self) -> Option<SealKey> {
+        self.lives.key()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = LifeBegan> {
         self.lives.iter()
     }
 
     pub(crate) fn before(&self, epoch: Epoch, asked_for: Option<Epoch>) -> Vec<PastLife> {
         self.lives.before(epoch, asked_for)
-    }
-
-    pub(crate) const fn position(&self) -> u64 {
-        self.position
     }
 
     pub(crate) fn stale(&self) -> Option<&Arc<str>> {
@@ -98,9 +108,24 @@ impl LogLives {
         self.position = self.position.max(position.map_or(0, |position| position.0));
     }
 
+    /// What the life that speaks says of its log now, under the seal of the log.
+    pub(crate) fn proof(&self, log_id: LogId, epoch: Epoch, nonce: u64) -> Proof {
+        let position = self.position;
+        let seal = self.lives.key().map(|key| seal(key, log_id, epoch, nonce, position));
+        Proof { nonce, position, seal, before: None }
+    }
+
+    /// Whether a word is under the seal of the log, and the log cannot have said it.
+    fn is_shown(&self, log_id: LogId, word: &SealedWord) -> bool {
+        let SealedWord { epoch, nonce, position, seal: said } = *word;
+        let sealed = self.lives.key().map(|key| seal(key, log_id, epoch, nonce, position));
+        sealed == Some(said) && self.lives.cannot_have_said(word)
+    }
+
     /// Takes note of what an answer says of the life that spoke.
     pub(crate) fn heard(
         &mut self,
+        log_id: LogId,
         lanes: &mut Lanes,
         place: usize,
         heard: LifeHeard,
@@ -109,8 +134,11 @@ impl LogLives {
         // Who waits for it looks again.
         errands.push(Errand::Progress);
         let lane = &mut lanes[place];
-        let stale = match heard {
+        let (why, shown) = match heard {
             LifeHeard::Said { life: None | Some(LifeAnswer::Admitted), is_work } => {
+                if lane.stale_log.take().is_some() {
+                    errands.say(Notice::StaleLogTakenBack(lane.name.clone()));
+                }
                 if is_work {
                     lane.greeting = Greeting::Heard;
                 } else if lane.greeting == Greeting::Due {
@@ -134,13 +162,37 @@ impl LogLives {
                 let Some(epoch) = asked_for.filter(|epoch| !self.lives.has(*epoch)) else {
                     return;
                 };
-                format!("it remembers life {epoch} of this log, of which the log knows nothing")
+                let why = "of which the log knows nothing";
+                (format!("it remembers life {epoch} of this log, {why}"), None)
             }
-            LifeHeard::Stale(why) => why,
+            LifeHeard::Stale { why, shown } => (why, shown),
         };
-        errands.say(Notice::StaleLog(lane.name.clone(), stale.clone()));
-        self.stale.get_or_insert_with(|| stale.into());
+        if shown.is_some_and(|word| self.is_shown(log_id, &word)) {
+            errands.say(Notice::StaleLog(lane.name.clone(), why.clone()));
+            self.stale.get_or_insert_with(|| why.into());
+            return;
+        }
+        // Anybody can say so, and be believed by a participant that has heard nothing yet.
+        lane.greeting = Greeting::Tried;
+        lane.greeted_in_vain += 1;
+        if lane.stale_log.is_none() {
+            errands.say(Notice::StaleLogNotShown(lane.name.clone(), why.clone()));
+        }
+        lane.stale_log = Some(why);
     }
+}
+
+/// The seal of what a life says of its log. All of it is of a fixed length, so that no other
+/// reading of it has the same seal.
+fn seal(key: SealKey, log_id: LogId, epoch: Epoch, nonce: u64, position: u64) -> u64 {
+    let mut sealed = Sha256::new();
+    sealed.update(key.0);
+    sealed.update(log_id.0.as_bytes());
+    for number in [epoch.0, nonce, position] {
+        sealed.update(number.to_be_bytes());
+    }
+    let sealed: [u8; 32] = sealed.finalize().into();
+    sealed.iter().take(8).fold(0, |seal, byte| seal << 8 | u64::from(*byte))
 }
 
 /// A prepare beside the batches was refused because its life was not proven: it is not known what

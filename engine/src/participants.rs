@@ -221,14 +221,18 @@ impl Core {
 
     fn speaker_after(&self, before: Option<Vec<PastLife>>) -> CoordinatorRef {
         let identity = self.settings.identity.clone();
-        let position = self.lives.position();
-        let life = identity.life.map(|proof| Proof { position, before, ..proof });
+        let CoordinatorRef { log_id, epoch, .. } = identity;
+        let life = identity.life.map(|proof| {
+            let said = self.lives.proof(log_id, epoch, proof.nonce);
+            Proof { before, ..said }
+        });
         CoordinatorRef { life, ..identity }
     }
 
     /// Takes note of what an answer says of the life that spoke.
     pub fn life_heard(&mut self, place: usize, heard: LifeHeard) {
-        self.lives.heard(&mut self.lanes, place, heard, &mut self.errands);
+        let log_id = self.log_id();
+        self.lives.heard(log_id, &mut self.lanes, place, heard, &mut self.errands);
     }
 
     /// Somebody waits for a participant to hear which life speaks.

@@ -197,6 +197,9 @@ impl Core {
             let record = Record::ParticipantSet(ParticipantSet { name: lane.name.clone(), url });
             self.outbox.append(&record, Durability::Lazy, Appended::Nothing);
         }
+        if let Some(key) = self.lives.key() {
+            self.outbox.append(&Record::SealKey(key), Durability::Lazy, Appended::Nothing);
+        }
         for life in self.lives.iter() {
             self.outbox.append(&Record::LifeBegan(life), Durability::Lazy, Appended::Nothing);
         }

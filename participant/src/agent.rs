@@ -145,11 +145,12 @@ impl Agent {
         let _admitted = self.admit()?;
         let says = speaker.says(&messages);
         let refused_life = self.store.admit_life(&speaker.coordinator, says).await;
-        if let Some(NotAdmitted { refusal, life }) = refused_life {
+        if let Some(NotAdmitted { refusal, life, shown }) = refused_life {
             let answers = messages.iter().map(|message| refused(message, &refusal).into());
             let answers = answers.collect();
             let stale_log = (refusal.code == ErrorCode::StaleLog).then_some(refusal.detail);
-            return Ok(Answers { answers, progress: None, stale_log, life });
+            let stale_log_shown = shown.filter(|_| stale_log.is_some());
+            return Ok(Answers { answers, progress: None, stale_log, stale_log_shown, life });
         }
         if says != Says::Questions || speaker.coordinator.life.is_some() {
             self.reach.heard_from(&speaker.coordinator);
@@ -160,7 +161,8 @@ impl Agent {
         };
         let answers = fitting(answers.into_iter().map(Answer::from).collect());
         let life = Some(LifeAnswer::Admitted);
-        Ok(Answers { answers, progress: self.store.progress(), stale_log: None, life })
+        let progress = self.store.progress();
+        Ok(Answers { answers, progress, stale_log: None, stale_log_shown: None, life })
     }
 
     /// Answers the prepare of a batch of its own, waiting for a younger holder as long as it says.

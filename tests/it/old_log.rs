@@ -13,7 +13,7 @@ use assent_common::wire::branch::{Answer, Batch, CoordinatorRef, Message, TxidOn
 use assent_common::wire::resync::DataPoint;
 use assent_common::{Attempt, Epoch, ErrorCode, LogId, TxNumber, Txid};
 use assent_tests::wait::wait_for;
-use assent_tests::{Bank, Cluster, Options, Told, Transfer, wait_settled};
+use assent_tests::{Bank, Cluster, Options, Told, Transfer, audit, plain, wait_settled};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -174,7 +174,7 @@ async fn nobody_who_is_not_the_coordinator_moves_a_participant() {
     let log_id = cluster.api.version().await.unwrap().log_id.unwrap().parse().unwrap();
     let strange = LogId(Uuid::now_v7());
     let agent = ParticipantClient::new(&cluster.http, cluster.peers[0].agent.url()).unwrap();
-    let life = Some(Proof { nonce: 1, position: FAR, before: Some(Vec::new()) });
+    let life = Some(Proof { nonce: 1, position: FAR, seal: Some(1), before: Some(Vec::new()) });
     let far = |of| Some(DataPoint { incarnation: 1, seq: of });
     for (log_id, epoch, mark, life, known) in [
         (log_id, FAR, TxNumber { epoch: Epoch(FAR), n: FAR }, None, None),
@@ -231,4 +231,57 @@ async fn of_two_copies_of_one_life_the_one_that_spoke_is_the_log() {
     .await;
     assert_eq!(told, Told::Rejected(ErrorCode::StaleLog));
     bank.check(&cluster, &ledger).await;
+}
+
+/// Whoever speaks to a participant before its coordinator has done anything there can have it take
+/// the log for an old copy. That costs this participant, and one act of an operator; it stopped the
+/// coordinator for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_that_never_was_costs_only_the_participant_that_was_told_of_it() {
+    let mut cluster = Cluster::start(ASSENT, Options::default()).await;
+    let bank = Bank::open(&cluster, 2).await;
+    let log_id: LogId = cluster.api.version().await.unwrap().log_id.unwrap().parse().unwrap();
+    let epoch = Epoch(1_000);
+    let txid = Txid { log_id, number: TxNumber { epoch, n: 1 }, attempt: Attempt::FIRST };
+    let life = Some(Proof { nonce: 7, position: 7, seal: Some(7), before: Some(Vec::new()) });
+    let batch: Batch = Batch {
+        participant: "bank-a".parse().unwrap(),
+        coordinator: CoordinatorRef { log_id, epoch, url: "http://127.0.0.1:9".to_owned(), life },
+        low_water: TxNumber { epoch: Epoch(1), n: 1 },
+        known: None,
+        progress: None,
+        messages: vec![Message::Abort(TxidOnly { txid })],
+    };
+    let agent = ParticipantClient::new(&cluster.http, cluster.peers[0].agent.url()).unwrap();
+    let said = agent.batch(&batch).await.unwrap().answers.remove(0).into_aborted();
+    assert!(matches!(said, Call::Applied(_)), "{said:?}");
+
+    for start in ["first", "second"] {
+        wait_for("the participant to be refused by name", || async {
+            let told = bank.ask(&Transfer::new(start, "bank-a", "bank-b")).await;
+            // The first of all is begun, and hears it from the participant.
+            match told {
+                Told::Rejected(ErrorCode::StaleLog) | Told::Aborted(ErrorCode::StaleLog) => Ok(()),
+                told => Err(format!("{told:?}")),
+            }
+        })
+        .await;
+        let view = cluster.api.participants().await.unwrap().participants;
+        let stale: Vec<_> = view.iter().filter(|it| it.stale_log.is_some()).collect();
+        assert!(matches!(stale[..], [it] if it.name.as_str() == "bank-a"), "{view:?}");
+        insists(&bank, Transfer::new(&format!("beside {start}"), "bank-b", "bank-b")).await;
+        assert_eq!(cluster.api.readyz().await.unwrap().state, ProbeState::Ok);
+        cluster.coordinator.kill9();
+        start_again(&mut cluster).await;
+    }
+    // As docs/guides/recover.md has it.
+    cluster.peers[0].agent.kill9();
+    for field in ["m:n", "m:p", "m:c"] {
+        let field = format!("{field}:{log_id}");
+        let words = ["HDEL", audit::CONTROL, &field];
+        plain::run::<()>(&cluster.peers[0].redis, &words).await;
+    }
+    cluster.peers[0].agent.respawn(&[]).unwrap();
+    insists(&bank, Transfer::new("behind it", "bank-a", "bank-b")).await;
+    wait_settled(&cluster).await;
 }

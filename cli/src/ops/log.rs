@@ -167,6 +167,8 @@ fn record_document(record: &Record) -> (&'static str, Value) {
         Record::LifeBegan(LifeBegan { life: Life { epoch, nonce }, at }) => {
             ("life_began", Ok(json!({ "epoch": epoch, "nonce": nonce, "behind": at })))
         }
+        // Whoever has it can show to a coordinator that its log is a copy.
+        Record::SealKey(_) => ("seal_key", Ok(Value::Null)),
         Record::LossAccepted(accepted) => ("loss_accepted", serde_json::to_value(accepted)),
         Record::Acknowledged(acknowledged) => ("acknowledged", serde_json::to_value(acknowledged)),
         Record::EndedByHand(ended) => ("ended_by_hand", serde_json::to_value(ended)),

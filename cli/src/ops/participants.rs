@@ -156,6 +156,8 @@ fn show(views: &[ParticipantView], format: Format) -> Result<(), Failure> {
 fn row(view: &ParticipantView) -> [String; 9] {
     let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
     let yes_or_no = |is_up| if is_up { "yes" } else { "no" };
+    let stale_log = view.stale_log.as_ref().map(|why| format!("stale_log: {why}"));
+    let last_error = stale_log.or_else(|| view.last_error.clone());
     [
         view.name.to_string(),
         view.url.clone(),
@@ -165,6 +167,6 @@ fn row(view: &ParticipantView) -> [String; 9] {
         word(&view.data),
         view.unfinished.to_string(),
         or_dash(view.next_probe_at.as_deref()),
-        or_dash(view.last_error.as_deref()),
+        or_dash(last_error.as_deref()),
     ]
 }

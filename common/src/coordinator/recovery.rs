@@ -81,7 +81,8 @@ impl Unfinished {
             Record::CommittedSet(_)
             | Record::DataSeen(_)
             | Record::LossAccepted(_)
-            | Record::LifeBegan(_) => {}
+            | Record::LifeBegan(_)
+            | Record::SealKey(_) => {}
             Record::ParticipantSet(set) => {
                 self.participants.insert(set.name, set.url);
             }

@@ -28,6 +28,7 @@ impl Replay {
             Record::Committed(committed) => self.decisions.apply(committed),
             Record::CommittedSet(set) => self.decisions.apply_set(set)?,
             Record::LifeBegan(began) => self.lives.began(*began),
+            Record::SealKey(key) => self.lives.sealed_with(*key),
             _ => {}
         }
         self.unfinished.apply(record);

@@ -118,6 +118,7 @@ fn every_record() -> Vec<Record> {
             at: Millis(1_700_000_000_009),
             attempt: Some(Attempt(2)),
         }),
+        Record::SealKey(SealKey([7; 32])),
     ]
 }
 

@@ -16,7 +16,7 @@ use crate::branch::{BranchAnswer, BranchMessage};
 use crate::code::ErrorCode;
 use crate::command::OpRequest;
 use crate::ids::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
-use crate::lives::Proof;
+use crate::lives::{Proof, SealedWord};
 use crate::outcome::{
     Aborted, Applied, Call, Done, Failed, Heuristic, Holder, Prepared, Refusal, Settled, Vote,
     Written,
@@ -219,10 +219,13 @@ pub struct Answers {
     /// How far the data is, the outcomes that are answered here included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// Why nothing of this coordinator is done here: its log is an old or a forked copy. It says
-    /// nothing more to anybody.
+    /// Why nothing of this coordinator is done here: its log is an old or a forked copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_log: Option<String>,
+    /// What its log said here, and cannot have said if it is a copy. A coordinator to which that is
+    /// shown says nothing more to anybody; without it, the refusal is this participant's only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_log_shown: Option<SealedWord>,
     /// What became of the life that spoke. An older version does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub life: Option<LifeAnswer>,

@@ -260,6 +260,10 @@ pub struct ParticipantView {
     /// The last thing that went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Why it takes the coordinator's log for an old or a forked copy, without showing that it is
+    /// one; absent if it does not. Transactions that name it are refused with `stale_log`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_log: Option<String>,
     /// What is known of its data.
     #[serde(default)]
     pub data: ParticipantData,

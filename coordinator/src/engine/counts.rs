@@ -23,6 +23,8 @@ pub struct Counts {
     /// Per participant: whether transactions that name it are refused, because it has not answered
     /// for a while.
     pub away: BTreeMap<String, bool>,
+    /// Per participant: whether it takes the log for a copy, without showing that it is one.
+    pub stale_log: BTreeMap<String, bool>,
     /// Ended transactions whose answers can be looked up.
     pub history: u64,
     /// Branches whose participants lost their data.
@@ -54,6 +56,7 @@ impl Counts {
             if let Some(up) = lane.redis_up {
                 counts.redis_up.insert(lane.name.to_string(), up);
             }
+            counts.stale_log.insert(lane.name.to_string(), lane.stale_log.is_some());
             counts.away.insert(lane.name.to_string(), lane.breaker.away_since().is_some());
             if let Some(up) = lane.up {
                 counts.up.insert(lane.name.to_string(), up);

@@ -208,6 +208,15 @@ fn say(notice: Notice) {
                  to anybody; stop it, and start it on the newest copy (docs/guides/recover.md, \
                  `Backup`)");
         }
+        Notice::StaleLogNotShown(participant, why) => {
+            tracing::error!(%participant, why,
+                "a participant takes this decision log for an old or a forked copy, and does not \
+                 show that it is one: nothing runs there, and the others go on \
+                 (docs/guides/recover.md, `One participant says stale_log`)");
+        }
+        Notice::StaleLogTakenBack(participant) => {
+            tracing::warn!(%participant, "a participant takes this decision log for the log again");
+        }
         Notice::DataOpened(participant, open) => {
             tracing::warn!(%participant, incarnation = open.incarnation, seq = open.seq,
                 "a participant's data is resynchronised, and open");

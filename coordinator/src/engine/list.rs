@@ -118,6 +118,7 @@ impl Engine {
                     next_probe_at: lane.breaker.next_probe_at().map(clock::rfc3339),
                     unfinished: lane.unfinished.len() as u64,
                     last_error: lane.data.trouble.clone().or_else(|| lane.last_error.clone()),
+                    stale_log: lane.stale_log.clone(),
                     data: lane.data.word(),
                     heuristic: by_hand::heuristic_at(core.history(), &lane.name),
                 })

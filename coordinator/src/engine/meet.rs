@@ -73,7 +73,8 @@ fn unmet(core: &Turn<'_>, submission: &Submission, key: Option<&IdempotencyKey>)
     }
     let lanes = core.lanes();
     let mut places = branches.iter().filter_map(|it| lanes.registered(&it.participant));
-    let place = places.find(|place| !lanes[*place].is_met)?;
+    // Who refuses the log has answered.
+    let place = places.find(|place| !lanes[*place].is_met && lanes[*place].stale_log.is_none())?;
     let lane = &lanes[place];
     Some(Unmet {
         place,

@@ -37,7 +37,7 @@ use assent_client::{mutant, settle};
 use assent_common::coordinator::authority::Authority;
 use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::resync::SeenData;
-use assent_common::lives::{Life, LifeBegan, Lives, Proof};
+use assent_common::lives::{Life, LifeBegan, Lives, Proof, SealKey};
 use assent_common::participant::Branches;
 use assent_common::record::Record;
 use assent_common::settle::{Finding, Resolution};
@@ -110,7 +110,7 @@ impl Engine {
         life: Life,
     ) -> Self {
         let EngineStart { authority, history, lives, admission } = restored;
-        let proof = Proof { nonce: life.nonce, position: 0, before: None };
+        let proof = Proof { nonce: life.nonce, position: 0, seal: None, before: None };
         let identity =
             CoordinatorRef { log_id: log.log_id(), epoch: life.epoch, url, life: Some(proof) };
         let settings = CoreSettings {
@@ -389,9 +389,9 @@ fn not_found(id: TransactionId) -> Problem {
 
 /// What recovery and compaction do with the engine.
 impl Engine {
-    /// Has the log keep which life this is.
-    pub(crate) fn begin_life(&self, began: LifeBegan) {
-        self.core().begin_life(began);
+    /// Has the log keep which life this is, and its key where that was drawn now.
+    pub(crate) fn begin_life(&self, began: LifeBegan, key: Option<SealKey>) {
+        self.core().begin_life(began, key);
     }
 
     /// Registers the participants of the log and of the configuration.

@@ -281,7 +281,7 @@ fn a_panic_in_a_lane_ends_the_process() {
     if std::env::var_os(IN_CHILD).is_some() {
         let rig = Rig::start();
         let life = Life { epoch: rig.log.epoch(), nonce: 1 };
-        rig.engine.begin_life(LifeBegan { life, at: None });
+        rig.engine.begin_life(LifeBegan { life, at: None }, None);
         rig.log.log.sync();
         // There is no such place, so that its first step panics.
         lane::start_lane(&rig.engine.shared, usize::MAX, Arc::default());

@@ -78,6 +78,7 @@ struct Shared {
     heard: watch::Sender<Vec<Heard>>,
     batch_bytes: Mutex<Vec<usize>>,
     low_water: Mutex<Option<TxNumber>>,
+    stale_log: Mutex<Option<String>>,
     released: watch::Sender<bool>,
 }
 
@@ -102,6 +103,7 @@ impl Fake {
             heard: watch::channel(Vec::new()).0,
             batch_bytes: Mutex::default(),
             low_water: Mutex::default(),
+            stale_log: Mutex::default(),
             released: watch::channel(false).0,
         });
         let router = Router::new()
@@ -128,6 +130,11 @@ impl Fake {
     /// Lets what is held go, and holds nothing any more.
     pub(crate) fn release(&self) {
         self.shared.released.send_replace(true);
+    }
+
+    /// Says, or says no more, that the coordinator's log is an old copy, and does nothing for it.
+    pub(crate) fn calls_the_log_stale(&self, why: Option<&str>) {
+        *self.shared.stale_log.lock().unwrap() = why.map(str::to_owned);
     }
 
     pub(crate) fn heard(&self) -> Vec<Heard> {
@@ -174,13 +181,18 @@ async fn batch(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let batch: Batch<Box<RawValue>> = serde_json::from_slice(&body).unwrap();
     *shared.low_water.lock().unwrap() = Some(batch.low_water);
     let mut answers = Vec::new();
+    let stale_log = shared.stale_log.lock().unwrap().clone();
     for message in &batch.messages {
+        if stale_log.is_some() {
+            answers.push(no(kind_of(message), ErrorCode::StaleLog, None));
+            continue;
+        }
         match answer(&shared, message).await {
             Some(answer) => answers.push(answer),
             None => return bad_gateway(),
         }
     }
-    said(&Answers { answers, progress: None, stale_log: None, life: None })
+    said(&Answers { answers, progress: None, stale_log, stale_log_shown: None, life: None })
 }
 
 async fn prepare(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
@@ -199,12 +211,20 @@ fn bad_gateway() -> Response {
     (StatusCode::BAD_GATEWAY, "upstream went away").into_response()
 }
 
+fn kind_of(message: &Message<Box<RawValue>>) -> Kind {
+    match message {
+        Message::Prepare(_) => Kind::Prepare,
+        Message::Commit(_) => Kind::Commit,
+        Message::Abort(_) => Kind::Abort,
+        Message::Settle(_) => Kind::Settle,
+    }
+}
+
 async fn answer(shared: &Shared, message: &Message<Box<RawValue>>) -> Option<Answer> {
-    let (kind, ops) = match message {
-        Message::Prepare(prepare) => (Kind::Prepare, Some(prepare.ops.get().to_owned())),
-        Message::Commit(_) => (Kind::Commit, None),
-        Message::Abort(_) => (Kind::Abort, None),
-        Message::Settle(_) => (Kind::Settle, None),
+    let kind = kind_of(message);
+    let ops = match message {
+        Message::Prepare(prepare) => Some(prepare.ops.get().to_owned()),
+        Message::Commit(_) | Message::Abort(_) | Message::Settle(_) => None,
     };
     let heard = Heard { kind, txid: message.txid(), ops };
     let say = say(shared, kind);

@@ -289,3 +289,29 @@ async fn what_is_in_doubt_is_listed_when_it_is_late_and_the_oldest_first() {
     let young = begin(&rig, &["sick", "well"], "60s").await.id().to_owned();
     assert!(!listed("").await.0.contains(&young), "it has just begun");
 }
+
+/// One answer of one participant stopped the coordinator for all of them, until a restart; and
+/// after it, as long as it was said.
+#[tokio::test]
+async fn a_participant_that_calls_the_log_stale_without_a_proof_costs_only_those_who_name_it() {
+    let (sick, well) = (Fake::start().await, Fake::start().await);
+    sick.calls_the_log_stale(Some("it is old"));
+    let mut rig = rig(&sick, &well).await;
+    for _ in 0..2 {
+        let refused = rig.submit(&transfer(&["sick", "well"])).await;
+        refused.is_problem("stale_log");
+        assert_eq!(refused.body["participant"], "sick", "{refused:?}");
+        assert_eq!(refused.body.get("outcome"), None, "nothing was begun: {refused:?}");
+        assert_eq!(rig.submit(&transfer(&["well"])).await.status, 200);
+        assert_eq!(rig.get("/readyz").await.status, 200);
+        rig.restart().await;
+    }
+    sick.calls_the_log_stale(None);
+    // It is asked again and again.
+    let taken_back = async {
+        while rig.submit(&transfer(&["sick", "well"])).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(taken_back, || "the participant to be used again".to_owned()).await;
+}

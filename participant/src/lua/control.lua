@@ -8,7 +8,7 @@
 --          4 its epoch
 --          5 epoch of its low-water mark, or empty if the call carries none
 --          6 n of its low-water mark
---          7 position in the coordinator's log of which this call is told; 0 for none
+--          7 what m:p:<log id> is to hold of the position of which this call is told; 0 for none
 --          8 count of collectable fields, which follow: done-markers and fences below the mark
 -- Returns  {'q', incarnation or ''} if the data is not that of the incarnation,
 --          {'o', owner or ''} if another agent has it for itself, or had; else as the script's own file says
@@ -20,9 +20,11 @@
 --   m:ended        the same, as every end adds to it: another number is a hole in the history (store/whole.rs)
 --   m:run          life of the server for which what it had loaded was verified
 --   m:c:<log id>   "<highest epoch> <low-water epoch> <low-water n>"
---   m:n:<log id>   "<epoch> <nonce>" of the newest life of the log that was heard (life.lua)
+--   m:n:<log id>   "<epoch> <nonce>" of the newest life of the log that was heard, and behind it
+--                  "<position> <seal>" of what it said then, where it was sealed (life.lua)
 --   m:p:<log id>   "<position> <epoch>": highest position in the log that was told of with
---                  something that ended a branch, and the life that told it
+--                  something that ended a branch, and the life that told it; and behind it
+--                  "<nonce> <seal>" of that life, where it was sealed
 --   m:r:<log id>   incarnation that the log knew when the last repair took its word
 --   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id> <reserved>;…" of a string,
 --                  "F …" of a hash, where reserved is "<field in hexadecimal>:<delta>:<floor>:<ceiling>,…" (escrow.lua)
@@ -63,10 +65,10 @@ if ARGV[5] ~= '' and (less(low_epoch, ARGV[5]) or (low_epoch == ARGV[5] and less
   marks = true
 end
 if marks then marks = {'m:c:' .. log_id, epoch_seen .. ' ' .. low_epoch .. ' ' .. low_n} end
-if less(match(head[5] or '0', '^%d+'), ARGV[7]) then
+if less(match(head[5] or '0', '^%d+'), match(ARGV[7], '^%d+')) then
   marks = marks or {}
   marks[#marks + 1] = 'm:p:' .. log_id
-  marks[#marks + 1] = ARGV[7] .. ' ' .. ARGV[4]
+  marks[#marks + 1] = ARGV[7]
 end
 
 local collectable = tonumber(ARGV[8])

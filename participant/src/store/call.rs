@@ -8,7 +8,7 @@ use assent_common::wire::branch::Mode;
 use redis::Cmd;
 
 use super::CheckedPrepare;
-use super::control::{pack_branches, tag};
+use super::control::{ToldPosition, pack_branches, tag};
 use super::markers::Marker;
 use super::packed::kind_letter;
 
@@ -41,8 +41,8 @@ pub(super) struct Head<'a> {
     pub(super) epoch: Epoch,
     /// Only with something to collect: until then nothing depends on the mark.
     pub(super) low_water: Option<TxNumber>,
-    /// How far the log was on disk, as it said; 0 where the call ends no branch.
-    pub(super) told: u64,
+    /// How far the log was on disk, as it said; nothing where the call ends no branch.
+    pub(super) told: Option<ToldPosition>,
     pub(super) collected: Vec<Marker>,
 }
 
@@ -99,7 +99,8 @@ fn evalsha<'a>(digest: &str, head: &Head<'_>, keys: impl Iterator<Item = &'a Arg
         Some(low_water) => cmd.arg(low_water.epoch.0).arg(low_water.n),
         None => cmd.arg("").arg(""),
     };
-    cmd.arg(head.told).arg(head.collected.len());
+    let told = head.told.map_or_else(|| "0".to_owned(), |told| told.to_string());
+    cmd.arg(told).arg(head.collected.len());
     for marker in &head.collected {
         cmd.arg(marker.field());
     }

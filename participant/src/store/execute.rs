@@ -338,7 +338,7 @@ impl Store {
             log_id: speaker.log_id,
             epoch: heard.map_or(speaker.epoch, |heard| heard.epoch.max(speaker.epoch)),
             low_water: heard.map(|heard| heard.low_water),
-            told: if work.may_end() { self.told(speaker.log_id) } else { 0 },
+            told: self.told(speaker.log_id).filter(|_| work.may_end()),
             collected,
         };
         let digest = self.scripts.digest(work.script()).unwrap_or_default();

@@ -410,7 +410,7 @@ impl Store {
                     log_id,
                     epoch: heard.map_or(Epoch(0), |heard| heard.epoch),
                     low_water: heard.map(|heard| heard.low_water),
-                    told: 0,
+                    told: None,
                     collected: Vec::new(),
                 };
                 let Some(count) = self.sweep_some(live, &head, fields).await? else {

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId};
 use assent_common::limits::EPOCH_MAX;
-use assent_common::lives::{self, Heard, Life, Proof, Remembered};
+use assent_common::lives::{self, Heard, Life, Proof, Remembered, SealedWord};
 use assent_common::outcome::Refusal;
 use assent_common::wire::branch::{CoordinatorRef, LifeAnswer};
 use redis::RedisResult;
@@ -56,6 +56,8 @@ pub struct NotAdmitted {
     pub refusal: Refusal,
     /// What becomes of the life; nothing more is to be said of one that is stale.
     pub life: Option<LifeAnswer>,
+    /// What shows its coordinator that its log is a copy.
+    pub shown: Option<SealedWord>,
 }
 
 /// What a coordinator says beside which life it is.
@@ -100,7 +102,7 @@ impl Store {
         if let Some(known) = lock(&self.lives).get_mut(log_id)
             && known.life == said
         {
-            known.position = known.position.max(proof.position);
+            *known = Remembered::and(Some(*known), *epoch, proof);
             self.is_heard(*log_id);
             return None;
         }
@@ -121,10 +123,7 @@ impl Store {
         for _ in 0..TRIES_MAX {
             let stored = self.stored_life(&live, log_id).await?;
             let remembered = newest(lock(&self.lives).get(&log_id).copied(), stored.remembered);
-            let now = Remembered {
-                life: said,
-                position: proof.position.max(remembered.map_or(0, |it| it.position)),
-            };
+            let now = Remembered::and(remembered, said.epoch, proof);
             match lives::hear(remembered, said.epoch, proof) {
                 Heard::Known => {
                     lock(&self.lives).insert(log_id, now);
@@ -141,7 +140,7 @@ impl Store {
                     return Ok(Some(refused));
                 }
             }
-            let field = (Field::Life(log_id), &*stored.life, write_life(said));
+            let field = (Field::Life(log_id), &*stored.life, write_life(said, now.heard));
             match self.write_if_same(&live, &[field]).await? {
                 Swapped::ByAnother => {}
                 Swapped::Yes => {
@@ -175,13 +174,13 @@ impl Store {
         for _ in 0..TRIES_MAX {
             let stored = self.stored_life(live, log_id).await?;
             let newest = newest(Some(known), stored.remembered);
-            let Some(Remembered { life, position }) = newest else { return Ok(()) };
+            let Some(Remembered { life, position, heard, told }) = newest else { return Ok(()) };
             if newest == stored.remembered {
                 return Ok(());
             }
-            let told = ToldPosition { position, epoch: life.epoch }.to_string();
+            let told = told_in(life, position, told).to_string();
             let fields = [
-                (Field::Life(log_id), &*stored.life, write_life(life)),
+                (Field::Life(log_id), &*stored.life, write_life(life, heard)),
                 (Field::Told(log_id), &*stored.told, told),
             ];
             let written = self.write_if_same(live, &fields).await?;
@@ -275,9 +274,16 @@ impl Store {
     }
 
     /// How far a log was on disk, as it was last told here.
-    pub(super) fn told(&self, log_id: LogId) -> u64 {
-        lock(&self.lives).get(&log_id).map_or(0, |known| known.position)
+    pub(super) fn told(&self, log_id: LogId) -> Option<ToldPosition> {
+        let known = lock(&self.lives).get(&log_id).copied();
+        known.map(|Remembered { life, position, told, .. }| told_in(life, position, told))
     }
+}
+
+/// How far a log was on disk, and which of its lives said it: the newest, where nothing shows that
+/// it was an earlier one.
+fn told_in(newest: Life, position: u64, word: Option<SealedWord>) -> ToldPosition {
+    ToldPosition { position, epoch: word.map_or(newest.epoch, |word| word.epoch), word }
 }
 
 /// The newer life of the two, with all that was told.
@@ -286,22 +292,24 @@ fn newest(known: Option<Remembered>, stored: Option<Remembered>) -> Option<Remem
         (Some(known), Some(stored)) if known.life < stored.life => stored,
         (known, stored) => known.or(stored)?,
     };
-    let positions = [known, stored].into_iter().flatten().map(|it| it.position);
-    Some(Remembered { position: positions.max().unwrap_or(0), ..newest })
+    let told = [known, stored].into_iter().flatten().max_by_key(|it| (it.position, it.told));
+    let Remembered { position, told, .. } = told?;
+    Some(Remembered { position, told, ..newest })
 }
 
 /// What the fields `m:n:<log id>` and `m:p:<log id>` say together. Data that was put back may have
 /// an older life than the agent that went on with it, and then a position of the newer one: it says
 /// nothing of where the older one ended.
 fn remembered(life: &str, told: &str) -> Option<Remembered> {
-    let life = read_life(life)?;
+    let (life, heard) = read_life(life)?;
     let told = ToldPosition::parse(told).filter(|told| told.epoch <= life.epoch);
-    Some(Remembered { life, position: told.map_or(0, |told| told.position) })
+    let position = told.map_or(0, |told| told.position);
+    Some(Remembered { life, position, heard, told: told.and_then(|told| told.word) })
 }
 
 fn not_compared(error: &StoreError) -> NotAdmitted {
     let refusal = Refusal::new(ErrorCode::RedisUnavailable, error.to_string());
-    NotAdmitted { refusal, life: Some(LifeAnswer::NotCompared) }
+    NotAdmitted { refusal, life: Some(LifeAnswer::NotCompared), shown: None }
 }
 
 fn unproven(log_id: LogId, said: Epoch, known: Option<Epoch>) -> NotAdmitted {
@@ -311,7 +319,7 @@ fn unproven(log_id: LogId, said: Epoch, known: Option<Epoch>) -> NotAdmitted {
          ({known_text}); nothing was done"
     );
     let refusal = Refusal::new(ErrorCode::UnprovenLife, detail);
-    NotAdmitted { refusal, life: Some(LifeAnswer::Unproven { epoch: known }) }
+    NotAdmitted { refusal, life: Some(LifeAnswer::Unproven { epoch: known }), shown: None }
 }
 
 fn too_far(log_id: LogId, said: Epoch) -> NotAdmitted {
@@ -320,6 +328,7 @@ fn too_far(log_id: LogId, said: Epoch) -> NotAdmitted {
     NotAdmitted {
         refusal: Refusal::new(ErrorCode::UnprovenLife, detail),
         life: Some(LifeAnswer::Unproven { epoch: None }),
+        shown: None,
     }
 }
 
@@ -338,7 +347,8 @@ fn stale(log_id: LogId, said: Epoch, remembered: Option<Remembered>, heard: Hear
     );
     tracing::error!(%log_id, epoch = %said, heard = %known, detail,
         "an old or forked copy of a log is refused (docs/guides/recover.md, `Backup`)");
-    NotAdmitted { refusal: Refusal::new(ErrorCode::StaleLog, detail), life: None }
+    let shown = remembered.and_then(|known| known.shows(heard));
+    NotAdmitted { refusal: Refusal::new(ErrorCode::StaleLog, detail), life: None, shown }
 }
 
 #[cfg(test)]
@@ -351,7 +361,8 @@ mod tests {
     fn a_position_of_a_later_life_says_nothing_of_where_the_remembered_one_ended() {
         let life = Life { epoch: Epoch(2), nonce: 7 };
         for (told, position) in [("", 0), ("900 2", 900), ("800 1", 800), ("900 3", 0)] {
-            assert_eq!(remembered("2 7", told), Some(Remembered { life, position }), "{told}");
+            let is = Remembered { life, position, heard: None, told: None };
+            assert_eq!(remembered("2 7", told), Some(is), "{told}");
         }
         assert_eq!(remembered("", "900 2"), None);
     }

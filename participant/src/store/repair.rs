@@ -346,7 +346,7 @@ impl Store {
             log_id,
             epoch: Epoch(0),
             low_water: None,
-            told: 0,
+            told: None,
             collected: Vec::new(),
         }
     }

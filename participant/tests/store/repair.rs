@@ -211,8 +211,12 @@ fn life(epoch: u64, ends: &[u64]) -> CoordinatorRef {
     let before = (1..).zip(ends);
     let before =
         before.map(|(n, end)| PastLife { epoch: Epoch(n), nonce: 10 + n, end: Some(*end) });
-    let proof =
-        Proof { nonce: 10 + epoch, position: 1_000 * epoch, before: Some(before.collect()) };
+    let proof = Proof {
+        nonce: 10 + epoch,
+        position: 1_000 * epoch,
+        seal: Some(epoch),
+        before: Some(before.collect()),
+    };
     CoordinatorRef { life: Some(proof), ..coordinator(epoch) }
 }
 
@@ -243,6 +247,8 @@ async fn an_old_copy_is_told_again_which_life_of_a_log_was_heard() {
         for (copy, is) in [(life(1, &[]), "life 1"), (life(3, &[1_000, 1_500]), "cut")] {
             let refused = next.admit_life(&copy, Says::Work).await.unwrap();
             assert_eq!(refused.refusal.code, ErrorCode::StaleLog, "{is}, fenced: {is_fenced}");
+            let shown = refused.shown.map(|word| (word.epoch, word.position, word.seal));
+            assert_eq!(shown, Some((Epoch(2), 2_000, 2)), "{is}, fenced: {is_fenced}");
         }
         assert_eq!(next.admit_life(&life(3, &[1_000, 2_000]), Says::Work).await, None);
     }

@@ -171,6 +171,7 @@ fn came(world: &mut World, ask: &Ask, answer: BranchAnswer) -> Step {
             answers: vec![answer.into()],
             progress: None,
             stale_log: None,
+            stale_log_shown: None,
             life: None,
         }),
     };

@@ -120,6 +120,11 @@ fn reached_by_coordinator(what: &str, view: &ParticipantView) -> Check {
             let fix = "the coordinator's --participant-token-file and the participant's --token-file must hold the same token";
             Check::failing(what, why, fix)
         }
+        _ if view.stale_log.is_some() => {
+            let why = view.stale_log.as_deref().unwrap_or_default();
+            let fix = "see docs/guides/recover.md, `One participant says stale_log`";
+            Check::failing(what, format!("yes, but it refuses the log: stale_log: {why}"), fix)
+        }
         (Some(false), _) => {
             let fix = "start it, open the way from the coordinator to it, or move it: assent participants set NAME URL";
             Check::failing(what, why, fix)

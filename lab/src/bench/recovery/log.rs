@@ -101,7 +101,7 @@ impl Writer {
         let epoch = self.epoch();
         let nonce = self.lives.iter().last().map_or(0, |began| began.life.nonce);
         let before = Some(self.lives.before(epoch, None));
-        let life = Some(Proof { nonce, position: 0, before });
+        let life = Some(Proof { nonce, position: 0, seal: None, before });
         CoordinatorRef { log_id: self.log_id(), epoch, url, life }
     }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use assent_common::ids::{Epoch, TxNumber};
-use assent_common::lives::Life;
+use assent_common::lives::{Life, SealedWord};
 use assent_common::participant::Heard;
 
 /// What a field `m:c:<log id>` holds: `<highest life> <life of the mark> <n of the mark>`.
@@ -22,35 +22,62 @@ pub(in super::super) fn read_mark(value: &[u8]) -> Option<Heard> {
     Some(Heard { epoch, low_water })
 }
 
-/// What a field `m:n:<log id>` holds: `<life> <nonce>`.
-pub(in super::super) fn write_life(life: Life) -> String {
-    format!("{} {}", life.epoch, life.nonce)
+/// What a field `m:n:<log id>` holds: `<life> <nonce>`, and the position and the seal of the word
+/// that shows that it was heard, where there is one.
+pub(in super::super) fn write_life(life: Life, heard: Option<SealedWord>) -> String {
+    let Life { epoch, nonce } = life;
+    match heard {
+        Some(SealedWord { position, seal, .. }) => format!("{epoch} {nonce} {position} {seal}"),
+        None => format!("{epoch} {nonce}"),
+    }
 }
 
 /// Reads it.
-pub(in super::super) fn read_life(value: &str) -> Option<Life> {
-    let (epoch, nonce) = value.split_once(' ')?;
-    Some(Life { epoch: Epoch(epoch.parse().ok()?), nonce: nonce.parse().ok()? })
+pub(in super::super) fn read_life(value: &str) -> Option<(Life, Option<SealedWord>)> {
+    let [epoch, nonce, sealed @ ..] = &numbers(value)?[..] else { return None };
+    let life = Life { epoch: Epoch(*epoch), nonce: *nonce };
+    let Life { epoch, nonce } = life;
+    match *sealed {
+        [] => Some((life, None)),
+        [position, seal] => Some((life, Some(SealedWord { epoch, nonce, position, seal }))),
+        _ => None,
+    }
 }
 
-/// What a field `m:p:<log id>` holds: how far the log was on disk, and the life that told it.
+/// What a field `m:p:<log id>` holds: how far the log was on disk, the life that told it, and the
+/// nonce and the seal of the word that shows that, where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct ToldPosition {
     pub(in super::super) position: u64,
     pub(in super::super) epoch: Epoch,
+    pub(in super::super) word: Option<SealedWord>,
 }
 
 impl ToldPosition {
     pub(in super::super) fn parse(value: &str) -> Option<Self> {
-        let (position, epoch) = value.split_once(' ')?;
-        Some(Self { position: position.parse().ok()?, epoch: Epoch(epoch.parse().ok()?) })
+        let [position, epoch, sealed @ ..] = &numbers(value)?[..] else { return None };
+        let (position, epoch) = (*position, Epoch(*epoch));
+        let word = match *sealed {
+            [] => None,
+            [nonce, seal] => Some(SealedWord { epoch, nonce, position, seal }),
+            _ => return None,
+        };
+        Some(Self { position, epoch, word })
     }
 }
 
 impl fmt::Display for ToldPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.position, self.epoch)
+        let Self { position, epoch, word } = self;
+        match word {
+            Some(SealedWord { nonce, seal, .. }) => write!(f, "{position} {epoch} {nonce} {seal}"),
+            None => write!(f, "{position} {epoch}"),
+        }
     }
+}
+
+fn numbers(value: &str) -> Option<Vec<u64>> {
+    value.split(' ').map(|number| number.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -63,9 +90,12 @@ mod tests {
         let heard = Heard { epoch: Epoch(3), low_water };
         assert_eq!(read_mark(write_mark(heard).as_bytes()), Some(heard));
         let life = Life { epoch: Epoch(2), nonce: 7 };
-        assert_eq!(read_life(&write_life(life)), Some(life));
-        let told = ToldPosition { position: 900, epoch: Epoch(2) };
-        assert_eq!(ToldPosition::parse(&told.to_string()), Some(told));
+        let said = SealedWord { epoch: Epoch(2), nonce: 7, position: 900, seal: u64::MAX };
+        for word in [None, Some(said)] {
+            assert_eq!(read_life(&write_life(life, word)), Some((life, word)));
+            let told = ToldPosition { position: 900, epoch: Epoch(2), word };
+            assert_eq!(ToldPosition::parse(&told.to_string()), Some(told));
+        }
         assert_eq!(
             (read_mark(b"3 2"), read_life("2"), ToldPosition::parse("")),
             (None, None, None)

@@ -101,14 +101,18 @@ impl Owner {
 
     /// Keeps how far the log was on disk, as it said, beside the ends of branches that are on its
     /// word.
-    pub(super) fn keep_told(&mut self, round: &mut Round, speaker: &Speaker<'_>, said: u64) {
-        let Speaker { log_id, epoch, .. } = *speaker;
+    pub(super) fn keep_told(
+        &mut self,
+        round: &mut Round,
+        speaker: &Speaker<'_>,
+        said: Option<ToldPosition>,
+    ) {
+        let (Some(said), log_id) = (said, speaker.log_id) else { return };
         let told = self.told.entry(log_id).or_default();
         let ends = round.taken.endings.iter().any(|item| item.ending != Ending::Settle);
-        if said > *told && (ends || !round.left.is_empty()) && mutants::keeps_told() {
-            *told = said;
-            let value = ToldPosition { position: said, epoch }.to_string();
-            round.exec.set(Field::Told(log_id), value);
+        if said.position > *told && (ends || !round.left.is_empty()) && mutants::keeps_told() {
+            *told = said.position;
+            round.exec.set(Field::Told(log_id), said.to_string());
         }
     }
 
