@@ -24,7 +24,7 @@ use url::Url;
 
 use assent_common::mutant::Mutant;
 use assent_common::wire::problem::Problem;
-use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
+use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE, too_deep_at};
 use assent_common::{limits, text};
 
 use crate::mutant;
@@ -310,13 +310,13 @@ fn judge(expected: Media, answer: RawAnswer) -> Heard {
     match (status, media_type.as_str()) {
         (200..=299, found) if found == expected.name() => Heard::Said { status, body },
         (204, "") if expected == Media::JsonOrNothing => Heard::Said { status, body },
-        (400..=599, PROBLEM_MEDIA_TYPE) => match serde_json::from_slice::<Problem>(&body) {
+        (400..=599, PROBLEM_MEDIA_TYPE) => match read::<Problem>(&body) {
             Ok(problem) if problem.status == status => Heard::Problem(Box::new(problem)),
             Ok(problem) => Heard::Unknown(Unknown(format!(
                 "HTTP {status} with an error document of status {}",
                 problem.status
             ))),
-            Err(error) => foreign(status, &media_type, &body, &error.to_string()),
+            Err(why) => foreign(status, &media_type, &body, &why),
         },
         (_, found) => {
             let why = format!("expected {}, found {found:?}", expected.name());
@@ -341,9 +341,18 @@ fn foreign(status: u16, media_type: &str, body: &[u8], why: &str) -> Heard {
 
 /// A success's body; one that does not parse was cut short or is foreign.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Unknown> {
-    serde_json::from_slice(body)
-        .map_err(|error| text::cut_owned(error.to_string(), limits::DETAIL_BYTES_MAX))
+    read(body)
+        .map_err(|why| text::cut_owned(why, limits::DETAIL_BYTES_MAX))
         .map_err(|why| Unknown(format!("the answer's body is not what was asked for: {why}")))
+}
+
+/// Reads JSON that is not deeper than any answer of Assent's.
+fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
+    if let Some(at) = too_deep_at(json, limits::JSON_DEPTH_MAX) {
+        let max = limits::JSON_DEPTH_MAX;
+        return Err(format!("more than {max} arrays and objects inside each other, at byte {at}"));
+    }
+    serde_json::from_slice(json).map_err(|error| error.to_string())
 }
 
 impl Heard {

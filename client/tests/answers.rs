@@ -284,3 +284,14 @@ async fn a_base_url_has_no_password_and_no_query() {
         assert!(error.contains("http://host:port"), "{error}");
     }
 }
+
+/// What a stranger opens without end is not taken apart before it is refused.
+#[tokio::test]
+async fn an_answer_that_is_deeper_than_any_of_ours_is_not_known() {
+    let url = answering(200, MEDIA_TYPE, "[".repeat(1 << 20)).await;
+    let client = CoordinatorClient::new(&http(), &url).unwrap();
+    let Call::Unknown(why) = client.outcome(TXID.parse().unwrap()).await else {
+        panic!("nothing was said");
+    };
+    assert!(why.contains("inside each other, at byte 32"), "{why}");
+}

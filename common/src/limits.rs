@@ -47,6 +47,11 @@ pub const KEYS_PER_BRANCH_MAX: usize = 1_000;
 /// large branches, with room for base64.
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Arrays and objects inside each other in a body of JSON, in both directions (`bad_request`). A
+/// list of transactions with the deepest replies has 21. What is deeper is refused at the byte
+/// that opens it, before it is parsed.
+pub const JSON_DEPTH_MAX: usize = 32;
+
 /// Bytes of a batch between coordinator and participant, in both directions.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -86,6 +91,8 @@ pub const REPLY_SHOWN_BYTES_MAX: usize = 4 * 1024;
 
 /// Arrays and objects inside each other in the replies of a branch; Redis needs four.
 pub const REPLY_DEPTH_MAX: usize = 16;
+
+const _: () = assert!(REPLY_DEPTH_MAX + 8 <= JSON_DEPTH_MAX, "an answer with replies is read");
 
 /// Bytes of a participant's address.
 pub const URL_BYTES_MAX: usize = 2_000;

@@ -6,8 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use assent_common::ErrorCode;
 use assent_common::wire::problem::Problem;
+use assent_common::wire::too_deep_at;
+use assent_common::{ErrorCode, limits};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
@@ -125,6 +126,13 @@ pub async fn gather(body: Body, bytes_max: usize, budget: &Budget) -> Result<Gat
 }
 
 fn with_room_to_parse(bytes: Bytes, mut held: Held) -> Result<Gathered, Problem> {
+    if let Some(at) = too_deep_at(&bytes, limits::JSON_DEPTH_MAX) {
+        let detail = format!(
+            "the body has more than {} arrays and objects inside each other, at byte {at}",
+            limits::JSON_DEPTH_MAX
+        );
+        return Err(Problem::new(ErrorCode::BadRequest, detail));
+    }
     let needed = budget::bytes_to_parse(&bytes);
     let budget = held.budget().clone();
     if held.grow(needed) {

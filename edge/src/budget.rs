@@ -49,10 +49,10 @@ impl Budget {
     }
 }
 
-/// What it may need to parse this JSON, beyond its text: a word of two bytes becomes a vector, an op of eleven a
-/// structure. What stands in strings counts as well; it is given back when the request is parsed.
+/// What it may need to parse this JSON, beyond its text: a word of two bytes becomes a vector, as
+/// does an array that is opened, and an op of eleven a structure. What stands in strings counts as well; it is given back when the request is parsed.
 pub(crate) fn bytes_to_parse(json: &[u8]) -> usize {
-    count(json, b',') * BYTES_PER_WORD + count(json, b'{') * BYTES_PER_OP
+    (count(json, b',') + count(json, b'[')) * BYTES_PER_WORD + count(json, b'{') * BYTES_PER_OP
 }
 
 /// How often a byte occurs. In parts whose counts fit into a byte, so that the compiler counts many
@@ -111,7 +111,7 @@ mod tests {
         assert!(!budget.hold().grow(101), "100 are left");
         held.shrink_to(200);
         assert_eq!((held.bytes(), budget.left()), (200, 800));
-        assert_eq!(bytes_to_parse(b"[0,0,{}]"), 2 * BYTES_PER_WORD + BYTES_PER_OP);
+        assert_eq!(bytes_to_parse(b"[0,0,{}]"), 3 * BYTES_PER_WORD + BYTES_PER_OP);
         drop(held);
         assert_eq!(budget.left(), budget.total());
         assert!(!budget.hold().grow(usize::MAX), "more than there is");
@@ -121,6 +121,7 @@ mod tests {
     fn a_long_text_of_what_is_counted_is_counted_whole() {
         let commas = vec![b','; 100_000];
         assert_eq!(bytes_to_parse(&commas), commas.len() * BYTES_PER_WORD);
+        assert_eq!(bytes_to_parse(&[b'['; 300]), 300 * BYTES_PER_WORD);
         assert_eq!(bytes_to_parse(&[b'{'; 256]), 256 * BYTES_PER_OP);
     }
 }

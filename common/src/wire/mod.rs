@@ -4,6 +4,7 @@
 pub(crate) mod bounded;
 pub mod branch;
 mod by_hand;
+mod depth;
 mod foreign;
 mod form;
 mod held;
@@ -15,6 +16,7 @@ pub mod submission;
 pub mod transaction;
 
 pub use bounded::ReadOps;
+pub use depth::too_deep_at;
 
 /// The media type of what participants and coordinators say to each other. An answer of any other
 /// type says nothing: an ingress, a wrong path and a foreign server all answer with something

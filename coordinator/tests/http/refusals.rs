@@ -154,6 +154,27 @@ async fn a_body_above_the_limit_is_refused_and_the_answer_arrives() {
     assert!(bank.heard().is_empty());
 }
 
+/// Each opened array had its place in the path of the error, which took 484 MiB for this one.
+#[tokio::test]
+async fn a_body_that_opens_arrays_without_end_is_refused_at_the_first_that_is_too_much() {
+    let bank = Fake::start().await;
+    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    let opened = "[".repeat(limits::BODY_BYTES_MAX - 1_024);
+    for at in [r#""cmd":"#, r#""cmd":["GET","k"],"expect":{"eq":"#, ""] {
+        let ops = if at.is_empty() { String::new() } else { format!("[{{{at}") };
+        let head = format!(r#"{{"branches":[{{"participant":"bank-a","ops":{ops}"#);
+        let deep = head.matches(['[', '{']).count();
+        let first = head.matches(']').count() + limits::JSON_DEPTH_MAX - deep + head.len();
+        let request = rig.request(Method::POST, "/v1/transactions");
+        let body = format!("{head}{opened}");
+        let answer = said(request.header("content-type", "application/json").body(body)).await;
+        answer.is_problem("bad_request");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(detail.ends_with(&format!("at byte {first}")), "{first}: {detail}");
+    }
+    assert!(bank.heard().is_empty());
+}
+
 #[tokio::test]
 async fn bad_paths_and_queries_are_refused() {
     let rig = Rig::start(&[]).await;
