@@ -22,7 +22,14 @@ const COORDINATORS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     redis: Mutex<Option<Result<(), String>>>,
-    coordinators: Mutex<BTreeMap<LogId, Coordinator>>,
+    coordinators: Mutex<Coordinators>,
+}
+
+#[derive(Debug, Default)]
+struct Coordinators {
+    by_log: BTreeMap<LogId, Coordinator>,
+    /// Counts what was heard: only the order of two numbers means anything.
+    heard: u64,
 }
 
 /// A coordinator that has spoken to this agent, or is asked by it.
@@ -33,6 +40,24 @@ pub(crate) struct Coordinator {
     /// What came of the last question to it.
     pub(crate) asked: Option<Result<(), String>>,
     logged_at: Option<Instant>,
+    /// When it spoke at this address for the first and for the last time; it may only have been
+    /// asked.
+    spoke: Option<Spoke>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Spoke {
+    first: u64,
+    last: u64,
+}
+
+impl Coordinator {
+    /// Whether another log has begun to speak at the address of this one since this one was last
+    /// heard. Two logs that speak in turn are two coordinators, of which one names a wrong address.
+    pub(crate) fn is_superseded_by(&self, later: &Self) -> bool {
+        let last = self.spoke.map_or(0, |spoke| spoke.last);
+        self.url == later.url && later.spoke.is_some_and(|later| later.first > last)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -63,38 +88,21 @@ impl Reach {
 
     /// A coordinator speaks.
     pub(crate) fn heard_from(&self, coordinator: &CoordinatorRef) {
-        self.note(coordinator.log_id, coordinator.epoch, &coordinator.url);
-    }
-
-    fn note(&self, log_id: LogId, epoch: Epoch, url: &str) {
         let mut known = lock(&self.coordinators);
-        let is_full = known.len() >= COORDINATORS_MAX;
-        match known.get_mut(&log_id) {
-            Some(known) if known.epoch == epoch && known.url == url => {}
-            Some(known) => {
-                let at_another = known.url != url;
-                *known = Coordinator {
-                    url: url.to_owned(),
-                    epoch: known.epoch.max(epoch),
-                    asked: known.asked.take().filter(|_| !at_another),
-                    logged_at: known.logged_at.filter(|_| !at_another),
-                };
-            }
-            None if is_full => {}
-            None => {
-                let coordinator =
-                    Coordinator { url: url.to_owned(), epoch, asked: None, logged_at: None };
-                known.insert(log_id, coordinator);
-            }
+        known.note(coordinator.log_id, coordinator.epoch, &coordinator.url);
+        known.heard += 1;
+        let now = known.heard;
+        if let Some(known) = known.by_log.get_mut(&coordinator.log_id) {
+            known.spoke.get_or_insert(Spoke { first: now, last: now }).last = now;
         }
     }
 
     /// What came of the question about a branch. A coordinator that cannot be asked is named in the log: at once, and again
     /// now and then, for as long as branches wait for it.
     pub(crate) fn asked(&self, txid: Txid, url: &str, call: &Call<BranchOutcome>) {
-        self.note(txid.log_id, txid.number.epoch, url);
         let mut known = lock(&self.coordinators);
-        let Some(coordinator) = known.get_mut(&txid.log_id) else { return };
+        known.note(txid.log_id, txid.number.epoch, url);
+        let Some(coordinator) = known.by_log.get_mut(&txid.log_id) else { return };
         let (why, is_unauthorized) = match call {
             Call::Applied(_) => {
                 coordinator.asked = Some(Ok(()));
@@ -124,7 +132,33 @@ impl Reach {
 
     /// The coordinators, by their logs.
     pub(crate) fn coordinators(&self) -> BTreeMap<LogId, Coordinator> {
-        lock(&self.coordinators).clone()
+        lock(&self.coordinators).by_log.clone()
+    }
+}
+
+impl Coordinators {
+    fn note(&mut self, log_id: LogId, epoch: Epoch, url: &str) {
+        let is_full = self.by_log.len() >= COORDINATORS_MAX;
+        match self.by_log.get_mut(&log_id) {
+            Some(known) if known.epoch == epoch && known.url == url => {}
+            Some(known) => {
+                let at_another = known.url != url;
+                *known = Coordinator {
+                    url: url.to_owned(),
+                    epoch: known.epoch.max(epoch),
+                    asked: known.asked.take().filter(|_| !at_another),
+                    logged_at: known.logged_at.filter(|_| !at_another),
+                    spoke: known.spoke.filter(|_| !at_another),
+                };
+            }
+            None if is_full => {}
+            None => {
+                let url = url.to_owned();
+                let coordinator =
+                    Coordinator { url, epoch, asked: None, logged_at: None, spoke: None };
+                self.by_log.insert(log_id, coordinator);
+            }
+        }
     }
 }
 
@@ -172,6 +206,32 @@ mod tests {
         assert_eq!(only(&reach).logged_at, first);
         reach.asked(txid(1), "http://a", &Call::Applied(BranchOutcome::Undecided));
         assert_eq!(only(&reach).logged_at, None);
+    }
+
+    #[test]
+    fn a_log_is_superseded_by_one_that_began_to_speak_at_its_address_after_its_last_word() {
+        let reach = Reach::default();
+        let [old, new] = ["0198f1c2a4b27c1d9c0e3f4a00000001", "0198f1c2a4b27c1d9c0e3f4a00000002"]
+            .map(|log_id| log_id.parse::<LogId>().unwrap());
+        let speaks = |log_id, url: &str| {
+            let url = url.to_owned();
+            reach.heard_from(&CoordinatorRef { log_id, epoch: Epoch(1), url, life: None });
+        };
+        let is_superseded = || {
+            let all = reach.coordinators();
+            all[&old].is_superseded_by(&all[&new])
+        };
+        speaks(old, "http://a");
+        speaks(new, "http://b");
+        assert!(!is_superseded(), "at another address");
+        speaks(new, "http://a");
+        assert!(is_superseded());
+        let all = reach.coordinators();
+        assert!(!all[&new].is_superseded_by(&all[&old]), "the new one stays");
+        speaks(old, "http://a");
+        assert!(!is_superseded(), "both are alive, and one of them names a wrong address");
+        speaks(new, "http://a");
+        assert!(!is_superseded(), "it began before the other's last word");
     }
 
     #[test]

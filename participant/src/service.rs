@@ -176,14 +176,43 @@ impl Shared {
         let stale = self.store.stale_logs();
         let asked = epochs.into_iter().map(async |(log_id, epoch)| {
             let url = spoke.get(&log_id).map(|coordinator| coordinator.url.clone());
-            let error = match &url {
-                Some(url) => self.ask_who(url, log_id).await.err(),
-                None => None,
+            let found = match &url {
+                Some(url) => self.who_is_at(url).await,
+                None => Ok(log_id.to_string()),
             };
             let stale_log = stale.get(&log_id).cloned();
-            CoordinatorView { log_id, epoch: epoch.0, url, stale_log, error }
+            let mut view = CoordinatorView {
+                log_id,
+                epoch: epoch.0,
+                url,
+                stale_log,
+                error: None,
+                found_log: None,
+                superseded: false,
+            };
+            match found {
+                Ok(found) if found == log_id.to_string() => {}
+                Ok(found) => {
+                    view.found_log = found.parse().ok();
+                    view.error = Some(other_log(&found));
+                }
+                Err(why) => view.error = Some(why),
+            }
+            view
         });
-        Ok(CoordinatorList { coordinators: futures_util::future::join_all(asked).await })
+        let mut coordinators = futures_util::future::join_all(asked).await;
+        if coordinators.iter().any(|view| view.found_log.is_some()) {
+            let held = self.store.in_doubt().await.map_err(unavailable)?;
+            for view in &mut coordinators {
+                let waits = held.iter().any(|branch| branch.txid.log_id == view.log_id);
+                let found = view.found_log.and_then(|found| spoke.get(&found));
+                let later = spoke.get(&view.log_id).zip(found);
+                view.superseded =
+                    !waits && later.is_some_and(|(it, later)| it.is_superseded_by(later));
+                view.error = view.error.take().filter(|_| !view.superseded);
+            }
+        }
+        Ok(CoordinatorList { coordinators })
     }
 
     /// Answers a batch, if its coordinator may say what it says.
@@ -240,17 +269,19 @@ impl Shared {
     }
 
     async fn ask_who(&self, url: &str, log_id: LogId) -> Result<(), String> {
+        let found = self.who_is_at(url).await?;
+        if found == log_id.to_string() { Ok(()) } else { Err(other_log(&found)) }
+    }
+
+    /// The log of the coordinator that answers there.
+    async fn who_is_at(&self, url: &str) -> Result<String, String> {
         if let Some(why) = self.coordinators_known.refusal(url) {
             return Err(why);
         }
         let client = CoordinatorClient::new(&self.http, url).map_err(|error| error.to_string())?;
         let version = tokio::time::timeout(WHO_IS_THERE, client.version()).await;
         let version = version.map_err(|_| format!("no answer within {WHO_IS_THERE:?}"))?;
-        let found = version.map_err(|error| error.to_string())?.log_id.unwrap_or_default();
-        match found == log_id.to_string() {
-            true => Ok(()),
-            false => Err(format!("the server that answers there has another log, {found:?}")),
-        }
+        Ok(version.map_err(|error| error.to_string())?.log_id.unwrap_or_default())
     }
 
     /// What is kept of a branch.
@@ -398,6 +429,10 @@ impl Shared {
         });
         checks
     }
+}
+
+fn other_log(found: &str) -> String {
+    format!("the server that answers there has another log, {found:?}")
 }
 
 /// The coordinator of a branch, as its own record names it: the branch's epoch is one that this

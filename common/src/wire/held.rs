@@ -92,6 +92,14 @@ pub struct CoordinatorView {
     /// Why it cannot be asked, if it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The log of the server that answers at `url`, if it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub found_log: Option<LogId>,
+    /// Whether the log found there has taken the place of this one: it began to speak here after
+    /// this one's last word, and no branch of this one waits here. Then there is no `error`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub superseded: bool,
 }
 
 /// The list of branches.

@@ -1,11 +1,16 @@
 //! `assent doctor` during outages: it asks everybody, and is red whenever a customer's key is held.
 
+use std::path::Path;
+
+use assent_common::crash::CrashPoint;
+use assent_process::init_log;
+use assent_tests::cluster::{arm, restart, wait_crashed};
 use assent_tests::wait::wait_for;
-use assent_tests::{Cluster, Options, plain};
+use assent_tests::{Bank, Cluster, Options, Transfer, plain};
 use serde_json::Value;
 
 use super::held::stage;
-use super::ops::{assent, stdout};
+use super::ops::{assent, assert_exit, stdout};
 use crate::ASSENT;
 
 /// The checks of a run that are not well: what each is about, and what was found.
@@ -66,4 +71,35 @@ async fn a_redis_that_hangs_is_seen_by_the_coordinator_too() {
     .await;
     let value: Option<String> = plain::run(&cluster.peers[1].redis, &["GET", "none"]).await;
     assert_eq!(value, None);
+}
+
+/// The log is gone for good, and a new one speaks at its address: a fault for as long as a branch
+/// of the old one waits, and none from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_place_a_new_one_took_is_a_fault_only_while_a_branch_of_it_waits() {
+    let mut cluster = Cluster::start(ASSENT, Options::default()).await;
+    let bank = Bank::open(&cluster, 1).await;
+    arm(&mut cluster.coordinator, &CrashPoint::BeforeDecision.to_string()).await;
+    let transfer = Transfer::new("the one", "bank-a", "bank-b");
+    let asking = tokio::spawn(async move { bank.ask(&transfer).await });
+    wait_crashed(&mut cluster.coordinator).await;
+    asking.await.unwrap();
+    std::fs::remove_dir_all(cluster.data_dir()).unwrap();
+    init_log(Path::new(ASSENT), &cluster.data_dir(), None).unwrap();
+    restart(&mut cluster.coordinator).await;
+
+    complains_of(&cluster, &[], "may ask its coordinators", "another log").await;
+    for name in ["bank-a", "bank-b"] {
+        let words = ["-o", "id", "branch", "list", "--participant", name];
+        let txid = stdout(&assent(&cluster, &words).await).trim().to_owned();
+        let who = ["--actor", "ana", "--reason", "the log is gone"];
+        let what = ["branch", "resolve", &txid, "--participant", name, "--outcome", "aborted"];
+        assert_exit(&assent(&cluster, &[&what[..], &who[..]].concat()).await, 0);
+    }
+    wait_for("doctor is content, and says why", async || {
+        let run = assent(&cluster, &["doctor"]).await;
+        let is_well = run.status.success() && stdout(&run).contains("was superseded by log");
+        if is_well { Ok(()) } else { Err(stdout(&run)) }
+    })
+    .await;
 }

@@ -214,17 +214,33 @@ fn can_ask(what: &str, told: Option<&Told>, list: &CoordinatorList) -> Check {
             let fix = "stop that coordinator, and start it on the newest copy of its log (docs/guides/recover.md, Backup)";
             return Check::failing(what, format!("stale_log: {why}"), fix);
         }
-        let Some(error) = &coordinator.error else { continue };
+        let error = match (&coordinator.error, coordinator.found_log) {
+            (Some(error), _) => error.clone(),
+            (None, Some(found)) if is_ours => format!("log {found} answers there"),
+            (None, _) => continue,
+        };
         let at = coordinator.url.as_deref().unwrap_or("-");
         let fix = if error.contains("unauthorized") {
             "the agent's --coordinator-token-file and the coordinator's --api-token-file must hold the same token"
+        } else if coordinator.found_log.is_some() {
+            "start the coordinator on that log again, or correct its --advertised-url; if that log \
+             is gone for good: assent branch list, then assent branch resolve for each"
         } else {
             "correct the coordinator's --advertised-url, or open the way from the agent to it"
         };
         return Check::failing(what, format!("{at} (log {}): {error}", coordinator.log_id), fix);
     }
     let asked = list.coordinators.iter().filter(|coordinator| coordinator.url.is_some()).count();
-    Check::ok(what, format!("{asked} asked"))
+    let superseded = list.coordinators.iter().filter(|coordinator| coordinator.superseded);
+    let superseded = superseded.map(|coordinator| {
+        let found = coordinator.found_log.map_or_else(|| "-".to_owned(), |log| log.to_string());
+        format!(
+            "; log {} was superseded by log {found}, and no branch of it waits here",
+            coordinator.log_id
+        )
+    });
+    let superseded: String = superseded.collect();
+    Check::ok(what, format!("{asked} asked{superseded}"))
 }
 
 /// Branches that wait for an outcome, and hold keys meanwhile, whoever their coordinators are.
