@@ -170,6 +170,10 @@ pub struct ResolveRequest {
     pub actor: String,
     /// Why.
     pub reason: String,
+    /// Whether it is decided even though the branch's coordinator answers that it is not decided
+    /// yet, or was decided otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// What an operator makes of a branch in doubt.

@@ -9,16 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assent_client::CoordinatorClient;
+use assent_client::participant::ForcedOutcome;
 use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::outcome::{Aborted, Call, Heuristic, Refusal, Settled};
+use assent_common::participant::resolver::InDoubt;
 use assent_common::wire::branch::BranchState;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{ErrorCode, Txid};
 use tokio::sync::watch;
 
 use crate::agent::Running;
+use crate::resolver;
 use crate::service::Shared;
-use crate::store::{ByHand, Store};
+use crate::store::{ByHand, InDoubt as Staged, Store};
 
 /// How long between two questions about what was decided by hand, in milliseconds. Nobody waits for
 /// the answers.
@@ -76,6 +79,31 @@ pub(crate) async fn tell(
             _ => {}
         }
     }
+}
+
+/// Whether a branch may be ended by hand this way: a coordinator that answers ends it itself, and
+/// must not be contradicted by mistake. One that does not answer, or is of another log, is gone.
+pub(crate) async fn unopposed(
+    app: &Shared,
+    branch: Staged,
+    outcome: ForcedOutcome,
+) -> Result<(), Refusal> {
+    let Staged { txid, coordinator: coordinator_url, branches, .. } = branch;
+    let asked = InDoubt { txid, coordinator_url, branches };
+    let said = match (resolver::question(app, &asked).await, outcome) {
+        (Call::Applied(BranchOutcome::Undecided), _) => "undecided",
+        (Call::Applied(BranchOutcome::Committed), ForcedOutcome::Aborted) => "committed",
+        (Call::Applied(BranchOutcome::Aborted), ForcedOutcome::Committed) => "aborted",
+        // It agrees, or has nothing to say.
+        (Call::Applied(_) | Call::Refused(_) | Call::Unknown(_), _) => return Ok(()),
+    };
+    let detail = format!(
+        "its coordinator {} answers, and says that {txid} is {said}: it ends the branch itself, \
+         and nothing was done; to contradict it all the same: `force` (assent branch resolve \
+         --force)",
+        assent_common::text::cut(&asked.coordinator_url, 200)
+    );
+    Err(Refusal::new(ErrorCode::WrongState, detail))
 }
 
 /// Compares what was decided by hand with what the logs say, until told to stop.

@@ -224,7 +224,7 @@ async fn ask_coordinator(app: &Shared, branch: &InDoubt) -> Call<BranchOutcome> 
     call
 }
 
-async fn question(app: &Shared, branch: &InDoubt) -> Call<BranchOutcome> {
+pub(crate) async fn question(app: &Shared, branch: &InDoubt) -> Call<BranchOutcome> {
     let InDoubt { txid, coordinator_url, branches } = branch;
     if let Some(why) = app.coordinators_known.refusal(coordinator_url) {
         return Call::Unknown(why);

@@ -26,6 +26,7 @@ use assent_common::{ErrorCode, LogId, ParticipantName, Txid};
 use assent_edge::Budget;
 
 use crate::agent::{Agent, Running};
+use crate::by_hand;
 use crate::http::{Check, Verdict};
 use crate::known::Known;
 use crate::metrics::Metrics;
@@ -307,14 +308,17 @@ impl Shared {
     ) -> Result<BranchView, Refusal> {
         let kept = self.store.branch(txid).await.map_err(unavailable)?;
         let in_doubt = kept.and_then(|kept| kept.in_doubt);
-        let is_implicit = in_doubt.is_some_and(|branch| !branch.branches.is_empty());
+        let is_implicit = in_doubt.as_ref().is_some_and(|branch| !branch.branches.is_empty());
         let view = self.branch(txid).await?;
         if view.state != BranchState::Prepared {
             let state = view.state.as_str();
             let detail = format!("{txid} is {state}, not prepared: there is nothing to decide");
             return Err(Refusal::new(ErrorCode::WrongState, detail));
         }
-        let ResolveRequest { outcome, actor, reason } = request;
+        let ResolveRequest { outcome, actor, reason, force } = request;
+        if !force && let Some(branch) = in_doubt {
+            by_hand::unopposed(self, branch, *outcome).await?;
+        }
         let word = outcome.as_str();
         tracing::error!(%txid, outcome = word, actor, reason, "an operator decides a branch in doubt");
         self.metrics.operator("resolve");

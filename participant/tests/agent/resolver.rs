@@ -83,6 +83,7 @@ async fn a_branch_of_an_unknown_authority_is_held_until_an_operator_decides() {
         outcome: ForcedOutcome::Committed,
         actor: String::new(),
         reason: "the coordinator's disk is gone".to_owned(),
+        force: false,
     };
     let nameless = sidecar.admin.resolve(txid(1), &order).await;
     assert!(matches!(nameless, Err(CallError::Rejected(no)) if no.code == ErrorCode::BadRequest));
@@ -97,6 +98,30 @@ async fn a_branch_of_an_unknown_authority_is_held_until_an_operator_decides() {
     assert!(matches!(unheard_of, Err(CallError::Rejected(no)) if no.code == ErrorCode::NotFound));
 }
 
+/// A coordinator that answers ends its branches itself: a hand that it contradicts must say so
+/// twice.
+#[tokio::test]
+async fn a_hand_is_refused_while_the_coordinator_answers_otherwise_unless_it_is_forced() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::start(&redis).await;
+    let undecided = outcome_body(1, LOG, "undecided");
+    let oracle = Oracle::saying(200, MEDIA_TYPE, undecided).await;
+    sidecar.say_for(&oracle.url, vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    let (actor, reason) = ("ana".to_owned(), "it takes so long".to_owned());
+    let mut order = ResolveRequest { outcome: ForcedOutcome::Aborted, actor, reason, force: false };
+    match sidecar.admin.resolve(txid(1), &order).await {
+        Err(CallError::Rejected(no)) => {
+            assert_eq!(no.code, ErrorCode::WrongState, "{no:?}");
+            assert!(no.detail.contains("undecided") && no.detail.contains("--force"), "{no:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(sidecar.state(1).await, Some(BranchState::Prepared), "nothing was done");
+    order.force = true;
+    let resolved = sidecar.admin.resolve(txid(1), &order).await.unwrap();
+    assert_eq!(resolved.state, BranchState::Aborted);
+}
+
 /// An outcome that meets a hand is told of the hand; one that meets a fence of another's is not. A log that agrees with the
 /// hand is told nothing.
 #[tokio::test]
@@ -107,6 +132,7 @@ async fn an_outcome_against_a_hand_is_answered_with_who_it_was() {
         outcome,
         actor: "ada".to_owned(),
         reason: "the log is gone".to_owned(),
+        force: false,
     };
     sidecar.say((1..=4).map(|n| prepare(n, [&["SET", &format!("k{n}"), "v"]])).collect()).await;
     for (n, outcome) in [

@@ -28,7 +28,8 @@ pub(crate) enum BranchCommand {
     /// List the branches that participants keep
     #[command(alias = "ls")]
     List(list::ListArgs),
-    /// Decide a branch in doubt at its participant, if its coordinator is gone for good; cannot be undone
+    /// Decide a branch in doubt at its participant, if its coordinator is gone for good; cannot be undone. Refused if
+    /// that coordinator answers, and says otherwise
     Resolve(resolve::ResolveArgs),
     /// Remove the marker of an ended branch at its participant; a late message about it then finds nothing
     Forget(resolve::ForgetArgs),

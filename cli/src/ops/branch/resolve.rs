@@ -22,6 +22,10 @@ pub(crate) struct ResolveArgs {
     /// What becomes of the branch; look at the transaction's other branches first: if one has applied, commit
     #[arg(long, value_enum)]
     outcome: OutcomeArg,
+    /// Do so even if the coordinator answers that the transaction is open, or has another outcome:
+    /// its branches will differ then
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     by: Override,
 }
@@ -61,7 +65,7 @@ pub(super) async fn resolve(
 ) -> Result<Exit, Failure> {
     let admin = locate::admin(&args.participant, settings).await?;
     let Override { actor, reason } = args.by.clone();
-    let request = ResolveRequest { outcome: args.outcome.into(), actor, reason };
+    let request = ResolveRequest { outcome: args.outcome.into(), actor, reason, force: args.force };
     let resolved = admin.resolve(args.txid, &request).await;
     let view = resolved.map_err(|error| refused(&args.participant, error))?;
     match format {
