@@ -9,6 +9,7 @@ use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::outcome::{Aborted, Call, Heuristic, Refusal};
 use crate::time::Millis;
+use crate::wire::transaction::Protocol;
 
 impl Transaction {
     pub(super) fn stray_answered(
@@ -26,6 +27,16 @@ impl Transaction {
         let Some(stray) = stray else { return };
         match call {
             Call::Applied(Aborted::Fenced) => stray.delivery = Delivery::Done,
+            // The participants had found the votes of all, and a hand aborted another branch, or its
+            // data was lost. Nothing takes back what is applied.
+            Call::Applied(Aborted::AlreadyCommitted(_))
+                if self.spec.protocol == Protocol::Implicit =>
+            {
+                stray.delivery = Delivery::Heuristic;
+                let detail = "applied by the votes of all, before another branch was aborted by hand \
+                              or lost";
+                self.ended_by_hand(branch, Heuristic::Committed, detail.to_owned(), effects);
+            }
             Call::Applied(Aborted::AlreadyCommitted(_)) => stray.delivery.failed(
                 now,
                 seed,

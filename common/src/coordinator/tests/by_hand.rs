@@ -76,6 +76,21 @@ fn an_implicit_branch_that_was_committed_by_hand_is_damage_where_another_is_fenc
     }
 }
 
+/// The participants had found the votes of all and one had applied it, before a hand aborted another.
+/// Nothing takes that back: the abort would be told for ever.
+#[test]
+fn an_implicit_branch_that_was_applied_by_the_votes_is_damage_where_a_hand_aborted_another() {
+    let mut rig = Rig::begun(implicit_spec()).after([no_answer(A, FIRST), no_answer(B, FIRST)]);
+    rig = rig.at(DEADLINE).after([Input::Tick, settled(B, Settled::Fenced)]);
+    let effects = rig.feed(already(A, FIRST));
+    assert_eq!(effects, ["note 0 committed by hand"]);
+    rig.feed(Input::Persisted);
+    assert!(rig.machine.is_ended(), "{}", rig.text());
+    let status = rig.machine.branch_status(A);
+    assert_eq!(status.progress, BranchProgress::HeuristicCommitted);
+    assert!(status.last_error.unwrap().contains("the votes of all"));
+}
+
 /// All others voted as well: the hand and the votes agree.
 #[test]
 fn an_implicit_branch_that_was_committed_by_hand_counts_as_its_vote() {
