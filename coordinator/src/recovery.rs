@@ -105,8 +105,16 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     engine.begin_life(life_began, new_key);
     let plan = unfinished.plan(clock::now());
     let mut registered = plan.participants;
+    let moved = moved(&registered, &participants);
     registered.extend(participants);
     engine.restore_participants(registered)?;
+    // Only now: what is no address of a participant is not shown, it may hold a password.
+    for (participant, stored, configured) in moved {
+        tracing::warn!(%participant, stored, configured,
+            "the configuration (--participant) overrides the address that the log has for this \
+             participant; if the stored one is right, take it off the configuration, or change it \
+             there too");
+    }
     engine.restore_data(seen);
     let resumed = plan.transactions.len();
     engine.resume(plan.transactions);
@@ -118,6 +126,18 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     };
     tracing::info!(%log_id, %epoch, records, resumed, took_ms = report.took_ms, "recovered");
     Ok((engine, report))
+}
+
+/// The participants that the configuration has at another address than the log: their names, the
+/// address of the log, the one of the configuration.
+fn moved(
+    stored: &BTreeMap<ParticipantName, String>,
+    configured: &BTreeMap<ParticipantName, String>,
+) -> Vec<(ParticipantName, String, String)> {
+    let plain = |url: &str| url.trim_end_matches('/').to_owned();
+    let both = configured.iter().filter_map(|(name, url)| Some((name, stored.get(name)?, url)));
+    let both = both.map(|(name, stored, url)| (name.clone(), plain(stored), plain(url)));
+    both.filter(|(_, stored, configured)| stored != configured).collect()
 }
 
 /// The last 62 bits of a `UUIDv7` are random.
@@ -187,4 +207,21 @@ pub(crate) fn compact(engine: &Engine, retention_ms: u64) -> Result<u32, LogErro
     log.retire(last)?;
     tracing::info!(first, last, "log segments retired");
     Ok(last - first + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_the_configuration_overrides_is_named_with_both() {
+        let map = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, url)| (name.parse().unwrap(), (*url).to_owned())).collect()
+        };
+        let stored = map(&[("a", "http://new:1"), ("b", "http://b:1/"), ("c", "http://c:1")]);
+        let configured = map(&[("a", "http://old:1"), ("b", "http://b:1"), ("d", "http://d:1")]);
+        let name = "a".parse().unwrap();
+        let expected = [(name, "http://new:1".to_owned(), "http://old:1".to_owned())];
+        assert_eq!(moved(&stored, &configured), expected);
+    }
 }

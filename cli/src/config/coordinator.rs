@@ -34,7 +34,9 @@ pub struct CoordinatorArgs {
     /// Base URL at which participants reach the public API, to ask for outcomes [default: the listening address]
     #[arg(long, env = "ASSENT_COORDINATOR_ADVERTISED_URL", value_name = "URL")]
     pub advertised_url: Option<String>,
-    /// A participant; overrides one registered over the API. Repeatable; in the file, a table `[coordinator.participants]`
+    /// A participant; at every start it overrides the address that `assent participants set` has
+    /// stored, with a warning in the log. Repeatable; in the file, a table
+    /// `[coordinator.participants]`
     #[arg(
         long = "participant",
         env = "ASSENT_COORDINATOR_PARTICIPANTS",

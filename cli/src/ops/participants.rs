@@ -15,7 +15,8 @@ pub(crate) enum ParticipantsCommand {
     /// List the registered participants
     #[command(alias = "ls")]
     List,
-    /// Register a participant, or give it another address
+    /// Register a participant, or give it another address; the coordinator's --participant
+    /// overrides it at the next start
     Set(SetArgs),
     /// Remove a participant that no unfinished transaction needs
     Remove(RemoveArgs),

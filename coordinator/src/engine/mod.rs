@@ -394,6 +394,11 @@ impl Engine {
         self.core().begin_life(began, key);
     }
 
+    /// Why the disk of the log takes nothing more, for as long as that is so.
+    pub(crate) fn log_trouble(&self) -> Option<String> {
+        self.shared.log.trouble()
+    }
+
     /// Registers the participants of the log and of the configuration.
     pub(crate) fn restore_participants(
         &self,

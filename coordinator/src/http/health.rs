@@ -1,5 +1,6 @@
 //! Probes, version, metrics.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use assent_common::ErrorCode;
@@ -16,7 +17,7 @@ use crate::metrics as metric;
 const METRICS_MEDIA_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 
 /// Whether a check holds; if not, why.
-type Check = (&'static str, Result<(), &'static str>);
+type Check = (&'static str, Result<(), Cow<'static, str>>);
 
 /// Whether the process turns. Restart it if not.
 #[utoipa::path(
@@ -42,7 +43,7 @@ pub(super) async fn livez(State(state): State<HttpState>) -> Response {
 )]
 pub(super) async fn readyz(State(state): State<HttpState>, RawQuery(query): RawQuery) -> Response {
     let checks = checks(&state);
-    let failed = checks.iter().find_map(|(_, check)| check.err());
+    let failed = checks.iter().find_map(|(_, check)| check.clone().err());
     let verbose = query.is_some_and(|query| query.split('&').any(is_verbose));
     match failed {
         None if !verbose => reply::text(StatusCode::OK, "ok\n"),
@@ -70,17 +71,29 @@ fn checks(state: &HttpState) -> [Check; 4] {
         (
             "copy",
             if state.engine().stale_log().is_some() {
-                Err(
-                    "the decision log is an old or a forked copy: a participant has heard a later life",
-                )
+                let why = "the decision log is an old or a forked copy: a participant has heard a \
+                           later life";
+                Err(why.into())
             } else {
                 Ok(())
             },
         ),
-        ("draining", if draining { Err("the coordinator is draining") } else { Ok(()) }),
-        // A log that cannot be written ends the process; short of that, it is closed when the process stops.
-        ("log", if stopped { Err("the decision log is closed") } else { Ok(()) }),
+        ("draining", if draining { Err("the coordinator is draining".into()) } else { Ok(()) }),
+        // A log that cannot be written ends the process. Before that, the next segment cannot be
+        // made ready.
+        ("log", if stopped { Err("the decision log is closed".into()) } else { log(state) }),
     ]
+}
+
+fn log(state: &HttpState) -> Result<(), Cow<'static, str>> {
+    match state.engine().log_trouble() {
+        None => Ok(()),
+        Some(why) => Err(format!(
+            "the disk does not take the next segment of the decision log ({why}): make room, or \
+             the process stops when it needs it"
+        )
+        .into()),
+    }
 }
 
 /// The checks in the form that Kubernetes made usual.

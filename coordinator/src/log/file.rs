@@ -328,6 +328,10 @@ impl DecisionLog for FileLog {
         self.shared.queued_bytes()
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.shared.trouble()
+    }
+
     fn close(&self) {
         self.shared.begin_close();
         let thread = lock(&self.thread).take();

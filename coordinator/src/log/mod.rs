@@ -162,6 +162,12 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// Bytes queued and not yet durable, for admission control.
     fn queued_bytes(&self) -> usize;
 
+    /// Why the disk did not take the last thing that was written ahead of its time, for as long as
+    /// that is so: the log goes on until it needs the room. `None` where nothing can fail.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Makes everything queued durable, reports it, stops the writer and frees the lock. Idempotent. Dropping the last
     /// handle does the same.
     fn close(&self);

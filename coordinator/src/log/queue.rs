@@ -21,6 +21,8 @@ pub(super) struct Shared {
     pub(super) segments: Mutex<Vec<SegmentInfo>>,
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Why the next segment could not be made ready, until it is.
+    trouble: Mutex<Option<String>>,
     /// Held for the life of the log; the writer frees it as the last thing that it does.
     lock: Mutex<Option<File>>,
 }
@@ -90,6 +92,7 @@ impl Shared {
             segments: Mutex::new(segments),
             queue: Mutex::new(queue),
             wake: Condvar::new(),
+            trouble: Mutex::new(None),
             lock: Mutex::new(Some(lock)),
         }
     }
@@ -141,6 +144,26 @@ impl Shared {
         queue.state = State::Stopped(error.with_sources());
         queue.records.clear();
         queue.retires.clear();
+    }
+
+    /// For the writer: what came of making the next segment ready. It is said when that changes.
+    pub(super) fn made_ready(&self, made: &Result<(), LogError>) {
+        let now = made.as_ref().err().map(LogError::with_sources);
+        let mut trouble = lock(&self.trouble);
+        match (&*trouble, &now) {
+            (None, Some(error)) => tracing::error!(
+                error,
+                "the next log segment cannot be made ready; it is tried again until it is needed, \
+                 and then the process stops: make room"
+            ),
+            (Some(_), None) => tracing::info!("the next log segment is ready"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        *trouble = now;
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
     }
 
     pub(super) fn free_lock(&self) {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use assent_client::mutant;
 use assent_common::frame::{self, Place, SegmentHeader};
@@ -23,6 +23,10 @@ use super::survey::EPOCH_BYTES;
 use super::{
     Callbacks, KIND_EPOCH, LogError, LogPosition, NewRecord, OnDurable, SegmentInfo, Token, metric,
 };
+
+/// How long until a disk that had no room for the next segment is tried again: whoever makes room
+/// looks at the probe.
+const REFILL: Duration = Duration::from_secs(1);
 
 /// The segment being written.
 pub(super) struct Current {
@@ -56,6 +60,8 @@ pub(super) struct Writer {
 struct Filler {
     thread: JoinHandle<Result<(), LogError>>,
     cancelled: Arc<AtomicBool>,
+    /// Somebody waits for it: it is not the time to wait for room.
+    wanted: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -87,7 +93,7 @@ impl Writer {
         if let Some(filler) = self.filler.take() {
             filler.cancelled.store(true, Ordering::Relaxed);
             // A half-made spare is cleared away by the next start, whatever became of it.
-            let _ = filler.thread.join();
+            let _ = filler.join();
         }
         self.shared.free_lock();
     }
@@ -272,28 +278,50 @@ impl Writer {
         if self.filler.is_some() {
             return;
         }
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let (shared, flag) = (Arc::clone(&self.shared), Arc::clone(&cancelled));
+        let [cancelled, wanted] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let (shared, flags) = (Arc::clone(&self.shared), [&cancelled, &wanted].map(Arc::clone));
         let spawned = thread::Builder::new().name("assent-log-fill".to_owned()).spawn(move || {
-            let options = &shared.options;
-            segment::fill_spare(&*options.disk, &options.dir, options.segment_bytes, &flag)
-                .inspect_err(|error| {
-                    let error = error as &dyn std::error::Error;
-                    tracing::error!(error, "the next log segment cannot be made ready");
-                })
+            let [cancelled, _] = &flags;
+            loop {
+                let made = make_spare(&shared, cancelled);
+                let is_hurried = || flags.iter().any(|flag| flag.load(Ordering::Acquire));
+                if made.is_ok() || is_hurried() {
+                    return made;
+                }
+                thread::park_timeout(REFILL);
+                if is_hurried() {
+                    return made;
+                }
+            }
         });
         // Without the thread the spare is made when it is needed.
-        self.filler = spawned.ok().map(|thread| Filler { thread, cancelled });
+        self.filler = spawned.ok().map(|thread| Filler { thread, cancelled, wanted });
     }
 
     /// Waits for the spare, or makes it now if that failed before: space may have come free since.
     fn await_spare(&mut self) -> Result<(), LogError> {
-        let filled = self.filler.take().map(|filler| filler.thread.join());
+        let filled = self.filler.take().map(Filler::join);
         if let Some(Ok(Ok(()))) = filled {
             return Ok(());
         }
-        let options = &self.shared.options;
-        let never = AtomicBool::new(false);
-        segment::fill_spare(&*options.disk, &options.dir, options.segment_bytes, &never)
+        make_spare(&self.shared, &AtomicBool::new(false))
     }
+}
+
+impl Filler {
+    /// What came of it, now.
+    fn join(self) -> thread::Result<Result<(), LogError>> {
+        self.wanted.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        self.thread.join()
+    }
+}
+
+/// Makes the next segment ready, and has it known whether the disk takes it: long before it is
+/// needed, that is the first sign of a disk that is full.
+fn make_spare(shared: &Shared, cancelled: &AtomicBool) -> Result<(), LogError> {
+    let options = &shared.options;
+    let made = segment::fill_spare(&*options.disk, &options.dir, options.segment_bytes, cancelled);
+    shared.made_ready(&made);
+    made
 }

@@ -113,10 +113,15 @@ fn a_disk_that_is_full_for_a_while_stops_nothing_if_there_is_room_when_it_is_nee
         try_live(&bed).ok().map(|life| (bed, life))
     });
     let (bed, life) = opened.unwrap();
-    while bed.disk.failures() == 0 {
+    while life.log.trouble().is_none() {
         std::thread::yield_now();
     }
+    assert!(life.log.trouble().unwrap().contains("No space left"), "the probe says why");
     bed.disk.heal();
+    // Nothing is written meanwhile: whoever looks at the probe keeps work away.
+    while life.log.trouble().is_some() {
+        std::thread::yield_now();
+    }
     while life.log.segments().len() < 3 {
         life.put(&payload(0));
     }
