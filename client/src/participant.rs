@@ -101,6 +101,13 @@ impl ParticipantClient {
         self.endpoint.http.say(Request::get(url)).await.into_result()
     }
 
+    /// The branches that were ended by hand at the participant, and have not been forgotten.
+    pub async fn branches_by_hand(&self) -> Result<BranchList, CallError> {
+        let mut url = self.endpoint.url(&["v1", "branches"]);
+        url.query_pairs_mut().append_pair("by_hand", "true");
+        self.endpoint.http.say(Request::get(url)).await.into_result()
+    }
+
     /// Whose messages it has had, and whether it can ask them. It asks each of them for this.
     pub async fn coordinators(&self) -> Result<CoordinatorList, CallError> {
         let url = self.endpoint.url(&["v1", "coordinators"]);

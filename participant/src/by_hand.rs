@@ -13,14 +13,14 @@ use assent_client::participant::ForcedOutcome;
 use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::outcome::{Aborted, Call, Heuristic, Refusal, Settled};
 use assent_common::participant::resolver::InDoubt;
-use assent_common::wire::branch::BranchState;
+use assent_common::wire::branch::{BranchState, BranchView, ByHandView};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{ErrorCode, Txid};
 use tokio::sync::watch;
 
 use crate::agent::Running;
 use crate::resolver;
-use crate::service::Shared;
+use crate::service::{Shared, ended};
 use crate::store::{ByHand, InDoubt as Staged, Store};
 
 /// How long between two questions about what was decided by hand, in milliseconds. Nobody waits for
@@ -78,6 +78,26 @@ pub(crate) async fn tell(
             }
             _ => {}
         }
+    }
+}
+
+/// What a branch is that was ended this way.
+pub(crate) const fn state(outcome: Heuristic) -> BranchState {
+    match outcome {
+        Heuristic::Committed => BranchState::Applied,
+        Heuristic::Aborted => BranchState::Aborted,
+    }
+}
+
+/// A branch that was ended by hand, for people.
+pub(crate) fn view(txid: Txid, state: BranchState, by_hand: &ByHand) -> BranchView {
+    let ByHand { outcome, actor, reason, coordinator, is_damage, id, keys } = by_hand.clone();
+    BranchView {
+        id,
+        keys,
+        coordinator: (!coordinator.is_empty()).then_some(coordinator),
+        by_hand: Some(ByHandView { outcome, actor, reason, is_damage }),
+        ..ended(txid, state)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the handlers and the background tasks share: the store, the agent, and what the resolver
 //! knows.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,7 @@ use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::options::MetricsText;
 use crate::reach::Reach;
-use crate::store::{ByHand, InDoubt, Store, StoreError, StoreState, StoredBranch};
+use crate::store::{ByHand, InDoubt, Store, StoreError, StoreState, StoredBranch, kept_keys};
 
 /// Marks that one list shows: there may be millions, and a person looks for a few that stay.
 const MARKED_LISTED_MAX: usize = 1_000;
@@ -128,7 +129,26 @@ impl Shared {
     pub(crate) async fn marked(&self, state: BranchState) -> Result<BranchList, Refusal> {
         let (found, more) =
             self.store.marked(state, MARKED_LISTED_MAX).await.map_err(unavailable)?;
-        let branches = found.into_iter().map(|txid| ended(txid, state)).collect();
+        let by_hand = self.store.all_by_hand();
+        let view = |txid| match by_hand.get(&txid) {
+            Some(hand) => by_hand::view(txid, state, hand),
+            None => ended(txid, state),
+        };
+        Ok(BranchList { branches: found.into_iter().map(view).collect(), more })
+    }
+
+    /// The branches that were ended by hand, also those whose marks are gone.
+    pub(crate) async fn ended_by_hand(&self) -> Result<BranchList, Refusal> {
+        // The look for branches in doubt finds those that were ended by hand, too.
+        let open = self.store.in_doubt().await.map_err(unavailable)?;
+        let open: HashSet<Txid> = open.into_iter().map(|branch| branch.txid).collect();
+        let found = self.store.all_by_hand().into_iter().filter(|(txid, _)| !open.contains(txid));
+        let mut branches: Vec<BranchView> = found
+            .take(MARKED_LISTED_MAX + 1)
+            .map(|(txid, hand)| by_hand::view(txid, by_hand::state(hand.outcome), &hand))
+            .collect();
+        let more = branches.len() > MARKED_LISTED_MAX;
+        branches.truncate(MARKED_LISTED_MAX);
         Ok(BranchList { branches, more })
     }
 
@@ -142,6 +162,7 @@ impl Shared {
             keys: branch.keys.iter().map(|key| readable(&key.0)).collect(),
             last_error: None,
             written: None,
+            by_hand: None,
         };
         if let Some((ms, why)) = self.resolver().doubt(self.now(), view.txid) {
             view.in_doubt_ms = Some(ms);
@@ -285,15 +306,24 @@ impl Shared {
         Ok(version.map_err(|error| error.to_string())?.log_id.unwrap_or_default())
     }
 
-    /// What is kept of a branch.
+    /// What is kept of a branch: a mark, and who left it. That is told also when the mark has gone
+    /// by the low-water mark.
     pub(crate) async fn branch(&self, txid: Txid) -> Result<BranchView, Refusal> {
-        match self.store.branch(txid).await.map_err(unavailable)? {
-            Some(StoredBranch { in_doubt: Some(branch), .. }) => Ok(self.in_doubt_view(branch)),
-            Some(StoredBranch { state, in_doubt: None, written }) => {
-                let written = written.map(WrittenView::from);
-                Ok(BranchView { written, ..ended(txid, state) })
+        let kept = self.store.branch(txid).await.map_err(unavailable)?;
+        if let Some(StoredBranch { in_doubt: Some(branch), .. }) = kept {
+            return Ok(self.in_doubt_view(branch));
+        }
+        let hand = self.store.by_hand(&[txid]).await.map_err(unavailable)?.remove(&txid);
+        match (kept, hand) {
+            (Some(StoredBranch { state, written, .. }), hand) => {
+                let view = match hand {
+                    Some(hand) => by_hand::view(txid, state, &hand),
+                    None => ended(txid, state),
+                };
+                Ok(BranchView { written: written.map(WrittenView::from), ..view })
             }
-            None => Err(Refusal::new(
+            (None, Some(hand)) => Ok(by_hand::view(txid, by_hand::state(hand.outcome), &hand)),
+            (None, None) => Err(Refusal::new(
                 ErrorCode::NotFound,
                 format!("nothing is kept of {txid} here; that says nothing about its outcome"),
             )),
@@ -309,6 +339,8 @@ impl Shared {
         let kept = self.store.branch(txid).await.map_err(unavailable)?;
         let in_doubt = kept.and_then(|kept| kept.in_doubt);
         let is_implicit = in_doubt.as_ref().is_some_and(|branch| !branch.branches.is_empty());
+        let id = in_doubt.as_ref().map(|branch| branch.id);
+        let keys = in_doubt.as_ref().map(|branch| kept_keys(&branch.written)).unwrap_or_default();
         let view = self.branch(txid).await?;
         if view.state != BranchState::Prepared {
             let state = view.state.as_str();
@@ -338,6 +370,8 @@ impl Shared {
             // alone.
             coordinator: if is_implicit { String::new() } else { url.clone() },
             is_damage: false,
+            id,
+            keys,
         };
         self.store.keep_by_hand(txid, &by_hand).await.map_err(unavailable)?;
         let ended = self.agent.finish(coordinator_of(txid, url), &[(txid, ending)]).await;
@@ -351,14 +385,7 @@ impl Shared {
         txid: Txid,
         request: &ForgetRequest,
     ) -> Result<(), Refusal> {
-        let view = match self.branch(txid).await {
-            Ok(view) => view,
-            // The mark went by the low-water mark; who left it is still told.
-            Err(_) if self.store.all_by_hand().contains_key(&txid) => {
-                ended(txid, BranchState::Aborted)
-            }
-            Err(refusal) => return Err(refusal),
-        };
+        let view = self.branch(txid).await?;
         if view.state == BranchState::Prepared {
             let detail = format!(
                 "{txid} is prepared: its outcome is not known here; decide it first (assent branch resolve)"
@@ -446,7 +473,7 @@ pub(crate) fn coordinator_of(txid: Txid, url: String) -> CoordinatorRef {
 }
 
 /// A branch of which a mark is left.
-fn ended(txid: Txid, state: BranchState) -> BranchView {
+pub(crate) fn ended(txid: Txid, state: BranchState) -> BranchView {
     BranchView {
         txid,
         state,
@@ -456,6 +483,7 @@ fn ended(txid: Txid, state: BranchState) -> BranchView {
         keys: Vec::new(),
         last_error: None,
         written: None,
+        by_hand: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Branches that an operator ended by hand: told as damage where the log says otherwise, and as nothing where it agrees.
 
-use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
+use assent_client::participant::{ForcedOutcome, ResolveRequest};
 use assent_common::Txid;
 use assent_common::crash::CrashPoint;
 use assent_common::wire::branch::BranchState;
@@ -105,6 +105,29 @@ async fn a_hand_against_the_log_is_named_counted_and_not_told_again() {
         assert!(said.contains("heuristic_aborted") && said.contains("ana"), "{said}");
         restart(&mut cluster.coordinator).await;
     }
+    see_to(&cluster, "bank-b").await;
+}
+
+/// What doctor names is found, with what it was about; and whoever has seen to it says so.
+async fn see_to(cluster: &Cluster, name: &str) {
+    let said = |words: &[&str]| {
+        let run = cluster.run(words);
+        (run.status, String::from_utf8_lossy(&run.stdout).into_owned())
+    };
+    let (_, txid) = said(&["-o", "id", "branch", "list", "--by-hand", "--participant", name]);
+    let txid = txid.trim();
+    let (_, doctor) = said(&["doctor"]);
+    assert!(doctor.contains(txid) && doctor.contains("assent branch forget"), "{doctor}");
+    let (_, described) = said(&["tx", "describe", txid, "--participant", name]);
+    assert!(described.contains("acct:0") && described.contains("ana"), "{described}");
+    let who = ["--participant", name, "--actor", "ana", "--reason", "made good"];
+    let (status, _) = said(&[&["branch", "forget", txid][..], &who].concat());
+    assert!(status.success(), "{status}");
+    wait_for("doctor is content", || async {
+        let (status, doctor) = said(&["doctor"]);
+        if status.success() { Ok(()) } else { Err(doctor) }
+    })
+    .await;
 }
 
 /// The log has nothing, so that it presumes abort and tells nobody: the participant asks what became of it.
@@ -121,10 +144,8 @@ async fn a_hand_against_a_presumed_abort_is_told_by_the_participant_until_it_is_
         ready.text.contains("heuristic") && ready.text.contains(&txid.to_string()),
         "{ready:?}"
     );
-    let (actor, reason) = ("ana".to_owned(), "made good".to_owned());
-    let request = ForgetRequest { actor, reason };
-    peer.admin(&cluster.http).forget(txid, &request).await.unwrap();
-    wait_counted(peer, &cluster, 0).await;
+    see_to(&cluster, "bank-b").await;
+    wait_counted(&cluster.peers[1], &cluster, 0).await;
 }
 
 /// What a hand and the log agree on is no damage, whoever comes first.

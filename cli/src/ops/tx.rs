@@ -229,7 +229,20 @@ pub(super) fn show(view: &TransactionView, format: Format) -> Result<(), Failure
     let mut rows = Rows::new(&["BRANCH", "STATE", "TRIES", "NEXT TRY", "LAST ERROR", "REPLIES"]);
     view.branches.iter().for_each(|branch| rows.push(branch_row(branch)));
     output::line("")?;
-    output::rows(&rows)
+    output::rows(&rows)?;
+    for branch in &view.branches {
+        if matches!(
+            branch.state,
+            BranchProgress::HeuristicCommitted | BranchProgress::HeuristicAborted
+        ) {
+            let name = &branch.participant;
+            output::talk(&format!(
+                "{name}: the keys of the branch, and its txid: assent branch list --by-hand \
+                 --participant {name}; what was committed: assent log dump --data-dir DIR"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What happens next without anybody's doing; `None` where nothing does.

@@ -101,6 +101,14 @@ pub(super) async fn run(
     }
     output::talk(&format!("participants hold of {}:", name_of(named)));
     branch::show(&held, format)?;
+    let is_silent =
+        |branch: &BranchView| branch.state != BranchState::Prepared && branch.keys.is_empty();
+    if branches(&held).any(is_silent) {
+        output::talk(
+            "the mark of an ended branch does not say which keys it wrote; what was committed \
+             stands in the log: assent log dump --data-dir DIR",
+        );
+    }
     Ok(Exit::NotKnown)
 }
 
@@ -137,8 +145,8 @@ async fn held(
     Ok(found)
 }
 
-/// What one participant holds: by its txid a branch in any state, by its id one that is prepared.
-/// The marks of ended branches have no id.
+/// What one participant holds: by its txid a branch in any state, by its id one that is prepared,
+/// or was ended by hand. Other marks of ended branches have no id.
 async fn held_at(client: &ParticipantClient, named: Named) -> Result<BranchList, CallError> {
     let branches = match named {
         Named::Branches(txid) => match client.branch(txid).await {
@@ -147,8 +155,10 @@ async fn held_at(client: &ParticipantClient, named: Named) -> Result<BranchList,
             Err(error) => return Err(error),
         },
         Named::Id(id) => {
-            let list = client.branches(BranchState::Prepared).await?;
-            list.branches.into_iter().filter(|branch| branch.id == Some(id)).collect()
+            let mut list = client.branches(BranchState::Prepared).await?.branches;
+            // An earlier version cannot be asked for these.
+            list.extend(client.branches_by_hand().await.into_iter().flat_map(|it| it.branches));
+            list.into_iter().filter(|branch| branch.id == Some(id)).collect()
         }
     };
     Ok(BranchList { branches, more: false })

@@ -26,7 +26,9 @@ use crate::wire::by_hand;
 use crate::wire::redo::Base64;
 use crate::wire::resync::{DataPoint, Progress};
 
-pub use super::held::{BranchList, BranchState, BranchView, CoordinatorList, CoordinatorView};
+pub use super::held::{
+    BranchList, BranchState, BranchView, ByHandView, CoordinatorList, CoordinatorView,
+};
 
 /// Who speaks: the log that decides, the process life, and where to ask for outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

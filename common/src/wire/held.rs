@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::{LogId, TransactionId, Txid};
+use crate::outcome::Heuristic;
 use crate::wire::redo::WrittenView;
 
 /// A branch as a participant shows it: `GET /v1/branches`, `GET /v1/branches/{txid}`.
@@ -20,7 +21,7 @@ pub struct BranchView {
     pub txid: Txid,
     /// What is kept of it.
     pub state: BranchState,
-    /// The public id, where the branch is prepared.
+    /// The public id, where the branch is prepared or was ended by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub id: Option<TransactionId>,
@@ -31,7 +32,8 @@ pub struct BranchView {
     /// doubt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_doubt_ms: Option<u64>,
-    /// The keys that it locks, where the branch is prepared.
+    /// The keys that it locks, where the branch is prepared; those that it was to write, where it
+    /// was ended by hand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<String>,
     /// The last thing that was learned in asking for the outcome.
@@ -40,6 +42,23 @@ pub struct BranchView {
     /// What a branch of one phase wrote, until its log has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<WrittenView>,
+    /// Who ended it by hand, if somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_hand: Option<ByHandView>,
+}
+
+/// An operator's word on a branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ByHandView {
+    /// How the branch was ended.
+    #[schema(value_type = String)]
+    pub outcome: Heuristic,
+    /// Who ended it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// Whether its log is known to say otherwise.
+    pub is_damage: bool,
 }
 
 /// What a participant keeps of a branch.

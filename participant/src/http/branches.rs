@@ -159,13 +159,18 @@ fn not_the_paths() -> Rejection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
     state: Option<BranchState>,
+    by_hand: Option<bool>,
 }
 
 /// The branches of one state: those that are prepared, in doubt or about to be told; or those of
-/// which a mark is left.
+/// which a mark is left. Or those that were ended by hand, until that is forgotten.
 #[utoipa::path(
     get, path = "/v1/branches", operation_id = "listBranches", tag = "branches",
-    params(("state" = Option<BranchState>, Query, description = "Which state; `prepared` is the default")),
+    params(
+        ("state" = Option<BranchState>, Query,
+            description = "Which state; `prepared` is the default"),
+        ("by_hand" = Option<bool>, Query, description = "Those that were ended by hand, and have \
+            not been forgotten; with no `state`")),
     responses(
         (status = 200, description = "The branches", body = BranchList),
         (status = "default", description = "An error", body = Problem,
@@ -176,8 +181,15 @@ pub(crate) async fn list(
     State(app): State<App>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Rejection> {
-    let Query(ListQuery { state }) = query
+    let Query(ListQuery { state, by_hand }) = query
         .map_err(|error| Rejection::new(ErrorCode::BadRequest, format!("the query: {error}")))?;
+    if by_hand == Some(true) {
+        if state.is_some() {
+            let detail = "the query: `by_hand` goes with no `state`";
+            return Err(Rejection::new(ErrorCode::BadRequest, detail));
+        }
+        return Ok(json(&app.ended_by_hand().await?));
+    }
     let list = match state.unwrap_or(BranchState::Prepared) {
         BranchState::Prepared => BranchList { branches: app.prepared().await?, more: false },
         state @ (BranchState::Applied | BranchState::Aborted) => app.marked(state).await?,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use assent_common::command::Access;
 use assent_common::ids::{Epoch, LogId, TransactionId, Txid};
 use assent_common::outcome::Written;
 use assent_common::participant::{Branches, DoneMarker, Heard};
@@ -38,6 +39,8 @@ pub struct InDoubt {
     pub seq: u64,
     /// The keys that it locks.
     pub keys: Vec<Arg>,
+    /// Those of them that it locks for a write.
+    pub written: Vec<Arg>,
     /// Its writes, as the vote carried them.
     pub redo: Vec<u8>,
     /// All branches, where their votes are the decision.
@@ -46,8 +49,11 @@ pub struct InDoubt {
 
 impl InDoubt {
     fn new(txid: Txid, record: StagedRecord) -> Self {
-        let StagedRecord { id, coordinator, seq, keys, redo, branches, .. } = record;
-        Self { txid, id, coordinator, seq, keys, redo, branches }
+        let StagedRecord { id, coordinator, seq, keys, modes, redo, branches } = record;
+        let locks = keys.iter().zip(&modes);
+        let writes = locks.filter(|(_, mode)| **mode != Access::Shared.letter());
+        let written = writes.map(|(key, _)| key.clone()).collect();
+        Self { txid, id, coordinator, seq, keys, written, redo, branches }
     }
 }
 

@@ -59,7 +59,7 @@ use assent_common::wire::branch::Mode;
 use assent_common::wire::resync::Served;
 
 pub use assent_common::command::ValidatedBranch;
-pub use control::ByHand;
+pub use control::{ByHand, kept_keys};
 pub use error::StoreError;
 pub use examine::{Examination, examine};
 pub use inspect::{InDoubt, StoreFacts, StoredBranch};

@@ -17,6 +17,10 @@ pub(crate) struct ListArgs {
     /// Only of this state
     #[arg(long, value_enum, default_value_t = StateArg::Prepared)]
     state: StateArg,
+    /// Those that were ended by hand (assent branch resolve), whatever their state, until they are
+    /// forgotten
+    #[arg(long, conflicts_with = "state")]
+    by_hand: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,7 +53,11 @@ pub(super) async fn run(
     let mut found = Vec::new();
     let mut exit = Exit::Ok;
     for (name, url) in asked {
-        let list = ParticipantClient::new(&http, &url)?.branches(args.state.into()).await;
+        let client = ParticipantClient::new(&http, &url)?;
+        let list = match args.by_hand {
+            true => client.branches_by_hand().await,
+            false => client.branches(args.state.into()).await,
+        };
         match list.map_err(|error| Failure::of_call(&url, error)) {
             Ok(list) => found.push((name, list)),
             Err(failure) if args.participant.is_some() => return Err(failure),
@@ -106,6 +114,11 @@ pub(in crate::ops) fn show(found: &[(String, BranchList)], format: Format) -> Re
 
 fn row(participant: &str, branch: &BranchView) -> [String; 8] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let by_hand = branch.by_hand.as_ref().map(|hand| {
+        let against = if hand.is_damage { "; its log says otherwise" } else { "" };
+        let outcome = hand.outcome.as_str();
+        format!("ended by hand as {outcome} by {}: {}{against}", hand.actor, hand.reason)
+    });
     [
         participant.to_owned(),
         branch.txid.to_string(),
@@ -114,6 +127,6 @@ fn row(participant: &str, branch: &BranchView) -> [String; 8] {
         or_dash(branch.in_doubt_ms.map(millis)),
         branch.keys.join(" "),
         or_dash(branch.coordinator.clone()),
-        or_dash(branch.last_error.clone()),
+        or_dash(by_hand.or_else(|| branch.last_error.clone())),
     ]
 }

@@ -31,7 +31,9 @@ pub(crate) enum BranchCommand {
     /// Decide a branch in doubt at its participant, if its coordinator is gone for good; cannot be undone. Refused if
     /// that coordinator answers, and says otherwise
     Resolve(resolve::ResolveArgs),
-    /// Remove the marker of an ended branch at its participant; a late message about it then finds nothing
+    /// Remove the marker of an ended branch at its participant; a late message about it then finds
+    /// nothing. Of a branch that was ended by hand against its log, this says that the damage has
+    /// been seen to
     Forget(resolve::ForgetArgs),
     /// Give up a branch at the coordinator, if its participant is gone for good; cannot be undone
     Abandon(abandon::AbandonArgs),

@@ -32,7 +32,7 @@ pub(crate) struct ResolveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ForgetArgs {
-    /// The branch, as `assent branch list --state applied` names it
+    /// The branch, as `assent branch list --state applied` or `--by-hand` names it
     txid: Txid,
     /// The participant: one of its base URLs, or its name at the coordinator
     #[arg(long, value_name = "URL|NAME")]

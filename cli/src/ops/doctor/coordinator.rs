@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use assent_client::participant::{Probe, ProbeState};
-use assent_client::{CallError, CoordinatorClient, ListFilter, Unknown};
-use assent_common::limits;
+use assent_client::{CallError, CoordinatorClient, ListFilter, ParticipantClient, Unknown};
 use assent_common::wire::transaction::{
     BranchProgress, HeuristicBranches, ParticipantView, TransactionView, VersionView,
 };
+use assent_common::{Txid, limits};
 
+use super::participant::forget;
 use super::{Check, Verdict};
 use crate::config::ClientSettings;
 use crate::exit::Failure;
@@ -18,6 +19,9 @@ const SKEW_MAX_SECONDS: i64 = 2;
 
 /// Transactions in doubt that are counted; whoever has more does not need the number.
 const IN_DOUBT_COUNTED_MAX: usize = 10_000;
+
+/// Marks of branches ended by hand that are named.
+const MARKS_NAMED_MAX: usize = 5;
 
 /// What a coordinator that answers has told.
 pub(super) struct Told {
@@ -58,7 +62,7 @@ pub(super) async fn check(
             Vec::new()
         }
     };
-    checks.push(ended_by_hand(&participants));
+    checks.push(ended_by_hand(settings, version.log_id.as_deref(), &participants).await?);
     checks.extend(in_doubt(&client, held_max_ms).await);
     Ok((checks, Some(Told { version, participants })))
 }
@@ -108,22 +112,58 @@ async fn date_of(url: &str) -> Option<jiff::Timestamp> {
     jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
 }
 
-/// Branches that an operator ended by hand, against what the log says. It stays as long as their transactions are kept.
-fn ended_by_hand(participants: &[ParticipantView]) -> Check {
+/// Branches that an operator ended by hand, against what the log says. The coordinator counts them
+/// as long as their transactions are kept. Whoever has seen to one has its mark at the participant
+/// forgotten, and it is told no more.
+async fn ended_by_hand(
+    settings: &ClientSettings,
+    log_id: Option<&str>,
+    participants: &[ParticipantView],
+) -> Result<Check, Failure> {
     let what = "branches ended by hand";
-    let damaged = participants.iter().filter_map(|participant| {
-        let HeuristicBranches { branches, latest } = participant.heuristic.as_ref()?;
+    let (mut damaged, mut seen_to, mut where_) = (Vec::new(), 0, None);
+    for participant in participants {
+        let Some(HeuristicBranches { branches, latest }) = &participant.heuristic else { continue };
+        let client = ParticipantClient::new(&settings.participant_http()?, &participant.url)?;
+        // A participant that does not answer has not said that anybody has seen to it.
+        let marks = client.branches_by_hand().await.ok().map(|list| {
+            let ours = |txid: &Txid| Some(txid.log_id.to_string().as_str()) == log_id;
+            list.branches.into_iter().map(|branch| branch.txid).filter(ours).collect::<Vec<_>>()
+        });
+        if marks.as_ref().is_some_and(Vec::is_empty) {
+            seen_to += *branches;
+            continue;
+        }
         let ids: Vec<_> = latest.iter().map(ToString::to_string).collect();
-        Some(format!("{branches} at {}: {}", participant.name, ids.join(", ")))
-    });
-    let damaged: Vec<_> = damaged.collect();
-    if damaged.is_empty() {
-        return Check::ok(what, "none against what the log says");
+        let marks = marks.unwrap_or_default().into_iter().take(MARKS_NAMED_MAX);
+        let marks: Vec<String> = marks.map(|txid| txid.to_string()).collect();
+        let name = &participant.name;
+        damaged.push(format!(
+            "{branches} at {name}: {} (marks there: {})",
+            ids.join(", "),
+            marks.join(", ")
+        ));
+        where_ = Some(name.to_string());
     }
+    let Some(name) = where_ else {
+        return Ok(Check::ok(
+            what,
+            match seen_to {
+                0 => "none against what the log says".to_owned(),
+                _ => format!(
+                    "{seen_to} against what the log says, all seen to: their marks are forgotten"
+                ),
+            },
+        ));
+    };
     let found = format!("against what the log says, {}", damaged.join("; "));
-    let fix = "compare (assent tx describe ID), and make good at the participant what differs: docs/guides/recover.md, \
-               `A branch was ended by hand, and its log says otherwise`";
-    Check::bad(Verdict::Failing, what, found, fix)
+    let fix = format!(
+        "compare (assent tx describe ID), and make good at the participant what differs: \
+         docs/guides/recover.md, `A branch was ended by hand, and its log says otherwise`; then \
+         drop each mark: {}",
+        forget(&name)
+    );
+    Ok(Check::failing(what, found, fix))
 }
 
 /// Transactions with a branch in doubt, and of them those whose outcome a participant has not acknowledged for too long.

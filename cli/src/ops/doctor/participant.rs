@@ -74,7 +74,8 @@ async fn of_itself(
 ) -> Vec<Check> {
     let probe = client.readyz().await;
     let mut checks = vec![same_version(what, version)];
-    checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, &probe.text)));
+    let url = client.base_url();
+    checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, url, &probe.text)));
     checks.push(ready(&format!("{what}: ready"), probe));
     checks.extend(version.warnings.iter().map(|warning| {
         let fix = "until then its votes may be lost";
@@ -89,11 +90,21 @@ async fn of_itself(
 
 /// Branches that were ended by hand against what their logs say, as the participant's probe names
 /// them.
-fn ended_by_hand(what: &str, probe: &str) -> Option<Check> {
+fn ended_by_hand(what: &str, url: &str, probe: &str) -> Option<Check> {
     let damage = probe.lines().find(|line| line.starts_with("[!] heuristic"))?;
     let (_, found) = damage.split_once(": ")?;
-    let fix = "make good what differs, then drop the mark (assent branch forget TXID): docs/guides/recover.md";
+    let fix = format!(
+        "see what it was (assent tx describe TXID --participant {url}), make good what differs \
+         (docs/guides/recover.md, `A branch was ended by hand, and its log says otherwise`), then \
+         drop the mark: {}",
+        forget(url)
+    );
     Some(Check::failing(format!("{what}: branches ended by hand"), found, fix))
+}
+
+/// The command that says that a branch which was ended by hand has been seen to.
+pub(super) fn forget(participant: &str) -> String {
+    format!("assent branch forget TXID --participant {participant} --actor WHO --reason WHY")
 }
 
 fn not_reached(what: &str, error: &CallError) -> Check {

@@ -1,6 +1,8 @@
 //! What an operator decided of a branch: the field `h:<txid>`.
 
 use assent_common::outcome::Heuristic;
+use assent_common::value::{Arg, readable};
+use assent_common::{TransactionId, text};
 use serde::{Deserialize, Serialize};
 
 /// What an operator decided of a branch, as its field keeps it: JSON.
@@ -18,6 +20,29 @@ pub struct ByHand {
     /// Whether the log is known to say otherwise.
     #[serde(default)]
     pub is_damage: bool,
+    /// The transaction; an earlier version did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<TransactionId>,
+    /// The keys that the branch was to write, for people: some of them, if there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+}
+
+/// Keys that are kept of a branch that was ended by hand.
+const KEYS_KEPT_MAX: usize = 32;
+
+/// Bytes that are kept of each.
+const KEY_BYTES_MAX: usize = 200;
+
+/// The names of keys as they are kept: the first ones, and how many more there were.
+#[must_use]
+pub fn kept_keys(keys: &[Arg]) -> Vec<String> {
+    let named = keys.iter().take(KEYS_KEPT_MAX);
+    let mut kept: Vec<String> =
+        named.map(|key| text::cut_owned(readable(&key.0), KEY_BYTES_MAX)).collect();
+    let more = keys.len().saturating_sub(KEYS_KEPT_MAX);
+    kept.extend((more > 0).then(|| format!("and {more} more")));
+    kept
 }
 
 impl ByHand {

@@ -16,7 +16,7 @@ use redis::{RedisWrite, ToRedisArgs};
 pub(super) use branch::{
     StagedRecord, done_marker, one_phase_marker, pack_branches, pack_one_phase,
 };
-pub use by_hand::ByHand;
+pub use by_hand::{ByHand, kept_keys};
 pub(super) use lock::{lock_value, reserved, tag};
 pub(super) use log::{ToldPosition, read_life, read_mark, write_life, write_mark};
 
