@@ -313,7 +313,7 @@ impl Agent {
     /// What the data is now.
     pub(crate) async fn data(&self) -> Result<DataView, Refusal> {
         let view = self.store.data().await;
-        view.map_err(|error| Refusal::new(ErrorCode::RedisUnavailable, error.to_string()))
+        view.map_err(|error| error.refusal())
     }
 
     /// Takes a part of what a log says of fenced data.

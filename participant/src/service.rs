@@ -488,13 +488,8 @@ pub(crate) fn ended(txid: Txid, state: BranchState) -> BranchView {
 }
 
 fn unavailable(error: StoreError) -> Refusal {
-    let code = match &error {
-        StoreError::BadUrl { .. }
-        | StoreError::Unavailable { .. }
-        | StoreError::Unsafe { .. }
-        | StoreError::NotYet { .. }
-        | StoreError::Claimed { .. } => ErrorCode::RedisUnavailable,
-        StoreError::Corrupt { .. } => ErrorCode::Internal,
-    };
-    Refusal::new(code, error.to_string())
+    match &error {
+        StoreError::Corrupt { .. } => Refusal::new(ErrorCode::Internal, error.to_string()),
+        _ => error.refusal(),
+    }
 }

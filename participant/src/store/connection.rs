@@ -14,6 +14,7 @@ use redis::{AsyncConnectionConfig, RedisError, RedisResult};
 use uuid::Uuid;
 
 use super::control::Field;
+use super::decode;
 use super::mutants;
 use super::owner::Turn;
 use super::requirements::{self, Examined, Weight};
@@ -73,7 +74,11 @@ pub(super) fn reason(error: &RedisError) -> String {
 }
 
 pub(super) fn unavailable(options: &StoreOptions, error: &RedisError) -> StoreError {
-    StoreError::Unavailable { address: options.address(), reason: reason(error) }
+    let (address, reason) = (options.address(), reason(error));
+    match decode::refuses(error) {
+        Some(code) => StoreError::Refuses { address, code, reason },
+        None => StoreError::Unavailable { address, reason },
+    }
 }
 
 /// [`Examined::file_off_in`] of the last look, over all connections.

@@ -272,6 +272,16 @@ fn code_in_script(said: &str) -> Option<&str> {
     met.split(' ').next()
 }
 
+/// Whether a server that is there refuses a command for good reasons of its own: the code of that.
+pub(super) fn refuses(error: &RedisError) -> Option<ErrorCode> {
+    match error.code()? {
+        "OOM" => Some(ErrorCode::RedisOutOfMemory),
+        "NOREPLICAS" | "MISCONF" => Some(ErrorCode::RedisRefuses),
+        "NOPERM" => Some(ErrorCode::RedisNoPermission),
+        _ => None,
+    }
+}
+
 pub(super) fn classify(error: &RedisError) -> CallError {
     let text = error.to_string();
     match error.code().map(|code| code_in_script(&text).unwrap_or(code)) {

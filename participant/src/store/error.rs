@@ -1,5 +1,8 @@
 //! Why the store could not be opened or asked.
 
+use assent_common::ErrorCode;
+use assent_common::outcome::Refusal;
+
 /// Why the store could not be opened or asked. Never shows a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -17,6 +20,16 @@ pub enum StoreError {
         /// The URL without user and password.
         address: String,
         /// What was met.
+        reason: String,
+    },
+    /// It is there, and refuses what an agent needs of it: it has no memory left, say.
+    #[error("Redis at {address} refuses what an agent needs of it: {reason}")]
+    Refuses {
+        /// The URL without user and password.
+        address: String,
+        /// What kind of no it is.
+        code: ErrorCode,
+        /// The words of Redis.
         reason: String,
     },
     /// The settings of Redis would lose votes.
@@ -56,4 +69,16 @@ pub enum StoreError {
         /// What was met.
         reason: String,
     },
+}
+
+impl StoreError {
+    /// As the answer to a message that was not even begun.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let code = match self {
+            Self::Refuses { code, .. } => *code,
+            _ => ErrorCode::RedisUnavailable,
+        };
+        Refusal::new(code, self.to_string())
+    }
 }

@@ -75,10 +75,12 @@ impl Store {
                         self.disconnect(&live, said);
                     }
                 }
-                Err(error) => sorted.answer_unsent(&error.to_string(), &mut answers),
+                Err(error) => sorted.answer_unsent(&error.refusal(), &mut answers),
             }
         }
-        sorted.answer_unsent("which agent owns this Redis changes all the time", &mut answers);
+        let changes = "which agent owns this Redis changes all the time";
+        let refusal = Refusal::new(ErrorCode::RedisUnavailable, changes);
+        sorted.answer_unsent(&refusal, &mut answers);
         answers.finish()
     }
 

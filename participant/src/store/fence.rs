@@ -39,7 +39,7 @@ impl Store {
         match self.look_again(log_id, known, progress).await {
             Ok(None) => None,
             Ok(Some(reason)) => Some(Refusal::new(ErrorCode::Quarantined, reason)),
-            Err(error) => Some(Refusal::new(ErrorCode::RedisUnavailable, error.to_string())),
+            Err(error) => Some(error.refusal()),
         }
     }
 

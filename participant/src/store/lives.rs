@@ -308,8 +308,7 @@ fn remembered(life: &str, told: &str) -> Option<Remembered> {
 }
 
 fn not_compared(error: &StoreError) -> NotAdmitted {
-    let refusal = Refusal::new(ErrorCode::RedisUnavailable, error.to_string());
-    NotAdmitted { refusal, life: Some(LifeAnswer::NotCompared), shown: None }
+    NotAdmitted { refusal: error.refusal(), life: Some(LifeAnswer::NotCompared), shown: None }
 }
 
 fn unproven(log_id: LogId, said: Epoch, known: Option<Epoch>) -> NotAdmitted {

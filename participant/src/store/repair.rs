@@ -240,8 +240,7 @@ impl Store {
     /// Takes a part of what a log says; with the last part of the last log that is owed, repairs
     /// and opens the data.
     pub async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
-        let unavailable =
-            |error: StoreError| Refusal::new(ErrorCode::RedisUnavailable, error.to_string());
+        let unavailable = |error: StoreError| error.refusal();
         let mut words = self.words.lock().await;
         let live = self.verified().await.map_err(unavailable)?;
         let view = self.view(&live, &words).await.map_err(unavailable)?;

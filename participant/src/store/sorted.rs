@@ -1,6 +1,5 @@
 //! A batch, sorted into the calls that it takes.
 
-use assent_common::ErrorCode;
 use assent_common::outcome::{Failed, Refusal};
 
 use super::call::{self, PrepareItem};
@@ -58,11 +57,10 @@ impl Sorted {
 
     /// Answers what could not even be begun: a prepare that was not sent has surely not been done;
     /// an outcome may have been, when it came before.
-    pub(super) fn answer_unsent(&mut self, why: &str, answers: &mut Answers) {
+    pub(super) fn answer_unsent(&mut self, why: &Refusal, answers: &mut Answers) {
         let Self { endings, prepares } = std::mem::take(self);
-        answers.fail_endings(&endings, &Failed::Unknown(why.to_owned()));
-        let refused = Refusal::new(ErrorCode::RedisUnavailable, why);
-        answers.fail_prepares(&prepares, &Failed::Refused(refused));
+        answers.fail_endings(&endings, &Failed::Unknown(why.detail.clone()));
+        answers.fail_prepares(&prepares, &Failed::Refused(why.clone()));
     }
 
     /// The same answer to all of them.

@@ -138,3 +138,19 @@ async fn a_log_whose_waiting_prepare_is_refused_owes_its_word() {
     );
     assert_eq!(sidecar.client.data().await.unwrap().owed, [txid(1).log_id]);
 }
+
+/// Before the first transaction the agent itself needs to write: it is refused with the same codes
+/// as a transaction is later.
+#[tokio::test]
+async fn what_redis_refuses_before_the_first_transaction_is_said_with_its_code() {
+    for (setting, code) in [
+        ("maxmemory", ErrorCode::RedisOutOfMemory),
+        ("min-replicas-to-write", ErrorCode::RedisRefuses),
+    ] {
+        let redis = Redis::start().await;
+        let sidecar = Sidecar::start(&redis).await;
+        redis.set_config(setting, "1").await;
+        let answers = sidecar.say(vec![prepare(1, [&["SET", "k", "v"]])]).await;
+        assert_eq!(answers[0].code, Some(code), "{setting:?}: {answers:?}");
+    }
+}
