@@ -51,7 +51,7 @@ const START_NEWEST: &str = "stop that coordinator, and start it on the newest co
 const ASKING_MAX: usize = 8;
 
 /// How long a coordinator that is asked who it is may take.
-const WHO_IS_THERE: Duration = Duration::from_secs(3);
+const WHO_IS_THERE: Duration = Duration::from_secs(2);
 
 /// One participant.
 #[derive(Debug)]

@@ -161,21 +161,43 @@ pub fn of_features(features: &Features) -> impl Iterator<Item = &'static Right> 
     RIGHTS.iter().chain(some)
 }
 
-/// The command that makes a user with the least rights that work: all but the password and the patterns of the keys.
-#[must_use]
-pub fn least_acl(features: &Features, control_key: &str) -> String {
-    let mut line = format!(
-        "ACL SETUSER agent on '>PASSWORD' resetkeys '~{control_key}*' '~YOUR-KEYS*' resetchannels \
-         '&{}' -@all",
-        ended_channel(control_key)
-    );
+/// The rules of a user with the least rights that work: all but the password and the patterns of
+/// the keys.
+fn least_rules(features: &Features, control_key: &str) -> Vec<String> {
+    let mut rules = vec![
+        "on".to_owned(),
+        ">PASSWORD".to_owned(),
+        "resetkeys".to_owned(),
+        format!("~{control_key}*"),
+        "~YOUR-KEYS*".to_owned(),
+        "resetchannels".to_owned(),
+        format!("&{}", ended_channel(control_key)),
+        "-@all".to_owned(),
+    ];
     let mut names: Vec<&str> = of_features(features).map(|right| right.name).collect();
     names.sort_unstable();
-    for name in names {
-        line.push_str(" +");
-        line.push_str(name);
-    }
-    line
+    rules.extend(names.into_iter().map(|name| format!("+{name}")));
+    rules
+}
+
+/// The command that makes that user, quoted for a shell.
+#[must_use]
+pub fn least_acl(features: &Features, control_key: &str) -> String {
+    let rules = least_rules(features, control_key);
+    let rules: Vec<String> = rules.iter().map(|rule| quoted(rule)).collect();
+    format!("ACL SETUSER agent {}", rules.join(" "))
+}
+
+/// The line of an ACL file, or of `redis.conf`, that makes that user. Nothing is quoted there.
+#[must_use]
+pub fn least_acl_of_file(features: &Features, control_key: &str) -> String {
+    format!("user agent {}", least_rules(features, control_key).join(" "))
+}
+
+/// A word as a shell takes it for itself.
+pub(super) fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+-@:._/".contains(&byte);
+    if word.bytes().all(is_plain) { word.to_owned() } else { format!("'{word}'") }
 }
 
 /// Whether a rule of the user `default` leaves it what the append-only file consists of.
@@ -191,8 +213,10 @@ pub(super) fn spares_the_file(rule: &str) -> bool {
 /// What the agent's user may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// The commands and keys that it lacks; not known where `MULTI` is not allowed.
+    /// The rules that would give it what it lacks; not known where that cannot be tried out.
     missing: Option<Vec<String>>,
+    /// Of `MULTI` and `DISCARD`, those that it may not use, so that nothing could be tried out.
+    untried: Vec<&'static str>,
     /// Whether it may do all that an owner does.
     may_own: bool,
     /// Whether it may read and write every key.
@@ -202,9 +226,14 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// What it lacks and needs; `None` if that is not known.
+    /// The rules that it lacks and needs; `None` if that is not known.
     pub(super) fn missing(&self) -> Option<&[String]> {
         self.missing.as_deref()
+    }
+
+    /// Which of `MULTI` and `DISCARD` it may not use.
+    pub(super) fn untried(&self) -> &[&'static str] {
+        &self.untried
     }
 
     /// Whether it may have the Redis for itself. The owner writes the data in an `EXEC` that is refused as a whole; whether
@@ -243,18 +272,34 @@ async fn pipelined(
     connection.send_packed_commands(pipeline, 0, pipeline.len()).await
 }
 
+/// Which of the two commands that everything else is tried out with may not be used. `DISCARD`
+/// comes first, where it is an error that changes nothing: who may begin and not discard would be
+/// left in a `MULTI`. And what is queued without one would be run.
+async fn untried(connection: &mut MultiplexedConnection) -> RedisResult<Vec<&'static str>> {
+    let mut untried = Vec::new();
+    let mut discards = Pipeline::new();
+    discards.cmd("DISCARD");
+    let denied = |value: &Value| matches!(value, Value::ServerError(error) if is_missing(error));
+    if pipelined(connection, &discards).await?.iter().any(denied) {
+        untried.push("discard");
+    }
+    let mut begins = Pipeline::new();
+    begins.cmd("MULTI").cmd("DISCARD");
+    if untried.is_empty() && pipelined(connection, &begins).await?.iter().any(denied) {
+        untried.push("multi");
+    }
+    Ok(untried)
+}
+
 /// Tries out what this connection's user may do.
 pub(super) async fn probe(
     connection: &mut MultiplexedConnection,
     id: ServerId,
     control_key: &str,
 ) -> RedisResult<Rights> {
-    // What would be queued without it would be run.
-    let mut begins = Pipeline::new();
-    begins.cmd("MULTI").cmd("DISCARD");
-    let is_ok = |value: &Value| !matches!(value, Value::ServerError(_));
-    if !pipelined(connection, &begins).await?.iter().all(is_ok) {
-        return Ok(Rights::default());
+    let untried = untried(connection).await?;
+    if !untried.is_empty() {
+        return Ok(Rights { untried, ..Rights::default() });
     }
     let probed: Vec<&Right> =
         of_features(&id.features()).filter(|right| !right.probe.is_empty()).collect();
@@ -273,8 +318,7 @@ pub(super) async fn probe(
         Value::ServerError(error) if is_missing(error) => Some(error.clone()),
         _ => None,
     };
-    let mut rights =
-        Rights { missing: Some(Vec::new()), may_own: true, all_keys: true, hints: true };
+    let mut rights = Rights { may_own: true, all_keys: true, hints: true, ..Rights::default() };
     let mut missing = Vec::new();
     let mut lacks_keys = false;
     for (right, answer) in probed.iter().zip(&answers[1..]) {
@@ -286,13 +330,13 @@ pub(super) async fn probe(
         } else if right.need == Need::Owner {
             rights.may_own = false;
         } else {
-            missing.push(right.name.to_uppercase().replace('|', " "));
+            missing.push(format!("+{}", right.name));
         }
     }
     let mut others = answers[1 + probed.len()..].iter().map(denied);
     let control = others.next().flatten();
     if lacks_keys || control.as_ref().is_some_and(is_about_keys) {
-        missing.push(format!("the keys {control_key}*"));
+        missing.push(format!("~{control_key}*"));
     }
     rights.all_keys = others.all(|denied| denied.is_none());
     rights.missing = Some(missing);
@@ -364,6 +408,20 @@ mod tests {
         for right in RIGHTS.iter().filter(|right| right.writes) {
             let is_tried = trials.contains(&format!(" {} = {{", right.name.to_uppercase()));
             assert_eq!(is_tried, !NOT_BY_PREPARE.contains(&right.name), "{}", right.name);
+        }
+    }
+
+    #[test]
+    fn a_shell_takes_each_rule_for_one_word() {
+        for (rule, word) in [
+            ("+get", "+get"),
+            ("-@all", "-@all"),
+            ("+acl|getuser", "'+acl|getuser'"),
+            ("~*", "'~*'"),
+            ("&assent:ctl:ended", "'&assent:ctl:ended'"),
+            (">PASSWORD", "'>PASSWORD'"),
+        ] {
+            assert_eq!(quoted(rule), word);
         }
     }
 

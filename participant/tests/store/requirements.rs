@@ -168,13 +168,24 @@ async fn a_right_that_is_missing_is_refused_by_name() {
     for server in assent_servers::all() {
         let redis = Redis::on(&server, &DURABLE);
         let mut plain = redis.plain().await;
-        for right in ["set", "del", "incrby", "sadd", "pexpireat"] {
+        for right in ["set", "del", "incrby", "sadd", "pexpireat", "hmget"] {
             let less = format!("-{right}");
             let rules =
                 ["ACL", "SETUSER", "agent", "reset", "on", ">pw", "~*", "&*", "+@all", &less];
             let () = plain.run(&rules).await;
             let error = refused(as_agent(&redis, "pw")).await;
             assert!(error.contains(&format!("without {}", right.to_uppercase())), "{error}");
+            assert!(error.contains(&format!("ACL SETUSER USER +{right}")), "{error}");
+        }
+        // What the others are tried out with: nobody is left in a MULTI.
+        for right in ["discard", "multi"] {
+            let less = format!("-{right}");
+            let rules =
+                ["ACL", "SETUSER", "agent", "reset", "on", ">pw", "~*", "&*", "+@all", &less];
+            let () = plain.run(&rules).await;
+            let advice = examine(&as_agent(&redis, "pw")).await.unwrap();
+            let advice = advice.server.problems(Weight::Advice).join("; ");
+            assert!(advice.contains(&format!("ACL SETUSER USER +{right}")), "{advice}");
         }
         let renamed = Redis::on(&server, &with(&["--rename-command", "SET", "elsewhere"]));
         let error = refused(options(&renamed)).await;

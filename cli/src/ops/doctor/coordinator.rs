@@ -1,7 +1,5 @@
 //! The coordinator: reachable, ready, of the same version, at the same time; and whether it gets rid of what it decided.
 
-use std::time::Duration;
-
 use assent_client::participant::{Probe, ProbeState};
 use assent_client::{CallError, CoordinatorClient, ListFilter, ParticipantClient, Unknown};
 use assent_common::wire::transaction::{
@@ -10,7 +8,7 @@ use assent_common::wire::transaction::{
 use assent_common::{Txid, limits};
 
 use super::participant::forget;
-use super::{Check, Verdict};
+use super::{Check, PATIENCE, Verdict, silent, within};
 use crate::config::ClientSettings;
 use crate::exit::Failure;
 
@@ -35,7 +33,7 @@ pub(super) async fn check(
 ) -> Result<(Vec<Check>, Option<Told>), Failure> {
     let client = settings.coordinator()?;
     let what = format!("coordinator {}", settings.url);
-    let version = match client.version().await {
+    let version = match within(client.version()).await {
         Ok(version) => version,
         Err(error) => {
             let fix = match &error {
@@ -49,12 +47,16 @@ pub(super) async fn check(
             return Ok((vec![Check::failing(what, error.to_string(), fix)], None));
         }
     };
-    let mut checks = vec![
-        same_version(&what, &version),
-        ready(&format!("{what}: ready"), client.readyz().await),
-        clock(&what, &settings.url).await,
-    ];
-    let participants = match client.participants().await {
+    let (probe, clock, list, in_doubt) = tokio::join!(
+        tokio::time::timeout(PATIENCE, client.readyz()),
+        clock(&what, &settings.url),
+        within(client.participants()),
+        in_doubt(&client, held_max_ms)
+    );
+    let probe = probe.unwrap_or_else(|_| Err(silent()));
+    let mut checks =
+        vec![same_version(&what, &version), ready(&format!("{what}: ready"), probe), clock];
+    let participants = match list {
         Ok(list) => list.participants,
         Err(error) => {
             let fix = "the coordinator answers and does not list its participants: read its log";
@@ -63,7 +65,7 @@ pub(super) async fn check(
         }
     };
     checks.push(ended_by_hand(settings, version.log_id.as_deref(), &participants).await?);
-    checks.extend(in_doubt(&client, held_max_ms).await);
+    checks.extend(in_doubt);
     Ok((checks, Some(Told { version, participants })))
 }
 
@@ -105,8 +107,7 @@ async fn clock(what: &str, url: &str) -> Check {
 }
 
 async fn date_of(url: &str) -> Option<jiff::Timestamp> {
-    let client =
-        reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build().ok()?;
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().ok()?;
     let answer = client.get(format!("{}/livez", url.trim_end_matches('/'))).send().await.ok()?;
     let date = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
     jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
@@ -126,7 +127,7 @@ async fn ended_by_hand(
         let Some(HeuristicBranches { branches, latest }) = &participant.heuristic else { continue };
         let client = ParticipantClient::new(&settings.participant_http()?, &participant.url)?;
         // A participant that does not answer has not said that anybody has seen to it.
-        let marks = client.branches_by_hand().await.ok().map(|list| {
+        let marks = within(client.branches_by_hand()).await.ok().map(|list| {
             let ours = |txid: &Txid| Some(txid.log_id.to_string().as_str()) == log_id;
             list.branches.into_iter().map(|branch| branch.txid).filter(ours).collect::<Vec<_>>()
         });
@@ -176,7 +177,7 @@ async fn in_doubt(client: &CoordinatorClient, held_max_ms: u64) -> Vec<Check> {
     };
     let (mut count, mut late) = (0, Late { held_max_ms, branches: 0, oldest: None });
     loop {
-        let page = match client.list(&filter).await {
+        let page = match within(client.list(&filter)).await {
             Ok(page) => page,
             Err(error) => {
                 let fix = "the coordinator answers and does not list: read its log";

@@ -13,14 +13,34 @@ mod disk;
 mod participant;
 mod redis;
 
+use std::time::Duration;
+
+use assent_client::{CallError, Unknown};
 use assent_common::time::DurationMs;
 use assent_participant::store::StoreOptions;
 use clap::Args;
+use futures_util::future::{join_all, try_join_all};
 use serde::Serialize;
 
 use crate::config::{ClientArgs, ClientSettings, ConfigFile, ConfigPath, PathValue};
 use crate::exit::{Exit, Failure, chain};
 use crate::output::{self, Format, Rows};
+
+/// How long anybody who is asked may take. All are asked at once.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// What came of a question, within the patience.
+async fn within<T>(asked: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(CallError::Unknown(silent())),
+    }
+}
+
+/// What is known of who does not answer.
+fn silent() -> Unknown {
+    Unknown(format!("no answer within {PATIENCE:?}"))
+}
 
 /// The flags of `assent doctor`.
 #[derive(Debug, Args)]
@@ -31,7 +51,8 @@ pub(crate) struct DoctorArgs {
     /// File with the password of that Redis [default: the one of [participant] in the file]
     #[arg(long, value_name = "FILE")]
     redis_password_file: Option<PathValue>,
-    /// Print the ACL SETUSER line with the least rights that an agent needs on that Redis, and nothing else
+    /// Print the least rights that an agent needs on that Redis, as a command for a shell and as a
+    /// line for an ACL file, and nothing else
     #[arg(long)]
     acl: bool,
     /// The directory of the decision log [default: the one of [coordinator] in the file]
@@ -120,20 +141,24 @@ pub(crate) fn run(
         checks.extend(disk::check(&dir.0));
     }
     let checks = super::block_on(async {
-        for options in &redis {
-            checks.extend(redis::check(options).await);
-        }
-        let (of_coordinator, told) = coordinator::check(settings, held_max_ms).await?;
-        checks.extend(of_coordinator);
-        for (told, view) in
-            told.iter().flat_map(|told| told.participants.iter().map(move |v| (told, v)))
-        {
-            checks.extend(participant::check_registered(settings, told, view, held_max_ms).await?);
-        }
-        for url in &args.participant {
-            checks.extend(participant::check_named(settings, url, held_max_ms).await?);
-        }
-        Ok(checks)
+        let named = args.participant.iter();
+        let named = named.map(|url| participant::check_named(settings, url, held_max_ms));
+        let known = async {
+            let (mut checks, told) = coordinator::check(settings, held_max_ms).await?;
+            let told =
+                told.iter().flat_map(|told| told.participants.iter().map(move |v| (told, v)));
+            let asked = told.map(|(told, view)| {
+                participant::check_registered(settings, told, view, held_max_ms)
+            });
+            checks.extend(try_join_all(asked).await?.into_iter().flatten());
+            Ok::<_, Failure>(checks)
+        };
+        let (redis, known, named) =
+            tokio::join!(join_all(redis.iter().map(redis::check)), known, try_join_all(named));
+        checks.extend(redis.into_iter().flatten());
+        checks.extend(known?);
+        checks.extend(named?.into_iter().flatten());
+        Ok::<_, Failure>(checks)
     })?;
     show(&checks, format)?;
     let worst = checks.iter().map(|check| check.verdict).max();
@@ -147,7 +172,8 @@ fn print_acl(redis: &[StoreOptions]) -> Result<Exit, Failure> {
     super::block_on(async {
         for options in redis {
             let line = redis::least_acl(options).await;
-            output::line(&line.map_err(|error| Failure::error(chain(&error)))?)?;
+            let lines = line.map_err(|error| Failure::error(chain(&error)))?;
+            lines.iter().try_for_each(|line| output::line(line))?;
         }
         Ok(Exit::Ok)
     })

@@ -6,8 +6,8 @@ use assent_common::wire::branch::{BranchList, BranchState, CoordinatorList};
 use assent_common::wire::resync::DataView;
 use assent_common::wire::transaction::{ParticipantData, ParticipantView, VersionView};
 
-use super::Check;
 use super::coordinator::{Told, ready, same_version};
+use super::{Check, PATIENCE, silent, within};
 use crate::config::ClientSettings;
 use crate::exit::Failure;
 use crate::output::millis;
@@ -25,7 +25,13 @@ pub(super) async fn check_registered(
     let what = format!("participant {} {}", view.name, view.url);
     let client = ParticipantClient::new(&settings.participant_http()?, &view.url)?;
     let mut checks = vec![reached_by_coordinator(&what, view), data_by_coordinator(&what, view)];
-    let version = match client.version().await {
+    let (version, own, data, list) = tokio::join!(
+        within(client.version()),
+        of_itself(&what, &client, held_max_ms),
+        within(client.data()),
+        within(client.coordinators())
+    );
+    let version = match version {
         Ok(version) => version,
         Err(error) => {
             checks.push(not_reached(&what, &error));
@@ -33,12 +39,13 @@ pub(super) async fn check_registered(
         }
     };
     checks.extend(named(&what, view, &version));
-    checks.extend(of_itself(&what, &client, &version, held_max_ms).await);
-    checks.push(match client.data().await {
+    checks.extend(of_version(&what, &version));
+    checks.extend(own);
+    checks.push(match data {
         Ok(data) => same_data(&what, told, view, &data),
         Err(error) => unheard(format!("{what}: data"), &error),
     });
-    checks.push(match client.coordinators().await {
+    checks.push(match list {
         Ok(list) => can_ask(&what, Some(told), &list),
         Err(error) => unheard(format!("{what}: may ask its coordinators"), &error),
     });
@@ -53,35 +60,44 @@ pub(super) async fn check_named(
 ) -> Result<Vec<Check>, Failure> {
     let what = format!("participant {url}");
     let client = ParticipantClient::new(&settings.participant_http()?, url)?;
-    let version = match client.version().await {
+    let (version, own, list) = tokio::join!(
+        within(client.version()),
+        of_itself(&what, &client, held_max_ms),
+        within(client.coordinators())
+    );
+    let version = match version {
         Ok(version) => version,
         Err(error) => return Ok(vec![not_reached(&what, &error)]),
     };
-    let mut checks = of_itself(&what, &client, &version, held_max_ms).await;
-    checks.push(match client.coordinators().await {
+    let mut checks = of_version(&what, &version);
+    checks.extend(own);
+    checks.push(match list {
         Ok(list) => can_ask(&what, None, &list),
         Err(error) => unheard(format!("{what}: may ask its coordinators"), &error),
     });
     Ok(checks)
 }
 
-/// What a participant says of itself, whoever coordinates.
-async fn of_itself(
-    what: &str,
-    client: &ParticipantClient,
-    version: &VersionView,
-    held_max_ms: u64,
-) -> Vec<Check> {
-    let probe = client.readyz().await;
+/// What a participant says of what runs there.
+fn of_version(what: &str, version: &VersionView) -> Vec<Check> {
     let mut checks = vec![same_version(what, version)];
-    let url = client.base_url();
-    checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, url, &probe.text)));
-    checks.push(ready(&format!("{what}: ready"), probe));
     checks.extend(version.warnings.iter().map(|warning| {
         let fix = "until then its votes may be lost";
         Check::warning(format!("{what}: durability"), warning, fix)
     }));
-    checks.push(match client.branches(BranchState::Prepared).await {
+    checks
+}
+
+/// What a participant says of itself, whoever coordinates.
+async fn of_itself(what: &str, client: &ParticipantClient, held_max_ms: u64) -> Vec<Check> {
+    let probe = tokio::time::timeout(PATIENCE, client.readyz());
+    let (probe, held_there) = tokio::join!(probe, within(client.branches(BranchState::Prepared)));
+    let probe = probe.unwrap_or_else(|_| Err(silent()));
+    let mut checks = Vec::new();
+    let url = client.base_url();
+    checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, url, &probe.text)));
+    checks.push(ready(&format!("{what}: ready"), probe));
+    checks.push(match held_there {
         Ok(list) => held(what, &list, held_max_ms),
         Err(error) => unheard(format!("{what}: branches held"), &error),
     });

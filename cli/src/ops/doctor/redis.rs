@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use assent_common::ErrorCode;
 use assent_participant::store::requirements::Weight;
 use assent_participant::store::{Examination, StoreError, StoreOptions, examine, rights};
 
@@ -17,16 +18,34 @@ const SLOW: Duration = Duration::from_millis(500);
 pub(super) async fn check(options: &StoreOptions) -> Vec<Check> {
     let address = options.address();
     let what = |about: &str| format!("redis {address}: {about}");
-    match examine(options).await {
-        Ok(seen) => judge(&seen, &what),
-        Err(error) => vec![unreachable(&error, &what)],
+    let patience = |most: Duration| most.min(super::PATIENCE);
+    let options = &StoreOptions {
+        connect_timeout: patience(options.connect_timeout),
+        response_timeout: patience(options.response_timeout),
+        ..options.clone()
+    };
+    match tokio::time::timeout(super::PATIENCE, examine(options)).await {
+        Ok(Ok(seen)) => judge(&seen, &what),
+        Ok(Err(error)) => vec![unreachable(&error, &what)],
+        Err(_) => {
+            let reason = format!("timed out: no answer within {:?}", super::PATIENCE);
+            let error = StoreError::Unavailable { address: options.address(), reason };
+            vec![unreachable(&error, &what)]
+        }
     }
 }
 
-/// The line that makes a user with the least rights that an agent needs there.
-pub(super) async fn least_acl(options: &StoreOptions) -> Result<String, StoreError> {
+/// What makes a user with the least rights that an agent needs there, each form with what it is
+/// for, so that all of it may be pasted.
+pub(super) async fn least_acl(options: &StoreOptions) -> Result<[String; 4], StoreError> {
     let features = examine(options).await?.server.id.features();
-    Ok(rights::least_acl(&features, &options.control_key))
+    let key = &options.control_key;
+    Ok([
+        "# for a shell; redis-cli may need -h, -p and an administrator's password".to_owned(),
+        format!("redis-cli {}", rights::least_acl(&features, key)),
+        "# for an ACL file (aclfile) or redis.conf, without the #".to_owned(),
+        format!("# {}", rights::least_acl_of_file(&features, key)),
+    ])
 }
 
 fn unreachable(error: &StoreError, what: &dyn Fn(&str) -> String) -> Check {
@@ -37,6 +56,11 @@ fn unreachable(error: &StoreError, what: &dyn Fn(&str) -> String) -> Check {
             "it is there and does not answer an agent in time: look for what keeps it busy (SLOWLOG GET), or what \
              stands between"
         }
+        StoreError::Refuses { code: ErrorCode::RedisNoPermission, .. } => {
+            "allow its user what it lacks: assent doctor --redis URL --acl, with the URL of a user \
+             who may, prints all that an agent needs"
+        }
+        StoreError::Refuses { .. } => "read the words of Redis: it is there, and refuses",
         _ => "start it, or correct the URL, the user or the password",
     };
     Check::bad(Verdict::Failing, what("reachable"), told, fix)

@@ -98,6 +98,11 @@ pub struct Requirement {
 enum Met {
     Yes(String),
     No(String),
+    /// It is not, and what to do depends on what was found.
+    Lacks {
+        found: String,
+        fix: String,
+    },
     /// It could not be looked at: what kept us, and what to do about that. At most this comes of it.
     Hidden(Weight, &'static str, &'static str),
     /// Only this server is in no state to be asked; another row says so.
@@ -252,6 +257,9 @@ fn judge(seen: Seen) -> Examined {
             Met::NotAsked => return None,
             Met::Yes(found) => Finding { name, found, problem: None },
             Met::No(found) => Finding { name, found, problem: problem(row.weight, row.fix) },
+            Met::Lacks { found, fix } => {
+                Finding { name, found, problem: problem(row.weight, &fix) }
+            }
             Met::Hidden(most, why_not, fix) => {
                 let found = format!("not known, because {why_not},");
                 Finding { name, found, problem: problem(row.weight.min(most), fix) }

@@ -42,7 +42,8 @@ const FEATURES: &str = "
 const RIGHTS: &str = "
 ## The least ACL
 
-`assent doctor --redis URL --acl` prints this line for the server that it finds. The user needs to
+`assent doctor --redis URL --acl` prints this for the server that it finds: as a command for a
+shell, and as a line of an ACL file, where nothing is quoted. The user needs to
 read and write the keys that its transactions use, and all keys that begin with the name of the
 control hash. Give it all keys (`'~*'`) if you can. An agent with limited keys must check every write
 in its scripts, and cannot own its Redis, which costs about half the speed.

@@ -248,15 +248,39 @@ fn lua(seen: &Seen) -> Met {
     }
 }
 
+/// What a rule allows, for people.
+fn named(rule: &str) -> String {
+    match rule.strip_prefix('~') {
+        Some(keys) => format!("the keys {keys}"),
+        None => rule.trim_start_matches('+').to_uppercase().replace('|', " "),
+    }
+}
+
 fn rights_of_agent(seen: &Seen) -> Met {
     match seen.rights.missing() {
+        None if seen.rights.untried() == ["discard"] => Met::Hidden(
+            Weight::Advice,
+            "DISCARD is not allowed",
+            "allow the agent's user DISCARD: redis-cli ACL SETUSER USER +discard",
+        ),
         None => Met::Hidden(
             Weight::Advice,
-            "MULTI and DISCARD are not allowed",
-            "allow the agent's user `+multi +discard`",
+            "MULTI is not allowed",
+            "allow the agent's user MULTI: redis-cli ACL SETUSER USER +multi",
         ),
         Some([]) => Met::Yes(seen.rights.summary().to_owned()),
-        Some(missing) => Met::No(format!("without {}", missing.join(", "))),
+        Some(missing) => Met::Lacks {
+            found: format!(
+                "without {}",
+                missing.iter().map(|rule| named(rule)).collect::<Vec<_>>().join(", ")
+            ),
+            fix: format!(
+                "allow its user what is missing: redis-cli ACL SETUSER USER {}; all that is used: \
+                 `assent doctor --redis URL --acl`; a command that was renamed must get its name \
+                 back",
+                missing.iter().map(|rule| rights::quoted(rule)).collect::<Vec<_>>().join(" ")
+            ),
+        },
     }
 }
 
