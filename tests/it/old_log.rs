@@ -269,7 +269,7 @@ async fn a_life_that_never_was_costs_only_the_participant_that_was_told_of_it() 
         let view = cluster.api.participants().await.unwrap().participants;
         let stale: Vec<_> = view.iter().filter(|it| it.stale_log.is_some()).collect();
         assert!(matches!(stale[..], [it] if it.name.as_str() == "bank-a"), "{view:?}");
-        insists(&bank, Transfer::new(&format!("beside {start}"), "bank-b", "bank-b")).await;
+        insists(&bank, Transfer::new(format!("beside {start}"), "bank-b", "bank-b")).await;
         assert_eq!(cluster.api.readyz().await.unwrap().state, ProbeState::Ok);
         cluster.coordinator.kill9();
         start_again(&mut cluster).await;

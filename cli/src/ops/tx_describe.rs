@@ -65,6 +65,11 @@ pub(super) async fn run(
         Some(id) => match settings.coordinator()?.transaction(id, None).await {
             Ok(view) => {
                 tx::show(&view, format)?;
+                // Those who were asked know the keys, and who ended a branch by hand.
+                if let (Format::Table, Some(held)) = (format, &already_held) {
+                    output::line("")?;
+                    branch::show(held, format)?;
+                }
                 return Ok(Exit::Ok);
             }
             Err(error) => {

@@ -27,15 +27,16 @@ impl Transaction {
         let Some(stray) = stray else { return };
         match call {
             Call::Applied(Aborted::Fenced) => stray.delivery = Delivery::Done,
-            // The participants had found the votes of all, and a hand aborted another branch, or its
-            // data was lost. Nothing takes back what is applied.
+            // The participants had found the votes of all, and a hand aborted another branch, or
+            // its data was lost. Nothing takes back what is applied.
             Call::Applied(Aborted::AlreadyCommitted(_))
                 if self.spec.protocol == Protocol::Implicit =>
             {
                 stray.delivery = Delivery::Heuristic;
-                let detail = "applied by the votes of all, before another branch was aborted by hand \
-                              or lost";
-                self.ended_by_hand(branch, Heuristic::Committed, detail.to_owned(), effects);
+                let detail = "applied by the votes of all, before another branch was aborted by \
+                              hand or lost";
+                let detail = detail.to_owned();
+                self.ended_by_hand(branch, Heuristic::Committed, detail, effects);
             }
             Call::Applied(Aborted::AlreadyCommitted(_)) => stray.delivery.failed(
                 now,

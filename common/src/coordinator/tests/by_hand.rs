@@ -76,8 +76,8 @@ fn an_implicit_branch_that_was_committed_by_hand_is_damage_where_another_is_fenc
     }
 }
 
-/// The participants had found the votes of all and one had applied it, before a hand aborted another.
-/// Nothing takes that back: the abort would be told for ever.
+/// The participants had found the votes of all and one had applied it, before a hand aborted
+/// another. Nothing takes that back: the abort would be told for ever.
 #[test]
 fn an_implicit_branch_that_was_applied_by_the_votes_is_damage_where_a_hand_aborted_another() {
     let mut rig = Rig::begun(implicit_spec()).after([no_answer(A, FIRST), no_answer(B, FIRST)]);
