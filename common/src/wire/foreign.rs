@@ -14,7 +14,7 @@ impl Answer {
     pub(super) fn bounded(mut self) -> Result<Self, String> {
         if let Some(replies) = &self.replies {
             let shape = shape_of(replies.get());
-            if !shape.is_array || shape.depth > limits::REPLY_DEPTH_MAX {
+            if !shape.is_array || shape.has_other || shape.depth > limits::REPLY_DEPTH_MAX {
                 return Err(
                     "the participant's replies are not a list of Redis's replies".to_owned()
                 );
@@ -44,13 +44,22 @@ impl Answer {
 /// What can be told of valid JSON without parsing it.
 struct Shape {
     is_array: bool,
+    /// Whether it has an object that stands for no reply.
+    has_other: bool,
     depth: usize,
 }
 
+/// How the objects in replies begin: bytes that are no text, and the estimate of a counter.
+const OBJECTS: [&str; 2] = [r#""base64""#, r#""at_least""#];
+
 fn shape_of(json: &str) -> Shape {
     let (mut depth, mut deepest) = (0_usize, 0_usize);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in json.bytes() {
+    let (mut in_string, mut escaped, mut has_other) = (false, false, false);
+    for (at, byte) in json.bytes().enumerate() {
+        if byte == b'{' && !in_string {
+            let inside = json[at + 1..].trim_start();
+            has_other |= !OBJECTS.iter().any(|begin| inside.starts_with(begin));
+        }
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
@@ -63,7 +72,7 @@ fn shape_of(json: &str) -> Shape {
             _ => {}
         }
     }
-    Shape { is_array: json.trim_start().starts_with('['), depth: deepest }
+    Shape { is_array: json.trim_start().starts_with('['), has_other, depth: deepest }
 }
 
 #[cfg(test)]
@@ -78,14 +87,17 @@ mod tests {
     #[test]
     fn replies_of_no_redis_command_are_no_vote() {
         let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
-        for replies in [r#"{"a":1}"#, r#""text""#, "7", "null", &deep] {
+        let objects = [r#"[{"a":1}]"#, "[[{}]]", r#"["{", {"base6":"eA=="}]"#];
+        for replies in [r#"{"a":1}"#, r#""text""#, "7", "null", &deep].into_iter().chain(objects) {
             for word in [r#""yes","incarnation":1,"seq":1"#, r#""committed""#] {
                 let call = prepared(&format!(r#"{{"vote":{word},"replies":{replies}}}"#));
                 assert!(matches!(call, Call::Unknown(_)), "{word} {}", &replies[..4]);
             }
         }
-        let good =
-            r#"{"vote":"committed","replies":[[["1-0",["[[[[[[[[[[","v"]]],{"base64":"/w=="}]}"#;
+        let good = concat!(
+            r#"{"vote":"committed","replies":[[["1-0",["[[[[[[[[[[","{"]]],{"base64":"/w=="},"#,
+            r#"{ "at_least":1,"at_most":2}]}"#
+        );
         assert!(matches!(prepared(good), Call::Applied(Prepared::Committed(_))));
     }
 
