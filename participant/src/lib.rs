@@ -123,6 +123,31 @@ pub struct Participant {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// How long an agent that starts waits for a server that will be fit in time: one that loads its
+/// file, say.
+const START_WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// How long until it looks again.
+const START_WAIT_STEP: Duration = Duration::from_millis(500);
+
+/// Connects, and waits for a server that needs nothing but time: whoever supervises the agent need
+/// not start it again and again.
+async fn connect(options: StoreOptions) -> Result<Store, StoreError> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match Store::connect(options.clone()).await {
+            Err(error @ StoreError::NotYet { .. }) if waited < START_WAIT_MAX => {
+                if waited.is_zero() {
+                    tracing::warn!(%error, "waiting for Redis");
+                }
+            }
+            result => return result,
+        }
+        tokio::time::sleep(START_WAIT_STEP).await;
+        waited += START_WAIT_STEP;
+    }
+}
+
 impl Participant {
     /// Sets up a participant of this name.
     pub fn builder(name: impl Into<String>) -> Builder {
@@ -147,7 +172,7 @@ impl Participant {
         let peers = HttpOptions { token: options.token.clone(), ..options.http };
         let peers = Http::new(&peers)?;
         let claim = StoreOptions { participant: Some(name.clone()), ..options.store };
-        let store = Arc::new(Store::connect(claim).await?);
+        let store = Arc::new(connect(claim).await?);
         metrics::describe(&name);
         let metrics = Metrics::new(&name);
         let (running, stopping) = watch::channel(Running::Yes);

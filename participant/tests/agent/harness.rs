@@ -60,8 +60,13 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) async fn start() -> Self {
+        Self::with_file("yes").await
+    }
+
+    /// With an append-only file, or without one.
+    pub(crate) async fn with_file(appendonly: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let child = spawn(dir.path());
+        let child = spawn(dir.path(), appendonly);
         let redis = Self { dir, child };
         redis.answers().await;
         redis
@@ -93,7 +98,7 @@ impl Redis {
     }
 
     pub(crate) async fn start_again(&mut self) {
-        self.child = spawn(self.dir.path());
+        self.child = spawn(self.dir.path(), "yes");
         self.answers().await;
     }
 
@@ -124,7 +129,10 @@ impl Redis {
         until("Redis answers", async || self.ask::<String>(&["PING"]).await.ok()).await;
     }
 
-    async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+    pub(crate) async fn ask<T: redis::FromRedisValue>(
+        &self,
+        words: &[&str],
+    ) -> redis::RedisResult<T> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let mut command = redis::cmd(words[0]);
@@ -150,10 +158,10 @@ impl Redis {
     }
 }
 
-fn spawn(dir: &Path) -> Child {
+fn spawn(dir: &Path, appendonly: &str) -> Child {
     Command::new(assent_servers::chosen().program)
         .args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""])
-        .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .args(["--appendonly", appendonly, "--appendfsync", "always"])
         .args(["--dir", &dir.display().to_string()])
         .stdout(Stdio::null())
         .spawn()

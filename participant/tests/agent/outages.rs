@@ -139,6 +139,35 @@ async fn a_log_whose_waiting_prepare_is_refused_owes_its_word() {
     assert_eq!(sidecar.client.data().await.unwrap().owed, [txid(1).log_id]);
 }
 
+/// A server that will be fit in time is waited for: nobody needs to start the agent again and again.
+#[tokio::test]
+async fn an_agent_that_starts_waits_for_the_first_rewrite() {
+    let redis = Redis::with_file("no").await;
+    for key in ["a", "b", "c"] {
+        let () = redis.ask(&["SET", key, "1"]).await.unwrap();
+    }
+    // Longer than the test runs.
+    redis.set_config("rdb-key-save-delay", "1000000000").await;
+    redis.set_config("appendonly", "yes").await;
+    let () = redis.ask(&["CONFIG", "RESETSTAT"]).await.unwrap();
+    let looked_twice = until("the agent looks again", async || {
+        let stats: String = redis.ask(&["INFO", "commandstats"]).await.unwrap();
+        let calls = stats.split_once("cmdstat_eval:calls=")?.1.split_once(',')?.0;
+        (calls.parse::<u64>().unwrap() > 1).then_some(())
+    });
+    let mut starting = std::pin::pin!(Sidecar::start(&redis));
+    tokio::select! {
+        _ = &mut starting => panic!("it serves without a file"),
+        () = looked_twice => {}
+    }
+    redis.set_config("appendonly", "no").await;
+    redis.set_config("rdb-key-save-delay", "0").await;
+    redis.set_config("appendonly", "yes").await;
+    let sidecar = starting.await;
+    let answers = sidecar.say(vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    assert_eq!(answers[0].code, None, "{answers:?}");
+}
+
 /// Before the first transaction the agent itself needs to write: it is refused with the same codes
 /// as a transaction is later.
 #[tokio::test]

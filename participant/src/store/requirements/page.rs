@@ -22,7 +22,7 @@ The column *otherwise* says what happens if a condition is not met:
 - **refused**: the agent does not start, or gives the connection up. With `--allow-unsafe-redis` it
   works and says so in its health; it then refuses branches of implicit transactions.
 - **waits**: the agent takes no part until the condition is met. A running agent continues by
-  itself; a starting one exits and says why.
+  itself; a starting one looks again for two minutes, and then exits and says why.
 - **advice**: the agent works; the log and `assent doctor` mention it.
 
 A condition that cannot be checked counts as not met. The exception is the user `default`: if the
