@@ -16,12 +16,17 @@ use assent_common::participant::resolver::InDoubt;
 use assent_common::wire::branch::{BranchState, BranchView, ByHandView};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{ErrorCode, Txid};
+use axum::http::Uri;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::agent::Running;
 use crate::resolver;
 use crate::service::{Shared, ended};
 use crate::store::{ByHand, InDoubt as Staged, Store};
+
+/// How long a coordinator that is asked before a hand decides may take.
+const WHO_IS_THERE: Duration = Duration::from_secs(2);
 
 /// How long between two questions about what was decided by hand, in milliseconds. Nobody waits for
 /// the answers.
@@ -102,7 +107,8 @@ pub(crate) fn view(txid: Txid, state: BranchState, by_hand: &ByHand) -> BranchVi
 }
 
 /// Whether a branch may be ended by hand this way: a coordinator that answers ends it itself, and
-/// must not be contradicted by mistake. One that does not answer, or is of another log, is gone.
+/// must not be contradicted by mistake. It is gone where nobody listens, or another log answers.
+/// One that hangs, or does not let itself be asked, may have decided.
 pub(crate) async fn unopposed(
     app: &Shared,
     branch: Staged,
@@ -110,20 +116,41 @@ pub(crate) async fn unopposed(
 ) -> Result<(), Refusal> {
     let Staged { txid, coordinator: coordinator_url, branches, .. } = branch;
     let asked = InDoubt { txid, coordinator_url, branches };
-    let said = match (resolver::question(app, &asked).await, outcome) {
-        (Call::Applied(BranchOutcome::Undecided), _) => "undecided",
-        (Call::Applied(BranchOutcome::Committed), ForcedOutcome::Aborted) => "committed",
-        (Call::Applied(BranchOutcome::Aborted), ForcedOutcome::Committed) => "aborted",
-        // It agrees, or has nothing to say.
-        (Call::Applied(_) | Call::Refused(_) | Call::Unknown(_), _) => return Ok(()),
+    let url = assent_common::text::cut(&asked.coordinator_url, 200);
+    let answer = tokio::time::timeout(WHO_IS_THERE, resolver::question(app, &asked)).await;
+    let answer = answer.unwrap_or_else(|_| Call::Unknown("it does not answer".to_owned()));
+    let why = match (answer, outcome) {
+        (Call::Applied(said @ BranchOutcome::Undecided), _)
+        | (Call::Applied(said @ BranchOutcome::Committed), ForcedOutcome::Aborted)
+        | (Call::Applied(said @ BranchOutcome::Aborted), ForcedOutcome::Committed) => {
+            let said = format!("{said:?}").to_lowercase();
+            format!("it answers, and says that {txid} is {said}: it ends the branch itself")
+        }
+        // It agrees, or is of another log.
+        (Call::Applied(_), _) => return Ok(()),
+        (Call::Refused(Refusal { code, detail, .. }), _) => format!("{code}: {detail}"),
+        (Call::Unknown(_), _) if is_deserted(app, &asked.coordinator_url).await => return Ok(()),
+        (Call::Unknown(why), _) => why,
     };
     let detail = format!(
-        "its coordinator {} answers, and says that {txid} is {said}: it ends the branch itself, \
-         and nothing was done; to contradict it all the same: `force` (assent branch resolve \
-         --force)",
-        assent_common::text::cut(&asked.coordinator_url, 200)
+        "its coordinator {url} may end the branch itself, and nothing was done ({why}); if it is \
+         gone for good, or to contradict it all the same: `force` (assent branch resolve --force)"
     );
     Err(Refusal::new(ErrorCode::WrongState, detail))
+}
+
+/// Whether nobody listens at an address that may be asked.
+async fn is_deserted(app: &Shared, url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let Some(host) = uri.host().filter(|_| app.coordinators_known.refusal(url).is_none()) else {
+        return false;
+    };
+    let host = host.trim_matches(['[', ']']);
+    let connects = TcpStream::connect((host, uri.port_u16().unwrap_or(80)));
+    match tokio::time::timeout(WHO_IS_THERE, connects).await {
+        Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        Ok(Ok(_)) | Err(_) => false,
+    }
 }
 
 /// Compares what was decided by hand with what the logs say, until told to stop.

@@ -139,7 +139,7 @@ async fn a_log_whose_waiting_prepare_is_refused_owes_its_word() {
     assert_eq!(sidecar.client.data().await.unwrap().owed, [txid(1).log_id]);
 }
 
-/// A server that will be fit in time is waited for: nobody needs to start the agent again and again.
+/// A server that will be fit in time is waited for: nobody needs to start the agent again.
 #[tokio::test]
 async fn an_agent_that_starts_waits_for_the_first_rewrite() {
     let redis = Redis::with_file("no").await;

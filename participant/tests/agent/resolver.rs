@@ -122,6 +122,36 @@ async fn a_hand_is_refused_while_the_coordinator_answers_otherwise_unless_it_is_
     assert_eq!(resolved.state, BranchState::Aborted);
 }
 
+/// One that cannot be asked may have decided: only where nobody listens is it gone.
+#[tokio::test]
+async fn a_hand_must_be_forced_while_the_coordinator_may_be_there() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::start(&redis).await;
+    let locked = Oracle::saying(401, "text/plain", "no".to_owned()).await;
+    // Connections are taken by the kernel, and nobody reads.
+    let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at =
+        |listener: &tokio::net::TcpListener| format!("http://{}", listener.local_addr().unwrap());
+    let deserted = at(&tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let order = ResolveRequest {
+        outcome: ForcedOutcome::Aborted,
+        actor: "ana".to_owned(),
+        reason: "it takes so long".to_owned(),
+        force: false,
+    };
+    for (n, url) in [(1, locked.url.clone()), (2, at(&frozen))] {
+        sidecar.say_for(&url, vec![prepare(n, [&["SET", &format!("k{n}"), "v"]])]).await;
+        match sidecar.admin.resolve(txid(n), &order).await {
+            Err(CallError::Rejected(no)) => assert!(no.detail.contains("--force"), "{no:?}"),
+            other => panic!("{url}: {other:?}"),
+        }
+        assert_eq!(sidecar.state(n).await, Some(BranchState::Prepared), "nothing was done");
+    }
+    sidecar.say_for(&deserted, vec![prepare(3, [&["SET", "k3", "v"]])]).await;
+    let resolved = sidecar.admin.resolve(txid(3), &order).await.unwrap();
+    assert_eq!(resolved.state, BranchState::Aborted);
+}
+
 /// An outcome that meets a hand is told of the hand; one that meets a fence of another's is not. A log that agrees with the
 /// hand is told nothing.
 #[tokio::test]

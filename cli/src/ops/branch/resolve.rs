@@ -22,8 +22,8 @@ pub(crate) struct ResolveArgs {
     /// What becomes of the branch; look at the transaction's other branches first: if one has applied, commit
     #[arg(long, value_enum)]
     outcome: OutcomeArg,
-    /// Do so even if the coordinator answers that the transaction is open, or has another outcome:
-    /// its branches will differ then
+    /// Do so even if the coordinator answers that the transaction is open, or has another outcome,
+    /// or cannot be asked although somebody listens at its address: its branches may differ then
     #[arg(long)]
     force: bool,
     #[command(flatten)]
