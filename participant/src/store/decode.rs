@@ -272,9 +272,14 @@ fn code_in_script(said: &str) -> Option<&str> {
     met.split(' ').next()
 }
 
+/// The code of an error of the server, whose text this is.
+fn code_of<'a>(error: &'a RedisError, text: &'a str) -> Option<&'a str> {
+    error.code().map(|code| code_in_script(text).unwrap_or(code))
+}
+
 /// Whether a server that is there refuses a command for good reasons of its own: the code of that.
 pub(super) fn refuses(error: &RedisError) -> Option<ErrorCode> {
-    match error.code()? {
+    match code_of(error, &error.to_string())? {
         "OOM" => Some(ErrorCode::RedisOutOfMemory),
         "NOREPLICAS" | "MISCONF" => Some(ErrorCode::RedisRefuses),
         "NOPERM" => Some(ErrorCode::RedisNoPermission),
@@ -284,7 +289,7 @@ pub(super) fn refuses(error: &RedisError) -> Option<ErrorCode> {
 
 pub(super) fn classify(error: &RedisError) -> CallError {
     let text = error.to_string();
-    match error.code().map(|code| code_in_script(&text).unwrap_or(code)) {
+    match code_of(error, &text) {
         Some("NOSCRIPT") => CallError::NoScript,
         Some("NOPERM") => CallError::Refused(Refusal::new(ErrorCode::RedisNoPermission, text)),
         Some("OOM") => CallError::Refused(Refusal::new(ErrorCode::RedisOutOfMemory, text)),

@@ -220,6 +220,21 @@ fn life(epoch: u64, ends: &[u64]) -> CoordinatorRef {
     CoordinatorRef { life: Some(proof), ..coordinator(epoch) }
 }
 
+/// The first words of a log are kept by a script, and Redis 6.2 says what that met in its text only.
+#[tokio::test]
+async fn what_is_refused_while_the_first_words_of_a_log_are_kept_has_its_code() {
+    for (setting, code) in [
+        ("maxmemory", ErrorCode::RedisOutOfMemory),
+        ("min-replicas-to-write", ErrorCode::RedisRefuses),
+    ] {
+        let redis = Redis::start();
+        let (store, mut plain) = (redis.store().await, redis.plain().await);
+        let () = plain.run(&["CONFIG", "SET", setting, "1"]).await;
+        let no = store.admit_life(&life(1, &[]), Says::Work).await.unwrap();
+        assert_eq!(no.refusal.code, code, "{}", no.refusal.detail);
+    }
+}
+
 /// Invariant 1: an agent that starts later on the old data does not admit a copy of the log that
 /// was refused before.
 #[tokio::test]
