@@ -131,19 +131,21 @@ async fn ended_by_hand(
             let ours = |txid: &Txid| Some(txid.log_id.to_string().as_str()) == log_id;
             list.branches.into_iter().map(|branch| branch.txid).filter(ours).collect::<Vec<_>>()
         });
-        if marks.as_ref().is_some_and(Vec::is_empty) {
-            seen_to += *branches;
+        let left = marks.as_ref().map_or(*branches, |marks| marks.len() as u64);
+        seen_to += branches.saturating_sub(left);
+        if left == 0 {
             continue;
         }
         let ids: Vec<_> = latest.iter().map(ToString::to_string).collect();
-        let marks = marks.unwrap_or_default().into_iter().take(MARKS_NAMED_MAX);
-        let marks: Vec<String> = marks.map(|txid| txid.to_string()).collect();
         let name = &participant.name;
-        damaged.push(format!(
-            "{branches} at {name}: {} (marks there: {})",
-            ids.join(", "),
-            marks.join(", ")
-        ));
+        let marks = match marks {
+            Some(marks) => {
+                let named = marks.iter().take(MARKS_NAMED_MAX).map(ToString::to_string);
+                format!("marks there: {}", named.collect::<Vec<_>>().join(", "))
+            }
+            None => "it does not say whether somebody has seen to them".to_owned(),
+        };
+        damaged.push(format!("{left} at {name}, of {} ({marks})", ids.join(", ")));
         where_ = Some(name.to_string());
     }
     let Some(name) = where_ else {
