@@ -172,12 +172,17 @@ pub(super) async fn claim(live: &Live, options: &StoreOptions) -> Result<(), Sto
     let Some(name) = &options.participant else { return Ok(()) };
     let failed = |error: RedisError| unavailable(options, &error);
     let connection = &mut live.connection.clone();
-    let mut command = redis::cmd("HSETNX");
-    command.arg(&options.control_key).arg(Field::Participant).arg(name.as_str());
-    let () = command.query_async(connection).await.map_err(failed)?;
-    let mut command = redis::cmd("HGET");
-    command.arg(&options.control_key).arg(Field::Participant);
-    let owner: String = command.query_async(connection).await.map_err(failed)?;
+    let mut reads = redis::cmd("HGET");
+    reads.arg(&options.control_key).arg(Field::Participant);
+    let mut owner: Option<String> = reads.query_async(connection).await.map_err(failed)?;
+    if owner.is_none() {
+        // Only then: a Redis without memory refuses it, and has outcomes to be told.
+        let mut command = redis::cmd("HSETNX");
+        command.arg(&options.control_key).arg(Field::Participant).arg(name.as_str());
+        let () = command.query_async(connection).await.map_err(failed)?;
+        owner = reads.query_async(connection).await.map_err(failed)?;
+    }
+    let owner = owner.unwrap_or_default();
     if owner == name.as_str() {
         return Ok(());
     }

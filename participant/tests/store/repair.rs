@@ -220,7 +220,8 @@ fn life(epoch: u64, ends: &[u64]) -> CoordinatorRef {
     CoordinatorRef { life: Some(proof), ..coordinator(epoch) }
 }
 
-/// The first words of a log are kept by a script, and Redis 6.2 says what that met in its text only.
+/// The first words of a log are kept by a script, and Redis 6.2 says what that met in its text
+/// only.
 #[tokio::test]
 async fn what_is_refused_while_the_first_words_of_a_log_are_kept_has_its_code() {
     for (setting, code) in [

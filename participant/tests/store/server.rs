@@ -173,7 +173,9 @@ async fn without_memory_for_the_mark_the_markers_below_it_stay() {
 #[tokio::test]
 async fn without_memory_a_prepare_is_refused_and_a_commit_is_not() {
     let redis = Redis::start();
-    let (store, mut plain) = (redis.store().await, redis.plain().await);
+    let mut plain = redis.plain().await;
+    let named = || StoreOptions { participant: "a".parse().ok(), ..StoreOptions::new(redis.url()) };
+    let store = Store::connect(named()).await.unwrap();
     vote(store.prepare(tx(1), &["SET a 1", "RPUSH q x"]).await);
     vote(store.prepare(tx(2), &["SET b 1"]).await);
     let () = plain.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -185,6 +187,9 @@ async fn without_memory_a_prepare_is_refused_and_a_commit_is_not() {
         let refusal = call.refused();
         assert_eq!(refusal.code, ErrorCode::RedisOutOfMemory, "{}", refusal.detail);
     }
+    // An agent that starts now carries out what was decided.
+    drop(store);
+    let store = Store::connect(named()).await.unwrap();
     assert_eq!(store.commit(tx(1)).await, CLEAN);
     assert_eq!(store.abort(tx(2)).await.done(), Aborted::Fenced);
     assert_eq!(store.abort(tx(9)).await.done(), Aborted::Fenced);
