@@ -78,25 +78,37 @@ pub struct Proof {
     /// How far its log is on disk: the position of a record, so that all before it is there too.
     #[serde(default)]
     pub position: u64,
-    /// The seal of epoch, nonce and position, with which the participant can show that they were
-    /// said. An older version does not say it.
+    /// The seal, with which the participant can show that this was said. An older version does not
+    /// say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seal: Option<u64>,
+    pub seal: Option<Seal>,
     /// The lives before it that its log has, oldest first: said until the participant has answered
     /// once. Without them nothing is proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Vec<PastLife>>,
 }
 
-/// What a life of a log once said of it.
+/// The seal of what a life says of its log, made with the log's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Seal {
+    /// Stands for the nonce of the life, which nobody can tell from it: who knows the nonce speaks
+    /// for the log.
+    pub mark: u64,
+    /// The seal of the log id, the epoch, the mark and the position.
+    pub seal: u64,
+}
+
+/// What a life of a log once said of it. It is shown to whoever speaks as the log, so that it does
+/// not tell the nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SealedWord {
     /// The epoch of the life.
     #[schema(value_type = u64)]
     pub epoch: Epoch,
-    /// Its nonce.
-    pub nonce: u64,
+    /// What stands for its nonce.
+    pub mark: u64,
     /// How far the log was on disk.
     pub position: u64,
     /// The seal of all this.
@@ -208,11 +220,11 @@ impl Lives {
     }
 
     /// Whether this log cannot have said a word that is under its seal, so that it is a copy of the
-    /// log that did.
+    /// log that did. `mark_of` says what stands for the nonce of a life.
     #[must_use]
-    pub fn cannot_have_said(&self, word: &SealedWord) -> bool {
+    pub fn cannot_have_said(&self, word: &SealedWord, mark_of: impl Fn(Life) -> u64) -> bool {
         match self.began.get(&word.epoch) {
-            Some(LifeBegan { life, .. }) if life.nonce != word.nonce => true,
+            Some(LifeBegan { life, .. }) if mark_of(*life) != word.mark => true,
             Some(_) => self.end(word.epoch).is_some_and(|end| end < word.position),
             // The very old ones are forgotten.
             None => self.began.keys().next().is_some_and(|oldest| *oldest < word.epoch),
@@ -224,8 +236,8 @@ impl Proof {
     /// What a participant can show of it later.
     #[must_use]
     pub fn word(&self, epoch: Epoch) -> Option<SealedWord> {
-        let Self { nonce, position, seal, .. } = *self;
-        seal.map(|seal| SealedWord { epoch, nonce, position, seal })
+        let position = self.position;
+        self.seal.map(|Seal { mark, seal }| SealedWord { epoch, mark, position, seal })
     }
 }
 
@@ -395,7 +407,7 @@ mod tests {
     #[test]
     fn a_copy_cannot_have_said_what_was_said_after_it() {
         let word =
-            |epoch, nonce, position| SealedWord { epoch: Epoch(epoch), nonce, position, seal: 0 };
+            |epoch, mark, position| SealedWord { epoch: Epoch(epoch), mark, position, seal: 0 };
         let copy = lives(&[(3, 13), (4, 14), (5, 25)]);
         for (said, is_proof) in [
             (word(4, 14, 50), false),
@@ -406,7 +418,7 @@ mod tests {
             (word(6, 16, 60), true),
             (word(2, 12, 20), false),
         ] {
-            assert_eq!(copy.cannot_have_said(&said), is_proof, "{said:?}");
+            assert_eq!(copy.cannot_have_said(&said, |life| life.nonce), is_proof, "{said:?}");
         }
     }
 
@@ -414,7 +426,7 @@ mod tests {
     #[test]
     fn a_participant_keeps_what_shows_the_life_and_the_position() {
         let says = |epoch, position| {
-            let seal = Some(epoch * 1_000 + position);
+            let seal = Some(Seal { mark: 10 + epoch, seal: epoch * 1_000 + position });
             (Epoch(epoch), Proof { nonce: epoch, position, seal, before: None })
         };
         let mut now = None;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use assent_common::lives::{LifeBegan, Lives, PastLife, Proof, SealKey, SealedWord};
+use assent_common::lives::{Life, LifeBegan, Lives, PastLife, Proof, Seal, SealKey, SealedWord};
 use assent_common::log::LogPosition;
 use assent_common::outcome::{Call, Prepared, Refusal};
 use assent_common::wire::branch::{Answers, LifeAnswer};
@@ -111,15 +111,20 @@ impl LogLives {
     /// What the life that speaks says of its log now, under the seal of the log.
     pub(crate) fn proof(&self, log_id: LogId, epoch: Epoch, nonce: u64) -> Proof {
         let position = self.position;
-        let seal = self.lives.key().map(|key| seal(key, log_id, epoch, nonce, position));
+        let seal = self.lives.key().map(|key| {
+            let mark = mark(key, log_id, Life { epoch, nonce });
+            Seal { mark, seal: seal(key, log_id, epoch, mark, position) }
+        });
         Proof { nonce, position, seal, before: None }
     }
 
     /// Whether a word is under the seal of the log, and the log cannot have said it.
     fn is_shown(&self, log_id: LogId, word: &SealedWord) -> bool {
-        let SealedWord { epoch, nonce, position, seal: said } = *word;
-        let sealed = self.lives.key().map(|key| seal(key, log_id, epoch, nonce, position));
-        sealed == Some(said) && self.lives.cannot_have_said(word)
+        let SealedWord { epoch, mark: of_life, position, seal: said } = *word;
+        self.lives.key().is_some_and(|key| {
+            seal(key, log_id, epoch, of_life, position) == said
+                && self.lives.cannot_have_said(word, |life| mark(key, log_id, life))
+        })
     }
 
     /// Takes note of what an answer says of the life that spoke.
@@ -182,13 +187,22 @@ impl LogLives {
     }
 }
 
-/// The seal of what a life says of its log. All of it is of a fixed length, so that no other
-/// reading of it has the same seal.
-fn seal(key: SealKey, log_id: LogId, epoch: Epoch, nonce: u64, position: u64) -> u64 {
+/// The seal of what a life says of its log. All of it is of a fixed length, and longer than a mark
+/// is made of, so that no other reading of it has the same seal.
+fn seal(key: SealKey, log_id: LogId, epoch: Epoch, mark: u64, position: u64) -> u64 {
+    hash(key, log_id, &[epoch.0, mark, position])
+}
+
+/// What stands for the nonce of a life in what is shown to strangers.
+fn mark(key: SealKey, log_id: LogId, Life { epoch, nonce }: Life) -> u64 {
+    hash(key, log_id, &[epoch.0, nonce])
+}
+
+fn hash(key: SealKey, log_id: LogId, numbers: &[u64]) -> u64 {
     let mut sealed = Sha256::new();
     sealed.update(key.0);
     sealed.update(log_id.0.as_bytes());
-    for number in [epoch.0, nonce, position] {
+    for number in numbers {
         sealed.update(number.to_be_bytes());
     }
     let sealed: [u8; 32] = sealed.finalize().into();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use assent_client::ParticipantClient;
 use assent_client::participant::ProbeState;
-use assent_common::lives::Proof;
+use assent_common::lives::{Proof, Seal};
 use assent_common::outcome::Call;
 use assent_common::wire::branch::{Answer, Batch, CoordinatorRef, Message, TxidOnly};
 use assent_common::wire::resync::DataPoint;
@@ -174,7 +174,12 @@ async fn nobody_who_is_not_the_coordinator_moves_a_participant() {
     let log_id = cluster.api.version().await.unwrap().log_id.unwrap().parse().unwrap();
     let strange = LogId(Uuid::now_v7());
     let agent = ParticipantClient::new(&cluster.http, cluster.peers[0].agent.url()).unwrap();
-    let life = Some(Proof { nonce: 1, position: FAR, seal: Some(1), before: Some(Vec::new()) });
+    let life = Some(Proof {
+        nonce: 1,
+        position: FAR,
+        seal: Some(Seal { mark: 1, seal: 1 }),
+        before: Some(Vec::new()),
+    });
     let far = |of| Some(DataPoint { incarnation: 1, seq: of });
     for (log_id, epoch, mark, life, known) in [
         (log_id, FAR, TxNumber { epoch: Epoch(FAR), n: FAR }, None, None),
@@ -243,7 +248,12 @@ async fn a_life_that_never_was_costs_only_the_participant_that_was_told_of_it() 
     let log_id: LogId = cluster.api.version().await.unwrap().log_id.unwrap().parse().unwrap();
     let epoch = Epoch(1_000);
     let txid = Txid { log_id, number: TxNumber { epoch, n: 1 }, attempt: Attempt::FIRST };
-    let life = Some(Proof { nonce: 7, position: 7, seal: Some(7), before: Some(Vec::new()) });
+    let life = Some(Proof {
+        nonce: 7,
+        position: 7,
+        seal: Some(Seal { mark: 7, seal: 7 }),
+        before: Some(Vec::new()),
+    });
     let batch: Batch = Batch {
         participant: "bank-a".parse().unwrap(),
         coordinator: CoordinatorRef { log_id, epoch, url: "http://127.0.0.1:9".to_owned(), life },

@@ -21,10 +21,10 @@
 --   m:run          life of the server for which what it had loaded was verified
 --   m:c:<log id>   "<highest epoch> <low-water epoch> <low-water n>"
 --   m:n:<log id>   "<epoch> <nonce>" of the newest life of the log that was heard, and behind it
---                  "<position> <seal>" of what it said then, where it was sealed (life.lua)
+--                  "<position> <mark> <seal>" of what it said then, where it was sealed (life.lua)
 --   m:p:<log id>   "<position> <epoch>": highest position in the log that was told of with
 --                  something that ended a branch, and the life that told it; and behind it
---                  "<nonce> <seal>" of that life, where it was sealed
+--                  "<mark> <seal>" of that life, where it was sealed
 --   m:r:<log id>   incarnation that the log knew when the last repair took its word
 --   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id> <reserved>;…" of a string,
 --                  "F …" of a hash, where reserved is "<field in hexadecimal>:<delta>:<floor>:<ceiling>,…" (escrow.lua)

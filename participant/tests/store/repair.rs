@@ -2,7 +2,7 @@
 
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId};
-use assent_common::lives::{PastLife, Proof};
+use assent_common::lives::{PastLife, Proof, Seal};
 use assent_common::outcome::{Vote, Written};
 use assent_common::participant::opening_seq;
 use assent_common::wire::branch::{BranchState, CoordinatorRef};
@@ -214,10 +214,27 @@ fn life(epoch: u64, ends: &[u64]) -> CoordinatorRef {
     let proof = Proof {
         nonce: 10 + epoch,
         position: 1_000 * epoch,
-        seal: Some(epoch),
+        seal: Some(Seal { mark: 20 + epoch, seal: epoch }),
         before: Some(before.collect()),
     };
     CoordinatorRef { life: Some(proof), ..coordinator(epoch) }
+}
+
+/// M1: who knows the nonce of a life can speak for its log. A stranger who guesses is shown why he
+/// is refused, and must not find it there.
+#[tokio::test]
+async fn what_shows_that_a_log_is_a_copy_does_not_tell_the_nonce() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    let real = life(1, &[]);
+    let nonce = real.life.as_ref().unwrap().nonce;
+    assert_eq!(store.admit_life(&real, Says::Work).await, None);
+    let guess = Proof { nonce: 99, ..real.life.clone().unwrap() };
+    let stranger = CoordinatorRef { life: Some(guess), ..real };
+    let no = store.admit_life(&stranger, Says::Work).await.unwrap();
+    let shown = serde_json::to_value(no.shown.unwrap()).unwrap();
+    let told = shown.as_object().unwrap().values().any(|value| *value == nonce);
+    assert!(!told && !no.refusal.detail.contains(&nonce.to_string()), "{shown} {:?}", no.refusal);
 }
 
 /// The first words of a log are kept by a script, and Redis 6.2 says what that met in its text

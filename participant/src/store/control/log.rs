@@ -22,12 +22,14 @@ pub(in super::super) fn read_mark(value: &[u8]) -> Option<Heard> {
     Some(Heard { epoch, low_water })
 }
 
-/// What a field `m:n:<log id>` holds: `<life> <nonce>`, and the position and the seal of the word
-/// that shows that it was heard, where there is one.
+/// What a field `m:n:<log id>` holds: `<life> <nonce>`, and the position, the mark and the seal of
+/// the word that shows that it was heard, where there is one.
 pub(in super::super) fn write_life(life: Life, heard: Option<SealedWord>) -> String {
     let Life { epoch, nonce } = life;
     match heard {
-        Some(SealedWord { position, seal, .. }) => format!("{epoch} {nonce} {position} {seal}"),
+        Some(SealedWord { mark, position, seal, .. }) => {
+            format!("{epoch} {nonce} {position} {mark} {seal}")
+        }
         None => format!("{epoch} {nonce}"),
     }
 }
@@ -36,16 +38,17 @@ pub(in super::super) fn write_life(life: Life, heard: Option<SealedWord>) -> Str
 pub(in super::super) fn read_life(value: &str) -> Option<(Life, Option<SealedWord>)> {
     let [epoch, nonce, sealed @ ..] = &numbers(value)?[..] else { return None };
     let life = Life { epoch: Epoch(*epoch), nonce: *nonce };
-    let Life { epoch, nonce } = life;
     match *sealed {
         [] => Some((life, None)),
-        [position, seal] => Some((life, Some(SealedWord { epoch, nonce, position, seal }))),
+        [position, mark, seal] => {
+            Some((life, Some(SealedWord { epoch: life.epoch, mark, position, seal })))
+        }
         _ => None,
     }
 }
 
 /// What a field `m:p:<log id>` holds: how far the log was on disk, the life that told it, and the
-/// nonce and the seal of the word that shows that, where there is one.
+/// mark and the seal of the word that shows that, where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct ToldPosition {
     pub(in super::super) position: u64,
@@ -59,7 +62,7 @@ impl ToldPosition {
         let (position, epoch) = (*position, Epoch(*epoch));
         let word = match *sealed {
             [] => None,
-            [nonce, seal] => Some(SealedWord { epoch, nonce, position, seal }),
+            [mark, seal] => Some(SealedWord { epoch, mark, position, seal }),
             _ => return None,
         };
         Some(Self { position, epoch, word })
@@ -70,7 +73,7 @@ impl fmt::Display for ToldPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { position, epoch, word } = self;
         match word {
-            Some(SealedWord { nonce, seal, .. }) => write!(f, "{position} {epoch} {nonce} {seal}"),
+            Some(SealedWord { mark, seal, .. }) => write!(f, "{position} {epoch} {mark} {seal}"),
             None => write!(f, "{position} {epoch}"),
         }
     }
@@ -90,7 +93,7 @@ mod tests {
         let heard = Heard { epoch: Epoch(3), low_water };
         assert_eq!(read_mark(write_mark(heard).as_bytes()), Some(heard));
         let life = Life { epoch: Epoch(2), nonce: 7 };
-        let said = SealedWord { epoch: Epoch(2), nonce: 7, position: 900, seal: u64::MAX };
+        let said = SealedWord { epoch: Epoch(2), mark: 8, position: 900, seal: u64::MAX };
         for word in [None, Some(said)] {
             assert_eq!(read_life(&write_life(life, word)), Some((life, word)));
             let told = ToldPosition { position: 900, epoch: Epoch(2), word };
