@@ -102,6 +102,14 @@ impl Redis {
         self.child = Self::spawn(&self.dir, &self.program, &self.arguments);
     }
 
+    /// `kill -9`, and a start with more arguments, for this time.
+    pub(crate) fn restart_with(&mut self, more: &[&str]) {
+        self.kill();
+        let more = more.iter().map(|&argument| argument.to_owned());
+        let arguments: Vec<String> = self.arguments.iter().cloned().chain(more).collect();
+        self.child = Self::spawn(&self.dir, &self.program, &arguments);
+    }
+
     /// `kill -9`, and a start on a file of which these `MULTI` are gone.
     pub(crate) fn drop_transactions(&mut self, is_dropped: impl FnMut() -> bool) {
         self.kill();

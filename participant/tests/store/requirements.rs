@@ -98,6 +98,35 @@ async fn a_limited_user_default_is_refused_where_the_file_is_read_as_that_user()
     }
 }
 
+/// W1: what a limited user has dropped from the file is missing, and stays so when the user is
+/// given its rights back. Only the file still has it.
+#[tokio::test]
+async fn a_server_that_dropped_commands_of_its_file_is_refused_until_it_has_loaded_it_again() {
+    for server in assent_servers::all() {
+        let mut redis = Redis::on(&server, &DURABLE);
+        let store = Store::connect(options(&redis)).await.unwrap();
+        committed(store.one_phase(tx(1), &["SET a 1", "SET b 1"]).await);
+        redis.restart_with(&[
+            "--user", "default", "on", "nopass", "~*", "&*", "+@all", "-set", "-mset",
+        ]);
+        let mut plain = redis.plain().await;
+        let drops = server.is_redis_from(7, 0);
+        let () = plain.run(&["ACL", "SETUSER", "default", "~*", "&*", "+@all"]).await;
+        let found: Option<String> = plain.get("a").await;
+        assert_eq!(found.is_none(), drops, "{}", server.name);
+        let problems = examine(&options(&redis)).await.unwrap().server.problems(Weight::Refused);
+        let named = problems.iter().any(|problem| problem.contains("unexpected_error_replies"));
+        assert_eq!(named, drops, "{} {problems:?}", server.name);
+        if drops {
+            let is_told = |found: &_| matches!(found, Ok(()) | Err(StoreError::Unsafe { .. }));
+            assert!(until(&store, is_told).await.is_err(), "{}", server.name);
+        }
+        redis.restart();
+        until(&store, Result::is_ok).await.unwrap();
+        assert_eq!(redis.plain().await.get("a").await.as_deref(), Some("1"), "{}", server.name);
+    }
+}
+
 /// F5: until the first file is written, a restart comes back without what was acknowledged.
 #[tokio::test]
 async fn nobody_votes_before_the_first_rewrite_is_over() {

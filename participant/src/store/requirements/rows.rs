@@ -69,7 +69,8 @@ pub static TABLE: &[Requirement] = &[
         of: Servers::ALL,
         weight: Weight::Waits,
         why: "until the first append-only file is complete, a restart loses acknowledged writes",
-        fix: "wait until INFO says aof_rewrite_in_progress:0; an agent waits too, a starting one for two minutes",
+        fix: "wait until INFO says aof_rewrite_in_progress:0; an agent waits too, a starting one \
+              for two minutes",
         source: "tested: the same",
         met: first_rewrite,
     },
@@ -123,9 +124,26 @@ pub static TABLE: &[Requirement] = &[
         weight: Weight::Refused,
         why: "the append-only file is loaded with that user's rights: what it may not run is dropped from every MULTI",
         fix: "give it `~* &* +@all`; it may be off, or have a password: \
-              redis-cli ACL SETUSER default '~*' '&*' +@all, then ACL SAVE or CONFIG REWRITE",
+              redis-cli ACL SETUSER default '~*' '&*' +@all, then ACL SAVE or CONFIG REWRITE; if the \
+              server was started so, start it again",
         source: "redis#14541, fixed in 8.4.4 and 8.6; valkey#3983, right in 9.1.2; tested",
         met: default_user,
+    },
+    Requirement {
+        name: "unexpected_error_replies",
+        needs: "0",
+        of: Servers::ALL,
+        weight: Weight::Refused,
+        why: "the server has dropped commands of its append-only file, or of its master: data is \
+              missing, and nothing else shows that",
+        fix: "look for CRITICAL in its log; give the user default all rights, and start the server \
+              again before it rewrites its file, which still has what was dropped (if nothing that \
+              matters was: redis-cli CONFIG RESETSTAT)",
+        source: "INFO stats; tested: a file that was loaded by a limited user, on 7.0 and 8.2",
+        met: |seen| {
+            let is_none = |count: &str| count.is_empty() || count == "0";
+            info(seen, "unexpected_error_replies", is_none)
+        },
     },
     Requirement {
         name: "cluster_enabled",
