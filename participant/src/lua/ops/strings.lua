@@ -98,11 +98,13 @@ end
 
 ops.APPEND = function(i)
   local e = entry(ARGV[i])
-  local value = (str(e) or '') .. ARGV[i + 1]
-  if #value > VALUE_BYTES_MAX then refuse('too_large', 'the value would be too large') end
-  spend(#value / STEP_BYTES)
-  set_value(e, value)
-  return #value
+  local value, part = str(e) or '', ARGV[i + 1]
+  local bytes = #value + #part
+  if bytes > VALUE_BYTES_MAX then refuse('too_large', 'the value would be too large') end
+  -- The whole value is put together anew.
+  spend(8 * bytes / STEP_BYTES)
+  set_value(e, value .. part)
+  return bytes
 end
 
 ops.SETRANGE = function(i)
