@@ -77,8 +77,7 @@ impl Redis {
 
     /// `kill -9`, then a start on the same directory.
     pub(crate) fn restart(&mut self) {
-        self.kill();
-        self.child = Self::spawn(&self.dir, &self.program, &self.arguments);
+        self.restart_with(&[]);
     }
 
     /// A copy of what is on the disk now; every answer that was given is in it.
