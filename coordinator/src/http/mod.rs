@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use assent_client::Token;
 use assent_common::ErrorCode;
-use assent_edge::Budget;
+use assent_edge::{Budget, Descriptors};
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -43,9 +43,16 @@ use crate::service::CoordinatorOptions;
 pub use documents::{errors_markdown, openapi_json};
 pub(crate) use serve::Surface;
 
-/// Requests that wait for a transaction to change (long polls and event streams) at a time; more are told `overloaded`.
-/// Each holds a connection and a task for as long as its client likes.
+/// Requests that wait for a transaction to change (long polls and event streams) at a time; more
+/// are told `overloaded`. Each holds a connection and a task for as long as its client likes.
 const WATCHERS_MAX: usize = 10_000;
+
+/// The same, of a listener with so many connections: the other half is for those who want something
+/// at once.
+const fn watchers_max(connections_max: usize) -> usize {
+    let half = connections_max.div_ceil(2);
+    if half < WATCHERS_MAX { half } else { WATCHERS_MAX }
+}
 
 /// What handlers share; cheap to clone.
 #[derive(Clone)]
@@ -61,6 +68,7 @@ struct Shared {
     /// Becomes true when the servers close: whoever waits on purpose stops waiting.
     stopped: watch::Receiver<bool>,
     watchers: Arc<Semaphore>,
+    watchers_max: usize,
     /// The memory that requests may hold, on both listeners.
     budget: Budget,
 }
@@ -71,14 +79,17 @@ impl HttpState {
         options: &CoordinatorOptions,
         stopped: watch::Receiver<bool>,
     ) -> Self {
+        let edge = &options.edge;
+        let watchers_max = watchers_max(Descriptors::of_process(edge.connections_max).public);
         let shared = Shared {
             engine,
             api_token: options.tokens.api.clone(),
             admin_token: options.tokens.admin.clone(),
             metrics: options.metrics.clone(),
             stopped,
-            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
-            budget: Budget::new(options.edge.request_bytes_max),
+            watchers: Arc::new(Semaphore::new(watchers_max)),
+            watchers_max,
+            budget: Budget::new(edge.request_bytes_max),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -94,7 +105,8 @@ impl HttpState {
     /// The right to wait for a transaction to change, while the permit is held.
     fn watch(&self) -> Result<OwnedSemaphorePermit, Rejection> {
         Arc::clone(&self.shared.watchers).try_acquire_owned().map_err(|_| {
-            let detail = format!("{WATCHERS_MAX} requests wait for changes; poll without waiting");
+            let most = self.shared.watchers_max;
+            let detail = format!("{most} requests wait for changes; poll without waiting");
             Rejection::new(ErrorCode::Overloaded, detail)
         })
     }

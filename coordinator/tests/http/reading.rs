@@ -6,6 +6,7 @@ use std::time::Duration;
 use assent_common::outcome::Call;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Epoch, ErrorCode, Txid, limits};
+use assent_coordinator::CoordinatorOptions;
 use futures_util::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -154,6 +155,27 @@ impl Events {
             self.text += std::str::from_utf8(&chunk.await.unwrap()?).unwrap();
         }
     }
+}
+
+/// C1: who waits for changes holds a connection for as long as he likes, and leaves half of them.
+#[tokio::test]
+async fn those_who_wait_for_changes_leave_half_of_the_connections() {
+    let bank = Fake::start().await;
+    bank.next(Kind::Prepare, [Say::Hold]);
+    let few = |options: &mut CoordinatorOptions| options.edge.connections_max = 8;
+    let rig = Rig::start_with(&[("bank-a", &bank)], few).await;
+    let open = rig.submit_with(&transfer(&["bank-a"]), &[("Prefer", "wait=0")]).await;
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        streams.push(Events::open(&rig, open.id(), None).await);
+    }
+    for path in ["?wait=60s", "/events"] {
+        let path = format!("/v1/transactions/{}{path}", open.id());
+        rig.get(&path).await.is_problem("overloaded");
+    }
+    assert_eq!(rig.get("/readyz").await.status, 200);
+    assert_eq!(rig.get(&format!("/v1/transactions/{}", open.id())).await.status, 200);
+    bank.release();
 }
 
 #[tokio::test]
