@@ -93,17 +93,13 @@ pub(super) async fn connect(
         .set_connection_timeout(Some(options.connect_timeout))
         .set_response_timeout(Some(options.response_timeout));
     let client = options.client()?;
-    let user = user(&client).to_owned();
+    let user = client.get_connection_info().redis_settings().username();
+    let user = user.unwrap_or("default").to_owned();
     let connection = client.get_multiplexed_async_connection_with_config(&config).await;
     let mut connection = connection.map_err(|error| unavailable(options, &error))?;
     let server = requirements::look(&mut connection, &user, &options.control_key, off_in).await;
     let server = server.map_err(|error| unavailable(options, &error))?;
     Ok((connection, server))
-}
-
-/// The name of the agent's user.
-pub(super) fn user(client: &redis::Client) -> &str {
-    client.get_connection_info().redis_settings().username().unwrap_or("default")
 }
 
 /// Connects to a server that keeps the promises.

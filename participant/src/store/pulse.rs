@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use assent_common::participant::{Found, Known};
 use assent_common::wire::resync::{DataPoint, Progress};
 
-use super::connection::{Live, fit, identity, user};
+use super::connection::{Live, fit, identity};
 use super::fence::not_as_known;
 use super::owner::Turn;
 use super::requirements::Examined;
@@ -32,8 +32,8 @@ impl Store {
     /// changed under the connection. One that is not is given up, and looked up anew by its name.
     async fn still_fit(&self, live: &Arc<Live>) -> Result<(), StoreError> {
         let connection = &mut live.connection.clone();
-        let client = self.options.client()?;
-        let server = requirements::look_again(connection, user(&client), &live.server).await;
+        let off_in = lock(&self.file_off_in).clone();
+        let server = requirements::look_again(connection, &live.server, off_in).await;
         let server = server.map_err(|error| self.given_up(live, &error))?;
         self.mind_rights(live, &server).await?;
         if server.request_bytes_max != live.server.request_bytes_max {

@@ -28,8 +28,7 @@ pub(in super::super) async fn look(
     control_key: &str,
     off_in: Option<String>,
 ) -> RedisResult<Examined> {
-    let mut seen = see(connection, user).await?;
-    seen.file_off_in = off_in;
+    let mut seen = see(connection, user, off_in).await?;
     seen.rights = rights::probe(connection, seen.id, control_key).await?;
     Ok(judge(seen))
 }
@@ -37,16 +36,19 @@ pub(in super::super) async fn look(
 /// Asks it again. Its rights are not tried out: what is discarded for that would end the owner's watch.
 pub(in super::super) async fn look_again(
     connection: &mut MultiplexedConnection,
-    user: &str,
     before: &Examined,
+    off_in: Option<String>,
 ) -> RedisResult<Examined> {
-    let mut seen = see(connection, user).await?;
+    let mut seen = see(connection, &before.user, off_in).await?;
     seen.rights = before.rights.clone();
-    seen.file_off_in = before.file_off_in.clone();
     Ok(judge(seen))
 }
 
-async fn see(connection: &mut MultiplexedConnection, user: &str) -> RedisResult<Seen> {
+async fn see(
+    connection: &mut MultiplexedConnection,
+    user: &str,
+    file_off_in: Option<String>,
+) -> RedisResult<Seen> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("INFO");
     for user in ["default", user] {
@@ -80,7 +82,8 @@ async fn see(connection: &mut MultiplexedConnection, user: &str) -> RedisResult<
         own_rules,
         lua,
         rights: rights::Rights::default(),
-        file_off_in: None,
+        file_off_in,
+        user: user.to_owned(),
     })
 }
 

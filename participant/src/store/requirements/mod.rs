@@ -133,6 +133,8 @@ struct Seen {
     rights: Rights,
     /// [`Examined::file_off_in`] of the look before.
     file_off_in: Option<String>,
+    /// The name of the agent's user.
+    user: String,
 }
 
 impl Seen {
@@ -229,7 +231,9 @@ pub struct Examined {
     /// The id of the process life that had no complete append-only file: it was off, or its first
     /// rewrite is under way.
     pub(super) file_off_in: Option<String>,
-    /// The keys and commands of the agent's user.
+    /// The name of the agent's user.
+    user: String,
+    /// Its keys and commands.
     own_rules: Result<(String, String), Hidden>,
 }
 
@@ -277,6 +281,7 @@ fn judge(seen: Seen) -> Examined {
         findings,
         request_bytes_max: limit.and_then(|limit| limit.parse().ok()),
         rights: seen.rights,
+        user: seen.user,
         own_rules: seen.own_rules,
     }
 }
