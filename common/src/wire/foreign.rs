@@ -8,17 +8,13 @@ use serde_json::value::RawValue;
 use crate::limits;
 use crate::text;
 use crate::wire::branch::Answer;
+use crate::wire::depth::{openings, too_deep_at};
 
 impl Answer {
     /// The same with its words cut; an error if its replies are none.
     pub(super) fn bounded(mut self) -> Result<Self, String> {
-        if let Some(replies) = &self.replies {
-            let shape = shape_of(replies.get());
-            if !shape.is_array || shape.has_other || shape.depth > limits::REPLY_DEPTH_MAX {
-                return Err(
-                    "the participant's replies are not a list of Redis's replies".to_owned()
-                );
-            }
+        if self.replies.as_ref().is_some_and(|replies| !are_replies(replies.get())) {
+            return Err("the participant's replies are not a list of Redis's replies".to_owned());
         }
         self.cut();
         Ok(self)
@@ -35,44 +31,23 @@ impl Answer {
         }
         let is_shown = |reply: &RawValue| {
             reply.get().len() <= limits::REPLY_SHOWN_BYTES_MAX
-                && shape_of(reply.get()).depth <= limits::REPLY_DEPTH_MAX
+                && too_deep_at(reply.get().as_bytes(), limits::REPLY_DEPTH_MAX).is_none()
         };
         self.reply = self.reply.take().filter(|reply| is_shown(reply));
     }
 }
 
-/// What can be told of valid JSON without parsing it.
-struct Shape {
-    is_array: bool,
-    /// Whether it has an object that stands for no reply.
-    has_other: bool,
-    depth: usize,
-}
-
 /// How the objects in replies begin: bytes that are no text, and the estimate of a counter.
 const OBJECTS: [&str; 2] = [r#""base64""#, r#""at_least""#];
 
-fn shape_of(json: &str) -> Shape {
-    let (mut depth, mut deepest) = (0_usize, 0_usize);
-    let (mut in_string, mut escaped, mut has_other) = (false, false, false);
-    for (at, byte) in json.bytes().enumerate() {
-        if byte == b'{' && !in_string {
-            let inside = json[at + 1..].trim_start();
-            has_other |= !OBJECTS.iter().any(|begin| inside.starts_with(begin));
-        }
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    Shape { is_array: json.trim_start().starts_with('['), has_other, depth: deepest }
+/// Whether valid JSON is a list of replies, as far as that can be told without parsing it.
+fn are_replies(json: &str) -> bool {
+    let is_reply = |(at, depth): (usize, usize)| {
+        let inside = || json[at + 1..].trim_start();
+        let is_known = || OBJECTS.iter().any(|begin| inside().starts_with(begin));
+        depth <= limits::REPLY_DEPTH_MAX && (json.as_bytes()[at] == b'[' || is_known())
+    };
+    json.trim_start().starts_with('[') && openings(json.as_bytes()).all(is_reply)
 }
 
 #[cfg(test)]
