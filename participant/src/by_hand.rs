@@ -22,11 +22,8 @@ use tokio::sync::watch;
 
 use crate::agent::Running;
 use crate::resolver;
-use crate::service::{Shared, ended};
+use crate::service::{Shared, WHO_IS_THERE, ended};
 use crate::store::{ByHand, InDoubt as Staged, Store};
-
-/// How long a coordinator that is asked before a hand decides may take.
-const WHO_IS_THERE: Duration = Duration::from_secs(2);
 
 /// How long between two questions about what was decided by hand, in milliseconds. Nobody waits for
 /// the answers.

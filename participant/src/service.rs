@@ -50,8 +50,8 @@ const START_NEWEST: &str = "stop that coordinator, and start it on the newest co
 /// Coordinators that are asked at once, on the word of batches, who they are.
 const ASKING_MAX: usize = 8;
 
-/// How long a coordinator that is asked who it is may take.
-const WHO_IS_THERE: Duration = Duration::from_secs(2);
+/// How long a coordinator that is asked for a person may take: who it is, or what it decided.
+pub(crate) const WHO_IS_THERE: Duration = Duration::from_secs(2);
 
 /// One participant.
 #[derive(Debug)]
