@@ -272,13 +272,14 @@ fn xadd_id(command: &Command, id: &Arg) -> Result<(&'static str, u64, u64), Refu
 /// `XRANGE key start end [COUNT n]` becomes `key start end count`: the ids complete and inclusive, the count empty if
 /// there is none.
 pub(super) fn xrange(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refusal> {
+    // Redis looks at the ids first: of two wrong arguments the same one is named.
+    let start = interval(command, &args[1], true)?;
+    let end = interval(command, &args[2], false)?;
     let count = match args.len() {
         3 => Arg::from(""),
         5 if is(&args[3], "COUNT") => text(integer(command, "the count", &args[4])?.max(0)),
         _ => return Err(syntax(command, &args[3])),
     };
-    let start = interval(command, &args[1], true)?;
-    let end = interval(command, &args[2], false)?;
     args.truncate(1);
     args.extend([
         text(format_args!("{}-{}", start.0, start.1)),

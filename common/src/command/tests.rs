@@ -95,6 +95,8 @@ fn stream_ids_become_complete_and_inclusive() {
         ["k", "P", "5", "0", "", "~", "9", "f", "v"]
     );
     assert_eq!(refusal(&["XADD", "k", "0-0", "f", "v"]), ErrorCode::StreamIdTooSmall);
+    let last = "(18446744073709551615-18446744073709551615";
+    assert_eq!(refusal(&["XRANGE", "k", last, "+", "COUNT", "x"]), ErrorCode::BadArguments);
     assert_eq!(refusal(&["XADD", "k", "MINID", "5", "*", "f", "v"]), ErrorCode::BadArguments);
     assert_eq!(refusal(&["XADD", "k", "*", "f"]), ErrorCode::BadArguments);
 }
