@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-quick bench-peers bench-tools peers chaos soak test model sim lint docs book deny fix tools redis servers clean
+.PHONY: help demo bench bench-quick bench-peers bench-tools peers chaos soak fuzz test model sim lint docs book deny fix tools redis servers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -45,6 +45,19 @@ soak: servers ## lose data again and again under load on each server, SOAK_RUNS 
 	cargo build --release --locked -p assent
 	cargo run --profile sim --locked --quiet -p assent-tests --bin assent-soak -- \
 		--seed $(SEED) --runs $(SOAK_RUNS) --seconds $(SOAK_SECONDS)
+
+# How many cases make fuzz draws on each server, and by which seed.
+FUZZ_CASES ?= 5000
+FUZZ_SEED ?= $(shell echo $$RANDOM)
+
+fuzz: servers ## random branches against the same commands on plain Redis, on each server, FUZZ_CASES each
+	@echo "seed $(FUZZ_SEED)"
+	@# Redis 6.2 has no owner: the scripts only.
+	@for server in redis-6.2 redis-7.0 redis-8.2 valkey-9.1; do \
+		[ $$server = redis-6.2 ] && ways='binary(scripts)' || ways='binary(scripts) + binary(store)'; \
+		ASSENT_TEST_SERVER=$$server PROPTEST_RNG_SEED=$(FUZZ_SEED) PROPTEST_CASES=$(FUZZ_CASES) \
+		cargo nextest run --workspace --locked -E "($$ways) & test(/^differential::/)" || exit; \
+	done
 
 test: servers tools lint ## everything CI runs
 	cargo nextest run --workspace --locked
