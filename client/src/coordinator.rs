@@ -22,7 +22,7 @@ use assent_common::wire::transaction::{
 use assent_common::{ErrorCode, IdempotencyKey, ParticipantName, TransactionId, Txid};
 
 use crate::mutant;
-use crate::participant::{Probe, probe};
+use crate::participant::{Probe, metrics, probe};
 use crate::transport::{
     CallError, Endpoint, Heard, Http, InvalidBaseUrl, Media, Request, Unknown, parse,
 };
@@ -242,7 +242,7 @@ fn prefer_wait(wait: DurationMs) -> HeaderValue {
 /// Never, but as a mutant.
 fn is_taken_for_aborted(why: &str) -> bool {
     mutant::is(Mutant::NotFoundIsAborted)
-        && ["HTTP 404", "HTTP 502", "not_found"].iter().any(|sign| why.contains(sign))
+        && ["status 404", "status 502", "not_found"].iter().any(|sign| why.contains(sign))
 }
 
 fn told_of_another(asked: &impl ToString, told: &impl ToString) -> Unknown {
@@ -376,8 +376,6 @@ impl CoordinatorAdmin {
 
     /// The metrics, in the text format of Prometheus.
     pub async fn metrics(&self) -> Result<String, Unknown> {
-        let url = self.endpoint.url(&["metrics"]);
-        let answer = self.endpoint.http.exchange(Request::get(url)).await?;
-        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+        metrics(&self.endpoint).await
     }
 }

@@ -17,7 +17,7 @@ use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::wire::transaction::VersionView;
 
 use crate::transport::{
-    CallError, Endpoint, Http, InvalidBaseUrl, Media, RawAnswer, Request, Unknown,
+    CallError, Endpoint, Http, InvalidBaseUrl, Media, Request, Unknown, foreign,
 };
 
 /// What the repair of a participant's data may take beyond the time of a usual request, in milliseconds.
@@ -159,12 +159,33 @@ pub enum ProbeState {
     Failing,
 }
 
+/// What every line of a probe's answer begins with; or it is one of the whole lines below.
+const LINE_BEGINNINGS: [&str; 3] = ["[+]", "[!]", "[-]"];
+const WHOLE_LINES: [&str; 3] = ["ok", "ready", "not ready"];
+
 pub(crate) async fn probe(endpoint: &Endpoint, path: &str) -> Result<Probe, Unknown> {
     let mut url = endpoint.url(&[path]);
     url.set_query(Some("verbose"));
-    let RawAnswer { status, body, .. } = endpoint.http.exchange(Request::get(url)).await?;
+    let (status, text) = endpoint.http.text(Request::get(url)).await?;
+    // A probe may be sent to any server. No line is passed on that none of ours says.
+    let is_ours = |line: &&str| {
+        WHOLE_LINES.contains(line) || LINE_BEGINNINGS.iter().any(|sign| line.starts_with(sign))
+    };
+    let ours: String = text.lines().filter(is_ours).flat_map(|line| [line, "\n"]).collect();
+    if ours.is_empty() {
+        return Err(foreign(status, "text/plain", text.len()));
+    }
     let state = if status == 200 { ProbeState::Ok } else { ProbeState::Failing };
-    Ok(Probe { state, text: String::from_utf8_lossy(&body).into_owned() })
+    Ok(Probe { state, text: ours })
+}
+
+/// The metrics of a server, in the text format of Prometheus; only of one that is Assent's.
+pub(crate) async fn metrics(endpoint: &Endpoint) -> Result<String, Unknown> {
+    let (status, text) = endpoint.http.text(Request::get(endpoint.url(&["metrics"]))).await?;
+    if status != 200 || !text.lines().any(|line| line.starts_with("assent_")) {
+        return Err(foreign(status, "text/plain", text.len()));
+    }
+    Ok(text)
 }
 
 /// `POST /v1/branches/{txid}/resolve`: an operator decides a branch in the coordinator's place (invariant 16).
@@ -246,8 +267,6 @@ impl ParticipantAdmin {
 
     /// The metrics, in the text format of Prometheus.
     pub async fn metrics(&self) -> Result<String, Unknown> {
-        let url = self.endpoint.url(&["metrics"]);
-        let answer = self.endpoint.http.exchange(Request::get(url)).await?;
-        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+        metrics(&self.endpoint).await
     }
 }

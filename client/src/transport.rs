@@ -40,9 +40,6 @@ const POOL_IDLE_PER_HOST_MAX: usize = 32;
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Bytes of a foreign body quoted in a message, so that a person recognises the proxy that spoke.
-const QUOTED_BYTES_MAX: usize = 120;
-
 /// What an HTTP client may take, and as whom it speaks.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
@@ -148,8 +145,21 @@ impl Http {
         }
     }
 
-    /// The answer as it came, for probes whose body is text.
-    pub(crate) async fn exchange(&self, request: Request) -> Result<RawAnswer, Unknown> {
+    /// The status and the body of an answer of plain text, for probes and metrics. Whether the text
+    /// is Assent's is for the caller to see: it has no media type of its own.
+    pub(crate) async fn text(&self, request: Request) -> Result<(u16, String), Unknown> {
+        let RawAnswer { status, media_type, body } = self.exchange(request).await?;
+        match (media_type.as_str(), std::str::from_utf8(&body)) {
+            ("text/plain", Ok(text)) => Ok((status, text.to_owned())),
+            _ => match judge(Media::Json, RawAnswer { status, media_type, body }) {
+                Heard::Problem(problem) => Err(Unknown(not_taken(&problem))),
+                Heard::Unknown(unknown) => Err(unknown),
+                Heard::Said { status, body } => Err(foreign(status, JSON_MEDIA_TYPE, body.len())),
+            },
+        }
+    }
+
+    async fn exchange(&self, request: Request) -> Result<RawAnswer, Unknown> {
         let limit = self.request_timeout + Duration::from_millis(request.wait_ms);
         let request = self.prepared(request)?;
         let answered = async {
@@ -249,11 +259,11 @@ impl Media {
 }
 
 /// An answer as it came.
-pub(crate) struct RawAnswer {
-    pub(crate) status: u16,
+struct RawAnswer {
+    status: u16,
     /// Without parameters, in lower case; empty if there is none.
-    pub(crate) media_type: String,
-    pub(crate) body: Bytes,
+    media_type: String,
+    body: Bytes,
 }
 
 impl RawAnswer {
@@ -311,48 +321,47 @@ fn judge(expected: Media, answer: RawAnswer) -> Heard {
         (200..=299, found) if found == expected.name() => Heard::Said { status, body },
         (204, "") if expected == Media::JsonOrNothing => Heard::Said { status, body },
         (400..=599, PROBLEM_MEDIA_TYPE) => match read::<Problem>(&body) {
-            Ok(problem) if problem.status == status => Heard::Problem(Box::new(problem)),
-            Ok(problem) => Heard::Unknown(Unknown(format!(
-                "HTTP {status} with an error document of status {}",
-                problem.status
-            ))),
-            Err(why) => foreign(status, &media_type, &body, &why),
+            Ok(mut problem) if problem.status == status => {
+                problem.title = text::cut_owned(problem.title, limits::DETAIL_BYTES_MAX);
+                problem.detail = text::cut_owned(problem.detail, limits::DETAIL_BYTES_MAX);
+                Heard::Problem(Box::new(problem))
+            }
+            _ => Heard::Unknown(foreign(status, &media_type, body.len())),
         },
-        (_, found) => {
-            let why = format!("expected {}, found {found:?}", expected.name());
-            foreign(status, found, &body, &why)
-        }
+        (_, found) => Heard::Unknown(foreign(status, found, body.len())),
     }
 }
 
-fn foreign(status: u16, media_type: &str, body: &[u8], why: &str) -> Heard {
-    // Only text that no Assent server sends is quoted: values never reach logs.
-    let quoted = match media_type {
-        "text/html" | "text/plain" => {
-            let start = &body[..body.len().min(QUOTED_BYTES_MAX)];
-            format!("; it says {:?}", String::from_utf8_lossy(start))
-        }
-        _ => String::new(),
+/// An answer that is not Assent's, by what can be told of it without a word of it: whoever names an
+/// address to a server has no right to read through that server what stands there, and values never
+/// reach logs. The name of its media type is the stranger's own word too.
+pub(crate) fn foreign(status: u16, media_type: &str, bytes: usize) -> Unknown {
+    let class = match media_type {
+        "" => "no content type",
+        MEDIA_TYPE | PROBLEM_MEDIA_TYPE | JSON_MEDIA_TYPE => "JSON",
+        "text/html" => "HTML",
+        found if found.starts_with("text/") => "text",
+        _ => "another content type",
     };
-    // What does not parse is named by the parser, in the other side's own words.
-    let why = text::cut(why, limits::DETAIL_BYTES_MAX);
-    Heard::Unknown(Unknown(format!("HTTP {status}, not an answer of Assent's: {why}{quoted}")))
+    Unknown(format!("an answer of status {status} that is not Assent's ({class}, {bytes} bytes)"))
 }
 
 /// A success's body; one that does not parse was cut short or is foreign.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Unknown> {
-    read(body)
-        .map_err(|why| text::cut_owned(why, limits::DETAIL_BYTES_MAX))
-        .map_err(|why| Unknown(format!("the answer's body is not what was asked for: {why}")))
+    read(body).map_err(|why| Unknown(format!("the answer's body is not what was asked for: {why}")))
 }
 
-/// Reads JSON that is not deeper than any answer of Assent's.
+/// Reads JSON that is not deeper than any answer of Assent's. The error quotes nothing of it.
 fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
     if let Some(at) = too_deep_at(json, limits::JSON_DEPTH_MAX) {
         let max = limits::JSON_DEPTH_MAX;
         return Err(format!("more than {max} arrays and objects inside each other, at byte {at}"));
     }
-    serde_json::from_slice(json).map_err(|error| error.to_string())
+    serde_json::from_slice(json).map_err(|error| {
+        // Its own words may quote the body.
+        let (line, column, bytes) = (error.line(), error.column(), json.len());
+        format!("it cannot be read at line {line}, column {column} ({bytes} bytes)")
+    })
 }
 
 impl Heard {
@@ -378,13 +387,14 @@ impl Heard {
     pub(crate) fn into_said<T: DeserializeOwned>(self) -> Result<T, Unknown> {
         match self {
             Self::Said { body, .. } => parse(&body),
-            Self::Problem(problem) => {
-                let detail = text::cut(&problem.detail, limits::DETAIL_BYTES_MAX);
-                Err(Unknown(format!("not taken: {}: {detail}", problem.code)))
-            }
+            Self::Problem(problem) => Err(Unknown(not_taken(&problem))),
             Self::Unknown(unknown) => Err(unknown),
         }
     }
+}
+
+fn not_taken(problem: &Problem) -> String {
+    format!("not taken: {}: {}", problem.code, problem.detail)
 }
 
 /// A server's base URL, and the way to its paths.

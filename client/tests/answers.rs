@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use assent_client::{
-    CallError, CoordinatorClient, Http, HttpOptions, ParticipantClient, SubmitError, Token,
-    Transaction,
+    CallError, CoordinatorAdmin, CoordinatorClient, Http, HttpOptions, ParticipantAdmin,
+    ParticipantClient, SubmitError, Token, Transaction,
 };
 use assent_common::command::OpRequest;
 use assent_common::outcome::{Call, Prepared};
@@ -21,7 +21,7 @@ use assent_common::time::DurationMs;
 use assent_common::wire::branch::{Batch, CoordinatorRef, Message, Mode, PrepareMessage};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
-use assent_common::{ErrorCode, Txid};
+use assent_common::{ErrorCode, Txid, limits};
 
 const TXID: &str = "0198f1c2a4b27c1d9c0e3f4a5b6c7d8e.3.7.0";
 const LOG: &str = "0198f1c2a4b27c1d9c0e3f4a5b6c7d8e";
@@ -282,6 +282,71 @@ async fn a_base_url_has_no_password_and_no_query() {
     for bad in bad {
         let error = ParticipantClient::new(&http, bad).err().unwrap().to_string();
         assert!(error.contains("http://host:port"), "{error}");
+    }
+}
+
+/// What a stranger says stays with whoever may ask it: whoever names an address to a server
+/// of ours, or registers one, does not read through it what stands there.
+#[tokio::test]
+async fn no_word_of_a_foreign_answer_is_quoted() {
+    const SECRET: &str = "hush-a-secret-of-somebody-else";
+    let quoting = format!(r#"{{"txid":"{SECRET}","answers":"{SECRET}","version":["{SECRET}"]}}"#);
+    let problem = format!(r#"{{"type":"t","title":"t","status":404,"detail":"{SECRET}","code":""#);
+    let cases = [
+        (200, "text/plain", format!("{SECRET}\n")),
+        (500, "text/html", format!("<h1>{SECRET}</h1>")),
+        (404, "hush-a-secret/of-somebody-else", SECRET.to_owned()),
+        (200, MEDIA_TYPE, quoting.clone()),
+        (200, "application/json", quoting),
+        (404, PROBLEM_MEDIA_TYPE, format!(r#"{problem}{SECRET}","retryable":false}}"#)),
+        (400, PROBLEM_MEDIA_TYPE, format!(r#"{problem}not_found","retryable":false}}"#)),
+    ];
+    for (status, media_type, body) in cases {
+        let case = format!("{status} {media_type}");
+        let url = answering(status, media_type, body).await;
+        let participant = ParticipantClient::new(&http(), &url).unwrap();
+        let coordinator = CoordinatorClient::new(&http(), &url).unwrap();
+        let transaction = Transaction::new().branch("a", |ops| ops.op(["GET", "k"])).build();
+        let said = [
+            format!("{:?}", participant.batch(&batch()).await),
+            format!("{:?}", participant.prepare_waiting(txid(), 0, &batch()).await),
+            format!("{:?}", participant.version().await),
+            format!("{:?}", participant.readyz().await),
+            format!("{:?}", coordinator.outcome(txid()).await),
+            format!("{:?}", coordinator.submit(&transaction.unwrap(), None, None).await),
+            format!("{:?}", coordinator.livez().await),
+            format!("{:?}", CoordinatorAdmin::new(&http(), &url).unwrap().metrics().await),
+            format!("{:?}", ParticipantAdmin::new(&http(), &url).unwrap().metrics().await),
+        ];
+        for said in said {
+            assert!(!said.contains("hush"), "{case}: {said}");
+            assert!(said.contains("Unknown("), "{case}: {said}");
+        }
+    }
+}
+
+/// What is quoted is an error document of ours, cut where it is longer than any of ours.
+#[tokio::test]
+async fn an_error_document_of_ours_is_quoted() {
+    let long = "x".repeat(1 << 16);
+    let body = format!(
+        r#"{{"type":"/errors#not_ready","title":"t","status":503,"detail":"the log {long}",
+            "code":"not_ready","retryable":true}}"#
+    );
+    let url = answering(503, PROBLEM_MEDIA_TYPE, body).await;
+    let Call::Unknown(why) = ask(&url).await else { panic!("nothing was said") };
+    assert!(why.starts_with("not taken: not_ready: the log xxx"), "{why}");
+    assert!(why.len() < 2 * limits::DETAIL_BYTES_MAX, "{}", why.len());
+}
+
+/// A probe passes on the lines of ours, of coordinators and of participants.
+#[tokio::test]
+async fn a_probe_passes_on_what_a_server_of_ours_says() {
+    let participant = "[!] heuristic warning: 1\nready\n";
+    for text in ["[+]log ok\n[-]engine failed: x\n", participant, "ok\n"] {
+        let url = answering(200, "text/plain; charset=utf-8", text).await;
+        let client = ParticipantClient::new(&http(), &url).unwrap();
+        assert_eq!(client.readyz().await.unwrap().text, text);
     }
 }
 
