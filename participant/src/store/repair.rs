@@ -151,22 +151,31 @@ impl Store {
         let was: RedisResult<Option<String>> =
             command.query_async(&mut live.connection.clone()).await;
         let was = was.map_err(|error| self.unavailable(&error))?;
+        let was = was.and_then(|was| was.parse().ok());
         let staged = self.in_doubt().await?.into_iter();
         Ok(DataView {
-            incarnation: was.and_then(|was| was.parse().ok()),
+            incarnation: was,
             owed: words.owed(self.logs_heard(live).await?),
             staged: staged.map(|it| StagedView { txid: it.txid, seq: it.seq }).collect(),
-            hole: self.hole(live, found).await?,
+            hole: self.hole(live, was, found).await?,
             ..open
         })
     }
 
-    /// What lacks inside the history, if something does.
-    async fn hole(&self, live: &Live, found: Found) -> Result<Option<Hole>, StoreError> {
+    /// What lacks inside the history of fenced data, if something does; `was` is its incarnation.
+    async fn hole(
+        &self,
+        live: &Live,
+        was: Option<u64>,
+        found: Found,
+    ) -> Result<Option<Hole>, StoreError> {
         if !found.has_hole() {
             return Ok(None);
         }
         let Found { ended, expected, .. } = found;
+        // What went with the last end is known to those who saw it.
+        let seen = if was == Some(self.incarnation()) { self.known().ended } else { 0 };
+        let expected = expected.max(seen);
         let mut hole = Hole { ended, expected, done: Vec::new(), marks: Vec::new() };
         let scanned = self
             .scan(live, pattern::DONE_AND_OF_LOGS, |field, value| match Field::parse(field) {

@@ -191,6 +191,29 @@ async fn applies_that_are_lost_behind_the_last_vote_are_seen_by_the_agent_that_m
     }
 }
 
+/// Invariant 9: the last end says how many there should be, and that goes with it. Who has seen it
+/// says so: a hole that is counted too small is filled with too little.
+#[tokio::test]
+async fn a_hole_is_counted_with_the_ends_that_its_agent_saw() {
+    for server in votes_stand_alone() {
+        let mut redis = Redis::on(&server, &DURABLE);
+        let store = ready(&redis).await;
+        vote(store.prepare(tx(1), &["SET x 1"]).await);
+        assert_eq!(store.commit(tx(1)).await, CLEAN);
+        vote(store.prepare(tx(2), &["SET y 1"]).await);
+        vote(store.prepare(tx(3), &["SET z 1"]).await);
+        assert_eq!(store.commit(tx(2)).await, CLEAN);
+        redis.drop_transactions(|| true);
+        while !matches!(store.state(), StoreState::Quarantined(_)) {
+            let _not_yet = store.pulse().await;
+            tokio::task::yield_now().await;
+        }
+        let hole = store.data().await.unwrap().hole.unwrap();
+        // The vote of the third knows of the first end only.
+        assert_eq!((hole.ended, hole.expected), (0, 2), "{server:?}");
+    }
+}
+
 /// What a coordinator knows behind what this store did, in no more than numbers.
 fn seen(store: &Store, seq: u64) -> (Option<DataPoint>, Option<Progress>) {
     (Some(DataPoint { incarnation: store.incarnation(), seq }), store.progress())

@@ -78,9 +78,12 @@ impl Agent {
             let low_water = data.control.heard(*log_id)?.low_water;
             Some(Mark { log_id: *log_id, low_water })
         };
+        // What went with the last end is known to those who saw it.
+        let is_seen = data.control.incarnation() == self.incarnation;
+        let seen = if is_seen { self.ended_seen } else { 0 };
         data.found().has_hole().then(|| Hole {
             ended: data.ended,
-            expected: data.expected,
+            expected: data.expected.max(seen),
             done: data.control.done().collect(),
             marks: logs.iter().filter_map(mark).collect(),
         })
