@@ -92,6 +92,8 @@ mutants! {
     LossAcknowledged = "coordinator.loss_acknowledged", breaks 9;
     /// The repair of data that lost votes says that it has redone them, and has not.
     RedoForgets = "script.redo_forgets", breaks 9;
+    /// A coordinator reports what it committed before all that clients have been told is on disk.
+    PlansTooEarly = "coordinator.plans_too_early", breaks 9;
     /// A repair does not put back what was applied in one phase and is in no log yet.
     UnloggedForgotten = "agent.unlogged_forgotten", breaks 9;
     /// An agent that connects again does not look what became of its one-phase calls.
@@ -104,6 +106,8 @@ mutants! {
     DeliversOnce = "coordinator.delivers_once", breaks 11;
     /// Scripts run on whatever data they find.
     IncarnationIgnored = "script.incarnation_ignored", breaks 12;
+    /// What is undecided at a participant that lost data is not given up before its log reports.
+    UndecidedKept = "coordinator.undecided_kept", breaks 12;
     /// A participant fences its data on the word of a log that nobody has heard of.
     StrangersBelieved = "agent.strangers_believed", breaks 12;
     /// A reconnect does not look whether votes are missing.

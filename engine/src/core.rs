@@ -32,9 +32,8 @@ use crate::lanes::Lanes;
 use crate::lives::LogLives;
 use crate::numbers::NumberMap;
 use crate::outbox::{Appended, Outbox};
-use crate::participants::of_participant;
 use crate::queues::Queues;
-use crate::submit::{NewTransaction, Taken, mismatch};
+use crate::submit::{NewTransaction, Taken, mismatch, of_participant};
 use crate::variant::Variant;
 
 /// Ended transactions that a list can show; older ones are found by id only.
@@ -67,6 +66,8 @@ pub struct Core {
     pub(crate) timers: BinaryHeap<Reverse<(Millis, TxNumber)>>,
     /// Who died of a lock, and is in line for it.
     pub(crate) queues: Queues,
+    /// The participants whose resynchronisation waits until nothing is undecided there.
+    pub(crate) deciding: Vec<usize>,
     /// Whose turn it is, found while effects are carried out.
     pub(crate) turns: Vec<TxNumber>,
     pub(crate) outbox: Outbox,
@@ -108,6 +109,7 @@ impl Core {
             lanes: Lanes::default(),
             timers: BinaryHeap::new(),
             queues: Queues::default(),
+            deciding: Vec::new(),
             turns: Vec::new(),
             outbox: Outbox::default(),
             history,

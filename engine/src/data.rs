@@ -1,22 +1,15 @@
-//! What is known of the data behind a participant, and where its resynchronisation stands: the
-//! state of the acting half of `common`'s `coordinator::resync`. Whoever drives it asks the
-//! participant, reads the log and says what it has.
+//! What is known of the data behind a participant; `resync.rs` has it made whole when it lost
+//! something.
 
 use assent_common::coordinator::Hearing;
-use assent_common::coordinator::resync::{Redone, Seen};
+use assent_common::coordinator::resync::Seen;
 use assent_common::record::{DataSeen, Record};
-use assent_common::wire::redo::Base64;
-use assent_common::wire::resync::{DataPoint, DataView, FoundData, Progress, RedoBranch};
+use assent_common::wire::resync::{DataPoint, DataView, FoundData, Progress};
 use assent_common::wire::transaction::ParticipantData;
 use assent_common::{LogId, ParticipantName};
 
 use crate::lane::Incoming;
-
-/// Bytes of writes in one part; in base64, far below what a participant takes.
-const PART_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// Branches in one part.
-const PART_BRANCHES_MAX: usize = 10_000;
+use crate::resync::{KnownData, Resynchronisation};
 
 /// What a lane knows of its participant's data.
 #[derive(Debug, Default)]
@@ -25,8 +18,8 @@ pub struct LaneData {
     pub seen: Seen,
     /// How many branches had ended in the data, as it said last in this life.
     pub(crate) progress: Option<Progress>,
-    /// Whether a resynchronisation is under way.
-    pub resyncs: bool,
+    /// The resynchronisation that is under way.
+    pub(crate) resync: Option<Resynchronisation>,
     /// What holds it up, for people.
     pub trouble: Option<String>,
     /// Whether that is a loss that only an operator can put up with.
@@ -38,10 +31,16 @@ pub struct LaneData {
 }
 
 impl LaneData {
+    /// Whether a resynchronisation is under way.
+    #[must_use]
+    pub const fn resyncs(&self) -> bool {
+        self.resync.is_some()
+    }
+
     /// Takes note of what answers say of the data, before the machines hear them. `known` is what
     /// was known when they were asked for. Whether the data is fenced.
     pub(crate) fn heard(&mut self, known: Option<DataPoint>, came: &mut [Incoming]) -> bool {
-        let mut hearing = Hearing::new(&mut self.seen, known, self.resyncs);
+        let mut hearing = Hearing::new(&mut self.seen, known, self.resync.is_some());
         let mut is_fenced = false;
         for (_, from) in came {
             is_fenced |= hearing.hear(&mut from.answer);
@@ -61,7 +60,7 @@ impl LaneData {
     /// What it is, in a word.
     #[must_use]
     pub const fn word(&self) -> ParticipantData {
-        match (self.resyncs, self.is_lost) {
+        match (self.resyncs(), self.is_lost) {
             (true, true) => ParticipantData::Lost,
             (true, false) => ParticipantData::Resynchronising,
             (false, _) => ParticipantData::Open,
@@ -92,10 +91,11 @@ impl LaneData {
         is_new
     }
 
-    /// Whether an operator has put up with what this data lacks.
-    #[must_use]
-    pub fn is_accepted(&self, found: &DataView) -> bool {
-        self.accepted.is_some_and(|accepted| accepted.is_same_data(found.found()))
+    /// What is known now of data that was found.
+    pub(crate) fn known(&self) -> KnownData {
+        let is_found =
+            |accepted: FoundData| self.found.is_some_and(|found| accepted.is_same_data(found));
+        KnownData { seen: self.seen, is_accepted: self.accepted.is_some_and(is_found) }
     }
 
     /// An operator puts up with what the data lacks now: what that is, if there is anything.
@@ -110,25 +110,4 @@ impl LaneData {
 pub(crate) fn data_seen(participant: &ParticipantName, known: DataPoint, retired: u64) -> Record {
     let DataPoint { incarnation, seq } = known;
     Record::DataSeen(DataSeen { participant: participant.clone(), incarnation, seq, retired })
-}
-
-/// Cuts a word into parts; a word without a branch has one.
-#[must_use]
-pub fn parts_of_word(redo: Vec<Redone>) -> Vec<Vec<RedoBranch>> {
-    let mut parts = vec![Vec::new()];
-    let mut bytes = 0;
-    for Redone { seq, txid, redo } in redo {
-        bytes += redo.len();
-        let branch = RedoBranch { txid, seq, redo: Base64(redo) };
-        match parts.last_mut() {
-            Some(part) if bytes <= PART_BYTES_MAX && part.len() < PART_BRANCHES_MAX => {
-                part.push(branch);
-            }
-            _ => {
-                bytes = branch.redo.0.len();
-                parts.push(vec![branch]);
-            }
-        }
-    }
-    parts
 }

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use assent_common::coordinator::resync::Loss;
 use assent_common::crash::CrashPoint;
 use assent_common::record::EndedByHand;
 use assent_common::wire::resync::DataPoint;
@@ -9,6 +10,7 @@ use assent_common::{ParticipantName, TransactionId, TxNumber};
 
 use crate::active::Decided;
 use crate::lane::Outgoing;
+use crate::resync::ResyncCall;
 
 /// By what the shell finds who waits for something; the shell gives them out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +25,8 @@ pub enum Errand {
     WakeLane(usize),
     /// Send this prepare by the call that may wait, beside the batches of its lane.
     SendWaiting(usize, Outgoing),
-    /// Resynchronise with the participant of a lane: its data is fenced.
-    Resynchronise(usize),
+    /// Do this for the resynchronisation with the participant of a lane.
+    Resync(usize, ResyncCall),
     /// Call [`Core::tick`](crate::Core::tick) earlier than it asked for.
     Tick,
     /// A transaction's answer is given, to all who wait for it.
@@ -70,6 +72,19 @@ pub enum Notice {
     StaleLogTakenBack(ParticipantName),
     /// A participant's data is open, after a loss, as this.
     DataOpened(ParticipantName, DataPoint),
+    /// A participant lost data, and hears what the log has of it.
+    DataReported {
+        /// Whose data it is.
+        participant: ParticipantName,
+        /// Committed branches that are to be redone.
+        branches: usize,
+        /// The last vote that was found.
+        found: u64,
+        /// The last vote that was known.
+        known: Option<u64>,
+        /// The loss that an operator has put up with.
+        accepted: Option<Loss>,
+    },
     /// What a participant lost is not made good, and why; whether only an operator can help.
     DataTrouble {
         /// Whose data it is.

@@ -45,6 +45,8 @@ pub(crate) enum Appended {
     Moved(TxNumber),
     /// The life of this process is in the log: whoever waits to speak may.
     Life,
+    /// The log is read for what a participant's data lacks when all before it is on disk.
+    BeforeReading(usize),
     /// Nobody waits for it.
     Nothing,
     /// Somebody waits for it.

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use assent_common::branch::BranchAnswer;
 use assent_common::breaker::Pass;
 use assent_common::coordinator::resync::{Seen, SeenData};
-use assent_common::coordinator::{Branch, Input, Outcome, State};
-use assent_common::ids::TxNumber;
+use assent_common::coordinator::{Branch, Outcome};
 use assent_common::lives::{PastLife, Proof};
 use assent_common::log::Durability;
 use assent_common::outcome::{Call, Prepared};
@@ -15,20 +14,23 @@ use assent_common::record::{LossAccepted, ParticipantRemoved, ParticipantSet, Re
 use assent_common::time::Micros;
 use assent_common::wire::branch::{Batch, CoordinatorRef, Message};
 use assent_common::wire::problem::Problem;
-use assent_common::wire::resync::{DataPoint, DataView};
+use assent_common::wire::resync::DataPoint;
 use assent_common::wire::transaction::BranchProgress;
 use assent_common::{Epoch, ErrorCode, ParticipantName, TransactionId, Txid, limits};
 
 use crate::behind;
 use crate::core::Core;
 use crate::data::data_seen;
-use crate::errand::{Errand, Notice, Ticket};
+use crate::driver;
+use crate::errand::{Errand, Ticket};
 use crate::lane::{
     Assembled, BatchCame, Came, Idle, Incoming, LANE_PATIENCE_MS, Outgoing, PassedOps, Sent,
     answers_of, met_a_lock, ops_bytes, why_nothing_is_said, wire_message,
 };
 use crate::lives::{Greeting, LifeHeard, unproven};
 use crate::outbox::Appended;
+use crate::resync::{KnownData, ResyncHeard};
+use crate::submit::of_participant;
 
 /// What leaves, and what is answered.
 impl Core {
@@ -345,12 +347,6 @@ const fn has_ended(progress: BranchProgress) -> bool {
     )
 }
 
-/// A problem of a participant.
-#[must_use]
-pub fn of_participant(name: &ParticipantName, code: ErrorCode, detail: String) -> Problem {
-    Problem { participant: Some(name.to_string()), ..Problem::new(code, detail) }
-}
-
 fn not_registered(name: &ParticipantName) -> Problem {
     let detail = format!("no participant {name} is registered");
     of_participant(name, ErrorCode::NotFound, detail)
@@ -373,75 +369,21 @@ impl Core {
         }
     }
 
-    /// The data is fenced, or other than what was known: it waits for this log's word. One
+    /// The data is fenced, or other than what was known: it waits for this log's report. One
     /// resynchronisation at a time for each participant.
     pub fn data_is_fenced(&mut self, place: usize) {
-        if !std::mem::replace(&mut self.lanes[place].data.resyncs, true) {
-            self.errands.push(Errand::Resynchronise(place));
-        }
+        driver::begin(self, place);
     }
 
-    /// The participant was asked what its data is. `None` if it is fenced, and to be made whole;
-    /// otherwise it is open, as what is returned if that is what became of the data that was known.
-    pub fn data_found(&mut self, place: usize, found: &DataView) -> Option<Option<DataPoint>> {
-        let log_id = self.log_id();
-        self.lanes[place].data.found(log_id, found)
+    /// What came of a call of a resynchronisation. What nobody waits for any more is dropped.
+    pub fn resync(&mut self, place: usize, heard: ResyncHeard, now: Micros) {
+        driver::heard(self, place, heard, now);
     }
 
-    /// Gives up what is undecided at a participant that lost data. Whether decisions are under way
-    /// that have to be waited for: while it lasts the participant does nothing for anybody, so that
-    /// no decision about a branch there is made behind the log that is read then.
-    pub fn give_up_undecided(&mut self, place: usize, now: Micros) -> bool {
-        let numbers: Vec<TxNumber> = self.lanes[place].unfinished.iter().copied().collect();
-        for number in &numbers {
-            let Some(active) = self.active.get(number) else { continue };
-            if !matches!(active.machine.state(), State::Preparing(_) | State::Settling(_)) {
-                continue;
-            }
-            let branch = active.lanes.iter().position(|lane| *lane == place);
-            if let Some(branch) = branch.and_then(|branch| u16::try_from(branch).ok()) {
-                self.step(*number, Input::DataLost(Branch(branch)), now);
-            }
-        }
-        self.is_any_undecided(&numbers)
-    }
-
-    /// What clients have been told of one phase may be in the log's queue still, and would be
-    /// missing in the word. Whether `done` is told when all of it is on disk; without a word of
-    /// what was known there is nothing to wait for.
-    pub fn sync_what_is_told(&mut self, place: usize, done: Ticket) -> bool {
-        let lane = &self.lanes[place];
-        let Seen { known: Some(known), retired } = lane.data.seen else { return false };
-        let record = data_seen(&lane.name, known, retired);
-        self.outbox.append(&record, Durability::Forced, Appended::Told(done));
-        true
-    }
-
-    /// A resynchronisation did not come to its end.
-    pub fn data_held_up(&mut self, place: usize, trouble: String, is_lost: bool) {
-        let lane = &mut self.lanes[place];
-        if lane.data.held_up(trouble.clone(), is_lost) {
-            let participant = lane.name.clone();
-            self.errands.say(Notice::DataTrouble { participant, trouble, is_lost });
-        }
-    }
-
-    /// The data is open, as what became of what was known.
-    pub fn data_opened(&mut self, place: usize, open: Option<DataPoint>, now: Micros) {
-        let lane = &mut self.lanes[place];
-        lane.data.made_whole();
-        // What was lost may have been the life that was heard.
-        lane.greeting = Greeting::Tried;
-        if let Some(open) = open {
-            self.errands.say(Notice::DataOpened(lane.name.clone(), open));
-            lane.data.seen.opened(open);
-            let record = data_seen(&lane.name, open, lane.data.seen.retired);
-            self.outbox.append(&record, Durability::Forced, Appended::Nothing);
-        }
-        let unfinished: Vec<TxNumber> = self.lanes[place].unfinished.iter().copied().collect();
-        for number in unfinished {
-            self.retry(number, now);
-        }
+    /// What is known of data whose log has just been read.
+    #[must_use]
+    pub fn known_data(&self, place: usize) -> KnownData {
+        self.lanes[place].data.known()
     }
 
     /// Takes note that the log lets go of decisions up to these votes, and of what must be known in

@@ -20,6 +20,7 @@ use assent_common::{ErrorCode, ParticipantName, TransactionId, TxNumber};
 use crate::active::{Active, Decided};
 use crate::admission::settle_accounts;
 use crate::core::Core;
+use crate::driver;
 use crate::errand::{Errand, Notice, Ticket};
 use crate::holders::name_holder;
 use crate::lane::Outgoing;
@@ -36,6 +37,7 @@ impl Core {
             name_holder(&self.active, self.log_id(), now.millis(), &mut from.answer);
             self.step(number, Input::Answered(from), now);
         }
+        driver::go_on(self, now);
         self.errands.push(Errand::Progress);
     }
 
@@ -69,9 +71,11 @@ impl Core {
                 }
                 Some(Appended::Life) => self.errands.push(Errand::LifeIsDurable),
                 Some(Appended::Told(done)) => self.errands.push(Errand::Done(done)),
+                Some(Appended::BeforeReading(place)) => driver::is_synced(self, place),
                 Some(Appended::Nothing) | None => {}
             }
         }
+        driver::go_on(self, now);
     }
 
     fn record_durable(&mut self, number: TxNumber, position: LogPosition) {
@@ -96,6 +100,12 @@ impl Core {
 
     /// Moments have come; returns the next one.
     pub fn tick(&mut self, now: Micros) -> Option<Millis> {
+        let next = self.run_timers(now);
+        driver::go_on(self, now);
+        next
+    }
+
+    fn run_timers(&mut self, now: Micros) -> Option<Millis> {
         let now_ms = now.millis();
         while let Some(&Reverse((at, number))) = self.timers.peek() {
             if at > now_ms {

@@ -130,3 +130,9 @@ pub fn mismatch(id: TransactionId) -> Problem {
 pub fn problem_of(id: TransactionId, code: ErrorCode, detail: String) -> Problem {
     Problem { id: Some(id), ..Problem::new(code, detail) }
 }
+
+/// A problem of a participant.
+#[must_use]
+pub fn of_participant(name: &ParticipantName, code: ErrorCode, detail: String) -> Problem {
+    Problem { participant: Some(name.to_string()), ..Problem::new(code, detail) }
+}

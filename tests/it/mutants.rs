@@ -117,6 +117,10 @@ const ELSEWHERE: &[(Mutant, &str)] = &[
     // Only a disk of the test's own can fail a sync on purpose:
     // `coordinator/src/log/tests/mutants.rs`.
     (Mutant::FailedSyncIgnored, "log::tests::mutants::a_failed_sync_that_is_ignored_is_caught"),
+    // A vote, or an answer, has to be under way at the moment of the loss: the simulator meets
+    // that.
+    (Mutant::UndecidedKept, "mutations::are_caught_by_the_check_of_their_invariant"),
+    (Mutant::PlansTooEarly, "mutations::that_are_rare_are_caught_where_they_are_known_to_be"),
 ];
 
 #[test]

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{Attempt, LogId, ParticipantName, TxNumber, Txid};
 use crate::outcome::{Aborted, Call, Done, Heuristic, Prepared, Redo};
-use crate::record::{Abandoned, Answered, DataSeen, EndedByHand, Record};
+use crate::record::{Abandoned, Answered, Committed, DataSeen, EndedByHand, Record};
 use crate::wire::resync::{DataPoint, DataView, Hole, Mark, StagedView};
 
 /// What a log has seen of one participant's data.
@@ -188,11 +188,23 @@ pub enum Loss {
     },
 }
 
+/// What a log has found that data lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// What is to be redone, in the order of the votes; with a loss, all of it that there is.
+    pub redo: Vec<Redone>,
+    /// Why that is not all. Only an operator can put up with it.
+    pub loss: Option<Loss>,
+}
+
 /// What a log finds of the branches that data with a hole lacks.
 #[derive(Debug)]
-struct Missing<'a> {
-    of: &'a Hole,
+struct Missing {
+    /// How many branches have ended in the data, and how many had, as it says.
+    ended: u64,
+    expected: u64,
     done: BTreeSet<Txid>,
+    marks: Vec<Mark>,
     /// Those that the data certainly lacks.
     redo: BTreeMap<(u64, Txid), Redone>,
     /// The highest number of those that it has, or may have: what is redone must come behind them.
@@ -201,23 +213,24 @@ struct Missing<'a> {
     may_be_swept: bool,
 }
 
-impl<'a> Missing<'a> {
-    fn new(of: &'a Hole) -> Self {
-        let done = of.done.iter().copied().collect();
-        Self { of, done, redo: BTreeMap::new(), present: 0, may_be_swept: false }
+impl Missing {
+    fn new(of: Hole) -> Self {
+        let Hole { ended, expected, done, marks } = of;
+        let (done, redo) = (done.into_iter().collect(), BTreeMap::new());
+        Self { ended, expected, done, marks, redo, present: 0, may_be_swept: false }
     }
 
     /// Whether it has ended as far as the data is concerned, so that its marker may be gone.
     fn is_below_mark(&self, txid: Txid) -> bool {
         let is_below = |mark: &Mark| mark.log_id == txid.log_id && txid.number < mark.low_water;
-        self.of.marks.iter().any(is_below)
+        self.marks.iter().any(is_below)
     }
 
     /// Whether it has ended there for sure. The mark of a later life knows nothing of what its log
     /// was in doubt about.
     fn has_surely_ended(&self, txid: Txid) -> bool {
         let is_of_its_life = |mark: &Mark| mark.low_water.epoch == txid.number.epoch;
-        let mut marks = self.of.marks.iter().filter(|mark| mark.log_id == txid.log_id);
+        let mut marks = self.marks.iter().filter(|mark| mark.log_id == txid.log_id);
         self.is_below_mark(txid) && marks.any(is_of_its_life)
     }
 
@@ -237,68 +250,72 @@ impl<'a> Missing<'a> {
 
 /// The plan of one resynchronisation, made of the records of a log.
 #[derive(Debug)]
-pub struct Plan<'a> {
+pub struct Plan {
     log_id: LogId,
-    participant: &'a ParticipantName,
-    found: &'a DataView,
+    participant: ParticipantName,
+    /// Without its hole.
+    found: DataView,
     incarnations: BTreeSet<u64>,
     redo: BTreeMap<(u64, Txid), Redone>,
-    hole: Option<Missing<'a>>,
+    hole: Option<Missing>,
     /// Given up here by an operator, who may have done by hand what they say (invariant 16).
     abandoned: BTreeSet<(TxNumber, Option<Attempt>)>,
 }
 
-impl<'a> Plan<'a> {
+impl Plan {
     /// Of this log, for a participant whose data was found like this. `is_committed` says what the
     /// log decided of a transaction, its own or not; a branch that is staged needs no writes, its
     /// record has them.
     #[must_use]
     pub fn new(
         log_id: LogId,
-        participant: &'a ParticipantName,
-        found: &'a DataView,
+        participant: ParticipantName,
+        mut found: DataView,
         is_committed: impl Fn(Txid) -> bool,
     ) -> Self {
         let staged = found.staged.iter().filter(|staged| is_committed(staged.txid));
         let redo = staged.map(|&StagedView { txid, seq }| {
             ((seq, txid), Redone { seq, txid, redo: Redo::default() })
         });
+        let redo = redo.collect();
         let (incarnations, abandoned) = Default::default();
-        let hole = found.hole.as_ref().map(Missing::new);
-        Self { log_id, participant, found, incarnations, redo: redo.collect(), hole, abandoned }
+        let hole = found.hole.take().map(Missing::new);
+        Self { log_id, participant, found, incarnations, redo, hole, abandoned }
     }
 
-    /// Takes a record of the log, in any order; `txid` names a transaction of the log.
-    pub fn apply(&mut self, record: &Record, txid: impl Fn(TxNumber) -> Txid) {
+    /// Takes a record of the log, in any order.
+    pub fn apply(&mut self, record: &Record) {
+        let log_id = self.log_id;
         match record {
             Record::Committed(committed) => {
                 for branch in &committed.branches {
-                    let txid = Txid { attempt: committed.attempt, ..txid(committed.number) };
+                    let Committed { number, attempt, .. } = *committed;
+                    let txid = Txid { log_id, number, attempt };
                     let vote = DataPoint { incarnation: branch.incarnation, seq: branch.seq };
                     self.committed(&branch.participant, txid, vote, &branch.redo);
                 }
             }
             Record::Answered(Answered { number, attempt, participants, written, .. }) => {
                 if let (Some(participant), Some(written)) = (participants.first(), written) {
-                    let txid = Txid { attempt: *attempt, ..txid(*number) };
+                    let txid = Txid { log_id, number: *number, attempt: *attempt };
                     let vote = DataPoint { incarnation: written.incarnation, seq: written.seq };
                     self.committed(participant, txid, vote, &written.redo);
                 }
             }
             Record::Abandoned(Abandoned { number, participant, attempt, .. })
-                if participant == self.participant =>
+                if *participant == self.participant =>
             {
                 self.abandoned.insert((*number, *attempt));
             }
             Record::EndedByHand(EndedByHand { number, participant, outcome, .. })
-                if participant == self.participant && *outcome == Heuristic::Aborted =>
+                if *participant == self.participant && *outcome == Heuristic::Aborted =>
             {
                 self.abandoned.insert((*number, None));
             }
             // Data that was opened with this log's word is of its past, though no vote of its may
             // be on it.
             Record::DataSeen(DataSeen { participant, incarnation, .. })
-                if participant == self.participant =>
+                if *participant == self.participant =>
             {
                 self.incarnations.insert(*incarnation);
             }
@@ -313,7 +330,7 @@ impl<'a> Plan<'a> {
         vote: DataPoint,
         redo: &Redo,
     ) {
-        if participant != self.participant {
+        if *participant != self.participant {
             return;
         }
         let DataPoint { incarnation, seq } = vote;
@@ -338,7 +355,7 @@ impl<'a> Plan<'a> {
         let Some(hole) = &mut self.hole else { return Some(BTreeMap::new()) };
         let abandoned = &self.abandoned;
         hole.redo.retain(|(_, txid), _| !is_given_up(abandoned, *txid));
-        let lacks = hole.of.expected.checked_sub(hole.of.ended)?;
+        let lacks = hole.expected.checked_sub(hole.ended)?;
         let missing = hole.redo.len() as u64;
         // A branch that is staged may be one whose outcome the data lost.
         let mut first = hole.redo.keys().next().map_or(u64::MAX, |(seq, _)| *seq);
@@ -359,36 +376,40 @@ impl<'a> Plan<'a> {
         (is_counted && is_last && is_alone).then(|| std::mem::take(&mut hole.redo))
     }
 
-    /// What is to be redone, in the order of the votes; or why that would not be all. `overruled`
-    /// by an operator, it is what there is.
-    pub fn finish(mut self, seen: Seen, overruled: bool) -> Result<Vec<Redone>, Loss> {
-        if let Some(known) = seen.known {
-            self.incarnations.insert(known.incarnation);
-            let is_known = |incarnation: &u64| self.incarnations.contains(incarnation);
-            // Its own, or what a repair that took this log's word made of one of them.
-            let served = self.found.served.iter().filter(|served| served.log_id == self.log_id);
-            let of_ours = self.found.incarnation.iter().any(is_known)
-                || served.map(|served| served.incarnation).any(|it| is_known(&it));
-            let (incarnation, found) = (self.found.incarnation, self.found.seq);
-            if !overruled && !of_ours && found > 0 {
-                return Err(Loss::Foreign { incarnation, found, known: known.seq });
-            }
-            if !overruled && found < seen.retired {
-                return Err(Loss::Retired { found, retired: seen.retired });
-            }
-        }
+    /// What is to be redone, in the order of the votes, and why that would not be all.
+    #[must_use]
+    pub fn finish(mut self, seen: Seen) -> Lacking {
+        let mut loss = self.loss_of_the_end(seen);
         self.redo.retain(|(seq, txid), _| {
             *seq <= self.found.seq || !is_given_up(&self.abandoned, *txid)
         });
-        match (self.missing(seen), &self.found.hole) {
+        match (self.missing(seen), &self.hole) {
             (Some(missing), _) => self.redo.extend(missing),
-            (None, Some(hole)) if !overruled => {
-                return Err(Loss::Hole { ended: hole.ended, expected: hole.expected });
-            }
             // What an operator puts up with is not guessed at.
-            (None, _) => {}
+            (None, Some(Missing { ended, expected, .. })) => {
+                let hole = Loss::Hole { ended: *ended, expected: *expected };
+                loss.get_or_insert(hole);
+            }
+            (None, None) => {}
         }
-        Ok(self.redo.into_values().collect())
+        Lacking { redo: self.redo.into_values().collect(), loss }
+    }
+
+    /// Why the end of the history cannot be made good.
+    fn loss_of_the_end(&mut self, seen: Seen) -> Option<Loss> {
+        let known = seen.known?;
+        self.incarnations.insert(known.incarnation);
+        let is_known = |incarnation: &u64| self.incarnations.contains(incarnation);
+        // Its own, or what a repair that took this log's word made of one of them.
+        let served = self.found.served.iter().filter(|served| served.log_id == self.log_id);
+        let of_ours = self.found.incarnation.iter().any(is_known)
+            || served.map(|served| served.incarnation).any(|it| is_known(&it));
+        let (incarnation, found) = (self.found.incarnation, self.found.seq);
+        if !of_ours && found > 0 {
+            return Some(Loss::Foreign { incarnation, found, known: known.seq });
+        }
+        let retired = seen.retired;
+        (found < retired).then_some(Loss::Retired { found, retired })
     }
 }
 

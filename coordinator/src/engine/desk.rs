@@ -118,9 +118,9 @@ pub(super) fn carry_out(core: &mut Core, desk: &mut Desk, shared: &Arc<Shared>) 
             Errand::SendWaiting(place, outgoing) => {
                 send_waiting(core, desk, shared, place, outgoing);
             }
-            Errand::Resynchronise(place) => {
-                let resync = resync::run(Arc::downgrade(shared), place);
-                shared.runtime.spawn(vital(resync));
+            Errand::Resync(place, call) => {
+                let call = resync::carry_out(Arc::downgrade(shared), place, call);
+                shared.runtime.spawn(vital(call));
             }
             Errand::Tick => shared.timer.notify_one(),
             Errand::Answer(decided) => {
@@ -220,6 +220,11 @@ fn say(notice: Notice) {
         Notice::DataOpened(participant, open) => {
             tracing::warn!(%participant, incarnation = open.incarnation, seq = open.seq,
                 "a participant's data is resynchronised, and open");
+        }
+        Notice::DataReported { participant, branches, found, known, accepted } => {
+            let accepted = accepted.map(tracing::field::display);
+            tracing::warn!(%participant, branches, found, known, accepted,
+                "a participant lost data; the log's commits there are reported to it");
         }
         Notice::DataTrouble { participant, trouble, is_lost: true } => {
             tracing::error!(%participant, trouble,

@@ -22,13 +22,13 @@ use assent_engine::{
 use serde_json::value::RawValue;
 
 use crate::client::Heard;
+use crate::config::Config;
 use crate::lanes;
 use crate::log::Log;
 use crate::mutants::{self, Mutant};
 use crate::oracle::{Step, violation};
 use crate::queue::Event;
 use crate::request::{Request, place_of};
-use crate::resync::Stage;
 use crate::trace::note;
 use crate::world::World;
 
@@ -57,9 +57,6 @@ pub(crate) struct ShellDesk {
     tick_at: Option<Millis>,
     /// By lane: when it is looked at next.
     pub(crate) lanes_at: BTreeMap<usize, Micros>,
-    /// By lane: where a resynchronisation stands.
-    pub(crate) resyncs: BTreeMap<usize, Stage>,
-    pub(crate) tries: BTreeMap<usize, u32>,
     /// The transactions of which anybody could see the outcome.
     shown: BTreeSet<TxNumber>,
 }
@@ -95,10 +92,10 @@ static FINGERPRINT: LazyLock<Fingerprint> = LazyLock::new(|| {
 });
 
 impl Coordinator {
-    pub(crate) fn new(log_id: LogId, participants: usize) -> Self {
+    pub(crate) fn new(config: &Config, log_id: LogId, participants: usize) -> Self {
         let log = Log::new(log_id);
         let authority = Authority::new(log_id, log.epoch, Decisions::default());
-        let mut core = new_core(&log, authority, History::default());
+        let mut core = new_core(config, &log, authority, History::default());
         register(&mut core, participants);
         Self { is_up: true, life: 1, core, log, desk: ShellDesk::default() }
     }
@@ -137,7 +134,7 @@ impl Coordinator {
 }
 
 /// A core of the log's present life that goes on from this.
-pub(crate) fn new_core(log: &Log, authority: Authority, history: History) -> Core {
+pub(crate) fn new_core(config: &Config, log: &Log, authority: Authority, history: History) -> Core {
     let (log_id, epoch) = (log.log_id(), log.epoch);
     let most = usize::MAX;
     let settings = CoreSettings {
@@ -148,7 +145,7 @@ pub(crate) fn new_core(log: &Log, authority: Authority, history: History) -> Cor
             per_participant_max: most,
             undelivered_max: most,
         },
-        variant: Variant::default(),
+        variant: Variant::of(config.mutant.and_then(Mutant::of_engine)),
     };
     Core::new(settings, authority, history, Lives::default())
 }
@@ -305,10 +302,13 @@ impl World {
             | Errand::LifeIsDurable
             | Errand::Unmet(_)
             | Errand::CrashPoint(_)
+            | Errand::Done(_)
+            // What it shows is looked at when the turn is over.
+            | Errand::Changed(_)
             | Errand::Unanswered(_) => {}
             Errand::WakeLane(at) => lanes::lane_turn(self, c, at)?,
             Errand::SendWaiting(at, outgoing) => lanes::send_waiting(self, c, at, outgoing)?,
-            Errand::Resynchronise(at) => self.resynchronise(c, at),
+            Errand::Resync(at, call) => self.resync_call(c, at, call)?,
             Errand::Tick => self.tick(c),
             Errand::Answer(decided) => {
                 self.tell(c, decided.number, decided.attempt, &decided.outcome)?;
@@ -317,10 +317,6 @@ impl World {
                     self.answer_client(request, Heard::of(&decided.outcome));
                 }
             }
-            Errand::Done(NOBODY) => {}
-            Errand::Done(Ticket(at)) => self.plan(c, usize::try_from(at).expect("few"))?,
-            // What it shows is looked at when the turn is over.
-            Errand::Changed(_) => {}
             Errand::Ended(number) => {
                 self.report.ended += 1;
                 self.coordinators[c].desk.shown.remove(&number);

@@ -67,7 +67,8 @@ impl World {
             let lanes = || self.coordinators.iter().map(|c| &c.core.lanes()[at].data);
             let is_that =
                 |known: DataPoint| known.incarnation == found.incarnation && known.seq <= found.seq;
-            let is_fine = lanes().all(|lane| !lane.resyncs && lane.seen.known.is_none_or(is_that));
+            let is_fine =
+                lanes().all(|lane| !lane.resyncs() && lane.seen.known.is_none_or(is_that));
             // Of data that nobody ever voted on nobody knows, and nobody has to repair it.
             let is_unknown = lanes().all(|lane| lane.seen.known.is_none());
             let waits = data.is_fenced || data.is_blank || agent.is_quarantined;
@@ -79,7 +80,9 @@ impl World {
         let active = self.coordinators.iter().flat_map(|c| c.core.all_active());
         let active: Vec<_> = active.map(|active| active.machine.state()).take(3).collect();
         let staged = self.agents.iter().map(|a| a.redis.data.control.staged().len());
-        let data: Vec<_> = self.coordinators.iter().flat_map(|c| &c.desk.resyncs).collect();
+        let lanes = self.coordinators.iter().flat_map(|c| c.core.lanes().iter());
+        let lanes = lanes.filter(|lane| lane.data.resyncs());
+        let data: Vec<_> = lanes.map(|lane| (&lane.name, &lane.data.trouble)).collect();
         let found = self.agents.iter().enumerate().map(|(at, agent)| {
             let known = self.coordinators.iter().map(|c| c.core.lanes()[at].data.seen.known);
             let data = &agent.redis.data;

@@ -190,7 +190,7 @@ pub(crate) fn look(world: &mut World, c: usize) {
     for at in 0..world.agents.len() {
         let coordinator = &world.coordinators[c];
         let data = &coordinator.core.lanes()[at].data;
-        let has_known = data.seen.known.is_some() && !data.resyncs;
+        let has_known = data.seen.known.is_some() && !data.resyncs();
         if coordinator.is_up && has_known {
             let sent = Sent { at: world.now(), is_probe: false };
             look_at_data(world, c, at, sent);

@@ -161,6 +161,15 @@ pub enum Mutant {
 }
 
 impl Mutant {
+    /// How the engine is bent.
+    pub(crate) const fn of_engine(self) -> Option<assent_common::mutant::Mutant> {
+        Some(match self {
+            Self::UndecidedKept => assent_common::mutant::Mutant::UndecidedKept,
+            Self::PlansTooEarly => assent_common::mutant::Mutant::PlansTooEarly,
+            _ => return None,
+        })
+    }
+
     /// How the scripts of its world are bent.
     pub(crate) const fn bend(self) -> Option<Bend> {
         Some(match self {

@@ -6,16 +6,17 @@ use assent_common::Epoch;
 use assent_common::coordinator::authority::Authority;
 use assent_common::coordinator::recovery::Recovered;
 use assent_common::coordinator::replay::Replay;
+use assent_common::coordinator::resync::Seen;
 use assent_common::log::LogPosition;
-use assent_common::record::{CommittedSet, Record};
+use assent_common::record::{CommittedSet, DataSeen, Record};
+use assent_common::wire::resync::DataPoint;
 use assent_engine::{History, ReplayedHistory};
 
-use crate::coordinator::{ShellDesk, new_core, place_of_participant, register};
+use crate::coordinator::{ShellDesk, new_core, participant_name, place_of_participant, register};
 use crate::mutants::Mutant;
 use crate::oracle::{Step, violation};
 use crate::queue::Event;
 use crate::request::place_of;
-use crate::resync::data_seen;
 use crate::trace::note;
 use crate::world::World;
 
@@ -38,7 +39,7 @@ impl World {
         coordinator.life += 1;
         coordinator.desk = ShellDesk::default();
         let authority = Authority::new(coordinator.log.log_id(), Epoch(0), Default::default());
-        coordinator.core = new_core(&coordinator.log, authority, History::default());
+        coordinator.core = new_core(&self.config, &coordinator.log, authority, History::default());
         register(&mut coordinator.core, self.agents.len());
         self.oracle.forgets_pending(c, &lost);
         note!(self, "c{c}: dies {when}; {} records were not synced", lost.len());
@@ -87,7 +88,7 @@ impl World {
         coordinator.is_up = true;
         let (log_id, epoch) = (coordinator.log.log_id(), coordinator.log.epoch);
         let authority = Authority::new(log_id, epoch, decisions);
-        coordinator.core = new_core(&coordinator.log, authority, history);
+        coordinator.core = new_core(&self.config, &coordinator.log, authority, history);
         register(&mut coordinator.core, self.agents.len());
         coordinator.core.restore_data(seen);
         note!(self, "c{c}: starts in epoch {epoch} and resumes {}", plan.len());
@@ -184,4 +185,11 @@ fn replay_of(records: impl IntoIterator<Item = (LogPosition, Record)>) -> Result
         replay.apply(record)?;
     }
     Ok(replay)
+}
+
+/// The record that says what is known of a participant's data.
+fn data_seen(at: usize, seen: &Seen, known: DataPoint) -> Record {
+    let DataPoint { incarnation, seq } = known;
+    let (participant, retired) = (participant_name(at), seen.retired);
+    Record::DataSeen(DataSeen { participant, incarnation, seq, retired })
 }

@@ -60,7 +60,7 @@ impl World {
             queue: Queue::default(),
             coordinators: logs
                 .iter()
-                .map(|log_id| Coordinator::new(*log_id, profile.participants))
+                .map(|log_id| Coordinator::new(&config, *log_id, profile.participants))
                 .collect(),
             agents: (0..).take(profile.participants).map(|at| Agent::new(redis(at))).collect(),
             clients: (0..profile.clients).map(|_| Client::default()).collect(),

@@ -77,13 +77,13 @@ fn holed(seq: u64, counts: (u64, u64), done: &[u64], mark: u64, staged: &[(u64, 
 }
 
 fn plan(found: &DataView, log: &[Committed], seen: Seen) -> Result<Vec<u64>, Loss> {
-    let name = name();
     let is_committed = |txid: Txid| log.iter().any(|it| it.number == txid.number);
-    let mut plan = Plan::new(self::log(), &name, found, is_committed);
+    let mut plan = Plan::new(self::log(), name(), found.clone(), is_committed);
     for committed in log {
-        plan.apply(&Record::Committed(committed.clone()), txid);
+        plan.apply(&Record::Committed(committed.clone()));
     }
-    plan.finish(seen, false).map(|redo| redo.iter().map(|redone| redone.seq).collect())
+    let Lacking { redo, loss } = plan.finish(seen);
+    loss.map_or_else(|| Ok(redo.iter().map(|redone| redone.seq).collect()), Err)
 }
 
 fn seen(seq: u64, retired: u64) -> Seen {
@@ -223,11 +223,12 @@ fn an_incarnation_of_the_own_past_is_not_foreign() {
 #[test]
 fn an_incarnation_that_was_only_seen_is_not_foreign() {
     let (name, found) = (name(), found(Some(6), 3, &[]));
-    let mut plan = Plan::new(log(), &name, &found, |_| false);
-    let opened = DataSeen { participant: name.clone(), incarnation: 6, seq: 3, retired: 0 };
-    plan.apply(&Record::DataSeen(opened), txid);
-    plan.apply(&Record::Committed(committed(1, 7, 5, b"w")), txid);
-    let redo = plan.finish(seen(5, 0), false).unwrap();
+    let mut plan = Plan::new(log(), name.clone(), found, |_| false);
+    let opened = DataSeen { participant: name, incarnation: 6, seq: 3, retired: 0 };
+    plan.apply(&Record::DataSeen(opened));
+    plan.apply(&Record::Committed(committed(1, 7, 5, b"w")));
+    let Lacking { redo, loss } = plan.finish(seen(5, 0));
+    assert_eq!(loss, None);
     assert_eq!(redo.iter().map(|redone| redone.seq).collect::<Vec<_>>(), [5]);
 }
 
