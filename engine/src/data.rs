@@ -57,6 +57,15 @@ impl LaneData {
         self.progress = Some(Progress { ended, ..said });
     }
 
+    /// The last end in the data says how many there should be, and may be what is missing: whoever
+    /// was told of it knows better.
+    pub(crate) fn counts_what_was_told(&self, view: &mut DataView) {
+        let told = self.progress.filter(|told| view.incarnation == Some(told.incarnation));
+        if let (Some(hole), Some(told)) = (&mut view.hole, told) {
+            hole.expected = hole.expected.max(told.ended);
+        }
+    }
+
     /// What it is, in a word.
     #[must_use]
     pub const fn word(&self) -> ParticipantData {

@@ -79,8 +79,9 @@ fn waits_in(core: &mut Core, place: usize, stage: Stage) {
     }
 }
 
-fn data_shown(core: &mut Core, place: usize, view: Box<DataView>, now: Micros) {
+fn data_shown(core: &mut Core, place: usize, mut view: Box<DataView>, now: Micros) {
     let log_id = core.log_id();
+    core.lanes[place].data.counts_what_was_told(&mut view);
     match core.lanes[place].data.found(log_id, &view) {
         Some(open) => data_opened(core, place, open, now),
         None => decide_at(core, place, view, now),

@@ -7,8 +7,8 @@ use assent_common::log::LogPosition;
 use assent_common::record::{AnswerRecord, Answered, Identity, Record, WrittenRecord};
 use assent_common::time::Millis;
 use assent_common::wire::branch::CoordinatorRef;
-use assent_common::wire::resync::Resynced;
-use assent_common::{Attempt, Epoch, ParticipantName};
+use assent_common::wire::resync::{Hole, Mark, Progress, Resynced, StagedView};
+use assent_common::{Attempt, Epoch, ParticipantName, Txid};
 use uuid::Uuid;
 
 use super::*;
@@ -148,4 +148,23 @@ fn a_loss_waits_for_an_operator() {
     core.lanes[LANE].data.resync = None;
     let Some(ResyncCall::Say(word)) = shown(&mut core, view, &[]) else { panic!("it is said") };
     assert!(word.alone, "who has accepted a loss does not wait for other logs");
+}
+
+/// Invariant 9: the first commit was dropped out of the data, and so was the end of the second
+/// transaction, which had said that there should be two: whoever was told of two knows better.
+#[test]
+fn a_hole_is_counted_with_the_ends_that_were_told() {
+    let txid = Txid { log_id: LOG, number: number(2), attempt: Attempt::FIRST };
+    let mark = Mark { log_id: LOG, low_water: number(3) };
+    let hole = Hole { ended: 0, expected: 1, done: Vec::new(), marks: vec![mark] };
+    let staged = vec![StagedView { txid, seq: 2 }];
+    let view = DataView { staged, hole: Some(hole), ..fenced() };
+    for (incarnation, is_told) in [(KNOWN.incarnation, true), (KNOWN.incarnation + 1, false)] {
+        let mut core = core();
+        core.lanes[LANE].data.seen.known = Some(DataPoint { incarnation, ..KNOWN });
+        core.lanes[LANE].data.progressed(Some(Progress { incarnation, ended: 2 }));
+        core.lanes[LANE].data.seen.known = Some(KNOWN);
+        let said = shown(&mut core, view.clone(), &[first_commit()]);
+        assert_eq!(matches!(said, Some(ResyncCall::Wait(_))), is_told, "{said:?}");
+    }
 }
