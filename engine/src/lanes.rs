@@ -161,7 +161,10 @@ impl Lane {
             self.breaker.failed(now, sent.at);
         }
         if self.breaker.away_since().is_some() && self.up != Some(false) {
-            let error = format!("no answer for {} ms", now.since(sent.at));
+            let error = format!(
+                "no answer for {} ms, by it or by its Redis: its /readyz says which",
+                now.since(sent.at)
+            );
             errands.say(Notice::ParticipantSilent(self.name.clone(), error.clone()));
             (self.up, self.up_since, self.last_error) = (Some(false), Some(now), Some(error));
         }

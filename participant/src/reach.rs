@@ -121,7 +121,8 @@ impl Reach {
             if is_unauthorized {
                 tracing::warn!(%txid, coordinator = url, why,
                     "a branch is in doubt, and its coordinator refuses this agent's token: give the agent the \
-                     coordinator's API token (--coordinator-token-file)");
+                     coordinator's API token (--coordinator-token-file), and the address that it \
+                     may send it to (--coordinator URL)");
             } else {
                 tracing::warn!(%txid, coordinator = url, why,
                     "a branch is in doubt, and its coordinator does not answer the question for its outcome");

@@ -197,10 +197,10 @@ fn say(notice: Notice) {
         }
         Notice::RedisSilent(participant, error) => {
             tracing::warn!(%participant, error,
-                "a participant's Redis does not answer; its transactions abort until it does");
+                "a participant cannot use its Redis; its transactions abort until it can");
         }
         Notice::RedisBack(participant) => {
-            tracing::info!(%participant, "a participant's Redis answers again");
+            tracing::info!(%participant, "a participant can use its Redis again");
         }
         Notice::StaleLog(participant, why) => {
             tracing::error!(%participant, why,

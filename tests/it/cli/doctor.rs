@@ -58,7 +58,7 @@ async fn a_redis_that_hangs_is_seen_by_the_coordinator_too() {
     let mut cluster = Cluster::start(ASSENT, Options::default()).await;
     assert_eq!(complaints(&cluster, &[]).await, (Some(0), Vec::new()));
     cluster.peers[1].redis.pause();
-    complains_of(&cluster, &[], "bank-b", "its Redis does not answer it").await;
+    complains_of(&cluster, &[], "bank-b", "it cannot use its Redis").await;
     let list = assent(&cluster, &["-o", "json", "participants", "list"]).await;
     let list: Value = serde_json::from_str(&stdout(&list)).unwrap();
     let bank_b = &list["participants"][1];
@@ -71,6 +71,26 @@ async fn a_redis_that_hangs_is_seen_by_the_coordinator_too() {
     .await;
     let value: Option<String> = plain::run(&cluster.peers[1].redis, &["GET", "none"]).await;
     assert_eq!(value, None);
+}
+
+/// A coordinator that is gone is a fault for as long as a branch waits for it, and only warned of
+/// from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_is_gone_is_a_fault_only_while_something_waits_for_it() {
+    let cluster = Cluster::start(ASSENT, Options::default()).await;
+    let (_, txid) = stage(&cluster, 1).await;
+    let flags = ["--held-max", "1h"];
+    complains_of(&cluster, &flags, "may ask its coordinators", &txid.log_id.to_string()).await;
+    let txid = txid.to_string();
+    let what = ["branch", "resolve", &txid, "--participant", "bank-a", "--outcome", "aborted"];
+    let who = ["--actor", "ana", "--reason", "the log is gone"];
+    assert_exit(&assent(&cluster, &[&what[..], &who[..]].concat()).await, 0);
+    wait_for("doctor only warns of it", async || {
+        let (code, bad) = complaints(&cluster, &flags).await;
+        let is_told = bad.iter().any(|(_, found)| found.contains("nothing waits for log"));
+        if code == Some(0) && is_told { Ok(()) } else { Err(format!("{code:?} {bad:?}")) }
+    })
+    .await;
 }
 
 /// The log is gone for good, and a new one speaks at its address: a fault for as long as a branch

@@ -1,8 +1,11 @@
 //! The participants: what each says of itself, what the coordinator says of it, whether both mean
 //! the same data and the same log, whether each may ask the other, and what is held there.
 
+use std::collections::HashSet;
+
 use assent_client::{CallError, ParticipantClient};
-use assent_common::wire::branch::{BranchList, BranchState, CoordinatorList};
+use assent_common::LogId;
+use assent_common::wire::branch::{BranchList, BranchState, CoordinatorList, CoordinatorView};
 use assent_common::wire::resync::DataView;
 use assent_common::wire::transaction::{ParticipantData, ParticipantView, VersionView};
 
@@ -25,7 +28,7 @@ pub(super) async fn check_registered(
     let what = format!("participant {} {}", view.name, view.url);
     let client = ParticipantClient::new(&settings.participant_http()?, &view.url)?;
     let mut checks = vec![reached_by_coordinator(&what, view), data_by_coordinator(&what, view)];
-    let (version, own, data, list) = tokio::join!(
+    let (version, (own, held), data, list) = tokio::join!(
         within(client.version()),
         of_itself(&what, &client, held_max_ms),
         within(client.data()),
@@ -41,13 +44,14 @@ pub(super) async fn check_registered(
     checks.extend(named(&what, view, &version));
     checks.extend(of_version(&what, &version));
     checks.extend(own);
+    let waiting = LogsAwaited::new(held, data.as_ref().ok());
     checks.push(match data {
         Ok(data) => same_data(&what, told, view, &data),
         Err(error) => unheard(format!("{what}: data"), &error),
     });
-    checks.push(match list {
-        Ok(list) => can_ask(&what, Some(told), &list),
-        Err(error) => unheard(format!("{what}: may ask its coordinators"), &error),
+    checks.extend(match list {
+        Ok(list) => can_ask(&what, Some(told), &list, &waiting),
+        Err(error) => vec![unheard(format!("{what}: may ask its coordinators"), &error)],
     });
     Ok(checks)
 }
@@ -60,9 +64,10 @@ pub(super) async fn check_named(
 ) -> Result<Vec<Check>, Failure> {
     let what = format!("participant {url}");
     let client = ParticipantClient::new(&settings.participant_http()?, url)?;
-    let (version, own, list) = tokio::join!(
+    let (version, (own, held), data, list) = tokio::join!(
         within(client.version()),
         of_itself(&what, &client, held_max_ms),
+        within(client.data()),
         within(client.coordinators())
     );
     let version = match version {
@@ -71,9 +76,10 @@ pub(super) async fn check_named(
     };
     let mut checks = of_version(&what, &version);
     checks.extend(own);
-    checks.push(match list {
-        Ok(list) => can_ask(&what, None, &list),
-        Err(error) => unheard(format!("{what}: may ask its coordinators"), &error),
+    let waiting = LogsAwaited::new(held, data.as_ref().ok());
+    checks.extend(match list {
+        Ok(list) => can_ask(&what, None, &list, &waiting),
+        Err(error) => vec![unheard(format!("{what}: may ask its coordinators"), &error)],
     });
     Ok(checks)
 }
@@ -88,8 +94,30 @@ fn of_version(what: &str, version: &VersionView) -> Vec<Check> {
     checks
 }
 
-/// What a participant says of itself, whoever coordinates.
-async fn of_itself(what: &str, client: &ParticipantClient, held_max_ms: u64) -> Vec<Check> {
+/// The logs that something waits for here; `None` if that is not known.
+struct LogsAwaited(Option<HashSet<LogId>>);
+
+impl LogsAwaited {
+    fn new(held: Option<BranchList>, data: Option<&DataView>) -> Self {
+        let logs = held.filter(|held| !held.more).zip(data).map(|(held, data)| {
+            let held = held.branches.iter().map(|branch| branch.txid.log_id);
+            held.chain(data.owed.iter().copied()).collect()
+        });
+        Self(logs)
+    }
+
+    /// Whether a branch, or the fence, waits for this log, as far as is known.
+    fn waits_for(&self, log_id: LogId) -> bool {
+        self.0.as_ref().is_none_or(|logs| logs.contains(&log_id))
+    }
+}
+
+/// What a participant says of itself, whoever coordinates; and the branches that wait there.
+async fn of_itself(
+    what: &str,
+    client: &ParticipantClient,
+    held_max_ms: u64,
+) -> (Vec<Check>, Option<BranchList>) {
     let probe = tokio::time::timeout(PATIENCE, client.readyz());
     let (probe, held_there) = tokio::join!(probe, within(client.branches(BranchState::Prepared)));
     let probe = probe.unwrap_or_else(|_| Err(silent()));
@@ -97,11 +125,11 @@ async fn of_itself(what: &str, client: &ParticipantClient, held_max_ms: u64) -> 
     let url = client.base_url();
     checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, url, &probe.text)));
     checks.push(ready(&format!("{what}: ready"), probe));
-    checks.push(match held_there {
-        Ok(list) => held(what, &list, held_max_ms),
-        Err(error) => unheard(format!("{what}: branches held"), &error),
+    checks.push(match &held_there {
+        Ok(list) => held(what, list, held_max_ms),
+        Err(error) => unheard(format!("{what}: branches held"), error),
     });
-    checks
+    (checks, held_there.ok())
 }
 
 /// Branches that were ended by hand against what their logs say, as the participant's probe names
@@ -157,7 +185,8 @@ fn reached_by_coordinator(what: &str, view: &ParticipantView) -> Check {
             Check::failing(what, why, fix)
         }
         (_, Some(false)) => {
-            Check::failing(what, "yes, but its Redis does not answer it", "repair that Redis")
+            let fix = "the participant's own lines say what is wrong with that Redis";
+            Check::failing(what, "yes, but it cannot use its Redis", fix)
         }
         (Some(true), _) => Check::ok(what, "yes"),
         (None, _) => Check::ok(what, "it has not spoken to it yet"),
@@ -220,43 +249,77 @@ fn same_data(what: &str, told: &Told, view: &ParticipantView, data: &DataView) -
 }
 
 /// Whether it may ask its coordinators about branches in doubt, and whether the coordinator runs on
-/// the log that it knows.
-fn can_ask(what: &str, told: Option<&Told>, list: &CoordinatorList) -> Check {
+/// the log that it knows. What holds nothing back is a warning at most.
+fn can_ask(
+    what: &str,
+    told: Option<&Told>,
+    list: &CoordinatorList,
+    waiting: &LogsAwaited,
+) -> Vec<Check> {
     let what = format!("{what}: may ask its coordinators");
+    let told_of = |log_id: LogId| {
+        told.filter(|told| told.version.log_id.as_deref() == Some(&*log_id.to_string()))
+    };
+    let mut checks = Vec::new();
     for coordinator in &list.coordinators {
-        let is_ours = told.is_some_and(|told| {
-            told.version.log_id.as_deref() == Some(&*coordinator.log_id.to_string())
+        let log_id = coordinator.log_id;
+        let told = told_of(log_id);
+        let Some((found, fix)) = not_asked(told, coordinator) else { continue };
+        let is_needed = told.is_some() || waiting.waits_for(log_id);
+        checks.push(match is_needed {
+            true => Check::failing(what.clone(), found, fix),
+            false => {
+                let found = format!("{found}; nothing waits for log {log_id} here");
+                let fix = "nothing, if that coordinator is gone for good";
+                Check::warning(what.clone(), found, fix)
+            }
         });
-        let epoch = told.and_then(|told| told.version.epoch);
-        if is_ours && epoch.is_some_and(|epoch| epoch < coordinator.epoch) {
-            let found = format!(
-                "it has seen epoch {} of this log, and the coordinator is in epoch {}",
-                coordinator.epoch,
-                epoch.unwrap_or_default()
-            );
-            let fix = "the coordinator runs on an old copy of its log: stop it, and start it on the newest one";
-            return Check::failing(what, found, fix);
-        }
-        if let Some(why) = &coordinator.stale_log {
-            let fix = "stop that coordinator, and start it on the newest copy of its log (docs/guides/recover.md, Backup)";
-            return Check::failing(what, format!("stale_log: {why}"), fix);
-        }
-        let error = match (&coordinator.error, coordinator.found_log) {
-            (Some(error), _) => error.clone(),
-            (None, Some(found)) if is_ours => format!("log {found} answers there"),
-            (None, _) => continue,
-        };
-        let at = coordinator.url.as_deref().unwrap_or("-");
-        let fix = if error.contains("unauthorized") {
-            "the agent's --coordinator-token-file and the coordinator's --api-token-file must hold the same token"
-        } else if coordinator.found_log.is_some() {
-            "start the coordinator on that log again, or correct its --advertised-url; if that log \
-             is gone for good: assent branch list, then assent branch resolve for each"
-        } else {
-            "correct the coordinator's --advertised-url, or open the way from the agent to it"
-        };
-        return Check::failing(what, format!("{at} (log {}): {error}", coordinator.log_id), fix);
     }
+    if checks.is_empty() {
+        checks.push(Check::ok(what, asked(list)));
+    }
+    checks
+}
+
+/// Why a coordinator cannot be asked, if it cannot, and what to do; `told` if it is the one that
+/// this command asks.
+fn not_asked(told: Option<&Told>, coordinator: &CoordinatorView) -> Option<(String, &'static str)> {
+    let epoch = told.and_then(|told| told.version.epoch);
+    if let Some(epoch) = epoch.filter(|epoch| *epoch < coordinator.epoch) {
+        let found = format!(
+            "it has seen epoch {} of this log, and the coordinator is in epoch {epoch}",
+            coordinator.epoch
+        );
+        let fix = "the coordinator runs on an old copy of its log: stop it, and start it on the \
+                   newest one";
+        return Some((found, fix));
+    }
+    if let Some(why) = &coordinator.stale_log {
+        let fix = "stop that coordinator, and start it on the newest copy of its log \
+                   (docs/guides/recover.md, Backup)";
+        return Some((format!("stale_log: {why}"), fix));
+    }
+    let error = match (&coordinator.error, coordinator.found_log) {
+        (Some(error), _) => error.clone(),
+        (None, Some(found)) if told.is_some() => format!("log {found} answers there"),
+        (None, _) => return None,
+    };
+    let at = coordinator.url.as_deref().unwrap_or("-");
+    let fix = if error.contains("unauthorized") {
+        "the agent's --coordinator-token-file and the coordinator's --api-token-file must hold \
+         the same token, and the agent needs --coordinator URL with this address: it sends the \
+         token nowhere else"
+    } else if coordinator.found_log.is_some() {
+        "start the coordinator on that log again, or correct its --advertised-url; if that log \
+         is gone for good: assent branch list, then assent branch resolve for each"
+    } else {
+        "correct the coordinator's --advertised-url, or open the way from the agent to it"
+    };
+    Some((format!("{at} (log {}): {error}", coordinator.log_id), fix))
+}
+
+/// How many were asked, and whose place others took.
+fn asked(list: &CoordinatorList) -> String {
     let asked = list.coordinators.iter().filter(|coordinator| coordinator.url.is_some()).count();
     let superseded = list.coordinators.iter().filter(|coordinator| coordinator.superseded);
     let superseded = superseded.map(|coordinator| {
@@ -267,7 +330,7 @@ fn can_ask(what: &str, told: Option<&Told>, list: &CoordinatorList) -> Check {
         )
     });
     let superseded: String = superseded.collect();
-    Check::ok(what, format!("{asked} asked{superseded}"))
+    format!("{asked} asked{superseded}")
 }
 
 /// Branches that wait for an outcome, and hold keys meanwhile, whoever their coordinators are.
