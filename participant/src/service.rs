@@ -434,9 +434,12 @@ impl Shared {
             | StoreState::Quarantined(why) => failing("data", why),
         });
         let replicas = tokio::time::timeout(REDIS_SILENT, self.store.replicas_missing()).await;
-        if let Ok(Ok(Some(why))) = replicas {
-            checks.push(failing("replicas", why));
-        }
+        let missing = match replicas {
+            Ok(missing) => missing.ok().flatten(),
+            Err(_) => self.store.replicas_missed(),
+        };
+        checks.extend(missing.map(|why| failing("replicas", why)));
+        checks.extend(self.store.rights_missing().map(|why| failing("rights", why)));
         checks.extend(self.damage());
         let warnings = self.store.warnings();
         checks.push(match warnings.as_slice() {

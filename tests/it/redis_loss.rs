@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use assent_client::Transaction;
+use assent_client::participant::ProbeState;
+use assent_client::{SubmitError, Transaction};
 use assent_common::ErrorCode;
 use assent_common::time::DurationMs;
 use assent_common::wire::transaction::{
@@ -289,6 +290,55 @@ async fn a_vote_that_replicas_must_have_survives_their_promotion() {
     replicas[1] = replica_of(&cluster.peers[1].redis, &dir.path().join("next")).await;
     audit(&cluster, &bank, load).await;
     assert_eq!(self::redone(&cluster).await, redone, "a vote that counted was lost");
+}
+
+/// What `--min-replicas` waits for is named where anybody looks: in the answer, by the probe and by
+/// `doctor`. Where no replica is there nothing is voted for, and the no comes at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_are_missing_are_named() {
+    let options = Options { participant: vec!["--min-replicas", "1"], ..Options::default() };
+    let cluster = Cluster::start(ASSENT, options).await;
+    let both = || {
+        let both = Transaction::new().timeout(DurationMs(3_000));
+        let both = both.branch("bank-a", |ops| ops.op(["INCR", "n"]));
+        both.branch("bank-b", |ops| ops.op(["INCR", "n"])).build().unwrap()
+    };
+    let aborted = async || match cluster.api.submit(&both(), None, None).await {
+        Err(SubmitError::Aborted(problem)) => problem,
+        other => panic!("{other:?}"),
+    };
+    let problem = aborted().await;
+    assert_eq!(problem.code, ErrorCode::RedisRefuses, "{problem:?}");
+    assert!(problem.detail.contains("0 of 1 replicas acknowledged"), "{problem:?}");
+    let client = cluster.peers[1].client(&cluster.http);
+    let probe = client.readyz().await.unwrap();
+    assert_eq!(probe.state, ProbeState::Failing, "{}", probe.text);
+    assert!(probe.text.contains("0 of 1 replicas acknowledged"), "{}", probe.text);
+    let doctor = tokio::task::block_in_place(|| cluster.run(&["doctor"]));
+    let said = String::from_utf8(doctor.stdout).unwrap();
+    assert!(said.contains("0 of 1 replicas acknowledged"), "{said}");
+
+    let dir = TempDir::with_prefix("assent-it-").unwrap();
+    let mut replicas = Vec::new();
+    for peer in &cluster.peers {
+        replicas.push(replica_of(&peer.redis, &dir.path().join(peer.name)).await);
+    }
+    cluster.api.submit(&both(), None, None).await.unwrap();
+    assert_eq!(client.readyz().await.unwrap().state, ProbeState::Ok);
+
+    // It is connected, and hears nothing.
+    replicas[1].pause();
+    let problem = aborted().await;
+    assert!(problem.detail.contains("0 of 1 replicas acknowledged"), "{problem:?}");
+    let probe = client.readyz().await.unwrap();
+    assert_eq!(probe.state, ProbeState::Failing, "{}", probe.text);
+    assert!(probe.text.contains("0 of 1 replicas acknowledged"), "{}", probe.text);
+    replicas[1].resume();
+    wait_settled(&cluster).await;
+    wait_for("a transaction to commit again", || async {
+        cluster.api.submit(&both(), None, None).await.map(drop).map_err(|why| why.to_string())
+    })
+    .await;
 }
 
 async fn redone(cluster: &Cluster) -> Option<String> {

@@ -6,27 +6,25 @@
 --   {'f'}             nothing is left of the branch, and it is fenced (or below the low-water mark, which is as good)
 --   {'d', done}       it has been applied; what its done-marker holds
 -- and behind them the count of branches that have ended, as text
-call('HDEL', ctl, '-', unpack(ARGV, 9, 8 + collectable))
-if marks then call('HSET', ctl, unpack(marks)) end
+begin_outcome()
 
 local ended = {}
 
 local function abort(txid)
   local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)
   if found[2] then return {'d', found[2]} end
-  local kept = {'a:' .. txid, ''}
   if found[1] then
-    local gone = {'s:' .. txid}
+    local gone, kept = {'s:' .. txid}, {'a:' .. txid, ''}
     free_locks(txid, unpack_record(found[1])[5], gone, kept)
+    -- The fence first: whoever may not write it may not drop the vote.
+    call('HSET', ctl, unpack(kept))
     call('HDEL', ctl, unpack(gone))
     ended[#ended + 1] = txid
-  elseif found[3] then
     return {'f'}
-  else
-    local log, epoch, n = parts(txid)
-    if log == log_id and below_low_water(epoch, n) then return {'f'} end
   end
-  call('HSET', ctl, unpack(kept))
+  local log, epoch, n = parts(txid)
+  local is_below = log == log_id and below_low_water(epoch, n)
+  if not found[3] and not is_below then fence(txid) end
   return {'f'}
 end
 

@@ -8,8 +8,7 @@
 --   {'i', dirty, first error}    the same, of an implicit transaction
 --   {'n', code, -1, detail}      fenced | branch_lost | below_low_water; or Redis refuses a write
 -- and behind them the count of branches that have ended, as text
-call('HDEL', ctl, '-', unpack(ARGV, 9, 8 + collectable))
-if marks then call('HSET', ctl, unpack(marks)) end
+begin_outcome()
 
 local ended = {}
 

@@ -103,6 +103,23 @@ local function without(lock, txid)
   return sub(lock, 1, 2) .. table.concat(rest, ';')
 end
 
+-- The first writes of an outcome. After an HDEL nothing of a script is refused for memory. Markers
+-- go only when the mark that takes their place is kept; whoever may not keep it may still fence.
+-- Returns whether it is kept.
+local function begin_outcome()
+  call('HDEL', ctl, '-')
+  local kept = not marks or type(try('HSET', ctl, unpack(marks))) ~= 'table'
+  if kept and collectable > 0 then call('HDEL', ctl, unpack(ARGV, 9, 8 + collectable)) end
+  return kept
+end
+
+-- Fences a branch of which nothing is kept. A user who has lost HSET has voted for nothing since,
+-- and whoever asks is to hear so: by another command, if that is left.
+local function fence(txid)
+  local said = try('HSET', ctl, 'a:' .. txid, '')
+  if type(said) == 'table' then call('HSETNX', ctl, 'a:' .. txid, '') end
+end
+
 -- Adds to `gone` the fields that a branch's end deletes, and to `kept` the fields and values of locks that others share.
 -- The owner of every lock is compared first: a lock that is not this branch's stays.
 local function free_locks(txid, keys, gone, kept)

@@ -157,19 +157,26 @@ local function try_commands(writes)
   -- a script only. Then UNLINK: what may leave the key there is tried when that can be removed.
   try_command('SET')
   try_command('UNLINK')
+  -- It keeps the vote.
+  try_command('HSET')
   for _, write in ipairs(writes) do try_command(write[1]) end
 end
 
+local function check_right(write)
+  local ok, allowed = pcall(may, unpack(write))
+  if ok and allowed then return end
+  reply_at = 0
+  local why = ok and 'the agent may not run ' or 'Redis has no command '
+  refuse('redis_no_permission', why .. write[1] .. ' on key ' .. write[2])
+end
+
+-- The write that keeps a vote.
+local KEEPS = {'HSET', ctl, 'f', ''}
+
 local function check_rights(writes)
   if not may then return try_commands(writes) end
-  for _, write in ipairs(writes) do
-    local ok, allowed = pcall(may, unpack(write))
-    if not ok or not allowed then
-      reply_at = 0
-      local why = ok and 'the agent may not run ' or 'Redis has no command '
-      refuse('redis_no_permission', why .. write[1] .. ' on key ' .. write[2])
-    end
-  end
+  check_right(KEEPS)
+  for _, write in ipairs(writes) do check_right(write) end
 end
 
 -- Applies the writes of one phase. The done-marker is the first write: it takes memory, so that OOM refuses all.

@@ -6,8 +6,7 @@
 --   {'p'}             it is staged
 --   {'a'}             it is applied
 --   {'f'}             it is fenced, now or before (or below the low-water mark, which is as good)
-call('HDEL', ctl, '-', unpack(ARGV, 9, 8 + collectable))
-if marks then call('HSET', ctl, unpack(marks)) end
+begin_outcome()
 
 local function settle(txid)
   local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)
@@ -15,7 +14,7 @@ local function settle(txid)
   if found[1] then return {'p'} end
   local log, epoch, n = parts(txid)
   local is_below = log == log_id and below_low_water(epoch, n)
-  if not found[3] and not is_below then call('HSET', ctl, 'a:' .. txid, '') end
+  if not found[3] and not is_below then fence(txid) end
   return {'f'}
 end
 

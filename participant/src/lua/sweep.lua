@@ -3,9 +3,8 @@
 --
 -- ARGV     the head (control.lua), then fields d:<txid> and a:<txid> of the log that the head names
 -- Returns  {'s', count of fields deleted}
-call('HDEL', ctl, '-', unpack(ARGV, 9, 8 + collectable))
 -- The mark first: what it covers may go only because a late prepare below it is refused.
-if marks then call('HSET', ctl, unpack(marks)) end
+if not begin_outcome() then return {'s', 0} end
 
 local gone = {}
 for i = at, #ARGV do

@@ -43,8 +43,11 @@ pub(super) struct Live {
     /// Scripts run side by side under the shared side of this lock; the sole owner's rounds one
     /// after the other.
     pub(super) turn: tokio::sync::RwLock<Turn>,
-    /// Whether the agent's user has lost rights that are needed since it connected.
-    pub(super) lacks_rights: AtomicBool,
+    /// The rules that the agent's user needs and has lost since it connected.
+    pub(super) rights_lost: Mutex<Vec<String>>,
+    /// Why votes would not count, as far as is known: too few replicas are online, or they did not
+    /// acknowledge the last ones.
+    pub(super) lacks_replicas: Mutex<Option<String>>,
 }
 
 /// The one connection, or the way to it.
@@ -113,8 +116,10 @@ async fn open(options: &StoreOptions, file_off_in: &FileOffIn) -> Result<Live, S
     }
     let turn = tokio::sync::RwLock::new(Turn::Scripts { owner: String::new() });
     let trust = Trust::ask(&mut connection).await.map_err(|error| unavailable(options, &error))?;
-    let lacks_rights = AtomicBool::new(false);
-    Ok(Live { connection, server, violations, trust, turn, lacks_rights })
+    let rights_lost = Mutex::default();
+    let not_seen = "which replicas there are is not known yet";
+    let lacks_replicas = Mutex::new((options.min_replicas > 0).then(|| not_seen.to_owned()));
+    Ok(Live { connection, server, violations, trust, turn, rights_lost, lacks_replicas })
 }
 
 /// What would lose votes, if the operator chose to put up with it; else that is an error, as is

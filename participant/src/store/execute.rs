@@ -66,6 +66,7 @@ impl Store {
                 Ok(live) => {
                     let open = answers.open();
                     sorted.weigh(&live);
+                    self.weigh_replicas(&live, &mut sorted).await;
                     let one_phase = OnePhaseUnderWay::begins(self, &live, &sorted);
                     self.run_on(&live, speaker, &mut sorted, &mut answers).await;
                     one_phase.ends(&answers);
@@ -231,7 +232,7 @@ impl Store {
             if std::mem::take(&mut collecting) && !is_done {
                 lock(&self.markers).restore(speaker.log_id, carried.clone());
             }
-            put_off.extend(self.take(live, incarnation, work, rows, sorted, answers));
+            put_off.extend(self.take(live, incarnation, work, rows, sorted, answers).await);
         }
         put_off
     }
@@ -255,13 +256,13 @@ impl Store {
             }
             let command = self.command(speaker, owner, incarnation, &work, Vec::new());
             let rows = send(live, &command).await.map(decode::rows);
-            put_off.extend(self.take(live, incarnation, work, rows, sorted, answers));
+            put_off.extend(self.take(live, incarnation, work, rows, sorted, answers).await);
         }
         put_off
     }
 
     /// Takes what came of a call. Returns the prepares that were put off.
-    fn take(
+    async fn take(
         &self,
         live: &Arc<Live>,
         incarnation: u64,
@@ -277,7 +278,12 @@ impl Store {
             }
             Ok(rows) => return self.take_answers(incarnation, work, rows, answers),
             Err(error) => {
-                work.fail(&self.failed(live, &error), answers);
+                let failed = self.failed(live, &error);
+                let failed = match error.code() {
+                    Some("NOPERM") => self.with_keys(live, &work, failed).await,
+                    _ => failed,
+                };
+                work.fail(&failed, answers);
             }
         }
         Vec::new()

@@ -27,7 +27,7 @@ const BENT: [(Mutant, &str, &str); 11] = [
         "    local answer = false and conflict(",
     ),
     (Mutant::EpochIgnored, "  if less(epoch, epoch_seen) then", "  if false then"),
-    (Mutant::NoFence, "local kept = {'a:' .. txid, ''}", "local kept = {'x:' .. txid, ''}"),
+    (Mutant::NoFence, "'a:' .. txid, ''", "'x:' .. txid, ''"),
     (Mutant::FenceIgnored, "  if fields[1] then return", "  if false then return"),
     (Mutant::NoDoneMarker, "{'d:' .. txid, record[9] or ''}", "{'x:' .. txid, ''}"),
     (Mutant::MarkIgnored, "  if below_low_water(epoch, n) then\n", "  if false then\n"),
@@ -39,8 +39,8 @@ const BENT: [(Mutant, &str, &str); 11] = [
     ),
     (
         Mutant::CommitNeedsMemory,
-        "call('HDEL', ctl, '-', unpack(ARGV, 9, 8 + collectable))\nif marks",
-        "call('HSET', ctl, '-', '')\nif marks",
+        "  call('HDEL', ctl, '-')\n  local kept",
+        "  call('HSET', ctl, '-', '')\n  local kept",
     ),
 ];
 

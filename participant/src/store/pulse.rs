@@ -49,7 +49,7 @@ impl Store {
     /// is missing. With all that is needed the agent connects anew.
     async fn mind_rights(&self, live: &Arc<Live>, server: &Examined) -> Result<(), StoreError> {
         let were_changed = !server.has_the_rules_of(&live.server);
-        if !were_changed && !live.lacks_rights.load(Ordering::Acquire) {
+        if !were_changed && lock(&live.rights_lost).is_empty() {
             return Ok(());
         }
         let mut turn = live.turn.write().await;
@@ -61,13 +61,34 @@ impl Store {
         let missing = rights.missing().unwrap_or_default();
         if missing.is_empty() {
             self.disconnect(live, "the rights of the agent's user were changed");
-        } else if !live.lacks_rights.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let mut lost = lock(&live.rights_lost);
+        if *lost != missing {
+            missing.clone_into(&mut lost);
             tracing::warn!(
                 missing = missing.join(", "),
                 "the agent's user has lost rights; branches that need them are refused"
             );
         }
         Ok(())
+    }
+
+    /// What the agent's user may not do any more, and how it may again; nothing if it has all that
+    /// is needed, as far as the last pulse saw.
+    pub fn rights_missing(&self) -> Option<String> {
+        let live = self.link.current()?;
+        let lost = lock(&live.rights_lost);
+        (!lost.is_empty()).then(|| {
+            let rules: Vec<String> = lost.iter().map(|rule| rights::quoted(rule)).collect();
+            format!(
+                "the user of this agent has lost {}, so that branches which need it are refused: \
+                 redis-cli ACL SETUSER {} {}",
+                lost.join(", "),
+                rights::quoted(live.server.user()),
+                rules.join(" ")
+            )
+        })
     }
 
     /// The data that this agent goes on with, and how far it has seen it.

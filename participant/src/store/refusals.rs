@@ -11,12 +11,13 @@ use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::ids::{TxNumber, Txid};
 use assent_common::outcome::{Failed, Refusal};
+use assent_common::value::{Arg, readable};
 
 use super::call;
 use super::connection::Live;
 use super::sorted::Sorted;
-use super::work::{Answers, Speaker};
-use super::{Store, mutants};
+use super::work::{Answers, Speaker, Work};
+use super::{Store, lock, mutants, rights};
 
 /// Why a prepare is refused without a look at what is kept, if it is.
 pub(super) fn refusal(
@@ -64,7 +65,52 @@ impl Sorted {
     }
 }
 
+/// Keys that a refusal looks at, and names.
+const KEYS_TRIED_MAX: usize = 256;
+const KEYS_NAMED_MAX: usize = 5;
+
 impl Store {
+    /// A refusal of one branch for its keys, with those that the agent's user may not touch: Redis
+    /// says of a script only that there is one.
+    pub(super) async fn with_keys(&self, live: &Live, work: &Work, failed: Failed) -> Failed {
+        let Failed::Refused(Refusal { code, detail, .. }) = &failed else { return failed };
+        let ops = match work {
+            Work::Prepares(items) => items.first().map(|item| &item.prepare.branch.ops),
+            Work::Endings(..) => None,
+        };
+        let keys: Vec<Arg> = match work {
+            Work::Prepares(items) => {
+                let locks = items.iter().flat_map(|item| &item.prepare.branch.locks);
+                locks.map(|lock| lock.key.clone()).take(KEYS_TRIED_MAX).collect()
+            }
+            Work::Endings(_, items) => {
+                let remembered = lock(&self.keys);
+                let keys = items.iter().filter_map(|item| remembered.get(&item.txid)).flatten();
+                keys.take(KEYS_TRIED_MAX).cloned().collect()
+            }
+        };
+        // An owner's watch would end with it; but an owner may touch every key.
+        let connection = &mut live.connection.clone();
+        let Ok(denied) = rights::denied(connection, &keys).await else { return failed };
+        if denied.is_empty() {
+            return failed;
+        }
+        let uses = |key: &Arg| ops.and_then(|ops| ops.iter().find(|op| op.args.contains(key)));
+        let named = denied.iter().take(KEYS_NAMED_MAX).map(|key| match uses(key) {
+            Some(op) => format!("{} (for {})", readable(&key.0), op.command.name),
+            None => readable(&key.0),
+        });
+        let named = named.collect::<Vec<_>>().join(", ");
+        let more = denied.len().saturating_sub(KEYS_NAMED_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let user = rights::quoted(live.server.user());
+        let detail = format!(
+            "the agent's user {user} may not read and write {named}{more}: {detail}; allow it with \
+             redis-cli ACL SETUSER {user} '~PATTERN'"
+        );
+        Failed::Refused(Refusal::new(*code, detail))
+    }
+
     /// Takes out the prepares that are refused as nothing is kept of them.
     pub(super) async fn refuse_new(
         &self,

@@ -5,17 +5,22 @@
 //! `min_replicas`: what fewer replicas have heard is *not known*, so that no decision is built on it. `WAIT` counts
 //! replicas that received the writes of its own connection, in memory (<https://redis.io/docs/latest/commands/wait/>).
 
+use assent_common::ErrorCode;
 use assent_common::branch::BranchAnswer;
-use assent_common::outcome::{Call, Prepared};
+use assent_common::outcome::{Call, Prepared, Refusal};
 use redis::{RedisResult, Value};
 
 use super::connection::Live;
 use super::execute::send;
+use super::sorted::Sorted;
 use super::work::Answers;
-use super::{Store, StoreError};
+use super::{Store, StoreError, lock};
 
 /// How long replicas are waited for, in milliseconds; what they have not heard by then is asked again.
 const WAIT_MS: u64 = 1_000;
+
+/// The same, where it is only looked whether they have heard it by now.
+const LOOK_MS: u64 = 100;
 
 impl Store {
     /// Takes back what was answered at these slots, unless enough replicas have it.
@@ -31,10 +36,11 @@ impl Store {
         let heard: RedisResult<Value> = send(live, &command).await;
         let why = match heard {
             Ok(Value::Int(count)) if count >= i64::from(needed) => return,
-            Ok(Value::Int(count)) => format!("{count} of {needed} replicas have it"),
+            Ok(Value::Int(count)) => unacknowledged(count, needed),
             Ok(_) => "WAIT was not answered as such".to_owned(),
             Err(error) => format!("whether replicas have it is not known: {error}"),
         };
+        *lock(&live.lacks_replicas) = Some(why.clone());
         tracing::warn!(why, answers = slots.len(), "not certified by replicas");
         for slot in slots {
             if let Some(answer) = answers.of(slot) {
@@ -46,23 +52,65 @@ impl Store {
 }
 
 impl Store {
-    /// Which replicas are missing; nothing if there are as many as votes need.
+    /// Which replicas are missing; nothing if there are as many as votes need, and the last votes
+    /// were acknowledged.
     pub async fn replicas_missing(&self) -> Result<Option<String>, StoreError> {
         let needed = self.options.min_replicas;
         if needed == 0 {
             return Ok(None);
         }
         let live = self.live().await?;
+        let missing = self.look_at_replicas(&live, needed).await;
+        missing.map_err(|error| self.given_up(&live, &error))
+    }
+
+    /// What the last look found, where one takes too long: the connection waits for replicas.
+    pub fn replicas_missed(&self) -> Option<String> {
+        let live = self.link.current()?;
+        let lacks = lock(&live.lacks_replicas);
+        lacks.clone()
+    }
+
+    async fn look_at_replicas(&self, live: &Live, needed: u32) -> RedisResult<Option<String>> {
         let mut command = redis::cmd("INFO");
         command.arg("replication");
-        let told = async { Ok(redis::from_redis_value::<String>(send(&live, &command).await?)?) };
-        let told: RedisResult<String> = told.await;
-        let told = told.map_err(|error| self.given_up(&live, &error))?;
+        let told: String = redis::from_redis_value(send(live, &command).await?)?;
         let online = online(&told);
-        Ok((online < needed).then(|| {
-            format!("{online} of {needed} replicas are online: no vote counts before they are")
-        }))
+        let found = if online < needed {
+            let why = "acknowledged it: no more are online (--min-replicas)";
+            Some(format!("{online} of {needed} replicas {why}"))
+        } else if lock(&live.lacks_replicas).is_none() {
+            None
+        } else {
+            // A replica that hangs is online for a while. It lacks this connection's last write.
+            let mut command = redis::cmd("WAIT");
+            command.arg(needed).arg(LOOK_MS);
+            let count: i64 = redis::from_redis_value(send(live, &command).await?)?;
+            (count < i64::from(needed)).then(|| unacknowledged(count, needed))
+        };
+        lock(&live.lacks_replicas).clone_from(&found);
+        Ok(found)
     }
+
+    /// Refuses new prepares while it is known that their votes would not count: a no at once, where
+    /// a vote would wait for its transaction's end.
+    pub(super) async fn weigh_replicas(&self, live: &Live, sorted: &mut Sorted) {
+        if sorted.prepares.is_empty() || lock(&live.lacks_replicas).is_none() {
+            return;
+        }
+        // What breaks the connection is met again by the batch itself.
+        let Ok(Some(why)) = self.look_at_replicas(live, self.options.min_replicas).await else {
+            return;
+        };
+        for item in &mut sorted.prepares {
+            let refusal = Refusal::new(ErrorCode::RedisRefuses, &*why);
+            item.prepare.if_new = Some(Box::new(refusal));
+        }
+    }
+}
+
+fn unacknowledged(count: i64, needed: u32) -> String {
+    format!("{count} of {needed} replicas acknowledged it (--min-replicas)")
 }
 
 /// How many replicas `INFO replication` calls online.

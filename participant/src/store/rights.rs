@@ -5,6 +5,7 @@
 //! it is queued, and nothing is run. That needs no right of an administrator, as `ACL DRYRUN` does; it is there in every
 //! version; and it is about the connection's own user, whatever that is.
 
+use assent_common::value::Arg;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, ServerError, Value};
 use uuid::Uuid;
@@ -291,6 +292,50 @@ async fn untried(connection: &mut MultiplexedConnection) -> RedisResult<Vec<&'st
     Ok(untried)
 }
 
+/// Whether a command may be run on a key that does not exist, and then does nothing at all.
+fn is_harmless(right: &Right) -> bool {
+    const WRITES: [&str; 12] = [
+        "del",
+        "hdel",
+        "lpop",
+        "lrem",
+        "ltrim",
+        "persist",
+        "pexpireat",
+        "rpop",
+        "srem",
+        "unlink",
+        "xdel",
+        "zrem",
+    ];
+    let changes_nothing = right.need == Need::Always && right.name != "bgrewriteaof";
+    changes_nothing && (!right.writes || WRITES.contains(&right.name))
+}
+
+/// The rules that are missing, where nothing can be queued: what is harmless is run. `None` if
+/// nothing of that is missing, because the rest is not known.
+async fn missing_of_harmless(
+    connection: &mut MultiplexedConnection,
+    id: ServerId,
+    control_key: &str,
+) -> RedisResult<Option<Vec<String>>> {
+    let features = id.features();
+    let harmless = of_features(&features).filter(|right| !right.probe.is_empty());
+    let harmless: Vec<&Right> = harmless.filter(|right| is_harmless(right)).collect();
+    let mut pipeline = Pipeline::new();
+    for right in &harmless {
+        pipeline.add_command(right.command(control_key));
+    }
+    let answers = pipelined(connection, &pipeline).await?;
+    let lacks = |answer: &Value| match answer {
+        Value::ServerError(error) => is_missing(error) && !is_about_keys(error),
+        _ => false,
+    };
+    let lacking = harmless.iter().zip(&answers).filter(|(_, answer)| lacks(answer));
+    let missing: Vec<String> = lacking.map(|(right, _)| format!("+{}", right.name)).collect();
+    Ok((!missing.is_empty()).then_some(missing))
+}
+
 /// Tries out what this connection's user may do.
 pub(super) async fn probe(
     connection: &mut MultiplexedConnection,
@@ -299,7 +344,8 @@ pub(super) async fn probe(
 ) -> RedisResult<Rights> {
     let untried = untried(connection).await?;
     if !untried.is_empty() {
-        return Ok(Rights { untried, ..Rights::default() });
+        let missing = missing_of_harmless(connection, id, control_key).await?;
+        return Ok(Rights { untried, missing, ..Rights::default() });
     }
     let probed: Vec<&Right> =
         of_features(&id.features()).filter(|right| !right.probe.is_empty()).collect();
@@ -341,6 +387,30 @@ pub(super) async fn probe(
     rights.all_keys = others.all(|denied| denied.is_none());
     rights.missing = Some(missing);
     Ok(rights)
+}
+
+/// Which of these keys this connection's user may not both read and write. Nothing is run.
+pub(super) async fn denied(
+    connection: &mut MultiplexedConnection,
+    keys: &[Arg],
+) -> RedisResult<Vec<Arg>> {
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("MULTI");
+    for key in keys {
+        pipeline.cmd("GET").arg(&key.0).cmd("PERSIST").arg(&key.0);
+    }
+    pipeline.cmd("DISCARD");
+    if !untried(connection).await?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answers = pipelined(connection, &pipeline).await?;
+    let denies = |answer: &Value| match answer {
+        Value::ServerError(error) => is_missing(error) && is_about_keys(error),
+        _ => false,
+    };
+    let tried = answers.get(1..).unwrap_or_default().chunks_exact(2);
+    let denied = keys.iter().zip(tried).filter(|(_, answers)| answers.iter().any(denies));
+    Ok(denied.map(|(key, _)| key.clone()).collect())
 }
 
 #[cfg(test)]

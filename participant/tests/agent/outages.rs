@@ -6,7 +6,7 @@ use assent_common::wire::branch::{Batch, BranchState};
 use assent_common::{Epoch, ErrorCode, TxNumber};
 
 use crate::harness::{
-    Oracle, Redis, Sidecar, abort, batch, commit, counting, prepare, txid, until,
+    Oracle, Redis, Sidecar, abort, batch, commit, counting, implicit, prepare, txid, until,
 };
 
 /// Milliseconds that no test lasts.
@@ -166,6 +166,33 @@ async fn an_agent_that_starts_waits_for_the_first_rewrite() {
     let sidecar = starting.await;
     let answers = sidecar.say(vec![prepare(1, [&["SET", "k", "v"]])]).await;
     assert_eq!(answers[0].code, None, "{answers:?}");
+}
+
+/// An agent whose user has lost a right is not ready, and says which; it is again with the right.
+#[tokio::test]
+async fn a_probe_names_the_right_that_was_lost() {
+    let redis = Redis::start().await;
+    let acl = async |rules: &[&str]| {
+        let words = [&["ACL", "SETUSER", "agent"], rules].concat();
+        redis.ask::<()>(&words).await.unwrap();
+    };
+    acl(&["on", ">pw", "~*", "&*", "+@all"]).await;
+    let url = format!("{}?user=agent&pass=pw", redis.url());
+    let sidecar = Sidecar::with(&redis, |options| options.store.url = url).await;
+    let probes = async |what: &str, state: ProbeState, named: &str| {
+        until(what, async || {
+            let probe = sidecar.client.readyz().await.unwrap();
+            (probe.state == state && probe.text.contains(named)).then_some(())
+        })
+        .await;
+    };
+    probes("it is ready", ProbeState::Ok, "ready").await;
+    acl(&["-hset"]).await;
+    probes("it names the right", ProbeState::Failing, "ACL SETUSER agent +hset").await;
+    let answers = sidecar.say(vec![implicit(1)]).await;
+    assert_eq!(answers[0].code, Some(ErrorCode::RedisNoPermission), "{answers:?}");
+    acl(&["+hset"]).await;
+    probes("it is ready again", ProbeState::Ok, "ready").await;
 }
 
 /// Before the first transaction the agent itself needs to write: it is refused with the same codes

@@ -1,7 +1,7 @@
 //! What the promises need of a server, on every server that is installed.
 
 use assent_common::code::ErrorCode;
-use assent_common::outcome::Call;
+use assent_common::outcome::{Call, Settled};
 use assent_common::wire::branch::Mode;
 use assent_participant::store::requirements::Weight;
 use assent_participant::store::{Store, StoreError, StoreOptions, StoreState, examine, rights};
@@ -323,9 +323,11 @@ async fn a_key_that_the_agent_may_not_write_is_refused_before_the_vote() {
         let messages = messages.map(|(n, line)| prepare(tx(n), Mode::TwoPhase, ops(&[line])));
         let mut answers = store.send(messages.into()).await.into_iter();
         vote(prepared(answers.next().unwrap()));
-        for answer in answers {
+        for (answer, named) in answers.zip(["read:b (for SET)", "other:c (for INCRBY)"]) {
             let refusal = prepared(answer).refused();
             assert_eq!(refusal.code, ErrorCode::RedisNoPermission, "{}: {refusal:?}", server.name);
+            assert!(refusal.detail.contains(named), "{}: {refusal:?}", server.name);
+            assert!(refusal.detail.contains("ACL SETUSER agent"), "{refusal:?}");
         }
         let refusal = store.one_phase(tx(4), &["SET read:b 1"]).await.refused();
         assert_eq!(refusal.code, ErrorCode::RedisNoPermission, "{refusal:?}");
@@ -402,6 +404,65 @@ async fn an_owner_whose_rights_are_changed_votes_for_nothing_that_it_may_not_wri
             }
             until(&store, Result::is_ok).await.unwrap();
             assert_eq!(store.is_sole_owner(), is_owned, "{}", server.name);
+        }
+    }
+}
+
+/// Promise *honest*: without the write that keeps votes an agent votes for nothing, says which
+/// right is missing, and still says of a branch that nothing of it is kept: an implicit transaction
+/// ends.
+#[tokio::test]
+async fn an_agent_that_may_keep_no_vote_says_so_and_fences() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let mut plain = redis.plain().await;
+        let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
+        let options = StoreOptions { sole_ownership: true, ..as_agent(&redis, "pw") };
+        let store = Store::connect(options).await.unwrap();
+        assert_eq!(store.rights_missing(), None);
+        vote(store.prepare(tx(1), &["SET staged 1"]).await);
+        let () = plain.run(&["ACL", "SETUSER", "agent", "-hset"]).await;
+        for _ in 0..2 {
+            let _ = store.pulse().await;
+        }
+        until(&store, Result::is_ok).await.unwrap();
+        let missing = store.rights_missing().unwrap();
+        assert!(missing.contains("ACL SETUSER agent +hset"), "{}: {missing}", server.name);
+        let no = store.prepare(tx(2), &["SET x 1"]).await.refused();
+        assert_eq!(no.code, ErrorCode::RedisNoPermission, "{}: {no:?}", server.name);
+        assert!(no.detail.to_lowercase().contains("hset"), "{}: {no:?}", server.name);
+        assert_eq!(store.settle(tx(2)).await, Call::Applied(Settled::Fenced), "{}", server.name);
+        assert_eq!(store.settle(tx(1)).await, Call::Applied(Settled::Prepared), "{}", server.name);
+        // What is staged is not dropped without its fence.
+        assert!(!matches!(store.abort(tx(1)).await, Call::Applied(_)), "{}", server.name);
+        assert_eq!(store.settle(tx(1)).await, Call::Applied(Settled::Prepared), "{}", server.name);
+        let () = plain.run(&["ACL", "SETUSER", "agent", "+hset"]).await;
+        for _ in 0..2 {
+            let _ = store.pulse().await;
+        }
+        until(&store, Result::is_ok).await.unwrap();
+        assert_eq!(store.rights_missing(), None, "{}", server.name);
+        assert_eq!(store.prepare(tx(2), &["SET x 1"]).await.refused().code, ErrorCode::Fenced);
+        assert_eq!(store.commit(tx(1)).await, CLEAN, "{}", server.name);
+    }
+}
+
+/// Without DISCARD nothing can be queued and dropped; what is missing beside it is found all the
+/// same.
+#[tokio::test]
+async fn a_right_that_is_missing_beside_discard_is_named() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let () = redis
+            .plain()
+            .await
+            .run(&[
+                "ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all", "-discard", "-hmget",
+            ])
+            .await;
+        let error = refused(as_agent(&redis, "pw")).await;
+        for named in ["rights is without HMGET, DISCARD", "ACL SETUSER USER +hmget +discard"] {
+            assert!(error.contains(named), "{} {error}", server.name);
         }
     }
 }

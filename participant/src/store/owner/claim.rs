@@ -21,7 +21,7 @@ use super::super::control::{
     self, Field, StagedRecord, ToldPosition, done_marker, pattern, read_mark,
 };
 use super::super::mutants;
-use super::super::{Store, StoreError};
+use super::super::{Store, StoreError, lock};
 use super::{Owner, Turn};
 
 /// What the server lists this agent's connection as.
@@ -115,7 +115,7 @@ impl Store {
             && self.is_quarantined().is_none()
             && live.server.id.features().expire_time
             && live.server.rights.may_own()
-            && !live.lacks_rights.load(Ordering::Acquire)
+            && lock(&live.rights_lost).is_empty()
     }
 
     async fn claim(&self, live: &Live, name: &Name) -> RedisResult<bool> {

@@ -238,6 +238,11 @@ pub struct Examined {
 }
 
 impl Examined {
+    /// The name of the agent's user.
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
     /// Whether the agent's user has the same keys and commands as at another look.
     pub(super) fn has_the_rules_of(&self, other: &Self) -> bool {
         self.own_rules == other.own_rules

@@ -287,18 +287,21 @@ fn rights_of_agent(seen: &Seen) -> Met {
             "allow the agent's user MULTI: redis-cli ACL SETUSER USER +multi",
         ),
         Some([]) => Met::Yes(seen.rights.summary().to_owned()),
-        Some(missing) => Met::Lacks {
-            found: format!(
-                "without {}",
-                missing.iter().map(|rule| named(rule)).collect::<Vec<_>>().join(", ")
-            ),
-            fix: format!(
-                "allow its user what is missing: redis-cli ACL SETUSER USER {}; all that is used: \
-                 `assent doctor --redis URL --acl`; a command that was renamed must get its name \
-                 back",
-                missing.iter().map(|rule| rights::quoted(rule)).collect::<Vec<_>>().join(" ")
-            ),
-        },
+        Some(missing) => {
+            let untried = seen.rights.untried().iter().map(|name| format!("+{name}"));
+            let missing: Vec<String> = missing.iter().cloned().chain(untried).collect();
+            let names: Vec<String> = missing.iter().map(|rule| named(rule)).collect();
+            let rules: Vec<String> = missing.iter().map(|rule| rights::quoted(rule)).collect();
+            Met::Lacks {
+                found: format!("without {}", names.join(", ")),
+                fix: format!(
+                    "allow its user what is missing: redis-cli ACL SETUSER USER {}; all that is \
+                     used: `assent doctor --redis URL --acl`; a command that was renamed must get \
+                     its name back",
+                    rules.join(" ")
+                ),
+            }
+        }
     }
 }
 
