@@ -139,15 +139,19 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
     cmd
 }
 
-/// About how many bytes the call for one branch takes on the way to Redis, rounded up.
-pub(super) fn prepare_bytes(branch: &ValidatedBranch) -> usize {
-    /// The head of the call, and what stands around each word.
-    const HEAD: usize = 4_096;
-    const AROUND: usize = 16;
-    let words = branch.locks.len() + CLAIM_WORDS * branch.claims.len();
-    let words = words + branch.ops.iter().map(op_words).sum::<usize>();
-    let keys: usize = branch.locks.iter().map(|lock| lock.key.0.len()).sum();
-    HEAD + branch.bytes + keys + AROUND * words
+/// About how many bytes of the call for one branch the server holds at once while it reads them,
+/// rounded up: its largest word, and what it reads at a time. It takes a call of a script apart
+/// word by word, and counts those that it has read in a `MULTI` only.
+pub(super) fn largest_read(branch: &ValidatedBranch) -> usize {
+    const READ_AT_A_TIME: usize = 64 * 1024;
+    let operands = |op: &ValidatedOp| {
+        let comparisons = op.expect.iter().flat_map(|expect| expect.comparisons());
+        let operands = comparisons.filter_map(|comparison| Some(signed(comparison).1?.len()));
+        operands.max().unwrap_or(0)
+    };
+    let words = branch.ops.iter().flat_map(|op| op.args.iter().map(|arg| arg.0.len()));
+    let largest = words.chain(branch.ops.iter().map(operands)).max().unwrap_or(0);
+    READ_AT_A_TIME + largest
 }
 
 /// How many arguments [`claim_args`] writes.
@@ -235,10 +239,19 @@ pub(super) struct RedoItem<'a> {
 pub(super) fn redo(digest: &str, head: &Head<'_>, keys: &[Arg], branches: &[RedoItem<'_>]) -> Cmd {
     let mut cmd = evalsha(digest, head, keys.iter());
     for RedoItem { txid, writes, fills, marker } in branches {
-        cmd.arg(txid.to_string()).arg(*writes).arg(if *fills { "1" } else { "" }).arg(*marker);
+        cmd.arg(txid.to_string()).arg(if *fills { "1" } else { "" });
+        for whole in [writes, marker] {
+            cmd.arg(whole.len().div_ceil(PIECE_BYTES_MAX));
+            for piece in whole.chunks(PIECE_BYTES_MAX) {
+                cmd.arg(piece);
+            }
+        }
     }
     cmd
 }
+
+/// Bytes of a word that says what a branch wrote: it came in smaller ones, and must pass again.
+const PIECE_BYTES_MAX: usize = 256 * 1024;
 
 /// A call of `sweep.lua`.
 pub(super) fn sweep(digest: &str, head: &Head<'_>, fields: &[Vec<u8>]) -> Cmd {

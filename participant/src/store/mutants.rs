@@ -11,11 +11,7 @@ use super::control::Field;
 /// A line of a script, and what a mutant has in its place.
 #[cfg(feature = "crash-points")]
 const BENT: [(Mutant, &str, &str); 11] = [
-    (
-        Mutant::RedoForgets,
-        "{'a', apply_writes(ARGV[i + 1], tonumber(found[2] or '0'))}",
-        "{'a', 0}",
-    ),
+    (Mutant::RedoForgets, "{'a', apply_writes(packed, tonumber(found[2] or '0'))}", "{'a', 0}"),
     (
         Mutant::ReaderFreedAtVote,
         "    keys[i] = key\n    values[2 * i - 1] = 'l:' .. key\n",

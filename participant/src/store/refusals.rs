@@ -40,15 +40,16 @@ pub(super) fn refusal(
 }
 
 impl Sorted {
-    /// New branches are refused that are larger than the server takes; and those of implicit
-    /// transactions where votes may be lost, because no log has the decision beside them.
+    /// New branches are refused of which a word is larger than the server takes; and those of
+    /// implicit transactions where votes may be lost, because no log has the decision beside them.
     pub(super) fn weigh(&mut self, live: &Live) {
         if let Some(most) = live.server.request_bytes_max {
             for item in &mut self.prepares {
-                let bytes = call::prepare_bytes(&item.prepare.branch);
+                let bytes = call::largest_read(&item.prepare.branch);
                 if bytes > most {
                     let detail = format!(
-                        "the branch is a request of {bytes} bytes, and client-query-buffer-limit of its Redis is {most}"
+                        "an argument of the branch takes {bytes} bytes on its way, and \
+                         client-query-buffer-limit of its Redis is {most}"
                     );
                     item.prepare.if_new = Some(Box::new(Refusal::new(ErrorCode::TooLarge, detail)));
                 }

@@ -8,6 +8,7 @@ mod escrow;
 mod fields;
 mod harness;
 mod implicit;
+mod large;
 mod locks;
 mod outcomes;
 mod owner;
