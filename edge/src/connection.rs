@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::body::InTime;
+use crate::caller::Caller;
 use crate::hosts::HostRule;
 use crate::options::Patience;
 use crate::reply::problem;
@@ -50,9 +51,12 @@ pub(crate) async fn serve<A: Answers>(
     activity: Arc<Activity>,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let tcp = Arc::new(tcp);
+    let client = Caller::of(&tcp);
     let stream = Stream::new(tcp, Arc::clone(&activity));
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         activity.enter(Stage::Busy);
+        request.extensions_mut().insert(client.clone());
         let (shared, activity) = (&shared, &activity);
         async move {
             let response = answer(shared, peer, request).await;

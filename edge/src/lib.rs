@@ -11,6 +11,7 @@
 
 mod body;
 mod budget;
+mod caller;
 mod connection;
 mod descriptors;
 mod hosts;
@@ -22,6 +23,7 @@ mod stream;
 
 pub use body::{Gathered, gather};
 pub use budget::{Budget, Held};
+pub use caller::Caller;
 pub use connection::Answers;
 pub use descriptors::Descriptors;
 pub use hosts::HostRule;

@@ -118,14 +118,15 @@ impl Activity {
 
 /// A client's connection.
 pub(crate) struct Stream {
-    tcp: TcpStream,
+    /// Shared with [`Caller`]s, who only look at it.
+    tcp: Arc<TcpStream>,
     activity: Arc<Activity>,
     /// What is sent in place of hyper's own words.
     instead: Option<Bytes>,
 }
 
 impl Stream {
-    pub(crate) fn new(tcp: TcpStream, activity: Arc<Activity>) -> Self {
+    pub(crate) fn new(tcp: Arc<TcpStream>, activity: Arc<Activity>) -> Self {
         Self { tcp, activity, instead: None }
     }
 
@@ -145,7 +146,7 @@ impl Stream {
         let Self { tcp, instead, .. } = self;
         let document = instead.as_mut()?;
         while document.has_remaining() {
-            match Pin::new(&mut *tcp).poll_write(cx, document) {
+            match poll_with(|| tcp.poll_write_ready(cx), || tcp.try_write(document)) {
                 Poll::Ready(Ok(count)) => document.advance(count),
                 Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
                 Poll::Pending => return Some(Poll::Pending),
@@ -186,12 +187,14 @@ fn document_of(answer: &[u8]) -> Option<Bytes> {
 
 impl AsyncRead for Stream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        let tcp = &self.tcp;
+        let polled = poll_with(|| tcp.poll_read_ready(cx), || tcp.try_read_buf(buf));
+        let polled = polled.map_ok(|_count| ());
         if buf.filled().len() > before && self.activity.stage() == Stage::Idle {
             self.activity.enter(Stage::Head);
         }
@@ -207,7 +210,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let polled = match self.poll_instead(cx, buf, buf.len()) {
             Some(polled) => polled,
-            None => Pin::new(&mut self.tcp).poll_write(cx, buf),
+            None => poll_with(|| self.tcp.poll_write_ready(cx), || self.tcp.try_write(buf)),
         };
         self.activity.wrote(polled.is_ready());
         polled
@@ -222,21 +225,47 @@ impl AsyncWrite for Stream {
         let all = bufs.iter().map(|buf| buf.len()).sum();
         let polled = match self.poll_instead(cx, first, all) {
             Some(polled) => polled,
-            None => Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs),
+            None => {
+                let write = || self.tcp.try_write_vectored(bufs);
+                poll_with(|| self.tcp.poll_write_ready(cx), write)
+            }
         };
         self.activity.wrote(polled.is_ready());
         polled
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+    /// Nothing is kept back.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match rustix::net::shutdown(&*self.tcp, rustix::net::Shutdown::Write) {
+            // It is closed already.
+            Ok(()) | Err(rustix::io::Errno::NOTCONN) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+}
+
+/// Does something with a socket when it is ready for it.
+fn poll_with<T>(
+    mut poll_ready: impl FnMut() -> Poll<io::Result<()>>,
+    mut attempt: impl FnMut() -> io::Result<T>,
+) -> Poll<io::Result<T>> {
+    loop {
+        match poll_ready() {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {}
+        }
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
+        }
     }
 }

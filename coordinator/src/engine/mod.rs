@@ -61,7 +61,7 @@ use crate::recovery::StartError;
 pub use assent_engine::{AdmissionLimits, Fingerprint, SEGMENT_BYTES_FOR_ALL};
 pub use counts::Counts;
 pub use list::ListFilter;
-pub use submit::{Origin, Submitted, Wait};
+pub use submit::{Origin, Submitted};
 pub(crate) use vital::vital;
 
 /// What an engine goes on from.

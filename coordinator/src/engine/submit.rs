@@ -1,7 +1,6 @@
 //! Taking a transaction: idempotency, admission, and the wait for the answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use assent_common::coordinator::{Branch, Purpose};
 use assent_common::record::Record;
@@ -42,10 +41,6 @@ pub enum Origin {
     Replayed,
 }
 
-/// How long to wait for the outcome, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wait(pub u64);
-
 /// The client's ops, passed through unread, and the memory that they were granted: until the
 /// outcome is known, for as long as prepares are sent.
 #[derive(Debug)]
@@ -70,14 +65,15 @@ enum TakenUp {
 
 impl Engine {
     /// Runs a transaction, or finds the one that the same key or id has begun before. `fingerprint`
-    /// tells a retry from another request under the same key. `held` is the memory of its ops.
+    /// tells a retry from another request under the same key. `held` is the memory of its ops. When
+    /// `wait` ends before the outcome is known, the answer is what is known then.
     pub async fn submit(
         &self,
         submission: Submission,
         held: Held,
         key: Option<IdempotencyKey>,
         fingerprint: Option<Fingerprint>,
-        wait: Wait,
+        wait: impl Future<Output = ()> + Send,
     ) -> Result<Submitted, Problem> {
         meet(self, &submission, key.as_ref()).await?;
         match self.take(new_transaction(submission, held, key, fingerprint)?)? {
@@ -109,14 +105,18 @@ impl Engine {
         &self,
         id: TransactionId,
         decided: oneshot::Receiver<Decided>,
-        wait: Wait,
+        wait: impl Future<Output = ()> + Send,
         origin: Origin,
     ) -> Result<Submitted, Problem> {
-        let waited = tokio::time::timeout(Duration::from_millis(wait.0), decided).await;
+        let waited = tokio::select! {
+            biased;
+            decided = decided => decided.ok(),
+            () = wait => None,
+        };
         let view = match waited {
-            Ok(Ok(decided)) => view_of_decided(&decided),
+            Some(decided) => view_of_decided(&decided),
             // The wait ended first, or the process is stopping: what is known now.
-            Ok(Err(_)) | Err(_) => self.transaction(id)?,
+            None => self.transaction(id)?,
         };
         Ok(Submitted { view, origin })
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use assent_common::TransactionId;
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::{BranchProgress, TransactionState, TransactionView};
+use assent_edge::Caller;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -17,7 +18,7 @@ use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::HttpState;
-use super::extract::PathOf;
+use super::extract::{ClientOf, PathOf};
 use super::reply::Rejection;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -49,6 +50,7 @@ pub(super) async fn follow(
     State(state): State<HttpState>,
     PathOf(id): PathOf<TransactionId>,
     headers: HeaderMap,
+    ClientOf(client): ClientOf,
 ) -> Result<Response, Rejection> {
     let last_seen = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     let view = state.engine().transaction(id)?;
@@ -64,6 +66,7 @@ pub(super) async fn follow(
         last_seen: last_seen.map(ToOwned::to_owned),
         told: None,
         changes: None,
+        client,
     };
     let events = stream::unfold(follower, |mut follower| async {
         let event = follower.next().await?;
@@ -83,6 +86,7 @@ struct Follower {
     told: Option<Standing>,
     changes: Option<watch::Receiver<u64>>,
     stopped: watch::Receiver<bool>,
+    client: Caller,
     #[expect(dead_code, reason = "held as long as the stream lives")]
     watches: OwnedSemaphorePermit,
 }
@@ -147,6 +151,7 @@ impl Follower {
                     }
                 }
                 _closing = self.stopped.wait_for(|stopped| *stopped) => return None,
+                () = self.client.has_left() => return None,
             }
         }
     }

@@ -1,17 +1,18 @@
 //! What comes in: paths, queries, headers and bodies, each parsed once, each with an error that names it.
 
+use std::convert::Infallible;
 use std::error::Error as _;
 use std::fmt::Display;
 use std::str::FromStr;
 
 use assent_common::ids::InvalidId;
 use assent_common::{ErrorCode, IdempotencyKey, limits};
-use assent_edge::{Gathered, Held, gather};
+use assent_edge::{Caller, Gathered, Held, gather};
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{Extensions, HeaderMap, HeaderName};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
@@ -158,6 +159,23 @@ fn unquoted(quoted: &str) -> Option<String> {
         }
     }
     chars.next().is_none().then_some(inside)
+}
+
+/// The client that asks. One that came past the edge, as in tests, never leaves.
+pub(super) struct ClientOf(pub(super) Caller);
+
+impl ClientOf {
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        Self(extensions.get::<Caller>().cloned().unwrap_or_default())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ClientOf {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.extensions))
+    }
 }
 
 /// How long the client is willing to wait, in milliseconds, if it says (RFC 7240). A preference that cannot be read is

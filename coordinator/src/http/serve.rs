@@ -17,7 +17,7 @@ use tower::Service as _;
 
 use super::HttpState;
 use super::auth;
-use super::extract::JsonBody;
+use super::extract::{ClientOf, JsonBody};
 use super::transactions;
 
 /// What a listener answers with.
@@ -49,7 +49,7 @@ impl Answers for Surface {
         match &self.submits {
             Some(submits) if is_submission(&request) => {
                 let (head, body) = request.into_parts();
-                submits.answer(head.headers, body).await
+                submits.answer(head.headers, ClientOf::of(&head.extensions), body).await
             }
             _ => {
                 let answered = self.router.clone().call(request).await;
@@ -64,13 +64,14 @@ fn is_submission<B>(request: &Request<B>) -> bool {
 }
 
 impl Submits {
-    async fn answer(&self, headers: HeaderMap, body: Body) -> Response {
+    async fn answer(&self, headers: HeaderMap, client: ClientOf, body: Body) -> Response {
         if let Some(refused) = auth::refusal(self.token.as_ref(), &headers) {
             return refused;
         }
         match JsonBody::of(&headers, body, &self.state).await {
             Ok(body) => {
-                transactions::submit(State(self.state.clone()), headers, body).await.into_response()
+                let state = State(self.state.clone());
+                transactions::submit(state, headers, client, body).await.into_response()
             }
             Err(rejection) => rejection.into_response(),
         }

@@ -5,6 +5,7 @@
     reason = "the macro of utoipa writes in full what it was given in short"
 )]
 
+use std::pin::pin;
 use std::time::Duration;
 
 use assent_common::time::DurationMs;
@@ -14,6 +15,7 @@ use assent_common::wire::transaction::{
     TransactionPage, TransactionRequest, TransactionState, TransactionView,
 };
 use assent_common::{ErrorCode, ParticipantName, TransactionId, Txid, limits};
+use assent_edge::Caller;
 use axum::extract::State;
 use axum::http::header::{LOCATION, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -23,9 +25,9 @@ use tokio::time::Instant;
 use utoipa::IntoParams;
 
 use super::HttpState;
-use super::extract::{JsonBody, PathOf, QueryOf, idempotency_key, preferred_wait_ms};
+use super::extract::{ClientOf, JsonBody, PathOf, QueryOf, idempotency_key, preferred_wait_ms};
 use super::reply::{self, RETRY_AFTER_SECONDS, Rejection};
-use crate::engine::{Fingerprint, ListFilter, Origin, Submitted, Wait};
+use crate::engine::{Fingerprint, ListFilter, Origin, Submitted};
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -66,6 +68,7 @@ const WAIT_BEYOND_TIMEOUT_MS: u64 = 3_000;
 pub(super) async fn submit(
     State(state): State<HttpState>,
     headers: HeaderMap,
+    ClientOf(client): ClientOf,
     JsonBody { value: request, bytes, mut held }: JsonBody<TransactionRequest>,
 ) -> Result<Response, Rejection> {
     let key = idempotency_key(&headers)?;
@@ -81,8 +84,10 @@ pub(super) async fn submit(
         .min(limits::WAIT_MAX_MS);
     drop(bytes);
     held.shrink_to(submission.ops_bytes());
+    let until = Instant::now() + Duration::from_millis(wait_ms);
+    let wait = client.waits_until(until);
     let Submitted { view, origin } =
-        state.engine().submit(submission, held, key, fingerprint, Wait(wait_ms)).await?;
+        state.engine().submit(submission, held, key, fingerprint, wait).await?;
     let mut response = answer(&view);
     if origin == Origin::Replayed {
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
@@ -138,12 +143,13 @@ pub(super) async fn describe(
     State(state): State<HttpState>,
     PathOf(id): PathOf<TransactionId>,
     QueryOf(query): QueryOf<DescribeQuery>,
+    ClientOf(client): ClientOf,
 ) -> Result<Response, Rejection> {
     let view = match query.wait {
         None => state.engine().transaction(id)?,
         Some(DurationMs(wait_ms)) => {
             let _watches = state.watch()?;
-            wait_for_outcome(&state, id, wait_ms.min(limits::WAIT_MAX_MS)).await?
+            wait_for_outcome(&state, id, wait_ms.min(limits::WAIT_MAX_MS), &client).await?
         }
     };
     Ok(reply::json(StatusCode::OK, &view))
@@ -154,14 +160,17 @@ async fn wait_for_outcome(
     state: &HttpState,
     id: TransactionId,
     wait_ms: u64,
+    client: &Caller,
 ) -> Result<TransactionView, Problem> {
     let until = Instant::now() + Duration::from_millis(wait_ms);
+    let mut waiting = pin!(client.waits_until(until));
+    let mut is_over = wait_ms == 0;
     let mut stopped = state.shared.stopped.clone();
     loop {
         // Subscribed before it is read, so that no change falls in between.
         let changes = state.engine().changes(id);
         let view = state.engine().transaction(id)?;
-        if is_settled(&view) || Instant::now() >= until {
+        if is_settled(&view) || is_over {
             return Ok(view);
         }
         // It was begun between the two questions.
@@ -169,7 +178,7 @@ async fn wait_for_outcome(
         tokio::select! {
             // An error means that it ended, and can be looked up.
             _changed = changes.changed() => {}
-            () = tokio::time::sleep_until(until) => {}
+            () = &mut waiting => is_over = true,
             _closing = stopped.wait_for(|stopped| *stopped) => return state.engine().transaction(id),
         }
     }

@@ -10,6 +10,8 @@ use assent_coordinator::CoordinatorOptions;
 use futures_util::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::fake::{Fake, Kind, Say, within};
@@ -175,6 +177,39 @@ async fn those_who_wait_for_changes_leave_half_of_the_connections() {
     }
     assert_eq!(rig.get("/readyz").await.status, 200);
     assert_eq!(rig.get(&format!("/v1/transactions/{}", open.id())).await.status, 200);
+    bank.release();
+}
+
+/// A client that has closed its side is told what is known, long before its wait ends: nobody can
+/// see whether it has gone, and who has gone would keep a descriptor.
+#[tokio::test]
+async fn who_has_closed_its_side_waits_no_longer() {
+    let bank = Fake::start().await;
+    bank.next(Kind::Prepare, [Say::Hold, Say::Hold]);
+    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    let slow = json!({"timeout": "60s", "branches": transfer(&["bank-a"])["branches"]});
+    let open = rig.submit_with(&slow, &[("Prefer", "wait=0")]).await;
+    let body = slow.to_string();
+    for (request, body, told) in [
+        (format!("GET /v1/transactions/{}?wait=60s", open.id()), "", "200 OK"),
+        (format!("GET /v1/transactions/{}/events", open.id()), "", "200 OK"),
+        ("POST /v1/transactions".to_owned(), &*body, "202 Accepted"),
+    ] {
+        let url = rig.url("");
+        let address = url.trim_start_matches("http://").trim_end_matches('/');
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "{request} HTTP/1.1\r\nhost: {address}\r\nprefer: wait=60\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        within(read, || format!("{request}: the answer's end")).await.unwrap();
+        assert!(answer.contains(told) && answer.contains("pending"), "{request}: {answer}");
+    }
     bank.release();
 }
 
