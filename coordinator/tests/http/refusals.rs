@@ -236,6 +236,34 @@ async fn unknown_paths_and_methods_are_problems_too() {
     }
 }
 
+/// RFC 9110, 15.5.6: whoever asks with a method that a path does not have is told which it has.
+#[tokio::test]
+async fn every_405_says_which_methods_there_are() {
+    let rig = Rig::start(&[]).await;
+    let document = rig.get("/openapi.json").await.body;
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    assert!(paths.len() > 15, "{paths:?}");
+    let mut seen = 0;
+    for path in paths {
+        let path = path.replace("{txid}", "x").replace("{id}", "x").replace("{name}", "x");
+        let path = path.replace("{participant}", "x");
+        for url in [rig.url(&path), rig.admin_url(&path)] {
+            for method in [Method::OPTIONS, Method::TRACE, Method::PATCH] {
+                let answer = said(rig.request_to(method, &url)).await;
+                // Not every path is on both listeners.
+                if answer.status == 404 {
+                    continue;
+                }
+                seen += 1;
+                answer.is_problem("method_not_allowed");
+                let allowed = answer.header("allow").unwrap();
+                assert!(["GET", "POST", "PUT"].iter().any(|it| allowed.contains(it)), "{url}");
+            }
+        }
+    }
+    assert!(seen > 60, "{seen}");
+}
+
 #[tokio::test]
 async fn each_listener_wants_its_own_token() {
     let bank = Fake::start().await;
