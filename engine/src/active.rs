@@ -13,8 +13,9 @@ use assent_common::wire::transaction::Ack;
 use assent_common::{Attempt, ParticipantName};
 use serde_json::value::RawValue;
 
-use crate::admission::Counted;
-use crate::errand::Ticket;
+/// By what the shell finds who waits for something; the shell gives them out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
 
 /// What was asked for; does not change, and is shared with the batches under way.
 #[derive(Debug)]
@@ -55,6 +56,15 @@ pub struct Decided {
     pub took_ms: u64,
     /// Who waits for it.
     pub waiters: Vec<Ticket>,
+}
+
+/// Of one transaction: the branches that are counted at their participants, a bit for each.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counted {
+    /// Their votes are waited for.
+    pub(crate) voting: u64,
+    /// They have not acknowledged the outcome.
+    pub(crate) owing: u64,
 }
 
 /// A transaction that is not ended.

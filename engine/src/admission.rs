@@ -44,15 +44,6 @@ impl From<AdmissionLimits> for Admission {
     }
 }
 
-/// Of one transaction: the branches that are counted at their participants, a bit for each.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counted {
-    /// Their votes are waited for.
-    voting: u64,
-    /// They have not acknowledged the outcome.
-    owing: u64,
-}
-
 /// Brings a count, and the bit that says whether a branch is in it, to what is now.
 fn recount(count: &mut usize, bits: &mut u64, branch: Branch, is_in: bool) {
     let bit = 1 << branch.0;

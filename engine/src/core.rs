@@ -23,9 +23,9 @@ use assent_common::wire::problem::Problem;
 use assent_common::wire::transaction::Ack;
 use assent_common::{Epoch, ErrorCode, IdempotencyKey, LogId, TransactionId, TxNumber, Txid};
 
-use crate::active::{Accepted, Active, RequestOps};
-use crate::admission::{Admission, AdmissionLimits, Counted};
-use crate::errand::{Errand, Errands, Ticket};
+use crate::active::{Accepted, Active, Counted, RequestOps, Ticket};
+use crate::admission::{Admission, AdmissionLimits};
+use crate::errand::{Errand, Errands};
 use crate::fingerprint::Fingerprint;
 use crate::history::History;
 use crate::lanes::Lanes;

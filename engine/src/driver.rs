@@ -13,7 +13,7 @@ use assent_common::{LogId, TxNumber};
 use crate::core::Core;
 use crate::data::data_seen;
 use crate::errand::{Errand, Notice};
-use crate::lives::Greeting;
+use crate::lanes::Greeting;
 use crate::outbox::Appended;
 use crate::resync::{
     self, DataReport, LogReading, ReportPart, Reported, ResyncCall, ResyncHeard, Resynchronisation,

@@ -8,13 +8,9 @@ use assent_common::record::EndedByHand;
 use assent_common::wire::resync::DataPoint;
 use assent_common::{ParticipantName, TransactionId, TxNumber};
 
-use crate::active::Decided;
+use crate::active::{Decided, Ticket};
 use crate::lane::Outgoing;
 use crate::resync::ResyncCall;
-
-/// By what the shell finds who waits for something; the shell gives them out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
 
 /// Something to do for the shell. A lane is named by its place.
 #[derive(Debug)]

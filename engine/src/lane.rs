@@ -5,16 +5,18 @@ use std::sync::Arc;
 use assent_common::branch::BranchAnswer;
 use assent_common::coordinator::{Branch, FromBranch, ToBranch};
 use assent_common::ids::TxNumber;
+use assent_common::lives::SealedWord;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::time::{Micros, Millis};
-use assent_common::wire::branch::{Answer, Answers, Batch, Message, Mode, PrepareMessage};
+use assent_common::wire::branch::{
+    Answer, Answers, Batch, LifeAnswer, Message, Mode, PrepareMessage,
+};
 use assent_common::wire::resync::DataPoint;
-use assent_common::{ErrorCode, LogId, Txid};
+use assent_common::{ErrorCode, LogId, Txid, limits, text};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::active::{Active, RequestOps};
-use crate::lives::LifeHeard;
 use crate::mutants;
 use crate::variant::Variant;
 
@@ -108,6 +110,50 @@ pub enum Idle {
     Until(Micros),
     /// Nothing is queued for a participant that is away, and it is time to look whether it is back.
     Probe,
+}
+
+/// What an answer, or that there was none, says of the life that spoke.
+#[derive(Debug, Clone)]
+pub enum LifeHeard {
+    /// Nothing: there was none.
+    Nothing,
+    /// What the participant makes of it.
+    Said {
+        /// Absent from a participant of an older version.
+        life: Option<LifeAnswer>,
+        /// Whether there was something to do.
+        is_work: bool,
+    },
+    /// The log is an old or a forked copy.
+    Stale {
+        /// Why, in the participant's words.
+        why: String,
+        /// What the log said there, as the participant shows it.
+        shown: Option<SealedWord>,
+    },
+}
+
+impl LifeHeard {
+    /// What the answer to a batch says of it.
+    pub fn of<E>(said: &Result<Answers, E>) -> Self {
+        match said {
+            Err(_) => Self::Nothing,
+            Ok(Answers { stale_log: Some(why), stale_log_shown: shown, .. }) => Self::Stale {
+                why: text::cut(why, limits::DETAIL_BYTES_MAX).into_owned(),
+                shown: *shown,
+            },
+            Ok(Answers { life, answers, .. }) => {
+                Self::Said { life: *life, is_work: !answers.is_empty() }
+            }
+        }
+    }
+
+    /// Whether nothing was done because the lives before this one were not said, or not the one
+    /// that is known there.
+    #[must_use]
+    pub const fn is_unproven(&self) -> bool {
+        matches!(self, Self::Said { life: Some(LifeAnswer::Unproven { .. }), .. })
+    }
 }
 
 /// What came of a batch.

@@ -11,8 +11,19 @@ use assent_common::{Epoch, ParticipantName};
 use crate::data::LaneData;
 use crate::errand::{Errand, Errands, Notice};
 use crate::lane::{Came, Outgoing, Sent};
-use crate::lives::Greeting;
 use crate::outbound::{Haste, Outbound};
+
+/// Whether a participant has heard which life speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// Not yet tried.
+    Due,
+    /// Tried, or to be said again. Who is away is not waited for; who has answered remembers it
+    /// with the first message.
+    Tried,
+    /// It remembers it.
+    Heard,
+}
 
 /// The way to one participant.
 pub struct Lane {

@@ -43,15 +43,17 @@ mod submit;
 mod variant;
 
 pub use self::core::{Core, CoreSettings};
-pub use active::{Accepted, Active, Decided, RequestOps};
+pub use active::{Accepted, Active, Decided, RequestOps, Ticket};
 pub use admission::AdmissionLimits;
 pub use data::LaneData;
-pub use errand::{Errand, Notice, Ticket};
+pub use errand::{Errand, Notice};
 pub use fingerprint::Fingerprint;
 pub use history::{History, ReplayedHistory};
-pub use lane::{Assembled, BatchCame, Came, Idle, LANE_PATIENCE_MS, Outgoing, PassedOps, Sent};
+pub use lane::{
+    Assembled, BatchCame, Came, Idle, LANE_PATIENCE_MS, LifeHeard, Outgoing, PassedOps, Sent,
+};
 pub use lanes::{Lane, Lanes};
-pub use lives::LifeHeard;
+
 pub use numbers::NumberMap;
 pub use outbox::{SEGMENT_BYTES_FOR_ALL, decision_bytes_max};
 pub use resync::{DataReport, KnownData, LogReading, ResyncCall, ResyncHeard};

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use assent_common::lives::{Life, LifeBegan, Lives, PastLife, Proof, Seal, SealKey, SealedWord};
 use assent_common::log::LogPosition;
 use assent_common::outcome::{Call, Prepared, Refusal};
-use assent_common::wire::branch::{Answers, LifeAnswer};
-use assent_common::{Epoch, ErrorCode, LogId, limits, text};
+use assent_common::wire::branch::LifeAnswer;
+use assent_common::{Epoch, ErrorCode, LogId};
 use sha2::{Digest as _, Sha256};
 
 use crate::errand::{Errand, Errands, Notice};
-use crate::lanes::{Lane, Lanes};
+use crate::lane::LifeHeard;
+use crate::lanes::{Greeting, Lane, Lanes};
 
 /// The lives of the log.
 #[derive(Debug)]
@@ -23,62 +24,6 @@ pub(crate) struct LogLives {
     position: u64,
     /// Why the log is an old or a forked copy, as a participant has shown.
     stale: Option<Arc<str>>,
-}
-
-/// Whether a participant has heard which life speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Greeting {
-    /// Not yet tried.
-    Due,
-    /// Tried, or to be said again. Who is away is not waited for; who has answered remembers it
-    /// with the first message.
-    Tried,
-    /// It remembers it.
-    Heard,
-}
-
-/// What an answer, or that there was none, says of the life that spoke.
-#[derive(Debug, Clone)]
-pub enum LifeHeard {
-    /// Nothing: there was none.
-    Nothing,
-    /// What the participant makes of it.
-    Said {
-        /// Absent from a participant of an older version.
-        life: Option<LifeAnswer>,
-        /// Whether there was something to do.
-        is_work: bool,
-    },
-    /// The log is an old or a forked copy.
-    Stale {
-        /// Why, in the participant's words.
-        why: String,
-        /// What the log said there, as the participant shows it.
-        shown: Option<SealedWord>,
-    },
-}
-
-impl LifeHeard {
-    /// What the answer to a batch says of it.
-    pub fn of<E>(said: &Result<Answers, E>) -> Self {
-        match said {
-            Err(_) => Self::Nothing,
-            Ok(Answers { stale_log: Some(why), stale_log_shown: shown, .. }) => Self::Stale {
-                why: text::cut(why, limits::DETAIL_BYTES_MAX).into_owned(),
-                shown: *shown,
-            },
-            Ok(Answers { life, answers, .. }) => {
-                Self::Said { life: *life, is_work: !answers.is_empty() }
-            }
-        }
-    }
-
-    /// Whether nothing was done because the lives before this one were not said, or not the one
-    /// that is known there.
-    #[must_use]
-    pub const fn is_unproven(&self) -> bool {
-        matches!(self, Self::Said { life: Some(LifeAnswer::Unproven { .. }), .. })
-    }
 }
 
 impl LogLives {

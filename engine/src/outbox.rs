@@ -14,7 +14,8 @@ use assent_common::record::{AnswerRecord, Identity, Record};
 use assent_common::wire::transaction::Protocol;
 
 use crate::active::Active;
-use crate::errand::{Errands, Notice, Ticket};
+use crate::active::Ticket;
+use crate::errand::{Errands, Notice};
 use crate::numbers::NumberMap;
 
 /// Bytes of a record beside the writes and replies in it: the names of the branches, the key, the

@@ -18,16 +18,19 @@ use assent_common::wire::resync::DataPoint;
 use assent_common::wire::transaction::BranchProgress;
 use assent_common::{Epoch, ErrorCode, ParticipantName, TransactionId, Txid, limits};
 
+use crate::active::Ticket;
 use crate::behind;
 use crate::core::Core;
 use crate::data::data_seen;
 use crate::driver;
-use crate::errand::{Errand, Ticket};
+use crate::errand::Errand;
+use crate::lane::LifeHeard;
 use crate::lane::{
     Assembled, BatchCame, Came, Idle, Incoming, LANE_PATIENCE_MS, Outgoing, PassedOps, Sent,
     answers_of, met_a_lock, ops_bytes, why_nothing_is_said, wire_message,
 };
-use crate::lives::{Greeting, LifeHeard, unproven};
+use crate::lanes::Greeting;
+use crate::lives::unproven;
 use crate::outbox::Appended;
 use crate::resync::{KnownData, ResyncHeard};
 use crate::submit::of_participant;

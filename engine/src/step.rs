@@ -17,11 +17,11 @@ use assent_common::time::{Micros, Millis};
 use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, ParticipantName, TransactionId, TxNumber};
 
-use crate::active::{Active, Decided};
+use crate::active::{Active, Decided, Ticket};
 use crate::admission::settle_accounts;
 use crate::core::Core;
 use crate::driver;
-use crate::errand::{Errand, Notice, Ticket};
+use crate::errand::{Errand, Notice};
 use crate::holders::name_holder;
 use crate::lane::Outgoing;
 use crate::mutants;
