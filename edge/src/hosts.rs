@@ -50,8 +50,14 @@ impl HostRule {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Option<Problem> {
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let host = host.or_else(|| uri.authority().map(|authority| authority.as_str()));
+        // RFC 9112, 3.2: of two one could be for somebody else on the way. HTTP/1.0 needs none.
+        if headers.get_all(HOST).iter().nth(1).is_some() {
+            let detail = "the request has more than one Host header";
+            return Some(Problem::new(ErrorCode::BadRequest, detail));
+        }
+        // The target's own authority counts before the header.
+        let host = uri.authority().map(|authority| authority.as_str());
+        let host = host.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
         if let (Self::Own(names), Some(host)) = (self, host)
             && !is_own(names, host)
         {
@@ -101,7 +107,7 @@ mod tests {
     fn refused(rule: &HostRule, method: Method, headers: &[(&'static str, &str)]) -> bool {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.insert(*name, value.parse().unwrap());
+            map.append(*name, value.parse().unwrap());
         }
         rule.refusal(&method, &Uri::from_static("/v1/transactions"), &map).is_some()
     }
@@ -126,6 +132,11 @@ mod tests {
             assert!(refused(&own, Method::GET, &[("host", host)]), "{host}");
         }
         assert!(!refused(&own, Method::GET, &[]), "a browser always says it");
+        let two = [("host", "localhost"), ("host", "localhost")];
+        assert!(refused(&own, Method::GET, &two), "one of them may be meant for another server");
+        let foreign = Uri::from_static("http://evil.example/v1/transactions");
+        let headers = HeaderMap::from_iter([(HOST, "localhost".parse().unwrap())]);
+        assert!(own.refusal(&Method::GET, &foreign, &headers).is_some(), "the target counts");
         let outside: SocketAddr = "10.0.0.1:7700".parse().unwrap();
         for any in [HostRule::new(here, true, []), HostRule::new(outside, false, [])] {
             assert!(!refused(&any, Method::GET, &[("host", "evil.example")]));
