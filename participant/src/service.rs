@@ -423,7 +423,14 @@ impl Shared {
         // A Redis that hangs must not make who asks wait as long as a transaction would.
         let pinged = tokio::time::timeout(REDIS_SILENT, self.store.ping()).await;
         let mut checks = vec![match pinged {
-            Ok(Ok(())) => passing("redis"),
+            Ok(Ok(())) => match self.store.refuses_writes() {
+                None => passing("redis"),
+                Some(said) => Check {
+                    name: "redis",
+                    verdict: Verdict::Warning,
+                    detail: format!("refuses writes: {said}"),
+                },
+            },
             Ok(Err(error)) => failing("redis", error.to_string()),
             Err(_) => failing("redis", format!("no answer within {REDIS_SILENT:?}")),
         }];

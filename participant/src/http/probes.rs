@@ -66,7 +66,7 @@ pub(crate) struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passing,
-    /// Ready, but a promise does not hold; the operator chose so.
+    /// Ready, but something is not as it should be: a promise that the operator gave up, say.
     Warning,
     Failing,
 }

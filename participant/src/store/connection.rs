@@ -20,7 +20,8 @@ use super::owner::Turn;
 use super::requirements::{self, Examined, Weight};
 use super::scripts::{Script, Scripts};
 use super::whole::Trust;
-use super::{Store, StoreError, StoreOptions, StoreState, lock, unlogged};
+use super::writable::Writes;
+use super::{Store, StoreError, StoreOptions, StoreState, lock, rights, unlogged};
 use crate::store::markers::Markers;
 
 /// While a server is down, every batch would try to connect; within this time they share one
@@ -84,6 +85,21 @@ pub(super) fn unavailable(options: &StoreOptions, error: &RedisError) -> StoreEr
     }
 }
 
+/// Why a server does not show what must be known of it: where that is a right of the agent's user,
+/// with the command that gives it.
+pub(super) fn not_shown(options: &StoreOptions, user: &str, error: &RedisError) -> StoreError {
+    let found = unavailable(options, error);
+    let right = decode::command_denied(&error.to_string()).map(|name| rights::quoted(&name));
+    match (found, right) {
+        (StoreError::Refuses { address, code, reason }, Some(right)) => {
+            let user = rights::quoted(user);
+            let reason = format!("{reason}; allow it: redis-cli ACL SETUSER {user} +{right}");
+            StoreError::Refuses { address, code, reason }
+        }
+        (found, _) => found,
+    }
+}
+
 /// [`Examined::file_off_in`] of the last look, over all connections.
 pub(super) type FileOffIn = Mutex<Option<String>>;
 
@@ -101,7 +117,7 @@ pub(super) async fn connect(
     let connection = client.get_multiplexed_async_connection_with_config(&config).await;
     let mut connection = connection.map_err(|error| unavailable(options, &error))?;
     let server = requirements::look(&mut connection, &user, &options.control_key, off_in).await;
-    let server = server.map_err(|error| unavailable(options, &error))?;
+    let server = server.map_err(|error| not_shown(options, &user, &error))?;
     Ok((connection, server))
 }
 
@@ -224,6 +240,7 @@ impl Store {
             served: Mutex::default(),
             words: tokio::sync::Mutex::default(),
             by_hand: Mutex::default(),
+            writes: Writes::default(),
         };
         if incarnation == FENCED {
             // Of no data: no script of this agent runs before it has heard of the data's next

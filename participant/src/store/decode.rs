@@ -34,6 +34,15 @@ impl Row {
         self.take(place).map(|bytes| readable(&bytes))
     }
 
+    /// The same of words of Redis, as they were said.
+    fn said(&mut self, place: usize) -> Option<String> {
+        let bytes = self.take(place)?;
+        Some(match std::str::from_utf8(&bytes) {
+            Ok(said) => readable(said_outside(said).as_bytes()),
+            Err(_) => readable(&bytes),
+        })
+    }
+
     fn int(&self, place: usize) -> Option<i64> {
         match self.0.get(place)? {
             Value::Int(number) => Some(*number),
@@ -132,7 +141,7 @@ fn holder(row: &mut Row) -> Option<Holder> {
 
 fn no(row: &mut Row, item: Option<&PrepareItem>) -> Option<Refusal> {
     let code: ErrorCode = row.text(1)?.parse().ok()?;
-    let detail = row.text(3).unwrap_or_default();
+    let detail = row.said(3).unwrap_or_default();
     let op = row.int(2).and_then(|op| usize::try_from(op).ok());
     let blamed = op.and_then(|op| Some((op, item?.prepare.branch.ops.get(op)?)));
     Some(match blamed {
@@ -199,7 +208,7 @@ pub(super) fn applied(value: Value) -> (Call<Applied>, Option<String>) {
     let Some(mut row) = Row::new(value) else { return (unreadable(), None) };
     match row.tag() {
         b'a' | b'i' => match row.int(1).and_then(|dirty| u32::try_from(dirty).ok()) {
-            Some(dirty_writes) => (Call::Applied(Applied { dirty_writes }), row.text(2)),
+            Some(dirty_writes) => (Call::Applied(Applied { dirty_writes }), row.said(2)),
             None => (unreadable(), None),
         },
         b'n' => (no(&mut row, None).map_or_else(unreadable, Call::Refused), None),
@@ -272,6 +281,19 @@ fn code_in_script(said: &str) -> Option<&str> {
     met.split(' ').next()
 }
 
+/// What Redis said to a command of a script, without the place in the script that Redis 6.2 puts
+/// before it, as in `Redis refuses SET: @user_script: 1103: -OOM command not allowed….\r\n`.
+fn said_outside(said: &str) -> String {
+    let met = said.rsplit_once("@user_script: ").and_then(|(before, met)| {
+        let (line, met) = met.split_once(": ")?;
+        line.parse::<u32>().ok()?;
+        // Of an error of the whole script that is more about the script.
+        let before = before.split("Error running script").next().filter(|it| *it == before);
+        Some(format!("{}{}", before.unwrap_or_default(), met.trim_start_matches('-')))
+    });
+    met.as_deref().unwrap_or(said).trim_end().to_owned()
+}
+
 /// The code of an error of the server, whose text this is.
 fn code_of<'a>(error: &'a RedisError, text: &'a str) -> Option<&'a str> {
     error.code().map(|code| code_in_script(text).unwrap_or(code))
@@ -287,9 +309,18 @@ pub(super) fn refuses(error: &RedisError) -> Option<ErrorCode> {
     }
 }
 
+/// The command that Redis says the user may not run, as a rule of an ACL names it. It is said as
+/// `… no permissions to run the 'info' command`.
+pub(super) fn command_denied(said: &str) -> Option<String> {
+    let (_, denied) = said.split_once("to run the '")?;
+    let (name, _) = denied.split_once('\'')?;
+    Some(name.to_lowercase())
+}
+
 pub(super) fn classify(error: &RedisError) -> CallError {
-    let text = error.to_string();
-    match code_of(error, &text) {
+    let whole = error.to_string();
+    let text = said_outside(&whole);
+    match code_of(error, &whole) {
         Some("NOSCRIPT") => CallError::NoScript,
         Some("NOPERM") => CallError::Refused(Refusal::new(ErrorCode::RedisNoPermission, text)),
         Some("OOM") => CallError::Refused(Refusal::new(ErrorCode::RedisOutOfMemory, text)),
@@ -299,5 +330,31 @@ pub(super) fn classify(error: &RedisError) -> CallError {
         Some(_) => CallError::Unknown(text),
         // Timeouts too: the reply may still come, and would be taken for the next call's.
         None => CallError::Broken(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise *honest*: a person reads what Redis said, and not where in the script.
+    #[test]
+    fn the_words_of_redis_are_shown_without_the_place_in_the_script() {
+        let oom = "OOM command not allowed when used memory > 'maxmemory'.";
+        let refused = format!("Redis refuses SET: {oom}");
+        for (said, shown) in [
+            (format!("Redis refuses SET: @user_script: 1103: -{oom}\r\n"), refused),
+            (format!("@user_script: 7: {oom}"), oom.to_owned()),
+            (
+                "Error running script (call to f_1a): @user_script:1: @user_script: 1: -NOREPLICAS \
+                 Not enough good replicas to write."
+                    .to_owned(),
+                "NOREPLICAS Not enough good replicas to write.".to_owned(),
+            ),
+            (oom.to_owned(), oom.to_owned()),
+            ("of @user_script: nothing".to_owned(), "of @user_script: nothing".to_owned()),
+        ] {
+            assert_eq!(said_outside(&said), shown);
+        }
     }
 }

@@ -45,6 +45,7 @@ mod sorted;
 mod unlogged;
 mod whole;
 mod work;
+mod writable;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -137,6 +138,8 @@ pub struct Store {
     words: tokio::sync::Mutex<repair::Words>,
     /// What operators decided by hand, as the last scan found it.
     by_hand: Mutex<BTreeMap<Txid, ByHand>>,
+    /// Whether Redis takes writes, as the last pulse saw.
+    writes: writable::Writes,
 }
 
 impl Store {

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 
 use assent_common::participant::{Found, Known};
 use assent_common::wire::resync::{DataPoint, Progress};
+use redis::RedisError;
 
-use super::connection::{Live, fit, identity};
+use super::connection::{Live, fit, identity, not_shown};
 use super::fence::not_as_known;
 use super::owner::Turn;
 use super::requirements::Examined;
@@ -20,10 +21,12 @@ impl Store {
     pub async fn pulse(&self) -> Result<(), StoreError> {
         let live = self.live().await?;
         self.still_fit(&live).await?;
+        let asked = self.writes.look(&live, &self.options.control_key).await;
+        asked.map_err(|error| self.unseen(&live, &error))?;
         // Before Redis is asked: what is seen from then on may be newer than what it says.
         let known = self.known();
         let found = identity(&live, &self.options.control_key).await;
-        let found = found.map_err(|error| self.given_up(&live, &error))?;
+        let found = found.map_err(|error| self.unseen(&live, &error))?;
         self.compare(&live, known, found).await?;
         self.verify(&live).await
     }
@@ -34,7 +37,7 @@ impl Store {
         let connection = &mut live.connection.clone();
         let off_in = lock(&self.file_off_in).clone();
         let server = requirements::look_again(connection, &live.server, off_in).await;
-        let server = server.map_err(|error| self.given_up(live, &error))?;
+        let server = server.map_err(|error| self.unseen(live, &error))?;
         self.mind_rights(live, &server).await?;
         if server.request_bytes_max != live.server.request_bytes_max {
             self.disconnect(live, "client-query-buffer-limit was changed");
@@ -42,6 +45,14 @@ impl Store {
         lock(&self.file_off_in).clone_from(&server.file_off_in);
         let fit = fit(&server, &self.options).map(drop);
         fit.inspect_err(|error| self.disconnect(live, &error.to_string()))
+    }
+
+    /// What the pulse cannot look at is not fit, whatever kept it from looking: the next call
+    /// connects anew, and says what is missing.
+    fn unseen(&self, live: &Arc<Live>, error: &RedisError) -> StoreError {
+        let error = not_shown(&self.options, live.server.user(), error);
+        self.disconnect(live, &error.to_string());
+        error
     }
 
     /// An owner takes its rights for those that it had when it connected, and would vote for what
@@ -89,6 +100,11 @@ impl Store {
                 rules.join(" ")
             )
         })
+    }
+
+    /// What Redis said to a write, if it takes none, as far as the last pulse saw.
+    pub fn refuses_writes(&self) -> Option<String> {
+        self.writes.refused()
     }
 
     /// The data that this agent goes on with, and how far it has seen it.

@@ -195,6 +195,27 @@ async fn a_probe_names_the_right_that_was_lost() {
     probes("it is ready again", ProbeState::Ok, "ready").await;
 }
 
+/// What was decided goes on without memory, so that the agent stays ready; it says that nothing new
+/// is taken, for as long as it is so.
+#[tokio::test]
+async fn a_probe_names_a_redis_that_refuses_writes() {
+    let redis = Redis::start().await;
+    let sidecar = Sidecar::start(&redis).await;
+    let probes = async |what: &str, named: &str| {
+        until(what, async || {
+            let probe = sidecar.client.readyz().await.unwrap();
+            assert_eq!(probe.state, ProbeState::Ok, "{}", probe.text);
+            probe.text.contains(named).then_some(())
+        })
+        .await;
+    };
+    probes("its Redis is well", "[+] redis ok").await;
+    redis.set_config("maxmemory", "1").await;
+    probes("it names the refusal", "[!] redis warning: refuses writes: OOM ").await;
+    redis.set_config("maxmemory", "0").await;
+    probes("its Redis is well again", "[+] redis ok").await;
+}
+
 /// Before the first transaction the agent itself needs to write: it is refused with the same codes
 /// as a transaction is later.
 #[tokio::test]

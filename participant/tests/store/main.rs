@@ -12,6 +12,7 @@ mod large;
 mod locks;
 mod outcomes;
 mod owner;
+mod pulse;
 mod repair;
 mod requirements;
 mod server;

@@ -16,7 +16,7 @@ fn options(redis: &Redis) -> StoreOptions {
     StoreOptions::new(redis.url())
 }
 
-fn as_agent(redis: &Redis, password: &str) -> StoreOptions {
+pub(crate) fn as_agent(redis: &Redis, password: &str) -> StoreOptions {
     StoreOptions::new(format!("{}?user=agent&pass={password}", redis.url()))
 }
 
@@ -178,7 +178,7 @@ async fn a_file_that_was_off_is_waited_for_until_its_first_rewrite_is_over() {
 }
 
 /// Looks until it comes out so: a failure is shared for a moment by those who come in it.
-async fn until(
+pub(crate) async fn until(
     store: &Store,
     is_it: impl Fn(&Result<(), StoreError>) -> bool,
 ) -> Result<(), StoreError> {
@@ -465,46 +465,6 @@ async fn a_right_that_is_missing_beside_discard_is_named() {
             assert!(error.contains(named), "{} {error}", server.name);
         }
     }
-}
-
-/// W7: an agent does not stay with a server that is a replica by now.
-#[tokio::test]
-async fn a_demoted_server_is_given_up() {
-    for server in assent_servers::all() {
-        let redis = Redis::on(&server, &DURABLE);
-        let (store, mut plain) = (redis.store().await, redis.plain().await);
-        vote(store.prepare(tx(1), &["SET a 1"]).await);
-        // A port where nobody listens: the data stays as it is.
-        let () = plain.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
-        let call = store.prepare(tx(2), &["SET b 1"]).await;
-        assert!(matches!(&call, Call::Refused(_)), "{call:?}");
-        let StoreState::Disconnected(why) = store.state() else { panic!("{:?}", store.state()) };
-        assert!(why.contains("READONLY") || why.contains("role is"), "{why}");
-        let refusal = store.prepare(tx(3), &["SET b 1"]).await.refused();
-        assert!(refusal.detail.contains("role is \"slave\""), "{refusal:?}");
-        let () = plain.run(&["REPLICAOF", "NO", "ONE"]).await;
-        // A failure is shared for a moment by those who come in it.
-        while store.ping().await.is_err() {
-            tokio::task::yield_now().await;
-        }
-        vote(store.prepare(tx(4), &["SET b 1"]).await);
-        assert_eq!(store.commit(tx(1)).await, CLEAN);
-    }
-}
-
-/// The pulse sees a setting that is changed under the connection, and the role of an agent that nobody asks anything.
-#[tokio::test]
-async fn the_pulse_gives_up_a_server_that_is_no_longer_fit() {
-    let redis = Redis::start();
-    let (store, mut plain) = (redis.store().await, redis.plain().await);
-    store.pulse().await.unwrap();
-    let () = plain.run(&["CONFIG", "SET", "appendfsync", "everysec"]).await;
-    assert!(matches!(store.pulse().await, Err(StoreError::Unsafe { .. })));
-    assert!(matches!(store.state(), StoreState::Disconnected(_)));
-    assert!(matches!(store.pulse().await, Err(StoreError::Unsafe { .. })));
-    let () = plain.run(&["CONFIG", "SET", "appendfsync", "always"]).await;
-    until(&store, Result::is_ok).await.unwrap();
-    vote(store.prepare(tx(1), &["SET a 1"]).await);
 }
 
 /// W11: the password changes, and with it the file.

@@ -197,6 +197,37 @@ async fn without_memory_a_prepare_is_refused_and_a_commit_is_not() {
     assert_eq!(plain.get("c").await, None);
 }
 
+/// Promise *honest*: while every new transaction is aborted the agent does not call its Redis well.
+#[tokio::test]
+async fn a_redis_that_refuses_writes_is_noticed_while_nobody_asks() {
+    for server in assent_servers::all() {
+        let redis = Redis::on(&server, &DURABLE);
+        let (store, mut plain) = (redis.store().await, redis.plain().await);
+        store.pulse().await.unwrap();
+        assert_eq!(store.refuses_writes(), None);
+        for (n, (setting, code)) in
+            (1..).zip([("maxmemory", "OOM "), ("min-replicas-to-write", "NOREPLICAS ")])
+        {
+            let () = plain.run(&["CONFIG", "SET", setting, "1"]).await;
+            store.pulse().await.unwrap();
+            let said = store.refuses_writes().unwrap_or_default();
+            assert!(said.starts_with(code) && said.ends_with('.'), "{}: {said:?}", server.name);
+            let refusal = store.prepare(tx(n), &["SET a 1"]).await.refused();
+            let detail = &refusal.detail;
+            assert!(detail.contains(said.trim_start_matches(code)), "{}: {detail}", server.name);
+            for never in ["user_script", "\\"] {
+                assert!(!detail.contains(never), "{}: {detail}", server.name);
+            }
+            let () = plain.run(&["CONFIG", "SET", setting, "0"]).await;
+            store.pulse().await.unwrap();
+            assert_eq!(store.refuses_writes(), None, "{}", server.name);
+            let left: u64 = plain.run(&["EXISTS", "assent:ctl:probe"]).await;
+            assert_eq!(left, 0, "{}", server.name);
+        }
+        vote(store.prepare(tx(9), &["SET a 1"]).await);
+    }
+}
+
 #[tokio::test]
 async fn a_redis_that_refuses_writes_refuses_definitely() {
     let redis = Redis::start();

@@ -128,6 +128,7 @@ async fn of_itself(
     checks.push(match &held_there {
         Ok(list) => held(what, list, held_max_ms),
         Err(error) => unheard(format!("{what}: branches held"), error),
+    checks.extend(probe.as_ref().ok().and_then(|probe| refuses_writes(what, &probe.text)));
     });
     (checks, held_there.ok())
 }
@@ -150,6 +151,21 @@ fn ended_by_hand(what: &str, url: &str, probe: &str) -> Option<Check> {
 pub(super) fn forget(participant: &str) -> String {
     format!("assent branch forget TXID --participant {participant} --actor WHO --reason WHY")
 }
+/// Whether its Redis refuses writes, as the participant's probe says: every new transaction there
+/// is aborted.
+fn refuses_writes(what: &str, probe: &str) -> Option<Check> {
+    let line = probe.lines().find(|line| line.starts_with("[!] redis"))?;
+    let (_, found) = line.split_once(": ")?;
+    let fix = if found.contains("OOM") {
+        "give that Redis more memory (CONFIG SET maxmemory), or free some there"
+    } else if found.contains("NOREPLICAS") {
+        "start the replicas that it must have, or lower its min-replicas-to-write"
+    } else {
+        "the words of Redis say why; look at its log, and at its disk"
+    };
+    Some(Check::failing(format!("{what}: writes"), found, fix))
+}
+
 
 fn not_reached(what: &str, error: &CallError) -> Check {
     let fix = match error {
@@ -364,4 +380,28 @@ fn held(what: &str, list: &BranchList, held_max_ms: u64) -> Check {
     let fix = "start their coordinator, or let the agent ask it; if it is gone for good: assent branch list, then assent \
                branch resolve for each";
     Check::failing(what, found, fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    /// Promise *honest*: where every new transaction is aborted, somebody is told what to do.
+    #[test]
+    fn a_redis_that_refuses_writes_fails_with_what_to_do() {
+        let probe = |line: &str| format!("{line}\n[+] data ok\nready\n");
+        for (said, todo) in [
+            ("OOM command not allowed when used memory > 'maxmemory'.", "more memory"),
+            ("NOREPLICAS Not enough good replicas to write.", "start the replicas"),
+            ("MISCONF Errors writing to the AOF file", "its disk"),
+        ] {
+            let line = format!("[!] redis warning: refuses writes: {said}");
+            let check = refuses_writes("participant a", &probe(&line)).unwrap();
+            assert_eq!(check.verdict, Verdict::Failing);
+            assert_eq!(check.found, format!("refuses writes: {said}"));
+            assert!(check.fix.as_deref().unwrap_or_default().contains(todo), "{:?}", check.fix);
+        }
+        assert!(refuses_writes("participant a", &probe("[+] redis ok")).is_none());
+    }
 }

@@ -167,7 +167,7 @@ impl Seen {
             Err(Hidden::Forbidden) => Met::Hidden(
                 Weight::Refused,
                 "CONFIG GET is not allowed",
-                "allow the agent's user `+config|get`",
+                "allow the agent's user CONFIG GET: redis-cli ACL SETUSER USER '+config|get'",
             ),
             Err(Hidden::NoCommand) => Met::Hidden(
                 Weight::Refused,
