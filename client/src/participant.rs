@@ -202,6 +202,10 @@ pub struct ResolveRequest {
     /// yet, or was decided otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// Where the operator finds a running coordinator of the branch's log, which may have moved. It
+    /// is asked too, and is not taken for gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coordinator: Option<String>,
 }
 
 /// What an operator makes of a branch in doubt.

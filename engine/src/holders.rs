@@ -38,7 +38,10 @@ fn about(
         );
     }
     let Some(active) = active.get(&txid.number) else {
-        return "has ended here by now".to_owned();
+        // It has ended, or a restart has cut it short before anything of it was logged.
+        return "is not known to this coordinator any more: the participant holds the key until it \
+                has learned the outcome; see `assent branch list --participant URL`"
+            .to_owned();
     };
     let identity = &active.accepted.identity;
     let age_ms = now.since(identity.created_at);

@@ -8,10 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use assent_client::CoordinatorClient;
-use assent_client::participant::ForcedOutcome;
+use assent_client::participant::{ForcedOutcome, ResolveRequest};
 use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::outcome::{Aborted, Call, Heuristic, Refusal, Settled};
+use assent_common::participant::Branches;
 use assent_common::participant::resolver::InDoubt;
 use assent_common::wire::branch::{BranchState, BranchView, ByHandView};
 use assent_common::wire::outcome::BranchOutcome;
@@ -103,37 +103,69 @@ pub(crate) fn view(txid: Txid, state: BranchState, by_hand: &ByHand) -> BranchVi
     }
 }
 
+/// What there is at an address at which a branch's log may be.
+enum LogAt {
+    /// The log, and what it says.
+    Says(BranchOutcome),
+    /// Nobody, or another log.
+    Gone,
+    /// Somebody who may be the log: for this reason it says nothing.
+    Silent(String),
+}
+
 /// Whether a branch may be ended by hand this way: a coordinator that answers ends it itself, and
-/// must not be contradicted by mistake. It is gone where nobody listens, or another log answers.
-/// One that hangs, or does not let itself be asked, may have decided.
+/// must not be contradicted by mistake. It is gone where nobody listens, or another log answers, at
+/// every address that is known of it. One that hangs, or does not let itself be asked, may have
+/// decided; so may one that runs where the operator has found it, whatever is seen of it from here.
 pub(crate) async fn unopposed(
     app: &Shared,
     branch: Staged,
-    outcome: ForcedOutcome,
+    request: &ResolveRequest,
 ) -> Result<(), Refusal> {
     let Staged { txid, coordinator: coordinator_url, branches, .. } = branch;
     let asked = InDoubt { txid, coordinator_url, branches };
-    let url = assent_common::text::cut(&asked.coordinator_url, 200);
-    let answer = tokio::time::timeout(WHO_IS_THERE, resolver::question(app, &asked)).await;
-    let answer = answer.unwrap_or_else(|_| Call::Unknown("it does not answer".to_owned()));
-    let why = match (answer, outcome) {
-        (Call::Applied(said @ BranchOutcome::Undecided), _)
-        | (Call::Applied(said @ BranchOutcome::Committed), ForcedOutcome::Aborted)
-        | (Call::Applied(said @ BranchOutcome::Aborted), ForcedOutcome::Committed) => {
-            let said = format!("{said:?}").to_lowercase();
-            format!("it answers, and says that {txid} is {said}: it ends the branch itself")
+    let (mut urls, seen_at) = (resolver::addresses(app, &asked), request.coordinator.as_ref());
+    urls.extend(seen_at.filter(|seen_at| !urls.contains(seen_at)).cloned());
+    let finds = urls.iter().map(async |url| match look(app, &asked, url).await {
+        LogAt::Gone if seen_at == Some(url) => {
+            LogAt::Silent("it runs there, and cannot be asked from here".to_owned())
         }
-        // It agrees, or is of another log.
-        (Call::Applied(_), _) => return Ok(()),
-        (Call::Refused(Refusal { code, detail, .. }), _) => format!("{code}: {detail}"),
-        (Call::Unknown(_), _) if is_deserted(app, &asked.coordinator_url).await => return Ok(()),
-        (Call::Unknown(why), _) => why,
-    };
-    let detail = format!(
-        "its coordinator {url} may end the branch itself, and nothing was done ({why}); if it is \
-         gone for good, or to contradict it all the same: `force` (assent branch resolve --force)"
-    );
-    Err(Refusal::new(ErrorCode::WrongState, detail))
+        found => found,
+    });
+    let found = futures_util::future::join_all(finds).await;
+    let has_word = found.iter().any(|found| matches!(found, LogAt::Says(_)));
+    for (url, found) in urls.iter().zip(found) {
+        let why = match (found, request.outcome) {
+            (LogAt::Says(said @ BranchOutcome::Undecided), _)
+            | (LogAt::Says(said @ BranchOutcome::Committed), ForcedOutcome::Aborted)
+            | (LogAt::Says(said @ BranchOutcome::Aborted), ForcedOutcome::Committed) => {
+                let said = format!("{said:?}").to_lowercase();
+                format!("it answers, and says that {txid} is {said}: it ends the branch itself")
+            }
+            (LogAt::Silent(why), _) if !has_word => why,
+            // It agrees, or is gone; or another address has the log's word.
+            (LogAt::Says(_) | LogAt::Gone | LogAt::Silent(_), _) => continue,
+        };
+        let url = assent_common::text::cut(url, 200);
+        let detail = format!(
+            "its coordinator {url} may end the branch itself, and nothing was done ({why}); if it \
+             is gone for good, or to contradict it all the same: `force` (assent branch resolve \
+             --force)"
+        );
+        return Err(Refusal::new(ErrorCode::WrongState, detail));
+    }
+    Ok(())
+}
+
+async fn look(app: &Shared, branch: &InDoubt, url: &str) -> LogAt {
+    let answer = tokio::time::timeout(WHO_IS_THERE, resolver::question_at(app, branch, url)).await;
+    match answer.unwrap_or_else(|_| Call::Unknown("it does not answer".to_owned())) {
+        Call::Applied(BranchOutcome::UnknownAuthority) => LogAt::Gone,
+        Call::Applied(said) => LogAt::Says(said),
+        Call::Refused(Refusal { code, detail, .. }) => LogAt::Silent(format!("{code}: {detail}")),
+        Call::Unknown(_) if is_deserted(app, url).await => LogAt::Gone,
+        Call::Unknown(why) => LogAt::Silent(why),
+    }
 }
 
 /// Whether nobody listens at an address that may be asked.
@@ -192,10 +224,12 @@ async fn compare_one(app: &Shared, txid: Txid, by_hand: ByHand) {
 }
 
 async fn outcome(app: &Shared, txid: Txid, url: &str) -> Option<BranchOutcome> {
-    if url.is_empty() || app.coordinators_known.refusal(url).is_some() {
+    if url.is_empty() {
         return None;
     }
-    match CoordinatorClient::new(&app.http, url).ok()?.outcome(txid).await {
+    let branches = Branches::default();
+    let branch = InDoubt { txid, coordinator_url: url.to_owned(), branches };
+    match resolver::question(app, &branch).await {
         Call::Applied(outcome) => Some(outcome),
         Call::Refused(_) | Call::Unknown(_) => None,
     }

@@ -1,5 +1,6 @@
-//! Whom this agent reaches: its Redis, and the coordinators that it asks about branches in doubt. For health, metrics and
-//! operators. Nothing of the protocol is decided by it, and it must never be taken for an answer about a branch.
+//! Whom this agent reaches: its Redis, and the coordinators that it asks about branches in doubt.
+//! For health, metrics, operators, and where to ask. Nothing of the protocol is decided by it, and
+//! it must never be taken for an answer about a branch.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -97,10 +98,19 @@ impl Reach {
         }
     }
 
-    /// What came of the question about a branch. A coordinator that cannot be asked is named in the log: at once, and again
-    /// now and then, for as long as branches wait for it.
+    /// Where a log was last heard from. Only a life that was admitted is heard.
+    pub(crate) fn heard_at(&self, log_id: LogId) -> Option<String> {
+        lock(&self.coordinators).heard_at(log_id).map(str::to_owned)
+    }
+
+    /// What came of the question about a branch, which names this address. A coordinator that
+    /// cannot be asked is named in the log: at once, and again now and then, for as long as
+    /// branches wait for it.
     pub(crate) fn asked(&self, txid: Txid, url: &str, call: &Call<BranchOutcome>) {
         let mut known = lock(&self.coordinators);
+        // A branch may name the address of an earlier life.
+        let heard_at = known.heard_at(txid.log_id).map(str::to_owned);
+        let url = heard_at.as_deref().unwrap_or(url);
         known.note(txid.log_id, txid.number.epoch, url);
         let Some(coordinator) = known.by_log.get_mut(&txid.log_id) else { return };
         let (why, is_unauthorized) = match call {
@@ -138,6 +148,10 @@ impl Reach {
 }
 
 impl Coordinators {
+    fn heard_at(&self, log_id: LogId) -> Option<&str> {
+        self.by_log.get(&log_id).filter(|known| known.spoke.is_some()).map(|known| &*known.url)
+    }
+
     fn note(&mut self, log_id: LogId, epoch: Epoch, url: &str) {
         let is_full = self.by_log.len() >= COORDINATORS_MAX;
         match self.by_log.get_mut(&log_id) {
@@ -195,6 +209,9 @@ mod tests {
         let coordinator = only(&reach);
         assert_eq!((coordinator.epoch, coordinator.url.as_str()), (Epoch(4), "http://b"));
         assert_eq!(coordinator.asked, None, "of another address nothing is known");
+        assert_eq!(reach.heard_at(txid(1).log_id).as_deref(), Some("http://b"));
+        reach.asked(txid(1), "http://a", &Call::Unknown("connection refused".to_owned()));
+        assert_eq!(only(&reach).url, "http://b", "what a branch names is older");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use assent_client::{CoordinatorClient, mutant, settle};
 use assent_common::branch::Ending;
 use assent_common::mutant::Mutant;
-use assent_common::outcome::{Call, Settled};
+use assent_common::outcome::{Call, Refusal, Settled};
 use assent_common::participant::resolver::{
     self as plan, Asked, Conclusion, InDoubt, Question, Verdict,
 };
@@ -224,12 +224,61 @@ async fn ask_coordinator(app: &Shared, branch: &InDoubt) -> Call<BranchOutcome> 
     call
 }
 
+/// Where the log of a branch may be asked: where it was last heard from, since its coordinator may
+/// have moved, and at the address that the branch names.
+pub(crate) fn addresses(app: &Shared, branch: &InDoubt) -> Vec<String> {
+    let heard_at = app.reach.heard_at(branch.txid.log_id);
+    let named =
+        Some(branch.coordinator_url.clone()).filter(|named| Some(named) != heard_at.as_ref());
+    heard_at.into_iter().chain(named).collect()
+}
+
+/// The word of a branch's log, from the first address that has one; if none has, why.
 pub(crate) async fn question(app: &Shared, branch: &InDoubt) -> Call<BranchOutcome> {
-    let InDoubt { txid, coordinator_url, branches } = branch;
-    if let Some(why) = app.coordinators_known.refusal(coordinator_url) {
+    let mut failed: Option<(String, Call<BranchOutcome>)> = None;
+    for url in addresses(app, branch) {
+        let call = question_at(app, branch, &url).await;
+        if matches!(call, Call::Applied(said) if said != BranchOutcome::UnknownAuthority) {
+            return call;
+        }
+        failed = Some(match failed {
+            None => (url, call),
+            Some((heard_at, first)) => {
+                let call = in_vain(&heard_at, first, &url, &call);
+                (heard_at, call)
+            }
+        });
+    }
+    failed.map_or_else(|| Call::Unknown("no address is known".to_owned()), |(_, call)| call)
+}
+
+/// Both addresses were asked in vain: what counts is where the log was heard from.
+fn in_vain(
+    heard_at: &str,
+    first: Call<BranchOutcome>,
+    named: &str,
+    then: &Call<BranchOutcome>,
+) -> Call<BranchOutcome> {
+    let then = match then {
+        Call::Applied(_) => "another log answers".to_owned(),
+        Call::Refused(refusal) => format!("{}: {}", refusal.code, refusal.detail),
+        Call::Unknown(why) => why.clone(),
+    };
+    let both = |why: &str| format!("at {heard_at}: {why}; at {named}: {then}");
+    match first {
+        Call::Unknown(why) => Call::Unknown(both(&why)),
+        Call::Refused(refusal) => Call::Refused(Refusal::new(refusal.code, both(&refusal.detail))),
+        applied @ Call::Applied(_) => applied,
+    }
+}
+
+/// The same, from one address.
+pub(crate) async fn question_at(app: &Shared, branch: &InDoubt, url: &str) -> Call<BranchOutcome> {
+    let InDoubt { txid, branches, .. } = branch;
+    if let Some(why) = app.coordinators_known.refusal(url) {
         return Call::Unknown(why);
     }
-    let client = match CoordinatorClient::new(&app.http, coordinator_url) {
+    let client = match CoordinatorClient::new(&app.http, url) {
         Ok(client) => client,
         Err(error) => return Call::Unknown(error.to_string()),
     };

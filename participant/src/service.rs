@@ -347,9 +347,9 @@ impl Shared {
             let detail = format!("{txid} is {state}, not prepared: there is nothing to decide");
             return Err(Refusal::new(ErrorCode::WrongState, detail));
         }
-        let ResolveRequest { outcome, actor, reason, force } = request;
+        let ResolveRequest { outcome, actor, reason, force, .. } = request;
         if !force && let Some(branch) = in_doubt {
-            by_hand::unopposed(self, branch, *outcome).await?;
+            by_hand::unopposed(self, branch, request).await?;
         }
         let word = outcome.as_str();
         tracing::error!(%txid, outcome = word, actor, reason, "an operator decides a branch in doubt");

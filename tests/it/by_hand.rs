@@ -30,7 +30,7 @@ async fn resolve(cluster: &Cluster, peer: &Peer, outcome: ForcedOutcome) -> Txid
     let held = peer.client(&cluster.http).branches(BranchState::Prepared).await.unwrap();
     let [branch] = held.branches.as_slice() else { panic!("{held:?}") };
     let (actor, reason) = ("ana".to_owned(), "the log is gone".to_owned());
-    let request = ResolveRequest { outcome, actor, reason, force: false };
+    let request = ResolveRequest { outcome, actor, reason, force: false, coordinator: None };
     peer.admin(&cluster.http).resolve(branch.txid, &request).await.unwrap();
     branch.txid
 }

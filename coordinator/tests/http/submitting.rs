@@ -255,7 +255,8 @@ async fn a_conflict_that_lasts_aborts_at_the_timeout() {
     assert!(["lock_conflict", "timeout"].contains(&code), "{said:?}");
 }
 
-/// Who reads of a conflict must not have to look the holder up: it may have ended by then.
+/// Who reads of a conflict must not have to look the holder up: it may have ended by then. Of one
+/// that is not known it is not said that it has: its branch may be in doubt at the participant.
 #[tokio::test]
 async fn a_conflict_tells_the_holders_name_and_age_where_they_are_known() {
     let (bank_a, bank_b) = (Fake::start().await, Fake::start().await);
@@ -270,7 +271,7 @@ async fn a_conflict_tells_the_holders_name_and_age_where_they_are_known() {
     let theirs = Txid { log_id: "0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e".parse().unwrap(), ..ours };
     for (holder, told) in [
         (ours, r#"named "the \"nightly\" batch" and began 0."#),
-        (ended, "has ended here"),
+        (ended, "is not known to this coordinator any more: the participant holds the key"),
         (theirs, "log id 0198f1c2a4b27c1d9c0e3f4a5b6c7d8e: its name is not known here"),
     ] {
         bank_b.always(Kind::Prepare, Say::HeldBy(holder));

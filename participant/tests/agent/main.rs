@@ -188,7 +188,8 @@ async fn who_asks_about_a_branch_that_was_applied_by_hand_is_told_so() {
     let sidecar = Sidecar::start(&redis).await;
     assert_eq!(vote(&sidecar.say(vec![implicit(1)]).await[0]), VoteWord::Yes);
     let (actor, reason) = ("ana".to_owned(), "the other one is gone".to_owned());
-    let request = ResolveRequest { outcome: ForcedOutcome::Committed, actor, reason, force: false };
+    let (outcome, force, coordinator) = (ForcedOutcome::Committed, false, None);
+    let request = ResolveRequest { outcome, actor, reason, force, coordinator };
     sidecar.admin.resolve(txid(1), &request).await.unwrap();
     let asked = sidecar.say(vec![Message::Settle(TxidOnly { txid: txid(1) })]).await.remove(0);
     match asked.into_settled() {

@@ -84,6 +84,7 @@ async fn a_branch_of_an_unknown_authority_is_held_until_an_operator_decides() {
         actor: String::new(),
         reason: "the coordinator's disk is gone".to_owned(),
         force: false,
+        coordinator: None,
     };
     let nameless = sidecar.admin.resolve(txid(1), &order).await;
     assert!(matches!(nameless, Err(CallError::Rejected(no)) if no.code == ErrorCode::BadRequest));
@@ -108,7 +109,13 @@ async fn a_hand_is_refused_while_the_coordinator_answers_otherwise_unless_it_is_
     let oracle = Oracle::saying(200, MEDIA_TYPE, undecided).await;
     sidecar.say_for(&oracle.url, vec![prepare(1, [&["SET", "k", "v"]])]).await;
     let (actor, reason) = ("ana".to_owned(), "it takes so long".to_owned());
-    let mut order = ResolveRequest { outcome: ForcedOutcome::Aborted, actor, reason, force: false };
+    let mut order = ResolveRequest {
+        outcome: ForcedOutcome::Aborted,
+        actor,
+        reason,
+        force: false,
+        coordinator: None,
+    };
     match sidecar.admin.resolve(txid(1), &order).await {
         Err(CallError::Rejected(no)) => {
             assert_eq!(no.code, ErrorCode::WrongState, "{no:?}");
@@ -138,6 +145,7 @@ async fn a_hand_must_be_forced_while_the_coordinator_may_be_there() {
         actor: "ana".to_owned(),
         reason: "it takes so long".to_owned(),
         force: false,
+        coordinator: None,
     };
     for (n, url) in [(1, locked.url.clone()), (2, at(&frozen))] {
         sidecar.say_for(&url, vec![prepare(n, [&["SET", &format!("k{n}"), "v"]])]).await;
@@ -152,6 +160,63 @@ async fn a_hand_must_be_forced_while_the_coordinator_may_be_there() {
     assert_eq!(resolved.state, BranchState::Aborted);
 }
 
+/// Nobody listens at the address that the branch names: its log is asked where it was heard from,
+/// and where the operator finds it.
+#[tokio::test]
+async fn a_coordinator_that_has_moved_is_asked_before_a_hand_takes_it_for_gone() {
+    let redis = Redis::start().await;
+    let deserted = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let old = format!("http://{}", deserted.local_addr().unwrap());
+    drop(deserted);
+    let moved = Oracle::saying(200, MEDIA_TYPE, outcome_body(1, LOG, "aborted")).await;
+    let order = |outcome, coordinator: Option<&str>| ResolveRequest {
+        outcome,
+        actor: "ana".to_owned(),
+        reason: "its machine is dead".to_owned(),
+        force: false,
+        coordinator: coordinator.map(str::to_owned),
+    };
+    let sidecar = Sidecar::start(&redis).await;
+    sidecar.say_for(&old, vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    let refused = async |seen: Option<&str>, word: &str| {
+        match sidecar.admin.resolve(txid(1), &order(ForcedOutcome::Committed, seen)).await {
+            Err(CallError::Rejected(no)) => assert!(no.detail.contains(word), "{no:?}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(sidecar.state(1).await, Some(BranchState::Prepared), "nothing was done");
+    };
+    // The operator has found it: by an address that leads there from here too, or not.
+    refused(Some(&moved.url), "is aborted").await;
+    refused(Some(&old), "cannot be asked from here").await;
+    // It has been heard here.
+    sidecar.say_for(&moved.url, Vec::new()).await;
+    refused(None, "is aborted").await;
+    // It has the last word, also where the operator's own way to it does not lead there from here.
+    let agreed = order(ForcedOutcome::Aborted, Some("http://127.0.0.1:1"));
+    let resolved = sidecar.admin.resolve(txid(1), &agreed).await.unwrap();
+    assert_eq!(resolved.state, BranchState::Aborted);
+}
+
+/// Promise *finishing*: the branch names an address at which nobody answers any more, and its log
+/// was heard from another.
+#[tokio::test]
+async fn a_branch_is_asked_about_where_its_log_was_last_heard_from() {
+    let redis = Redis::start().await;
+    let sidecar = asking(&redis).await;
+    let old = Oracle::saying(503, "text/plain", "no coordinator".to_owned()).await;
+    sidecar.say_for(&old.url, vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    old.asked(1).await;
+    let moved = Oracle::saying(200, MEDIA_TYPE, outcome_body(1, LOG, "committed")).await;
+    sidecar.say_for(&moved.url, Vec::new()).await;
+    becomes(&sidecar, 1, BranchState::Applied).await;
+    // And the other way round: who was heard last has gone, and the branch's own one answers.
+    moved.says(2, "undecided");
+    sidecar.say_for(&old.url, vec![prepare(3, [&["SET", "l", "v"]])]).await;
+    sidecar.say_for(&moved.url, Vec::new()).await;
+    old.says(3, "committed");
+    becomes(&sidecar, 3, BranchState::Applied).await;
+}
+
 /// An outcome that meets a hand is told of the hand; one that meets a fence of another's is not. A log that agrees with the
 /// hand is told nothing.
 #[tokio::test]
@@ -163,6 +228,7 @@ async fn an_outcome_against_a_hand_is_answered_with_who_it_was() {
         actor: "ada".to_owned(),
         reason: "the log is gone".to_owned(),
         force: false,
+        coordinator: None,
     };
     sidecar.say((1..=4).map(|n| prepare(n, [&["SET", &format!("k{n}"), "v"]])).collect()).await;
     for (n, outcome) in [

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use assent_client::CoordinatorClient;
+use assent_common::crash::CrashPoint;
 use assent_common::ids::TxNumber;
 use assent_common::outcome::Call;
+use assent_common::wire::branch::BranchState;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Attempt, Epoch, ErrorCode, Txid};
 use assent_process::{Assent, Port, coordinator_arguments, init_log};
-use assent_tests::cluster::restart;
-use assent_tests::proxy::At;
+use assent_tests::cluster::{Peer, arm, restart, wait_crashed};
+use assent_tests::proxy::{At, Fault};
 use assent_tests::wait::wait_for;
 use assent_tests::{Bank, Cluster, Options, Told, Transfer, wait_settled};
 
@@ -21,25 +23,30 @@ const SEGMENT_BYTES: u32 = 1024 * 1024;
 struct Another {
     _process: Assent,
     api: CoordinatorClient,
-    _ports: [Port; 2],
+    ports: [Port; 2],
 }
 
 impl Another {
     async fn start(cluster: &Cluster, data_dir: &Path) -> Self {
+        Self::reaching(cluster, data_dir, |peer| peer.agent.url().to_owned()).await
+    }
+
+    async fn reaching(cluster: &Cluster, data_dir: &Path, way: impl Fn(&Peer) -> String) -> Self {
         let ports = Port::pair().unwrap();
         let mut args = coordinator_arguments(data_dir, &ports);
         args.extend(["--segment-bytes".to_owned(), SEGMENT_BYTES.to_string()]);
         for peer in &cluster.peers {
-            args.extend([
-                "--participant".to_owned(),
-                format!("{}={}", peer.name, peer.agent.url()),
-            ]);
+            args.extend(["--participant".to_owned(), format!("{}={}", peer.name, way(peer))]);
         }
         let (url, log) = (ports[0].url(), cluster.dir().join("another.log"));
         let started = Assent::start("another", Path::new(ASSENT), args, &url, &log).await;
         let process = started.unwrap_or_else(|error| panic!("{error}"));
         let api = CoordinatorClient::new(&cluster.http, &url).unwrap();
-        Self { _process: process, api, _ports: ports }
+        Self { _process: process, api, ports }
+    }
+
+    fn url(&self) -> String {
+        self.ports[0].url()
     }
 }
 
@@ -151,4 +158,50 @@ async fn a_coordinator_that_wakes_up_in_an_old_epoch_prepares_nothing() {
     wait_settled(&cluster).await;
     let ledger = [(asleep, asleep_told), (meanwhile, meanwhile_told), (later, later_told)];
     bank.check(&cluster, &ledger).await;
+}
+
+/// Promise *finishing*: a log goes on at another address. Its branches in doubt name the old one,
+/// at which nobody answers: they are ended all the same, and no hand may end them another way.
+#[tokio::test]
+async fn a_log_that_goes_on_at_another_address_ends_what_is_in_doubt() {
+    let options = Options { proxied: true, ..Options::default() };
+    let mut cluster = Cluster::start(ASSENT, options).await;
+    let bank = Bank::open(&cluster, 1).await;
+    arm(&mut cluster.coordinator, &CrashPoint::BeforeDecision.to_string()).await;
+    let transfer = Transfer::new("the one", "bank-a", "bank-b");
+    let asking = bank.asking(&transfer);
+    wait_crashed(&mut cluster.coordinator).await;
+    asking.await.unwrap();
+    let held = async |peer: &Peer| {
+        let list = peer.client(&cluster.http).branches(BranchState::Prepared).await;
+        list.map(|list| list.branches).map_err(|error| error.to_string())
+    };
+    // The participants do not hear of the new address yet; an operator knows it.
+    for peer in &cluster.peers {
+        peer.proxy().set(Fault::CutBefore);
+    }
+    let moved = Another::reaching(&cluster, &cluster.data_dir(), Peer::url).await;
+    let peer = &cluster.peers[0];
+    let [branch] = &held(peer).await.unwrap()[..] else { panic!("one branch is in doubt") };
+    let (txid, url) = (branch.txid.to_string(), moved.url());
+    let words = ["branch", "resolve", &txid, "--participant", peer.agent.url(), "--url", &url];
+    let by = ["--outcome", "committed", "--actor", "ana", "--reason", "its machine is dead"];
+    let resolved = cluster.run(&[&words[..], &by[..]].concat());
+    let said = String::from_utf8_lossy(&resolved.stderr).into_owned();
+    assert_eq!(resolved.status.code(), Some(1), "{said}");
+    // Aborted; or undecided, for as long as it cannot know that no participant is ahead of its log.
+    assert!(said.contains(&url) && said.contains("it answers, and says"), "{said}");
+
+    for peer in &cluster.peers {
+        peer.proxy().set(Fault::None);
+    }
+    for peer in &cluster.peers {
+        wait_for("the branch to end", || async {
+            let held = held(peer).await?;
+            if held.is_empty() { Ok(()) } else { Err(format!("{held:?}")) }
+        })
+        .await;
+    }
+    let told = bank.through(&moved.api).ask(&Transfer::new("the next", "bank-a", "bank-b")).await;
+    assert!(told.is_committed(), "the keys are free: {told:?}");
 }

@@ -1,5 +1,7 @@
 //! `assent branch resolve|forget`: an operator's word at a participant, whose coordinator is gone for good.
 
+use std::time::Duration;
+
 use assent_client::CallError;
 use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_common::wire::branch::BranchList;
@@ -11,6 +13,9 @@ use crate::config::ClientSettings;
 use crate::exit::{Exit, Failure};
 use crate::ops::Override;
 use crate::output::{self, Format};
+
+/// How long the own coordinator may take to say which log it has.
+const WHO_IS_THERE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(crate) struct ResolveArgs {
@@ -65,7 +70,10 @@ pub(super) async fn resolve(
 ) -> Result<Exit, Failure> {
     let admin = locate::admin(&args.participant, settings).await?;
     let Override { actor, reason } = args.by.clone();
-    let request = ResolveRequest { outcome: args.outcome.into(), actor, reason, force: args.force };
+    let force = args.force;
+    let coordinator = if force { None } else { found_at(args.txid, settings).await };
+    let outcome = args.outcome.into();
+    let request = ResolveRequest { outcome, actor, reason, force, coordinator };
     let resolved = admin.resolve(args.txid, &request).await;
     let view = resolved.map_err(|error| refused(&args.participant, error))?;
     match format {
@@ -76,6 +84,14 @@ pub(super) async fn resolve(
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Where this command reaches the coordinator of the branch's log, if it does: it may have moved,
+/// and the participant need not know.
+async fn found_at(txid: Txid, settings: &ClientSettings) -> Option<String> {
+    let coordinator = settings.coordinator().ok()?;
+    let version = tokio::time::timeout(WHO_IS_THERE, coordinator.version()).await.ok()?.ok()?;
+    (version.log_id? == txid.log_id.to_string()).then(|| settings.url.clone())
 }
 
 pub(super) async fn forget(args: &ForgetArgs, settings: &ClientSettings) -> Result<Exit, Failure> {
