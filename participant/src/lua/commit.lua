@@ -21,6 +21,8 @@ local function commit(txid)
     if log == log_id and below_low_water(epoch, n) then return {'n', 'below_low_water'} end
     return {'n', 'branch_lost'}
   end
+  local why = uncounted()
+  if why then return {'n', refusal_code(why) or 'redis_refuses', -1, why} end
   local record = unpack_record(found[1])
   local gone, kept = {'s:' .. txid}, {'d:' .. txid, record[9] or ''}
   -- Before the data: whoever may not write it may not apply anything.

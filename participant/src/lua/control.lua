@@ -143,6 +143,15 @@ end
 local end_count = tonumber(head[4] or '0')
 local function expected() return format('%.0f', end_count) end
 
+-- Why no end can be counted, if none can; asked before the first end of a call. An end that is not
+-- counted would look like a hole in the data.
+local counts = false
+local function uncounted()
+  local result = counts or try('HINCRBY', ctl, 'm:ended', 0)
+  counts = type(result) ~= 'table'
+  return not counts and result.err or nil
+end
+
 -- Counts branches that end: added to one count, written as the other.
 local function count_ended(count)
   if count == 0 then return end
@@ -192,14 +201,29 @@ local function refusal_code(text)
   return nil
 end
 
+-- Why the agent's user may not make a write; nil if it may. Redis 6.2 cannot be asked.
+local may = redis.acl_check_cmd
+local function denied(write)
+  if not may then return nil end
+  local ok, allowed = pcall(may, unpack(write))
+  if ok and allowed then return nil end
+  local why = ok and 'the agent may not run ' or 'Redis has no command '
+  return why .. write[1] .. ' on key ' .. write[2]
+end
+
 -- Applies the packed writes of a branch, but for so many that were applied before. Returns how many met data of another
 -- type, and the first error; and if Redis refuses a write: its number, what it said, and all writes. Nothing is done behind
--- that one: a branch is applied to its end, or goes on from there.
+-- that one: a branch is applied to its end, or goes on from there. What the user may not do is
+-- found before the first write, so that nobody sees half a branch.
 local function apply_writes(packed, done)
   local dirty, first_error = 0, nil
   if packed == '' then return 0 end
-  local writes = unpack_record(packed)
-  for i = 1 + (done or 0), #writes do
+  local writes, from = unpack_record(packed), 1 + (done or 0)
+  for i = from, #writes do
+    local why = denied(writes[i])
+    if why then return 0, nil, from, 'NOPERM ' .. why, writes end
+  end
+  for i = from, #writes do
     local write = writes[i]
     local result = try(unpack(write))
     local err = type(result) == 'table' and result.err

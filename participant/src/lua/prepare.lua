@@ -124,7 +124,6 @@ end
 -- Refuses before the first write what the agent's user may not do. Redis 6.2 cannot be asked. There
 -- the keys are compared when the script is called, and each command is tried once a call, on a key
 -- that is as absent afterwards as before.
-local may = redis.acl_check_cmd
 local TRIAL = ctl .. ':trial'
 local TRIALS = {
   HDEL = {'f'}, HINCRBY = {'f', '0'}, HINCRBYFLOAT = {'f', '0'}, HSET = {'f', ''},
@@ -157,25 +156,26 @@ local function try_commands(writes)
   -- a script only. Then UNLINK: what may leave the key there is tried when that can be removed.
   try_command('SET')
   try_command('UNLINK')
-  -- It keeps the vote.
+  -- They keep the vote, and count the end.
   try_command('HSET')
+  try_command('HINCRBY')
   for _, write in ipairs(writes) do try_command(write[1]) end
 end
 
 local function check_right(write)
-  local ok, allowed = pcall(may, unpack(write))
-  if ok and allowed then return end
+  local why = denied(write)
+  if not why then return end
   reply_at = 0
-  local why = ok and 'the agent may not run ' or 'Redis has no command '
-  refuse('redis_no_permission', why .. write[1] .. ' on key ' .. write[2])
+  refuse('redis_no_permission', why)
 end
 
--- The write that keeps a vote.
-local KEEPS = {'HSET', ctl, 'f', ''}
+-- The writes that keep a vote and count its end.
+local KEEPS, COUNTS = {'HSET', ctl, 'f', ''}, {'HINCRBY', ctl, 'f', '0'}
 
 local function check_rights(writes)
   if not may then return try_commands(writes) end
   check_right(KEEPS)
+  check_right(COUNTS)
   for _, write in ipairs(writes) do check_right(write) end
 end
 
