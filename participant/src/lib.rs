@@ -202,6 +202,7 @@ impl Participant {
             running: stopping.clone(),
             started: Instant::now(),
             asking: Shared::asking(),
+            vouched: Mutex::default(),
             scanned: AtomicBool::new(false),
         });
         let scan_interval_ms = (options.resolve_interval_ms / 2).max(SCAN_INTERVAL_MIN_MS);

@@ -1,7 +1,7 @@
 //! What the handlers and the background tasks share: the store, the agent, and what the resolver
 //! knows.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +50,9 @@ const START_NEWEST: &str = "stop that coordinator, and start it on the newest co
 /// Coordinators that are asked at once, on the word of batches, who they are.
 const ASKING_MAX: usize = 8;
 
+/// Logs that are remembered as believed; the others are asked each time.
+const VOUCHED_MAX: usize = 64;
+
 /// How long a coordinator that is asked for a person may take: who it is, or what it decided.
 pub(crate) const WHO_IS_THERE: Duration = Duration::from_secs(2);
 
@@ -78,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// Bounds how many coordinators are asked at once who they are.
     pub(crate) asking: Semaphore,
+    /// Logs that are believed when they say that data was lost.
+    pub(crate) vouched: Mutex<BTreeSet<LogId>>,
     /// Whether the last scan for branches in doubt went through.
     pub(crate) scanned: AtomicBool,
 }
@@ -218,7 +223,7 @@ impl Shared {
                     view.found_log = found.parse().ok();
                     view.error = Some(other_log(&found));
                 }
-                Err(why) => view.error = Some(why),
+                Err(why) => view.error = Some(why.to_string()),
             }
             view
         });
@@ -255,55 +260,72 @@ impl Shared {
 
     /// Takes a part of what a log says of fenced data, if its coordinator may say anything of it.
     pub(crate) async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
-        if !self.store.has_spoken(part.coordinator.log_id).await.map_err(unavailable)? {
-            self.vouched(&part.coordinator).await?;
-        }
+        self.check_shown(&part.coordinator).await?;
         self.agent.resync(part).await
     }
 
     async fn check_stranger(&self, batch: &Batch) -> Result<(), Refusal> {
         let Batch { coordinator, known, progress, .. } = batch;
-        let is_strange = self.store.is_strange(coordinator.log_id, *known, *progress).await;
-        match is_strange.map_err(unavailable)? {
-            true => self.vouched(coordinator).await,
+        match self.store.is_other_data(*known, *progress) {
+            true => self.check_shown(coordinator).await,
             false => Ok(()),
         }
     }
 
-    /// A log that never spoke here says that data was lost. It may be right, if what it said was
-    /// lost too: its coordinator must be there, and say that it is of that log.
-    async fn vouched(&self, coordinator: &CoordinatorRef) -> Result<(), Refusal> {
+    /// A log says that data was lost. Anybody can, and shut all others out: so who answers at its
+    /// address must be of that log. One that has spoken here is believed also while nobody answers
+    /// there, so that a loss is not overlooked; one that never spoke may be right, if what it said
+    /// was lost too, but is not believed then.
+    async fn check_shown(&self, coordinator: &CoordinatorRef) -> Result<(), Refusal> {
         let CoordinatorRef { log_id, url, .. } = coordinator;
+        if self.is_believed(*log_id) {
+            return Ok(());
+        }
+        let has_spoken = self.store.has_spoken(*log_id).await.map_err(unavailable)?;
         let Ok(_asks) = self.asking.try_acquire() else {
             let detail = format!("{ASKING_MAX} coordinators are asked who they are already");
             return Err(Refusal::new(ErrorCode::Overloaded, detail));
         };
-        self.ask_who(url, *log_id).await.map_err(|why| {
-            let url = assent_common::text::cut(url, 200);
-            tracing::warn!(%log_id, %url, why,
-                "a log that never spoke here says that data was lost, and does not show who it is; it is not believed");
-            let detail = format!(
-                "log {log_id} has never spoken here, and knows other data than there is; who answers at {url} does \
-                 not show that it is of that log ({why}); nothing was done"
-            );
-            Refusal::new(ErrorCode::UnprovenLife, detail)
-        })
+        let why = match self.who_is_at(url).await {
+            Ok(found) if found != log_id.to_string() => other_log(&found),
+            Err(NotShown::Silent(why)) if !has_spoken => why,
+            Err(NotShown::NotAsked(why)) => why,
+            Ok(_) | Err(NotShown::Silent(_)) => {
+                self.believe(*log_id);
+                return Ok(());
+            }
+        };
+        let url = assent_common::text::cut(url, 200);
+        tracing::warn!(%log_id, %url, why,
+            "a log says that data was lost, and does not show who it is; it is not believed");
+        let detail = format!(
+            "log {log_id} knows other data than there is; who answers at {url} does not show that \
+             it is of that log ({why}); nothing was done"
+        );
+        Err(Refusal::new(ErrorCode::UnprovenLife, detail))
     }
 
-    async fn ask_who(&self, url: &str, log_id: LogId) -> Result<(), String> {
-        let found = self.who_is_at(url).await?;
-        if found == log_id.to_string() { Ok(()) } else { Err(other_log(&found)) }
+    fn believe(&self, log_id: LogId) {
+        let mut vouched = self.vouched.lock().unwrap_or_else(PoisonError::into_inner);
+        if vouched.len() < VOUCHED_MAX {
+            vouched.insert(log_id);
+        }
+    }
+
+    fn is_believed(&self, log_id: LogId) -> bool {
+        self.vouched.lock().unwrap_or_else(PoisonError::into_inner).contains(&log_id)
     }
 
     /// The log of the coordinator that answers there.
-    async fn who_is_at(&self, url: &str) -> Result<String, String> {
+    async fn who_is_at(&self, url: &str) -> Result<String, NotShown> {
         if let Some(why) = self.coordinators_known.refusal(url) {
-            return Err(why);
+            return Err(NotShown::NotAsked(why));
         }
-        let client = CoordinatorClient::new(&self.http, url).map_err(|error| error.to_string())?;
+        let client = CoordinatorClient::new(&self.http, url).map_err(NotShown::silent)?;
         let version = tokio::time::timeout(WHO_IS_THERE, client.version()).await;
-        let version = version.map_err(|_| format!("no answer within {WHO_IS_THERE:?}"))?;
-        Ok(version.map_err(|error| error.to_string())?.log_id.unwrap_or_default())
+        let version =
+            version.map_err(|_| NotShown::silent(format!("no answer within {WHO_IS_THERE:?}")))?;
+        Ok(version.map_err(NotShown::silent)?.log_id.unwrap_or_default())
     }
 
     /// What is kept of a branch: a mark, and who left it. That is told also when the mark has gone
@@ -469,6 +491,23 @@ impl Shared {
             Running::Stopping => failing("running", "draining".to_owned()),
         });
         checks
+    }
+}
+
+/// Why it is not known of which log the coordinator at an address is.
+#[derive(Debug, thiserror::Error)]
+enum NotShown {
+    /// It is not among those that may be asked.
+    #[error("{0}")]
+    NotAsked(String),
+    /// It did not say.
+    #[error("{0}")]
+    Silent(String),
+}
+
+impl NotShown {
+    fn silent(why: impl ToString) -> Self {
+        Self::Silent(why.to_string())
     }
 }
 

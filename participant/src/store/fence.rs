@@ -60,20 +60,12 @@ impl Store {
         })
     }
 
-    /// Whether a log that says this of the data has never spoken here, as far as the data and this
-    /// agent know, and says something else than is known here. Nobody else is to be shut out on its
-    /// word alone.
-    pub async fn is_strange(
-        &self,
-        log_id: LogId,
-        known: Option<DataPoint>,
-        progress: Option<Progress>,
-    ) -> Result<bool, StoreError> {
-        let is_as_known = self.is_as_known(known) && self.has_ended(progress);
-        if is_as_known || mutants::believes_strangers() {
-            return Ok(false);
-        }
-        Ok(!self.has_spoken(log_id).await?)
+    /// Whether a log that knows this of the data knows something else than this agent does. Nobody
+    /// else is to be shut out on its word alone.
+    #[must_use]
+    pub fn is_other_data(&self, known: Option<DataPoint>, progress: Option<Progress>) -> bool {
+        let is_other = !self.is_as_known(known) || !self.has_ended(progress);
+        is_other && !mutants::believes_strangers()
     }
 
     /// Whether a log has spoken here, as far as the data and this agent know.

@@ -10,10 +10,12 @@ use tokio::net::TcpListener;
 use assent_client::{Http, HttpOptions, ParticipantClient, Token};
 use assent_common::ErrorCode;
 use assent_common::limits::BATCH_BYTES_MAX;
+use assent_common::wire::branch::{Batch, BranchState};
 use assent_common::wire::problem::Problem;
+use assent_common::wire::resync::DataPoint;
 use assent_participant::{Error, Exposure, Options, Participant, ServeOptions, serve};
 
-use crate::harness::{NAME, Redis, Sidecar, batch, prepare, txid};
+use crate::harness::{NAME, Redis, Sidecar, abort, batch, prepare, txid};
 
 async fn problem(request: RequestBuilder) -> Problem {
     let response = request.send().await.unwrap();
@@ -63,6 +65,27 @@ async fn every_error_is_a_problem_document_with_its_code() {
         assert_eq!(problem(request).await.code, code, "{description}");
     }
     assert_eq!(sidecar.state(1).await, None);
+}
+
+/// M1: to abort nothing is enough to have spoken here. It is not enough to be believed when one
+/// says that data was lost.
+#[tokio::test]
+async fn a_log_whose_coordinator_may_not_be_asked_shuts_nobody_out() {
+    const LISTED: &str = "http://127.0.0.1:1";
+    let redis = Redis::start().await;
+    let change = |options: &mut Options| options.coordinators = vec![LISTED.to_owned()];
+    let sidecar = Sidecar::with(&redis, change).await;
+    let stranger = "http://127.0.0.1:9";
+    sidecar.say_for(stranger, vec![abort(7)]).await;
+    let known = Some(DataPoint { incarnation: 1, seq: 1_000_000_000_000_000 });
+    for messages in [vec![], vec![abort(8)]] {
+        let said = sidecar.client.batch(&Batch { known, ..batch(stranger, messages) }).await;
+        let why = format!("{:?}", said.unwrap_err());
+        assert!(why.contains("nothing was done") && why.contains("--coordinator"), "{why}");
+    }
+    let said = sidecar.say_for(LISTED, vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    assert_eq!(said.len(), 1);
+    assert_eq!(sidecar.state(1).await, Some(BranchState::Prepared));
 }
 
 #[tokio::test]
