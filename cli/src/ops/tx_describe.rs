@@ -110,8 +110,8 @@ pub(super) async fn run(
         |branch: &BranchView| branch.state != BranchState::Prepared && branch.keys.is_empty();
     if branches(&held).any(is_silent) {
         output::talk(
-            "the mark of an ended branch does not say which keys it wrote; what was committed \
-             stands in the log: assent log dump --data-dir DIR",
+            "a mark of an ended branch without keys does not say which ones it wrote; what was \
+             committed stands in the log: assent log dump --data-dir DIR",
         );
     }
     Ok(Exit::NotKnown)

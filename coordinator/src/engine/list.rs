@@ -103,6 +103,8 @@ impl Engine {
     #[must_use]
     pub fn participants(&self) -> Vec<ParticipantView> {
         let core = self.core();
+        // Nothing is said to anybody, so no participant has another error.
+        let copy = core.stale().map(|why| format!("this coordinator runs on a copy: {why}"));
         let mut participants: Vec<ParticipantView> = core
             .lanes()
             .iter()
@@ -117,7 +119,9 @@ impl Engine {
                     away: lane.breaker.away_since().is_some(),
                     next_probe_at: lane.breaker.next_probe_at().map(clock::rfc3339),
                     unfinished: lane.unfinished.len() as u64,
-                    last_error: lane.data.trouble.clone().or_else(|| lane.last_error.clone()),
+                    last_error: (copy.as_ref().or(lane.data.trouble.as_ref()))
+                        .or(lane.last_error.as_ref())
+                        .cloned(),
                     stale_log: lane.stale_log.clone(),
                     data: lane.data.word(),
                     heuristic: by_hand::heuristic_at(core.history(), &lane.name),

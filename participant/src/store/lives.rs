@@ -130,7 +130,11 @@ impl Store {
                     self.is_heard(log_id);
                     return Ok(None);
                 }
-                Heard::Newest if says == Says::Nothing => return Ok(None),
+                Heard::Newest if says == Says::Nothing => {
+                    // It has shown the life that is known here: a copy that was refused has gone.
+                    self.is_heard(log_id);
+                    return Ok(None);
+                }
                 Heard::Newest => {}
                 Heard::Unproven(epoch) => return Ok(Some(unproven(log_id, said.epoch, epoch))),
                 Heard::TooFar => return Ok(Some(too_far(log_id, said.epoch))),

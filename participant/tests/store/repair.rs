@@ -237,6 +237,24 @@ async fn what_shows_that_a_log_is_a_copy_does_not_tell_the_nonce() {
     assert!(!told && !no.refusal.detail.contains(&nonce.to_string()), "{shown} {:?}", no.refusal);
 }
 
+/// The log was put right: its greeting is enough, there may be nothing to do for hours.
+#[tokio::test]
+async fn a_greeting_of_the_log_itself_takes_back_that_a_copy_was_refused() {
+    let redis = Redis::start();
+    let store = redis.store().await;
+    for real in [life(1, &[]), life(2, &[1_000])] {
+        assert_eq!(store.admit_life(&real, Says::Work).await, None);
+    }
+    let copy = life(1, &[]);
+    for says in [Says::Nothing, Says::Work] {
+        assert!(store.admit_life(&copy, says).await.is_some());
+        assert_eq!(store.stale_logs().len(), 1);
+    }
+    assert_eq!(store.admit_life(&life(3, &[1_000, 2_000]), Says::Nothing).await, None);
+    assert!(store.stale_logs().is_empty(), "{:?}", store.stale_logs());
+    assert!(store.admit_life(&copy, Says::Nothing).await.is_some(), "the copy is refused still");
+}
+
 /// The first words of a log are kept by a script, and Redis 6.2 says what that met in its text
 /// only.
 #[tokio::test]

@@ -41,7 +41,11 @@ pub(super) async fn check_registered(
             return Ok(checks);
         }
     };
-    checks.extend(named(&what, view, &version));
+    if let Some(another) = named(&what, view, &version) {
+        // Nothing that it shows is about the participant that was meant.
+        checks.push(another);
+        return Ok(checks);
+    }
     checks.extend(of_version(&what, &version));
     checks.extend(own);
     let waiting = LogsAwaited::new(held, data.as_ref().ok());
@@ -124,11 +128,11 @@ async fn of_itself(
     let mut checks = Vec::new();
     let url = client.base_url();
     checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, url, &probe.text)));
+    checks.extend(probe.as_ref().ok().and_then(|probe| refuses_writes(what, &probe.text)));
     checks.push(ready(&format!("{what}: ready"), probe));
     checks.push(match &held_there {
         Ok(list) => held(what, list, held_max_ms),
         Err(error) => unheard(format!("{what}: branches held"), error),
-    checks.extend(probe.as_ref().ok().and_then(|probe| refuses_writes(what, &probe.text)));
     });
     (checks, held_there.ok())
 }
@@ -147,10 +151,6 @@ fn ended_by_hand(what: &str, url: &str, probe: &str) -> Option<Check> {
     Some(Check::failing(format!("{what}: branches ended by hand"), found, fix))
 }
 
-/// The command that says that a branch which was ended by hand has been seen to.
-pub(super) fn forget(participant: &str) -> String {
-    format!("assent branch forget TXID --participant {participant} --actor WHO --reason WHY")
-}
 /// Whether its Redis refuses writes, as the participant's probe says: every new transaction there
 /// is aborted.
 fn refuses_writes(what: &str, probe: &str) -> Option<Check> {
@@ -166,6 +166,10 @@ fn refuses_writes(what: &str, probe: &str) -> Option<Check> {
     Some(Check::failing(format!("{what}: writes"), found, fix))
 }
 
+/// The command that says that a branch which was ended by hand has been seen to.
+pub(super) fn forget(participant: &str) -> String {
+    format!("assent branch forget TXID --participant {participant} --actor WHO --reason WHY")
+}
 
 fn not_reached(what: &str, error: &CallError) -> Check {
     let fix = match error {
