@@ -38,18 +38,7 @@ pub(crate) async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) ->
         query.is_some_and(|query| query.split('&').any(|part| part.starts_with("verbose")));
     let mut text = String::new();
     if verbose || failing {
-        for Check { name, verdict, detail } in &checks {
-            let (sign, word) = match verdict {
-                Verdict::Passing => ("+", "ok"),
-                Verdict::Warning => ("!", "warning"),
-                Verdict::Failing => ("-", "failing"),
-            };
-            text.push_str(&format!("[{sign}] {name} {word}"));
-            if !detail.is_empty() {
-                text.push_str(&format!(": {detail}"));
-            }
-            text.push('\n');
-        }
+        checks.iter().for_each(|check| text.push_str(&check.line()));
     }
     text.push_str(if failing { "not ready\n" } else { "ready\n" });
     (status, text).into_response()
@@ -60,6 +49,21 @@ pub(crate) struct Check {
     pub(crate) name: &'static str,
     pub(crate) verdict: Verdict,
     pub(crate) detail: String,
+}
+
+impl Check {
+    /// In one line, whatever its detail is: a probe is read line by line.
+    fn line(&self) -> String {
+        let Self { name, verdict, detail } = self;
+        let (sign, word) = match verdict {
+            Verdict::Passing => ("+", "ok"),
+            Verdict::Warning => ("!", "warning"),
+            Verdict::Failing => ("-", "failing"),
+        };
+        let colon = if detail.is_empty() { "" } else { ": " };
+        let detail: Vec<&str> = detail.lines().map(str::trim).collect();
+        format!("[{sign}] {name} {word}{colon}{}\n", detail.join(" "))
+    }
 }
 
 /// How a check came out.
@@ -114,4 +118,21 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, Rejectio
 )]
 pub(crate) async fn openapi() -> Response {
     json(&super::openapi())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_one_line_with_all_that_is_wrong() {
+        let detail =
+            "Redis would lose votes:\n  - role is \"slave\"\n  - it has no file".to_owned();
+        let check = Check { name: "redis", verdict: Verdict::Failing, detail };
+        let line =
+            "[-] redis failing: Redis would lose votes: - role is \"slave\" - it has no file\n";
+        assert_eq!(check.line(), line);
+        let check = Check { name: "data", verdict: Verdict::Passing, detail: String::new() };
+        assert_eq!(check.line(), "[+] data ok\n");
+    }
 }
