@@ -84,6 +84,12 @@ pub struct Refusal {
     pub reply: Option<Arc<str>>,
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
 /// Without the sentence: no transition looks at it, so that the model takes states that differ in
 /// their words only for one.
 impl Hash for Refusal {

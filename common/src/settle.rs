@@ -71,7 +71,7 @@ impl Resolution {
             Call::Refused(refusal) if refusal.code == ErrorCode::HeuristicCommitted => {
                 Ok(Settled::Prepared)
             }
-            Call::Refused(refusal) => Err(format!("{}: {}", refusal.code, refusal.detail)),
+            Call::Refused(refusal) => Err(refusal.to_string()),
             Call::Unknown(why) => Err(why),
         };
         match settled {

@@ -162,7 +162,7 @@ async fn look(app: &Shared, branch: &InDoubt, url: &str) -> LogAt {
     match answer.unwrap_or_else(|_| Call::Unknown("it does not answer".to_owned())) {
         Call::Applied(BranchOutcome::UnknownAuthority) => LogAt::Gone,
         Call::Applied(said) => LogAt::Says(said),
-        Call::Refused(Refusal { code, detail, .. }) => LogAt::Silent(format!("{code}: {detail}")),
+        Call::Refused(refusal) => LogAt::Silent(refusal.to_string()),
         Call::Unknown(_) if is_deserted(app, url).await => LogAt::Gone,
         Call::Unknown(why) => LogAt::Silent(why),
     }

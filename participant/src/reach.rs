@@ -119,10 +119,9 @@ impl Reach {
                 coordinator.logged_at = None;
                 return;
             }
-            Call::Refused(refusal) => (
-                format!("{}: {}", refusal.code, refusal.detail),
-                refusal.code == ErrorCode::Unauthorized,
-            ),
+            Call::Refused(refusal) => {
+                (refusal.to_string(), refusal.code == ErrorCode::Unauthorized)
+            }
             Call::Unknown(why) => (why.clone(), false),
         };
         let is_due = coordinator.logged_at.is_none_or(|at| at.elapsed() >= REPEATED);

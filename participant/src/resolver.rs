@@ -261,7 +261,7 @@ fn in_vain(
 ) -> Call<BranchOutcome> {
     let then = match then {
         Call::Applied(_) => "another log answers".to_owned(),
-        Call::Refused(refusal) => format!("{}: {}", refusal.code, refusal.detail),
+        Call::Refused(refusal) => refusal.to_string(),
         Call::Unknown(why) => why.clone(),
     };
     let both = |why: &str| format!("at {heard_at}: {why}; at {named}: {then}");
@@ -322,7 +322,7 @@ async fn end_all(
             Err(refusal) => {
                 tracing::warn!(%txid, end, code = %refusal.code, detail = refusal.detail,
                     "a branch in doubt cannot be resolved yet");
-                Conclusion::Open(format!("{}: {}", refusal.code, refusal.detail))
+                Conclusion::Open(refusal.to_string())
             }
         }
     });

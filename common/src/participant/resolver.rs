@@ -87,7 +87,7 @@ pub fn judge(call: Call<BranchOutcome>) -> Verdict {
         Call::Applied(BranchOutcome::UnknownAuthority) => {
             Verdict::Hold("the coordinator at this address is not the branch's own".to_owned())
         }
-        Call::Refused(refusal) => Verdict::Later(format!("{}: {}", refusal.code, refusal.detail)),
+        Call::Refused(refusal) => Verdict::Later(refusal.to_string()),
         Call::Unknown(why) => Verdict::Unheard(why),
     }
 }
