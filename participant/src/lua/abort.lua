@@ -14,9 +14,7 @@ local function abort(txid)
   local found = call('HMGET', ctl, 's:' .. txid, 'd:' .. txid, 'a:' .. txid)
   if found[2] then return {'d', found[2]} end
   if found[1] then
-    -- As an error: it is not known whether others of this call are fenced, so it is asked again.
-    local why = uncounted()
-    if why then error(why, 0) end
+    must_count()
     local gone, kept = {'s:' .. txid}, {'a:' .. txid, ''}
     free_locks(txid, unpack_record(found[1])[5], gone, kept)
     -- The fence first: whoever may not write it may not drop the vote.

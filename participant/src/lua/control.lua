@@ -152,6 +152,12 @@ local function uncounted()
   return not counts and result.err or nil
 end
 
+-- The same, where a refusal has no words of its own: as an error, so that the call is made again.
+local function must_count()
+  local why = uncounted()
+  if why then error(why, 0) end
+end
+
 -- Counts branches that end: added to one count, written as the other.
 local function count_ended(count)
   if count == 0 then return end

@@ -20,7 +20,7 @@ while at <= #ARGV do
   local txid, fills = ARGV[at], ARGV[at + 1] == '1'
   at = at + 2
   local packed, marker = pieces(), pieces()
-  if fills then call('HINCRBY', ctl, 'm:ended', 0) end
+  if fills then must_count() end
   local found = call('HMGET', ctl, 'd:' .. txid, 'p:' .. txid)
   if found[1] then
     answers[#answers + 1] = {'a', 0}
