@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 /// How often it is looked at, and how long a client that has closed its side waits at least.
 const LOOK: Duration = Duration::from_secs(1);
@@ -45,16 +45,7 @@ impl Caller {
 
     /// Waits until then, or until a second or so after the client has closed its side.
     pub async fn waits_until(&self, until: Instant) {
-        loop {
-            let now = Instant::now();
-            if now >= until {
-                return;
-            }
-            sleep_until(until.min(now + LOOK)).await;
-            if self.has_closed() {
-                return;
-            }
-        }
+        let _in_time = timeout_at(until, self.has_left()).await;
     }
 
     /// Waits until a second or so after the client has closed its side.

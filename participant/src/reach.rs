@@ -3,7 +3,7 @@
 //! it must never be taken for an answer about a branch.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use assent_common::outcome::Call;
@@ -12,6 +12,7 @@ use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Epoch, ErrorCode, LogId, Txid};
 
 use crate::metrics::Metrics;
+use crate::store::lock;
 
 /// How often a coordinator that cannot be asked is named in the log again.
 const REPEATED: Duration = Duration::from_secs(60);
@@ -59,11 +60,6 @@ impl Coordinator {
         let last = self.spoke.map_or(0, |spoke| spoke.last);
         self.url == later.url && later.spoke.is_some_and(|later| later.first > last)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Half a note is as good as none.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Reach {

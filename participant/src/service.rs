@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
@@ -33,7 +33,7 @@ use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::options::MetricsText;
 use crate::reach::Reach;
-use crate::store::{ByHand, InDoubt, Store, StoreError, StoreState, StoredBranch, kept_keys};
+use crate::store::{ByHand, InDoubt, Store, StoreError, StoreState, StoredBranch, kept_keys, lock};
 
 /// Marks that one list shows: there may be millions, and a person looks for a few that stay.
 const MARKED_LISTED_MAX: usize = 1_000;
@@ -100,7 +100,7 @@ impl Shared {
 
     pub(crate) fn resolver(&self) -> MutexGuard<'_, Resolver> {
         // Its loss costs latency only, so half a change is as good as none.
-        self.resolver.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.resolver)
     }
 
     /// Why the others of these branches are not asked, if they are not.
@@ -278,7 +278,7 @@ impl Shared {
     /// was lost too, but is not believed then.
     async fn check_shown(&self, coordinator: &CoordinatorRef) -> Result<(), Refusal> {
         let CoordinatorRef { log_id, url, .. } = coordinator;
-        if self.is_believed(*log_id) {
+        if lock(&self.vouched).contains(log_id) {
             return Ok(());
         }
         let has_spoken = self.store.has_spoken(*log_id).await.map_err(unavailable)?;
@@ -306,14 +306,10 @@ impl Shared {
     }
 
     fn believe(&self, log_id: LogId) {
-        let mut vouched = self.vouched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut vouched = lock(&self.vouched);
         if vouched.len() < VOUCHED_MAX {
             vouched.insert(log_id);
         }
-    }
-
-    fn is_believed(&self, log_id: LogId) -> bool {
-        self.vouched.lock().unwrap_or_else(PoisonError::into_inner).contains(&log_id)
     }
 
     /// The log of the coordinator that answers there.

@@ -182,6 +182,6 @@ impl Store {
 
 /// The data behind these locks is valid between any two statements, so a panic elsewhere does not
 /// spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

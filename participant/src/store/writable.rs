@@ -3,15 +3,14 @@
 
 use std::sync::Mutex;
 
+use assent_common::code::ErrorCode as C;
 use assent_common::text::cut;
 use redis::{RedisError, RedisResult};
 
 use super::connection::Live;
+use super::decode::refuses;
 use super::execute::send;
 use super::lock;
-
-/// The codes with which Redis refuses writes of everybody, for a while.
-const REFUSES_WRITES: [&str; 3] = ["OOM", "NOREPLICAS", "MISCONF"];
 
 /// Bytes of the words of Redis that are kept.
 const SAID_BYTES_MAX: usize = 200;
@@ -54,7 +53,8 @@ impl Writes {
 
 /// The words of Redis, where it refuses writes of everybody.
 fn refusal(error: &RedisError) -> Option<String> {
-    let code = error.code().filter(|code| REFUSES_WRITES.contains(code))?;
+    let refused = matches!(refuses(error)?, C::RedisOutOfMemory | C::RedisRefuses);
+    let code = error.code().filter(|_| refused)?;
     let said = format!("{code} {}", error.detail().unwrap_or_default());
     Some(cut(said.trim_end(), SAID_BYTES_MAX).into_owned())
 }
