@@ -1,10 +1,7 @@
 //! Branches above what the server takes at once.
 
-use assent_common::wire::redo::Base64;
-use assent_common::wire::resync::{DataPoint, RedoBranch, Resync};
-use assent_participant::store::StoreState;
-
-use crate::harness::{Ask as _, CLEAN, DURABLE, NO_MARK, Redis, committed, coordinator, tx, vote};
+use crate::harness::{Ask as _, CLEAN, DURABLE, Redis, committed, tx, vote};
+use crate::repair::{point, redo, until_quarantined, word};
 
 /// B8: what is larger as a whole, and of words that the server takes, is carried out: the owner's
 /// `MULTI` would be too large where the server counts what is queued, a script's call is not. And
@@ -27,30 +24,9 @@ async fn a_branch_of_words_below_the_query_buffer_limit_commits_and_is_redone() 
                 continue;
             }
             let () = plain.run(&["FLUSHALL"]).await;
-            while !matches!(store.state(), StoreState::Quarantined(_)) {
-                let _ = store.pulse().await;
-            }
-            let found = store.data().await.unwrap();
-            let lost = RedoBranch {
-                txid: tx(n).txid,
-                seq: two_phases.seq,
-                redo: Base64(two_phases.redo.clone()),
-            };
-            let known = DataPoint { incarnation: two_phases.incarnation, seq: two_phases.seq };
-            let said = store
-                .resync(Resync {
-                    participant: "bank-a".parse().unwrap(),
-                    coordinator: coordinator(1),
-                    low_water: NO_MARK,
-                    found: found.found(),
-                    known: Some(known),
-                    part: 0,
-                    last: true,
-                    alone: false,
-                    redo: vec![lost],
-                })
-                .await
-                .unwrap();
+            let found = until_quarantined(&store).await;
+            let lost = vec![redo(tx(n), &two_phases)];
+            let said = store.resync(word(&found, point(&two_phases), lost)).await.unwrap();
             assert!(said.open.is_some(), "{} {said:?}", server.name);
             assert_eq!(plain.get("k299").await.unwrap().len(), value.len(), "{}", server.name);
         }

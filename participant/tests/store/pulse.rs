@@ -1,10 +1,10 @@
 //! What the pulse sees of a server while nobody asks anything of the agent.
 
 use assent_common::outcome::Call;
-use assent_participant::store::{Store, StoreError, StoreState};
+use assent_participant::store::{StoreError, StoreState};
 
 use crate::harness::{Ask as _, CLEAN, DURABLE, Expected as _, Redis, tx, vote};
-use crate::requirements::{as_agent, until};
+use crate::requirements::{until, with_agent};
 
 /// W7: an agent does not stay with a server that is a replica by now.
 #[tokio::test]
@@ -52,10 +52,7 @@ async fn the_pulse_gives_up_a_server_that_is_no_longer_fit() {
 #[tokio::test]
 async fn an_agent_that_may_not_look_at_its_server_votes_for_nothing() {
     for server in assent_servers::all() {
-        let redis = Redis::on(&server, &DURABLE);
-        let mut plain = redis.plain().await;
-        let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
-        let store = Store::connect(as_agent(&redis, "pw")).await.unwrap();
+        let (_redis, mut plain, store) = with_agent(&server, true).await;
         for (n, (right, rule)) in (1..).step_by(2).zip([
             ("info", "ACL SETUSER agent +info"),
             ("config|get", "ACL SETUSER USER '+config|get'"),

@@ -16,22 +16,26 @@ use crate::harness::{
 
 const OTHER_LOG: LogId = LogId(uuid::Uuid::from_u128(LOG.0.as_u128() + 1));
 
-fn point(vote: &Vote) -> DataPoint {
+pub(crate) fn point(vote: &Vote) -> DataPoint {
     DataPoint { incarnation: vote.incarnation, seq: vote.seq }
 }
 
-fn redo(tx: Tx, vote: &Vote) -> RedoBranch {
+pub(crate) fn redo(tx: Tx, vote: &Vote) -> RedoBranch {
     RedoBranch { txid: tx.txid, seq: vote.seq, redo: Base64(vote.redo.clone()) }
 }
 
 /// All that the log of these tests has to say, in one part.
-fn word(found: &DataView, known: DataPoint, redo: Vec<RedoBranch>) -> Resync {
+pub(crate) fn word(
+    found: &DataView,
+    known: impl Into<Option<DataPoint>>,
+    redo: Vec<RedoBranch>,
+) -> Resync {
     Resync {
         participant: "bank-a".parse().unwrap(),
         coordinator: coordinator(1),
         low_water: NO_MARK,
         found: found.found(),
-        known: Some(known),
+        known: known.into(),
         part: 0,
         last: true,
         alone: false,
@@ -41,7 +45,7 @@ fn word(found: &DataView, known: DataPoint, redo: Vec<RedoBranch>) -> Resync {
 
 /// A store that has noticed what it is to notice, and has verified what its server has loaded: that
 /// may take longer than a call waits for it.
-async fn until_quarantined(store: &Store) -> DataView {
+pub(crate) async fn until_quarantined(store: &Store) -> DataView {
     while store.pulse().await.is_err() || !matches!(store.state(), StoreState::Quarantined(_)) {
         tokio::task::yield_now().await;
     }

@@ -5,7 +5,7 @@ use assent_common::outcome::{Call, Settled};
 use assent_common::wire::branch::Mode;
 use assent_participant::store::requirements::Weight;
 use assent_participant::store::{Store, StoreError, StoreOptions, StoreState, examine, rights};
-use assent_servers::Kind;
+use assent_servers::{Kind, Server};
 
 use crate::harness::{
     Ask as _, CLEAN, DURABLE, Expected as _, NO_MARK, Plain, Redis, committed, coordinator, ops,
@@ -18,6 +18,16 @@ fn options(redis: &Redis) -> StoreOptions {
 
 pub(crate) fn as_agent(redis: &Redis, password: &str) -> StoreOptions {
     StoreOptions::new(format!("{}?user=agent&pass={password}", redis.url()))
+}
+
+/// A server, its default user, and an agent whose user may do everything until that is changed.
+pub(crate) async fn with_agent(server: &Server, sole_ownership: bool) -> (Redis, Plain, Store) {
+    let redis = Redis::on(server, &DURABLE);
+    let mut plain = redis.plain().await;
+    let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
+    let options = StoreOptions { sole_ownership, ..as_agent(&redis, "pw") };
+    let store = Store::connect(options).await.unwrap();
+    (redis, plain, store)
 }
 
 async fn refused(options: StoreOptions) -> String {
@@ -230,10 +240,7 @@ async fn a_right_that_is_missing_is_refused_by_name() {
 #[tokio::test]
 async fn a_right_that_is_taken_away_is_a_no_before_the_first_write() {
     for server in assent_servers::all() {
-        let redis = Redis::on(&server, &DURABLE);
-        let mut plain = redis.plain().await;
-        let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
-        let store = Store::connect(as_agent(&redis, "pw")).await.unwrap();
+        let (_redis, mut plain, store) = with_agent(&server, true).await;
         let cases: [(&str, &[&str]); 3] = [
             ("set", &["HSET h f 1", "SET y 2"]),
             ("sadd", &["SET y 2", "SADD s 1"]),
@@ -343,11 +350,7 @@ async fn a_key_that_the_agent_may_not_write_is_refused_before_the_vote() {
 async fn a_commit_waits_for_a_lost_right_and_is_applied_once() {
     let ways = |server| [(server, true), (server, false)];
     for (server, sole_ownership) in assent_servers::all().iter().flat_map(ways) {
-        let redis = Redis::on(server, &DURABLE);
-        let mut plain = redis.plain().await;
-        let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
-        let options = StoreOptions { sole_ownership, ..as_agent(&redis, "pw") };
-        let store = Store::connect(options).await.unwrap();
+        let (_redis, mut plain, store) = with_agent(server, sole_ownership).await;
         vote(store.prepare(tx(1), &["RPUSH q x", "SADD s m"]).await);
         vote(store.prepare(tx(2), &["SET other 1"]).await);
         let () = plain.run(&["ACL", "SETUSER", "agent", "-sadd"]).await;
@@ -374,11 +377,7 @@ async fn a_commit_waits_for_a_lost_right_and_is_applied_once() {
 async fn nothing_ends_while_its_end_may_not_be_counted() {
     let ways = |server| [(server, true), (server, false)];
     for (server, sole_ownership) in assent_servers::all().iter().flat_map(ways) {
-        let redis = Redis::on(server, &DURABLE);
-        let mut plain = redis.plain().await;
-        let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
-        let options = StoreOptions { sole_ownership, ..as_agent(&redis, "pw") };
-        let store = Store::connect(options).await.unwrap();
+        let (redis, mut plain, store) = with_agent(server, sole_ownership).await;
         for (n, line) in [(1, "SET a 1"), (2, "SET b 1"), (3, "SET c 1")] {
             vote(store.prepare(tx(n), &[line]).await);
         }
@@ -409,11 +408,7 @@ async fn nothing_ends_while_its_end_may_not_be_counted() {
 #[tokio::test]
 async fn an_owner_whose_rights_are_changed_votes_for_nothing_that_it_may_not_write() {
     for server in assent_servers::all() {
-        let redis = Redis::on(&server, &DURABLE);
-        let mut plain = redis.plain().await;
-        let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
-        let options = StoreOptions { sole_ownership: true, ..as_agent(&redis, "pw") };
-        let store = Store::connect(options).await.unwrap();
+        let (_redis, mut plain, store) = with_agent(&server, true).await;
         store.pulse().await.unwrap();
         let is_owned = !server.is_redis_6_2();
         assert_eq!(store.is_sole_owner(), is_owned, "{}", server.name);
@@ -452,11 +447,7 @@ async fn an_owner_whose_rights_are_changed_votes_for_nothing_that_it_may_not_wri
 #[tokio::test]
 async fn an_agent_that_may_keep_no_vote_says_so_and_fences() {
     for server in assent_servers::all() {
-        let redis = Redis::on(&server, &DURABLE);
-        let mut plain = redis.plain().await;
-        let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
-        let options = StoreOptions { sole_ownership: true, ..as_agent(&redis, "pw") };
-        let store = Store::connect(options).await.unwrap();
+        let (_redis, mut plain, store) = with_agent(&server, true).await;
         assert_eq!(store.rights_missing(), None);
         vote(store.prepare(tx(1), &["SET staged 1"]).await);
         let () = plain.run(&["ACL", "SETUSER", "agent", "-hset"]).await;

@@ -14,24 +14,16 @@ use assent_common::wire::resync::{DataPoint, RedoBranch, Resync};
 use assent_participant::store::{Store, StoreOptions, StoreState};
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, LOG, NO_MARK, Plain, Redis, committed, coordinator,
-    one_phase_done, ops, prepare, tx, vote,
+    Ask as _, CLEAN, Expected as _, LOG, NO_MARK, Plain, Redis, committed, one_phase_done, ops,
+    prepare, tx, vote,
 };
+use crate::repair::word;
 use crate::wire::Wire;
 
 /// A log that has nothing to say of the data, and has heard of this much of it.
 async fn nothing_said(store: &Store, known: Option<DataPoint>, low_water: TxNumber) -> Resync {
-    Resync {
-        participant: "bank-a".parse().unwrap(),
-        coordinator: coordinator(1),
-        low_water,
-        found: store.data().await.unwrap().found(),
-        known,
-        part: 0,
-        last: true,
-        alone: false,
-        redo: Vec::new(),
-    }
+    let found = store.data().await.unwrap();
+    Resync { low_water, ..word(&found, known, Vec::new()) }
 }
 
 /// All data is gone; this agent finds out, and fences what is there.

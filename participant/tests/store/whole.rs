@@ -3,14 +3,14 @@
 use assent_common::code::ErrorCode;
 use assent_common::outcome::{Call, Done, Prepared};
 use assent_common::wire::redo::Base64;
-use assent_common::wire::resync::{DataPoint, DataView, Progress, RedoBranch, Resync};
+use assent_common::wire::resync::{DataPoint, Progress, RedoBranch};
 use assent_participant::store::{Store, StoreState};
 use assent_servers::Server;
 
 use crate::harness::{
-    Ask as _, CLEAN, DURABLE, Expected as _, LOG, NO_MARK, Numbers, Plain, Redis, Tx, committed,
-    coordinator, tx, vote,
+    Ask as _, CLEAN, DURABLE, Expected as _, LOG, Numbers, Plain, Redis, Tx, committed, tx, vote,
 };
+use crate::repair::{until_quarantined, word};
 
 /// A server whose file is rewritten at a new life, and that counts how often.
 const TEARS: &str = "redis-7.0";
@@ -109,21 +109,6 @@ fn votes_stand_alone() -> impl Iterator<Item = Server> {
     assent_servers::all().into_iter().filter(|it| it.is_redis_from(7, 0) || it.is_valkey_from(7, 0))
 }
 
-/// What one log says of data that it has this to redo for.
-fn word(found: &DataView, redo: Vec<RedoBranch>) -> Resync {
-    Resync {
-        participant: "bank-a".parse().unwrap(),
-        coordinator: coordinator(1),
-        low_water: NO_MARK,
-        found: found.found(),
-        known: None,
-        part: 0,
-        last: true,
-        alone: false,
-        redo,
-    }
-}
-
 /// Some loaders drop every transaction of the file, and keep the votes, which are single writes: the number of the last
 /// vote looks whole. What is counted and what is written of the count differ, and nobody has to remember anything.
 #[tokio::test]
@@ -153,7 +138,7 @@ async fn a_hole_inside_the_history_is_seen_by_an_agent_that_starts() {
 
         let redo = |tx: Tx, seq, redo| RedoBranch { txid: tx.txid, seq, redo: Base64(redo) };
         let both = vec![redo(tx(1), 1, written.redo), redo(tx(2), 2, [].into())];
-        while let Err(error) = store.resync(word(&found, both.clone())).await {
+        while let Err(error) = store.resync(word(&found, None, both.clone())).await {
             assert_eq!(error.code, ErrorCode::RedisUnavailable, "{error:?}");
         }
         let mut plain = redis.plain().await;
@@ -180,11 +165,7 @@ async fn applies_that_are_lost_behind_the_last_vote_are_seen_by_the_agent_that_m
         vote(store.prepare(tx(2), &["SET y 1"]).await);
         assert_eq!(store.commit(tx(2)).await, CLEAN);
         redis.drop_transactions(|| true);
-        while !matches!(store.state(), StoreState::Quarantined(_)) {
-            let _not_yet = store.pulse().await;
-            tokio::task::yield_now().await;
-        }
-        let found = store.data().await.unwrap();
+        let found = until_quarantined(&store).await;
         assert_eq!((found.fenced, found.hole), (true, None), "{server:?}");
         let StoreState::Quarantined(why) = store.state() else { panic!("{:?}", store.state()) };
         assert!(why.contains("0 branches have ended"), "{why}");
@@ -204,11 +185,7 @@ async fn a_hole_is_counted_with_the_ends_that_its_agent_saw() {
         vote(store.prepare(tx(3), &["SET z 1"]).await);
         assert_eq!(store.commit(tx(2)).await, CLEAN);
         redis.drop_transactions(|| true);
-        while !matches!(store.state(), StoreState::Quarantined(_)) {
-            let _not_yet = store.pulse().await;
-            tokio::task::yield_now().await;
-        }
-        let hole = store.data().await.unwrap().hole.unwrap();
+        let hole = until_quarantined(&store).await.hole.unwrap();
         // The vote of the third knows of the first end only.
         assert_eq!((hole.ended, hole.expected), (0, 2), "{server:?}");
     }

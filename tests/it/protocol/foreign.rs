@@ -3,9 +3,10 @@
 use assent_common::time::DurationMs;
 use assent_common::wire::branch::BranchState;
 use assent_tests::cluster::restart;
-use assent_tests::proxy::{At, Fault};
+use assent_tests::proxy::Fault;
 use assent_tests::{Bank, Cluster, Options, Transfer, wait_for, wait_settled};
 
+use super::lies::decided_and_held;
 use crate::ASSENT;
 
 const SECRET: &str = "hush-a-secret-of-somebody-else";
@@ -49,16 +50,8 @@ async fn no_server_shows_or_logs_a_word_of_a_foreign_host() {
     let mut cluster = Cluster::start(ASSENT, Options { proxied: true, ..Options::default() }).await;
     let mut bank = Bank::open(&cluster, 1).await;
     bank.timeout = DurationMs(1_000);
-    for peer in &cluster.peers {
-        peer.proxy().close(At::Before, "{\"commit\":");
-    }
-    let decided = Transfer::new("decided", "bank-a", "bank-b");
-    let asking = bank.asking(&decided);
+    let (_, asking) = decided_and_held(&cluster, &bank).await;
     let asked = cluster.proxy.clone().unwrap();
-    asked.set(Fault::CutBefore);
-    for peer in &cluster.peers {
-        peer.proxy().wait_held().await;
-    }
     for (status, media_type) in
         [(200, "text/plain"), (404, "text/html"), (200, "application/vnd.assent+json")]
     {

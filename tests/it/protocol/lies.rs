@@ -3,7 +3,8 @@
 use assent_common::time::DurationMs;
 use assent_tests::cluster::restart;
 use assent_tests::proxy::{At, Fault};
-use assent_tests::{Bank, Cluster, Options, Transfer, audit, wait_for, wait_settled};
+use assent_tests::{Bank, Cluster, Options, Told, Transfer, audit, wait_for, wait_settled};
+use tokio::task::JoinHandle;
 
 use crate::ASSENT;
 
@@ -39,21 +40,31 @@ async fn proxied() -> Cluster {
     Cluster::start(ASSENT, Options { proxied: true, ..Options::default() }).await
 }
 
-/// Between participant and coordinator. The transaction is decided, the commits are held back, and the branches ask.
-#[tokio::test]
-async fn a_prepared_branch_takes_no_foreign_answer_for_an_outcome() {
-    let mut cluster = proxied().await;
-    let bank = Bank::open(&cluster, 1).await;
+/// A transaction that is decided, while its commits are held back, and every question for its
+/// outcome is cut.
+pub(super) async fn decided_and_held(
+    cluster: &Cluster,
+    bank: &Bank,
+) -> (Transfer, JoinHandle<Told>) {
     for peer in &cluster.peers {
         peer.proxy().close(At::Before, "{\"commit\":");
     }
     let transfer = Transfer::new("decided", "bank-a", "bank-b");
     let asking = bank.asking(&transfer);
-    let asked = cluster.proxy.clone().unwrap();
-    asked.set(Fault::CutBefore);
+    cluster.proxy.as_ref().unwrap().set(Fault::CutBefore);
     for peer in &cluster.peers {
         peer.proxy().wait_held().await;
     }
+    (transfer, asking)
+}
+
+/// Between participant and coordinator. The transaction is decided, the commits are held back, and the branches ask.
+#[tokio::test]
+async fn a_prepared_branch_takes_no_foreign_answer_for_an_outcome() {
+    let mut cluster = proxied().await;
+    let bank = Bank::open(&cluster, 1).await;
+    let (transfer, asking) = decided_and_held(&cluster, &bank).await;
+    let asked = cluster.proxy.clone().unwrap();
     for lie in lies() {
         asked.set(lie.clone());
         // A restart begins the agent's questions anew, so that the next one comes soon.
