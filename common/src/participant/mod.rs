@@ -66,6 +66,7 @@ use crate::outcome::{
     Aborted, Applied, Call, Done, Holder, Prepared, Redo, Refusal, Replies, Settled, Vote, Written,
 };
 use crate::wire::branch::{BranchState, Mode};
+use crate::wire::resync::Mark;
 
 /// The control data of one Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -481,6 +482,12 @@ impl Heard {
     #[must_use]
     pub fn and(self, said: Self) -> Self {
         Self { epoch: self.epoch.max(said.epoch), low_water: self.low_water.max(said.low_water) }
+    }
+
+    /// The mark that a participant shows of this log.
+    #[must_use]
+    pub fn mark(self, log_id: LogId) -> Mark {
+        Mark { log_id, low_water: self.low_water, epoch: Some(self.epoch) }
     }
 
     /// Whether the mark answers for a transaction of this log.

@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::ids::{LogId, ParticipantName, TxNumber, Txid};
+use crate::ids::{Epoch, LogId, ParticipantName, TxNumber, Txid};
 use crate::wire::branch::CoordinatorRef;
 use crate::wire::redo::Base64;
 
@@ -87,6 +87,11 @@ pub struct Mark {
     /// Its low-water mark.
     #[schema(value_type = Object)]
     pub low_water: TxNumber,
+    /// The life of the log that spoke last: one that is at work on what an earlier life began says
+    /// a mark of that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub epoch: Option<Epoch>,
 }
 
 /// A log whose word a repair took.

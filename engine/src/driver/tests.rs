@@ -155,7 +155,7 @@ fn a_loss_waits_for_an_operator() {
 #[test]
 fn a_hole_is_counted_with_the_ends_that_were_told() {
     let txid = Txid { log_id: LOG, number: number(2), attempt: Attempt::FIRST };
-    let mark = Mark { log_id: LOG, low_water: number(3) };
+    let mark = Mark { log_id: LOG, low_water: number(3), epoch: Some(Epoch(1)) };
     let hole = Hole { ended: 0, expected: 1, done: Vec::new(), marks: vec![mark] };
     let staged = vec![StagedView { txid, seq: 2 }];
     let view = DataView { staged, hole: Some(hole), ..fenced() };

@@ -16,7 +16,7 @@ use assent_common::participant::{Found, Heard, UnloggedBranch, opening_seq};
 use assent_common::value::Arg;
 use assent_common::wire::redo::Base64;
 use assent_common::wire::resync::{
-    DataPoint, DataView, FoundData, Hole, Mark, RedoBranch, Resync, Resynced, Served, StagedView,
+    DataPoint, DataView, FoundData, Hole, RedoBranch, Resync, Resynced, Served, StagedView,
 };
 use redis::{Cmd, RedisResult, Value};
 
@@ -180,8 +180,7 @@ impl Store {
         let scanned = self
             .scan(live, pattern::DONE_AND_OF_LOGS, |field, value| match Field::parse(field) {
                 Some(Field::Mark(log_id)) => {
-                    let mark = |heard: Heard| Mark { log_id, low_water: heard.low_water };
-                    hole.marks.extend(read_mark(&value).map(mark));
+                    hole.marks.extend(read_mark(&value).map(|heard| heard.mark(log_id)));
                 }
                 Some(Field::Done(txid)) => hole.done.push(txid),
                 _ => {}

@@ -9,7 +9,7 @@ use assent_common::coordinator::resync::Redone;
 use assent_common::outcome::Refusal;
 use assent_common::participant::{Heard, Known, OnePhaseMarker, Repair, opening_seq};
 use assent_common::wire::resync::{
-    DataPoint, DataView, FoundData, Hole, Mark, Resync, Resynced, Served, StagedView,
+    DataPoint, DataView, FoundData, Hole, Resync, Resynced, Served, StagedView,
 };
 use assent_common::{LogId, Txid};
 use assent_engine::Sent;
@@ -74,10 +74,7 @@ impl Agent {
     /// What lacks inside the history, if something does.
     fn hole(&self, logs: &[LogId]) -> Option<Hole> {
         let data = &self.redis.data;
-        let mark = |log_id: &LogId| {
-            let low_water = data.control.heard(*log_id)?.low_water;
-            Some(Mark { log_id: *log_id, low_water })
-        };
+        let mark = |log_id: &LogId| Some(data.control.heard(*log_id)?.mark(*log_id));
         // What went with the last end is known to those who saw it.
         let is_seen = data.control.incarnation() == self.incarnation;
         let seen = if is_seen { self.ended_seen } else { 0 };

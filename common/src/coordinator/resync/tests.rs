@@ -71,7 +71,7 @@ fn holed(seq: u64, counts: (u64, u64), done: &[u64], mark: u64, staged: &[(u64, 
         ended: counts.0,
         expected: counts.1,
         done: done.iter().map(txid).collect(),
-        marks: vec![Mark { log_id: log(), low_water: number(mark) }],
+        marks: vec![Mark { log_id: log(), low_water: number(mark), epoch: Some(Epoch(1)) }],
     };
     DataView { hole: Some(hole), ..found(Some(7), seq, staged) }
 }
@@ -147,8 +147,16 @@ fn what_was_swept_is_not_taken_for_there_because_another_branch_is_in_doubt() {
     assert_eq!(plan(&found, &log, seen(3, 0)), Err(loss.clone()));
     // A later life's mark is above what was in doubt before it.
     let mut later = found.clone();
-    later.hole.as_mut().unwrap().marks[0].low_water = TxNumber { epoch: Epoch(2), n: 0 };
+    let mark = &mut later.hole.as_mut().unwrap().marks[0];
+    (mark.low_water, mark.epoch) = (TxNumber { epoch: Epoch(2), n: 0 }, Some(Epoch(2)));
     assert_eq!(plan(&later, &log, seen(3, 0)), Err(loss.clone()));
+    // Also while it goes on with something that the life before began behind that.
+    let mut ended = holed(3, (1, 2), &[2], 4, &[(3, 3)]);
+    assert_eq!(plan(&ended, &log, seen(3, 0)), Ok(vec![]), "its own life says that it ended");
+    for epoch in [Some(Epoch(2)), None] {
+        ended.hole.as_mut().unwrap().marks[0].epoch = epoch;
+        assert_eq!(plan(&ended, &log, seen(3, 0)), Err(loss.clone()), "{epoch:?}");
+    }
     // The log has let go of what may lack.
     assert_eq!(plan(&found, &log[1..], seen(3, 1)), Err(loss));
     assert_eq!(plan(&found, &log[1..], seen(3, 0)), Ok(vec![]));
