@@ -8,7 +8,7 @@ pub const KIND_EPOCH: u8 = 0;
 
 /// Where a record lies: segment in the upper half, offset in the lower. Later records have greater
 /// positions.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition(pub u64);
 
 impl LogPosition {

@@ -4,20 +4,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use assent_client::crash;
 use assent_client::transport::Http;
+use assent_client::{crash, mutant};
 use assent_common::ParticipantName;
-use assent_common::coordinator::authority::Authority;
-use assent_common::coordinator::replay::Replay;
 use assent_common::crash::CrashPoint;
-use assent_common::lives::{Life, LifeBegan, SealKey};
+use assent_common::lives::SealKey;
 use assent_common::record::Record;
-use assent_engine::ReplayedHistory;
+use assent_common::time::Millis;
+use assent_common::wire::branch::CoordinatorRef;
+use assent_engine::{Compaction, CoreSettings, Replaying, Started, Variant, decision_bytes_max};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::clock;
-use crate::engine::{AdmissionLimits, Engine, EngineStart};
+use crate::engine::{AdmissionLimits, Engine};
 use crate::log::{self, Callbacks, LogCrashPoint, LogError, LogHandle, LogOptions};
 
 /// What the engine is started with.
@@ -67,14 +67,9 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     let began = clock::now();
     let Start { mut log, url, http, participants, admission } = start;
     log.crash_hook = Arc::new(crash_at);
-    let mut replay = Replay::default();
-    let mut history = ReplayedHistory::default();
-    let mut last = 0;
+    let mut replaying = Replaying::default();
     let opened = log::open(log, &mut |position, kind, payload| {
-        let record = Record::decode(kind, payload)?;
-        last = position.0;
-        history.apply(position, &record);
-        replay.apply(record)?;
+        replaying.apply(position, Record::decode(kind, payload)?)?;
         Ok(())
     })?;
     let (log_id, epoch) = (opened.log_id, opened.epoch);
@@ -90,21 +85,16 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
         }),
         on_fatal: Box::new(log::stop_process),
     })?;
-    let Replay { unfinished, decisions, seen, mut lives } = replay;
-    let life = Life { epoch, nonce: new_nonce() };
-    let life_began = LifeBegan { life, at: Some(last) };
-    lives.began(life_began);
-    let new_key = lives.key().is_none().then(new_key);
-    if let Some(key) = new_key {
-        lives.sealed_with(key);
-    }
-    let authority = Authority::new(log_id, epoch, decisions);
-    let restored = EngineStart { authority, history: history.finish(), lives, admission };
-    let engine = Engine::new(restored, log, url, http, life);
+    let settings = CoreSettings {
+        identity: CoordinatorRef { log_id, epoch, url, life: None },
+        decision_bytes_max: decision_bytes_max(log.payload_bytes_max()),
+        admission,
+        variant: Variant::of(mutant::chosen()),
+    };
+    let begun = replaying.begin(settings, new_nonce(), new_key, clock::now());
+    let Started { core, participants: mut registered, rest } = begun;
+    let engine = Engine::new(core, log, http);
     let _first = started.set(engine.clone());
-    engine.begin_life(life_began, new_key);
-    let plan = unfinished.plan(clock::now());
-    let mut registered = plan.participants;
     let moved = moved(&registered, &participants);
     registered.extend(participants);
     engine.restore_participants(registered)?;
@@ -115,9 +105,8 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
              participant; if the stored one is right, take it off the configuration, or change it \
              there too");
     }
-    engine.restore_data(seen);
-    let resumed = plan.transactions.len();
-    engine.resume(plan.transactions);
+    let resumed = rest.transactions().len();
+    engine.go_on(rest);
     let report = RecoveryReport {
         records,
         resumed,
@@ -174,34 +163,21 @@ fn crash_at(point: LogCrashPoint) {
 /// transactions were ever committed. Returns how many segments went. Blocking.
 pub(crate) fn compact(engine: &Engine, retention_ms: u64) -> Result<u32, LogError> {
     let log = engine.log();
-    let now = clock::now();
-    let old = |sealed_ms: Option<u64>| {
-        sealed_ms.is_some_and(|sealed| now.0.saturating_sub(sealed) > retention_ms)
+    let segments = log.segments().into_iter();
+    let segments = segments.map(|segment| (segment.number, segment.sealed_ms.map(Millis)));
+    let Some(mut compaction) = Compaction::of(segments, clock::now(), retention_ms) else {
+        return Ok(0);
     };
-    let segments: Vec<u32> = log
-        .segments()
-        .iter()
-        .take_while(|segment| old(segment.sealed_ms))
-        .map(|segment| segment.number)
-        .collect();
-    let (Some(&first), Some(&last)) = (segments.first(), segments.last()) else { return Ok(0) };
-    let mut records = Vec::new();
-    let mut retired: BTreeMap<ParticipantName, u64> = BTreeMap::new();
-    for segment in &segments {
-        log.read_segment(*segment, &mut |_, kind, payload| {
+    let (first, last) = compaction.segments().into_inner();
+    for segment in first..=last {
+        log.read_segment(segment, &mut |_, kind, payload| {
             let record = Record::decode(kind, payload)?;
-            for (participant, seq) in record.votes() {
-                let highest = retired.entry(participant.clone()).or_default();
-                *highest = seq.max(*highest);
-            }
-            if engine.is_active(&record) {
-                records.push(record);
-            }
+            compaction.apply(record, |number| engine.is_active(number));
             Ok(())
         })?;
     }
     // Not a word of the old segments may go before all of this is durable.
-    if engine.keep(records, &retired, last).blocking_recv().is_err() {
+    if engine.keep(compaction).blocking_recv().is_err() {
         return Ok(0);
     }
     log.retire(last)?;

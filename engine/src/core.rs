@@ -123,7 +123,7 @@ impl Core {
     }
 
     /// Has the log keep which life this is, and its key where that was drawn now.
-    pub fn begin_life(&mut self, began: LifeBegan, key: Option<SealKey>) {
+    pub(crate) fn begin_life(&mut self, began: LifeBegan, key: Option<SealKey>) {
         if let Some(key) = key {
             self.outbox.append(&Record::SealKey(key), Durability::Forced, Appended::Nothing);
         }
@@ -228,7 +228,7 @@ impl Core {
     }
 
     /// A transaction that the log left unfinished.
-    pub fn resume(&mut self, recovered: Recovered, now: Micros) {
+    pub(crate) fn resume(&mut self, recovered: Recovered, now: Micros) {
         let Recovered { identity, participants, transaction, abandoned, notes } = recovered;
         let position = self.history.by_id(identity.id);
         let (number, attempt) = (transaction.spec().number, transaction.attempt());
@@ -308,7 +308,7 @@ impl Core {
     }
 
     /// Forgets the answers in segments that are about to be deleted.
-    pub fn forget_through(&mut self, segment: u32) {
+    pub(crate) fn forget_through(&mut self, segment: u32) {
         self.history.forget_through(segment, |id| self.by_id.contains_key(&id));
         self.recent.retain(|_, position| position.segment() > segment);
     }
@@ -325,6 +325,12 @@ impl Core {
     }
 
     // ---- questions
+
+    /// Which log decides here, in which life, and where its outcomes are asked for.
+    #[must_use]
+    pub const fn identity(&self) -> &CoordinatorRef {
+        &self.settings.identity
+    }
 
     /// The log that decides here.
     #[must_use]

@@ -105,7 +105,7 @@ impl Index {
 
 /// What replay finds; becomes a [`History`] when it is over.
 #[derive(Debug, Default)]
-pub struct ReplayedHistory {
+pub(crate) struct ReplayedHistory {
     by_id: Vec<(Name, LogPosition)>,
     by_key: Vec<(Name, LogPosition)>,
     abandoned: HashMap<TransactionId, Vec<(ParticipantName, Option<Attempt>)>>,
@@ -114,7 +114,7 @@ pub struct ReplayedHistory {
 
 impl ReplayedHistory {
     /// Takes the next record.
-    pub fn apply(&mut self, position: LogPosition, record: &Record) {
+    pub(crate) fn apply(&mut self, position: LogPosition, record: &Record) {
         match record {
             Record::Committed(committed) => self.answered(&committed.identity, position),
             Record::Answered(answered) => self.answered(&answered.identity, position),
@@ -143,7 +143,7 @@ impl ReplayedHistory {
 
     /// All of it.
     #[must_use]
-    pub fn finish(self) -> History {
+    pub(crate) fn finish(self) -> History {
         History {
             by_id: Index::of_replay(self.by_id),
             by_key: Index::of_replay(self.by_key),

@@ -21,6 +21,7 @@
 mod active;
 mod admission;
 mod behind;
+mod compaction;
 mod core;
 mod data;
 mod driver;
@@ -38,6 +39,7 @@ mod outbox;
 mod participants;
 mod queues;
 mod resync;
+mod start;
 mod step;
 mod submit;
 mod variant;
@@ -45,17 +47,18 @@ mod variant;
 pub use self::core::{Core, CoreSettings};
 pub use active::{Accepted, Active, Decided, RequestOps, Ticket};
 pub use admission::AdmissionLimits;
+pub use compaction::Compaction;
 pub use data::LaneData;
 pub use errand::{Errand, Notice};
 pub use fingerprint::Fingerprint;
-pub use history::{History, ReplayedHistory};
+pub use history::History;
 pub use lane::{
     Assembled, BatchCame, Came, Idle, LANE_PATIENCE_MS, LifeHeard, Outgoing, PassedOps, Sent,
 };
 pub use lanes::{Lane, Lanes};
-
 pub use numbers::NumberMap;
 pub use outbox::{SEGMENT_BYTES_FOR_ALL, decision_bytes_max};
 pub use resync::{DataReport, KnownData, LogReading, ResyncCall, ResyncHeard};
+pub use start::{Replaying, Resumption, Started};
 pub use submit::{NewTransaction, Taken, mismatch, of_participant, problem_of};
 pub use variant::Variant;

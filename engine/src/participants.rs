@@ -358,7 +358,7 @@ fn not_registered(name: &ParticipantName) -> Problem {
 /// Participants whose Redis lost data.
 impl Core {
     /// What the log has seen of the participants' data.
-    pub fn restore_data(&mut self, seen: SeenData) {
+    pub(crate) fn restore_data(&mut self, seen: SeenData) {
         for (participant, seen) in seen.into_each() {
             let lane = self.lanes.of(&participant);
             self.lanes[lane].data.seen = seen;

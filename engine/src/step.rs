@@ -2,7 +2,6 @@
 //! takes a step, and its effects are carried out.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::coordinator::{
@@ -12,7 +11,7 @@ use assent_common::coordinator::{
 use assent_common::crash::CrashPoint;
 use assent_common::log::{Durability, LogPosition, Token};
 use assent_common::outcome::Call;
-use assent_common::record::{Abandoned, ParticipantSet, Record};
+use assent_common::record::{Abandoned, Record};
 use assent_common::time::{Micros, Millis};
 use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, ParticipantName, TransactionId, TxNumber};
@@ -174,56 +173,6 @@ impl Core {
         let then = Appended::Abandon { number, branch, attempt, done };
         self.outbox.append(&record, Durability::Forced, then);
         Ok(())
-    }
-
-    /// Appends again what compaction must keep of segments up to `through`, and forgets the answers
-    /// in them: records of active transactions, the participants, and what was ever committed.
-    /// `retired` are the last votes that the log lets go of.
-    ///
-    /// A transaction that is closing has its end in the log's queue or in the log: a copy behind
-    /// the end would bring it back to life. `done` is told when all is durable.
-    pub fn keep(
-        &mut self,
-        records: Vec<Record>,
-        retired: &BTreeMap<ParticipantName, u64>,
-        through: u32,
-        done: Ticket,
-    ) {
-        self.retire_votes(retired);
-        for record in records {
-            let number = record.number().filter(|number| {
-                let active = self.active.get(number);
-                active.is_some_and(|active| !matches!(active.machine.state(), State::Closing(_)))
-            });
-            let Some(number) = number else { continue };
-            let then = match record {
-                Record::Committed(_) => Appended::Moved(number),
-                _ => Appended::Nothing,
-            };
-            self.outbox.append(&record, Durability::Lazy, then);
-        }
-        for lane in self.lanes.iter() {
-            let Some(url) = lane.url().map(str::to_owned) else { continue };
-            let record = Record::ParticipantSet(ParticipantSet { name: lane.name.clone(), url });
-            self.outbox.append(&record, Durability::Lazy, Appended::Nothing);
-        }
-        if let Some(key) = self.lives.key() {
-            self.outbox.append(&Record::SealKey(key), Durability::Lazy, Appended::Nothing);
-        }
-        for life in self.lives.iter() {
-            self.outbox.append(&Record::LifeBegan(life), Durability::Lazy, Appended::Nothing);
-        }
-        // Records become durable in the order of appending, and there is one set at least: that of
-        // this epoch.
-        let mut done = Some(done);
-        for set in self.authority.sets() {
-            let then = match done.take_if(|_| set.epoch == self.epoch()) {
-                Some(done) => Appended::Told(done),
-                None => Appended::Nothing,
-            };
-            self.outbox.append(&Record::CommittedSet(set), Durability::Forced, then);
-        }
-        self.forget_through(through);
     }
 }
 

@@ -32,23 +32,16 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use assent_client::participant::ParticipantClient;
+use assent_client::settle;
 use assent_client::transport::Http;
-use assent_client::{mutant, settle};
-use assent_common::coordinator::authority::Authority;
-use assent_common::coordinator::recovery::Recovered;
-use assent_common::coordinator::resync::SeenData;
-use assent_common::lives::{Life, LifeBegan, Lives, Proof, SealKey};
 use assent_common::participant::Branches;
-use assent_common::record::Record;
 use assent_common::settle::{Finding, Resolution};
 use assent_common::wire::branch::{BranchAddress, CoordinatorRef};
 use assent_common::wire::outcome::{BranchOutcome, OutcomeAnswer};
 use assent_common::wire::problem::Problem;
 use assent_common::wire::transaction::{AbandonRequest, TransactionView};
-use assent_common::{ErrorCode, ParticipantName, TransactionId, Txid, limits};
-use assent_engine::{
-    Core, CoreSettings, History, Variant, decision_bytes_max, of_participant, problem_of,
-};
+use assent_common::{ErrorCode, ParticipantName, TransactionId, TxNumber, Txid, limits};
+use assent_engine::{Compaction, Core, Resumption, of_participant, problem_of};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -63,14 +56,6 @@ pub use counts::Counts;
 pub use list::ListFilter;
 pub use submit::{Origin, Submitted};
 pub(crate) use vital::vital;
-
-/// What an engine goes on from.
-pub(crate) struct EngineStart {
-    pub(crate) authority: Authority,
-    pub(crate) history: History,
-    pub(crate) lives: Lives,
-    pub(crate) admission: AdmissionLimits,
-}
 
 /// The coordinator's engine; cheap to clone.
 #[derive(Clone)]
@@ -100,30 +85,13 @@ struct Guarded {
 }
 
 impl Engine {
-    /// An engine over a log that has been opened and replayed. Its lanes start as participants are
+    /// An engine around the core that goes on from a log. Its lanes start as participants are
     /// registered.
-    pub(crate) fn new(
-        restored: EngineStart,
-        log: LogHandle,
-        url: String,
-        http: Http,
-        life: Life,
-    ) -> Self {
-        let EngineStart { authority, history, lives, admission } = restored;
-        let proof = Proof { nonce: life.nonce, position: 0, seal: None, before: None };
-        let identity =
-            CoordinatorRef { log_id: log.log_id(), epoch: life.epoch, url, life: Some(proof) };
-        let settings = CoreSettings {
-            identity: identity.clone(),
-            decision_bytes_max: decision_bytes_max(log.payload_bytes_max()),
-            admission,
-            variant: Variant::of(mutant::chosen()),
-        };
-        let core = Core::new(settings, authority, history, lives);
+    pub(crate) fn new(core: Core, log: LogHandle, http: Http) -> Self {
         let shared = Shared {
+            identity: core.identity().clone(),
             held: Mutex::new(Guarded { core, desk: Desk::default() }),
             log,
-            identity,
             http,
             runtime: Handle::current(),
             timer: Notify::new(),
@@ -389,11 +357,6 @@ fn not_found(id: TransactionId) -> Problem {
 
 /// What recovery and compaction do with the engine.
 impl Engine {
-    /// Has the log keep which life this is, and its key where that was drawn now.
-    pub(crate) fn begin_life(&self, began: LifeBegan, key: Option<SealKey>) {
-        self.core().begin_life(began, key);
-    }
-
     /// Why the disk of the log takes nothing more, for as long as that is so.
     pub(crate) fn log_trouble(&self) -> Option<String> {
         self.shared.log.trouble()
@@ -428,35 +391,21 @@ impl Engine {
         ParticipantClient::new(&self.shared.http, url).map_err(|error| wrong(error.to_string()))
     }
 
-    /// What the log has seen of the participants' data.
-    pub(crate) fn restore_data(&self, seen: SeenData) {
-        self.core().restore_data(seen);
+    /// Goes on with what the log left unfinished.
+    pub(crate) fn go_on(&self, rest: Resumption) {
+        rest.go_on(&mut self.core(), clock::micros());
     }
 
-    /// Goes on with the transactions that the log left unfinished.
-    pub(crate) fn resume(&self, transactions: Vec<Recovered>) {
-        let mut core = self.core();
-        for recovered in transactions {
-            core.resume(recovered, clock::micros());
-        }
+    /// Whether a transaction has not ended.
+    pub(crate) fn is_active(&self, number: TxNumber) -> bool {
+        self.core().active(number).is_some()
     }
 
-    /// Whether a record is about a transaction that has not ended.
-    pub(crate) fn is_active(&self, record: &Record) -> bool {
-        record.number().is_some_and(|number| self.core().active(number).is_some())
-    }
-
-    /// Appends again what must outlive the segments up to `segment`, and forgets the answers in
-    /// them. The receiver hears when the segments may go.
-    pub(crate) fn keep(
-        &self,
-        records: Vec<Record>,
-        retired: &BTreeMap<ParticipantName, u64>,
-        segment: u32,
-    ) -> oneshot::Receiver<()> {
+    /// Appends again what must outlive segments. The receiver hears when they may go.
+    pub(crate) fn keep(&self, compaction: Compaction) -> oneshot::Receiver<()> {
         let mut core = self.core();
         let done = core.desk_mut().ticket();
-        core.keep(records, retired, segment, done);
+        compaction.keep(&mut core, done);
         core.desk_mut().await_done(done)
     }
 }

@@ -11,15 +11,13 @@ use std::thread::{self, JoinHandle};
 
 use assent_client::transport::HttpOptions;
 use assent_common::branch::BranchAnswer;
-use assent_common::coordinator::authority::{Authority, Decisions};
-use assent_common::coordinator::replay::Replay;
 use assent_common::coordinator::{Branch, FromBranch, State};
-use assent_common::lives::Lives;
+use assent_common::lives::SealKey;
 use assent_common::outcome::{Applied, Call};
-use assent_common::record::{Committed, CommittedBranch, Identity, ParticipantRemoved};
+use assent_common::record::{Committed, CommittedBranch, Identity, Record};
 use assent_common::time::Millis;
-use assent_common::{Attempt, Epoch, LogId, TxNumber};
-use assent_engine::ReplayedHistory;
+use assent_common::{Attempt, Epoch, LogId};
+use assent_engine::{CoreSettings, Replaying, Started, Variant, decision_bytes_max};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
@@ -87,26 +85,27 @@ impl DecisionLog for Congested {
     }
 }
 
-/// What a life of the log begins with.
-#[derive(Default)]
-struct Replayed {
-    replay: Replay,
-    history: ReplayedHistory,
-}
-
 fn silent() -> Callbacks {
     Callbacks { on_durable: Box::new(|_| ()), on_fatal: Box::new(|_| ()) }
 }
 
-fn open(store: &MemoryStore) -> (crate::log::OpenedMemoryLog, Replayed) {
-    let mut replayed = Replayed::default();
+fn open(store: &MemoryStore) -> (crate::log::OpenedMemoryLog, Replaying) {
+    let mut replaying = Replaying::default();
     let opened = store.open(&mut |position, kind, payload| {
-        let record = Record::decode(kind, payload)?;
-        replayed.history.apply(position, &record);
-        replayed.replay.apply(record)?;
+        replaying.apply(position, Record::decode(kind, payload)?)?;
         Ok(())
     });
-    (opened.unwrap(), replayed)
+    (opened.unwrap(), replaying)
+}
+
+fn begin(replaying: Replaying, epoch: Epoch) -> Started {
+    let settings = CoreSettings {
+        identity: CoordinatorRef { log_id: LOG_ID, epoch, url: String::new(), life: None },
+        decision_bytes_max: decision_bytes_max(usize::MAX),
+        admission: AdmissionLimits::default(),
+        variant: Variant::default(),
+    };
+    replaying.begin(settings, 1, || SealKey([7; 32]), clock::now())
 }
 
 fn decision() -> Record {
@@ -127,12 +126,12 @@ fn decision() -> Record {
     })
 }
 
-/// A log whose first segment is sealed and holds a decision that is not applied yet.
+/// A log whose first segment holds a decision that is not applied yet. It is full: the first
+/// record of the next life seals it.
 fn decided_in_a_sealed_segment() -> MemoryStore {
     let store = MemoryStore::init(LOG_ID, RECORDS_PER_SEGMENT);
     let log = open(&store).0.start(silent());
-    let filler = Record::ParticipantRemoved(ParticipantRemoved { name: "nobody".parse().unwrap() });
-    for record in [decision(), filler.clone(), filler] {
+    for record in [decision(), Record::SealKey(SealKey([7; 32]))] {
         let (kind, payload) = record.encode();
         log.append(0, kind, payload, Durability::Forced).unwrap();
     }
@@ -152,7 +151,7 @@ struct Rig {
 impl Rig {
     fn start() -> Self {
         let store = decided_in_a_sealed_segment();
-        let (opened, Replayed { replay, history }) = open(&store);
+        let (opened, replaying) = open(&store);
         let started: Arc<OnceLock<Engine>> = Arc::new(OnceLock::new());
         let of_log = Arc::clone(&started);
         let log = opened.start(Callbacks {
@@ -163,17 +162,12 @@ impl Rig {
         let log = Arc::new(Congested { log, full, refused });
         let runtime = Builder::new_current_thread().build().unwrap();
         let entered = runtime.enter();
-        let epoch = log.epoch();
-        let authority = Authority::new(LOG_ID, epoch, replay.decisions);
-        let (history, lives) = (history.finish(), Lives::default());
-        let admission = AdmissionLimits::default();
-        let restored = EngineStart { authority, history, lives, admission };
+        let Started { core, rest, .. } = begin(replaying, log.epoch());
         let http = Http::new(&HttpOptions::default()).unwrap();
-        let life = Life { epoch, nonce: 1 };
-        let engine =
-            Engine::new(restored, Arc::clone(&log) as LogHandle, String::new(), http, life);
+        let engine = Engine::new(core, Arc::clone(&log) as LogHandle, http);
         started.set(engine.clone()).ok().unwrap();
-        engine.resume(replay.unfinished.plan(clock::now()).transactions);
+        engine.go_on(rest);
+        log.log.sync();
         assert!(engine.core().active(DECIDED).is_some());
         drop(entered);
         Self { store, log, engine, runtime }
@@ -194,15 +188,15 @@ impl Rig {
     }
 
     /// Kills the process, and reads what the next one would find.
-    fn crash(self) -> Replayed {
+    fn crash(self) -> Started {
         self.log.log.crash();
-        open(&self.store).1
+        begin(open(&self.store).1, Epoch(9))
     }
 }
 
-fn resumed(replayed: Replayed) -> Vec<TxNumber> {
-    let plan = replayed.replay.unfinished.plan(clock::now());
-    plan.transactions.iter().map(|recovered| recovered.transaction.spec().number).collect()
+fn resumed(started: &Started) -> Vec<TxNumber> {
+    let transactions = started.rest.transactions().iter();
+    transactions.map(|recovered| recovered.transaction.spec().number).collect()
 }
 
 /// Promise *durable*, invariant 4: a decision whose copy waits for room in the log's queue is
@@ -213,17 +207,10 @@ fn a_crash_while_copies_wait_for_room_loses_no_decision() {
     rig.log.full.store(true, Ordering::SeqCst);
     let compacting = rig.compact();
     // Everything in memory is gone, whatever compaction was about to do.
-    let settings = CoreSettings {
-        identity: rig.engine.identity().clone(),
-        decision_bytes_max: 0,
-        admission: AdmissionLimits::default(),
-        variant: Variant::default(),
-    };
-    let authority = Authority::new(LOG_ID, Epoch(2), Decisions::default());
-    let empty = Core::new(settings, authority, History::default(), Lives::default());
+    let empty = begin(Replaying::default(), Epoch(2)).core;
     *rig.engine.core().held = Guarded { core: empty, desk: Desk::default() };
     assert_eq!(compacting.join().unwrap().unwrap(), 0, "segments went without their copies");
-    assert_eq!(resumed(rig.crash()), [DECIDED]);
+    assert_eq!(resumed(&rig.crash()), [DECIDED]);
 }
 
 /// The other half: when there is room, the copies become durable, and the old segment goes.
@@ -239,7 +226,7 @@ fn compaction_goes_on_when_its_copies_are_durable() {
     assert_eq!(rig.log.segments()[0].number, 2);
     let position = rig.engine.core().active(DECIDED).unwrap().position.unwrap();
     assert!(rig.log.read(position).is_ok(), "its record is at {position}");
-    assert_eq!(resumed(rig.crash()), [DECIDED]);
+    assert_eq!(resumed(&rig.crash()), [DECIDED]);
 }
 
 /// Promise *once*: a copy behind its end would bring a transaction that has ended back to life.
@@ -266,11 +253,10 @@ fn the_record_of_a_transaction_that_is_closing_is_not_copied_behind_its_end() {
     assert_eq!(looked_up.code, ErrorCode::NotFound);
     assert_eq!(rig.engine.core().history().by_id(identity.id), None);
     let after = rig.crash();
-    assert!(
-        after.replay.decisions.has(DECIDED, Attempt::FIRST),
-        "presumed abort would now be wrong"
-    );
-    assert_eq!(resumed(after), []);
+    let decided = Txid { log_id: LOG_ID, number: DECIDED, attempt: Attempt::FIRST };
+    let outcome = after.core.outcome(decided);
+    assert_eq!(outcome, BranchOutcome::Committed, "presumed abort would now be wrong");
+    assert_eq!(resumed(&after), []);
 }
 
 /// Nobody would send its participant anything any more. The test runs itself in a process that may
@@ -280,9 +266,6 @@ fn a_panic_in_a_lane_ends_the_process() {
     const IN_CHILD: &str = "ASSENT_TEST_LANE_PANICS";
     if std::env::var_os(IN_CHILD).is_some() {
         let rig = Rig::start();
-        let life = Life { epoch: rig.log.epoch(), nonce: 1 };
-        rig.engine.begin_life(LifeBegan { life, at: None }, None);
-        rig.log.log.sync();
         // There is no such place, so that its first step panics.
         lane::start_lane(&rig.engine.shared, usize::MAX, Arc::default());
         rig.runtime.block_on(tokio::task::yield_now());

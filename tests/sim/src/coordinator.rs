@@ -6,9 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use assent_common::branch::BranchMessage;
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::{Branch, Delivery, Input, Outcome, State as Phase, ToBranch};
-use assent_common::lives::Lives;
 use assent_common::log::{LogPosition, NewRecord, Token};
 use assent_common::record::{AnswerRecord, Answered, Committed, Record};
 use assent_common::time::{Micros, Millis};
@@ -16,7 +14,7 @@ use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Attempt, Epoch, IdempotencyKey, LogId, ParticipantName, TxNumber, Txid};
 use assent_engine::{
-    AdmissionLimits, Core, CoreSettings, Errand, Fingerprint, History, NewTransaction, Notice,
+    AdmissionLimits, Core, CoreSettings, Errand, Fingerprint, NewTransaction, Notice, Replaying,
     RequestOps, Taken, Ticket, Variant, decision_bytes_max,
 };
 use serde_json::value::RawValue;
@@ -37,6 +35,9 @@ const LAZY_US: u64 = 5_000;
 
 /// Whoever waits for nothing to be durable.
 pub(crate) const NOBODY: Ticket = Ticket(u64::MAX);
+
+/// Whoever waits to delete segments of its log.
+pub(crate) const COMPACTED: Ticket = Ticket(u64::MAX - 1);
 
 /// A coordinator, and what it has on disk.
 #[derive(Debug)]
@@ -59,6 +60,10 @@ pub(crate) struct ShellDesk {
     pub(crate) lanes_at: BTreeMap<usize, Micros>,
     /// The transactions of which anybody could see the outcome.
     shown: BTreeSet<TxNumber>,
+    /// The last segment of the compaction that is under way.
+    pub(crate) compacted: Option<u32>,
+    /// The decisions in its segments, as they lie there: what is appended again is no decision.
+    pub(crate) copies: BTreeSet<Vec<u8>>,
 }
 
 /// What a coordinator says of itself with every message.
@@ -94,8 +99,7 @@ static FINGERPRINT: LazyLock<Fingerprint> = LazyLock::new(|| {
 impl Coordinator {
     pub(crate) fn new(config: &Config, log_id: LogId, participants: usize) -> Self {
         let log = Log::new(log_id);
-        let authority = Authority::new(log_id, log.epoch, Decisions::default());
-        let mut core = new_core(config, &log, authority, History::default());
+        let mut core = Self::begin(config, &log, Replaying::default(), Millis(0)).core;
         register(&mut core, participants);
         Self { is_up: true, life: 1, core, log, desk: ShellDesk::default() }
     }
@@ -133,11 +137,11 @@ impl Coordinator {
     }
 }
 
-/// A core of the log's present life that goes on from this.
-pub(crate) fn new_core(config: &Config, log: &Log, authority: Authority, history: History) -> Core {
+/// Who speaks for a log in its present life, and how much may be under way.
+pub(crate) fn core_settings(config: &Config, log: &Log) -> CoreSettings {
     let (log_id, epoch) = (log.log_id(), log.epoch);
     let most = usize::MAX;
-    let settings = CoreSettings {
+    CoreSettings {
         identity: CoordinatorRef { log_id, epoch, url: String::new(), life: None },
         decision_bytes_max: decision_bytes_max(most),
         admission: AdmissionLimits {
@@ -146,8 +150,7 @@ pub(crate) fn new_core(config: &Config, log: &Log, authority: Authority, history
             undelivered_max: most,
         },
         variant: Variant::of(config.mutant.and_then(Mutant::of_engine)),
-    };
-    Core::new(settings, authority, history, Lives::default())
+    }
 }
 
 /// Registers all participants: the place of a lane is that of its participant. All of them have been
@@ -162,10 +165,6 @@ pub(crate) fn register(core: &mut Core, participants: usize) {
 
 pub(crate) fn participant_name(at: usize) -> ParticipantName {
     format!("p{at}").parse().expect("a name")
-}
-
-pub(crate) fn place_of_participant(name: &ParticipantName) -> usize {
-    name.as_str()[1..].parse().expect("p and a number")
 }
 
 /// What the client of a request that has a key asks again by.
@@ -302,10 +301,11 @@ impl World {
             | Errand::LifeIsDurable
             | Errand::Unmet(_)
             | Errand::CrashPoint(_)
-            | Errand::Done(_)
             // What it shows is looked at when the turn is over.
             | Errand::Changed(_)
             | Errand::Unanswered(_) => {}
+            Errand::Done(COMPACTED) => self.compacted(c),
+            Errand::Done(_) => {}
             Errand::WakeLane(at) => lanes::lane_turn(self, c, at)?,
             Errand::SendWaiting(at, outgoing) => lanes::send_waiting(self, c, at, outgoing)?,
             Errand::Resync(at, call) => self.resync_call(c, at, call)?,
@@ -359,14 +359,18 @@ impl World {
 
     // ---- the log
 
-    fn append(&mut self, c: usize, new: NewRecord) -> Step {
+    fn append(&mut self, c: usize, mut new: NewRecord) -> Step {
         debug_assert!(self.coordinators[c].is_up, "a dead process writes nothing");
-        let record = Record::decode(new.kind, &new.payload).expect("it was just encoded");
+        let written = Record::decode(new.kind, &new.payload).expect("it was just encoded");
+        let record = mutants::written(&self.config, self.coordinators[c].log.log_id(), written);
+        (new.kind, new.payload) = record.encode();
         if let Record::Committed(committed) = &record {
             self.bend_decision(c, committed)?;
         }
         note!(self, "c{c}: appends {record:?}");
-        self.oracle.appends(c, &record, &self.requests)?;
+        if !self.coordinators[c].desk.copies.contains(&new.payload) {
+            self.oracle.appends(c, &record, &self.requests)?;
+        }
         let (token, number) = (new.token, record.number());
         self.coordinators[c].log.append(new, record);
         self.write_or_wait(c);
@@ -421,7 +425,8 @@ impl World {
     }
 
     fn write_log(&mut self, c: usize) {
-        self.coordinators[c].log.write();
+        let now = self.now();
+        self.coordinators[c].log.write(now);
         let at_us = self.now_us + self.random.between(50, self.profile.sync_us);
         let life = self.coordinators[c].life;
         self.queue.push(at_us, Event::Synced { coordinator: c, life });

@@ -4,11 +4,13 @@
 //! They bend what goes into the machines and what comes out of them; the machines are the real ones
 //! throughout.
 
-use assent_common::Attempt;
 use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
+use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::{FromBranch, PrepareCall, Purpose};
 use assent_common::outcome::{Call, Prepared, Refusal, Vote};
+use assent_common::record::Record;
+use assent_common::{Attempt, LogId};
 use assent_doubles::scripts::Bend;
 use serde::{Deserialize, Serialize};
 
@@ -238,5 +240,16 @@ pub(crate) fn purpose(config: &Config, request: &Request) -> Purpose {
     match config.mutant {
         Some(Mutant::ReaderToldEarly) => Purpose::Write,
         _ => request.purpose,
+    }
+}
+
+/// What a log gets for a record.
+pub(crate) fn written(config: &Config, log_id: LogId, record: Record) -> Record {
+    match record {
+        Record::CommittedSet(set) if config.is(Mutant::CompactionForgets) => {
+            let nothing = Authority::new(log_id, set.epoch, Decisions::default()).sets();
+            nothing.into_iter().next().map_or(Record::CommittedSet(set), Record::CommittedSet)
+        }
+        record => record,
     }
 }

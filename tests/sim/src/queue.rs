@@ -8,7 +8,7 @@ use assent_common::branch::BranchAnswer;
 use assent_common::outcome::{Call, Refusal};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::resync::{DataPoint, DataView, Resync, Resynced};
-use assent_engine::Sent;
+use assent_engine::{Compaction, Sent};
 
 use crate::client::Heard;
 use crate::network::Ask;
@@ -37,6 +37,10 @@ pub(crate) enum Event {
     Flushed { coordinator: usize, life: u64 },
     /// A sync of the log returns.
     Synced { coordinator: usize, life: u64 },
+    /// A coordinator looks whether its log can be compacted.
+    Compacting { coordinator: usize },
+    /// The segments that may go have been read.
+    SegmentsRead { coordinator: usize, life: u64, compaction: Box<Compaction> },
     /// A coordinator comes back.
     CoordinatorStarted { coordinator: usize },
     /// An agent comes back.

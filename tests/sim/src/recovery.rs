@@ -1,18 +1,19 @@
-//! A coordinator dies and comes back: the log is replayed, `common` plans, the plan is executed. And compaction.
+//! A coordinator dies and comes back, and its log is compacted: reads the log, writes it, deletes
+//! of it. What is begun with, what goes on, and what is kept is the engine's to say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use assent_common::Epoch;
-use assent_common::coordinator::authority::Authority;
+use assent_common::coordinator::authority::{Authority, Decisions};
 use assent_common::coordinator::recovery::Recovered;
-use assent_common::coordinator::replay::Replay;
-use assent_common::coordinator::resync::Seen;
-use assent_common::log::LogPosition;
-use assent_common::record::{CommittedSet, DataSeen, Record};
-use assent_common::wire::resync::DataPoint;
-use assent_engine::{History, ReplayedHistory};
+use assent_common::lives::{Lives, SealKey};
+use assent_common::record::{Identity, Record};
+use assent_common::time::Millis;
+use assent_engine::{Compaction, Core, History, Replaying, Started};
 
-use crate::coordinator::{ShellDesk, new_core, participant_name, place_of_participant, register};
+use crate::config::Config;
+use crate::coordinator::{COMPACTED, Coordinator, ShellDesk, core_settings, register};
+use crate::log::Log;
 use crate::mutants::Mutant;
 use crate::oracle::{Step, violation};
 use crate::queue::Event;
@@ -20,11 +21,20 @@ use crate::request::place_of;
 use crate::trace::note;
 use crate::world::World;
 
-/// How long a key is remembered after its client has heard, in microseconds; longer than any message travels.
-const RETENTION_US: u64 = 3_000_000;
+/// Segments are kept for so long, in milliseconds; longer than any message travels.
+const RETENTION_MS: u64 = 3_000;
 
-/// A log longer than this is compacted at a start, in bytes.
-const LONG_BYTES: usize = 12 * 1024;
+/// How often a coordinator looks whether its log can be compacted, in microseconds.
+const COMPACT_US: u64 = 200_000;
+
+impl Coordinator {
+    /// The first life of a log, or the next one after this was read.
+    pub(crate) fn begin(config: &Config, log: &Log, replaying: Replaying, now: Millis) -> Started {
+        let nonce = log.epoch.0;
+        let key = || SealKey([0; 32]);
+        replaying.begin(core_settings(config, log), nonce, key, now)
+    }
+}
 
 impl World {
     /// The process dies: its messages travel on, answers reach nobody, and what was not synced may be gone.
@@ -38,8 +48,7 @@ impl World {
         coordinator.is_up = false;
         coordinator.life += 1;
         coordinator.desk = ShellDesk::default();
-        let authority = Authority::new(coordinator.log.log_id(), Epoch(0), Default::default());
-        coordinator.core = new_core(&self.config, &coordinator.log, authority, History::default());
+        coordinator.core = dead_core(&self.config, &coordinator.log);
         register(&mut coordinator.core, self.agents.len());
         self.oracle.forgets_pending(c, &lost);
         note!(self, "c{c}: dies {when}; {} records were not synced", lost.len());
@@ -58,60 +67,47 @@ impl World {
             Err(why) => return violation("2 what was durable is still in the log", why),
         };
         self.report.torn_tails += u64::from(replayed.torn_bytes > 0);
-        let mut records = replayed.records;
-        for (_, record) in &records {
-            self.oracle.durable(c, record, &self.requests)?;
-        }
         let lost = "2 what was durable is still in the log";
-        if self.coordinators[c].log.durable_bytes() > LONG_BYTES {
-            match self.compacted(c, &records) {
-                Ok(kept) => records = kept,
-                Err(why) => return violation(lost, why),
+        let mut replaying = Replaying::default();
+        for (position, mut record) in replayed.records {
+            self.oracle.durable(c, &record, &self.requests)?;
+            if self.config.is(Mutant::KeysForgotten)
+                && let Some(identity) = identity(&mut record)
+            {
+                identity.key = None;
+            }
+            if let Err(why) = replaying.apply(position, record) {
+                return violation(lost, why);
             }
         }
-        let mut history = ReplayedHistory::default();
-        for (position, record) in &records {
-            if !self.config.is(Mutant::KeysForgotten) {
-                history.apply(*position, record);
-            }
-        }
-        match replay_of(records) {
-            Ok(replay) => self.goes_on(c, replay, history.finish()),
-            Err(why) => violation(lost, why),
-        }
+        self.goes_on(c, replaying)
     }
 
-    fn goes_on(&mut self, c: usize, replay: Replay, history: History) -> Step {
-        let Replay { unfinished, decisions, seen, lives: _ } = replay;
-        let plan = unfinished.plan(self.now()).transactions;
+    fn goes_on(&mut self, c: usize, replaying: Replaying) -> Step {
+        let now = self.now();
         let coordinator = &mut self.coordinators[c];
         coordinator.is_up = true;
-        let (log_id, epoch) = (coordinator.log.log_id(), coordinator.log.epoch);
-        let authority = Authority::new(log_id, epoch, decisions);
-        coordinator.core = new_core(&self.config, &coordinator.log, authority, history);
+        let begun = Coordinator::begin(&self.config, &coordinator.log, replaying, now);
+        let Started { core, rest, .. } = begun;
+        coordinator.core = core;
         register(&mut coordinator.core, self.agents.len());
-        coordinator.core.restore_data(seen);
+        let plan = rest.transactions();
+        let epoch = coordinator.log.epoch;
         note!(self, "c{c}: starts in epoch {epoch} and resumes {}", plan.len());
         self.report.resumed += plan.len() as u64;
         let mut numbers = Vec::with_capacity(plan.len());
-        for Recovered { transaction, abandoned, .. } in &plan {
+        for Recovered { transaction, abandoned, .. } in plan {
             let number = transaction.spec().number;
             for branch in abandoned {
                 self.oracle.gives_up(c, number, *branch)?;
             }
             numbers.push(number);
         }
-        // All of them are there before the first one speaks: the low-water mark counts on it.
-        let forgets = self.config.is(Mutant::KeysForgotten);
         let life = self.coordinators[c].life;
         self.turn(c, |core, now| {
-            for mut recovered in plan {
-                let number = recovered.transaction.spec().number;
-                if forgets {
-                    recovered.identity.key = None;
-                }
-                core.resume(recovered, now);
-                core.watch(number);
+            rest.go_on(core, now);
+            for number in &numbers {
+                core.watch(*number);
             }
         })?;
         for number in numbers {
@@ -122,74 +118,77 @@ impl World {
         Ok(())
     }
 
-    /// What has ended and outlived its retention leaves the log: here, some time after its client
-    /// has heard of it. Returns what is left.
-    fn compacted(
-        &mut self,
-        c: usize,
-        records: &[(LogPosition, Record)],
-    ) -> Result<Vec<(LogPosition, Record)>, String> {
-        self.report.compactions += 1;
-        let records: Vec<Record> = records.iter().map(|(_, record)| record.clone()).collect();
-        let Replay { unfinished, decisions, seen, .. } =
-            replay_of(records.iter().map(|record| (LogPosition(0), record.clone())))?;
-        let plan = unfinished.plan(self.now()).transactions;
-        let active: BTreeSet<_> =
-            plan.iter().map(|recovered| recovered.transaction.spec().number).collect();
-        let is_kept = |record: &Record| {
-            let is_active = record.number().is_some_and(|n| active.contains(&n));
-            let identity = match record {
-                Record::Begun(begun) => Some(&begun.identity),
-                Record::Committed(committed) => Some(&committed.identity),
-                Record::Answered(answered) => Some(&answered.identity),
-                _ => None,
-            };
-            let is_open = identity.is_some_and(|identity| {
-                let finished_us = self.requests[place_of(identity.id)].finished_us;
-                finished_us.is_none_or(|us| self.now_us < us + RETENTION_US)
-            });
-            is_active || is_open
-        };
-        // An end is kept with what it is the end of.
-        let numbers: BTreeSet<_> =
-            records.iter().filter(|record| is_kept(record)).filter_map(Record::number).collect();
-        let (mut kept, gone): (Vec<_>, Vec<_>) = records
-            .into_iter()
-            .partition(|record| record.number().is_some_and(|number| numbers.contains(&number)));
-        let mut seen: BTreeMap<_, _> = seen
-            .into_each()
-            .map(|(participant, seen)| (place_of_participant(&participant), seen))
-            .collect();
-        for (participant, seq) in gone.iter().flat_map(Record::votes) {
-            seen.entry(place_of_participant(participant)).or_default().retire(seq);
+    // ---- compaction
+
+    pub(crate) fn schedule_compaction(&mut self, c: usize) {
+        self.queue.push(self.now_us + COMPACT_US, Event::Compacting { coordinator: c });
+    }
+
+    /// Reads the segments that may go. Their retention is longer than any client asks.
+    pub(crate) fn compacting(&mut self, c: usize) {
+        self.schedule_compaction(c);
+        let Coordinator { log, core, desk, life, is_up } = &self.coordinators[c];
+        if !is_up || desk.compacted.is_some() {
+            return;
         }
-        let log = &self.coordinators[c].log;
-        let sets = Authority::new(log.log_id(), log.epoch, decisions).sets();
-        let mut all: Vec<_> = match self.config.mutant {
-            Some(Mutant::CompactionForgets) => Vec::new(),
-            _ => sets.into_iter().map(|set: CommittedSet| Record::CommittedSet(set)).collect(),
+        let is_over = |number: u32| {
+            let mut records = log.sealed_records(number);
+            let mut asked = records.iter_mut().filter_map(identity);
+            asked.all(|identity| {
+                let finished_us = self.requests[place_of(identity.id)].finished_us;
+                finished_us.is_some_and(|us| self.now_us >= us + RETENTION_MS * 1_000)
+            })
         };
-        all.append(&mut kept);
-        let seen = seen.iter().filter_map(|(at, seen)| Some(data_seen(*at, seen, seen.known?)));
-        all.extend(seen);
-        note!(self, "c{c}: compacts its log to {} records", all.len());
-        let log = &mut self.coordinators[c].log;
-        log.compact(&all);
-        Ok(log.replay(false)?.records)
+        let old = log.segments().take_while(|(number, _)| is_over(*number));
+        let Some(mut compaction) = Compaction::of(old, self.now(), RETENTION_MS) else { return };
+        let records = compaction.segments().flat_map(|number| log.sealed_records(number));
+        let mut copies = BTreeSet::new();
+        for record in records {
+            if matches!(record, Record::Committed(_)) {
+                copies.insert(record.encode().1);
+            }
+            compaction.apply(record, |number| core.active(number).is_some());
+        }
+        let life = *life;
+        let desk = &mut self.coordinators[c].desk;
+        (desk.compacted, desk.copies) = (Some(*compaction.segments().end()), copies);
+        let at_us = self.now_us + self.random.between(50, self.profile.sync_us);
+        let compaction = Box::new(compaction);
+        self.queue.push(at_us, Event::SegmentsRead { coordinator: c, life, compaction });
+    }
+
+    /// Keeps what must outlive them.
+    pub(crate) fn segments_read(&mut self, c: usize, life: u64, compaction: Compaction) -> Step {
+        if self.coordinators[c].life != life {
+            return Ok(());
+        }
+        note!(self, "c{c}: compacts segments {:?} of its log", compaction.segments());
+        self.turn(c, |core, _| compaction.keep(core, COMPACTED))
+    }
+
+    /// All that is kept of them is durable.
+    pub(crate) fn compacted(&mut self, c: usize) {
+        let Coordinator { log, desk, .. } = &mut self.coordinators[c];
+        if let Some(last) = desk.compacted.take() {
+            self.report.compactions += 1;
+            desk.copies.clear();
+            log.retire(last);
+        }
     }
 }
 
-fn replay_of(records: impl IntoIterator<Item = (LogPosition, Record)>) -> Result<Replay, String> {
-    let mut replay = Replay::default();
-    for (_, record) in records {
-        replay.apply(record)?;
-    }
-    Ok(replay)
+/// The core of a process that is dead: it knows nothing.
+fn dead_core(config: &Config, log: &Log) -> Core {
+    let nothing = Authority::new(log.log_id(), Epoch(0), Decisions::default());
+    Core::new(core_settings(config, log), nothing, History::default(), Lives::default())
 }
 
-/// The record that says what is known of a participant's data.
-fn data_seen(at: usize, seen: &Seen, known: DataPoint) -> Record {
-    let DataPoint { incarnation, seq } = known;
-    let (participant, retired) = (participant_name(at), seen.retired);
-    Record::DataSeen(DataSeen { participant, incarnation, seq, retired })
+/// Whom a record answers.
+fn identity(record: &mut Record) -> Option<&mut Identity> {
+    match record {
+        Record::Begun(begun) => Some(&mut begun.identity),
+        Record::Committed(committed) => Some(&mut committed.identity),
+        Record::Answered(answered) => Some(&mut answered.identity),
+        _ => None,
+    }
 }

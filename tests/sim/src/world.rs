@@ -80,6 +80,7 @@ impl World {
         if loses && !config.is(Mutant::NeverLooks) {
             (0..world.coordinators.len()).for_each(|c| lanes::schedule_look(&mut world, c));
         }
+        (0..world.coordinators.len()).for_each(|c| world.schedule_compaction(c));
         world.schedule_trouble();
         world
     }
@@ -129,6 +130,10 @@ impl World {
             }
             Event::Flushed { coordinator, life } => self.flushed(coordinator, life),
             Event::Synced { coordinator, life } => self.synced(coordinator, life)?,
+            Event::Compacting { coordinator } => self.compacting(coordinator),
+            Event::SegmentsRead { coordinator, life, compaction } => {
+                self.segments_read(coordinator, life, *compaction)?;
+            }
             Event::CoordinatorStarted { coordinator } => self.coordinator_starts(coordinator)?,
             Event::AgentStarted { at } => self.agent_starts(at),
             Event::AgentTurn { at, life } => self.agent_turn(at, life)?,

@@ -98,8 +98,8 @@ const CASES: &[(Mutant, Losses, &str)] = &[
 
 /// What needs more than one rare thing: a seed in which it comes together.
 const RARE: &[(Mutant, &[u64], &str)] = &[
-    (Mutant::AdoptsOldData, &[635, 1119], "12 votes that were lost are noticed"),
-    (Mutant::UnfencedIsOpen, &[390, 712], "8 a branch is applied once at most"),
+    (Mutant::AdoptsOldData, &[225, 1409], "12 votes that were lost are noticed"),
+    (Mutant::UnfencedIsOpen, &[227, 712], "8 a branch is applied once at most"),
     (Mutant::OldWordsCount, &[304, 467], "8 all branches or none"),
     (Mutant::PlansTooEarly, &[235, 259], "9 the data opens when all is redone"),
 ];
