@@ -12,7 +12,7 @@ use assent_common::lives::SealKey;
 use assent_common::record::Record;
 use assent_common::time::Millis;
 use assent_common::wire::branch::CoordinatorRef;
-use assent_engine::{Compaction, CoreSettings, Replaying, Started, Variant, decision_bytes_max};
+use assent_engine::{Compaction, CoreSettings, NextLife, Replaying, Variant, decision_bytes_max};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -92,7 +92,7 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
         variant: Variant::of(mutant::chosen()),
     };
     let begun = replaying.begin(settings, new_nonce(), new_key, clock::now());
-    let Started { core, participants: mut registered, rest } = begun;
+    let NextLife { core, participants: mut registered, rest } = begun;
     let engine = Engine::new(core, log, http);
     let _first = started.set(engine.clone());
     let moved = moved(&registered, &participants);

@@ -59,6 +59,6 @@ pub use lanes::{Lane, Lanes};
 pub use numbers::NumberMap;
 pub use outbox::{SEGMENT_BYTES_FOR_ALL, decision_bytes_max};
 pub use resync::{DataReport, KnownData, LogReading, ResyncCall, ResyncHeard};
-pub use start::{Replaying, Resumption, Started};
+pub use start::{NextLife, Replaying, Resumption};
 pub use submit::{NewTransaction, Taken, mismatch, of_participant, problem_of};
 pub use variant::Variant;

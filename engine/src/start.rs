@@ -2,7 +2,7 @@
 //! reads it, and registers the participants; the order of it all, and what each step has, is here.
 //!
 //! ```text
-//! records ─► Replaying ─begin─► Core, participants, Resumption ─go_on, when they are registered─► …
+//! records ─► Replaying ──begin──► NextLife ── participants are registered ── rest.go_on ──►
 //! ```
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub struct Replaying {
 
 /// What a life of a log begins with.
 #[derive(Debug)]
-pub struct Started {
+pub struct NextLife {
     /// Nothing leaves it before a turn ends: the first record of the life is in its outbox.
     pub core: Core,
     /// The participants that the log has, and their URLs.
@@ -63,7 +63,7 @@ impl Replaying {
         nonce: u64,
         new_key: impl FnOnce() -> SealKey,
         now: Millis,
-    ) -> Started {
+    ) -> NextLife {
         let Replay { unfinished, decisions, seen, mut lives } = self.replay;
         let CoordinatorRef { log_id, epoch, .. } = settings.identity;
         let began = LifeBegan { life: Life { epoch, nonce }, at: Some(self.last.0) };
@@ -79,7 +79,7 @@ impl Replaying {
         let mut core = Core::new(settings, authority, self.history.finish(), lives);
         core.begin_life(began, new_key);
         let Plan { transactions, participants } = unfinished.plan(now);
-        Started { core, participants, rest: Resumption { seen, transactions } }
+        NextLife { core, participants, rest: Resumption { seen, transactions } }
     }
 }
 

@@ -226,8 +226,8 @@ impl Missing {
         self.marks.iter().any(is_below)
     }
 
-    /// Whether it has ended there for sure. What a later life says knows nothing of what its log was
-    /// in doubt about, also where that life goes on with something older and has a mark of then.
+    /// Whether it has ended there for sure. A later life knows nothing of what its log was in doubt
+    /// about, also where it goes on with something older and has a mark of then.
     fn has_surely_ended(&self, txid: Txid) -> bool {
         let is_of_its_life = |mark: &Mark| mark.epoch == Some(txid.number.epoch);
         let mut marks = self.marks.iter().filter(|mark| mark.log_id == txid.log_id);

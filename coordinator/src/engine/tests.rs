@@ -17,7 +17,7 @@ use assent_common::outcome::{Applied, Call};
 use assent_common::record::{Committed, CommittedBranch, Identity, Record};
 use assent_common::time::Millis;
 use assent_common::{Attempt, Epoch, LogId};
-use assent_engine::{CoreSettings, Replaying, Started, Variant, decision_bytes_max};
+use assent_engine::{CoreSettings, NextLife, Replaying, Variant, decision_bytes_max};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
@@ -98,7 +98,7 @@ fn open(store: &MemoryStore) -> (crate::log::OpenedMemoryLog, Replaying) {
     (opened.unwrap(), replaying)
 }
 
-fn begin(replaying: Replaying, epoch: Epoch) -> Started {
+fn begin(replaying: Replaying, epoch: Epoch) -> NextLife {
     let settings = CoreSettings {
         identity: CoordinatorRef { log_id: LOG_ID, epoch, url: String::new(), life: None },
         decision_bytes_max: decision_bytes_max(usize::MAX),
@@ -162,7 +162,7 @@ impl Rig {
         let log = Arc::new(Congested { log, full, refused });
         let runtime = Builder::new_current_thread().build().unwrap();
         let entered = runtime.enter();
-        let Started { core, rest, .. } = begin(replaying, log.epoch());
+        let NextLife { core, rest, .. } = begin(replaying, log.epoch());
         let http = Http::new(&HttpOptions::default()).unwrap();
         let engine = Engine::new(core, Arc::clone(&log) as LogHandle, http);
         started.set(engine.clone()).ok().unwrap();
@@ -188,13 +188,13 @@ impl Rig {
     }
 
     /// Kills the process, and reads what the next one would find.
-    fn crash(self) -> Started {
+    fn crash(self) -> NextLife {
         self.log.log.crash();
         begin(open(&self.store).1, Epoch(9))
     }
 }
 
-fn resumed(started: &Started) -> Vec<TxNumber> {
+fn resumed(started: &NextLife) -> Vec<TxNumber> {
     let transactions = started.rest.transactions().iter();
     transactions.map(|recovered| recovered.transaction.spec().number).collect()
 }

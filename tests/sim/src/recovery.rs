@@ -9,7 +9,7 @@ use assent_common::coordinator::recovery::Recovered;
 use assent_common::lives::{Lives, SealKey};
 use assent_common::record::{Identity, Record};
 use assent_common::time::Millis;
-use assent_engine::{Compaction, Core, History, Replaying, Started};
+use assent_engine::{Compaction, Core, History, NextLife, Replaying};
 
 use crate::config::Config;
 use crate::coordinator::{COMPACTED, Coordinator, ShellDesk, core_settings, register};
@@ -29,7 +29,7 @@ const COMPACT_US: u64 = 200_000;
 
 impl Coordinator {
     /// The first life of a log, or the next one after this was read.
-    pub(crate) fn begin(config: &Config, log: &Log, replaying: Replaying, now: Millis) -> Started {
+    pub(crate) fn begin(config: &Config, log: &Log, replaying: Replaying, now: Millis) -> NextLife {
         let nonce = log.epoch.0;
         let key = || SealKey([0; 32]);
         replaying.begin(core_settings(config, log), nonce, key, now)
@@ -37,7 +37,8 @@ impl Coordinator {
 }
 
 impl World {
-    /// The process dies: its messages travel on, answers reach nobody, and what was not synced may be gone.
+    /// The process dies: its messages travel on, answers reach nobody, and what was not synced may
+    /// be gone.
     pub(crate) fn coordinator_dies(&mut self, c: usize, when: &str) -> Step {
         let coordinator = &mut self.coordinators[c];
         if !coordinator.is_up {
@@ -88,7 +89,7 @@ impl World {
         let coordinator = &mut self.coordinators[c];
         coordinator.is_up = true;
         let begun = Coordinator::begin(&self.config, &coordinator.log, replaying, now);
-        let Started { core, rest, .. } = begun;
+        let NextLife { core, rest, .. } = begun;
         coordinator.core = core;
         register(&mut coordinator.core, self.agents.len());
         let plan = rest.transactions();
