@@ -13,6 +13,7 @@ pub mod coordinator;
 pub mod crash;
 pub mod mutant;
 pub mod participant;
+pub mod pass_on;
 pub mod settle;
 mod token;
 pub mod transaction;

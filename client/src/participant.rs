@@ -39,6 +39,10 @@ impl ParticipantClient {
         Ok(Self { endpoint, batch_url })
     }
 
+    pub(crate) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// The base URL.
     #[must_use]
     pub fn base_url(&self) -> &str {

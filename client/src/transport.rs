@@ -133,6 +133,16 @@ impl Http {
         }
     }
 
+    /// The same; an error if this copy of the request has reached nobody.
+    pub(crate) async fn say_if_connected(&self, request: Request) -> Result<Heard, Unknown> {
+        let expected = request.expects;
+        match self.exchange_if_connected(request).await {
+            Ok(answer) => Ok(judge(expected, answer)),
+            Err(Unanswered::NotConnected(unknown)) => Err(unknown),
+            Err(Unanswered::Unknown(unknown)) => Ok(Heard::Unknown(unknown)),
+        }
+    }
+
     /// Says it once; twice only as a mutant.
     async fn exchange_or_again(
         &self,
@@ -160,15 +170,28 @@ impl Http {
     }
 
     async fn exchange(&self, request: Request) -> Result<RawAnswer, Unknown> {
+        self.exchange_if_connected(request).await.map_err(|unanswered| match unanswered {
+            Unanswered::NotConnected(unknown) | Unanswered::Unknown(unknown) => unknown,
+        })
+    }
+
+    /// The same, and whether this copy of the request has reached nobody.
+    async fn exchange_if_connected(&self, request: Request) -> Result<RawAnswer, Unanswered> {
         let limit = self.request_timeout + Duration::from_millis(request.wait_ms);
-        let request = self.prepared(request)?;
+        let request = self.prepared(request).map_err(Unanswered::NotConnected)?;
         let answered = async {
-            let response = self.client.request(request).await.map_err(|error| describe(&error))?;
-            RawAnswer::read(response).await
+            let response = self.client.request(request).await.map_err(|error| {
+                let unknown = describe(&error);
+                match error.is_connect() {
+                    true => Unanswered::NotConnected(unknown),
+                    false => Unanswered::Unknown(unknown),
+                }
+            })?;
+            RawAnswer::read(response).await.map_err(Unanswered::Unknown)
         };
-        tokio::time::timeout(limit, answered)
-            .await
-            .unwrap_or_else(|_| Err(Unknown(format!("no answer within {} ms", limit.as_millis()))))
+        let late = || Unknown(format!("no answer within {} ms", limit.as_millis()));
+        let answered = tokio::time::timeout(limit, answered).await;
+        answered.unwrap_or_else(|_| Err(Unanswered::Unknown(late())))
     }
 
     /// The request with everything that is the same for all.
@@ -204,13 +227,22 @@ fn describe(error: &dyn std::error::Error) -> Unknown {
     Unknown(text::cut_owned(text, limits::DETAIL_BYTES_MAX))
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+enum Unanswered {
+    /// There was no connection, so that this copy of the request was not sent.
+    NotConnected(Unknown),
+    /// It is not known what became of it.
+    Unknown(Unknown),
+}
+
 /// What to say, to whom, and what an answer must look like.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Option<Vec<u8>>,
+    pub(crate) body: Option<Bytes>,
     pub(crate) expects: Media,
     /// Milliseconds that the server may wait on purpose.
     pub(crate) wait_ms: u64,
@@ -228,7 +260,7 @@ impl Request {
     pub(crate) fn json(mut self, value: &impl serde::Serialize) -> Result<Self, Unknown> {
         let body = serde_json::to_vec(value)
             .map_err(|error| Unknown(format!("the request cannot be written: {error}")))?;
-        self.body = Some(body);
+        self.body = Some(body.into());
         Ok(self)
     }
 

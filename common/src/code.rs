@@ -126,6 +126,9 @@ error_codes! {
     ParticipantUnreachable = "participant_unreachable", 503, true, "Check the participant's process and address; try again.";
     /// The participant's Redis could not be reached, or gave no clear answer.
     RedisUnavailable = "redis_unavailable", 503, true, "Check the participant's Redis; try again.";
+    /// Between agents of one Redis only: this agent does not own the Redis, so that nothing was
+    /// done.
+    NotOwner = "not_owner", 503, true, "Nothing: the agent that passed it on looks who owns it.";
     /// The participant's Redis may lose votes, and an implicit transaction relies on its votes
     /// alone.
     NotDurable = "not_durable", 422, false, "Correct the settings of that Redis, or run the transaction with `\"protocol\": \"logged\"`.";

@@ -111,7 +111,7 @@ impl Speaker {
 }
 
 /// A mark of no coordinator.
-const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };
+pub(crate) const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };
 
 /// A coordinator is not farther than the life that speaks, nor than anybody can come.
 fn check_mark(coordinator: &CoordinatorRef, low_water: TxNumber) -> Result<(), Refusal> {
@@ -296,18 +296,30 @@ impl Agent {
     }
 
     /// Applies or drops branches of one life of a coordinator on somebody else's word than its
-    /// messages: the resolver's, after the coordinator answered, or an operator's. What came of
-    /// each, in their order.
-    pub(crate) async fn finish(
+    /// messages.
+    pub(crate) async fn end(
         &self,
         coordinator: CoordinatorRef,
         endings: &[(Txid, Ending)],
-    ) -> Vec<Result<(), Refusal>> {
+    ) -> Vec<BranchAnswer> {
         // No mark is carried: this agent does not know how far the coordinator is.
         let speaker = Speaker { coordinator, low_water: NO_MARK };
         let told = |(txid, ending): &(Txid, Ending)| (*txid, ending.map(|never| match never {}));
-        let answers = self.execute(&speaker, endings.iter().map(told).collect()).await;
-        answers.iter().map(definite).collect()
+        self.execute(&speaker, endings.iter().map(told).collect()).await
+    }
+
+    /// The same, on the word of another agent of this Redis.
+    pub(crate) async fn ends(&self, batch: Batch) -> Result<Vec<BranchAnswer>, Refusal> {
+        let (Speaker { coordinator, .. }, messages) = self.take(batch)?;
+        let ending = |(txid, message): Checked| match message {
+            BranchMessage::Commit => Ok((txid, Ending::Commit)),
+            BranchMessage::Abort => Ok((txid, Ending::Abort)),
+            BranchMessage::Prepare(_) | BranchMessage::Settle => {
+                Err(Refusal::new(ErrorCode::BadRequest, "an agent passes on commits and aborts"))
+            }
+        };
+        let endings = messages.into_iter().map(ending).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.end(coordinator, &endings).await)
     }
 
     /// What the data is now.
@@ -478,7 +490,7 @@ impl Agent {
 }
 
 /// What an end that was asked for came to.
-fn definite(answer: &BranchAnswer) -> Result<(), Refusal> {
+pub(crate) fn definite(answer: &BranchAnswer) -> Result<(), Refusal> {
     if let BranchAnswer::Aborted(Call::Applied(Aborted::AlreadyCommitted(_))) = answer {
         return Err(Refusal::new(ErrorCode::WrongState, "the branch has been applied"));
     }

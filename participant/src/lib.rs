@@ -16,19 +16,22 @@
 //! # }
 //! ```
 //!
-//! Several participants of one name may serve one Redis. All that must survive is in that Redis;
-//! what an agent keeps in memory only makes it faster. It never ends a branch on its own account:
+//! Several participants of one name may serve one Redis: one owns it, and the others pass on to it
+//! what they are told. All that must survive is in that Redis; what an agent keeps in memory only
+//! makes it faster. It never ends a branch on its own account:
 //! only on the word of the branch's own log, or of an operator.
 //!
 //! ```text
-//! http/ ──> agent ──> store/ ──> lua/ at Redis
-//!             ▲
+//! http/ ──> forward ──> agent ──> store/ ──> lua/ at Redis
+//!             │           ▲
+//!  the owner ◄┘           │
 //! resolver ───┘        sweeper, pulse ──> store/
 //! ```
 
 mod agent;
 mod answers;
 mod by_hand;
+mod forward;
 pub mod http;
 mod known;
 mod leftovers;
@@ -49,7 +52,7 @@ use axum::Router;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use assent_client::{BuildError, Http, HttpOptions, Token};
+use assent_client::{BuildError, Http, HttpOptions, InvalidBaseUrl, ParticipantClient, Token};
 use assent_common::ParticipantName;
 use assent_common::ids::InvalidId;
 use assent_common::participant::resolver::Resolver;
@@ -60,7 +63,7 @@ use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::reach::Reach;
 use crate::service::Shared;
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{AgentAddress, Store, StoreError, StoreOptions};
 
 pub use options::{MetricsText, Options};
 pub use serve::{Addresses, Exposure, ServeOptions, Serving, serve};
@@ -90,6 +93,9 @@ pub enum Error {
     /// The HTTP client for coordinators cannot be set up.
     #[error("the client for coordinators cannot be set up")]
     Http(#[from] BuildError),
+    /// Other agents could not be told where this one is.
+    #[error("the address of this agent for others (--advertised-url): {0}")]
+    Address(#[from] InvalidBaseUrl),
     /// There is a token for coordinators, and none to send it to.
     #[error(
         "there is a token for coordinators, but no coordinator to send it to: list their base URLs with --coordinator"
@@ -148,6 +154,15 @@ async fn connect(options: StoreOptions) -> Result<Store, StoreError> {
     }
 }
 
+/// The client of other agents of the same Redis, which have to reach this one by such a client too.
+fn to_agents(peers: &HttpOptions, own: Option<&AgentAddress>) -> Result<Http, Error> {
+    let agents = Http::new(&HttpOptions { token: None, ..peers.clone() })?;
+    if let Some(AgentAddress::Url(url)) = own {
+        ParticipantClient::new(&agents, url)?;
+    }
+    Ok(agents)
+}
+
 impl Participant {
     /// Sets up a participant of this name.
     pub fn builder(name: impl Into<String>) -> Builder {
@@ -170,8 +185,14 @@ impl Participant {
         // A coordinator has one token for all its participants, so that this one's own is the
         // others' too.
         let peers = HttpOptions { token: options.token.clone(), ..options.http };
+        let agents = to_agents(&peers, options.address.as_ref())?;
         let peers = Http::new(&peers)?;
-        let claim = StoreOptions { participant: Some(name.clone()), ..options.store };
+        let address = options.address.unwrap_or(AgentAddress::Nowhere);
+        let claim = StoreOptions {
+            participant: Some(name.clone()),
+            standby: Some(address),
+            ..options.store
+        };
         let store = Arc::new(connect(claim).await?);
         metrics::describe(&name);
         let metrics = Metrics::new(&name);
@@ -191,6 +212,7 @@ impl Participant {
             reach,
             http,
             peers,
+            agents,
             coordinators_known,
             peers_known,
             metrics,

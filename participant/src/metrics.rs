@@ -48,6 +48,8 @@ const REDIS_UP: &str = "assent_redis_up";
 const OPERATOR: &str = "assent_operator_actions_total";
 const HEURISTIC: &str = "assent_heuristic_branches";
 const SOLE_OWNER: &str = "assent_redis_sole_owner";
+const STANDS_BY: &str = "assent_redis_standby";
+const PASSED_ON: &str = "assent_passed_on_total";
 const BUILD_INFO: &str = "assent_participant_build_info";
 
 /// The kinds of messages.
@@ -112,7 +114,22 @@ pub const TABLE: &[Metric] = &[
         name: SOLE_OWNER,
         kind: Kind::Gauge,
         labels: &["participant"],
-        help: "1 while this agent is alone on its Redis and owns it; 0 while the scripts do the work.",
+        help: "1 while this agent owns its Redis; 0 while it stands by for another agent, or \
+            shares the Redis by the scripts.",
+    },
+    Metric {
+        name: STANDS_BY,
+        kind: Kind::Gauge,
+        labels: &["participant"],
+        help: "1 while this agent stands by for the agent that owns its Redis, and passes on to it \
+            what it is told.",
+    },
+    Metric {
+        name: PASSED_ON,
+        kind: Kind::Counter,
+        labels: &["participant", "result"],
+        help: "Requests passed on to the agent that owns the Redis, by result: answered, refused, \
+            not_reached, not_owner (whoever is there owns it no more), unknown.",
     },
     Metric {
         name: OPERATOR,
@@ -212,6 +229,14 @@ impl Metrics {
         } else {
             0.0
         });
+    }
+
+    pub(crate) fn stands_by(&self, it_does: bool) {
+        gauge!(STANDS_BY, "participant" => self.participant()).set(if it_does { 1.0 } else { 0.0 });
+    }
+
+    pub(crate) fn passed_on(&self, result: &'static str) {
+        counter!(PASSED_ON, "participant" => self.participant(), "result" => result).increment(1);
     }
 
     pub(crate) fn redis_up(&self, is_up: bool) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use assent_client::{HttpOptions, Token};
 use assent_edge::EdgeOptions;
 
-use crate::store::StoreOptions;
+use crate::store::{AgentAddress, StoreOptions};
 
 /// How a participant is set up, the sidecar's and the embedded one's.
 #[derive(Debug, Clone)]
@@ -29,6 +29,9 @@ pub struct Options {
     pub peers: Vec<String>,
     /// How coordinators are asked; its token is the coordinator's.
     pub http: HttpOptions,
+    /// Where the other agents of the same Redis reach this one's API; without it they cannot pass
+    /// anything on to it, so that it owns the Redis only while no other agent is there.
+    pub address: Option<AgentAddress>,
     /// Where the admin router is served, if it is: said in the version, so that operators' commands find it.
     pub admin_listen: Option<std::net::SocketAddr>,
     /// Bytes of requests that are held at a time; more are told `overloaded`.
@@ -49,6 +52,7 @@ impl Options {
             coordinators: Vec::new(),
             peers: Vec::new(),
             http: HttpOptions::default(),
+            address: None,
             admin_listen: None,
             request_bytes_max: EdgeOptions::default().request_bytes_max,
             metrics_text: None,

@@ -311,7 +311,7 @@ async fn end_all(
     coordinator: CoordinatorRef,
     endings: Vec<(Txid, Ending)>,
 ) -> Vec<Conclusion> {
-    let ended = app.agent.finish(coordinator, &endings).await;
+    let ended = app.finish(coordinator, &endings).await;
     let concluded = endings.into_iter().zip(ended).map(|((txid, ending), ended)| {
         let end = ending.kind().as_str();
         match ended {

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tower::Service as _;
 
+use crate::store::AgentAddress;
 use crate::{Error, Options, Participant};
 
 /// How the sidecar runs.
@@ -105,6 +106,14 @@ pub async fn serve(
     let (public, public_address) = bind(listen, "--listen").await?;
     let (admin, admin_address) = bind(admin_listen, "--admin-listen").await?;
     participant.admin_listen = Some(admin_address);
+    let advertised_url = match &participant.address {
+        Some(AgentAddress::Url(url)) => Some(url.clone()),
+        Some(AgentAddress::Port(_) | AgentAddress::Nowhere) | None => None,
+    };
+    participant.address.get_or_insert_with(|| match public_address.ip().is_unspecified() {
+        true => AgentAddress::Port(public_address.port()),
+        false => AgentAddress::Url(format!("http://{public_address}")),
+    });
     let has_token = participant.token.is_some();
     participant.request_bytes_max = edge.request_bytes_max;
     let participant = Participant::start(participant).await?;
@@ -116,7 +125,7 @@ pub async fn serve(
         ("participant", public, public_address, descriptors.public, participant.router()),
         ("admin", admin, admin_address, descriptors.admin, participant.admin_router()),
     ] {
-        let names = edge.allowed_hosts.iter().map(String::as_str);
+        let names = edge.allowed_hosts.iter().chain(&advertised_url).map(String::as_str);
         let hosts = HostRule::new(address, has_token, names);
         let listener = Listener { socket, name, connections_max, hosts };
         let (edge, stopping) = (edge.clone(), stopping.clone());

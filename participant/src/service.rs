@@ -67,6 +67,9 @@ pub(crate) struct Shared {
     pub(crate) http: Http,
     /// To other participants.
     pub(crate) peers: Http,
+    /// To other agents of this participant: without a token, because anybody who may write to the
+    /// Redis could say where they are.
+    pub(crate) agents: Http,
     /// Which of them are asked.
     pub(crate) coordinators_known: Known,
     pub(crate) peers_known: Known,
@@ -112,6 +115,7 @@ impl Shared {
     /// Sets the gauges.
     pub(crate) fn gauge(&self) {
         self.metrics.sole_owner(self.store.is_sole_owner());
+        self.metrics.stands_by(self.store.stands_by_for().is_some());
         let now = self.now();
         let redis_is_up = self.reach.redis().is_none_or(|redis| redis.is_ok());
         let is_known = redis_is_up && self.scanned.load(Ordering::Acquire);
@@ -242,14 +246,14 @@ impl Shared {
         Ok(CoordinatorList { coordinators })
     }
 
-    /// Answers a batch, if its coordinator may say what it says.
-    pub(crate) async fn batch(&self, batch: Batch) -> Result<Answers, Refusal> {
+    /// Has this agent answer a batch, if its coordinator may say what it says.
+    pub(crate) async fn batch_here(&self, batch: Batch) -> Result<Answers, Refusal> {
         self.check_stranger(&batch).await?;
         self.agent.batch(batch).await
     }
 
     /// The same, of one prepare that may wait.
-    pub(crate) async fn prepare_waiting(
+    pub(crate) async fn prepare_here(
         &self,
         batch: Batch,
         prepare: PrepareMessage,
@@ -392,7 +396,7 @@ impl Shared {
             keys,
         };
         self.store.keep_by_hand(txid, &by_hand).await.map_err(unavailable)?;
-        let ended = self.agent.finish(coordinator_of(txid, url), &[(txid, ending)]).await;
+        let ended = self.finish(coordinator_of(txid, url), &[(txid, ending)]).await;
         ended.into_iter().collect::<Result<(), Refusal>>()?;
         self.branch(txid).await
     }
@@ -458,6 +462,10 @@ impl Shared {
             | StoreState::Verifying(why)
             | StoreState::Quarantined(why) => failing("data", why),
         });
+        checks.extend(self.store.stands_by_for().map(|owner| {
+            let url = assent_common::text::cut(owner.url(), 200);
+            Check { detail: format!("this agent stands by for {url}"), ..passing("owner") }
+        }));
         let replicas = tokio::time::timeout(REDIS_SILENT, self.store.replicas_missing()).await;
         let missing = match replicas {
             Ok(missing) => missing.ok().flatten(),

@@ -23,6 +23,7 @@ mod protocol;
 mod redis_faults;
 mod redis_loss;
 mod soak;
+mod standby;
 mod tidy;
 
 /// What the tests start and kill.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use assent_client::HttpOptions;
 use assent_common::ParticipantName;
 use assent_common::time::DurationMs;
+use assent_participant::store::AgentAddress;
 use assent_participant::{Exposure, Options, ServeOptions};
 use clap::{ArgMatches, Args};
 use serde::Deserialize;
@@ -36,6 +37,10 @@ pub struct ParticipantArgs {
     /// Address of the API for coordinators [default: 127.0.0.1:7710]
     #[arg(long, env = "ASSENT_PARTICIPANT_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Base URL at which other agents of the same Redis reach this one, not a balancer [default: by
+    /// --listen; if that is all addresses, the one from which this agent is connected to Redis]
+    #[arg(long, env = "ASSENT_PARTICIPANT_ADVERTISED_URL", value_name = "URL")]
+    pub advertised_url: Option<String>,
     /// Address of the admin API, and of the metrics [default: 127.0.0.1:7711]
     #[arg(long, env = "ASSENT_PARTICIPANT_ADMIN_LISTEN", value_name = "ADDR")]
     pub admin_listen: Option<SocketAddr>,
@@ -149,6 +154,9 @@ impl ParticipantSettings {
         let listen = layers.value("listen", args.listen, file.listen, address(7710));
         let admin_listen =
             layers.value("admin_listen", args.admin_listen, file.admin_listen, address(7711));
+        let advertised_url =
+            layers.optional("advertised_url", args.advertised_url, file.advertised_url);
+        options.address = advertised_url.map(AgentAddress::Url);
         let token = layers.optional("token_file", args.token_file, file.token_file);
         let coordinator_token = layers.optional(
             "coordinator_token_file",

@@ -6,10 +6,12 @@ use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+use assent_client::pass_on::PASSED_ON;
 use assent_common::ErrorCode;
 
 use super::App;
 use super::reply::Rejection;
+use crate::forward::SentBy;
 
 /// Lets a request through if no token is configured, or if it carries the token.
 pub(crate) async fn require_token(
@@ -17,10 +19,37 @@ pub(crate) async fn require_token(
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(token) = &app.token else { return next.run(request).await };
-    let sent = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-    if token.admits(sent) {
-        return next.run(request).await;
+    match refusal(&app, &request) {
+        None => next.run(request).await,
+        Some(refusal) => refusal.into_response(),
     }
-    Rejection::new(ErrorCode::Unauthorized, "the bearer token is missing or wrong").into_response()
+}
+
+/// The same, for what an agent may pass on: it shows instead that it is one of this Redis.
+pub(crate) async fn require_speaker(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let sent_by = match request.headers().get(PASSED_ON) {
+        Some(proof) => app.passed_on_as(proof.as_bytes()).map(SentBy::Agent).ok_or_else(|| {
+            let detail = "this agent does not own the Redis of who passes this on";
+            Rejection::new(ErrorCode::NotOwner, detail)
+        }),
+        None => refusal(&app, &request).map_or(Ok(SentBy::Coordinator), Err),
+    };
+    match sent_by {
+        Ok(sent_by) => {
+            request.extensions_mut().insert(sent_by);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+fn refusal(app: &App, request: &Request) -> Option<Rejection> {
+    let token = app.token.as_ref()?;
+    let sent = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+    let detail = "the bearer token is missing or wrong";
+    (!token.admits(sent)).then(|| Rejection::new(ErrorCode::Unauthorized, detail))
 }

@@ -6,6 +6,7 @@ use axum::Extension;
 use axum::extract::{FromRequest, FromRequestParts as _, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use assent_common::wire::MEDIA_TYPE;
@@ -18,8 +19,14 @@ use super::reply::Rejection;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimit(pub(crate) usize);
 
-/// A body of JSON, and the memory that it was granted, for as long as it is worked at.
-pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) Held);
+/// A body of JSON, and what it was read from.
+pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) RawBody);
+
+/// The bytes of a body, and the memory that they were granted, for as long as they are worked at.
+pub(crate) struct RawBody {
+    pub(crate) bytes: Bytes,
+    _held: Held,
+}
 
 impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = Rejection;
@@ -33,7 +40,7 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         };
         let Gathered { bytes, held } = gather(body, bytes_max, &app.budget).await?;
         match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Self(value, held)),
+            Ok(value) => Ok(Self(value, RawBody { bytes, _held: held })),
             Err(error) => {
                 let detail = format!("the body does not parse: {error}");
                 Err(Rejection::new(ErrorCode::BadRequest, detail))

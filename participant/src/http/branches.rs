@@ -1,7 +1,7 @@
 //! The protocol's endpoints, and the branches for people.
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
@@ -13,8 +13,9 @@ use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, Txid};
 
 use super::App;
-use super::body::{JsonBody, txid};
+use super::body::{JsonBody, RawBody, txid};
 use super::reply::{Rejection, json, protocol};
+use crate::forward::SentBy;
 
 /// Answers several messages of one coordinator, in order. Nothing in a batch waits.
 #[utoipa::path(
@@ -29,9 +30,10 @@ use super::reply::{Rejection, json, protocol};
 )]
 pub(crate) async fn batch(
     State(app): State<App>,
-    JsonBody(batch, _held): JsonBody<Batch>,
+    Extension(sent_by): Extension<SentBy>,
+    JsonBody(batch, raw): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    let answers = app.batch(batch).await?;
+    let answers = app.batch(batch, sent_by, raw.bytes.clone()).await?;
     Ok(protocol(&answers))
 }
 
@@ -51,12 +53,13 @@ pub(crate) async fn batch(
 pub(crate) async fn prepare(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(mut batch, _held): JsonBody<Batch>,
+    Extension(sent_by): Extension<SentBy>,
+    JsonBody(mut batch, raw): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
     let Message::Prepare(prepare) = take_only(&mut batch, &path)? else {
         return Err(not_the_paths());
     };
-    let answer = app.prepare_waiting(batch, prepare).await?;
+    let answer = app.prepare_waiting(batch, prepare, sent_by, raw.bytes.clone()).await?;
     Ok(protocol(&answer))
 }
 
@@ -75,9 +78,10 @@ pub(crate) async fn prepare(
 pub(crate) async fn commit(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(batch, _held): JsonBody<Batch>,
+    Extension(sent_by): Extension<SentBy>,
+    JsonBody(batch, raw): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    single(&app, batch, &path, BranchMessage::Commit).await
+    single(&app, (batch, sent_by, raw), &path, BranchMessage::Commit).await
 }
 
 /// Drops one branch, and fences it.
@@ -95,9 +99,10 @@ pub(crate) async fn commit(
 pub(crate) async fn abort(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(batch, _held): JsonBody<Batch>,
+    Extension(sent_by): Extension<SentBy>,
+    JsonBody(batch, raw): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    single(&app, batch, &path, BranchMessage::Abort).await
+    single(&app, (batch, sent_by, raw), &path, BranchMessage::Abort).await
 }
 
 /// Says what is kept of one branch of an implicit transaction, and fences it if that is nothing.
@@ -115,15 +120,16 @@ pub(crate) async fn abort(
 pub(crate) async fn settle(
     State(app): State<App>,
     Path(path): Path<String>,
-    JsonBody(batch, _held): JsonBody<Batch>,
+    Extension(sent_by): Extension<SentBy>,
+    JsonBody(batch, raw): JsonBody<Batch>,
 ) -> Result<Response, Rejection> {
-    single(&app, batch, &path, BranchMessage::Settle).await
+    single(&app, (batch, sent_by, raw), &path, BranchMessage::Settle).await
 }
 
 /// The answer to the one message of a batch that the path names.
 async fn single(
     app: &App,
-    mut batch: Batch,
+    (mut batch, sent_by, raw): (Batch, SentBy, RawBody),
     path: &str,
     kind: BranchMessage<()>,
 ) -> Result<Response, Rejection> {
@@ -132,7 +138,7 @@ async fn single(
         return Err(not_the_paths());
     }
     batch.messages.push(message);
-    let answers: Answers = app.batch(batch).await?;
+    let answers: Answers = app.batch(batch, sent_by, raw.bytes.clone()).await?;
     Ok(protocol(&answers.answers[0]))
 }
 

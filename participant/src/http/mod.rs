@@ -54,13 +54,18 @@ const ADMIN_BYTES_MAX: usize = 64 * 1024;
 )]
 struct Document;
 
-fn protocol_routes() -> OpenApiRouter<App> {
+/// What coordinators say, and agents pass on.
+fn message_routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(branches::batch))
         .routes(routes!(branches::prepare))
         .routes(routes!(branches::commit))
         .routes(routes!(branches::abort))
         .routes(routes!(branches::settle))
+}
+
+fn look_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .routes(routes!(branches::list))
         .routes(routes!(branches::get))
         .routes(routes!(branches::coordinators))
@@ -87,7 +92,8 @@ fn open_routes() -> OpenApiRouter<App> {
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
     OpenApiRouter::with_openapi(Document::openapi())
-        .merge(protocol_routes())
+        .merge(message_routes())
+        .merge(look_routes())
         .merge(operator_routes())
         .merge(server_routes())
         .merge(open_routes())
@@ -96,16 +102,19 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 /// The API for coordinators.
 pub(crate) fn public<S: Clone + Send + Sync + 'static>(app: &App) -> Router<S> {
-    finish(app, protocol_routes(), limits::BATCH_BYTES_MAX)
+    let (messages, _) = message_routes().split_for_parts();
+    let messages = messages.route_layer(from_fn_with_state(Arc::clone(app), auth::require_speaker));
+    finish(app, messages, look_routes(), limits::BATCH_BYTES_MAX)
 }
 
 /// The API for operators.
 pub(crate) fn admin<S: Clone + Send + Sync + 'static>(app: &App) -> Router<S> {
-    finish(app, operator_routes(), ADMIN_BYTES_MAX)
+    finish(app, Router::new(), operator_routes(), ADMIN_BYTES_MAX)
 }
 
 fn finish<S: Clone + Send + Sync + 'static>(
     app: &App,
+    messages: Router<App>,
     routes: OpenApiRouter<App>,
     body_bytes_max: usize,
 ) -> Router<S> {
@@ -113,6 +122,7 @@ fn finish<S: Clone + Send + Sync + 'static>(
     let (open, _) = open_routes().split_for_parts();
     guarded
         .route_layer(from_fn_with_state(Arc::clone(app), auth::require_token))
+        .merge(messages)
         .merge(open)
         .fallback(reply::not_found)
         .method_not_allowed_fallback(reply::method_not_allowed)

@@ -16,9 +16,10 @@ use uuid::Uuid;
 use super::control::Field;
 use super::decode;
 use super::mutants;
-use super::owner::Turn;
+use super::owner::{Estranged, Guard, Turn};
 use super::requirements::{self, Examined, Weight};
 use super::scripts::{Script, Scripts};
+use super::standby::StandsByFor;
 use super::whole::Trust;
 use super::writable::Writes;
 use super::{Store, StoreError, StoreOptions, StoreState, lock, rights, unlogged};
@@ -44,6 +45,8 @@ pub(super) struct Live {
     /// Scripts run side by side under the shared side of this lock; the sole owner's rounds one
     /// after the other.
     pub(super) turn: tokio::sync::RwLock<Turn>,
+    /// Who owns the Redis, if that is another agent.
+    pub(super) stands_by_for: StandsByFor,
     /// The rules that the agent's user needs and has lost since it connected.
     pub(super) rights_lost: Mutex<Vec<String>>,
     /// Why votes would not count, as far as is known: too few replicas are online, or they did not
@@ -60,6 +63,12 @@ pub(super) struct Link {
     last_error: Mutex<Option<String>>,
     /// How many times it was asked who owns the Redis.
     pub(super) claims: AtomicU64,
+    /// Other agents that this one cannot reach.
+    pub(super) estranged: Mutex<Estranged>,
+    /// What this agent last set the owner key to, or tried to.
+    pub(super) claimed: Mutex<Option<Guard>>,
+    /// Counts how often the connection, or who owns the Redis, has changed.
+    pub(super) changes: tokio::sync::watch::Sender<u64>,
 }
 
 impl Link {
@@ -69,6 +78,7 @@ impl Link {
 
     fn set(&self, live: Option<Arc<Live>>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = live;
+        self.changes.send_modify(|changes| *changes += 1);
     }
 }
 
@@ -130,12 +140,22 @@ async fn open(options: &StoreOptions, file_off_in: &FileOffIn) -> Result<Live, S
     for advice in server.problems(Weight::Advice) {
         tracing::warn!(advice, "the server works, but its settings could be better");
     }
-    let turn = tokio::sync::RwLock::new(Turn::Scripts { owner: String::new() });
+    let turn = tokio::sync::RwLock::new(Turn::Scripts { owner: Guard::nobody() });
     let trust = Trust::ask(&mut connection).await.map_err(|error| unavailable(options, &error))?;
+    let stands_by_for = StandsByFor::default();
     let rights_lost = Mutex::default();
     let not_seen = "which replicas there are is not known yet";
     let lacks_replicas = Mutex::new((options.min_replicas > 0).then(|| not_seen.to_owned()));
-    Ok(Live { connection, server, violations, trust, turn, rights_lost, lacks_replicas })
+    Ok(Live {
+        connection,
+        server,
+        violations,
+        trust,
+        turn,
+        stands_by_for,
+        rights_lost,
+        lacks_replicas,
+    })
 }
 
 /// What would lose votes, if the operator chose to put up with it; else that is an error, as is
@@ -252,7 +272,7 @@ impl Store {
         }
         unlogged::look(&store, &live).await?;
         store.load_always(&live).await?;
-        *live.turn.write().await = store.arbitrate(&live).await?;
+        live.begin(store.arbitrate(&live).await?).await;
         if let Err(error) = store.verify(&live).await {
             tracing::warn!(%error, "the data that Redis has loaded is not verified yet");
         }
@@ -323,7 +343,7 @@ impl Store {
         unlogged::look(self, &live).await?;
         self.recognise(&live).await.map_err(|error| unavailable(&self.options, &error))?;
         self.load_always(&live).await?;
-        *live.turn.write().await = self.arbitrate(&live).await?;
+        live.begin(self.arbitrate(&live).await?).await;
         Ok(Arc::new(live))
     }
 
@@ -334,9 +354,10 @@ impl Store {
         match &mut *turn {
             Turn::Sole(owner) => owner.sweep(),
             Turn::Scripts { .. } if self.may_own(live) => {
-                *turn = self.arbitrate(live).await?;
+                self.arbitrate_again(live, &mut turn).await?;
             }
-            Turn::Scripts { .. } => {}
+            // Whether the other still owns the Redis, the pulse looks.
+            Turn::Scripts { .. } | Turn::Standby(_) => {}
         }
         Ok(())
     }

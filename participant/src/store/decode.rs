@@ -9,6 +9,7 @@ use redis::{RedisError, Value};
 
 use super::call::PrepareItem;
 use super::control::{done_marker, one_phase_marker};
+use super::owner::Guard;
 use super::packed::Reader;
 
 /// One answer of a script: an array of words.
@@ -62,7 +63,7 @@ impl Row {
 pub(super) enum Rows {
     Each(Vec<Value>),
     OtherIncarnation(String),
-    OtherOwner(String),
+    OtherOwner(Guard),
     Unreadable,
 }
 
@@ -73,7 +74,7 @@ pub(super) fn rows(value: Value) -> Rows {
                 Rows::OtherIncarnation(readable(found))
             }
             [Value::BulkString(tag), Value::BulkString(found)] if tag == b"o" => {
-                Rows::OtherOwner(readable(found))
+                Rows::OtherOwner(Guard::read(Some(readable(found))))
             }
             _ => Rows::Each(items),
         },

@@ -31,12 +31,22 @@ const KEYS_REMEMBERED_MAX: usize = 100_000;
 /// How often a batch follows an ownership that changes hands.
 const TURNS_MAX: usize = 4;
 
+/// Whose turn it was to do a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// This agent's.
+    Own,
+    /// Another agent owns the Redis: what has no answer was not done.
+    Others,
+}
+
 impl Store {
     /// Runs a batch of messages: outcomes first, so that locks are freed for the prepares. The
     /// answers are in the order of the messages.
     ///
     /// A prepare is refused with `redis_unavailable` where it surely was not sent; a commit or an
-    /// abort is then unknown.
+    /// abort is then unknown. What another agent is to do, which owns the Redis, is refused with
+    /// `not_owner`.
     pub async fn execute(
         &self,
         coordinator: &CoordinatorRef,
@@ -68,7 +78,10 @@ impl Store {
                     sorted.weigh(&live);
                     self.weigh_replicas(&live, &mut sorted).await;
                     let one_phase = OnePhaseUnderWay::begins(self, &live, &sorted);
-                    self.run_on(&live, speaker, &mut sorted, &mut answers).await;
+                    let whose = self.run_on(&live, speaker, &mut sorted, &mut answers).await;
+                    if whose == Whose::Others {
+                        sorted.answer_elsewhere(&mut answers);
+                    }
                     one_phase.ends(&answers);
                     self.certify(&live, &open, &mut answers).await;
                     if let Some(said) = answers.demoted() {
@@ -85,32 +98,40 @@ impl Store {
         answers.finish()
     }
 
-    /// Does what is sorted, by whoever has the turn. What is left there was not done.
+    /// Does what is sorted, if this agent has the turn. What is left there was not done.
     async fn run_on(
         &self,
         live: &Arc<Live>,
         speaker: &Speaker<'_>,
         sorted: &mut Sorted,
         answers: &mut Answers,
-    ) {
-        if let Turn::Scripts { owner } = &*live.turn.read().await {
-            return self.run_scripts(live, owner, speaker, sorted, answers).await;
+    ) -> Whose {
+        match &*live.turn.read().await {
+            Turn::Scripts { owner } => {
+                self.run_scripts(live, owner.as_str(), speaker, sorted, answers).await;
+                return Whose::Own;
+            }
+            Turn::Standby(_) => return Whose::Others,
+            Turn::Sole(_) => {}
         }
         let mut turn = live.turn.write().await;
         let owner = match &mut *turn {
             Turn::Sole(owner) => owner,
             Turn::Scripts { owner } => {
-                return self.run_scripts(live, owner, speaker, sorted, answers).await;
+                self.run_scripts(live, owner.as_str(), speaker, sorted, answers).await;
+                return Whose::Own;
             }
+            Turn::Standby(_) => return Whose::Others,
         };
         if !owner.begin_batch() {
-            return self.disconnect(live, "a batch was cut off half-way");
+            self.disconnect(live, "a batch was cut off half-way");
+            return Whose::Own;
         }
         let mut done = self.run_rounds(live, owner, speaker, sorted, answers).await;
         if done.is_ok() && !sorted.is_empty() {
             let prepares = sorted.prepares.clone();
-            let guard = owner.guard().to_owned();
-            self.run_scripts(live, &guard, speaker, sorted, answers).await;
+            let guard = owner.guard().clone();
+            self.run_scripts(live, guard.as_str(), speaker, sorted, answers).await;
             done = owner.learn_all(&prepares, answers);
         }
         match done {
@@ -118,11 +139,11 @@ impl Store {
             Err(Lost::Ownership(why)) => self.disconnect(live, &why),
             Err(Lost::Refused(why)) => {
                 tracing::warn!(why, "Redis refuses the owner's commands; the scripts do the work");
-                *turn = Turn::Scripts { owner: turn.owner().to_owned() };
-                let Turn::Scripts { owner } = &*turn else { return };
-                self.run_scripts(live, owner, speaker, sorted, answers).await;
+                *turn = Turn::Scripts { owner: turn.owner().clone() };
+                self.run_scripts(live, turn.owner().as_str(), speaker, sorted, answers).await;
             }
         }
+        Whose::Own
     }
 
     /// Sorts the messages by kind, and answers those prepares that need no Redis to be refused.
@@ -274,6 +295,7 @@ impl Store {
         match rows {
             Ok(Rows::OtherOwner(found)) => {
                 sorted.put_back(work);
+                let found = found.connection();
                 self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
             }
             Ok(rows) => return self.take_answers(incarnation, work, rows, answers),

@@ -241,13 +241,16 @@ impl Store {
     }
 
     /// Drops the done-marker or fence of a branch, and who left it, on an operator's word: a late
-    /// message about it then finds nothing.
+    /// message about it then finds nothing. An agent that owns the Redis reads it anew.
     pub async fn forget(&self, txid: Txid) -> Result<(), StoreError> {
         let live = self.verified().await?;
-        let mut command = redis::cmd("HDEL");
-        command.arg(&self.options.control_key);
-        command.arg(&[Field::Done(txid), Field::Fence(txid), Field::ByHand(txid)]);
-        send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HDEL").arg(&self.options.control_key);
+        pipeline.arg(&[Field::Done(txid), Field::Fence(txid), Field::ByHand(txid)]);
+        pipeline.cmd("DEL").arg(self.owner_key());
+        let forgotten: RedisResult<(u64, u64)> =
+            pipeline.query_async(&mut live.connection.clone()).await;
+        forgotten.map_err(|error| self.given_up(&live, &error))?;
         lock(&self.by_hand).remove(&txid);
         lock(&self.unlogged).forget(txid);
         self.disconnect(&live, "an operator changed what is kept");
@@ -275,6 +278,9 @@ impl Store {
     /// Drops such markers. Returns how many there were.
     pub async fn forget_left_behind(&self, txids: &[Txid]) -> Result<usize, StoreError> {
         let live = self.verified().await?;
+        if live.stands_by_for.get().is_some() {
+            return Ok(0);
+        }
         let heard = lock(&self.markers).all_heard();
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for txid in txids {
@@ -344,6 +350,9 @@ impl Store {
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let live = self.verified().await?;
         self.take_turn(&live).await?;
+        if live.stands_by_for.get().is_some() {
+            return Ok(0);
+        }
         let swept = self.sweep_on(&live).await;
         swept.map_err(|error| self.given_up(&live, &error))
     }
@@ -412,7 +421,7 @@ impl Store {
                     control_key: &self.options.control_key,
                     owner_key: self.owner_key(),
                     incarnation: self.incarnation(),
-                    owner: turn.owner(),
+                    owner: turn.owner().as_str(),
                     log_id,
                     epoch: heard.map_or(Epoch(0), |heard| heard.epoch),
                     low_water: heard.map(|heard| heard.low_water),
@@ -450,6 +459,7 @@ impl Store {
                 _ => Ok(None),
             },
             Rows::OtherOwner(found) => {
+                let found = found.connection();
                 self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
                 Ok(None)
             }

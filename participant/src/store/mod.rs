@@ -8,9 +8,9 @@
 //!
 //! **One call of a script handles many branches**, so that its cost is shared. The rules of the
 //! protocol are in the scripts, where they are atomic; this code only carries messages there and
-//! answers back. An agent that is alone on its Redis owns it and goes a shorter way (`owner/`),
-//! with the same fields in the same hash. What else is kept in memory (the queue of markers, the
-//! cache of keys) is a shortcut, and is rebuilt or done without.
+//! answers back. An agent that owns its Redis goes a shorter way (`owner/`), with the same fields
+//! in the same hash; the others stand by (`standby.rs`). What else is kept in memory (the queue of
+//! markers, the cache of keys) is a shortcut, and is rebuilt or done without.
 //!
 //! It must never report an unclear result as a definite one: a call whose reply did not come is
 //! *unknown*, for exactly the messages that it carried.
@@ -21,7 +21,6 @@ mod call;
 mod connection;
 mod control;
 mod decode;
-mod ended;
 mod error;
 mod examine;
 mod execute;
@@ -42,6 +41,7 @@ pub mod requirements;
 pub mod rights;
 mod scripts;
 mod sorted;
+mod standby;
 mod unlogged;
 mod whole;
 mod work;
@@ -65,7 +65,8 @@ pub use error::StoreError;
 pub use examine::{Examination, examine};
 pub use inspect::{InDoubt, StoreFacts, StoredBranch};
 pub use lives::{NotAdmitted, Says};
-pub use options::StoreOptions;
+pub use options::{AgentAddress, StoreOptions};
+pub use owner::{Guard, OtherOwner};
 pub use packed::{RedoError, decode_redo};
 
 /// How a branch is to be prepared, checked.

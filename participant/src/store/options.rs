@@ -24,8 +24,22 @@ pub struct StoreOptions {
     pub allow_unsafe_redis: bool,
     /// How many replicas must have a vote, and an outcome, before it is answered.
     pub min_replicas: u32,
-    /// Own the Redis while no other agent is connected to it: faster, and the same promises.
+    /// Own the Redis where that is possible: faster, and the same promises.
     pub sole_ownership: bool,
+    /// Where the other agents of the Redis reach this one. `None`: whoever uses the store cannot
+    /// pass on what another agent is to do, so that the agents share the Redis by scripts.
+    pub standby: Option<AgentAddress>,
+}
+
+/// Where other agents reach an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentAddress {
+    /// Nowhere, or it does not know.
+    Nowhere,
+    /// The base URL of its API.
+    Url(String),
+    /// This port, at the address from which it is connected to the Redis.
+    Port(u16),
 }
 
 impl StoreOptions {
@@ -41,6 +55,7 @@ impl StoreOptions {
             allow_unsafe_redis: false,
             min_replicas: 0,
             sole_ownership: true,
+            standby: None,
         }
     }
 
@@ -67,6 +82,7 @@ impl std::fmt::Debug for StoreOptions {
             .field("allow_unsafe_redis", &self.allow_unsafe_redis)
             .field("min_replicas", &self.min_replicas)
             .field("sole_ownership", &self.sole_ownership)
+            .field("standby", &self.standby)
             .finish()
     }
 }

@@ -28,6 +28,7 @@ impl Store {
         let found = identity(&live, &self.options.control_key).await;
         let found = found.map_err(|error| self.unseen(&live, &error))?;
         self.compare(&live, known, found).await?;
+        self.mind_owner(&live).await?;
         self.verify(&live).await
     }
 
@@ -64,7 +65,9 @@ impl Store {
             return Ok(());
         }
         let mut turn = live.turn.write().await;
-        *turn = Turn::Scripts { owner: turn.owner().to_owned() };
+        if let Turn::Sole(owner) = &*turn {
+            *turn = Turn::Scripts { owner: owner.guard().clone() };
+        }
         // What is tried out ends a watch, which only an owner needs.
         let connection = &mut live.connection.clone();
         let rights = rights::probe(connection, server.id, &self.options.control_key).await;

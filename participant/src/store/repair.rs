@@ -420,7 +420,7 @@ impl Store {
         match decode::rows(value) {
             Rows::Each(rows) => Ok(rows),
             Rows::OtherIncarnation(found) => Err(format!("the data is of incarnation {found}")),
-            Rows::OtherOwner(found) => Err(format!("agent {found} owns this Redis")),
+            Rows::OtherOwner(found) => Err(format!("agent {} owns this Redis", found.connection())),
             Rows::Unreadable => Err("the script's answer cannot be read".to_owned()),
         }
     }

@@ -10,8 +10,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, ServerError, Value};
 use uuid::Uuid;
 
-use super::ended::ended_channel;
 use super::kind::{Features, ServerId};
+use super::standby::ended_channel;
 
 /// Who needs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! A batch, sorted into the calls that it takes.
 
+use assent_common::code::ErrorCode;
 use assent_common::outcome::{Failed, Refusal};
 
 use super::call::{self, PrepareItem};
@@ -61,6 +62,12 @@ impl Sorted {
         let Self { endings, prepares } = std::mem::take(self);
         answers.fail_endings(&endings, &Failed::Unknown(why.detail.clone()));
         answers.fail_prepares(&prepares, &Failed::Refused(why.clone()));
+    }
+
+    /// Answers what is another agent's to do.
+    pub(super) fn answer_elsewhere(&mut self, answers: &mut Answers) {
+        let why = Refusal::new(ErrorCode::NotOwner, "another agent owns this Redis");
+        std::mem::take(self).fail(&Failed::Refused(why), answers);
     }
 
     /// The same answer to all of them.

@@ -4,7 +4,9 @@
 mod harness;
 mod http;
 mod outages;
+
 mod resolver;
+mod standby;
 
 use assent_client::participant::{ForcedOutcome, ResolveRequest};
 use assent_common::ErrorCode;

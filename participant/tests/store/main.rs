@@ -16,6 +16,7 @@ mod pulse;
 mod repair;
 mod requirements;
 mod server;
+mod standby;
 mod unlogged;
 mod votes;
 mod whole;

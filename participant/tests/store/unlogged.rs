@@ -27,19 +27,19 @@ async fn nothing_said(store: &Store, known: Option<DataPoint>, low_water: TxNumb
 }
 
 /// All data is gone; this agent finds out, and fences what is there.
-async fn lose_all(store: &Store, plain: &mut Plain) {
+pub(crate) async fn lose_all(store: &Store, plain: &mut Plain) {
     let () = plain.run(&["FLUSHALL"]).await;
     assert_eq!(store.prepare(tx(90), &["GET z"]).await.refused().code, ErrorCode::Quarantined);
     assert_eq!(store.admit(LOG, None, None).await.unwrap().code, ErrorCode::Quarantined);
 }
 
 /// The data is opened with the word of a log that knows of nothing.
-async fn repaired(store: &Store) -> DataPoint {
+pub(crate) async fn repaired(store: &Store) -> DataPoint {
     let word = nothing_said(store, None, NO_MARK).await;
     store.resync(word).await.unwrap().open.unwrap()
 }
 
-fn already(call: Call<Aborted>) -> Done {
+pub(crate) fn already(call: Call<Aborted>) -> Done {
     match call.done() {
         Aborted::AlreadyCommitted(done) => done,
         Aborted::Fenced => panic!("told aborted"),

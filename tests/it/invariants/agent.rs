@@ -196,11 +196,43 @@ async fn an_owner_that_another_agent_has_passed_writes_nothing() {
     let (binary, path) = (std::path::Path::new(ASSENT), cluster.dir().join("second.log"));
     let second = Assent::start("second", binary, arguments, &ports[0].url(), &path).await.unwrap();
     let other = Messenger::at(second.url(), peer.name, &cluster.http);
-    let first_vote = other.prepare(1, &["INCR", "n"]).await;
-    assert!(is_yes(&first_vote), "{first_vote:?}");
+    // Until it is taken for gone, the owner is passed what it does not answer.
+    let first_vote = wait_for("the second agent to take over", || async {
+        let voted = other.prepare(1, &["INCR", "n"]).await;
+        if is_yes(&voted) { Ok(voted) } else { Err(format!("{voted:?}")) }
+    })
+    .await;
     link.set(Fault::None);
     let second_vote = voting.await.unwrap();
     assert!(!is_yes(&second_vote), "two branches hold one lock: {first_vote:?}, {second_vote:?}");
+}
+
+/// Invariants 3 and 8: what an owner has voted for holds its locks, and is applied, also when
+/// another agent owns the Redis.
+#[tokio::test]
+async fn what_an_owner_voted_for_binds_its_successor() {
+    let (mut cluster, log) = one_agent(false).await;
+    let voted = log.prepare(1, &["INCR", "n"]).await;
+    assert!(is_yes(&voted), "{voted:?}");
+    let peer = &cluster.peers[0];
+    let ports = Port::pair().unwrap();
+    let arguments = participant_args("bank-a", &peer.redis.url(), &ports);
+    let (binary, path) = (std::path::Path::new(ASSENT), cluster.dir().join("second.log"));
+    let second = Assent::start("second", binary, arguments, &ports[0].url(), &path).await.unwrap();
+    let mut other = Messenger::at(second.url(), "bank-a", &cluster.http);
+    other.coordinator = log.coordinator.clone();
+    cluster.peers[0].agent.kill9();
+    let second_vote = wait_for("the second agent to take over", || async {
+        match other.prepare(2, &["INCR", "n"]).await {
+            Call::Unknown(why) => Err(why),
+            voted => Ok(voted),
+        }
+    })
+    .await;
+    assert!(!is_yes(&second_vote), "two branches hold one lock: {second_vote:?}");
+    assert_eq!(code(second_vote), ErrorCode::LockConflict);
+    assert_eq!(other.commit(1).await, Call::Applied(Applied { dirty_writes: 0 }));
+    assert_eq!(plain::run::<i64>(&cluster.peers[0].redis, &["GET", "n"]).await, 1);
 }
 
 /// Invariant 13: the end of a branch compares the owner of a lock before it frees it. Two agents, so that the scripts

@@ -1,14 +1,21 @@
-//! Who is alone on a server, and the way to own it.
+//! The way to own a Redis, or to stand by for who does.
 //!
-//! Every agent's connection bears its name. One that comes writes (its name, or the owner key)
-//! before it looks for the other, so that of two that come at once at least one sees the other and
-//! ends the ownership. Being wrong about being alone costs speed, never safety: that is the owner
-//! key's.
+//! ```text
+//! who is connected?  nobody else ──────────────────────────────► own
+//!                    one that can only share ──────────────────► all share, by the scripts
+//!                    an owner that is alive and can be reached ► stand by: pass all on to it
+//!                    else, if the others can reach this agent ─► own; if not ──► share
+//!
+//! to own:  SET the owner key, unless another was faster ──► WATCH it ──► read the control hash
+//! ```
+//!
+//! An agent that comes has the server list its name before it looks for others. Being wrong about
+//! who is there costs speed, never safety: that is the owner key's, which every claim changes.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use assent_common::ParticipantName;
 use assent_common::command::Access;
 use assent_common::ids::{LogId, Txid};
 use assent_common::participant::{Heard, Restored, Staged};
@@ -21,93 +28,128 @@ use super::super::control::{
     self, Field, StagedRecord, ToldPosition, done_marker, pattern, read_mark,
 };
 use super::super::mutants;
+use super::super::options::AgentAddress;
 use super::super::{Store, StoreError, lock};
-use super::{Owner, Turn};
+use super::company::{AgentName, Company, Stance};
+use super::{Guard, OtherOwner, Owner, Turn};
 
-/// What the server lists this agent's connection as.
-#[derive(Debug, Clone)]
-struct Name {
-    /// What all agents of the participant have in common.
-    family: String,
-    /// The agent.
-    agent: String,
-    /// How often the agent has asked for ownership: the value of the owner key is new each time.
-    claim: u64,
+/// How often it is tried again because another agent was faster.
+const CLAIMS_MAX: usize = 3;
+
+/// Within this time a second owner that lives and cannot be reached means that the agents cannot
+/// reach each other, and not that one of them is stopping.
+const ESTRANGED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long agents share by the scripts that cannot reach each other.
+const ESTRANGED_FOR: Duration = Duration::from_secs(60);
+
+/// What this agent knows of others that it cannot reach.
+#[derive(Debug, Default)]
+pub(in super::super) struct Estranged {
+    /// The owner that could not be reached.
+    unreached: Option<Guard>,
+    /// The owner that was not heard the last time that something was passed on to it.
+    unheard: Option<Guard>,
+    /// When the Redis was taken from an owner that lives.
+    taken: Option<Instant>,
+    shares_until: Option<Instant>,
 }
 
-impl Name {
-    fn new(store: &Store) -> Self {
-        let participant = store.options.participant.as_ref().map_or("-", ParticipantName::as_str);
-        let claim = store.link.claims.fetch_add(1, Ordering::Relaxed);
-        let family = format!("assent-agent:{participant}:");
-        Self { family, agent: store.agent.clone(), claim }
+impl Estranged {
+    pub(in super::super) fn cannot_reach(&mut self, owner: &Guard) {
+        self.unreached = Some(owner.clone());
     }
 
-    /// The value of the owner key.
-    fn guard(&self) -> String {
-        format!("{}.{}", self.agent, self.claim)
+    /// Whether this is the second time in a row that this owner is not heard.
+    pub(in super::super) fn is_unheard_again(&mut self, owner: &Guard) -> bool {
+        self.unheard.replace(owner.clone()).as_ref() == Some(owner)
     }
 
-    /// Has the server list the connection under its name.
-    async fn announce(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        let name = format!("{}{}", self.family, self.guard());
-        redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async(connection).await
+    pub(in super::super) fn is_heard(&mut self) {
+        self.unheard = None;
     }
 
-    /// Whether the server lists a connection of another agent to the same database.
-    async fn has_company(&self, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
-        let list: String = redis::cmd("CLIENT").arg("LIST").query_async(connection).await?;
-        Ok(self.is_company_in(&list))
+    /// Whether the Redis may be taken from an owner that lives and cannot be reached. The second
+    /// time it is not: who takes it from each other all the time is slower than who shares.
+    fn may_take(&mut self, now: Instant) -> bool {
+        if self.taken.is_some_and(|at| now.duration_since(at) < ESTRANGED_WITHIN) {
+            return false;
+        }
+        self.taken = Some(now);
+        true
     }
 
-    fn is_company_in(&self, list: &str) -> bool {
-        let of_family = || {
-            let named = |client| Some((client, field(client, "name")?.strip_prefix(&self.family)?));
-            list.lines().filter_map(named)
-        };
-        let own = of_family().find(|(_, guard)| *guard == self.guard());
-        // A server that does not list this connection shows too little to be sure.
-        let Some(database) = own.map(|(client, _)| field(client, "db")) else { return true };
-        of_family().any(|(client, guard)| {
-            let agent = guard.split_once('.').map(|(agent, _)| agent);
-            agent != Some(self.agent.as_str()) && field(client, "db") == database
-        })
+    fn share(&mut self, now: Instant) {
+        self.shares_until = Some(now + ESTRANGED_FOR);
+    }
+
+    /// Whether this agent only shares for now.
+    pub(super) fn shares(&self, now: Instant) -> bool {
+        self.shares_until.is_some_and(|until| now < until)
     }
 }
 
-/// A field of a line of `CLIENT LIST`.
-fn field<'a>(client: &'a str, name: &str) -> Option<&'a str> {
-    client.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+/// What an agent finds for itself to do.
+enum Stand {
+    Owns(Guard),
+    StandsBy(OtherOwner),
+    Shares,
 }
 
-/// `WATCH` and the value watched: of no use unless it is the expected one.
-async fn watch(connection: &mut MultiplexedConnection, owner_key: &str) -> RedisResult<Value> {
+/// `WATCH` and the value watched.
+async fn watch(connection: &mut MultiplexedConnection, owner_key: &str) -> RedisResult<Guard> {
     let () = redis::cmd(mutants::watch()).arg(owner_key).query_async(connection).await?;
-    redis::cmd("GET").arg(owner_key).query_async(connection).await
+    let value = redis::cmd("GET").arg(owner_key).query_async(connection).await?;
+    Ok(Guard::read(value))
+}
+
+/// Sets the owner key, if nobody has changed it since it was watched, and watches it. Whether it is
+/// this agent's now.
+async fn set(
+    connection: &mut MultiplexedConnection,
+    owner_key: &str,
+    guard: &Guard,
+) -> RedisResult<bool> {
+    let mut pipeline = redis::Pipeline::new();
+    pipeline.cmd("MULTI").cmd("SET").arg(owner_key).arg(guard.as_str());
+    pipeline.cmd("EXEC").cmd(mutants::watch()).arg(owner_key).cmd("GET").arg(owner_key);
+    let answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+    for answer in &answers {
+        if let Value::ServerError(error) = answer {
+            return Err(error.clone().into());
+        }
+    }
+    Ok(answers.last() == Some(&Value::BulkString(guard.as_str().into())))
 }
 
 impl Store {
-    /// Owns the Redis if this agent is alone there, or sees to it that nobody does.
+    /// Owns the Redis, stands by for who owns it, or sees to it that nobody does.
     pub(in super::super) async fn arbitrate(&self, live: &Live) -> Result<Turn, StoreError> {
-        let name = Name::new(self);
-        let claimed = self.claim(live, &name).await.unwrap_or_else(|error| {
-            tracing::info!(%error, "no sole ownership; the scripts do the work");
-            false
+        let name = AgentName::new(self);
+        let stand = self.contend(live, name).await.unwrap_or_else(|error| {
+            tracing::info!(%error, "no owner of Redis; the scripts do the work");
+            Stand::Shares
         });
-        if claimed {
-            match self.restore(live, name.guard()).await {
+        match stand {
+            Stand::Owns(guard) => match self.restore(live, guard).await {
                 Ok(owner) => {
-                    tracing::info!(in_doubt = owner.machine.staged().len(), "sole owner of Redis");
+                    tracing::info!(in_doubt = owner.machine.staged().len(), "owner of Redis");
                     return Ok(Turn::Sole(Box::new(owner)));
                 }
-                Err(error) => tracing::warn!(%error, "no sole ownership; the scripts do the work"),
+                Err(error) => tracing::warn!(%error, "no owner of Redis; the scripts do the work"),
+            },
+            Stand::StandsBy(owner) => {
+                let url = assent_common::text::cut(owner.url(), 200);
+                tracing::info!(%url, "another agent owns this Redis; this one stands by");
+                return Ok(Turn::Standby(Arc::new(owner)));
             }
+            Stand::Shares => {}
         }
         let connection = &mut live.connection.clone();
         let freed: RedisResult<()> =
             redis::cmd("DEL").arg(self.owner_key()).query_async(connection).await;
         freed.map_err(|error| self.unavailable(&error))?;
-        Ok(Turn::Scripts { owner: String::new() })
+        Ok(Turn::Scripts { owner: Guard::nobody() })
     }
 
     pub(in super::super) fn may_own(&self, live: &Live) -> bool {
@@ -118,26 +160,77 @@ impl Store {
             && lock(&live.rights_lost).is_empty()
     }
 
-    async fn claim(&self, live: &Live, name: &Name) -> RedisResult<bool> {
+    async fn contend(&self, live: &Live, mut name: AgentName) -> RedisResult<Stand> {
         let connection = &mut live.connection.clone();
         // Also without a claim of its own: the others must see this agent.
         name.announce(connection).await?;
-        if !self.may_own(live) || name.has_company(connection).await? {
-            return Ok(false);
+        for _ in 0..CLAIMS_MAX {
+            let held = watch(connection, self.owner_key()).await?;
+            let Some(company) = Company::ask(connection, &name).await? else { break };
+            if let Some(stand) = self.stand(live, &name, &held, &company) {
+                if lock(&self.link.estranged).shares(Instant::now()) {
+                    name.stance = Stance::Shares;
+                    name.announce(connection).await?;
+                }
+                return Ok(stand);
+            }
+            let url = self.own_url(&company);
+            let guard = Guard::new(&name.connection(), url.as_deref());
+            // Before anybody can read it: what is passed on to this agent from then on waits here.
+            *lock(&self.link.claimed) = Some(guard.clone());
+            if set(connection, self.owner_key(), &guard).await? {
+                return Ok(Stand::Owns(guard));
+            }
         }
-        let owner_key = self.owner_key();
-        let guard = name.guard();
-        let () = redis::cmd("SET").arg(owner_key).arg(&guard).query_async(connection).await?;
-        // Who came since then has either found the key, and ends this, or is found now.
-        if name.has_company(connection).await? {
-            return Ok(false);
+        Ok(Stand::Shares)
+    }
+
+    /// What is to be done without a claim; nothing if the Redis is to be claimed.
+    fn stand(
+        &self,
+        live: &Live,
+        name: &AgentName,
+        held: &Guard,
+        company: &Company,
+    ) -> Option<Stand> {
+        let may_own = self.may_own(live);
+        if company.is_alone() {
+            return (!may_own).then_some(Stand::Shares);
         }
-        Ok(watch(connection, owner_key).await? == Value::BulkString(guard.into_bytes()))
+        if name.stance == Stance::Shares || company.has_sharers() {
+            return Some(Stand::Shares);
+        }
+        let owner = company.of(held.connection()).filter(|owner| owner.is_alive());
+        let mut estranged = lock(&self.link.estranged);
+        match owner.and_then(|owner| OtherOwner::new(held, owner.client)) {
+            Some(owner) if estranged.unreached.as_ref() != Some(held) => {
+                Some(Stand::StandsBy(owner))
+            }
+            Some(_) if may_own && estranged.may_take(Instant::now()) => None,
+            Some(_) => {
+                estranged.share(Instant::now());
+                Some(Stand::Shares)
+            }
+            // Nobody can pass anything on to one that has no address.
+            None => {
+                let may_claim = may_own && name.stance == Stance::HasAddress;
+                (!may_claim).then_some(Stand::Shares)
+            }
+        }
+    }
+
+    /// Where other agents reach this one.
+    fn own_url(&self, company: &Company) -> Option<String> {
+        match self.options.standby.as_ref()? {
+            AgentAddress::Nowhere => None,
+            AgentAddress::Url(url) => Some(url.clone()),
+            AgentAddress::Port(port) => Some(format!("http://{}:{port}", company.host)),
+        }
     }
 
     /// Reads the control hash. The owner key is watched already: nobody else writes it without
     /// ending the ownership.
-    async fn restore(&self, live: &Live, guard: String) -> Result<Owner, StoreError> {
+    async fn restore(&self, live: &Live, guard: Guard) -> Result<Owner, StoreError> {
         let mut fields: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let scanned = self
             .scan(live, pattern::ALL, |field, value| fields.push((field.to_vec(), value)))
@@ -149,10 +242,16 @@ impl Store {
             let wanted = wanted.name();
             control::number(&fields.iter().find(|(name, _)| *name == wanted)?.1)
         };
+        let number_or_0 = |wanted: Field<'_>| number(wanted).unwrap_or(0);
         if number(Field::Incarnation) != Some(self.incarnation()) {
             return Err(corrupt("its incarnation has changed".to_owned()));
         }
-        let mut restored = Restored::new(self.incarnation(), number(Field::Seq).unwrap_or(0));
+        let (seq, ended) = (number_or_0(Field::Seq), number_or_0(Field::Expected));
+        // As an agent that starts has seen what is there: who stood by has seen no vote of late,
+        // and would take a coordinator that has for one that knows other data.
+        self.saw(self.incarnation(), seq);
+        self.saw_ended(self.incarnation(), ended);
+        let mut restored = Restored::new(self.incarnation(), seq);
         let (mut stored, mut told) = (HashMap::new(), HashMap::new());
         let unreadable = |field: &[u8]| corrupt(format!("{} cannot be read", readable(field)));
         let mut locks = Vec::new();
@@ -178,7 +277,6 @@ impl Store {
                 restored.reserved(txid, &key, counter, reserved);
             }
         }
-        let ended = number(Field::Expected).unwrap_or(0);
         Ok(Owner {
             guard,
             machine: restored.finish(),
@@ -242,21 +340,17 @@ fn staged(incarnation: u64, txid: Txid, value: &[u8]) -> Option<(Txid, Staged, L
 mod tests {
     use super::*;
 
-    const LIST: &str = "id=3 addr=a:1 name=assent-agent:bank:one.2 db=0 cmd=client\n\
-                        id=4 addr=a:2 name=assent-agent:bank:one.1 db=0 cmd=get\n\
-                        id=5 addr=a:3 name= db=0 cmd=get\n\
-                        id=6 addr=a:4 name=assent-agent:bank-b:two.1 db=0 cmd=get\n\
-                        id=7 addr=a:5 name=assent-agent:bank:three.1 db=1 cmd=get\n";
-
-    fn name() -> Name {
-        Name { family: "assent-agent:bank:".to_owned(), agent: "one".to_owned(), claim: 2 }
-    }
-
+    /// Two agents that reach Redis and not each other would take it from each other all the time.
     #[test]
-    fn only_another_agent_of_the_participant_on_the_same_database_is_company() {
-        assert!(!name().is_company_in(LIST), "itself, plain clients, others, other databases");
-        let other = "id=8 addr=a:6 name=assent-agent:bank:two.7 db=0 cmd=get\n";
-        assert!(name().is_company_in(&format!("{LIST}{other}")));
-        assert!(name().is_company_in(""), "a server that lists nobody shows too little");
+    fn who_takes_the_redis_twice_from_owners_that_live_shares_for_a_while() {
+        let mut estranged = Estranged::default();
+        let start = Instant::now();
+        assert!(estranged.may_take(start) && !estranged.shares(start), "one may be stopping");
+        let soon = start + ESTRANGED_WITHIN / 2;
+        assert!(!estranged.may_take(soon));
+        estranged.share(soon);
+        assert!(estranged.shares(soon));
+        assert!(!estranged.shares(soon + ESTRANGED_FOR));
+        assert!(estranged.may_take(soon + ESTRANGED_FOR));
     }
 }

@@ -9,6 +9,7 @@ use super::super::connection::Live;
 use super::super::control::Field;
 use super::super::mutants;
 use super::super::packed::{RedoError, decode_redo};
+use super::Guard;
 
 /// The writes of a round.
 #[derive(Debug, Default)]
@@ -142,7 +143,7 @@ fn command(name: &str, first: &[&str], words: &[Vec<u8>]) -> Cmd {
 
 impl Store {
     /// Runs the writes of a round, as the owner of this guard.
-    pub(super) async fn exec(&self, live: &Live, guard: &str, exec: &Exec) -> Ended {
+    pub(super) async fn exec(&self, live: &Live, guard: &Guard, exec: &Exec) -> Ended {
         if live.server.request_bytes_max.is_some_and(|most| exec.bytes() > most) {
             // The commits of the scripts name the branches only.
             return Ended::Refused(strange("more than client-query-buffer-limit"));
@@ -155,7 +156,7 @@ impl Store {
             Ok(_) => return Ended::Unknown(strange("fewer answers than commands")),
             Err(error) => return Ended::Unknown(error),
         };
-        let owned = values[count - 1] == Value::BulkString(guard.as_bytes().to_vec());
+        let owned = values[count - 1] == Value::BulkString(guard.as_str().into());
         let results = match std::mem::replace(&mut values[before], Value::Nil) {
             Value::Array(results) => results,
             Value::Nil => return Ended::Lost,

@@ -1,11 +1,14 @@
-//! Sole ownership: while one agent has a Redis for itself, the protocol's machine runs in the
-//! agent, and Redis keeps what it says. Several times the capacity of the scripts, because a batch
-//! is a few plain commands in one `MULTI`/`EXEC`.
+//! Ownership: one agent has a Redis for itself. The protocol's machine runs in the agent, and Redis
+//! keeps what it says. Several times the capacity of the scripts, because a batch is a few plain
+//! commands in one `MULTI`/`EXEC`. The other agents of the Redis stand by: they pass on to the
+//! owner what they are told, and one of them takes over when the owner is gone.
 //!
 //! ```text
-//!   nobody (no owner key) ── alone on the server: SET owner, WATCH it, read the control hash ──► sole owner
-//!        ▲                                                                                           │
-//!        └── another agent connects: DEL owner; every EXEC and script of the owner fails from there ─┘
+//!   nobody (no owner key) ── SET owner, WATCH it, read the control hash ──► owner
+//!        ▲                                                                    │
+//!        │   another agent claims:  every EXEC and script of the owner  ◄─────┤
+//!        │                          fails from there; it stands by            │
+//!        └── an agent connects that can only share: DEL owner  ◄──────────────┘
 //!
 //!   a round:  outcomes, prepares ──► machine ──► MULTI  control fields, writes  EXEC  WATCH owner
 //!                         │ MGET, PEXPIRETIME ▲
@@ -23,18 +26,24 @@
 //! It must never answer before the `EXEC` that keeps the answer, and never write outside of one.
 
 mod claim;
+mod company;
 mod counters;
 mod evaluate;
 mod exec;
+mod guard;
 mod look;
 mod round;
 mod sole;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use assent_common::LogId;
 use assent_common::participant::{Heard, Participant};
 
+pub(super) use claim::Estranged;
+pub(super) use company::is_alive_in;
+pub use guard::{Guard, OtherOwner};
 pub(super) use sole::Lost;
 
 /// Who runs the protocol for this connection's life.
@@ -44,18 +53,21 @@ pub(super) enum Turn {
     Scripts {
         /// What the owner key is known to hold: nothing, if several agents share the Redis; or this
         /// agent, which prefers the scripts for now.
-        owner: String,
+        owner: Guard,
     },
     /// This agent.
     Sole(Box<Owner>),
+    /// Another agent.
+    Standby(Arc<OtherOwner>),
 }
 
 impl Turn {
     /// What the owner key is known to hold.
-    pub(super) fn owner(&self) -> &str {
+    pub(super) fn owner(&self) -> &Guard {
         match self {
             Self::Scripts { owner } => owner,
             Self::Sole(owner) => &owner.guard,
+            Self::Standby(other) => other.guard(),
         }
     }
 }
@@ -64,7 +76,7 @@ impl Turn {
 #[derive(Debug)]
 pub(super) struct Owner {
     /// The value of the owner key, new for each connection.
-    guard: String,
+    guard: Guard,
     machine: Participant,
     /// How many branches have ended in this incarnation.
     ended: u64,
@@ -90,7 +102,7 @@ impl Owner {
     }
 
     /// The value of the owner key.
-    pub(super) fn guard(&self) -> &str {
+    pub(super) const fn guard(&self) -> &Guard {
         &self.guard
     }
 }

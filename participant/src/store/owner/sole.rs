@@ -180,7 +180,7 @@ impl Store {
         let count = pipeline.len();
         let sent = live.connection.clone().send_packed_commands(&pipeline, 0, count).await;
         let mut values = sent.map_err(|error| Lost::Ownership(error.to_string()))?;
-        if values.pop() != Some(Value::BulkString(owner.guard.clone().into_bytes())) {
+        if values.pop() != Some(Value::BulkString(owner.guard.as_str().into())) {
             return Err(Lost::Ownership("another agent owns this Redis, or shares it".to_owned()));
         }
         let of_counters = values.split_off(values.len() - of_counters);

@@ -1,0 +1,375 @@
+//! Several agents of one Redis: one owns it, the others stand by, pass on what they are told, and
+//! take over (invariant 12; promises *finishing*, *isolated*).
+
+use std::future::IntoFuture as _;
+
+use axum::Router;
+use axum::http::StatusCode;
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+
+use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
+use assent_client::{Http, HttpOptions, ParticipantClient, Token};
+use assent_common::ErrorCode;
+use assent_common::outcome::{Call, Prepared};
+use assent_common::wire::branch::{BranchState, StateWord, VoteWord};
+use assent_participant::store::AgentAddress;
+use assent_participant::{Options, Participant};
+
+use crate::harness::{
+    NAME, Oracle, Redis, Sidecar, abort, batch, commit, counting, prepare, txid, until,
+};
+use crate::vote;
+
+const OWNER: &str = "assent:ctl:owner";
+
+fn owns(options: &mut Options) {
+    options.resolve_interval_ms = 3_600_000;
+}
+
+/// Whether it stands by, as its health says.
+async fn stands_by(agent: &ParticipantClient) -> bool {
+    agent.readyz().await.unwrap().text.contains("stands by for")
+}
+
+/// The first agent owns the Redis, the second stands by.
+async fn pair(redis: &Redis) -> (Sidecar, Sidecar) {
+    let owner = Sidecar::with(redis, owns).await;
+    let standby = Sidecar::with(redis, owns).await;
+    assert!(!stands_by(&owner.client).await && stands_by(&standby.client).await);
+    (owner, standby)
+}
+
+/// What an agent shows that has this token, and has read this value of the owner key.
+fn proof(token: &str, key: &str, word: &str) -> String {
+    let hash = Sha256::new().chain_update(Sha256::digest(token)).chain_update(key);
+    let hash = hash.chain_update([0]).chain_update(word).finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_standby_passes_everything_on_and_the_owner_keeps_its_redis() {
+    let redis = Redis::start().await;
+    let (owner, standby) = pair(&redis).await;
+    let key = redis.get(OWNER).await.unwrap();
+    let voted = standby.say(vec![prepare(1, [&["SET", "a", "1"]])]).await;
+    assert_eq!(vote(&voted[0]), VoteWord::Yes, "{voted:?}");
+    // Of another kind too, and what the owner has the scripts evaluate.
+    let mixed = standby
+        .say(vec![
+            commit(1),
+            prepare(2, [&["HSET", "h", "f", "v"]]),
+            prepare(3, [&["GET", "a"], &["NONSENSE", "a"]]),
+        ])
+        .await;
+    assert_eq!(mixed[0].state, Some(StateWord::Applied));
+    assert_eq!(vote(&mixed[1]), VoteWord::Yes);
+    assert_eq!(mixed[2].code, Some(ErrorCode::UnsupportedCommand));
+    assert_eq!(owner.say(vec![commit(2)]).await[0].state, Some(StateWord::Applied));
+    assert_eq!(redis.get("a").await.as_deref(), Some("1"));
+    assert_eq!(redis.get(OWNER).await.as_deref(), Some(&*key), "nobody took anything over");
+    // What is kept is read where one asks.
+    assert_eq!(standby.state(2).await, Some(BranchState::Applied));
+}
+
+#[tokio::test]
+async fn a_prepare_that_waits_at_a_standby_goes_on_when_the_owner_ends_its_holder() {
+    let redis = Redis::start().await;
+    let owner = Sidecar::with(&redis, counting("standby-waits")).await;
+    let standby = Sidecar::with(&redis, |options| {
+        options.name = "standby-waits".to_owned();
+        owns(options);
+    })
+    .await;
+    owner.say(vec![prepare(7, [&["SET", "k", "young"]])]).await;
+    let (voted, _) = tokio::join!(standby.prepare(2, 20_000, &["SET", "k", "old"]), async {
+        owner.somebody_waits().await;
+        owner.say(vec![abort(7)]).await
+    });
+    assert!(matches!(voted, Call::Applied(Prepared::Yes(_))), "{voted:?}");
+}
+
+/// The owner has ended: what it voted for is applied by the one that takes over, and what was
+/// passed on is not lost.
+#[tokio::test]
+async fn a_standby_takes_over_when_the_owner_has_ended() {
+    let redis = Redis::start().await;
+    let (mut owner, standby) = pair(&redis).await;
+    let voted = owner.say(vec![prepare(1, [&["SET", "a", "1"]])]).await;
+    assert_eq!(vote(&voted[0]), VoteWord::Yes);
+    let (stop, serving) = owner.take_apart();
+    stop.send(()).unwrap();
+    serving.finished().await;
+    let answers = standby.say(vec![commit(1), prepare(2, [&["SET", "b", "1"]])]).await;
+    assert_eq!(answers[0].state, Some(StateWord::Applied), "{answers:?}");
+    assert_eq!(vote(&answers[1]), VoteWord::Yes);
+    assert!(!stands_by(&standby.client).await);
+    // Who comes next stands by for it.
+    let third = Sidecar::with(&redis, owns).await;
+    assert!(stands_by(&third.client).await);
+    assert_eq!(third.say(vec![abort(2)]).await[0].state, Some(StateWord::Aborted));
+}
+
+/// While nobody says anything, the pulse finds that the owner is gone.
+#[tokio::test]
+async fn an_idle_standby_takes_over_by_itself() {
+    let redis = Redis::start().await;
+    let (mut owner, standby) = pair(&redis).await;
+    let (stop, serving) = owner.take_apart();
+    stop.send(()).unwrap();
+    serving.finished().await;
+    until("the standby owns the Redis", async || {
+        (!stands_by(&standby.client).await && redis.get(OWNER).await.is_some()).then_some(())
+    })
+    .await;
+}
+
+/// Promise *honest*: an agent that was taken for gone says so, also if nobody tells it anything.
+#[tokio::test]
+async fn an_idle_owner_notices_that_it_is_none_any_more() {
+    let redis = Redis::start().await;
+    let (owner, standby) = pair(&redis).await;
+    let third = Sidecar::with(&redis, owns).await;
+    // As of an agent that has ended: whoever is first may own the Redis, and nobody is told.
+    let () = redis.ask::<String>(&["SET", OWNER, "somebody"]).await.map(drop).unwrap();
+    until("two of the three stand by", async || {
+        let mut standing = 0;
+        for agent in [&owner, &standby, &third] {
+            standing += u32::from(stands_by(&agent.client).await);
+        }
+        let held = redis.get(OWNER).await;
+        (standing == 2 && held.is_some_and(|held| held.contains("http://"))).then_some(())
+    })
+    .await;
+}
+
+/// Invariant 12: the owner key is gone, or another's, and no branch is lost or done twice by
+/// either.
+#[tokio::test]
+async fn a_touched_owner_key_leaves_one_owner_and_every_branch() {
+    let redis = Redis::start().await;
+    let (owner, standby) = pair(&redis).await;
+    for n in 1..=6 {
+        let (one, other) = if n % 2 == 0 { (&owner, &standby) } else { (&standby, &owner) };
+        let voted = one.say(vec![prepare(n, [&["APPEND", "log", "x"]])]).await;
+        assert_eq!(vote(&voted[0]), VoteWord::Yes, "{n} {voted:?}");
+        let _gone: u64 = match n % 3 {
+            0 => redis.ask(&["DEL", OWNER]).await.unwrap(),
+            1 => redis.ask::<String>(&["SET", OWNER, "somebody"]).await.map(|_| 1).unwrap(),
+            _ => redis.ask(&["EXISTS", OWNER]).await.unwrap(),
+        };
+        let told = until("the outcome is carried out", async || {
+            let told = other.say(vec![commit(n)]).await.remove(0);
+            (told.state != Some(StateWord::Unknown)).then_some(told)
+        });
+        assert_eq!(told.await.state, Some(StateWord::Applied));
+    }
+    assert_eq!(redis.get("log").await.as_deref(), Some("xxxxxx"));
+    until("one of them stands by", async || {
+        let (one, other) = (stands_by(&owner.client).await, stands_by(&standby.client).await);
+        (one != other).then_some(())
+    })
+    .await;
+}
+
+/// A header is not enough: whoever passes something on shows that it may read the owner key, and
+/// has the token.
+#[tokio::test]
+async fn nobody_passes_on_who_cannot_show_that_it_may() {
+    let redis = Redis::start().await;
+    let token = |options: &mut Options| {
+        owns(options);
+        options.token = Some(Token::new("s3cret"));
+    };
+    let owner = Sidecar::with(&redis, token).await;
+    let standby = Sidecar::with(&redis, token).await;
+    let http = reqwest::Client::new();
+    let key = redis.get(OWNER).await.unwrap();
+    let body = serde_json::to_vec(&batch("http://c", vec![abort(1)])).unwrap();
+    for proof in ["", "ends", &key, &"0".repeat(64)] {
+        for address in [owner.addresses.public, standby.addresses.public] {
+            let said = http.post(format!("http://{address}/v1/batch"));
+            let said = said.header("content-type", "application/json").body(body.clone());
+            let answer = said.header("assent-passed-on", proof).send().await.unwrap();
+            let problem: assent_common::wire::problem::Problem =
+                serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+            assert_eq!(problem.code, ErrorCode::NotOwner, "{proof:?}");
+        }
+    }
+    assert_eq!(redis.control("a:").await, Vec::<String>::new());
+    // Who can, may say what coordinators say, and nothing else.
+    let proof = proof("s3cret", &key, "told");
+    let [public, admin] = [owner.addresses.public, owner.addresses.admin];
+    for (url, status) in [
+        (format!("http://{public}/v1/batch"), StatusCode::OK),
+        (format!("http://{public}/v1/data/resync"), StatusCode::UNAUTHORIZED),
+        (format!("http://{admin}/v1/branches/{}/resolve", txid(1)), StatusCode::UNAUTHORIZED),
+    ] {
+        let said = http.post(&url).header("content-type", "application/json");
+        let said = said.header("assent-passed-on", &proof).body(body.clone());
+        assert_eq!(said.send().await.unwrap().status(), status, "{url}");
+    }
+    // With the token, through the standby, which does not send the token on.
+    let options = HttpOptions { token: Some(Token::new("s3cret")), ..HttpOptions::default() };
+    let url = format!("http://{}", standby.addresses.public);
+    let client = ParticipantClient::new(&Http::new(&options).unwrap(), &url).unwrap();
+    let answers = client.batch(&batch("http://c", vec![abort(1)])).await.unwrap();
+    assert_eq!(answers.answers[0].state, Some(StateWord::Aborted));
+    assert_eq!(redis.get(OWNER).await.as_deref(), Some(&*key), "by the owner");
+}
+
+/// What a standby finds out by itself it has the owner carry out: its resolver's questions, an
+/// operator's word.
+#[tokio::test]
+async fn the_ends_that_a_standby_finds_are_carried_out_by_the_owner() {
+    let redis = Redis::start().await;
+    let owner = Sidecar::with(&redis, owns).await;
+    let standby = Sidecar::with(&redis, |options| options.resolve_interval_ms = 20).await;
+    let key = redis.get(OWNER).await.unwrap();
+    let oracle = Oracle::saying(503, "text/plain", "starting".to_owned()).await;
+    oracle.says(1, "committed");
+    owner.say_for(&oracle.url, vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    until("what was in doubt is applied", async || {
+        (standby.state(1).await == Some(BranchState::Applied)).then_some(())
+    })
+    .await;
+    let nobody = "http://127.0.0.1:1";
+    owner.say_for(nobody, vec![prepare(2, [&["SET", "k", "w"]])]).await;
+    let (actor, reason) = ("ana".to_owned(), "its coordinator is gone".to_owned());
+    let request = ResolveRequest {
+        outcome: ForcedOutcome::Aborted,
+        actor: actor.clone(),
+        reason: reason.clone(),
+        force: false,
+        coordinator: None,
+    };
+    standby.admin.resolve(txid(2), &request).await.unwrap();
+    assert_eq!(owner.state(2).await, Some(BranchState::Aborted));
+    assert_eq!(redis.get(OWNER).await.as_deref(), Some(&*key), "by the owner");
+    assert_eq!(redis.get("k").await.as_deref(), Some("v"));
+    // The fence is forgotten at the standby: the owner must not remember it either.
+    standby.admin.forget(txid(2), &ForgetRequest { actor, reason }).await.unwrap();
+    let voted = owner.say(vec![prepare(2, [&["SET", "k", "x"]])]).await;
+    assert_eq!(vote(&voted[0]), VoteWord::Yes, "{voted:?}");
+}
+
+/// An agent inside a service may not know where others reach it: it stands by for one that does.
+#[tokio::test]
+async fn an_agent_without_an_address_stands_by_and_gives_way() {
+    let redis = Redis::start().await;
+    let embedded = async || {
+        let builder = Participant::builder(NAME).redis(redis.url());
+        let participant = builder.resolve_interval_ms(3_600_000).build().await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app: Router = participant.router();
+        tokio::spawn(axum::serve(listener, app).into_future());
+        let client = ParticipantClient::new(&Http::new(&HttpOptions::default()).unwrap(), &url);
+        (participant, client.unwrap())
+    };
+    let (first, one) = embedded().await;
+    assert!(redis.get(OWNER).await.is_some(), "alone, it owns the Redis");
+    let say = async |client: &ParticipantClient, message| {
+        client.batch(&batch("http://c", vec![message])).await.unwrap().answers.remove(0)
+    };
+    assert_eq!(vote(&say(&one, prepare(1, [&["SET", "a", "1"]])).await), VoteWord::Yes);
+    // Two without an address share by the scripts.
+    let (_second, two) = embedded().await;
+    assert_eq!(redis.get(OWNER).await, None);
+    assert_eq!(say(&two, commit(1)).await.state, Some(StateWord::Applied));
+    assert_eq!(vote(&say(&one, prepare(2, [&["SET", "b", "1"]])).await), VoteWord::Yes);
+    assert_eq!(redis.get(OWNER).await, None, "neither takes it from the other");
+    // One with an address owns it, and both stand by.
+    let sidecar = Sidecar::with(&redis, owns).await;
+    assert_eq!(vote(&sidecar.say(vec![prepare(3, [&["SET", "c", "1"]])]).await[0]), VoteWord::Yes);
+    for (client, n) in [(&one, 2), (&two, 3)] {
+        let told = until("it is carried out", async || {
+            let told = say(client, commit(n)).await;
+            (told.state != Some(StateWord::Unknown)).then_some(told)
+        });
+        assert_eq!(told.await.state, Some(StateWord::Applied));
+        assert!(stands_by(client).await);
+    }
+    assert!(!stands_by(&sidecar.client).await);
+    first.shutdown().await;
+}
+
+/// An agent that was told to leave the Redis to the scripts, or one of an older version, has all of
+/// them share.
+#[tokio::test]
+async fn beside_an_agent_that_can_only_share_all_share() {
+    let redis = Redis::start().await;
+    let (owner, standby) = pair(&redis).await;
+    owner.say(vec![prepare(1, [&["SET", "a", "1"]])]).await;
+    let sharer = Sidecar::with(&redis, |options| {
+        owns(options);
+        options.store.sole_ownership = false;
+    })
+    .await;
+    for (agent, n) in [(&sharer, 1), (&standby, 2), (&owner, 3)] {
+        let told = agent.say(vec![commit(n), prepare(n + 1, [&["INCR", "n"]])]).await;
+        assert_eq!(told[0].state, Some(StateWord::Applied), "{n} {told:?}");
+        assert_eq!(vote(&told[1]), VoteWord::Yes, "{n} {told:?}");
+    }
+    assert_eq!(redis.get(OWNER).await, None);
+    until("nobody stands by any more", async || {
+        let any = stands_by(&owner.client).await || stands_by(&standby.client).await;
+        (!any).then_some(())
+    })
+    .await;
+}
+
+/// Behind an address that leads to somebody else, or to nobody, agents go on as before there were
+/// standbys.
+#[tokio::test]
+async fn agents_that_cannot_reach_each_other_share() {
+    let redis = Redis::start().await;
+    let stranger = Redis::start().await;
+    let other = Sidecar::with(&stranger, |options| {
+        options.name = "bank-b".to_owned();
+        owns(options);
+    })
+    .await;
+    for wrong in [other.addresses.public.to_string(), "127.0.0.1:1".to_owned()] {
+        let at = |options: &mut Options| {
+            owns(options);
+            options.address = Some(AgentAddress::Url(format!("http://{wrong}")));
+        };
+        let (one, two) = (Sidecar::with(&redis, at).await, Sidecar::with(&redis, at).await);
+        let first = if wrong.ends_with(":1") { 20 } else { 1 };
+        for n in first..first + 8 {
+            let (agent, next) = if n % 2 == 0 { (&one, &two) } else { (&two, &one) };
+            let voted = agent.say(vec![prepare(n, [&["APPEND", "log", "x"]])]).await;
+            assert_eq!(vote(&voted[0]), VoteWord::Yes, "{n} {voted:?}");
+            assert_eq!(next.say(vec![commit(n)]).await[0].state, Some(StateWord::Applied));
+        }
+        assert_eq!(redis.get(OWNER).await, None, "in the end they share");
+    }
+    assert_eq!(redis.get("log").await.map(|log| log.len()), Some(16));
+}
+
+/// Invariant 12: data that was repaired through the owner is the standby's data too.
+#[tokio::test]
+async fn a_standby_follows_its_owner_to_repaired_data() {
+    let redis = Redis::start().await;
+    let (owner, standby) = pair(&redis).await;
+    owner.say(vec![prepare(1, [&["SET", "k", "v"]]), commit(1)]).await;
+    redis.flush().await;
+    // Nobody has lost anything that a log would owe: the data is opened by hand, as a repair does.
+    until("the loss is found", async || {
+        let found = owner.client.data().await.unwrap();
+        found.fenced.then_some(())
+    })
+    .await;
+    let () = redis
+        .ask::<u64>(&["HSET", "assent:ctl", "m:inc", "77", "m:seq", "0", "m:name", NAME])
+        .await
+        .map(drop)
+        .unwrap();
+    let told = until("it is served again", async || {
+        let told = standby.say(vec![prepare(2, [&["SET", "k", "w"]])]).await.remove(0);
+        (vote(&told) == VoteWord::Yes).then_some(told)
+    })
+    .await;
+    assert_eq!(told.incarnation, Some(77));
+}
