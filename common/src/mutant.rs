@@ -116,6 +116,11 @@ mutants! {
     HoleNotCompared = "agent.hole_not_compared", breaks 9;
     /// A new life of the server is served as if it had loaded all that was acknowledged.
     RunNotAsked = "agent.m_run_not_asked", breaks 2;
+    /// An agent that comes to own a Redis does not read what is kept there.
+    SuccessorUnread = "owner.successor_unread", breaks 3;
+    /// A standby takes the word of an agent that it owns the Redis no more for a commit that is
+    /// done.
+    NotOwnerIsDone = "agent.not_owner_is_done", breaks 8;
     /// The owner's `EXEC` is not guarded by a `WATCH`.
     OwnerUnwatched = "owner.unwatched", breaks 12;
     /// The end of a branch frees the locks of its keys, whoever holds them.

@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use assent_client::pass_on::PassedOn;
-use assent_client::ParticipantClient;
+use assent_client::{ParticipantClient, mutant};
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
-use assent_common::outcome::{Call, Refusal};
+use assent_common::mutant::Mutant;
+use assent_common::outcome::{Applied, Call, Refusal};
 use assent_common::wire::branch::{
     Answer, Answers, Batch, CoordinatorRef, LifeAnswer, Message, PrepareMessage,
 };
@@ -108,7 +109,7 @@ impl Shared {
             return self.batch_here(batch).await;
         };
         match self.pass_on(&owner, PassedOnAs::Told, body, batch.messages.len()).await {
-            PassedOn::Answered(answers) => Ok(answers),
+            PassedOn::Answered(answers) => Ok(believed(answers)),
             PassedOn::Refused(problem) => Err(Refusal::new(problem.code, problem.detail)),
             PassedOn::NotReached(_) | PassedOn::NotOwner(_) => {
                 Ok(nobodys(&batch, |kind| kind.refused(not_owner())))
@@ -333,6 +334,17 @@ impl OfOwner for Answer {
 
 fn not_owner() -> Refusal {
     Refusal::new(ErrorCode::NotOwner, "which agent owns this Redis changes all the time")
+}
+
+/// What an owner says, as it says it; but for a mutant, which tests the tests.
+fn believed(mut answers: Answers) -> Answers {
+    let is_end = |answer: &&mut Answer| answer.some_not_done() && answer.vote.is_none();
+    if mutant::is(Mutant::NotOwnerIsDone) {
+        for answer in answers.answers.iter_mut().filter(is_end) {
+            *answer = BranchAnswer::Applied(Call::Applied(Applied { dirty_writes: 0 })).into();
+        }
+    }
+    answers
 }
 
 /// The places of the answers that say that nothing was done.

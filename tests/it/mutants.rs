@@ -67,6 +67,9 @@ caught! {
     m02_settings_unchecked: SettingsUnchecked, "redis_faults::an_agent_refuses_a_redis_that_would_lose_votes_and_names_the_fix", "it started";
     m03_in_doubt_times_out: InDoubtTimesOut, "protocol::lies::a_prepared_branch_takes_no_foreign_answer_for_an_outcome", "under Answer";
     m03_reader_freed_at_vote: ReaderFreedAtVote, "invariants::agent::what_a_vote_rests_on_stays_locked_until_its_outcome", "not refused";
+    m03_successor_unread: SuccessorUnread,
+        "invariants::agent::what_an_owner_voted_for_binds_its_successor",
+        "two branches hold one lock";
     m03_locks_ignored: LocksIgnored, "invariants::agent::what_a_vote_rests_on_stays_locked_until_its_outcome", "not refused";
     m04_reports_before_sync: ReportsBeforeSync, "invariants::while_the_log_does_not_sync_nobody_hears_of_a_decision", "before the decision was synced";
     m04_sends_before_persisted: SendsBeforePersisted, "invariants::while_the_log_does_not_sync_nobody_hears_of_a_decision", "before the decision was synced";
@@ -80,6 +83,9 @@ caught! {
     m07_answers_for_others: AnswersForOthers, "protocol::authority::two_coordinators_share_participants_and_answer_only_for_themselves", "UnknownAuthority";
     m07_presumes_active: PresumesActive, "invariants::a_branch_in_doubt_is_not_told_aborted_while_others_vote", "dropped";
     m08_no_done_marker: NoDoneMarker, "invariants::agent::a_done_marker_outlives_its_agent", "it is not applied any more";
+    m08_not_owner_is_done: NotOwnerIsDone,
+        "standby::who_says_that_it_is_no_owner_has_done_nothing",
+        "called applied";
     m08_escrow_resolved: EscrowResolved, "escrow::a_sale_by_many_sells_what_there_is_and_nobody_waits", "sold, and";
     m09_loss_acknowledged: LossAcknowledged, "invariants::a_branch_that_is_lost_is_not_called_applied", "called applied";
     m09_hole_not_compared: HoleNotCompared, "redis_loss::what_a_loader_drops_out_of_the_history_is_noticed_and_redone", "bank-b to have what was acknowledged";

@@ -128,6 +128,11 @@ pub(super) fn keeps(field: Field<'_>) -> bool {
     !is_left_out
 }
 
+/// What an agent that comes to own a Redis reads of what is kept there.
+pub(super) fn succeeds_to(fields: &[(Vec<u8>, Vec<u8>)]) -> &[(Vec<u8>, Vec<u8>)] {
+    if mutant::is(Mutant::SuccessorUnread) { &[] } else { fields }
+}
+
 /// The command that guards the owner.
 pub(super) fn watch() -> &'static str {
     if mutant::is(Mutant::OwnerUnwatched) { "EXISTS" } else { "WATCH" }

@@ -255,7 +255,7 @@ impl Store {
         let (mut stored, mut told) = (HashMap::new(), HashMap::new());
         let unreadable = |field: &[u8]| corrupt(format!("{} cannot be read", readable(field)));
         let mut locks = Vec::new();
-        for (name, value) in &fields {
+        for (name, value) in mutants::succeeds_to(&fields) {
             match Field::parse(name) {
                 Some(Field::Lock(key)) => locks.push((name, key, value)),
                 Some(Field::Told(log_id)) => {
