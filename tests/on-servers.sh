@@ -15,9 +15,7 @@ for server in redis-6.2 redis-7.0 redis-8.2 valkey-9.1; do
   fi
   # The whole workspace has run on this one.
   [ "$("$servers/$server" --version)" != "$system" ] || continue
-  # Sole ownership needs Redis 7.0.
   store="binary(store) + binary(scripts)"
-  [ "$server" != redis-6.2 ] || store="binary(scripts)"
   echo "on $server"
   ASSENT_TEST_SERVER=$server cargo nextest run --workspace --locked -E \
     "package(assent-participant) & ($store + binary(agent))

@@ -105,7 +105,7 @@ impl fmt::Display for ServerId {
 /// What a server can, as far as it depends on its kind and version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Features {
-    /// `PEXPIRETIME`, without which there is no sole owner.
+    /// `PEXPIRETIME`, without which an owner leaves keys that expire to the scripts.
     pub expire_time: bool,
     /// `ACL DRYRUN`.
     pub acl_dryrun: bool,

@@ -201,7 +201,7 @@ fn seen(store: &Store, seq: u64) -> (Option<DataPoint>, Option<Progress>) {
 #[tokio::test]
 async fn no_transaction_is_dropped_without_notice() {
     let (mut noticed, mut harmless) = (0, 0);
-    for seed in 0..24 {
+    for seed in 0..36 {
         let mut numbers = Numbers(seed + 1);
         let mut redis = Redis::start();
         let store = ready(&redis).await;

@@ -155,7 +155,6 @@ impl Store {
     pub(in super::super) fn may_own(&self, live: &Live) -> bool {
         self.options.sole_ownership
             && self.is_quarantined().is_none()
-            && live.server.id.features().expire_time
             && live.server.rights.may_own()
             && lock(&live.rights_lost).is_empty()
     }

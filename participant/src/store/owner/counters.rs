@@ -13,8 +13,9 @@ use redis::{Pipeline, Value};
 use super::super::call::PrepareItem;
 use super::super::mutants;
 use super::Owner;
+use super::look::AskExpiry;
 
-/// What `PEXPIRETIME` and `HPEXPIRETIME` say of what does not expire, or is not there.
+/// What `PEXPIRETIME`, `PTTL` and `HPEXPIRETIME` say of what does not expire, or is not there.
 const NEVER: std::ops::RangeInclusive<i64> = -2..=-1;
 
 /// What a round has added to counters so far, before Redis has.
@@ -57,6 +58,7 @@ pub(super) fn asked(items: &[PrepareItem]) -> Vec<(&Key, &Counter)> {
 pub(super) fn look(
     pipeline: &mut Pipeline,
     counters: &[(&Key, &Counter)],
+    expiry: AskExpiry,
     fields_expire: bool,
 ) -> usize {
     let before = pipeline.len();
@@ -65,7 +67,7 @@ pub(super) fn look(
             Some(field) => pipeline.cmd("HGET").arg(key.0.as_slice()).arg(field.0.as_slice()),
             None => pipeline.cmd("GET").arg(key.0.as_slice()),
         };
-        pipeline.cmd("PEXPIRETIME").arg(key.0.as_slice());
+        pipeline.cmd(expiry.command()).arg(key.0.as_slice());
         if let Some(field) = counter.as_ref().filter(|_| fields_expire) {
             let command = pipeline.cmd("HPEXPIRETIME").arg(key.0.as_slice());
             command.arg("FIELDS").arg(1).arg(field.0.as_slice());

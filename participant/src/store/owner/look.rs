@@ -11,6 +11,7 @@ use assent_common::value::Arg;
 use redis::{Cmd, Pipeline, Value};
 
 use super::super::call::PrepareItem;
+use super::super::kind::Features;
 use super::evaluate;
 
 /// Bytes of a value that is read here. Larger ones are the scripts': whether they may be read at
@@ -20,10 +21,33 @@ pub(super) const VALUE_BYTES_MAX: usize = 16 * 1024;
 /// Keys that are remembered for their short values.
 const SHORT_KEYS_MAX: usize = 1 << 15;
 
-/// What `PEXPIRETIME` says where there is nothing.
+/// What asks when a key expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AskExpiry {
+    /// `PEXPIRETIME`: the time at which.
+    At,
+    /// `PTTL`, of a server that has no other: that it does, and not when, because time passes
+    /// between the commands. What expires there is the scripts', in which no time passes.
+    Whether,
+}
+
+impl AskExpiry {
+    pub(super) const fn of(features: Features) -> Self {
+        if features.expire_time { Self::At } else { Self::Whether }
+    }
+
+    pub(super) const fn command(self) -> &'static str {
+        match self {
+            Self::At => "PEXPIRETIME",
+            Self::Whether => "PTTL",
+        }
+    }
+}
+
+/// What those say where there is nothing.
 const NO_SUCH_KEY: i64 = -2;
 
-/// What it says of a key that stays.
+/// What they say of a key that stays.
 const NEVER: i64 = -1;
 
 /// What a key of the branch was found to be.
@@ -36,7 +60,7 @@ pub(super) enum Found {
     /// A string, and when it expires, in milliseconds since the epoch: known if the branch may
     /// write it.
     String(Vec<u8>, Option<i64>),
-    /// Of another type, or too long to be evaluated here.
+    /// Of another type, or too long to be evaluated here, or expiring at a time that is not known.
     Other,
 }
 
@@ -128,7 +152,7 @@ pub(super) fn asked<'a>(items: &'a [PrepareItem], short: &ShortKeys) -> Vec<KeyL
 
 /// The commands that look at them. How long a value is does not matter: of a long one the
 /// beginning tells.
-pub(super) fn look(pipeline: &mut Pipeline, asked: &[KeyLook<'_>]) {
+pub(super) fn look(pipeline: &mut Pipeline, asked: &[KeyLook<'_>], expiry: AskExpiry) {
     /// More than the other words of a command.
     const WORDS_BYTES: usize = 24;
     let mut strings = redis::cmd("MGET");
@@ -147,9 +171,9 @@ pub(super) fn look(pipeline: &mut Pipeline, asked: &[KeyLook<'_>]) {
             pipeline.add_command(range);
         }
         if asked.asks_expiry() {
-            let mut expiry = command(2);
-            expiry.arg("PEXPIRETIME").arg(key);
-            pipeline.add_command(expiry);
+            let mut asks = command(2);
+            asks.arg(expiry.command()).arg(key);
+            pipeline.add_command(asks);
         }
     }
 }
@@ -159,6 +183,7 @@ pub(super) fn found(
     items: &[PrepareItem],
     asked: &[KeyLook<'_>],
     answers: Vec<Value>,
+    ask: AskExpiry,
     short: &mut ShortKeys,
 ) -> Vec<Vec<Found>> {
     let mut answers = answers.into_iter();
@@ -173,7 +198,7 @@ pub(super) fn found(
     for asked in asked {
         let string = if asked.is_short { strings.next() } else { answers.next() };
         let expiry = if asked.asks_expiry() { answers.next() } else { Some(Value::Int(NEVER)) };
-        let this = Found::of(string, expiry);
+        let this = Found::of(string, expiry, ask);
         short.note(&asked.lock.key, &this);
         found[asked.branch][asked.place] = this;
     }
@@ -183,9 +208,10 @@ pub(super) fn found(
 impl Found {
     /// From the answers about a key: of another type is what is there and no string; gone is what
     /// has expired in between.
-    fn of(string: Option<Value>, expiry: Option<Value>) -> Self {
+    fn of(string: Option<Value>, expiry: Option<Value>, ask: AskExpiry) -> Self {
         match (string, expiry) {
             (_, Some(Value::Int(NO_SUCH_KEY))) => Self::Absent,
+            (_, Some(Value::Int(ms))) if ms >= 0 && ask == AskExpiry::Whether => Self::Other,
             (Some(Value::BulkString(value)), Some(Value::Int(ms)))
                 if value.len() <= VALUE_BYTES_MAX =>
             {

@@ -22,7 +22,7 @@ use super::Owner;
 use super::counters::{self, Counters};
 use super::evaluate;
 use super::exec::Ended;
-use super::look::{self, Found};
+use super::look::{self, AskExpiry, Found};
 use super::round::{Learnt, Round, dirty};
 
 /// Branches of one round: Redis answers nobody else while it runs an `EXEC`.
@@ -171,10 +171,12 @@ impl Store {
     ) -> Result<(Vec<Vec<Found>>, Counters), Lost> {
         let mut pipeline = Pipeline::with_capacity(2 * items.len() + 1);
         let asked = look::asked(items, &owner.short_keys);
-        look::look(&mut pipeline, &asked);
+        let features = live.server.id.features();
+        let expiry = AskExpiry::of(features);
+        look::look(&mut pipeline, &asked, expiry);
         let counters = counters::asked(items);
-        let fields_expire = live.server.id.features().field_expiry;
-        let of_counters = counters::look(&mut pipeline, &counters, fields_expire);
+        let fields_expire = features.field_expiry;
+        let of_counters = counters::look(&mut pipeline, &counters, expiry, fields_expire);
         // Last: who owned the Redis until here has read what nobody else could change.
         pipeline.cmd("GET").arg(self.owner_key());
         let count = pipeline.len();
@@ -185,7 +187,7 @@ impl Store {
         }
         let of_counters = values.split_off(values.len() - of_counters);
         let counters = Counters::found(&counters, of_counters, fields_expire);
-        let found = look::found(items, &asked, values, &mut owner.short_keys);
+        let found = look::found(items, &asked, values, expiry, &mut owner.short_keys);
         Ok((found, counters))
     }
 

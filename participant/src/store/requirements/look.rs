@@ -106,7 +106,15 @@ fn rules(answer: Value) -> Result<(String, String), Hidden> {
         Value::Array(fields) => fields,
         _ => Vec::new(),
     };
-    let text = |value: &Value| redis::from_redis_value_ref::<String>(value).unwrap_or_default();
+    let word = |value: &Value| redis::from_redis_value_ref::<String>(value).unwrap_or_default();
+    let text = |value: &Value| match value {
+        // The keys, as Redis 6.2 says them.
+        Value::Array(patterns) => {
+            let patterns = patterns.iter().map(|pattern| format!("~{}", word(pattern)));
+            patterns.collect::<Vec<_>>().join(" ")
+        }
+        value => word(value),
+    };
     let of = |name: &str| {
         let mut pairs = fields.chunks_exact(2);
         pairs.find(|pair| text(&pair[0]) == name).map(|pair| text(&pair[1])).unwrap_or_default()

@@ -98,7 +98,9 @@ pub fn page() -> String {
 type Has = fn(&Features) -> bool;
 
 const FEATURES_SHOWN: &[(&str, Has)] = &[
-    ("an agent that is alone owns its Redis (`PEXPIRETIME`)", |features| features.expire_time),
+    ("keys that expire need no script of the owner's (`PEXPIRETIME`)", |features| {
+        features.expire_time
+    }),
     ("fields of hashes that expire", |features| features.field_expiry),
     ("scores with the fewest digits (`0.1`)", |features| features.shortest_scores),
 ];
