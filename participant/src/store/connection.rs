@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::control::Field;
 use super::decode;
 use super::mutants;
-use super::owner::{Estranged, Guard, Turn};
+use super::owner::{Beats, Estranged, Guard, Turn};
 use super::requirements::{self, Examined, Weight};
 use super::scripts::{Script, Scripts};
 use super::standby::StandsByFor;
@@ -65,6 +65,8 @@ pub(super) struct Link {
     pub(super) claims: AtomicU64,
     /// Other agents that this one cannot reach.
     pub(super) estranged: Mutex<Estranged>,
+    /// The pulse of an owner that the server does not list.
+    pub(super) beats: Mutex<Beats>,
     /// What this agent last set the owner key to, or tried to.
     pub(super) claimed: Mutex<Option<Guard>>,
     /// Counts how often the connection, or who owns the Redis, has changed.

@@ -160,6 +160,11 @@ impl Store {
         &self.owner_key
     }
 
+    /// The key that an owner changes each second that the server does not list.
+    fn pulse_key(&self) -> String {
+        format!("{}:pulse", self.options.control_key)
+    }
+
     fn is_quarantined(&self) -> Option<String> {
         self.quarantine.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

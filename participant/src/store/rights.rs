@@ -20,6 +20,8 @@ pub enum Need {
     Always,
     /// An agent that has the Redis for itself; without it, the scripts do the work at half the speed.
     Owner,
+    /// An owner and its standbys; without it, they know each other by a pulse in Redis.
+    Names,
     /// An agent that tells others, or listens: without it, a waiting transaction notices later that it may go on.
     Hint,
 }
@@ -116,8 +118,8 @@ pub static RIGHTS: &[Right] = &[
     writes("xdel", &["XDEL", "K", "0-1"]),
     writes("zadd", &["ZADD", "K", "1", "m"]),
     writes("zrem", &["ZREM", "K", "m"]),
-    owner("client|list", &["CLIENT", "LIST"]),
-    owner("client|setname", &["CLIENT", "SETNAME", "n"]),
+    Right { need: Need::Names, ..reads("client|list", &["CLIENT", "LIST"]) },
+    Right { need: Need::Names, ..reads("client|setname", &["CLIENT", "SETNAME", "n"]) },
     owner("exec", &[]),
     owner("getrange", &["GETRANGE", "K", "0", "0"]),
     owner("mget", &["MGET", "K"]),
@@ -220,6 +222,8 @@ pub struct Rights {
     untried: Vec<&'static str>,
     /// Whether it may do all that an owner does.
     may_own: bool,
+    /// Whether it may name its connection, and list those of others.
+    names: bool,
     /// Whether it may read and write every key.
     all_keys: bool,
     /// Whether it may do what only hints need.
@@ -243,9 +247,17 @@ impl Rights {
         self.may_own && self.all_keys
     }
 
+    /// Whether agents know each other by the names of their connections.
+    pub(super) const fn has_names(&self) -> bool {
+        self.names
+    }
+
     /// In words.
     pub(super) fn summary(&self) -> &'static str {
         match (self.may_own(), self.all_keys, self.hints) {
+            (true, _, _) if !self.names => {
+                "all that is needed; without CLIENT LIST, an owner is known by a pulse in Redis"
+            }
             (true, _, true) => "all that is used",
             (true, _, false) => "all that is needed, and no PUBLISH",
             (false, true, _) => "enough for the scripts, not for an owner",
@@ -364,13 +376,16 @@ pub(super) async fn probe(
         Value::ServerError(error) if is_missing(error) => Some(error.clone()),
         _ => None,
     };
-    let mut rights = Rights { may_own: true, all_keys: true, hints: true, ..Rights::default() };
+    let all = Rights { may_own: true, names: true, all_keys: true, ..Rights::default() };
+    let mut rights = Rights { hints: true, ..all };
     let mut missing = Vec::new();
     let mut lacks_keys = false;
     for (right, answer) in probed.iter().zip(&answers[1..]) {
         let Some(error) = denied(answer) else { continue };
         if right.need == Need::Hint {
             rights.hints = false;
+        } else if right.need == Need::Names {
+            rights.names = false;
         } else if is_about_keys(&error) {
             lacks_keys = true;
         } else if right.need == Need::Owner {

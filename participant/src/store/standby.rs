@@ -8,6 +8,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use assent_common::Txid;
 use assent_common::wire::resync::{DataPoint, Progress};
@@ -15,6 +16,7 @@ use futures_util::{Stream, StreamExt as _};
 use redis::RedisResult;
 
 use super::connection::{FENCED, Live, identity};
+use super::execute::send;
 use super::owner::{Guard, OtherOwner, Turn, is_alive_in};
 use super::{Store, StoreError, lock, unlogged};
 
@@ -119,27 +121,49 @@ impl Store {
     async fn mind_own(&self, live: &Arc<Live>) -> Result<(), StoreError> {
         let guard = match live.turn.try_read().as_deref() {
             Ok(Turn::Sole(owner)) => owner.guard().clone(),
+            Ok(_) => return Ok(()),
             // One that is at work finds out by it.
-            _ => return Ok(()),
+            Err(_) => return self.beat(live).await,
         };
         let connection = &mut live.connection.clone();
         let held: RedisResult<Option<String>> =
             redis::cmd("GET").arg(self.owner_key()).query_async(connection).await;
-        if held.map_err(|error| self.given_up(live, &error))?.as_deref() != Some(guard.as_str()) {
-            self.disconnect(live, "another agent owns this Redis, or shares it");
+        if held.map_err(|error| self.given_up(live, &error))?.as_deref() == Some(guard.as_str()) {
+            return self.beat(live).await;
         }
+        self.disconnect(live, "another agent owns this Redis, or shares it");
         Ok(())
     }
 
     async fn still_owns(&self, live: &Live, owner: &OtherOwner) -> RedisResult<bool> {
-        let mut pipeline = redis::pipe();
+        let connection = &mut live.connection.clone();
+        let (mut pipeline, guard) = (redis::pipe(), owner.guard());
         pipeline.cmd("GET").arg(self.owner_key());
-        pipeline.cmd("CLIENT").arg("LIST").arg("ID").arg(owner.client());
-        let found: RedisResult<(Option<String>, String)> =
-            pipeline.query_async(&mut live.connection.clone()).await;
+        let Some(client) = owner.client() else {
+            pipeline.cmd("GET").arg(self.pulse_key());
+            let found: RedisResult<(Option<String>, Option<String>)> =
+                pipeline.query_async(connection).await;
+            let (held, beat) = found?;
+            let is_alive = lock(&self.link.beats).hears(guard, beat, Instant::now());
+            return Ok(held.as_deref() == Some(guard.as_str()) && is_alive);
+        };
+        pipeline.cmd("CLIENT").arg("LIST").arg("ID").arg(client);
+        let found: RedisResult<(Option<String>, String)> = pipeline.query_async(connection).await;
         let (held, list) = found?;
-        let guard = owner.guard();
         Ok(held.as_deref() == Some(guard.as_str()) && is_alive_in(&list, guard.connection()))
+    }
+
+    /// Changes the pulse, if the connection of this agent, which owns the Redis, has no name there.
+    async fn beat(&self, live: &Arc<Live>) -> Result<(), StoreError> {
+        let Some(guard) = self.guard().filter(Guard::has_pulse) else { return Ok(()) };
+        let beat = self.link.claims.fetch_add(1, Ordering::Relaxed);
+        let mut command = redis::cmd("SET");
+        command.arg(self.pulse_key()).arg(format!("{} {beat}", guard.connection()));
+        match send(live, &command).await {
+            Err(error) if error.is_io_error() => Err(self.given_up(live, &error)),
+            // A Redis that is full, say, is no reason to give up: the others take over, or try to.
+            _ => Ok(()),
+        }
     }
 
     /// Looks again who owns the Redis, unless that has changed already.

@@ -319,6 +319,44 @@ async fn beside_an_agent_that_can_only_share_all_share() {
     .await;
 }
 
+/// A user that may not list connections: the owner is known by its pulse, one value in Redis.
+#[tokio::test]
+async fn agents_that_cannot_list_each_other_know_the_owner_by_its_pulse() {
+    let redis = Redis::start().await;
+    let rules = ["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all", "-client"];
+    let () = redis.ask(&rules).await.unwrap();
+    let unseen = |options: &mut Options| {
+        owns(options);
+        options.store.url = format!("{}?user=agent&pass=pw", redis.url());
+    };
+    let mut owner = Sidecar::with(&redis, unseen).await;
+    let standby = Sidecar::with(&redis, unseen).await;
+    assert!(!stands_by(&owner.client).await && stands_by(&standby.client).await);
+    let key = redis.get(OWNER).await.unwrap();
+    assert_eq!(vote(&standby.say(vec![prepare(1, [&["SET", "a", "1"]])]).await[0]), VoteWord::Yes);
+    // While it lives, it is left alone.
+    let beat = redis.get("assent:ctl:pulse").await;
+    until("the pulse has gone on", async || {
+        let now = redis.get("assent:ctl:pulse").await;
+        (now.is_some() && now != beat).then_some(())
+    })
+    .await;
+    assert_eq!(redis.get(OWNER).await.as_deref(), Some(&*key));
+    let (stop, serving) = owner.take_apart();
+    stop.send(()).unwrap();
+    serving.finished().await;
+    until("the standby owns the Redis", async || {
+        (!stands_by(&standby.client).await && redis.get(OWNER).await.as_deref() != Some(&*key))
+            .then_some(())
+    })
+    .await;
+    assert_eq!(standby.say(vec![commit(1)]).await[0].state, Some(StateWord::Applied));
+    // One that may list them stands by for it too.
+    let seen = Sidecar::with(&redis, owns).await;
+    assert!(stands_by(&seen.client).await);
+    assert_eq!(vote(&seen.say(vec![prepare(2, [&["SET", "b", "1"]])]).await[0]), VoteWord::Yes);
+}
+
 /// Behind an address that leads to somebody else, or to nobody, agents go on as before there were
 /// standbys.
 #[tokio::test]

@@ -40,6 +40,9 @@ const CLAIMS_MAX: usize = 3;
 /// reach each other, and not that one of them is stopping.
 const ESTRANGED_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long an owner lives without a beat.
+const PULSELESS: Duration = Duration::from_secs(4);
+
 /// How long agents share by the scripts that cannot reach each other.
 const ESTRANGED_FOR: Duration = Duration::from_secs(60);
 
@@ -52,6 +55,8 @@ pub(in super::super) struct Estranged {
     unheard: Option<Guard>,
     /// When the Redis was taken from an owner that lives.
     taken: Option<Instant>,
+    /// When a Redis was last claimed that nobody owned.
+    claimed: Option<Instant>,
     shares_until: Option<Instant>,
 }
 
@@ -79,6 +84,17 @@ impl Estranged {
         true
     }
 
+    /// Whether the Redis may be claimed that nobody owns. Not when the claim of a moment ago was
+    /// deleted.
+    fn may_claim(&mut self, is_deleted: bool, now: Instant) -> bool {
+        let last = self.claimed.replace(now);
+        let is_recent = last.is_some_and(|at| now.duration_since(at) < ESTRANGED_WITHIN);
+        if is_deleted && is_recent {
+            self.share(now);
+        }
+        !(is_deleted && is_recent)
+    }
+
     fn share(&mut self, now: Instant) {
         self.shares_until = Some(now + ESTRANGED_FOR);
     }
@@ -86,6 +102,38 @@ impl Estranged {
     /// Whether this agent only shares for now.
     pub(super) fn shares(&self, now: Instant) -> bool {
         self.shares_until.is_some_and(|until| now < until)
+    }
+}
+
+/// An owner that lives.
+struct Living {
+    /// The id of its connection, if the server lists it.
+    client: Option<u64>,
+}
+
+/// The pulse of an owner that the server does not list: a value in Redis that changes each second.
+#[derive(Debug, Default)]
+pub(in super::super) struct Beats {
+    heard: Option<(Guard, Option<String>)>,
+    since: Option<Instant>,
+}
+
+impl Beats {
+    /// Whether this owner lives, as far as its pulse tells that says this now. Who is heard for the
+    /// first time lives.
+    pub(in super::super) fn hears(
+        &mut self,
+        owner: &Guard,
+        beat: Option<String>,
+        now: Instant,
+    ) -> bool {
+        // One that does not know yet that it is the owner no more may beat on.
+        let beat = beat.filter(|beat| beat.split(' ').next() == Some(owner.connection()));
+        let heard = Some((owner.clone(), beat));
+        if self.heard != heard {
+            (self.heard, self.since) = (heard, Some(now));
+        }
+        self.since.is_some_and(|since| now.duration_since(since) < PULSELESS)
     }
 }
 
@@ -125,7 +173,7 @@ async fn set(
 impl Store {
     /// Owns the Redis, stands by for who owns it, or sees to it that nobody does.
     pub(in super::super) async fn arbitrate(&self, live: &Live) -> Result<Turn, StoreError> {
-        let name = AgentName::new(self);
+        let name = AgentName::new(self, live.server.rights.has_names());
         let stand = self.contend(live, name).await.unwrap_or_else(|error| {
             tracing::info!(%error, "no owner of Redis; the scripts do the work");
             Stand::Shares
@@ -165,8 +213,13 @@ impl Store {
         name.announce(connection).await?;
         for _ in 0..CLAIMS_MAX {
             let held = watch(connection, self.owner_key()).await?;
-            let Some(company) = Company::ask(connection, &name).await? else { break };
-            if let Some(stand) = self.stand(live, &name, &held, &company) {
+            let company = match name.stance {
+                Stance::HasPulse => Some(Company::unseen()),
+                _ => Company::ask(connection, &name).await?,
+            };
+            let Some(company) = company else { break };
+            let owner = self.living_owner(connection, &held, &company).await?;
+            if let Some(stand) = self.stand(live, &name, &held, &company, owner) {
                 if lock(&self.link.estranged).shares(Instant::now()) {
                     name.stance = Stance::Shares;
                     name.announce(connection).await?;
@@ -191,15 +244,19 @@ impl Store {
         name: &AgentName,
         held: &Guard,
         company: &Company,
+        owner: Option<Living>,
     ) -> Option<Stand> {
         let may_own = self.may_own(live);
-        if company.is_alone() {
-            return (!may_own).then_some(Stand::Shares);
+        if company.is_alone() && owner.is_none() {
+            // An agent that cannot be seen, and only shares, deletes the owner key again and again.
+            let is_deleted = name.stance == Stance::HasPulse && *held == Guard::nobody();
+            let mut estranged = lock(&self.link.estranged);
+            let may_claim = may_own && estranged.may_claim(is_deleted, Instant::now());
+            return (!may_claim).then_some(Stand::Shares);
         }
         if name.stance == Stance::Shares || company.has_sharers() {
             return Some(Stand::Shares);
         }
-        let owner = company.of(held.connection()).filter(|owner| owner.is_alive());
         let mut estranged = lock(&self.link.estranged);
         match owner.and_then(|owner| OtherOwner::new(held, owner.client)) {
             Some(owner) if estranged.unreached.as_ref() != Some(held) => {
@@ -212,9 +269,39 @@ impl Store {
             }
             // Nobody can pass anything on to one that has no address.
             None => {
-                let may_claim = may_own && name.stance == Stance::HasAddress;
+                let may_claim = may_own && self.has_address(name);
                 (!may_claim).then_some(Stand::Shares)
             }
+        }
+    }
+
+    /// The other agent that owns the Redis, if it lives.
+    async fn living_owner(
+        &self,
+        connection: &mut MultiplexedConnection,
+        held: &Guard,
+        company: &Company,
+    ) -> RedisResult<Option<Living>> {
+        if held.agent().is_empty() || held.agent() == self.agent {
+            return Ok(None);
+        }
+        if let Some(owner) = company.of(held.connection()) {
+            return Ok(owner.is_alive().then_some(Living { client: Some(owner.client) }));
+        }
+        // What cannot be listed is known by its pulse.
+        if company.host.is_some() && !held.has_pulse() {
+            return Ok(None);
+        }
+        let beat = redis::cmd("GET").arg(self.pulse_key()).query_async(connection).await?;
+        let is_alive = lock(&self.link.beats).hears(held, beat, Instant::now());
+        Ok(is_alive.then_some(Living { client: None }))
+    }
+
+    fn has_address(&self, name: &AgentName) -> bool {
+        match &self.options.standby {
+            Some(AgentAddress::Url(_)) => true,
+            Some(AgentAddress::Port(_)) => name.stance == Stance::HasAddress,
+            Some(AgentAddress::Nowhere) | None => false,
         }
     }
 
@@ -223,7 +310,7 @@ impl Store {
         match self.options.standby.as_ref()? {
             AgentAddress::Nowhere => None,
             AgentAddress::Url(url) => Some(url.clone()),
-            AgentAddress::Port(port) => Some(format!("http://{}:{port}", company.host)),
+            AgentAddress::Port(port) => Some(format!("http://{}:{port}", company.host.as_ref()?)),
         }
     }
 
@@ -351,5 +438,20 @@ mod tests {
         assert!(estranged.shares(soon));
         assert!(!estranged.shares(soon + ESTRANGED_FOR));
         assert!(estranged.may_take(soon + ESTRANGED_FOR));
+    }
+
+    #[test]
+    fn an_owner_without_a_beat_for_seconds_does_not_live() {
+        let (owner, start) = (Guard::new("one.1.p", None), Instant::now());
+        let mut beats = Beats::default();
+        let beat = |n: u32| Some(format!("one.1.p {n}"));
+        let after = |ms| start + Duration::from_millis(ms);
+        assert!(beats.hears(&owner, beat(1), start) && beats.hears(&owner, beat(1), after(3_900)));
+        assert!(beats.hears(&owner, beat(2), after(3_950)), "it has changed");
+        assert!(beats.hears(&owner, beat(2), after(7_900)));
+        assert!(!beats.hears(&owner, beat(2), after(8_000)));
+        let other = Guard::new("two.1.p", None);
+        assert!(beats.hears(&other, beat(2), after(8_000)), "another owner");
+        assert!(!beats.hears(&other, beat(3), after(12_000)), "the beats of the one before it");
     }
 }

@@ -1,5 +1,5 @@
 //! Who else is connected to the server: each agent's connection has a name, and `CLIENT LIST` shows
-//! them. Being wrong costs speed, never safety: that is the owner key's.
+//! them, if both are allowed. Being wrong costs speed, never safety: that is the owner key's.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::super::options::AgentAddress;
 use super::super::{Store, lock};
+use super::guard::PULSE;
 
 /// A healthy agent's connection says something every second (`pulse.rs`). In whole seconds, as the
 /// server counts them.
@@ -25,6 +26,8 @@ pub(super) enum Stance {
     StandsBy,
     /// The same, and it has an address.
     HasAddress,
+    /// The same as one of these two, but the server does not list its connection under a name.
+    HasPulse,
 }
 
 impl Stance {
@@ -33,6 +36,7 @@ impl Stance {
             Self::Shares => "",
             Self::StandsBy => ".s",
             Self::HasAddress => ".a",
+            Self::HasPulse => PULSE,
         }
     }
 }
@@ -50,7 +54,7 @@ pub(super) struct AgentName {
 }
 
 impl AgentName {
-    pub(super) fn new(store: &Store) -> Self {
+    pub(super) fn new(store: &Store, has_names: bool) -> Self {
         let participant = store.options.participant.as_ref().map_or("-", ParticipantName::as_str);
         let claim = store.link.claims.fetch_add(1, Ordering::Relaxed);
         let family = format!("assent-agent:{participant}:");
@@ -58,6 +62,7 @@ impl AgentName {
             _ if lock(&store.link.estranged).shares(Instant::now()) => Stance::Shares,
             _ if !store.options.sole_ownership => Stance::Shares,
             None => Stance::Shares,
+            Some(_) if !has_names => Stance::HasPulse,
             Some(AgentAddress::Nowhere) => Stance::StandsBy,
             Some(AgentAddress::Url(_) | AgentAddress::Port(_)) => Stance::HasAddress,
         };
@@ -71,6 +76,9 @@ impl AgentName {
 
     /// Has the server list the connection under its name.
     pub(super) async fn announce(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        if self.stance == Stance::HasPulse {
+            return Ok(());
+        }
         let name = format!("{}{}", self.family, self.connection());
         redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async(connection).await
     }
@@ -114,7 +122,7 @@ impl Other {
 #[derive(Debug)]
 pub(super) struct Company {
     /// The address of this agent, as the server sees it.
-    pub(super) host: String,
+    pub(super) host: Option<String>,
     others: Vec<Other>,
 }
 
@@ -127,6 +135,11 @@ impl Company {
         Ok(Self::read(&list, name))
     }
 
+    /// Nobody that could be listed.
+    pub(super) const fn unseen() -> Self {
+        Self { host: None, others: Vec::new() }
+    }
+
     /// Nothing if the server does not list the agent's own connection: it shows too little.
     fn read(list: &str, name: &AgentName) -> Option<Self> {
         let own = name.connection();
@@ -137,7 +150,8 @@ impl Company {
         let others = of_family()
             .filter(|(line, other)| other.agent() != name.agent && field(line, "db") == database);
         let others = others.map(|(_, other)| other).collect();
-        Some(Self { host: host(field(own, "addr").unwrap_or_default()), others })
+        let host = Some(host(field(own, "addr").unwrap_or_default()));
+        Some(Self { host, others })
     }
 
     pub(super) fn is_alone(&self) -> bool {
@@ -204,7 +218,7 @@ mod tests {
     fn only_another_agent_of_the_participant_on_the_same_database_is_company() {
         let alone = with("");
         assert!(alone.is_alone(), "itself, plain clients, others, other databases");
-        assert_eq!(alone.host, "10.0.0.7");
+        assert_eq!(alone.host.as_deref(), Some("10.0.0.7"));
         let other = with("id=8 addr=a:6 name=assent-agent:bank:two.7.s db=0 idle=2 cmd=get\n");
         assert!(!other.is_alone() && !other.has_sharers());
         assert!(other.of("two.7.s").is_some_and(Other::is_alive) && other.of("two.7").is_none());

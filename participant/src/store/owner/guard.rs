@@ -12,11 +12,14 @@ use uuid::Uuid;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Guard(String);
 
+/// What the name of a connection ends in that has no name in the server's list.
+pub(super) const PULSE: &str = ".p";
+
 /// The agent that owns the Redis, as another agent of it finds it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct OtherOwner {
     guard: Guard,
-    client: u64,
+    client: Option<u64>,
     url: String,
 }
 
@@ -46,6 +49,16 @@ impl Guard {
         self.0.split(' ').next().unwrap_or_default()
     }
 
+    /// Whether its owner is known by a pulse only.
+    pub(in super::super) fn has_pulse(&self) -> bool {
+        self.connection().ends_with(PULSE)
+    }
+
+    /// The agent.
+    pub(super) fn agent(&self) -> &str {
+        self.connection().split('.').next().unwrap_or_default()
+    }
+
     fn url(&self) -> Option<&str> {
         let url = self.0.splitn(3, ' ').nth(2)?;
         // It is shown to people. Whoever may write the key could write anything.
@@ -72,7 +85,7 @@ impl fmt::Debug for Guard {
 
 impl OtherOwner {
     /// Nothing if it says no address.
-    pub(super) fn new(guard: &Guard, client: u64) -> Option<Self> {
+    pub(super) fn new(guard: &Guard, client: Option<u64>) -> Option<Self> {
         let url = guard.url()?.to_owned();
         Some(Self { guard: guard.clone(), client, url })
     }
@@ -81,8 +94,8 @@ impl OtherOwner {
         &self.guard
     }
 
-    /// The id of its connection in the server's list.
-    pub(in super::super) const fn client(&self) -> u64 {
+    /// The id of its connection in the server's list, where that has shown it.
+    pub(in super::super) const fn client(&self) -> Option<u64> {
         self.client
     }
 

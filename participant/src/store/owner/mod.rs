@@ -41,7 +41,7 @@ use std::sync::Arc;
 use assent_common::LogId;
 use assent_common::participant::{Heard, Participant};
 
-pub(super) use claim::Estranged;
+pub(super) use claim::{Beats, Estranged};
 pub(super) use company::is_alive_in;
 pub use guard::{Guard, OtherOwner};
 pub(super) use sole::Lost;

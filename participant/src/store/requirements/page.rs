@@ -89,7 +89,9 @@ pub fn page() -> String {
     page.push_str(&wrapped(&least_acl(&all, "assent:ctl")));
     page.push_str(
         "```\n\nRedis 6.2 has no `pexpiretime`; `hpexpireat` and `hpexpiretime` came with Redis 7.4 and Valkey 9.0. Without \
-         `client|list`, `client|setname`,\n`exec`, `mget`, `mset` and `watch`, the scripts do all the work; without \
+         `exec`, `getrange`, `mget`,\n`mset` and `watch`, the scripts do all the work; without \
+         `client|list` and `client|setname`, the agents of one Redis know each other\n\
+         by a pulse, one write a second; without \
          `publish` and `subscribe`, a transaction\nthat waits for a lock notices later that the lock is free.\n",
     );
     page
