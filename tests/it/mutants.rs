@@ -73,10 +73,10 @@ caught! {
     m03_locks_ignored: LocksIgnored, "invariants::agent::what_a_vote_rests_on_stays_locked_until_its_outcome", "not refused";
     m04_reports_before_sync: ReportsBeforeSync, "invariants::while_the_log_does_not_sync_nobody_hears_of_a_decision", "before the decision was synced";
     m04_sends_before_persisted: SendsBeforePersisted, "invariants::while_the_log_does_not_sync_nobody_hears_of_a_decision", "before the decision was synced";
-    m05_epoch_ignored: EpochIgnored, "invariants::agent::the_scripts_refuse_a_prepare_of_an_earlier_life", "not refused";
+    m05_epoch_ignored: EpochIgnored, "invariants::agent::an_agent_refuses_a_prepare_of_an_earlier_life", "not refused";
     m05_aborts_unsettled: AbortsUnsettled, "implicit::a_vote_that_was_lost_on_the_way_still_counts", "Aborted";
     m06_no_fence: NoFence, "invariants::agent::a_fence_outlives_its_agent", "not refused";
-    m06_fence_ignored: FenceIgnored, "invariants::agent::the_scripts_refuse_a_prepare_behind_its_fence", "not refused";
+    m06_fence_ignored: FenceIgnored, "invariants::agent::an_agent_refuses_a_prepare_behind_its_fence", "not refused";
     m07_presumes_implicit: PresumesImplicit, "implicit::a_next_life_asks_the_branches_of_what_it_does_not_know", "all votes were there";
     m07_not_found_is_aborted: NotFoundIsAborted, "protocol::lies::a_prepared_branch_takes_no_foreign_answer_for_an_outcome", "under Answer";
     m07_unknown_authority_ignored: UnknownAuthorityIgnored, "invariants::agent::a_branch_of_another_log_is_not_ended_by_whoever_answers_at_its_address", "dropped";

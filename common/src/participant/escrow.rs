@@ -28,9 +28,8 @@ pub struct Escrow {
 pub struct Claimed {
     /// The claim.
     pub claim: Claim,
-    /// The value; 0 where there is none. Nothing where the claim is granted already, because a script has judged it, and
-    /// only learns of it.
-    pub value: Option<i64>,
+    /// The value; 0 where there is none.
+    pub value: i64,
 }
 
 /// Whether a claim can be granted.

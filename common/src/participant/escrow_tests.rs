@@ -57,7 +57,7 @@ fn prepare(n: u64, age: u64, mode: Mode, value: i64, steps: &Steps) -> Told {
         evaluation: Ok(Evaluation {
             replies: "[]".into(),
             redo: delta.to_le_bytes()[..].into(),
-            claims: vec![Claimed { claim: claim(steps), value: Some(value) }],
+            claims: vec![Claimed { claim: claim(steps), value }],
         }),
     };
     (txid(n), BranchMessage::Prepare(prepare))
@@ -293,7 +293,7 @@ fn counters_of_one_hash_have_room_of_their_own() {
             evaluation: Ok(Evaluation {
                 replies: "[]".into(),
                 redo: [1][..].into(),
-                claims: vec![Claimed { claim, value: Some(1) }],
+                claims: vec![Claimed { claim, value: 1 }],
             }),
         };
         (txid(n), BranchMessage::Prepare(prepare))

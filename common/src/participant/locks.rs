@@ -149,10 +149,9 @@ impl Locks {
     pub(super) fn judge(&self, id: TransactionId, claims: &[Claimed]) -> Result<(), Conflict> {
         let mut met = WaitDie { id, waits: None };
         for Claimed { claim, value } in claims {
-            let Some(value) = *value else { continue };
             let key = &claim.key;
             let others: Vec<_> = self.reserved(key, &claim.field).collect();
-            match escrow::judge(claim, value, &others) {
+            match escrow::judge(claim, *value, &others) {
                 Verdict::Granted => {}
                 Verdict::Never(refusal) => return Err(Conflict::Never(refusal)),
                 Verdict::Blocked(holders) => {

@@ -1,12 +1,12 @@
 //! The participant's half of the protocol: the control data of one Redis, and what each script does
 //! to it.
 //!
-//! This is the reference for the Lua scripts and the double that the model checker and the
-//! simulator run. One value is one control hash; one [`Participant::step`] is one script, atomic
-//! and durable when it answers. [`Participant::hear`], [`Participant::sweep`] and
-//! [`Participant::forget`] are scripts too, about no branch's outcome: whoever calls them has
-//! compared the incarnation. An agent that has its Redis for itself runs this machine instead of
-//! the scripts, and restores it from the hash ([`Restored`]).
+//! An agent that owns its Redis runs this machine, and restores it from the hash ([`Restored`]). It
+//! is the reference for the Lua scripts of agents that share one, and the double that the model
+//! checker and the simulator run. One value is one control hash; one [`Participant::step`] is one
+//! script, or a part of an owner's round: atomic and durable when it answers.
+//! [`Participant::hear`], [`Participant::sweep`] and [`Participant::forget`] are scripts too, about
+//! no branch's outcome: whoever calls them has compared the incarnation.
 //!
 //! ```text
 //!              prepare (all locks had, all ops evaluated)             commit
@@ -276,6 +276,13 @@ impl Participant {
         self.locks.conflict(txid, id, locks).err().map(no)
     }
 
+    /// What stands in the way of claims whose branch nothing else stands in the way of, for who
+    /// evaluates its ops only if there is room.
+    #[must_use]
+    pub fn room(&self, id: TransactionId, claims: &[Claimed]) -> Option<Call<Prepared>> {
+        self.locks.judge(id, claims).err().map(no)
+    }
+
     /// Why a prepare may not be new: what was kept of its branch may have been swept, or its
     /// coordinator is no more.
     fn too_old(&self, txid: Txid) -> Option<Refusal> {
@@ -352,6 +359,14 @@ impl Participant {
             while let Some(txid) = self.fences.range(below.clone()).next().copied() {
                 self.fences.remove(&txid);
             }
+        }
+    }
+
+    /// What a branch of one phase replies, as far as applying its writes has made that known. It is
+    /// said before anybody hears of the branch.
+    pub fn now_replies(&mut self, txid: Txid, known: Replies) {
+        if let Some(DoneMarker::OnePhase(marker)) = self.done.get_mut(&txid) {
+            marker.replies = known;
         }
     }
 

@@ -34,18 +34,7 @@
 --   a:<txid>       fence
 --   h:<txid>       what an operator decided of the branch by hand (store/by_hand.rs); no script looks at it
 --
--- Lua's numbers are doubles: an integer that may be large stays a decimal string throughout.
-local call, try = redis.call, redis.pcall
-local pack, unpack_record = cmsgpack.pack, cmsgpack.unpack
-local match, sub, format = string.match, string.sub, string.format
-local ctl = KEYS[1]
 local log_id = ARGV[3]
-
--- Whether one decimal string without a sign is less than another.
-local function less(a, b)
-  if #a ~= #b then return #a < #b end
-  return a < b
-end
 
 local head = call('HMGET', ctl, 'm:inc', 'm:seq', 'm:c:' .. log_id, 'm:expect', 'm:p:' .. log_id)
 if head[1] ~= ARGV[1] then return {'q', head[1] or ''} end
@@ -72,8 +61,7 @@ if less(match(head[5] or '0', '^%d+'), match(ARGV[7], '^%d+')) then
 end
 
 local collectable = tonumber(ARGV[8])
--- The cursor into ARGV, behind what this file has read.
-local at = 9 + collectable
+at = 9 + collectable
 
 -- Whether a branch of the log that speaks is below its low-water mark.
 local function below_low_water(epoch, n)
@@ -180,41 +168,6 @@ local function has_expired(write, writes, err)
     if other[1] == 'PEXPIREAT' and other[2] == write[2] then return true end
   end
   return false
-end
-
--- What Redis says of a write that the data does not fit: it is of another type than the vote found, or no number, or gone.
--- Whatever else it says is a refusal of the write itself: a right that is missing, a command that is not there.
-local OF_DATA = {
-  'WRONGTYPE', 'not an integer', 'not a valid float', 'not a float', 'not a number', 'NaN', 'overflow', 'out of range',
-  'no such key', 'equal or smaller',
-}
-
-local function is_of_data(err)
-  for _, text in ipairs(OF_DATA) do
-    if string.find(err, text, 1, true) then return true end
-  end
-  return false
-end
-
--- The code of a refusal by Redis, nil if the text is none.
-local function refusal_code(text)
-  if match(text, 'OOM') then return 'redis_out_of_memory' end
-  if match(text, 'MISCONF') or match(text, 'READONLY') or match(text, 'NOREPLICAS') then return 'redis_refuses' end
-  if match(text, 'NOPERM') or match(text, 'ACL failure') or match(text, 'user executing the script can')
-    or match(text, 'nknown .*command') or match(text, 'Invalid command') then
-    return 'redis_no_permission'
-  end
-  return nil
-end
-
--- Why the agent's user may not make a write; nil if it may. Redis 6.2 cannot be asked.
-local may = redis.acl_check_cmd
-local function denied(write)
-  if not may then return nil end
-  local ok, allowed = pcall(may, unpack(write))
-  if ok and allowed then return nil end
-  local why = ok and 'the agent may not run ' or 'Redis has no command '
-  return why .. write[1] .. ' on key ' .. write[2]
 end
 
 -- Applies the packed writes of a branch, but for so many that were applied before. Returns how many met data of another

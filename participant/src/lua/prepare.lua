@@ -8,9 +8,7 @@
 --            (else empty), count of ops, count of words of all that follows,
 --            count of claims in escrow, and for each (escrow.lua):
 --              place of its key, first op from 1, field, name in the lock, delta, least and most that it needs, floor, ceiling
---            and for each op:
---              handler, count of arguments, arguments,
---              count of comparisons, and for each: its sign and its operand (none for 'N' 'M' 'E' 'e')
+--            and the ops (run.lua)
 -- Returns  an array with one of these for each branch:
 --   {'y', seq, writes, replies}         yes; writes and replies packed, writes empty if there are none
 --   {'c', done}                         one phase: applied, now or before; what its done-marker holds, or would hold if a
@@ -25,12 +23,6 @@
 -- and behind them the count of branches that have ended, as text
 --
 -- Order of the writes: what takes memory goes first and may be refused for it (OOM), before anything is written.
--- A vote carries its writes and its replies in one answer; a larger one could never be delivered.
-local function bound_vote(writes, replies)
-  if #writes > REPLY_BYTES_MAX then refuse('too_large', 'the writes are too large') end
-  if #replies > REPLY_BYTES_MAX then refuse('reply_too_large', 'the replies are too large') end
-end
-
 local seq = tonumber(head[2] or '0')
 local answers = {}
 -- The place in KEYS before the next branch's.
@@ -39,65 +31,6 @@ local key_at = 2
 -- Markers may only go when the mark that takes their place is kept: an HDEL is not refused for memory, an HSET is.
 local mark_kept = true
 if marks then mark_kept = type(try('HSET', ctl, unpack(marks))) ~= 'table' end
-
--- Compares two numbers as text: -1, 0 or 1; nil if one is none.
-local function compare(a, b)
-  if is_int64(a) and is_int64(b) then
-    if a == b then return 0 end
-    return int_less(a, b) and -1 or 1
-  end
-  if match(a, '%s') or match(b, '%s') then return nil end
-  local x, y = tonumber(a), tonumber(b)
-  if not x or not y or x ~= x or y ~= y then return nil end
-  return x < y and -1 or (x > y and 1 or 0)
-end
-
--- Comparisons without an operand: nil, not nil, there, not there.
-local PLAIN = {N = true, M = true, E = true, e = true}
-
-local function holds(sign, operand, reply, kind)
-  if sign == 'N' then return reply == false end
-  if sign == 'M' then return reply ~= false end
-  if sign == 'E' or sign == 'e' then
-    local there = reply ~= false
-    if kind == 'I' then there = reply ~= 0 and reply ~= '0' end
-    if type(reply) == 'table' then there = #reply > 0 end
-    return there == (sign == 'E')
-  end
-  if type(reply) == 'number' then reply = format('%.0f', reply) end
-  if sign == '=' then return reply == operand end
-  if sign == '!' then return reply ~= operand end
-  local order = reply and compare(reply, operand)
-  if not order then return false end
-  if sign == '>' then return order > 0 end
-  if sign == 'G' then return order >= 0 end
-  if sign == '<' then return order < 0 end
-  return order <= 0
-end
-
--- Runs the ops from ARGV at `at`. Returns the replies.
-local function run(op_count, kinds)
-  local replies = {}
-  for op = 1, op_count do
-    reply_at = op
-    local handler, n = ops[ARGV[at]], tonumber(ARGV[at + 1])
-    local first = at + 2
-    at = first + n + 1
-    spend(OP_STEPS + n)
-    local reply = handler(first, n)
-    replied(reply)
-    replies[op] = reply
-    for _ = 1, tonumber(ARGV[first + n]) do
-      local sign = ARGV[at]
-      local plain = PLAIN[sign]
-      if not holds(sign, not plain and ARGV[at + 1], reply, sub(kinds, op, op)) then
-        error({'expect', sign, reply})
-      end
-      at = at + (plain and 1 or 2)
-    end
-  end
-  return replies
-end
 
 local function writes_of_branch(b)
   local writes, deletions = {}, {}
@@ -119,64 +52,6 @@ local function conflict(lock, wanted, txid, id, key)
     end
   end
   return answer
-end
-
--- Refuses before the first write what the agent's user may not do. Redis 6.2 cannot be asked. There
--- the keys are compared when the script is called, and each command is tried once a call, on a key
--- that is as absent afterwards as before.
-local TRIAL = ctl .. ':trial'
-local TRIALS = {
-  HDEL = {'f'}, HINCRBY = {'f', '0'}, HINCRBYFLOAT = {'f', '0'}, HSET = {'f', ''},
-  HSETNX = {'f', ''}, INCRBY = {'0'}, LPOP = {}, LPUSH = {''}, LREM = {'0', ''}, LSET = {'0', ''},
-  LTRIM = {'0', '0'}, PERSIST = {}, PEXPIREAT = {'1'}, RPOP = {}, RPUSH = {''}, SADD = {''},
-  SET = {'', 'XX'}, SREM = {''}, UNLINK = {}, XADD = {'NOMKSTREAM', '*', 'f', ''}, XDEL = {'0-1'},
-  ZADD = {'XX', '0', ''}, ZREM = {''},
-}
--- What each command that was tried in this call said, false where it may be run.
-local tried = {}
-
-local function try_command(name)
-  local err = tried[name]
-  if err == nil then
-    local result = try(name, TRIAL, unpack(TRIALS[name]))
-    err = type(result) == 'table' and result.err
-    if err and is_of_data(err) then err = false end
-    tried[name] = err or false
-    if not err and name ~= 'SET' then call('UNLINK', TRIAL) end
-  end
-  if err then
-    reply_at = 0
-    refuse(refusal_code(err) or 'redis_refuses', 'Redis refuses ' .. name .. ': ' .. err)
-  end
-end
-
-local function try_commands(writes)
-  if #writes == 0 then return end
-  -- SET leaves nothing behind, and needs memory: this server asks for it before the first write of
-  -- a script only. Then UNLINK: what may leave the key there is tried when that can be removed.
-  try_command('SET')
-  try_command('UNLINK')
-  -- They keep the vote, and count the end.
-  try_command('HSET')
-  try_command('HINCRBY')
-  for _, write in ipairs(writes) do try_command(write[1]) end
-end
-
-local function check_right(write)
-  local why = denied(write)
-  if not why then return end
-  reply_at = 0
-  refuse('redis_no_permission', why)
-end
-
--- The writes that keep a vote and count its end.
-local KEEPS, COUNTS = {'HSET', ctl, 'f', ''}, {'HINCRBY', ctl, 'f', '0'}
-
-local function check_rights(writes)
-  if not may then return try_commands(writes) end
-  check_right(KEEPS)
-  check_right(COUNTS)
-  for _, write in ipairs(writes) do check_right(write) end
 end
 
 -- Applies the writes of one phase. The done-marker is the first write: it takes memory, so that OOM refuses all.
@@ -284,18 +159,6 @@ local function prepare(b)
   local writes = writes_of_branch(b)
   if b.mode == '1' then return apply(b, writes, replies) end
   return stage(b, writes, replies)
-end
-
--- What an error of a branch's Lua means.
-local function refusal(err)
-  if type(err) == 'table' and err[1] == 'expect' then
-    return {'e', reply_at - 1, err[2], pack(err[3])}
-  end
-  if type(err) == 'table' and err[1] then return {'n', err[1], reply_at - 1, err[2]} end
-  local text = type(err) == 'table' and err.err or tostring(err)
-  local code = refusal_code(text)
-  if code then return {'n', code, -1, text} end
-  return {'n', 'internal', reply_at - 1, text}
 end
 
 local url = ARGV[at]

@@ -1,7 +1,9 @@
 //! The commands that go to Redis: which branches share a call of a script, and how they stand in
 //! its arguments.
 
-use assent_common::command::{Claim, Comparison, Reserved, ValidatedBranch, ValidatedOp};
+use assent_common::command::{
+    Claim, Comparison, OpRequest, Reserved, ValidatedBranch, ValidatedOp,
+};
 use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
@@ -52,12 +54,22 @@ pub(super) struct PrepareItem {
     pub(super) slot: usize,
     pub(super) txid: Txid,
     pub(super) prepare: CheckedPrepare,
+    /// Whether its ops are for the script, because the owner has found that by itself it cannot say
+    /// yes to them.
+    pub(super) by_script: bool,
 }
 
 impl PrepareItem {
     /// Whether a done-marker stays behind if it is applied at once.
     pub(super) fn leaves_marker(&self) -> bool {
         self.prepare.mode == Mode::OnePhase && !self.prepare.branch.read_only
+    }
+
+    /// The ops that the script evaluates, with their places: all but those in escrow, which are
+    /// judged by what others have reserved.
+    pub(super) fn evaluated_ops(&self) -> impl Iterator<Item = (usize, &ValidatedOp)> {
+        let ops = self.prepare.branch.ops.iter().enumerate();
+        ops.filter(|(_, op)| op.handler != OpRequest::ESCROW_HANDLER)
     }
 }
 
@@ -135,6 +147,26 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
         for op in &branch.ops {
             op_args(&mut cmd, op);
         }
+    }
+    cmd
+}
+
+/// A call of `evaluate.lua`. It asks for the right to each write of what is kept: a vote writes
+/// none of them, so that nothing else would tell before the commit.
+pub(super) fn evaluate(digest: &str, control_key: &str, items: &[PrepareItem]) -> Cmd {
+    let locks = || items.iter().flat_map(|item| &item.prepare.branch.locks);
+    let mut cmd = redis::cmd("EVALSHA");
+    cmd.arg(digest).arg(1 + locks().count()).arg(control_key);
+    for lock in locks() {
+        cmd.arg(lock.key.0.as_slice());
+    }
+    cmd.arg(items.len());
+    for item in items {
+        let kinds: Vec<u8> = item.evaluated_ops().map(|(_, op)| kind_letter(op.reply)).collect();
+        let is_kept = item.prepare.mode == Mode::TwoPhase || item.leaves_marker();
+        cmd.arg(kinds.as_slice()).arg(if is_kept { "1" } else { "" }).arg(kinds.len());
+        cmd.arg(item.evaluated_ops().map(|(_, op)| op_words(op)).sum::<usize>());
+        item.evaluated_ops().for_each(|(_, op)| op_args(&mut cmd, op));
     }
     cmd
 }

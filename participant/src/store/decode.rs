@@ -23,7 +23,7 @@ impl Row {
         }
     }
 
-    fn take(&mut self, place: usize) -> Option<Vec<u8>> {
+    pub(super) fn take(&mut self, place: usize) -> Option<Vec<u8>> {
         match std::mem::replace(self.0.get_mut(place)?, Value::Nil) {
             Value::BulkString(bytes) => Some(bytes),
             Value::SimpleString(text) => Some(text.into_bytes()),
@@ -44,11 +44,34 @@ impl Row {
         })
     }
 
-    fn int(&self, place: usize) -> Option<i64> {
+    pub(super) fn int(&self, place: usize) -> Option<i64> {
         match self.0.get(place)? {
             Value::Int(number) => Some(*number),
             _ => None,
         }
+    }
+
+    pub(super) fn set_int(&mut self, place: usize, number: i64) {
+        if let Some(item) = self.0.get_mut(place) {
+            *item = Value::Int(number);
+        }
+    }
+
+    pub(super) fn take_array(&mut self, place: usize) -> Option<Vec<Value>> {
+        match std::mem::replace(self.0.get_mut(place)?, Value::Nil) {
+            Value::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// An array of places.
+    pub(super) fn ints(&self, place: usize) -> Option<Vec<usize>> {
+        let Value::Array(items) = self.0.get(place)? else { return None };
+        let place = |item: &Value| match item {
+            Value::Int(number) => usize::try_from(*number).ok(),
+            _ => None,
+        };
+        items.iter().map(place).collect()
     }
 
     pub(super) fn tag(&self) -> u8 {
@@ -82,7 +105,7 @@ pub(super) fn rows(value: Value) -> Rows {
     }
 }
 
-fn unreadable<T>() -> Call<T> {
+pub(super) fn unreadable<T>() -> Call<T> {
     Call::Unknown("the script's answer cannot be read".to_owned())
 }
 
@@ -140,7 +163,7 @@ fn holder(row: &mut Row) -> Option<Holder> {
     })
 }
 
-fn no(row: &mut Row, item: Option<&PrepareItem>) -> Option<Refusal> {
+pub(super) fn no(row: &mut Row, item: Option<&PrepareItem>) -> Option<Refusal> {
     let code: ErrorCode = row.text(1)?.parse().ok()?;
     let detail = row.said(3).unwrap_or_default();
     let op = row.int(2).and_then(|op| usize::try_from(op).ok());
@@ -155,7 +178,7 @@ fn no(row: &mut Row, item: Option<&PrepareItem>) -> Option<Refusal> {
     })
 }
 
-fn expectation(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
+pub(super) fn expectation(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
     let place = usize::try_from(row.int(1)?).ok()?;
     let sign = row.take(2)?;
     let packed = row.take(3)?;
@@ -331,6 +354,15 @@ pub(super) fn classify(error: &RedisError) -> CallError {
         Some(_) => CallError::Unknown(text),
         // Timeouts too: the reply may still come, and would be taken for the next call's.
         None => CallError::Broken(text),
+    }
+}
+
+/// What an error of something that only reads means to the branch that it was asked for.
+pub(super) fn unevaluated(error: &RedisError) -> Call<Prepared> {
+    match classify(error) {
+        CallError::Refused(refusal) => Call::Refused(refusal),
+        CallError::NoScript => Call::Unknown("the script could not be loaded".to_owned()),
+        CallError::Unknown(why) | CallError::Broken(why) => Call::Unknown(why),
     }
 }
 

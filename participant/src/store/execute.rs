@@ -127,14 +127,7 @@ impl Store {
             self.disconnect(live, "a batch was cut off half-way");
             return Whose::Own;
         }
-        let mut done = self.run_rounds(live, owner, speaker, sorted, answers).await;
-        if done.is_ok() && !sorted.is_empty() {
-            let prepares = sorted.prepares.clone();
-            let guard = owner.guard().clone();
-            self.run_scripts(live, guard.as_str(), speaker, sorted, answers).await;
-            done = owner.learn_all(&prepares, answers);
-        }
-        match done {
+        match self.run_rounds(live, owner, speaker, sorted, answers).await {
             Ok(()) => owner.end_batch(),
             Err(Lost::Ownership(why)) => self.disconnect(live, &why),
             Err(Lost::Refused(why)) => {
@@ -166,7 +159,12 @@ impl Store {
                         Some(refusal) => {
                             answers.put(slot, BranchAnswer::Prepared(Call::Refused(refusal)));
                         }
-                        None => sorted.prepares.push(PrepareItem { slot, txid, prepare }),
+                        None => sorted.prepares.push(PrepareItem {
+                            slot,
+                            txid,
+                            prepare,
+                            by_script: false,
+                        }),
                     }
                     continue;
                 }

@@ -49,7 +49,7 @@ pub struct InDoubt {
 
 impl InDoubt {
     fn new(txid: Txid, record: StagedRecord) -> Self {
-        let StagedRecord { id, coordinator, seq, keys, modes, redo, branches } = record;
+        let StagedRecord { id, coordinator, seq, keys, modes, redo, branches, .. } = record;
         let locks = keys.iter().zip(&modes);
         let writes = locks.filter(|(_, mode)| **mode != Access::Shared.letter());
         let written = writes.map(|(key, _)| key.clone()).collect();

@@ -105,9 +105,9 @@ impl fmt::Display for ServerId {
 /// What a server can, as far as it depends on its kind and version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Features {
-    /// `PEXPIRETIME`, without which an owner leaves keys that expire to the scripts.
+    /// `PEXPIRETIME`, without which an owner leaves keys that expire to the script.
     pub expire_time: bool,
-    /// `ACL DRYRUN`.
+    /// `ACL DRYRUN`, and the same for scripts.
     pub acl_dryrun: bool,
     /// Fields of hashes may expire: `HPEXPIREAT`, `HPEXPIRETIME`.
     pub field_expiry: bool,

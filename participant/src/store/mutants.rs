@@ -3,8 +3,12 @@
 //! is known to the compiler.
 
 use assent_client::mutant;
+use assent_common::code::ErrorCode;
+use assent_common::command::Access;
+use assent_common::ids::Txid;
 use assent_common::mutant::Mutant;
-use assent_common::participant::{Claimed, Mismatch};
+use assent_common::outcome::{Call, Prepared};
+use assent_common::participant::{Claimed, Key, Mismatch, Participant, Restored};
 
 use super::control::Field;
 
@@ -106,8 +110,12 @@ pub(super) fn asks_run() -> bool {
 pub(super) fn judged(mut claimed: Claimed) -> Claimed {
     if mutant::is(Mutant::EscrowIgnoresPending) {
         let needs = claimed.claim.needs();
-        let fits = |value: &i64| (needs.low..=needs.high).contains(&i128::from(*value));
-        claimed.value = claimed.value.filter(|value| !fits(value));
+        if (needs.low..=needs.high).contains(&i128::from(claimed.value)) {
+            // It needs nothing of the others.
+            for step in &mut claimed.claim.steps {
+                (step.at_least, step.at_most) = (i64::MIN, i64::MAX);
+            }
+        }
     }
     claimed
 }
@@ -115,7 +123,45 @@ pub(super) fn judged(mut claimed: Claimed) -> Claimed {
 /// What a counter would be set to, instead of what is added to it.
 pub(super) fn resolved(Claimed { claim, value }: &Claimed) -> Option<i64> {
     let resolves = mutant::is(Mutant::EscrowResolved) && claim.field.is_none();
-    value.filter(|_| resolves).map(|value| value + claim.delta())
+    resolves.then(|| value + claim.delta())
+}
+
+/// Whether an owner goes on in spite of what a prepare has met. Then its machine does not know of
+/// it any more.
+pub(super) fn ignores(machine: &mut Participant, met: &Call<Prepared>) -> bool {
+    let code = met.refused().map(|refusal| refusal.code);
+    let waits = matches!(met, Call::Applied(Prepared::Wait(_)));
+    if mutant::is(Mutant::LocksIgnored) && (waits || code == Some(ErrorCode::LockConflict)) {
+        let mut unlocked = Restored::new(machine.incarnation(), machine.seq());
+        for (txid, staged) in machine.staged() {
+            unlocked.staged(*txid, staged.clone(), &[]);
+        }
+        for (txid, marker) in machine.done().filter_map(|it| Some((it, machine.done_marker(it)?))) {
+            unlocked.done(txid, marker.clone());
+        }
+        *machine = unlocked.finish();
+        return true;
+    }
+    let is_ignored = mutant::is(Mutant::FenceIgnored) && code == Some(ErrorCode::Fenced)
+        || mutant::is(Mutant::EpochIgnored) && code == Some(ErrorCode::StaleEpoch)
+        || mutant::is(Mutant::MarkIgnored) && code == Some(ErrorCode::BelowLowWater);
+    if is_ignored {
+        *machine = Restored::new(machine.incarnation(), machine.seq()).finish();
+    }
+    is_ignored
+}
+
+/// Which locks an owner keeps beyond a vote.
+pub(super) fn keeps_locks(machine: &mut Participant, txid: Txid, locks: &[(Key, Access)]) {
+    if !mutant::is(Mutant::ReaderFreedAtVote) {
+        return;
+    }
+    let Some(staged) = machine.staged().get(&txid).cloned() else { return };
+    let mut freed = Restored::go_on(machine.clone());
+    freed.ended(txid);
+    let kept = locks.iter().filter(|(_, access)| *access != Access::Shared);
+    freed.staged(txid, staged, &kept.cloned().collect::<Vec<_>>());
+    *machine = freed.finish();
 }
 
 /// Whether the owner writes down this field.

@@ -208,6 +208,12 @@ impl Writer {
         self.0.extend(bytes);
     }
 
+    /// An array of strings.
+    pub(super) fn words(&mut self, words: &[Arg]) {
+        self.array(words.len());
+        words.iter().for_each(|word| self.bytes(&word.0));
+    }
+
     /// A number that fits into the tag.
     pub(super) fn small(&mut self, number: u8) {
         debug_assert!(number < 0x80);

@@ -486,13 +486,13 @@ mod tests {
     #[test]
     fn every_write_is_tried_where_the_server_cannot_be_asked() {
         // What only other code writes, or newer servers.
-        const NOT_BY_PREPARE: [&str; 3] = ["del", "mset", "hpexpireat"];
-        let script = include_str!("../lua/prepare.lua");
+        const NEVER_TRIED: [&str; 3] = ["del", "mset", "hpexpireat"];
+        let script = include_str!("../lua/rights.lua");
         let trials = script.split("local TRIALS = {").nth(1).unwrap();
         let trials = trials.split("local tried").next().unwrap();
         for right in RIGHTS.iter().filter(|right| right.writes) {
             let is_tried = trials.contains(&format!(" {} = {{", right.name.to_uppercase()));
-            assert_eq!(is_tried, !NOT_BY_PREPARE.contains(&right.name), "{}", right.name);
+            assert_eq!(is_tried, !NEVER_TRIED.contains(&right.name), "{}", right.name);
         }
     }
 

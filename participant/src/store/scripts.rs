@@ -5,10 +5,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use assent_common::command::Family;
 
+const BASE: &str = include_str!("../lua/base.lua");
 const CONTROL: &str = include_str!("../lua/control.lua");
 const BUDGET: &str = include_str!("../lua/budget.lua");
 const OVERLAY: &str = include_str!("../lua/overlay.lua");
 const ESCROW: &str = include_str!("../lua/escrow.lua");
+const RIGHTS: &str = include_str!("../lua/rights.lua");
+const RUN: &str = include_str!("../lua/run.lua");
+const EVALUATE: &str = include_str!("../lua/evaluate.lua");
+const APPLY: &str = include_str!("../lua/apply.lua");
 const PREPARE: &str = include_str!("../lua/prepare.lua");
 const COMMIT: &str = include_str!("../lua/commit.lua");
 const ABORT: &str = include_str!("../lua/abort.lua");
@@ -32,7 +37,12 @@ const OPS: [(Family, &str); 7] = [
 /// A script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Script {
-    /// Prepares branches whose ops are of these families: a call creates no closures that it does not need.
+    /// Says what the ops of branches come to, which are of these families: a call creates no
+    /// closures that it does not need.
+    Evaluate(u8),
+    /// Writes what an owner's round came to.
+    Apply,
+    /// Prepares branches whose ops are of these families.
     Prepare(u8),
     /// Applies staged branches.
     Commit,
@@ -58,26 +68,31 @@ impl Script {
     /// The whole text.
     pub(super) fn source(self) -> String {
         match self {
-            Self::Commit => [CONTROL, COMMIT].concat(),
-            Self::Abort => [CONTROL, ABORT].concat(),
-            Self::Settle => [CONTROL, SETTLE].concat(),
-            Self::Sweep => [CONTROL, SWEEP].concat(),
-            Self::Redo => [CONTROL, REDO].concat(),
+            Self::Commit => [BASE, CONTROL, COMMIT].concat(),
+            Self::Abort => [BASE, CONTROL, ABORT].concat(),
+            Self::Settle => [BASE, CONTROL, SETTLE].concat(),
+            Self::Sweep => [BASE, CONTROL, SWEEP].concat(),
+            Self::Redo => [BASE, CONTROL, REDO].concat(),
             Self::Fence => FENCE.to_owned(),
             Self::Open => OPEN.to_owned(),
+            Self::Apply => [BASE, RIGHTS, APPLY].concat(),
+            Self::Evaluate(families) => {
+                [&[BASE, BUDGET, OVERLAY], &*handlers(families), &[RIGHTS, RUN, EVALUATE]]
+                    .concat()
+                    .concat()
+            }
             Self::Prepare(families) => {
-                let mut source = [CONTROL, BUDGET, OVERLAY].concat();
-                for (family, handlers) in OPS {
-                    if families & family.bit() != 0 {
-                        source.push_str(handlers);
-                    }
-                }
-                source.push_str(ESCROW);
-                source.push_str(PREPARE);
-                source
+                let behind = [ESCROW, RIGHTS, RUN, PREPARE];
+                [&[BASE, CONTROL, BUDGET, OVERLAY], &*handlers(families), &behind].concat().concat()
             }
         }
     }
+}
+
+/// The handlers of the ops of these families.
+fn handlers(families: u8) -> Vec<&'static str> {
+    let wanted = OPS.iter().filter(|(family, _)| families & family.bit() != 0);
+    wanted.map(|(_, handlers)| *handlers).collect()
 }
 
 /// The digests that are known. A digest is that of the text, so that it stays true whatever happens to the server.

@@ -131,14 +131,16 @@ fn ungoverned(
 ) -> BranchMessage<Prepare> {
     if let BranchMessage::Prepare(Prepare { evaluation: Ok(evaluation), .. }) = &mut message {
         for claimed in &mut evaluation.claims {
-            let Some(value) = claimed.value else { continue };
+            let value = claimed.value;
             let met = match bend {
                 Bend::EscrowIgnoresPending => Range::of(value),
                 _ => participant.locks().range(&claimed.claim.key, &claimed.claim.field, value),
             };
             let needs = claimed.claim.needs();
             if needs.low <= met.low && met.high <= needs.high {
-                claimed.value = None;
+                for step in &mut claimed.claim.steps {
+                    (step.at_least, step.at_most) = (i64::MIN, i64::MAX);
+                }
             }
         }
     }

@@ -10,11 +10,12 @@ use assent_tests::cluster::{participant_args, restart};
 use assent_tests::link::{Fault, Which};
 use assent_tests::messenger::Messenger;
 use assent_tests::{Cluster, Options, audit, plain, wait_for};
+use redis::aio::MultiplexedConnection;
 
 use super::{is_dropped, wait_asked};
 use crate::ASSENT;
 
-/// A command that only the scripts evaluate.
+/// A command that the script evaluates.
 const SCRIPTED: [&str; 4] = ["HINCRBY", "h", "n", "1"];
 
 async fn one_agent(linked: bool) -> (Cluster, Messenger) {
@@ -22,6 +23,15 @@ async fn one_agent(linked: bool) -> (Cluster, Messenger) {
     let cluster = Cluster::start(ASSENT, options).await;
     let log = Messenger::new(&cluster.peers[0], &cluster.http);
     (cluster, log)
+}
+
+/// The agent as the owner of its Redis, and in company, so that it works by the scripts alone.
+async fn both_ways() -> [(Cluster, Messenger, Option<MultiplexedConnection>); 2] {
+    let (cluster, log) = one_agent(false).await;
+    let (mut shared, log_of_shared) = one_agent(false).await;
+    let company = plain::keep_company(&shared.peers[0].redis, "bank-a").await.unwrap();
+    restart(&mut shared.peers[0].agent).await;
+    [(cluster, log, None), (shared, log_of_shared, Some(company))]
 }
 
 fn is_yes(call: &Call<Prepared>) -> bool {
@@ -91,25 +101,27 @@ async fn voted_at_last(log: &Messenger) -> Call<Prepared> {
 /// Invariants 3 and 13: what a branch has read or written under its vote is locked until its outcome.
 #[tokio::test]
 async fn what_a_vote_rests_on_stays_locked_until_its_outcome() {
-    let (cluster, log) = one_agent(false).await;
-    plain::run::<()>(&cluster.peers[0].redis, &["HSET", "h", "n", "7", "m", "1"]).await;
-    for (n, words) in [(1, &["HGET", "h", "n"][..]), (3, &SCRIPTED)] {
-        let voted = log.prepare(n, words).await;
-        assert!(is_yes(&voted), "{voted:?}");
-        let other = log.prepare(n + 1, &SCRIPTED).await;
-        assert_eq!(code(other), ErrorCode::LockConflict, "after {words:?}");
-        log.abort(n).await;
-        log.abort(n + 1).await;
+    for (cluster, log, _company) in both_ways().await {
+        plain::run::<()>(&cluster.peers[0].redis, &["HSET", "h", "n", "7", "m", "1"]).await;
+        for (n, words) in [(1, &["HGET", "h", "n"][..]), (3, &SCRIPTED)] {
+            let voted = log.prepare(n, words).await;
+            assert!(is_yes(&voted), "{voted:?}");
+            let other = log.prepare(n + 1, &SCRIPTED).await;
+            assert_eq!(code(other), ErrorCode::LockConflict, "after {words:?}");
+            log.abort(n).await;
+            log.abort(n + 1).await;
+        }
+        assert_eq!(audit::leftovers(&cluster).await.unwrap(), Vec::<String>::new());
     }
-    assert_eq!(audit::leftovers(&cluster).await.unwrap(), Vec::<String>::new());
 }
 
-/// Invariant 6, as the scripts have it.
+/// Invariant 6, as each way has it.
 #[tokio::test]
-async fn the_scripts_refuse_a_prepare_behind_its_fence() {
-    let (_cluster, log) = one_agent(false).await;
-    assert_eq!(log.abort(1).await, Call::Applied(Aborted::Fenced));
-    assert_eq!(code(log.prepare(1, &SCRIPTED).await), ErrorCode::Fenced);
+async fn an_agent_refuses_a_prepare_behind_its_fence() {
+    for (_cluster, log, _company) in both_ways().await {
+        assert_eq!(log.abort(1).await, Call::Applied(Aborted::Fenced));
+        assert_eq!(code(log.prepare(1, &SCRIPTED).await), ErrorCode::Fenced);
+    }
 }
 
 /// Invariant 6: the fence is in Redis, not in the agent that was told to leave it.
@@ -139,28 +151,31 @@ async fn a_done_marker_outlives_its_agent() {
 async fn a_mark_outlives_its_agent() {
     // More than it takes for a mark to be worth storing.
     const FENCES: u64 = 40;
-    let (mut cluster, mut log) = one_agent(false).await;
-    let late = log.clone();
-    for n in 1..=FENCES {
-        assert_eq!(log.abort(n).await, Call::Applied(Aborted::Fenced));
+    for (mut cluster, mut log, _company) in both_ways().await {
+        let late = log.clone();
+        for n in 1..=FENCES {
+            assert_eq!(log.abort(n).await, Call::Applied(Aborted::Fenced));
+        }
+        log.low_water = TxNumber { epoch: Epoch(1), n: FENCES + 1 };
+        assert_eq!(log.abort(FENCES + 1).await, Call::Applied(Aborted::Fenced));
+        let redis = &cluster.peers[0].redis;
+        let fields: Vec<String> = plain::run(redis, &["HKEYS", audit::CONTROL]).await;
+        let fences = fields.iter().filter(|field| field.starts_with("a:")).count();
+        assert_eq!(fences, 1, "the fences below the mark are let go");
+        restart(&mut cluster.peers[0].agent).await;
+        assert_eq!(code(late.prepare(5, &SCRIPTED).await), ErrorCode::BelowLowWater);
     }
-    log.low_water = TxNumber { epoch: Epoch(1), n: FENCES + 1 };
-    assert_eq!(log.abort(FENCES + 1).await, Call::Applied(Aborted::Fenced));
-    let fields: Vec<String> = plain::run(&cluster.peers[0].redis, &["HKEYS", audit::CONTROL]).await;
-    let fences = fields.iter().filter(|field| field.starts_with("a:")).count();
-    assert_eq!(fences, 1, "the fences below the mark are let go");
-    restart(&mut cluster.peers[0].agent).await;
-    assert_eq!(code(late.prepare(5, &SCRIPTED).await), ErrorCode::BelowLowWater);
 }
 
-/// Invariant 5, as the scripts have it.
+/// Invariant 5, as each way has it.
 #[tokio::test]
-async fn the_scripts_refuse_a_prepare_of_an_earlier_life() {
-    let (_cluster, mut log) = one_agent(false).await;
-    let old = log.clone();
-    log.coordinator.epoch = Epoch(2);
-    assert_eq!(log.abort(1).await, Call::Applied(Aborted::Fenced));
-    assert_eq!(code(old.prepare(20, &SCRIPTED).await), ErrorCode::StaleEpoch);
+async fn an_agent_refuses_a_prepare_of_an_earlier_life() {
+    for (_cluster, mut log, _company) in both_ways().await {
+        let old = log.clone();
+        log.coordinator.epoch = Epoch(2);
+        assert_eq!(log.abort(1).await, Call::Applied(Aborted::Fenced));
+        assert_eq!(code(old.prepare(20, &SCRIPTED).await), ErrorCode::StaleEpoch);
+    }
 }
 
 /// Invariant 7: a coordinator that never began a branch may not end it.

@@ -97,7 +97,7 @@ impl ClientBranch {
             let Adds { delta, at_least, at_most } = adds;
             let step = Step { op: 0, command: "INCRBY", sum: delta, at_least, at_most };
             let claim = Claim { key: self.locks[0].0.clone(), field: None, steps: vec![step] };
-            Claimed { claim, value: Some(value) }
+            Claimed { claim, value }
         };
         self.adds.map(claim).into_iter().collect()
     }

@@ -166,7 +166,7 @@ impl BranchPlan {
             let OpKind::Escrow(Adds { amount, at_least, at_most }) = op.kind else { return None };
             let step = Step { op: 0, command: "INCRBY", sum: amount, at_least, at_most };
             let claim = Claim { key: key(op.account), field: None, steps: vec![step] };
-            Some(Claimed { claim, value: Some(balances[op.account]) })
+            Some(Claimed { claim, value: balances[op.account] })
         };
         self.ops.iter().filter_map(claim).collect()
     }

@@ -4,7 +4,7 @@
 use assent_common::command::ReplyKind;
 use assent_common::ids::TransactionId;
 use assent_common::participant::{Branches, DoneMarker, OnePhaseMarker};
-use assent_common::value::Arg;
+use assent_common::value::{Arg, Reply};
 use assent_common::wire::branch::{BranchAddress, Mode};
 
 use super::super::call::PrepareItem;
@@ -13,7 +13,7 @@ use super::super::packed::{Item, Reader, RedoError, Writer, kind_letter};
 /// The version of staged records that this code writes and reads.
 const RECORD_VERSION: u8 = 1;
 
-/// A staged record, but for its replies, which only the scripts give again.
+/// A staged record.
 pub(in super::super) struct StagedRecord {
     pub(in super::super) id: TransactionId,
     /// Where the outcome is asked for.
@@ -24,6 +24,8 @@ pub(in super::super) struct StagedRecord {
     pub(in super::super) modes: Vec<u8>,
     /// Its writes, packed.
     pub(in super::super) redo: Vec<u8>,
+    /// Its replies, packed; empty if it has no writes.
+    replies: Vec<u8>,
     /// All branches of an implicit transaction, else none.
     pub(in super::super) branches: Branches,
 }
@@ -73,13 +75,20 @@ impl StagedRecord {
             .collect::<Result<_, RedoError>>()?;
         let modes = reader.bytes()?.to_vec();
         let redo = reader.bytes()?.to_vec();
-        let branches = if length == 9 {
-            let _replies = reader.bytes()?;
-            branches(reader.bytes()?)?
-        } else {
-            Branches::default()
+        let replies = reader.bytes()?.to_vec();
+        let branches = match length {
+            9 => branches(reader.bytes()?)?,
+            _ => Branches::default(),
         };
-        Ok(Self { id, coordinator, seq, keys, modes, redo, branches })
+        Ok(Self { id, coordinator, seq, keys, modes, redo, replies, branches })
+    }
+
+    /// Its replies, as the text of a JSON array.
+    pub(in super::super) fn replies(
+        &self,
+        kinds: impl Iterator<Item = ReplyKind>,
+    ) -> Result<String, RedoError> {
+        Reader(&self.replies).replies(kinds)
     }
 }
 
@@ -99,6 +108,33 @@ pub(in super::super) fn pack_one_phase(
     marker.bytes(seq.to_string().as_bytes());
     marker.bytes(redo);
     marker.0
+}
+
+/// The same, cut where the replies of these ops stand, which are in order.
+pub(in super::super) fn pack_one_phase_around(
+    item: &PrepareItem,
+    replies: &[Reply],
+    ops: impl Iterator<Item = usize>,
+    seq: u64,
+    redo: &[u8],
+) -> Vec<Vec<u8>> {
+    let mut marker = Writer::default();
+    let mut pieces = Vec::new();
+    let kinds: Vec<u8> = item.prepare.branch.ops.iter().map(|op| kind_letter(op.reply)).collect();
+    marker.bytes(&kinds);
+    marker.array(replies.len());
+    let mut ops = ops.peekable();
+    for (place, reply) in replies.iter().enumerate() {
+        if ops.next_if_eq(&place).is_some() {
+            pieces.push(std::mem::take(&mut marker.0));
+        } else {
+            marker.reply(reply);
+        }
+    }
+    marker.bytes(seq.to_string().as_bytes());
+    marker.bytes(redo);
+    pieces.push(marker.0);
+    pieces
 }
 
 /// The branches of an implicit transaction, as staged records and done-markers have them; nothing
@@ -160,7 +196,40 @@ pub(in super::super) fn one_phase_marker(packed: &[u8]) -> Result<OnePhaseMarker
 
 #[cfg(test)]
 mod tests {
+    use assent_common::command::{OpRequest, ValidatedBranch};
+
+    use super::super::super::CheckedPrepare;
     use super::*;
+
+    /// What a script puts between the pieces makes the marker that is written for what it has said.
+    #[test]
+    fn a_marker_is_what_its_pieces_are_around_the_replies() {
+        let lines =
+            [&["XADD", "s", "*", "f", "v"][..], &["GET", "a"], &["XADD", "s", "*", "f", "w"]];
+        let requests = lines.map(|line| OpRequest::new(line.iter().copied()));
+        let prepare = CheckedPrepare {
+            id: TransactionId::new(uuid::Uuid::now_v7()).unwrap(),
+            mode: Mode::OnePhase,
+            branches: Branches::default(),
+            branch: ValidatedBranch::new(requests.into()).unwrap(),
+            if_new: None,
+        };
+        let txid = "0198f1c2a4b27c1d9c0e3f4a5b6c7d8e.3.7.0".parse().unwrap();
+        let item = PrepareItem { slot: 0, txid, prepare, by_script: false };
+        let mut replies = [Reply::Nil, Reply::Bytes(b"1".to_vec()), Reply::Nil];
+        let around = pack_one_phase_around(&item, &replies, [0, 2].into_iter(), 9, b"redo");
+        for id in [&b"1-1"[..], b"1791000000000-0", &[b'9'; 40]] {
+            let mut packed = Writer::default();
+            packed.array(replies.len());
+            for place in [0, 2] {
+                replies[place] = Reply::Bytes(id.to_vec());
+            }
+            replies.iter().for_each(|reply| packed.reply(reply));
+            let mut said = Writer::default();
+            said.bytes(id);
+            assert_eq!(around.join(&*said.0), pack_one_phase(&item, &packed.0, 9, b"redo"));
+        }
+    }
 
     #[test]
     fn a_done_marker_says_which_protocol_left_it() {

@@ -15,6 +15,7 @@ use redis::{RedisWrite, ToRedisArgs};
 
 pub(super) use branch::{
     StagedRecord, done_marker, one_phase_marker, pack_branches, pack_one_phase,
+    pack_one_phase_around,
 };
 pub use by_hand::{ByHand, kept_keys};
 pub(super) use lock::{lock_value, reserved, tag};

@@ -409,8 +409,7 @@ fn told_position(value: &[u8]) -> Option<u64> {
 
 type Locks = Vec<(Arg, Access)>;
 
-/// A branch in doubt. Its replies stay where they are: a prepare that comes again is the scripts'
-/// to answer.
+/// A branch in doubt. Its replies stay where they are: a prepare that comes again reads them there.
 fn staged(incarnation: u64, txid: Txid, value: &[u8]) -> Option<(Txid, Staged, Locks)> {
     let record = StagedRecord::read(value).ok()?;
     let StagedRecord { id, seq, keys, modes, redo, branches, .. } = record;

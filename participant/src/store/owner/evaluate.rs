@@ -1,7 +1,11 @@
-//! The ops of a branch, evaluated here instead of in a script: strings, as long as the answer is yes.
+//! The ops of a branch, evaluated here instead of by the script: strings, as long as the answer is
+//! yes.
 //!
-//! `lua/ops/strings.lua` is the rule. What this file cannot say yes to (another type, a false expectation, no integer, a
-//! float, a value that is too large) it leaves to the scripts, so that every no has one home.
+//! `lua/ops/strings.lua` is the rule. What this file cannot say yes to (another type, a false
+//! expectation, no integer, a float, a value that is too large) it leaves to the script, so that
+//! every no has one home.
+
+use std::fmt::Write as _;
 
 use assent_common::command::{
     Comparison, Lock, OpRequest, Range, ReplyKind, ValidatedBranch, ValidatedOp, parse_i64,
@@ -20,29 +24,73 @@ const KEYS_MAX: usize = 16;
 /// What the ops come to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Yes {
-    /// The replies, in order.
-    pub(super) replies: Vec<Reply>,
-    /// Their bytes.
-    pub(super) reply_bytes: usize,
+    /// The replies in order, packed.
+    pub(super) packed: Vec<u8>,
+    /// The same, as the text of a JSON array.
+    pub(super) json: String,
     /// The writes, packed; empty for a branch that wrote nothing.
     pub(super) redo: Vec<u8>,
     /// What it adds to counters in escrow.
     pub(super) claims: Vec<Claimed>,
+    /// What is known only when it is applied.
+    pub(super) stars: Vec<Star>,
+}
+
+/// An `XADD *`, whose id is known when it is applied. Its reply is nil until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Star {
+    /// Its place among the writes.
+    pub(super) write: usize,
+    /// Its place among the ops.
+    pub(super) op: usize,
 }
 
 impl Yes {
-    /// The replies, as a staged record has them.
-    pub(super) fn packed_replies(&self) -> Vec<u8> {
-        let mut packed = Writer::default();
-        packed.array(self.replies.len());
-        for reply in &self.replies {
-            packed.reply(reply);
-        }
-        packed.0
+    /// Nothing if it is more than an answer may carry.
+    pub(super) fn new(replies: &[Reply], redo: Vec<u8>, claims: Vec<Claimed>) -> Option<Self> {
+        let (packed, json) = (packed(replies), json(replies));
+        let yes = Self { packed, json, redo, claims, stars: Vec::new() };
+        yes.has_room().then_some(yes)
+    }
+
+    /// Whether a vote may carry it.
+    pub(super) fn has_room(&self) -> bool {
+        self.redo.len().max(self.packed.len()) <= limits::REPLY_BYTES_MAX
     }
 }
 
-/// Whether an op writes a key without a look at it here. Counters in escrow are looked at by themselves.
+/// Replies, packed as the script packs them.
+pub(super) fn packed(replies: &[Reply]) -> Vec<u8> {
+    let mut packed = Writer::default();
+    packed.array(replies.len());
+    for reply in replies {
+        packed.reply(reply);
+    }
+    packed.0
+}
+
+/// Replies, as the text of a JSON array.
+pub(super) fn json(replies: &[Reply]) -> String {
+    let mut json = String::with_capacity(16 * replies.len() + 2);
+    json.push('[');
+    for (place, reply) in replies.iter().enumerate() {
+        if place > 0 {
+            json.push(',');
+        }
+        match reply {
+            Reply::Int(number) => {
+                let _ = write!(json, "{number}");
+            }
+            // Serialising bytes and arrays of them cannot fail.
+            reply => json.push_str(&serde_json::to_string(reply).unwrap_or_default()),
+        }
+    }
+    json.push(']');
+    json
+}
+
+/// Whether an op writes a key without a look at it here. Counters in escrow are looked at by
+/// themselves.
 fn overwrites(op: &ValidatedOp) -> bool {
     match op.handler {
         "MSET" | OpRequest::ESCROW_HANDLER => true,
@@ -54,7 +102,7 @@ fn overwrites(op: &ValidatedOp) -> bool {
 /// Whether these are ops that this file knows.
 pub(super) fn is_known(branch: &ValidatedBranch) -> bool {
     let known = |op: &ValidatedOp| match op.handler {
-        // Conditions and expiries are the scripts'.
+        // Conditions and expiries are the script's.
         "SET" => op.args[2].0.is_empty() && op.args[4].0.is_empty(),
         "GET" | "GETRANGE" | "STRLEN" | "SETNX" | "GETDEL" | "APPEND" | "SETRANGE" => true,
         "INCRBY" | "MGET" | "MSET" => true,
@@ -131,7 +179,7 @@ impl Cell<'_> {
     fn set_range(&mut self, offset: i64, part: &Arg) -> Option<Reply> {
         let offset = usize::try_from(offset).ok()?;
         let end = offset.checked_add(part.0.len())?;
-        // A short op that makes a long value: what it may cost is counted by the scripts.
+        // A short op that makes a long value: what it may cost is counted by the script.
         if end > VALUE_BYTES_MAX {
             return None;
         }
@@ -188,8 +236,7 @@ impl<'a> Cells<'a> {
             return Some(Reply::Array(replies));
         }
         if op.handler == OpRequest::ESCROW_HANDLER {
-            let claim = usize::try_from(parse_i64(&args[1].0)?).ok()?.checked_sub(1)?;
-            return Some(ranges.get(claim)?.reply(parse_i64(&args[2].0)?));
+            return estimate(op, ranges);
         }
         let cell = self.at(&args[0])?;
         Some(match op.handler {
@@ -220,7 +267,8 @@ impl<'a> Cells<'a> {
         })
     }
 
-    /// The writes that leave the keys as they are here, and what is added in escrow; deletions last.
+    /// The writes that leave the keys as they are here, and what is added in escrow; deletions
+    /// last.
     fn redo(&self, claims: &[Claimed]) -> Vec<u8> {
         let written = |cell: &&Cell<'_>| cell.written && (cell.value.is_some() || cell.existed);
         let count = self.0.iter().filter(written).count() + claims.len();
@@ -241,19 +289,7 @@ impl<'a> Cells<'a> {
                 redo.bytes(ms.to_string().as_bytes());
             }
         }
-        for claimed in claims {
-            let claim = &claimed.claim;
-            let (command, number) = match (&claim.field, mutants::resolved(claimed)) {
-                (_, Some(value)) => ("SET", value),
-                (None, None) => ("INCRBY", claim.delta()),
-                (Some(_), None) => ("HINCRBY", claim.delta()),
-            };
-            redo.array(if claim.field.is_some() { 4 } else { 3 });
-            redo.bytes(command.as_bytes());
-            redo.bytes(&claim.key.0);
-            claim.field.iter().for_each(|field| redo.bytes(&field.0));
-            redo.bytes(number.to_string().as_bytes());
-        }
+        claims.iter().for_each(|claimed| push_claimed(&mut redo, claimed));
         for cell in cells().filter(|cell| cell.value.is_none()) {
             redo.array(2);
             redo.bytes(b"UNLINK");
@@ -263,12 +299,34 @@ impl<'a> Cells<'a> {
     }
 }
 
+/// The write of a claim: others change the value until it is applied, so that it is the delta.
+pub(super) fn push_claimed(redo: &mut Writer, claimed: &Claimed) {
+    let claim = &claimed.claim;
+    let (command, number) = match (&claim.field, mutants::resolved(claimed)) {
+        (_, Some(value)) => ("SET", value),
+        (None, None) => ("INCRBY", claim.delta()),
+        (Some(_), None) => ("HINCRBY", claim.delta()),
+    };
+    redo.array(if claim.field.is_some() { 4 } else { 3 });
+    redo.bytes(command.as_bytes());
+    redo.bytes(&claim.key.0);
+    claim.field.iter().for_each(|field| redo.bytes(&field.0));
+    redo.bytes(number.to_string().as_bytes());
+}
+
+/// The reply of an op in escrow, whose counter is in one of these ranges, a [`Range`] for each
+/// claim.
+pub(super) fn estimate(op: &ValidatedOp, ranges: &[Range]) -> Option<Reply> {
+    let claim = usize::try_from(parse_i64(&op.args[1].0)?).ok()?.checked_sub(1)?;
+    Some(ranges.get(claim)?.reply(parse_i64(&op.args[2].0)?))
+}
+
 fn length(bytes: usize) -> Reply {
     Reply::Int(i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
-/// Runs the ops on what was found, a [`Found`] for each lock, and on what is claimed, a [`Range`] for each claim; `None` if
-/// it is not for this file to answer.
+/// Runs the ops on what was found, a [`Found`] for each lock, and on what is claimed, a [`Range`]
+/// for each claim; `None` if it is not for this file to answer.
 pub(super) fn evaluate(
     branch: &ValidatedBranch,
     found: Vec<Found>,
@@ -292,8 +350,7 @@ pub(super) fn evaluate(
         }
         replies.push(reply);
     }
-    let yes = Yes { replies, reply_bytes: bytes, redo: cells.redo(&claims), claims };
-    (yes.redo.len() <= limits::REPLY_BYTES_MAX).then_some(yes)
+    Yes::new(&replies, cells.redo(&claims), claims)
 }
 
 fn bytes_of(reply: &Reply) -> usize {
@@ -307,7 +364,7 @@ fn bytes_of(reply: &Reply) -> usize {
         }
 }
 
-/// Whether a comparison surely holds; those of floats are left to the scripts.
+/// Whether a comparison surely holds; those of floats are left to the script.
 fn holds(comparison: Comparison<'_>, reply: &Reply, kind: ReplyKind) -> bool {
     let is_there = match (reply, kind) {
         (Reply::Nil, _) => false,

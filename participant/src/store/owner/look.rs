@@ -14,7 +14,7 @@ use super::super::call::PrepareItem;
 use super::super::kind::Features;
 use super::evaluate;
 
-/// Bytes of a value that is read here. Larger ones are the scripts': whether they may be read at
+/// Bytes of a value that is read here. Larger ones are the script's: whether they may be read at
 /// all is counted there.
 pub(super) const VALUE_BYTES_MAX: usize = 16 * 1024;
 
@@ -27,7 +27,7 @@ pub(super) enum AskExpiry {
     /// `PEXPIRETIME`: the time at which.
     At,
     /// `PTTL`, of a server that has no other: that it does, and not when, because time passes
-    /// between the commands. What expires there is the scripts', in which no time passes.
+    /// between the commands. What expires there is the script's, in which no time passes.
     Whether,
 }
 

@@ -1,7 +1,7 @@
 //! Ownership: one agent has a Redis for itself. The protocol's machine runs in the agent, and Redis
-//! keeps what it says. Several times the capacity of the scripts, because a batch is a few plain
-//! commands in one `MULTI`/`EXEC`. The other agents of the Redis stand by: they pass on to the
-//! owner what they are told, and one of them takes over when the owner is gone.
+//! keeps what it says. Several times the capacity of the scripts, because a batch is a look at the
+//! data and one `MULTI`/`EXEC`. The other agents of the Redis stand by: they pass on to the owner
+//! what they are told, and one of them takes over when the owner is gone.
 //!
 //! ```text
 //!   nobody (no owner key) ── SET owner, WATCH it, read the control hash ──► owner
@@ -11,8 +11,8 @@
 //!        └── an agent connects that can only share: DEL owner  ◄──────────────┘
 //!
 //!   a round:  outcomes, prepares ──► machine ──► MULTI  control fields, writes  EXEC  WATCH owner
-//!                         │ MGET, PEXPIRETIME ▲
-//!                         └───────────────────┘
+//!                         │ what nothing stands in the way of   ▲
+//!                         └── MGET, evaluate.lua, GET owner ────┘
 //! ```
 //!
 //! **What keeps it safe.** The owner key is watched from before the control hash is read, and again
@@ -25,12 +25,15 @@
 //!
 //! It must never answer before the `EXEC` that keeps the answer, and never write outside of one.
 
+mod by_script;
+mod candidates;
 mod claim;
 mod company;
 mod counters;
 mod evaluate;
 mod exec;
 mod guard;
+mod intake;
 mod look;
 mod round;
 mod sole;
@@ -39,6 +42,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use assent_common::LogId;
+use assent_common::outcome::{Call, Prepared};
 use assent_common::participant::{Heard, Participant};
 
 pub(super) use claim::{Beats, Estranged};
@@ -70,6 +74,18 @@ impl Turn {
             Self::Standby(other) => other.guard(),
         }
     }
+}
+
+/// What is kept of a branch whose prepare comes.
+#[derive(Debug)]
+enum KeptBranch {
+    Nothing,
+    /// It is staged, with writes.
+    Writes,
+    /// It is staged, and only reads.
+    Reads,
+    /// That answers for it.
+    Answer(Call<Prepared>),
 }
 
 /// What the sole owner knows: all that the control hash holds.

@@ -1,30 +1,33 @@
 //! One round: what the machine says to some messages, and the writes that keep it.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
-use assent_common::command::{Access, Claim};
+use assent_common::code::ErrorCode;
+use assent_common::command::Access;
 use assent_common::ids::{LogId, Txid};
-use assent_common::outcome::{Applied, Call, Done, Prepared, Refusal, Written};
+use assent_common::outcome::{
+    Applied, Call, Done, Prepared, Redo, Refusal, Replies, Vote, Written,
+};
 use assent_common::participant::{Claimed, Evaluation, Heard, Key, Prepare, Stepped};
 use assent_common::value::{Arg, Reply};
 use assent_common::wire::branch::BranchState;
 
 use super::super::call::PrepareItem;
 use super::super::control::{
-    Field, StagedRecord, ToldPosition, lock_value, pack_branches, pack_one_phase, write_mark,
+    Field, StagedRecord, ToldPosition, lock_value, pack_branches, pack_one_phase,
+    pack_one_phase_around, write_mark,
 };
 use super::super::markers::Marker;
 use super::super::mutants;
-use super::super::packed::RedoError;
+use super::super::packed::{Reader, RedoError};
 use super::super::sorted::Sorted;
 use super::super::work::{EndingItem, Speaker};
-use super::Owner;
 use super::counters::{Added, is_escrow};
-use super::evaluate::Yes;
-use super::exec::Exec;
+use super::evaluate::{Star, Yes, json, packed};
+use super::exec::{Exec, Patch};
+use super::{KeptBranch, Owner};
 
 /// The messages of a round, their answers for when its writes are kept, and the writes.
 #[derive(Debug, Default)]
@@ -37,6 +40,8 @@ pub(super) struct Round {
     pub(super) left: Vec<Marker>,
     /// What it applies in one phase: the number and the done-marker of each branch.
     pub(super) one_phase: Vec<(Txid, u64, Arc<[u8]>)>,
+    /// The same of those whose replies are known when it is applied.
+    starred: Vec<Starred>,
     /// Which results are the writes of which answer: those may be dirty.
     pub(super) applied: Vec<(usize, std::ops::Range<usize>)>,
     /// The keys whose data the round changes: what is read before it is not what will be.
@@ -54,6 +59,19 @@ pub(super) struct Round {
     pub(super) asserts: bool,
 }
 
+/// A branch of one phase with entries whose ids are known when they are added.
+#[derive(Debug)]
+struct Starred {
+    /// Its prepare, among those that the round has taken.
+    item: usize,
+    seq: u64,
+    redo: Redo,
+    replies: Vec<Reply>,
+    stars: Vec<Star>,
+    /// The place of its first write among the results.
+    first: usize,
+}
+
 impl Round {
     /// Whether a prepare must wait for the next round.
     pub(super) fn concerns(&self, item: &PrepareItem) -> bool {
@@ -63,6 +81,35 @@ impl Round {
         };
         !(self.changed.is_empty() && self.added.is_empty())
             && item.prepare.branch.locks.iter().any(is_changed)
+    }
+
+    /// A branch of one phase leaves this done-marker.
+    fn left_one_phase(&mut self, txid: Txid, seq: u64, value: Vec<u8>) {
+        self.left.push(Marker::OnePhase(txid, value.len()));
+        self.one_phase.push((txid, seq, value.into()));
+    }
+
+    /// Applies the writes of a branch of one phase, and has its done-marker say what becomes known.
+    /// Its prepare becomes the next one that the round has taken.
+    fn starred(&mut self, item: &PrepareItem, mut starred: Starred) -> Result<(), RedoError> {
+        starred.item = self.taken.prepares.len();
+        starred.first = self.exec.apply_in_order(&starred.redo)?;
+        let Starred { seq, redo, replies, stars, first, .. } = &starred;
+        let ops = stars.iter().map(|star| star.op);
+        self.exec.patch(Patch {
+            field: Field::Done(item.txid).name(),
+            pieces: pack_one_phase_around(item, replies, ops, *seq, redo),
+            writes: stars.iter().map(|star| first + star.write).collect(),
+        });
+        self.starred.push(starred);
+        Ok(())
+    }
+}
+
+impl Starred {
+    fn new(seq: u64, redo: &Redo, replies: Vec<Reply>, mut stars: Vec<Star>) -> Self {
+        stars.sort_by_key(|star| star.op);
+        Self { item: 0, seq, redo: Redo::clone(redo), replies, stars, first: 0 }
     }
 }
 
@@ -162,8 +209,9 @@ impl Owner {
     }
 
     /// What stands in the way of a prepare that is new here.
-    pub(super) fn obstacle(&self, item: &PrepareItem) -> Option<Call<Prepared>> {
-        self.machine.obstacle(item.txid, item.prepare.id, &locks(item))
+    pub(super) fn obstacle(&mut self, item: &PrepareItem) -> Option<Call<Prepared>> {
+        let met = self.machine.obstacle(item.txid, item.prepare.id, &locks(item))?;
+        (!mutants::ignores(&mut self.machine, &met)).then_some(met)
     }
 
     /// The no that a prepare brings along, if nothing is kept of it.
@@ -177,7 +225,50 @@ impl Owner {
         self.machine.state(txid).is_some()
     }
 
-    /// A prepare whose ops came to a yes.
+    /// What is kept of the branch of a prepare.
+    pub(super) fn kept(&mut self, item: &PrepareItem) -> KeptBranch {
+        match self.machine.state(item.txid) {
+            None => KeptBranch::Nothing,
+            Some(BranchState::Prepared) => match self.machine.staged().get(&item.txid) {
+                Some(staged) if staged.vote.redo.is_empty() => KeptBranch::Reads,
+                _ => KeptBranch::Writes,
+            },
+            Some(BranchState::Applied | BranchState::Aborted) => {
+                // Nobody asks for what its ops come to.
+                let unasked = Err(Refusal::new(ErrorCode::Internal, "it was not evaluated"));
+                match self.step(item.txid, prepare(item, unasked)).answer {
+                    BranchAnswer::Prepared(call) => {
+                        match mutants::ignores(&mut self.machine, &call) {
+                            true => KeptBranch::Nothing,
+                            false => KeptBranch::Answer(call),
+                        }
+                    }
+                    _ => KeptBranch::Answer(Call::Unknown(
+                        "the machine answers otherwise".to_owned(),
+                    )),
+                }
+            }
+        }
+    }
+
+    /// The vote of a branch that is staged, once more; with these replies, as the text of a JSON
+    /// array.
+    pub(super) fn vote_again(&self, txid: Txid, replies: String) -> Call<Prepared> {
+        match self.machine.staged().get(&txid) {
+            Some(staged) => {
+                let vote = Vote { replies: replies.into(), ..staged.vote.clone() };
+                Call::Applied(Prepared::Yes(vote))
+            }
+            None => Call::Unknown("the branch is not staged any more".to_owned()),
+        }
+    }
+
+    /// What stands in the way of the claims of a branch.
+    pub(super) fn room(&self, item: &PrepareItem, claims: &[Claimed]) -> Option<Call<Prepared>> {
+        self.machine.room(item.prepare.id, claims)
+    }
+
+    /// A prepare whose ops came to a yes. It becomes the next one that the round has taken.
     pub(super) fn prepare(
         &mut self,
         round: &mut Round,
@@ -185,11 +276,11 @@ impl Owner {
         yes: Yes,
         url: &str,
     ) -> Result<(), RedoError> {
-        let packed = yes.packed_replies();
-        let Yes { replies, redo, claims, .. } = yes;
+        let Yes { packed, json, redo, claims, stars } = yes;
         let writes = !redo.is_empty();
-        let evaluation = Evaluation { replies: json(&replies).into(), redo: redo.into(), claims };
-        let Stepped { answer, apply } = self.step(item.txid, prepare(item, evaluation));
+        let evaluation = Evaluation { replies: json.into(), redo: redo.into(), claims };
+        let Stepped { answer, apply } = self.step(item.txid, prepare(item, Ok(evaluation)));
+        let mut is_starred = false;
         match &answer {
             BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
                 let packed = if writes { packed } else { Vec::new() };
@@ -198,26 +289,33 @@ impl Owner {
                 round.seq = Some(vote.seq);
                 round.is_counted = true;
                 round.locked.extend(item.prepare.branch.locks.iter().map(|lock| lock.key.clone()));
+                mutants::keeps_locks(&mut self.machine, item.txid, &locks(item));
             }
             BranchAnswer::Prepared(Call::Applied(Prepared::Committed(Done {
                 written: Some(Written { redo, seq, .. }),
                 ..
             }))) => {
                 let value = pack_one_phase(item, &packed, *seq, redo);
-                let marker = Marker::OnePhase(item.txid, value.len());
-                round.one_phase.push((item.txid, *seq, value.as_slice().into()));
-                round.exec.set(marker.field(), value);
+                round.exec.set(Field::Done(item.txid), value.as_slice());
                 round.seq = Some(*seq);
-                round.left.push(marker);
                 self.ended += 1;
                 round.exec.ended += 1;
                 round.is_counted = true;
+                is_starred = !stars.is_empty();
+                if is_starred {
+                    let replies = replies(item, &packed)?;
+                    round.starred(item, Starred::new(*seq, redo, replies, stars))?;
+                } else {
+                    round.left_one_phase(item.txid, *seq, value);
+                }
             }
             _ => {}
         }
         if let Some(redo) = apply.filter(|redo| !redo.is_empty()) {
             // An op that wrote past the agent does not show in the answer of one phase.
-            round.exec.apply(&redo)?;
+            if !is_starred {
+                round.exec.apply(&redo)?;
+            }
             let others = item.prepare.branch.locks.iter().filter(|lock| !is_escrow(lock.access));
             round.changed.extend(others.map(|lock| lock.key.clone()));
             for claim in &item.prepare.branch.claims {
@@ -228,39 +326,27 @@ impl Owner {
         Ok(())
     }
 
-    /// Takes note of what a script said to a prepare.
-    pub(super) fn learn(&mut self, item: &PrepareItem, call: &Call<Prepared>) -> Learnt {
-        let (replies, redo) = match call {
-            Call::Applied(Prepared::Yes(vote)) => (vote.replies.clone(), vote.redo.clone()),
-            Call::Applied(Prepared::Committed(done)) => {
-                let written = done.written.as_ref();
-                let redo = written.map_or_else(|| [].into(), |written| written.redo.clone());
-                (done.replies.clone(), redo)
+    /// Says in the answers of one phase what applying it has made known.
+    pub(super) fn now_known(&mut self, round: &mut Round, results: &[redis::Value]) {
+        for starred in std::mem::take(&mut round.starred) {
+            let Starred { item, seq, redo, mut replies, stars, first } = starred;
+            let Some(item) = round.taken.prepares.get(item) else { continue };
+            for Star { write, op } in stars {
+                let said = results.get(first + write).zip(replies.get_mut(op));
+                if let Some((redis::Value::BulkString(id), reply)) = said {
+                    *reply = Reply::Bytes(id.clone());
+                }
             }
-            Call::Applied(Prepared::Wait(_)) | Call::Refused(_) => return Learnt::Agrees,
-            Call::Unknown(_) => return Learnt::Differs,
-        };
-        if self.knows(item.txid) {
-            return Learnt::Agrees;
+            let value = pack_one_phase(item, &packed(&replies), seq, &redo);
+            let (txid, slot, known) = (item.txid, item.slot, Replies::from(json(&replies)));
+            self.machine.now_replies(txid, Replies::clone(&known));
+            for (_, answer) in round.answers.iter_mut().filter(|(of, _)| *of == slot) {
+                if let BranchAnswer::Prepared(Call::Applied(Prepared::Committed(done))) = answer {
+                    done.replies = Replies::clone(&known);
+                }
+            }
+            round.left_one_phase(txid, seq, value);
         }
-        let claims = item.prepare.branch.claims.iter().map(granted).collect();
-        let evaluation = Evaluation { replies, redo, claims };
-        let stepped = self.step(item.txid, prepare(item, evaluation));
-        let agrees = match (&stepped.answer, call) {
-            (
-                BranchAnswer::Prepared(Call::Applied(Prepared::Yes(own))),
-                Call::Applied(Prepared::Yes(vote)),
-            ) => own.seq == vote.seq,
-            (
-                BranchAnswer::Prepared(Call::Applied(Prepared::Committed(own))),
-                Call::Applied(Prepared::Committed(done)),
-            ) => {
-                self.ended += u64::from(own.written.is_some());
-                seq_of(own) == seq_of(done)
-            }
-            _ => false,
-        };
-        if agrees { Learnt::Agrees } else { Learnt::Differs }
     }
 
     /// Writes the number of the last vote, and how many branches have ended when the round is over,
@@ -292,31 +378,22 @@ impl Owner {
     }
 }
 
-fn seq_of(done: &Done) -> Option<u64> {
-    done.written.as_ref().map(|written| written.seq)
+/// The replies of a branch, unpacked.
+fn replies(item: &PrepareItem, packed: &[u8]) -> Result<Vec<Reply>, RedoError> {
+    let mut reader = Reader(packed);
+    let count = reader.array()?;
+    let ops = item.prepare.branch.ops.iter().take(count);
+    ops.map(|op| reader.reply(op.reply)).collect()
 }
 
-/// Whether the machine came to what the script said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Learnt {
-    Agrees,
-    /// What is in memory is worth nothing any more.
-    Differs,
-}
-
-/// A claim that the scripts have judged.
-fn granted(claim: &Claim) -> Claimed {
-    Claimed { claim: claim.clone(), value: None }
-}
-
-/// A prepare whose ops came to a yes, as the machine takes it.
-fn prepare(item: &PrepareItem, evaluation: Evaluation) -> BranchMessage<Prepare> {
+/// A prepare and what its ops came to, as the machine takes it.
+fn prepare(item: &PrepareItem, evaluation: Result<Evaluation, Refusal>) -> BranchMessage<Prepare> {
     BranchMessage::Prepare(Prepare {
         id: item.prepare.id,
         mode: item.prepare.mode,
         branches: Arc::clone(&item.prepare.branches),
         locks: locks(item),
-        evaluation: Ok(evaluation),
+        evaluation,
     })
 }
 
@@ -342,24 +419,4 @@ fn has_expired(write: &[Arg], writes: &[Vec<Arg>], error: &redis::ServerError) -
     is(write, b"LSET")
         && error.to_string().contains("no such key")
         && writes.iter().any(|other| is(other, b"PEXPIREAT") && other.get(1) == write.get(1))
-}
-
-/// The replies, as the text of a JSON array.
-fn json(replies: &[Reply]) -> String {
-    let mut json = String::with_capacity(16 * replies.len() + 2);
-    json.push('[');
-    for (place, reply) in replies.iter().enumerate() {
-        if place > 0 {
-            json.push(',');
-        }
-        match reply {
-            Reply::Int(number) => {
-                let _ = write!(json, "{number}");
-            }
-            // Serialising bytes and arrays of them cannot fail.
-            reply => json.push_str(&serde_json::to_string(reply).unwrap_or_default()),
-        }
-    }
-    json.push(']');
-    json
 }

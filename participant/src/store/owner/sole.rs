@@ -1,10 +1,9 @@
-//! A batch, as the sole owner does it: rounds, and the scripts for what only they can evaluate.
+//! A batch, as the sole owner does it: rounds.
 
 use std::sync::Arc;
 
 use assent_common::branch::BranchAnswer;
 use assent_common::ids::{Epoch, TxNumber};
-use assent_common::limits;
 use assent_common::outcome::{Call, Done, Failed, Prepared};
 use assent_common::participant::Heard;
 use redis::{Pipeline, Value};
@@ -14,22 +13,21 @@ use super::super::connection::Live;
 use super::super::execute::report_dirty;
 use super::super::markers::Marker;
 use super::super::mutants;
+use super::super::scripts::Script;
 use super::super::sorted::Sorted;
 use super::super::unlogged::remember;
 use super::super::work::{Answers, Speaker};
 use super::super::{Store, lock};
 use super::Owner;
+use super::candidates::{Candidates, Sight};
 use super::counters::{self, Counters};
-use super::evaluate;
 use super::exec::Ended;
-use super::look::{self, AskExpiry, Found};
-use super::round::{Learnt, Round, dirty};
+use super::intake::{Intake, Said};
+use super::look::{self, AskExpiry};
+use super::round::{Round, dirty};
 
 /// Branches of one round: Redis answers nobody else while it runs an `EXEC`.
 const BRANCHES_PER_ROUND_MAX: usize = 128;
-
-/// Bytes of the arguments of the prepares of one round.
-const BYTES_PER_ROUND_MAX: usize = 1024 * 1024;
 
 /// Below every transaction.
 const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };
@@ -43,17 +41,8 @@ pub(in super::super) enum Lost {
     Refused(String),
 }
 
-/// The prepares of a batch that no round takes.
-#[derive(Default)]
-struct Aside {
-    /// Those that must be looked at after this round.
-    later: Vec<PrepareItem>,
-    /// Those that only the scripts can evaluate.
-    scripts: Vec<PrepareItem>,
-}
-
 impl Store {
-    /// Answers what is sorted, but for the prepares that are left there for the scripts.
+    /// Answers what is sorted.
     pub(in super::super) async fn run_rounds(
         &self,
         live: &Live,
@@ -62,11 +51,11 @@ impl Store {
         sorted: &mut Sorted,
         answers: &mut Answers,
     ) -> Result<(), Lost> {
-        let mut aside = Aside::default();
+        let mut later = Vec::new();
         loop {
             let mut round = Round::default();
             let collected = self.begin(owner, &mut round, speaker);
-            let outcome = self.round(live, owner, speaker, sorted, &mut round, &mut aside).await;
+            let outcome = self.round(live, owner, speaker, sorted, &mut round, &mut later).await;
             owner.keep_told(&mut round, speaker, self.told(speaker.log_id));
             let outcome = match outcome {
                 Ok(()) => self.keep(live, owner, round, sorted, answers).await,
@@ -80,11 +69,9 @@ impl Store {
             } else if !collected.is_empty() {
                 owner.sweep();
             }
-            sorted.prepares.append(&mut aside.later);
+            sorted.prepares.append(&mut later);
             answers.leave_if_full(&mut sorted.prepares);
-            answers.leave_if_full(&mut aside.scripts);
             if outcome.is_err() || sorted.is_empty() {
-                sorted.prepares.append(&mut aside.scripts);
                 return outcome;
             }
         }
@@ -116,7 +103,7 @@ impl Store {
         speaker: &Speaker<'_>,
         sorted: &mut Sorted,
         round: &mut Round,
-        aside: &mut Aside,
+        later: &mut Vec<PrepareItem>,
     ) -> Result<(), Lost> {
         round.taken.endings = sorted.take_endings(BRANCHES_PER_ROUND_MAX);
         for place in 0..round.taken.endings.len() {
@@ -125,41 +112,36 @@ impl Store {
             ended.map_err(|error| Lost::Refused(error.to_string()))?;
         }
         let room = BRANCHES_PER_ROUND_MAX - round.taken.endings.len();
-        let candidates = choose(owner, sorted, round, aside, room);
+        let candidates = Candidates::choose(owner, sorted, round, later, room);
         if candidates.is_empty() {
             return Ok(());
         }
-        let (found, counters) = match self.look(live, owner, &candidates).await {
-            Ok(found) => found,
+        let sight = match self.look(live, owner, &candidates).await {
+            Ok(sight) => sight,
             Err(lost) => {
-                round.taken.prepares.extend(candidates);
+                round.taken.prepares.extend(candidates.all());
                 return Err(lost);
             }
         };
-        let mut replied = 0;
-        for (item, found) in candidates.into_iter().zip(found) {
-            if round.concerns(&item) || replied > limits::REPLY_BYTES_MAX {
-                aside.later.push(item);
-                continue;
-            }
-            let claims = counters.claimed(&item, &round.added);
-            let yes = claims.and_then(|claims| {
-                let ranges = owner.ranges(&claims);
-                evaluate::evaluate(&item.prepare.branch, found, claims, &ranges)
-            });
-            let Some(yes) = yes else {
-                aside.scripts.push(item);
-                continue;
-            };
-            replied += yes.reply_bytes;
-            if item.prepare.branch.bytes > look::VALUE_BYTES_MAX {
-                owner.short_keys.forget_written(&item.prepare.branch);
-            }
-            let prepared = owner.prepare(round, &item, yes, speaker.url);
-            round.taken.prepares.push(item);
-            prepared.map_err(|error| Lost::Refused(error.to_string()))?;
+        let Candidates { again, plain, scripts } = candidates;
+        let Sight { records, found, evaluated, counters } = sight;
+        let (counters, url) = (&counters, speaker.url);
+        let mut intake = Intake { owner, round, counters, url, later, bytes: 0 };
+        for (place, item) in again.into_iter().enumerate() {
+            intake.again(item, records.get(place));
         }
-        Ok(())
+        let plain = plain.into_iter().zip(found.into_iter().map(Said::Found));
+        let evaluated = scripts.answered(evaluated);
+        let evaluated = evaluated.map(|(item, row)| (item, Said::Evaluated(row)));
+        let mut unreadable = None;
+        for (item, said) in plain.chain(evaluated) {
+            if unreadable.is_some() {
+                intake.later.push(item);
+            } else {
+                unreadable = intake.take(item, said).err();
+            }
+        }
+        unreadable.map_or(Ok(()), |error| Err(Lost::Refused(error.to_string())))
     }
 
     /// Reads what the ops of the branches need to know, in their order.
@@ -167,16 +149,49 @@ impl Store {
         &self,
         live: &Live,
         owner: &mut Owner,
-        items: &[PrepareItem],
-    ) -> Result<(Vec<Vec<Found>>, Counters), Lost> {
-        let mut pipeline = Pipeline::with_capacity(2 * items.len() + 1);
-        let asked = look::asked(items, &owner.short_keys);
+        candidates: &Candidates,
+    ) -> Result<Sight, Lost> {
+        for script in candidates.scripts.unknown(&self.scripts) {
+            self.load_to_look(live, script).await?;
+        }
+        let sight = self.look_once(live, owner, candidates).await?;
+        let missing = candidates.scripts.missing(&sight.evaluated);
+        if missing.is_empty() {
+            return Ok(sight);
+        }
+        for script in missing {
+            self.load_to_look(live, script).await?;
+        }
+        self.look_once(live, owner, candidates).await
+    }
+
+    async fn load_to_look(&self, live: &Live, script: Script) -> Result<(), Lost> {
+        let loaded = self.load(live, script).await;
+        loaded.map_err(|error| match error.code() {
+            Some(_) => Lost::Refused(error.to_string()),
+            None => Lost::Ownership(error.to_string()),
+        })
+    }
+
+    async fn look_once(
+        &self,
+        live: &Live,
+        owner: &mut Owner,
+        candidates: &Candidates,
+    ) -> Result<Sight, Lost> {
+        let Candidates { plain, scripts, .. } = candidates;
+        let mut pipeline = Pipeline::with_capacity(2 * plain.len() + 2);
+        let asked = look::asked(plain, &owner.short_keys);
         let features = live.server.id.features();
         let expiry = AskExpiry::of(features);
         look::look(&mut pipeline, &asked, expiry);
-        let counters = counters::asked(items);
+        let of_keys = pipeline.len();
+        let counters = counters::asked(candidates.evaluated());
         let fields_expire = features.field_expiry;
         let of_counters = counters::look(&mut pipeline, &counters, expiry, fields_expire);
+        let control_key = &*self.options.control_key;
+        scripts.look(&mut pipeline, &self.scripts, control_key);
+        candidates.look_at_records(&mut pipeline, control_key);
         // Last: who owned the Redis until here has read what nobody else could change.
         pipeline.cmd("GET").arg(self.owner_key());
         let count = pipeline.len();
@@ -185,17 +200,22 @@ impl Store {
         if values.pop() != Some(Value::BulkString(owner.guard.as_str().into())) {
             return Err(Lost::Ownership("another agent owns this Redis, or shares it".to_owned()));
         }
-        let of_counters = values.split_off(values.len() - of_counters);
+        let records = match candidates.again.is_empty() {
+            true => Vec::new(),
+            false => array(values.pop()),
+        };
+        let evaluated = values.split_off((of_keys + of_counters).min(values.len()));
+        let of_counters = values.split_off(of_keys.min(values.len()));
         let counters = Counters::found(&counters, of_counters, fields_expire);
-        let found = look::found(items, &asked, values, expiry, &mut owner.short_keys);
-        Ok((found, counters))
+        let found = look::found(plain, &asked, values, expiry, &mut owner.short_keys);
+        Ok(Sight { records, found, evaluated, counters })
     }
 
     /// Has Redis keep what the round came to, and gives its answers.
     async fn keep(
         &self,
         live: &Live,
-        owner: &Owner,
+        owner: &mut Owner,
         mut round: Round,
         sorted: &mut Sorted,
         answers: &mut Answers,
@@ -209,6 +229,7 @@ impl Store {
         let lost = |why: &str| Err(Lost::Ownership(why.to_owned()));
         match self.exec(live, &owner.guard, &round.exec).await {
             Ended::Done { results, owned } => {
+                owner.now_known(&mut round, &results);
                 self.note(&round);
                 self.saw_ended(self.incarnation(), owner.ended());
                 give(round, &results, answers);
@@ -220,7 +241,7 @@ impl Store {
             }
             Ended::Refused(error) => {
                 sorted.put_all_back(round.taken);
-                Err(Lost::Refused(error.to_string()))
+                Err(Lost::Refused(error))
             }
             Ended::Foreign(found) => {
                 self.quarantine_foreign(&found);
@@ -262,56 +283,12 @@ impl Store {
     }
 }
 
-impl Owner {
-    /// Takes note of what the scripts did; an error if the memory is worth nothing any more.
-    pub(in super::super) fn learn_all(
-        &mut self,
-        items: &[PrepareItem],
-        answers: &Answers,
-    ) -> Result<(), Lost> {
-        for item in items {
-            self.short_keys.forget_written(&item.prepare.branch);
-            let learnt = match answers.of(item.slot) {
-                Some(BranchAnswer::Prepared(call)) => self.learn(item, call),
-                _ => Learnt::Differs,
-            };
-            if learnt == Learnt::Differs {
-                return Err(Lost::Ownership("a script's effect is not known".to_owned()));
-            }
-        }
-        Ok(())
+/// The items of an array.
+fn array(value: Option<Value>) -> Vec<Value> {
+    match value {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
     }
-}
-
-/// The prepares that a round looks at; what can be answered or put aside without a look is.
-fn choose(
-    owner: &Owner,
-    sorted: &mut Sorted,
-    round: &mut Round,
-    aside: &mut Aside,
-    room: usize,
-) -> Vec<PrepareItem> {
-    let mut chosen = Vec::new();
-    let mut bytes = 0;
-    for item in std::mem::take(&mut sorted.prepares) {
-        let is_full = chosen.len() >= room || bytes >= BYTES_PER_ROUND_MAX;
-        if is_full || round.concerns(&item) {
-            aside.later.push(item);
-        } else if let Some(call) = owner.refusal_if_new(&item) {
-            round.answers.push((item.slot, BranchAnswer::Prepared(call)));
-            round.taken.prepares.push(item);
-        } else if owner.knows(item.txid) || !evaluate::is_known(&item.prepare.branch) {
-            // A branch that was here before: its replies are in its record.
-            aside.scripts.push(item);
-        } else if let Some(call) = owner.obstacle(&item) {
-            round.answers.push((item.slot, BranchAnswer::Prepared(call)));
-            round.taken.prepares.push(item);
-        } else {
-            bytes += item.prepare.branch.bytes;
-            chosen.push(item);
-        }
-    }
-    chosen
 }
 
 fn give(round: Round, results: &[Value], answers: &mut Answers) {

@@ -1,0 +1,50 @@
+-- Says what the ops of branches come to, and keeps nothing. The agent that owns the Redis has their
+-- locks in its memory, so that what is read here stays true until it keeps the answer, and stays
+-- there with it. Each branch of the call stands alone: the error of one is its own no.
+--
+-- KEYS[1]  the control hash; then every data key of the call
+-- ARGV     count of branches, and for each:
+--            kinds of the replies, whether it is asked if the writes may be made ('1' or ''),
+--            count of ops, count of words of all that follows, and the ops (run.lua)
+-- Returns  an array with one of these for each branch:
+--   {'y', writes, replies, deletions, stars}
+--                                   yes; writes and replies packed, writes empty if there are none;
+--                                   how many deletions they end in; for each XADD * its place among
+--                                   the writes and that of its op, both from 0
+--   {'n', code, op or -1, detail}   no
+--   {'e', op, comparison, reply}    no: an expectation was false; reply packed
+--   {'z'}                           it is for the next call, this one has done enough
+local function evaluate(op_count, kinds, asks_rights)
+  local replies = pack(run(op_count, kinds))
+  local writes, deletions = {}, {}
+  for _, e in ipairs(order) do flush(e, writes, deletions) end
+  local stars = {}
+  for place, write in ipairs(writes) do
+    local op = branch_stars[write]
+    if op then
+      stars[#stars + 1] = place - 1
+      stars[#stars + 1] = op - 1
+    end
+  end
+  for _, write in ipairs(deletions) do writes[#writes + 1] = write end
+  if asks_rights then check_rights(writes) end
+  local redo = #writes > 0 and pack(writes) or ''
+  bound_vote(redo, replies)
+  return {'y', redo, replies, #deletions, stars}
+end
+
+local answers = {}
+at = 2
+for place = 1, tonumber(ARGV[1]) do
+  local kinds, asks_rights, op_count = ARGV[at], ARGV[at + 1] == '1', tonumber(ARGV[at + 2])
+  -- An error leaves the cursor anywhere in the branch.
+  local after = at + 4 + tonumber(ARGV[at + 3])
+  at = at + 4
+  ents, order, branch_stars, reply_at = {}, {}, {}, 0
+  begin_branch()
+  local ok, answer = pcall(evaluate, op_count, kinds, asks_rights)
+  end_branch()
+  answers[place] = ok and answer or (answer == LATER and {'z'}) or refusal(answer)
+  at = after
+end
+return answers
