@@ -5,6 +5,7 @@
 mod bounds;
 mod differential;
 mod escrow;
+mod evaluated;
 mod fields;
 mod harness;
 mod implicit;

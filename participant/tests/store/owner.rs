@@ -274,7 +274,7 @@ impl Numbers {
         let key = format!("k{}", self.below(4));
         let number = i64::try_from(self.below(100)).unwrap();
         let counter = format!("c{}", self.below(3));
-        match self.below(18) {
+        match self.below(24) {
             0 => format!("GET {key}"),
             1 => format!("SET {key} {number}"),
             2 => format!("INCRBY {key} {number}"),
@@ -293,7 +293,13 @@ impl Numbers {
             }
             15 => format!("GETRANGE {key} {} {}", number % 9 - 4, number % 7 - 3),
             16 => format!("SETRANGE {key} {} {number}", number % 9),
-            _ => format!("HINCRBY h{number} f 1"),
+            17 => format!("HINCRBY h{} f{} {number}", number % 3, number % 2),
+            18 => format!(r#"HGET h{} f0 ?{{"ge":50}}"#, number % 3),
+            19 => format!("SADD s{} {}", number % 2, number % 5),
+            20 => format!("RPUSH l{} {number}", number % 2),
+            21 => format!("LPOP l{}", number % 2),
+            22 => format!("ZINCRBY z {number} m{}", number % 3),
+            _ => format!("DEL {key} h{}", number % 3),
         }
     }
 }
