@@ -160,7 +160,7 @@ pub static TABLE: &[Requirement] = &[
         needs: "available",
         of: Servers::ALL,
         weight: Weight::Refused,
-        why: "scripts stage the branches",
+        why: "scripts say what the ops of a branch come to",
         fix: "load the server's scripting engine (Valkey 9.1: the module lua), and allow the agent's user \
               `+eval +evalsha +script|load`",
         source: "tested: MODULE UNLOAD lua",
