@@ -35,7 +35,12 @@ struct Dev {
 
 impl Dev {
     fn start() -> Self {
-        let any = ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--participants=a,b"];
+        let any = [
+            "--listen=127.0.0.1:0",
+            "--admin-listen=127.0.0.1:0",
+            "--resp-listen=127.0.0.1:0",
+            "--participants=a,b",
+        ];
         let mut process = command(&["-o", "json", "dev"])
             .args(any)
             .stdout(Stdio::piped())

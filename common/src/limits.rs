@@ -161,6 +161,12 @@ pub const TIMEOUT_MIN_MS: u64 = 10;
 /// Milliseconds that one request may wait for an outcome (`Prefer: wait`, `?wait=`).
 pub const WAIT_MAX_MS: u64 = 60_000;
 
+/// How long after its deadline a transaction is waited for if the client does not say, in
+/// milliseconds: the decision is made by then, and is still to be applied. Less than what the SDK
+/// allows for an answer beyond the timeout, so that a client hears `pending` from us and not
+/// nothing.
+pub const WAIT_BEYOND_TIMEOUT_MS: u64 = 3_000;
+
 /// Rows of one page of a list.
 pub const PAGE_SIZE_MAX: usize = 500;
 

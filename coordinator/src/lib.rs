@@ -10,8 +10,11 @@ pub mod http;
 pub mod log;
 pub mod metrics;
 mod recovery;
+mod resp;
 mod service;
 
 pub use engine::Engine;
 pub use recovery::{RecoveryReport, StartError};
-pub use service::{Coordinator, CoordinatorOptions, Exposure, Running, ServiceError, Tokens};
+pub use service::{
+    Coordinator, CoordinatorOptions, Exposure, RespOptions, Running, ServiceError, Tokens,
+};

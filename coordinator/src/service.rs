@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use assent_client::transport::{BuildError, Http, HttpOptions, Token};
 use assent_common::ParticipantName;
 use assent_edge::{Descriptors, EdgeOptions, HostRule, Listener};
+use assent_resp::Routes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -17,6 +19,7 @@ use crate::engine::{AdmissionLimits, Engine, vital};
 use crate::http::{self, HttpState};
 use crate::log::{LogError, LogOptions, SEGMENT_BYTES_DEFAULT};
 use crate::recovery::{self, RecoveryReport, Start, StartError};
+use crate::resp::EngineDoor;
 
 /// How often the log is looked through for segments that may go.
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(30);
@@ -30,6 +33,8 @@ pub struct CoordinatorOptions {
     pub listen: SocketAddr,
     /// Where the admin API and the metrics listen.
     pub admin_listen: SocketAddr,
+    /// The door for Redis clients, if it is open.
+    pub resp: Option<RespOptions>,
     /// The base URL of the public API as participants reach it; the listening address if absent.
     pub advertised_url: Option<String>,
     /// Participants of the configuration; they override those registered over the API.
@@ -52,6 +57,15 @@ pub struct CoordinatorOptions {
     pub admission: AdmissionLimits,
     /// Renders the metrics, where a recorder is installed.
     pub metrics: Option<PrometheusHandle>,
+}
+
+/// The door for Redis clients.
+#[derive(Debug, Clone)]
+pub struct RespOptions {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// At which participant each key lies.
+    pub routes: Routes,
 }
 
 /// Bearer tokens; where one is absent, no token is asked for, or sent.
@@ -83,6 +97,7 @@ impl CoordinatorOptions {
             data_dir: data_dir.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 7701)),
+            resp: None,
             advertised_url: None,
             participants: BTreeMap::new(),
             tokens: Tokens::default(),
@@ -135,6 +150,8 @@ pub struct Running {
     pub addr: SocketAddr,
     /// Where the admin API listens.
     pub admin_addr: SocketAddr,
+    /// Where Redis clients are served, if they are.
+    pub resp_addr: Option<SocketAddr>,
     /// What recovery found.
     pub recovery: RecoveryReport,
     engine: Engine,
@@ -154,6 +171,7 @@ impl Coordinator {
         check_exposure(options.admin_listen, "--admin-listen", tokens.admin.is_some(), *exposure)?;
         let public = bind(options.listen, "--listen").await?;
         let admin = bind(options.admin_listen, "--admin-listen").await?;
+        let resp = bind_resp(&options).await?;
         let (addr, admin_addr) =
             (local_addr(&public, options.listen), local_addr(&admin, options.admin_listen));
         let http = Http::new(&HttpOptions {
@@ -171,18 +189,28 @@ impl Coordinator {
         let (stop, stopped) = watch::channel(false);
         let state = HttpState::new(engine.clone(), &options, stopped.clone());
         let mut servers = JoinSet::new();
-        let [public, admin] = listeners([public, admin], [addr, admin_addr], &options);
-        for (listener, surface) in
-            [(public, http::public_surface(state.clone())), (admin, http::admin_surface(state))]
-        {
+        let descriptors = Descriptors::of_process(options.edge.connections_max);
+        let resp_addr = resp.as_ref().map(|(_, addr)| *addr);
+        if let (Some((socket, _)), Some(RespOptions { routes, .. })) = (resp, &options.resp) {
+            let connections_max = descriptors.public;
+            let listener = Listener { socket, name: "resp", connections_max };
+            let service = resp_service(&state, routes.clone(), &options);
+            servers.spawn(assent_edge::accept(listener, Arc::new(service), stopped.clone()));
+        }
+        let surfaces = [http::public_surface(state.clone()), http::admin_surface(state)];
+        let listeners = listeners([public, admin], descriptors);
+        let hosts = host_rules([addr, admin_addr], &options);
+        for ((listener, surface), hosts) in listeners.into_iter().zip(surfaces).zip(hosts) {
             let (edge, stopped) = (options.edge.clone(), stopped.clone());
-            let served = async move { assent_edge::serve(listener, &edge, surface, stopped).await };
+            let served = async move {
+                assent_edge::serve(listener, hosts, &edge, surface, stopped).await;
+            };
             servers.spawn(served);
         }
         let mut background = JoinSet::new();
         background.spawn(vital(engine.clone().run_timers()));
         background.spawn(compact_regularly(engine.clone(), options.retention_ms));
-        Ok(Running { addr, admin_addr, recovery, engine, stop, servers, background })
+        Ok(Running { addr, admin_addr, resp_addr, recovery, engine, stop, servers, background })
     }
 }
 
@@ -237,32 +265,46 @@ async fn bind(addr: SocketAddr, flag: &'static str) -> Result<TcpListener, Servi
     TcpListener::bind(addr).await.map_err(|source| ServiceError::Bind { addr, flag, source })
 }
 
-/// The listeners with their rules: how many connections each may have, and by which names it is addressed.
-fn listeners(
-    [public, admin]: [TcpListener; 2],
-    [public_addr, admin_addr]: [SocketAddr; 2],
+/// The socket for Redis clients, and its address, if they are served.
+async fn bind_resp(
     options: &CoordinatorOptions,
-) -> [Listener; 2] {
+) -> Result<Option<(TcpListener, SocketAddr)>, ServiceError> {
+    let Some(RespOptions { listen, .. }) = options.resp else { return Ok(None) };
+    let CoordinatorOptions { tokens, exposure, .. } = options;
+    check_exposure(listen, "--resp-listen", tokens.api.is_some(), *exposure)?;
+    let socket = bind(listen, "--resp-listen").await?;
+    let addr = local_addr(&socket, listen);
+    Ok(Some((socket, addr)))
+}
+
+/// What serves Redis clients. Their password is the token of the public API.
+fn resp_service(
+    state: &HttpState,
+    routes: Routes,
+    options: &CoordinatorOptions,
+) -> assent_resp::Service<EngineDoor> {
+    let token = options.tokens.api.clone();
+    let rules = assent_resp::Rules { routes, token, budget: state.budget().clone() };
+    assent_resp::Service::new(EngineDoor(state.engine().clone()), rules, &options.edge)
+}
+
+/// The listeners, and how many connections each may have.
+fn listeners([public, admin]: [TcpListener; 2], descriptors: Descriptors) -> [Listener; 2] {
+    let Descriptors { public: public_max, admin: admin_max } = descriptors;
+    [
+        Listener { socket: public, name: "api", connections_max: public_max },
+        Listener { socket: admin, name: "admin", connections_max: admin_max },
+    ]
+}
+
+/// By which names each listener is addressed.
+fn host_rules([public, admin]: [SocketAddr; 2], options: &CoordinatorOptions) -> [HostRule; 2] {
     let CoordinatorOptions { edge, tokens, advertised_url, .. } = options;
-    let descriptors = Descriptors::of_process(edge.connections_max);
     let hosts = |addr, token: &Option<Token>| {
         let names = edge.allowed_hosts.iter().chain(advertised_url).map(String::as_str);
         HostRule::new(addr, token.is_some(), names)
     };
-    [
-        Listener {
-            socket: public,
-            name: "api",
-            connections_max: descriptors.public,
-            hosts: hosts(public_addr, &tokens.api),
-        },
-        Listener {
-            socket: admin,
-            name: "admin",
-            connections_max: descriptors.admin,
-            hosts: hosts(admin_addr, &tokens.admin),
-        },
-    ]
+    [hosts(public, &tokens.api), hosts(admin, &tokens.admin)]
 }
 
 fn local_addr(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {

@@ -25,7 +25,9 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn of(tcp: &Arc<TcpStream>) -> Self {
+    /// The client at the other end.
+    #[must_use]
+    pub fn of(tcp: &Arc<TcpStream>) -> Self {
         Self { tcp: Some(Arc::downgrade(tcp)) }
     }
 

@@ -20,13 +20,15 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::activity::{Activity, Stage};
 use crate::body::InTime;
 use crate::caller::Caller;
 use crate::hosts::HostRule;
+use crate::listener::Serves;
 use crate::options::Patience;
 use crate::reply::problem;
 use crate::seldom::Seldom;
-use crate::stream::{Activity, Stage, Stream};
+use crate::stream::Stream;
 
 /// What answers the requests of a listener.
 pub trait Answers: Send + Sync + 'static {
@@ -43,58 +45,59 @@ pub(crate) struct Shared<A> {
     pub(crate) unauthorized: Seldom,
 }
 
-/// Serves a connection until it ends, its time is over, or it is told to go.
-pub(crate) async fn serve<A: Answers>(
-    tcp: TcpStream,
-    peer: SocketAddr,
-    shared: Arc<Shared<A>>,
-    activity: Arc<Activity>,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let tcp = Arc::new(tcp);
-    let client = Caller::of(&tcp);
-    let stream = Stream::new(tcp, Arc::clone(&activity));
-    let service = service_fn(|mut request: Request<Incoming>| {
-        activity.enter(Stage::Busy);
-        request.extensions_mut().insert(client.clone());
-        let (shared, activity) = (&shared, &activity);
-        async move {
-            let response = answer(shared, peer, request).await;
-            Ok::<_, Infallible>(until_it_is_out(response, activity))
-        }
-    });
-    // A client may close its side when it has asked; it still wants the answer.
-    let mut server = http1::Builder::new();
-    let mut connection =
-        pin!(server.half_close(true).serve_connection(TokioIo::new(stream), service));
-    let mut is_leaving = false;
-    let next_look = || {
-        let look = Instant::now() + shared.patience.shortest();
-        let deadline = activity.deadline(&shared.patience);
-        deadline.map_or(look, |deadline| look.min(Instant::from_std(deadline)))
-    };
-    let mut look = pin!(sleep_until(next_look()));
-    loop {
-        tokio::select! {
-            biased;
-            // An error is a client that went away or does not speak HTTP; whoever hung up asks again.
-            _served = connection.as_mut() => return,
-            () = look.as_mut() => {
-                let now = Instant::now().into_std();
-                if activity.deadline(&shared.patience).is_some_and(|deadline| deadline <= now) {
-                    return;
-                }
-                look.as_mut().reset(next_look());
+impl<A: Answers> Serves for Shared<A> {
+    async fn serve(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        activity: Arc<Activity>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let tcp = Arc::new(tcp);
+        let client = Caller::of(&tcp);
+        let stream = Stream::new(tcp, Arc::clone(&activity));
+        let service = service_fn(|mut request: Request<Incoming>| {
+            activity.enter(Stage::Busy);
+            request.extensions_mut().insert(client.clone());
+            let (shared, activity) = (&self, &activity);
+            async move {
+                let response = answer(shared, peer, request).await;
+                Ok::<_, Infallible>(until_it_is_out(response, activity))
             }
-            () = activity.leave.notified() => {
-                if activity.expendable_since().is_some() {
-                    return;
+        });
+        // A client may close its side when it has asked; it still wants the answer.
+        let mut server = http1::Builder::new();
+        let mut connection =
+            pin!(server.half_close(true).serve_connection(TokioIo::new(stream), service));
+        let mut is_leaving = false;
+        let next_look = || {
+            let look = Instant::now() + self.patience.shortest();
+            let deadline = activity.deadline(&self.patience);
+            deadline.map_or(look, |deadline| look.min(Instant::from_std(deadline)))
+        };
+        let mut look = pin!(sleep_until(next_look()));
+        loop {
+            tokio::select! {
+                biased;
+                // An error is a client that went away or does not speak HTTP; whoever hung up asks again.
+                _served = connection.as_mut() => return,
+                () = look.as_mut() => {
+                    let now = Instant::now().into_std();
+                    if activity.deadline(&self.patience).is_some_and(|deadline| deadline <= now) {
+                        return;
+                    }
+                    look.as_mut().reset(next_look());
                 }
-                connection.as_mut().graceful_shutdown();
-            }
-            _ = stopped.wait_for(|stopped| *stopped), if !is_leaving => {
-                is_leaving = true;
-                connection.as_mut().graceful_shutdown();
+                () = activity.asked_to_leave() => {
+                    if activity.expendable_since().is_some() {
+                        return;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ = stopped.wait_for(|stopped| *stopped), if !is_leaving => {
+                    is_leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
     }

@@ -9,6 +9,7 @@
 //!    └─────────────────────────────────────────────> Budget: bytes of bodies and of what is kept of them
 //! ```
 
+mod activity;
 mod body;
 mod budget;
 mod caller;
@@ -21,13 +22,14 @@ mod reply;
 mod seldom;
 mod stream;
 
+pub use activity::{Activity, Stage};
 pub use body::{Gathered, gather};
 pub use budget::{Budget, Held};
 pub use caller::Caller;
 pub use connection::Answers;
 pub use descriptors::Descriptors;
 pub use hosts::HostRule;
-pub use listener::{Listener, serve};
+pub use listener::{Listener, Serves, accept, serve};
 pub use options::EdgeOptions;
 pub use reply::problem;
 pub use seldom::Seldom;

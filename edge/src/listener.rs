@@ -1,6 +1,7 @@
 //! A listener: connections in, up to a number, the longest idle one out for a new one.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +10,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use crate::connection::{self, Answers, Shared};
+use crate::activity::Activity;
+use crate::connection::{Answers, Shared};
 use crate::hosts::HostRule;
 use crate::options::{EdgeOptions, Patience};
 use crate::seldom::Seldom;
-use crate::stream::Activity;
 
 /// How often a full listener looks whether a connection has become idle, and one without descriptors tries again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// A listener that is bound, and its rules.
+/// A listener that is bound.
 #[derive(Debug)]
 pub struct Listener {
     /// Where it listens.
@@ -27,8 +28,19 @@ pub struct Listener {
     pub name: &'static str,
     /// Connections at the most.
     pub connections_max: usize,
-    /// By which names it may be addressed.
-    pub hosts: HostRule,
+}
+
+/// What a listener does with its connections.
+pub trait Serves: Send + Sync + 'static {
+    /// Serves a connection until it ends, its time is over, or it is told to go: by
+    /// [`Activity::asked_to_leave`], or because the server stops. `activity` says what it does.
+    fn serve(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        activity: Arc<Activity>,
+        stopped: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 /// The connections that are open.
@@ -39,16 +51,16 @@ struct Connections {
 }
 
 impl Connections {
-    fn spawn<A: Answers>(
+    fn spawn<S: Serves>(
         &mut self,
         stream: TcpStream,
         peer: SocketAddr,
-        shared: &Arc<Shared<A>>,
+        serves: &Arc<S>,
         stopped: &watch::Receiver<bool>,
     ) {
         let activity = Arc::new(Activity::new());
-        let (shared, stopped) = (Arc::clone(shared), stopped.clone());
-        let served = connection::serve(stream, peer, shared, Arc::clone(&activity), stopped);
+        let serves = Arc::clone(serves);
+        let served = serves.serve(stream, peer, Arc::clone(&activity), stopped.clone());
         let id = self.tasks.spawn(served).id();
         self.activities.insert(id, activity);
     }
@@ -69,29 +81,40 @@ impl Connections {
         let idle = self.activities.values();
         let idle = idle.filter_map(|one| Some((one.expendable_since()?, one)));
         if let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) {
-            longest.leave.notify_one();
+            longest.ask_to_leave();
         }
     }
 }
 
-/// Accepts until told to stop; then lets the requests that are under way finish, and closes the idle connections.
-///
-/// A listener that is full takes one more and closes the connection that has been idle for the longest time. If all are
-/// busy, who comes next waits in the system's queue.
+/// Serves HTTP: see [`accept`]. `hosts` says by which names the listener may be addressed.
 pub async fn serve<A: Answers>(
     listener: Listener,
+    hosts: HostRule,
     options: &EdgeOptions,
     answers: A,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
 ) {
-    let Listener { socket, name, connections_max, hosts } = listener;
-    let shared = Arc::new(Shared {
-        name,
+    let shared = Shared {
+        name: listener.name,
         answers,
         hosts,
         patience: Patience::new(options),
         unauthorized: Seldom::minutely(),
-    });
+    };
+    accept(listener, Arc::new(shared), stopped).await;
+}
+
+/// Accepts until told to stop; then lets the requests that are under way finish, and closes the
+/// idle connections.
+///
+/// A listener that is full takes one more and closes the connection that has been idle for the
+/// longest time. If all are busy, who comes next waits in the system's queue.
+pub async fn accept<S: Serves>(
+    listener: Listener,
+    serves: Arc<S>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let Listener { socket, name, connections_max } = listener;
     let (full, broken) = (Seldom::minutely(), Seldom::minutely());
     let mut connections = Connections::default();
     let closing = stopped.clone();
@@ -118,7 +141,7 @@ pub async fn serve<A: Answers>(
             Ok((stream, peer)) => {
                 // Answers are small and waited for.
                 let _unsupported = stream.set_nodelay(true);
-                connections.spawn(stream, peer, &shared, &closing);
+                connections.spawn(stream, peer, &serves, &closing);
             }
             Err(error) => {
                 // The client is gone, or the process has no descriptor left.

@@ -64,15 +64,11 @@ async fn rig(options: EdgeOptions) -> Rig {
         held: Arc::new(Semaphore::new(0)),
         let_go: Arc::new(Semaphore::new(0)),
     };
-    let listener = Listener {
-        socket,
-        name: "test",
-        connections_max: options.connections_max,
-        hosts: HostRule::new(address, false, []),
-    };
+    let listener = Listener { socket, name: "test", connections_max: options.connections_max };
+    let hosts = HostRule::new(address, false, []);
     let (running, stopped) = watch::channel(false);
     let answers = echo.clone();
-    tokio::spawn(async move { serve(listener, &options, answers, stopped).await });
+    tokio::spawn(async move { serve(listener, hosts, &options, answers, stopped).await });
     Rig { address, echo, _running: running }
 }
 

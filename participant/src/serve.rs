@@ -127,10 +127,10 @@ pub async fn serve(
     ] {
         let names = edge.allowed_hosts.iter().chain(&advertised_url).map(String::as_str);
         let hosts = HostRule::new(address, has_token, names);
-        let listener = Listener { socket, name, connections_max, hosts };
+        let listener = Listener { socket, name, connections_max };
         let (edge, stopping) = (edge.clone(), stopping.clone());
         let served = async move {
-            assent_edge::serve(listener, &edge, Routed(router), stopping).await;
+            assent_edge::serve(listener, hosts, &edge, Routed(router), stopping).await;
         };
         servers.spawn(served);
     }

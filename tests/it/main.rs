@@ -22,6 +22,7 @@ mod pictures;
 mod protocol;
 mod redis_faults;
 mod redis_loss;
+mod resp;
 mod soak;
 mod standby;
 mod tidy;

@@ -25,12 +25,16 @@ const COMMON_MAY_USE: [&str; 9] = [
 const ENGINE_MAY_USE: [&str; 5] = ["assent-common", "serde", "serde_json", "sha2", "uuid"];
 
 /// The packages of ours that each folder may use (ARCHITECTURE.md, "Code map").
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("common", &[]),
     ("client", &["assent-common"]),
     ("edge", &["assent-common"]),
     ("engine", &["assent-common"]),
-    ("coordinator", &["assent-common", "assent-client", "assent-edge", "assent-engine"]),
+    ("resp", &["assent-common", "assent-client", "assent-edge"]),
+    (
+        "coordinator",
+        &["assent-common", "assent-client", "assent-edge", "assent-engine", "assent-resp"],
+    ),
     ("participant", &["assent-common", "assent-client", "assent-edge"]),
     ("process", &["assent-common", "assent-client"]),
     (
@@ -42,6 +46,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
             "assent-coordinator",
             "assent-participant",
             "assent-process",
+            "assent-resp",
         ],
     ),
     ("lab", &["assent", "assent-common", "assent-client", "assent-coordinator", "assent-process"]),

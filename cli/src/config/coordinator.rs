@@ -9,7 +9,8 @@ use assent_common::ParticipantName;
 use assent_common::time::DurationMs;
 use assent_coordinator::engine::SEGMENT_BYTES_FOR_ALL;
 use assent_coordinator::log::SEGMENT_BYTES_DEFAULT;
-use assent_coordinator::{CoordinatorOptions, Exposure, Tokens};
+use assent_coordinator::{CoordinatorOptions, Exposure, RespOptions, Tokens};
+use assent_resp::{InvalidRule, Routes, Rule};
 use clap::{ArgMatches, Args};
 use serde::{Deserialize, Deserializer};
 
@@ -31,6 +32,19 @@ pub struct CoordinatorArgs {
     /// Address of the admin API, and of the metrics [default: 127.0.0.1:7701]
     #[arg(long, env = "ASSENT_COORDINATOR_ADMIN_LISTEN", value_name = "ADDR")]
     pub admin_listen: Option<SocketAddr>,
+    /// Address of the port for Redis clients; without it there is none
+    #[arg(long, env = "ASSENT_COORDINATOR_RESP_LISTEN", value_name = "ADDR")]
+    pub resp_listen: Option<SocketAddr>,
+    /// At which participant the keys of a pattern lie, for Redis clients: the first rule that
+    /// matches a key is the one. Repeatable; in the environment, separated by spaces
+    #[arg(
+        long = "route",
+        env = "ASSENT_COORDINATOR_ROUTES",
+        value_name = "PATTERN=NAME",
+        value_delimiter = ' '
+    )]
+    #[serde(deserialize_with = "rules")]
+    pub routes: Vec<Rule>,
     /// Base URL at which participants reach the public API, to ask for outcomes [default: the listening address]
     #[arg(long, env = "ASSENT_COORDINATOR_ADVERTISED_URL", value_name = "URL")]
     pub advertised_url: Option<String>,
@@ -134,6 +148,8 @@ impl CoordinatorSettings {
             file.admin_listen,
             defaults.admin_listen,
         );
+        let resp_listen = layers.optional("resp_listen", args.resp_listen, file.resp_listen);
+        let routes = layers.list("routes", args.routes, file.routes);
         let advertised_url =
             layers.optional("advertised_url", args.advertised_url, file.advertised_url);
         let participants = layers.list("participants", args.participants, file.participants);
@@ -194,6 +210,7 @@ impl CoordinatorSettings {
         let options = CoordinatorOptions {
             listen,
             admin_listen,
+            resp: resp(resp_listen, routes)?,
             advertised_url,
             participants: unique(participants)?,
             tokens: read_tokens(&token_files)?,
@@ -230,6 +247,24 @@ fn read_tokens([api, admin, participants]: &[Option<PathValue>; 3]) -> Result<To
         admin: read_token(admin.as_ref())?,
         participants: read_token(participants.as_ref())?,
     })
+}
+
+/// The port for Redis clients, if there is one.
+fn resp(listen: Option<SocketAddr>, rules: Vec<Rule>) -> Result<Option<RespOptions>, Failure> {
+    let usage = |error: InvalidRule| Failure::usage(error.to_string());
+    match (listen, rules) {
+        (None, rules) if rules.is_empty() => Ok(None),
+        (None, _) => Err(Failure::usage(
+            "`routes` are for Redis clients, and `resp_listen` does not say where they are served",
+        )),
+        (Some(_), rules) if rules.is_empty() => Err(Failure::usage(
+            "`resp_listen` needs `routes`: at which participant the keys of a pattern lie",
+        )),
+        (Some(listen), rules) => {
+            let routes = Routes::new(rules).map_err(usage)?;
+            Ok(Some(RespOptions { listen, routes }))
+        }
+    }
 }
 
 fn unique(list: Vec<NamedUrl>) -> Result<BTreeMap<ParticipantName, String>, Failure> {
@@ -270,6 +305,12 @@ impl FromStr for NamedUrl {
 fn named_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NamedUrl>, D::Error> {
     let map = BTreeMap::<ParticipantName, String>::deserialize(deserializer)?;
     Ok(map.into_iter().map(|(name, url)| NamedUrl { name, url }).collect())
+}
+
+/// In the file they are a list, because their order counts.
+fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    let list = Vec::<String>::deserialize(deserializer)?;
+    list.iter().map(|rule| rule.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 #[cfg(test)]

@@ -42,6 +42,9 @@ pub(crate) fn tell(running: &Running) {
     announce(&format!("assent {} coordinator", env!("CARGO_PKG_VERSION")));
     announce(&format!("api        http://{}", running.addr));
     announce(&format!("admin      http://{}  (metrics at /metrics)", running.admin_addr));
+    if let Some(addr) = running.resp_addr {
+        announce(&format!("resp       {addr}"));
+    }
     let log = running.engine().log();
     announce(&format!("log        {}, epoch {}", log.log_id(), log.epoch()));
     let report = &running.recovery;

@@ -9,10 +9,11 @@ use std::time::Instant;
 use assent_client::HttpOptions;
 use assent_common::ParticipantName;
 use assent_coordinator::log::{self, LogOptions};
-use assent_coordinator::{Coordinator, CoordinatorOptions, Running};
+use assent_coordinator::{Coordinator, CoordinatorOptions, RespOptions, Running};
 use assent_edge::EdgeOptions;
 use assent_participant::{MetricsText, Options, ServeOptions, Serving, serve};
 use assent_process::{RedisOptions, RedisServer};
+use assent_resp::{Routes, Rule};
 use clap::Args;
 use futures_util::future::try_join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -51,6 +52,9 @@ pub(crate) struct DevArgs {
     /// Address of the coordinator's admin API
     #[arg(long, default_value = "127.0.0.1:7701", value_name = "ADDR")]
     admin_listen: SocketAddr,
+    /// Address of the port for Redis clients, where the keys `NAME:*` lie at participant NAME
+    #[arg(long, default_value = "127.0.0.1:7702", value_name = "ADDR")]
+    resp_listen: SocketAddr,
     /// Keep the data in this directory; without it a temporary one is deleted at the end
     #[arg(long, value_name = "DIR")]
     retain: Option<PathBuf>,
@@ -63,6 +67,8 @@ pub(crate) struct DevArgs {
 struct Addresses {
     url: String,
     admin_url: String,
+    /// Where Redis clients are served.
+    resp: Option<SocketAddr>,
     log_id: String,
     /// Of the decision log, as `assent coordinator` and `assent log` take it.
     data_dir: PathBuf,
@@ -141,6 +147,7 @@ async fn start(args: DevArgs, dir: PathBuf) -> Result<Everything, Failure> {
     let addresses = Addresses {
         url: format!("http://{}", coordinator.addr),
         admin_url: format!("http://{}", coordinator.admin_addr),
+        resp: coordinator.resp_addr,
         log_id: coordinator.engine().log().log_id().to_string(),
         data_dir: dir.join(LOG_DIR),
         participants: shown,
@@ -177,6 +184,14 @@ fn edge() -> EdgeOptions {
     EdgeOptions { connections_max: DEV_CONNECTIONS_MAX, ..EdgeOptions::default() }
 }
 
+/// Keys that begin with the name of a participant lie there.
+fn routes(participants: &[ParticipantName]) -> Result<Routes, Failure> {
+    let rule =
+        |name: &ParticipantName| Rule { pattern: format!("{name}:*"), participant: name.clone() };
+    let routes = Routes::new(participants.iter().map(rule).collect());
+    routes.map_err(|error| Failure::error(error.to_string()))
+}
+
 async fn start_coordinator(
     args: &DevArgs,
     dir: &Path,
@@ -192,6 +207,7 @@ async fn start_coordinator(
     let options = CoordinatorOptions {
         listen: args.listen,
         admin_listen: args.admin_listen,
+        resp: Some(RespOptions { listen: args.resp_listen, routes: routes(&args.participants)? }),
         participants,
         edge: edge(),
         metrics: Some(metrics),
@@ -213,7 +229,7 @@ impl Everything {
 }
 
 fn tell(addresses: &Addresses) -> Result<(), Failure> {
-    let Addresses { url, admin_url, log_id, data_dir, participants } = addresses;
+    let Addresses { url, admin_url, resp, log_id, data_dir, participants } = addresses;
     let log_dir = data_dir.display();
     output::line(&format!(
         "assent {} dev: for development; not a deployment",
@@ -221,6 +237,9 @@ fn tell(addresses: &Addresses) -> Result<(), Failure> {
     ))?;
     output::line(&format!("api          {url}"))?;
     output::line(&format!("admin        {admin_url}  (metrics at /metrics)"))?;
+    if let Some(resp) = resp {
+        output::line(&format!("resp         {resp}  (keys NAME:* lie at participant NAME)"))?;
+    }
     output::line(&format!("log          {log_id} in {log_dir}"))?;
     for one in participants {
         let ParticipantAddresses { name, url, redis_url, .. } = one;

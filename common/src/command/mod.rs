@@ -35,5 +35,5 @@ pub use escrow::{Claim, Range, Reserved, Step};
 pub use expect::{Comparison, Expect};
 pub use number::{is_float, parse_i64};
 pub use request::OpRequest;
-pub use table::{Access, COMMANDS, Command, EscrowKind, Family, Keys, ReplyKind};
+pub use table::{Access, COMMANDS, Command, EscrowKind, Family, Keys, ReplyKind, find};
 pub use validate::{Lock, ValidatedBranch, ValidatedOp};

@@ -218,7 +218,8 @@ commands! {
 }
 
 /// The command of this name, whatever its case.
-pub(crate) fn find(name: &[u8]) -> Option<&'static Command> {
+#[must_use]
+pub fn find(name: &[u8]) -> Option<&'static Command> {
     /// The longest name of the table, `HINCRBYFLOAT`.
     const NAME_BYTES_MAX: usize = 12;
     let mut upper = [0; NAME_BYTES_MAX];

@@ -21,10 +21,10 @@ fn refusal(op: &[&str]) -> ErrorCode {
 fn the_table_is_sorted_and_finds_every_name_in_any_case() {
     assert!(COMMANDS.windows(2).all(|pair| pair[0].name < pair[1].name));
     for command in COMMANDS {
-        assert_eq!(table::find(command.name.to_lowercase().as_bytes()).unwrap().name, command.name);
+        assert_eq!(find(command.name.to_lowercase().as_bytes()).unwrap().name, command.name);
     }
-    assert!(table::find(b"KEYS").is_none());
-    assert!(table::find(b"A NAME THAT IS TOO LONG").is_none());
+    assert!(find(b"KEYS").is_none());
+    assert!(find(b"A NAME THAT IS TOO LONG").is_none());
 }
 
 #[test]

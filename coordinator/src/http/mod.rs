@@ -94,11 +94,11 @@ impl HttpState {
         Self { shared: Arc::new(shared) }
     }
 
-    fn engine(&self) -> &Engine {
+    pub(crate) fn engine(&self) -> &Engine {
         &self.shared.engine
     }
 
-    fn budget(&self) -> &Budget {
+    pub(crate) fn budget(&self) -> &Budget {
         &self.shared.budget
     }
 

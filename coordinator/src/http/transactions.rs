@@ -34,11 +34,6 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// Where transactions are submitted, and listed.
 pub(super) const PATH: &str = "/v1/transactions";
 
-/// How long after its deadline a transaction is waited for if the client does not say, in milliseconds: the decision is
-/// made by then, and is still to be applied. Less than what the SDK allows for an answer beyond the timeout, so that a
-/// client hears `pending` from us and not nothing.
-const WAIT_BEYOND_TIMEOUT_MS: u64 = 3_000;
-
 /// Runs a transaction: every branch applies, or none does.
 ///
 /// Waits for the outcome as long as `Prefer: wait` says, or until shortly after the transaction's timeout. The same
@@ -80,7 +75,7 @@ pub(super) async fn submit(
         (request.validate()?, None)
     };
     let wait_ms = preferred_wait_ms(&headers)
-        .unwrap_or_else(|| submission.timeout_ms + WAIT_BEYOND_TIMEOUT_MS)
+        .unwrap_or_else(|| submission.timeout_ms + limits::WAIT_BEYOND_TIMEOUT_MS)
         .min(limits::WAIT_MAX_MS);
     drop(bytes);
     held.shrink_to(submission.ops_bytes());

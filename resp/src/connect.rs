@@ -1,0 +1,205 @@
+//! What Redis clients say beside commands on keys: at connect, and to look around.
+
+use assent_common::command::{Access, COMMANDS, Command};
+use assent_common::value::{Arg, readable};
+
+use crate::reply::{RespVersion, Value};
+use crate::session::{Session, error, key_places};
+
+/// Bytes of a client's name.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Whether a command is answered without `AUTH`.
+pub(crate) fn is_open(name: &[u8]) -> bool {
+    matches!(name, b"AUTH" | b"HELLO" | b"QUIT" | b"RESET")
+}
+
+/// The answer; nothing if the command is none of these.
+pub(crate) fn answer(
+    session: &mut Session,
+    name: &[u8],
+    args: &[Arg],
+) -> Option<Result<Value, Value>> {
+    let wrong = || {
+        let name = readable(&name.to_ascii_lowercase());
+        Err(error(format!("ERR wrong number of arguments for '{name}' command")))
+    };
+    Some(match (name, args) {
+        (b"PING", []) => Ok(Value::Status("PONG".into())),
+        (b"PING" | b"ECHO", [text]) => Ok(Value::bulk(&text.0)),
+        (b"AUTH", [password]) => auth(session, b"default", &password.0).map(|()| Value::ok()),
+        (b"AUTH", [user, password]) => auth(session, &user.0, &password.0).map(|()| Value::ok()),
+        (b"HELLO", args) => hello(session, args),
+        (b"CLIENT", [what, rest @ ..]) => client(session, &what.0.to_ascii_uppercase(), rest),
+        (b"COMMAND", args) => Ok(command(args)),
+        (b"INFO", _) => Ok(Value::bulk(info())),
+        // Nothing is watched.
+        (b"UNWATCH", []) => Ok(Value::ok()),
+        (b"SELECT", [index]) => match &index.0[..] {
+            b"0" => Ok(Value::ok()),
+            _ => Err(error("ERR DB index is out of range; there is database 0 only")),
+        },
+        (b"PING" | b"ECHO" | b"AUTH" | b"CLIENT" | b"SELECT", _) => wrong(),
+        _ => return None,
+    })
+}
+
+/// Any user's name will do: the token says who may speak.
+fn auth(session: &mut Session, user: &[u8], password: &[u8]) -> Result<(), Value> {
+    let Some(token) = &session.rules.token else {
+        return match user {
+            // A client that was given a password expects that it is asked for.
+            b"default" => Err(error(
+                "ERR AUTH <password> called without any password configured for the default user. \
+                 Are you sure your configuration is correct?",
+            )),
+            _ => Err(wrong_password()),
+        };
+    };
+    if !token.admits(&[b"Bearer ", password].concat()) {
+        session.was_refused = true;
+        return Err(wrong_password());
+    }
+    session.is_authenticated = true;
+    Ok(())
+}
+
+fn wrong_password() -> Value {
+    error("WRONGPASS invalid username-password pair or user is disabled.")
+}
+
+fn hello(session: &mut Session, args: &[Arg]) -> Result<Value, Value> {
+    let mut version = session.version;
+    let mut name = None;
+    let mut credentials = None;
+    let mut rest = args;
+    if let [number, after @ ..] = rest {
+        version = match &number.0[..] {
+            b"2" => RespVersion::Resp2,
+            b"3" => RespVersion::Resp3,
+            _ => return Err(error("NOPROTO unsupported protocol version")),
+        };
+        rest = after;
+    }
+    while let [option, after @ ..] = rest {
+        rest = match (&option.0.to_ascii_uppercase()[..], after) {
+            (b"AUTH", [user, password, after @ ..]) => {
+                credentials = Some((user, password));
+                after
+            }
+            (b"SETNAME", [text, after @ ..]) => {
+                name = Some(checked_name(text)?);
+                after
+            }
+            _ => {
+                let option = readable(&option.0);
+                return Err(error(format!("ERR Syntax error in HELLO option '{option}'")));
+            }
+        };
+    }
+    if let Some((user, password)) = credentials {
+        auth(session, &user.0, &password.0)?;
+    }
+    if !session.is_authenticated {
+        return Err(error(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+             select the RESP protocol version at the same time",
+        ));
+    }
+    session.version = version;
+    if let Some(name) = name {
+        session.name = name;
+    }
+    Ok(about(session))
+}
+
+fn about(session: &Session) -> Value {
+    let proto = match session.version {
+        RespVersion::Resp2 => 2,
+        RespVersion::Resp3 => 3,
+    };
+    let id = i64::try_from(session.id).unwrap_or(i64::MAX);
+    Value::Map(vec![
+        (Value::bulk("server"), Value::bulk("assent")),
+        (Value::bulk("version"), Value::bulk(env!("CARGO_PKG_VERSION"))),
+        (Value::bulk("proto"), Value::Int(proto)),
+        (Value::bulk("id"), Value::Int(id)),
+        (Value::bulk("mode"), Value::bulk("standalone")),
+        (Value::bulk("role"), Value::bulk("master")),
+        (Value::bulk("modules"), Value::Array(Vec::new())),
+    ])
+}
+
+fn client(session: &mut Session, what: &[u8], args: &[Arg]) -> Result<Value, Value> {
+    match (what, args) {
+        (b"ID", []) => Ok(Value::Int(i64::try_from(session.id).unwrap_or(i64::MAX))),
+        (b"GETNAME", []) if session.name.is_empty() => Ok(Value::Nil),
+        (b"GETNAME", []) => Ok(Value::bulk(&session.name)),
+        (b"SETNAME", [name]) => {
+            session.name = checked_name(name)?;
+            Ok(Value::ok())
+        }
+        // The library's name and version; and what concerns a cache that is not here.
+        (b"SETINFO", [_, _]) | (b"NO-EVICT" | b"NO-TOUCH", [_]) => Ok(Value::ok()),
+        (b"INFO", []) => {
+            let (id, name) = (session.id, readable(&session.name));
+            Ok(Value::bulk(format!("id={id} name={name} db=0\n")))
+        }
+        _ => {
+            let what = readable(what);
+            Err(error(format!("ERR CLIENT {what} is not served here")))
+        }
+    }
+}
+
+fn checked_name(name: &Arg) -> Result<Vec<u8>, Value> {
+    if name.0.len() > NAME_BYTES_MAX || !name.0.iter().all(u8::is_ascii_graphic) {
+        return Err(error(
+            "ERR Client names cannot contain spaces, newlines or special characters.",
+        ));
+    }
+    Ok(name.0.clone())
+}
+
+/// Clients look at the version before they use a command, and at `loading` before they use any.
+fn info() -> String {
+    format!(
+        "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nassent_version:{}\r\n\
+         # Persistence\r\nloading:0\r\n# Replication\r\nrole:master\r\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn command(args: &[Arg]) -> Value {
+    let what = args.first().map(|what| what.0.to_ascii_uppercase());
+    match (what.as_deref(), args) {
+        (Some(b"COUNT"), [_]) => Value::Int(i64::try_from(COMMANDS.len()).unwrap_or(i64::MAX)),
+        // redis-cli asks for them to help whoever types.
+        (Some(b"DOCS"), _) => Value::Map(Vec::new()),
+        (Some(b"INFO"), [_, names @ ..]) if !names.is_empty() => {
+            let named = |name: &Arg| {
+                let command = assent_common::command::find(&name.0);
+                command.map_or(Value::NilArray, described)
+            };
+            Value::Array(names.iter().map(named).collect())
+        }
+        (None, _) | (Some(b"INFO"), _) => Value::Array(COMMANDS.iter().map(described).collect()),
+        (Some(what), _) => error(format!("ERR COMMAND {} is not served here", readable(what))),
+    }
+}
+
+fn described(command: &Command) -> Value {
+    let least = i64::try_from(command.args_min).unwrap_or(i64::MAX - 1) + 1;
+    let arity = if command.args_min == command.args_max { least } else { -least };
+    let flag = if command.access == Access::Shared { "readonly" } else { "write" };
+    let (first, last, step) = key_places(command.keys);
+    Value::Array(vec![
+        Value::bulk(command.name.to_ascii_lowercase()),
+        Value::Int(arity),
+        Value::Set(vec![Value::Status(flag.into())]),
+        Value::Int(first),
+        Value::Int(last),
+        Value::Int(step),
+    ])
+}

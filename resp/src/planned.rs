@@ -1,0 +1,393 @@
+//! What a client asks for, ready to run: one command, or what was queued between `MULTI` and
+//! `EXEC`.
+
+use assent_common::command::{OpRequest, ValidatedBranch};
+use assent_common::coordinator::Purpose;
+use assent_common::time::DurationMs;
+use assent_common::wire::problem::Problem;
+use assent_common::wire::submission::{Submission, SubmittedBranch};
+use assent_common::wire::transaction::{
+    Ack, BranchRequest, Protocol, TransactionRequest, TransactionView,
+};
+use assent_common::{ErrorCode, IdempotencyKey, ParticipantName, TransactionId, limits};
+use assent_edge::Held;
+use serde_json::value::RawValue;
+
+use crate::reply::{RespVersion, Value};
+use crate::shape::ReplyShape;
+
+/// Ops of several transactions of one connection that run as one: enough to share its cost, few
+/// enough that the others wait for no lock of it for long.
+const MERGED_OPS_MAX: usize = 128;
+
+/// Bytes of their words.
+const MERGED_BYTES_MAX: usize = 256 * 1024;
+
+/// A transaction of one client.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    /// What was asked, in order.
+    pub entries: Vec<PlannedEntry>,
+    /// Whether it is one command, or what `EXEC` runs.
+    pub kind: AnswerForm,
+    /// What was said of it as a whole.
+    pub said: SaidOfAll,
+    /// How its answer is written.
+    pub version: RespVersion,
+    /// Bytes of the words.
+    pub bytes: usize,
+    /// The memory that it was granted.
+    pub held: Held,
+}
+
+/// One command.
+#[derive(Debug)]
+pub(crate) enum PlannedEntry {
+    /// An op at a participant.
+    Op(PlannedOp),
+    /// What needs no participant, and its reply.
+    Reply(Value),
+}
+
+/// An op, where it runs, and how its reply is shown.
+#[derive(Debug)]
+pub(crate) struct PlannedOp {
+    /// The participant.
+    pub participant: ParticipantName,
+    /// The op.
+    pub request: OpRequest,
+    /// The reply.
+    pub shape: ReplyShape,
+}
+
+/// How an answer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AnswerForm {
+    /// The reply of one command.
+    Single,
+    /// The replies of `EXEC`.
+    Exec,
+}
+
+/// What a client said of a transaction as a whole (`ASSENT.KEY` and its like).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SaidOfAll {
+    /// The idempotency key.
+    pub key: Option<IdempotencyKey>,
+    /// The id.
+    pub id: Option<TransactionId>,
+    /// How long it may take to decide, in milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+/// What the engine is asked for.
+#[derive(Debug)]
+pub enum DoorRequest {
+    /// A transaction that nobody can ask for again.
+    Once(Submission),
+    /// One that has a key or an id.
+    Keyed(TransactionRequest, Option<IdempotencyKey>),
+}
+
+impl DoorRequest {
+    /// Bytes of its ops.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Once(submission) => submission.ops_bytes(),
+            Self::Keyed(request, _) => {
+                request.branches.iter().map(|branch| branch.ops.get().len()).sum()
+            }
+        }
+    }
+}
+
+/// Where the replies of an op stand: the branch, and the place in it.
+type Place = (usize, usize);
+
+/// Transactions of one client that run as one.
+#[derive(Debug)]
+pub(crate) struct Group {
+    planned: Vec<Planned>,
+    /// The participants, in the order of their first use.
+    participants: Vec<ParticipantName>,
+    ops: usize,
+    bytes: usize,
+}
+
+impl Planned {
+    /// Its ops, in order.
+    pub(crate) fn ops(&self) -> impl Iterator<Item = &PlannedOp> {
+        self.entries.iter().filter_map(|entry| match entry {
+            PlannedEntry::Op(op) => Some(op),
+            PlannedEntry::Reply(_) => None,
+        })
+    }
+
+    /// How many they are.
+    #[must_use]
+    pub(crate) fn count_ops(&self) -> usize {
+        self.ops().count()
+    }
+}
+
+impl From<Planned> for Group {
+    fn from(planned: Planned) -> Self {
+        let mut participants = Vec::new();
+        for op in planned.ops() {
+            if !participants.contains(&op.participant) {
+                participants.push(op.participant.clone());
+            }
+        }
+        let (ops, bytes) = (planned.count_ops(), planned.bytes);
+        Self { planned: vec![planned], participants, ops, bytes }
+    }
+}
+
+impl Group {
+    /// Takes one more transaction, or gives it back: then it is another group's.
+    ///
+    /// What a client sends without waiting for answers is done in its order. Transactions that
+    /// follow each other at the same participants are that, done as one: nobody comes in between.
+    pub(crate) fn join(&mut self, planned: Planned) -> Result<(), Planned> {
+        let (ops, bytes) = (self.ops + planned.count_ops(), self.bytes + planned.bytes);
+        let is_plain = |one: &Planned| one.said == SaidOfAll::default();
+        let fits = ops <= MERGED_OPS_MAX
+            && bytes <= MERGED_BYTES_MAX
+            && is_plain(&planned)
+            && self.planned.iter().all(is_plain)
+            && self.has_the_participants_of(&planned);
+        if !fits {
+            return Err(planned);
+        }
+        (self.ops, self.bytes) = (ops, bytes);
+        self.planned.push(planned);
+        Ok(())
+    }
+
+    fn has_the_participants_of(&self, planned: &Planned) -> bool {
+        let knows = |name: &ParticipantName| self.participants.contains(name);
+        let is_asked = |name: &ParticipantName| planned.ops().any(|op| op.participant == *name);
+        planned.ops().all(|op| knows(&op.participant)) && self.participants.iter().all(is_asked)
+    }
+
+    /// The transactions, each for itself.
+    #[must_use]
+    pub(crate) fn into_each(self) -> Vec<Planned> {
+        self.planned
+    }
+
+    /// The transactions.
+    #[must_use]
+    pub(crate) fn planned(&self) -> &[Planned] {
+        &self.planned
+    }
+
+    /// What the engine is asked for; an error if it would be refused as a whole.
+    pub(crate) fn asked(&self) -> Result<DoorRequest, Problem> {
+        let mut branches: Vec<_> = self.participants.iter().map(|_| Vec::new()).collect();
+        for op in self.planned.iter().flat_map(Planned::ops) {
+            branches[self.branch_of(op)].push(op.request.clone());
+        }
+        let said = self.planned.first().map(|planned| &planned.said);
+        let SaidOfAll { key, id, timeout_ms } = said.cloned().unwrap_or_default();
+        let branches = self.participants.iter().cloned().zip(branches);
+        if key.is_some() || id.is_some() {
+            let branch = |(participant, ops): (_, Vec<OpRequest>)| {
+                Ok(BranchRequest { participant, ops: json(&ops)? })
+            };
+            let request = TransactionRequest {
+                id,
+                name: None,
+                branches: branches.map(branch).collect::<Result<_, Problem>>()?,
+                timeout: timeout_ms.map(DurationMs),
+                ack: Ack::Applied,
+                protocol: Protocol::Logged,
+            };
+            return Ok(DoorRequest::Keyed(request, key));
+        }
+        let branches = branches.map(|(participant, ops)| submitted(participant, ops));
+        Ok(DoorRequest::Once(Submission {
+            id,
+            name: None,
+            timeout_ms: timeout_ms.unwrap_or(limits::TIMEOUT_DEFAULT_MS),
+            ack: Ack::Applied,
+            protocol: Protocol::Logged,
+            branches: branches.collect::<Result<_, _>>()?,
+        }))
+    }
+
+    fn branch_of(&self, op: &PlannedOp) -> usize {
+        let place = self.participants.iter().position(|name| *name == op.participant);
+        // `participants` are those of the ops.
+        place.unwrap_or_default()
+    }
+
+    /// The answers of a transaction that is committed, in the order of the transactions.
+    pub(crate) fn answers(self, view: &TransactionView) -> Result<Vec<Value>, Problem> {
+        let places = self.places();
+        let mut replies = Vec::with_capacity(view.branches.len());
+        for branch in &view.branches {
+            let text = branch.replies.as_ref().map_or("[]", |replies| replies.get());
+            let parsed: Vec<Value> = serde_json::from_str(text).map_err(|error| {
+                let detail = format!("the replies of {}: {error}", branch.participant);
+                Problem { id: Some(view.id), ..Problem::new(ErrorCode::Internal, detail) }
+            })?;
+            replies.push(parsed);
+        }
+        let mut places = places.into_iter();
+        let mut reply = |shape: ReplyShape, is_new| {
+            let (branch, place) = places.next().unwrap_or_default();
+            let found = replies.get_mut(branch).and_then(|branch| branch.get_mut(place));
+            let missing = || "ERR committed; this reply is not kept any more".to_owned();
+            match found {
+                Some(found) => shape.form(std::mem::replace(found, Value::Nil), is_new),
+                None => Value::Error(missing()),
+            }
+        };
+        let answer = |planned: Planned| {
+            let is_new = planned.version == RespVersion::Resp3;
+            let mut replies: Vec<Value> = planned
+                .entries
+                .into_iter()
+                .map(|entry| match entry {
+                    PlannedEntry::Op(op) => reply(op.shape, is_new),
+                    PlannedEntry::Reply(value) => value,
+                })
+                .collect();
+            match planned.kind {
+                AnswerForm::Exec => Value::Array(replies),
+                AnswerForm::Single => replies.pop().unwrap_or(Value::Nil),
+            }
+        };
+        Ok(self.planned.into_iter().map(answer).collect())
+    }
+
+    /// Where the reply of each op stands.
+    fn places(&self) -> Vec<Place> {
+        let mut counts = vec![0; self.participants.len()];
+        let ops = self.planned.iter().flat_map(Planned::ops);
+        let place = |op| {
+            let branch = self.branch_of(op);
+            counts[branch] += 1;
+            (branch, counts[branch] - 1)
+        };
+        ops.map(place).collect()
+    }
+}
+
+fn submitted(
+    participant: ParticipantName,
+    ops: Vec<OpRequest>,
+) -> Result<SubmittedBranch, Problem> {
+    let json = json(&ops)?;
+    let branch = ValidatedBranch::new(ops).map_err(|refusal| Problem {
+        participant: Some(participant.to_string()),
+        ..Problem::from(refusal)
+    })?;
+    let purpose = if branch.read_only { Purpose::Read } else { Purpose::Write };
+    Ok(SubmittedBranch { participant, ops: json, purpose })
+}
+
+fn json(ops: &[OpRequest]) -> Result<Box<RawValue>, Problem> {
+    let json = serde_json::value::to_raw_value(ops);
+    json.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use assent_common::value::Arg;
+    use assent_edge::Budget;
+
+    use super::*;
+    use crate::request::ClientCommand;
+    use crate::route::Routes;
+    use crate::session::{Rules, Session, SessionStep};
+
+    fn planned(lines: &[&str], version: RespVersion) -> Planned {
+        let rules = ["a:*=bank-a", "b:*=bank-b"].map(|rule| rule.parse().unwrap());
+        let routes = Routes::new(rules.into()).unwrap();
+        let rules = Rules { routes, token: None, budget: Budget::new(1 << 20) };
+        let mut session = Session::new(Arc::new(rules), 1);
+        let mut step = None;
+        for line in lines {
+            let words = line.split_ascii_whitespace().map(Arg::from).collect();
+            step = Some(session.take(ClientCommand::Words(words)));
+        }
+        match step {
+            Some(SessionStep::Run(planned)) => Planned { version, ..planned },
+            step => panic!("{step:?}"),
+        }
+    }
+
+    fn view(replies: &[(&str, &str)]) -> TransactionView {
+        let branch = |(name, replies): &(&str, &str)| {
+            format!(r#"{{"participant":"{name}","state":"applied","replies":{replies}}}"#)
+        };
+        let branches: Vec<_> = replies.iter().map(branch).collect();
+        let json = format!(
+            r#"{{"id":"0198f1c2-a4b2-7c1d-9c0e-000000000001","outcome":"committed","state":"ended",
+                "branches":[{}]}}"#,
+            branches.join(",")
+        );
+        serde_json::from_str(&json).unwrap()
+    }
+
+    /// The participants answer op by op; each client hears in the order in which it asked.
+    #[test]
+    fn every_transaction_of_a_group_has_its_own_replies_in_its_order() {
+        let first = ["MULTI", "SET b:x 1", "PING", "HGETALL a:h", "ASSENT.EXPECT MISSING", "EXEC"];
+        let mut group = Group::from(planned(&first, RespVersion::Resp3));
+        let second = ["MULTI", "INCR a:n", "INCR b:n", "INCR a:n", "EXEC"];
+        group.join(planned(&second, RespVersion::Resp2)).unwrap();
+        let Ok(DoorRequest::Once(submission)) = group.asked() else { panic!("no key was said") };
+        let asked = submission.branches.iter();
+        let asked: Vec<_> = asked.map(|it| (it.participant.as_str(), it.ops.get())).collect();
+        assert_eq!(
+            asked,
+            [
+                ("bank-b", r#"[{"cmd":["SET","b:x","1"]},{"cmd":["INCR","b:n"]}]"#),
+                (
+                    "bank-a",
+                    "[{\"cmd\":[\"HGETALL\",\"a:h\"],\"expect\":{\"exists\":false}},\
+                 {\"cmd\":[\"INCR\",\"a:n\"]},{\"cmd\":[\"INCR\",\"a:n\"]}]"
+                ),
+            ]
+        );
+        let view = view(&[("bank-b", r#"["OK",5]"#), ("bank-a", "[[],1,2]")]);
+        let answers = group.answers(&view).unwrap();
+        let pong = Value::Status("PONG".into());
+        let first = Value::Array(vec![Value::ok(), pong, Value::Map(Vec::new()), Value::ok()]);
+        let second = Value::Array(vec![Value::Int(1), Value::Int(5), Value::Int(2)]);
+        assert_eq!(answers, [first, second]);
+    }
+
+    #[test]
+    fn what_has_a_key_is_asked_for_as_by_http() {
+        let lines = ["MULTI", "INCR a:n", "ASSENT.KEY k", "ASSENT.TIMEOUT 2s", "EXEC"];
+        let group = Group::from(planned(&lines, RespVersion::Resp2));
+        let Ok(DoorRequest::Keyed(request, key)) = group.asked() else { panic!("a key was said") };
+        assert_eq!(key.unwrap().as_str(), "k");
+        assert_eq!(request.timeout, Some(DurationMs(2_000)));
+    }
+
+    #[test]
+    fn a_branch_above_its_limits_is_refused_before_the_engine_is_asked() {
+        let mut lines = vec!["MULTI"];
+        lines.extend(vec!["INCR a:n"; limits::OPS_PER_BRANCH_MAX + 1]);
+        lines.push("EXEC");
+        let group = Group::from(planned(&lines, RespVersion::Resp2));
+        assert_eq!(group.asked().unwrap_err().code, ErrorCode::TooManyOps);
+    }
+
+    /// A committed transaction is never said to be anything else.
+    #[test]
+    fn replies_that_are_not_kept_are_named_and_are_no_failure() {
+        let group = Group::from(planned(&["INCR a:n"], RespVersion::Resp2));
+        let answers = group.answers(&view(&[("bank-a", "null")])).unwrap();
+        let Value::Error(text) = &answers[0] else { panic!("{answers:?}") };
+        assert!(text.contains("committed"), "{text}");
+    }
+}

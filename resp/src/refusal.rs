@@ -1,0 +1,116 @@
+//! Errors, in the words of Redis where it has words for them.
+
+use assent_common::wire::problem::{OutcomeWord, Problem};
+use assent_common::{ErrorCode, TransactionId};
+
+use crate::reply::Value;
+
+/// A transaction that is not committed: aborted, or not begun; or nobody knows.
+#[must_use]
+pub(crate) fn of_problem(problem: &Problem) -> Value {
+    let Problem { code, detail, id, participant, .. } = problem;
+    if *code == ErrorCode::Internal {
+        return unknown(*id, detail);
+    }
+    let words = words(*code);
+    let separator = if words.contains(' ') { ";" } else { "" };
+    let mut text = format!("{words}{separator} {detail}");
+    if let Some(participant) = participant.as_ref().filter(|name| !detail.contains(name.as_str())) {
+        text.push_str(&format!(" (participant {participant})"));
+    }
+    if let (Some(id), Some(OutcomeWord::Aborted)) = (id, problem.outcome) {
+        text.push_str(&format!(" (transaction {id})"));
+    }
+    Value::Error(text)
+}
+
+/// A transaction of which nobody knows yet whether it is committed.
+#[must_use]
+pub(crate) fn unknown(id: Option<TransactionId>, why: &str) -> Value {
+    let id = id.map_or_else(|| "without an id".to_owned(), |id| id.to_string());
+    Value::Error(format!(
+        "UNKNOWN whether the transaction is committed is not known: {why}; it goes on, ask for it \
+         by its id: {id}"
+    ))
+}
+
+/// Whether the fault lies with one command of several, so that the others may run without it.
+#[must_use]
+pub(crate) fn is_of_one(problem: &Problem) -> bool {
+    use ErrorCode as Code;
+    let is_of_all = [
+        Code::TooManyOps,
+        Code::TooLarge,
+        Code::TooMuchWork,
+        Code::ReplyTooLarge,
+        Code::LockConflict,
+        Code::RedisNoPermission,
+    ];
+    problem.code != Code::Internal && (problem.op.is_some() || is_of_all.contains(&problem.code))
+}
+
+/// What an error of this code begins with.
+fn words(code: ErrorCode) -> String {
+    let known = match code {
+        ErrorCode::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
+        ErrorCode::NotAnInteger => "ERR value is not an integer or out of range",
+        ErrorCode::NotAFloat => "ERR value is not a valid float",
+        ErrorCode::Overflow => "ERR increment or decrement would overflow",
+        ErrorCode::OutOfRange => "ERR index out of range",
+        ErrorCode::NoSuchKey => "ERR no such key",
+        ErrorCode::StreamIdTooSmall => {
+            "ERR The ID specified in XADD is equal or smaller than the target stream top item"
+        }
+        ErrorCode::RedisOutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
+        ErrorCode::RedisNoPermission => "NOPERM",
+        ErrorCode::BadArguments | ErrorCode::BadRequest => "ERR",
+        ErrorCode::UnsupportedCommand => "ERR unknown command",
+        _ => return code.as_str().replace('_', "").to_ascii_uppercase(),
+    };
+    known.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(problem: &Problem) -> String {
+        match of_problem(problem) {
+            Value::Error(text) => text,
+            value => panic!("{value:?}"),
+        }
+    }
+
+    #[test]
+    fn an_error_begins_with_the_word_that_clients_know_and_names_what_was_met() {
+        let id = "0198f1c2-a4b2-7c1d-9c0e-000000000001".parse().unwrap();
+        let problem = Problem {
+            participant: Some("bank-a".to_owned()),
+            id: Some(id),
+            outcome: Some(OutcomeWord::Aborted),
+            ..Problem::new(ErrorCode::ExpectationFailed, "DECRBY acct:alice: -20 is not ge 0")
+        };
+        assert_eq!(
+            text(&problem),
+            format!(
+                "EXPECTATIONFAILED DECRBY acct:alice: -20 is not ge 0 (participant bank-a) \
+                 (transaction {id})"
+            )
+        );
+        let problem = Problem::new(ErrorCode::WrongType, "GET k: the key holds another type");
+        assert!(text(&problem).starts_with("WRONGTYPE Operation against a key holding"));
+        for code in ErrorCode::ALL {
+            let text = text(&Problem::new(*code, "why"));
+            let word = text.split(' ').next().unwrap();
+            assert!(word.bytes().all(|byte| byte.is_ascii_uppercase()), "{text}");
+        }
+    }
+
+    /// Never a made-up success, and never a made-up failure.
+    #[test]
+    fn a_fault_of_assent_says_nothing_of_the_outcome() {
+        let problem = Problem::new(ErrorCode::Internal, "the log has stopped");
+        assert!(text(&problem).starts_with("UNKNOWN "), "{}", text(&problem));
+        assert!(!is_of_one(&Problem { op: Some(1), ..problem }));
+    }
+}

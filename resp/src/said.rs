@@ -1,0 +1,98 @@
+//! `ASSENT.KEY`, `ASSENT.ID`, `ASSENT.TIMEOUT` and `ASSENT.EXPECT`: what HTTP says beside the ops.
+
+use assent_common::command::{Expect, OpRequest, ValidatedBranch};
+use assent_common::limits;
+use assent_common::time::DurationMs;
+use assent_common::value::{Arg, readable};
+use assent_common::wire::problem::Problem;
+
+use crate::planned::{Planned, PlannedEntry};
+use crate::refusal::of_problem;
+use crate::reply::Value;
+use crate::session::error;
+
+/// Takes what was said of what is queued; `what` stands behind `ASSENT.`.
+pub(crate) fn say(planned: &mut Planned, what: &[u8], args: &[Arg]) -> Result<Value, Value> {
+    let done = match what {
+        b"EXPECT" => return expect(planned, args),
+        b"KEY" => one(args).and_then(|text| {
+            planned.said.key = Some(text.parse().map_err(|error| format!("{error}"))?);
+            Ok(())
+        }),
+        b"ID" => one(args).and_then(|text| {
+            planned.said.id = Some(text.parse().map_err(|error| format!("{error}"))?);
+            Ok(())
+        }),
+        b"TIMEOUT" => one(args).and_then(|text| {
+            planned.said.timeout_ms = Some(timeout_ms(text)?);
+            Ok(())
+        }),
+        _ => Err("only KEY, ID, TIMEOUT and EXPECT can be said".to_owned()),
+    };
+    match done {
+        Ok(()) => Ok(Value::ok()),
+        Err(why) => Err(error(format!("ERR ASSENT.{}: {why}", readable(what)))),
+    }
+}
+
+fn one(args: &[Arg]) -> Result<&str, String> {
+    let [arg] = args else { return Err("it takes one argument".to_owned()) };
+    std::str::from_utf8(&arg.0).map_err(|_| "the argument is no text".to_owned())
+}
+
+fn timeout_ms(text: &str) -> Result<u64, String> {
+    let (min, max) = (limits::TIMEOUT_MIN_MS, limits::TIMEOUT_MAX_MS);
+    match text.parse::<DurationMs>() {
+        Ok(DurationMs(ms)) if (min..=max).contains(&ms) => Ok(ms),
+        Ok(_) | Err(_) => {
+            let (min, max) = (DurationMs(min), DurationMs(max));
+            Err(format!("it takes a time between {min} and {max}, as in 5s"))
+        }
+    }
+}
+
+/// What the reply of the op before must be. SaidOfAll again, both must hold.
+fn expect(planned: &mut Planned, args: &[Arg]) -> Result<Value, Value> {
+    const USAGE: &str = "ERR ASSENT.EXPECT: it takes EQ, NE, GT, GE, LT or LE and a value, or one \
+                         of NIL, NOTNIL, EXISTS, MISSING";
+    let last = planned.entries.iter_mut().rev().find_map(|entry| match entry {
+        PlannedEntry::Op(op) => Some(op),
+        PlannedEntry::Reply(_) => None,
+    });
+    let Some(op) = last else {
+        return Err(error("ERR ASSENT.EXPECT stands behind the command that it is about"));
+    };
+    let mut expect = op.request.expect.clone().unwrap_or_default();
+    let word = args.first().map(|word| word.0.to_ascii_uppercase()).unwrap_or_default();
+    let said = match (&word[..], &args[1.min(args.len())..]) {
+        (b"EQ", [value]) => set(&mut expect.eq, Some(value.clone())),
+        (b"NE", [value]) => set(&mut expect.ne, Some(value.clone())),
+        (b"GT", [value]) => set(&mut expect.gt, Some(value.clone())),
+        (b"GE", [value]) => set(&mut expect.ge, Some(value.clone())),
+        (b"LT", [value]) => set(&mut expect.lt, Some(value.clone())),
+        (b"LE", [value]) => set(&mut expect.le, Some(value.clone())),
+        (b"NIL", []) => set(&mut expect.eq, None),
+        (b"NOTNIL", []) => set(&mut expect.ne, None),
+        (b"EXISTS", []) => set(&mut expect.exists, Some(true)),
+        (b"MISSING", []) => set(&mut expect.exists, Some(false)),
+        _ => return Err(error(USAGE)),
+    };
+    if !said {
+        let word = readable(&word);
+        return Err(error(format!("ERR ASSENT.EXPECT: {word} was said of this command before")));
+    }
+    check(&op.request, expect.clone())?;
+    op.request.expect = Some(expect);
+    Ok(Value::ok())
+}
+
+/// Whether nothing was there.
+fn set<T>(field: &mut Option<Option<T>>, value: Option<T>) -> bool {
+    field.replace(value).is_none()
+}
+
+fn check(request: &OpRequest, expect: Expect) -> Result<(), Value> {
+    let request = OpRequest { expect: Some(expect), ..request.clone() };
+    let checked = ValidatedBranch::new(vec![request]);
+    checked.map(drop).map_err(|refusal| of_problem(&Problem::from(refusal)))
+}

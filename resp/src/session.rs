@@ -1,0 +1,358 @@
+//! One client's state, and what each of its commands means. No I/O.
+
+use std::sync::Arc;
+
+use assent_client::Token;
+use assent_common::command::{Keys, OpRequest, ValidatedBranch, ValidatedOp, find};
+use assent_common::value::{Arg, readable};
+use assent_common::wire::problem::Problem;
+use assent_common::{ErrorCode, ParticipantName, limits};
+use assent_edge::Budget;
+
+use crate::connect;
+use crate::planned::{AnswerForm, Planned, PlannedEntry, PlannedOp, SaidOfAll};
+use crate::refusal::of_problem;
+use crate::reply::{RespVersion, Value};
+use crate::request::{ClientCommand, TooLarge};
+use crate::route::Routes;
+use crate::said;
+use crate::shape::ReplyShape;
+use crate::unsupported;
+
+/// Bytes that a word takes in memory beside its own.
+const BYTES_PER_WORD: usize = 64;
+
+/// Bytes that an op takes beside its words.
+const BYTES_PER_OP: usize = 384;
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Rules {
+    /// Where keys lie.
+    pub routes: Routes,
+    /// What `AUTH` must say, if anything.
+    pub token: Option<Token>,
+    /// The memory that commands may hold.
+    pub budget: Budget,
+}
+
+/// What a command comes to.
+#[derive(Debug)]
+pub(crate) enum SessionStep {
+    /// The answer is known.
+    Say(Value),
+    /// The same, and the connection ends.
+    SayAndEnd(Value),
+    /// A transaction is to run.
+    Run(Planned),
+}
+
+/// A client's state.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) id: u64,
+    pub(crate) name: Vec<u8>,
+    pub(crate) version: RespVersion,
+    pub(crate) is_authenticated: bool,
+    pub(crate) was_refused: bool,
+    /// Between `MULTI` and `EXEC`.
+    queue: Option<MultiQueue>,
+}
+
+/// What was queued behind `MULTI`.
+#[derive(Debug)]
+struct MultiQueue {
+    planned: Planned,
+    /// A command was refused: `EXEC` refuses all.
+    is_spoilt: bool,
+}
+
+impl Session {
+    /// A new client's.
+    #[must_use]
+    pub(crate) fn new(rules: Arc<Rules>, id: u64) -> Self {
+        let is_authenticated = rules.token.is_none();
+        let name = Vec::new();
+        let version = RespVersion::default();
+        Self { rules, id, name, version, is_authenticated, was_refused: false, queue: None }
+    }
+
+    /// Whether it may do everything.
+    #[must_use]
+    pub(crate) const fn is_authenticated(&self) -> bool {
+        self.is_authenticated
+    }
+
+    /// Whether it said something before it was known, or a wrong password.
+    #[must_use]
+    pub(crate) const fn was_refused(&self) -> bool {
+        self.was_refused
+    }
+
+    /// How answers are written now.
+    #[must_use]
+    pub(crate) const fn version(&self) -> RespVersion {
+        self.version
+    }
+
+    /// Takes a command.
+    pub(crate) fn take(&mut self, command: ClientCommand) -> SessionStep {
+        let words = match command {
+            ClientCommand::Words(words) => words,
+            ClientCommand::TooLarge(name, what) => {
+                return SessionStep::Say(self.refuse(too_large(&name, what)));
+            }
+        };
+        let name = words[0].0.to_ascii_uppercase();
+        let args = &words[1..];
+        // A browser that was made to post here: what follows are its words, and a page's.
+        if matches!(&name[..], b"POST" | b"HOST:") {
+            return SessionStep::SayAndEnd(error(
+                "ERR this is HTTP; Redis clients are served here",
+            ));
+        }
+        if !self.is_authenticated && !connect::is_open(&name) {
+            self.was_refused = true;
+            return SessionStep::Say(error("NOAUTH Authentication required."));
+        }
+        match (&name[..], args.len()) {
+            (b"MULTI", 0) => SessionStep::Say(self.multi()),
+            (b"EXEC", 0) => self.exec(),
+            (b"DISCARD", 0) => SessionStep::Say(match self.queue.take() {
+                Some(_) => Value::ok(),
+                None => error("ERR DISCARD without MULTI"),
+            }),
+            (b"RESET", 0) => {
+                *self = Self::new(Arc::clone(&self.rules), self.id);
+                SessionStep::Say(Value::Status("RESET".into()))
+            }
+            (b"QUIT", _) => SessionStep::SayAndEnd(Value::ok()),
+            _ => match self.answer(&name, args) {
+                Some(Ok(value)) if self.queue.is_some() => {
+                    SessionStep::Say(self.enqueue_reply(value))
+                }
+                Some(Ok(value)) => SessionStep::Say(value),
+                Some(Err(value)) => SessionStep::Say(self.refuse(value)),
+                None => self.op(words),
+            },
+        }
+    }
+
+    /// What needs no participant. Nothing if the command is none of these.
+    fn answer(&mut self, name: &[u8], args: &[Arg]) -> Option<Result<Value, Value>> {
+        if let Some(said) = name.strip_prefix(b"ASSENT.") {
+            return Some(self.say(said, args));
+        }
+        if let Some(why) = unsupported::refusal(name) {
+            return Some(Err(why));
+        }
+        let answer = connect::answer(self, name, args)?;
+        let may_queue = self.queue.is_none() || matches!(name, b"PING" | b"ECHO");
+        Some(match answer {
+            Ok(_) if !may_queue => {
+                Err(error(format!("ERR {} is not allowed in MULTI", readable(name))))
+            }
+            answer => answer,
+        })
+    }
+
+    fn multi(&mut self) -> Value {
+        if self.queue.is_some() {
+            return error("ERR MULTI calls can not be nested");
+        }
+        let planned = self.planned(AnswerForm::Exec);
+        self.queue = Some(MultiQueue { planned, is_spoilt: false });
+        Value::ok()
+    }
+
+    fn exec(&mut self) -> SessionStep {
+        let Some(MultiQueue { mut planned, is_spoilt }) = self.queue.take() else {
+            return SessionStep::Say(error("ERR EXEC without MULTI"));
+        };
+        if is_spoilt {
+            let why = "EXECABORT Transaction discarded because of previous errors.";
+            return SessionStep::Say(error(why));
+        }
+        if planned.count_ops() == 0 {
+            let replies = planned.entries.into_iter().map(|entry| match entry {
+                PlannedEntry::Reply(value) => value,
+                PlannedEntry::Op(_) => Value::Nil,
+            });
+            return SessionStep::Say(Value::Array(replies.collect()));
+        }
+        planned.version = self.version;
+        SessionStep::Run(planned)
+    }
+
+    /// What is said of a transaction as a whole, or of the op before.
+    fn say(&mut self, what: &[u8], args: &[Arg]) -> Result<Value, Value> {
+        match &mut self.queue {
+            Some(queue) => said::say(&mut queue.planned, what, args),
+            None => {
+                let what = readable(what);
+                Err(error(format!("ERR ASSENT.{what} stands between MULTI and EXEC")))
+            }
+        }
+    }
+
+    /// A command on keys.
+    fn op(&mut self, words: Vec<Arg>) -> SessionStep {
+        let (op, bytes) = match self.plan(words) {
+            Ok(planned) => planned,
+            Err(value) => return SessionStep::Say(self.refuse(value)),
+        };
+        let Some(queue) = &mut self.queue else {
+            let mut planned = self.planned(AnswerForm::Single);
+            return match add(&mut planned, op, bytes) {
+                Ok(()) => SessionStep::Run(planned),
+                Err(value) => SessionStep::Say(value),
+            };
+        };
+        match add(&mut queue.planned, op, bytes) {
+            Ok(()) => SessionStep::Say(queued()),
+            Err(value) => SessionStep::Say(self.refuse(value)),
+        }
+    }
+
+    /// Checks an op, and finds where it runs.
+    fn plan(&self, words: Vec<Arg>) -> Result<(PlannedOp, usize), Value> {
+        let name = words[0].0.to_ascii_lowercase();
+        let args = words.len() - 1;
+        match find(&words[0].0) {
+            Some(command) if (command.args_min..=command.args_max).contains(&args) => {}
+            Some(_) => {
+                let name = readable(&name);
+                let why = format!("ERR wrong number of arguments for '{name}' command");
+                return Err(error(why));
+            }
+            None => return Err(unsupported::unknown(&words[0])),
+        }
+        let request = OpRequest { cmd: words, expect: None, escrow: false };
+        let branch = ValidatedBranch::new(vec![request.clone()]);
+        let branch = branch.map_err(|refusal| of_problem(&Problem::from(refusal)))?;
+        let [op] = &branch.ops[..] else { return Err(error("ERR no command")) };
+        let participant = self.route(op)?;
+        let shape = ReplyShape::of(op, &request.cmd[1..]);
+        let held = branch.bytes + branch.words * BYTES_PER_WORD + BYTES_PER_OP;
+        Ok((PlannedOp { participant, request, shape }, held))
+    }
+
+    /// The one participant that all keys of an op lie at.
+    fn route(&self, op: &ValidatedOp) -> Result<ParticipantName, Value> {
+        let mut found: Option<(&Arg, &ParticipantName)> = None;
+        for key in op.keys() {
+            let Some(participant) = self.rules.routes.of(&key.0) else {
+                return Err(error(format!(
+                    "UNROUTED no rule says at which participant the key {} lies; the coordinator's \
+                     setting `routes` has the rules",
+                    shown(key)
+                )));
+            };
+            match found {
+                Some((first, other)) if other != participant => {
+                    return Err(error(format!(
+                        "CROSSPARTICIPANT {} has keys at two participants: {} at {other}, {} at \
+                         {participant}; in MULTI, one command for each is one transaction",
+                        op.command,
+                        shown(first),
+                        shown(key)
+                    )));
+                }
+                Some(_) => {}
+                None => found = Some((key, participant)),
+            }
+        }
+        let found = found.map(|(_, participant)| participant.clone());
+        found.ok_or_else(|| error("ERR the command has no key"))
+    }
+
+    fn planned(&self, kind: AnswerForm) -> Planned {
+        Planned {
+            entries: Vec::new(),
+            kind,
+            said: SaidOfAll::default(),
+            version: self.version,
+            bytes: 0,
+            held: self.rules.budget.hold(),
+        }
+    }
+
+    fn enqueue_reply(&mut self, value: Value) -> Value {
+        let Some(queue) = &mut self.queue else { return value };
+        // What is said of a transaction has a reply of its own among those of EXEC: clients count
+        // them.
+        if !grow(&mut queue.planned, BYTES_PER_OP) {
+            return self.refuse(overloaded());
+        }
+        queue.planned.entries.push(PlannedEntry::Reply(value));
+        queued()
+    }
+
+    /// An error; behind `MULTI` it spoils the transaction.
+    fn refuse(&mut self, value: Value) -> Value {
+        if let Some(queue) = &mut self.queue {
+            queue.is_spoilt = true;
+        }
+        value
+    }
+}
+
+fn add(planned: &mut Planned, op: PlannedOp, bytes: usize) -> Result<(), Value> {
+    let limit = limits::BODY_BYTES_MAX;
+    if planned.bytes + bytes > limit {
+        let why = format!("the transaction would have more than {limit} bytes");
+        return Err(of_problem(&Problem::new(ErrorCode::TooLarge, why)));
+    }
+    if !grow(planned, bytes) {
+        return Err(overloaded());
+    }
+    planned.bytes += bytes;
+    planned.entries.push(PlannedEntry::Op(op));
+    Ok(())
+}
+
+fn grow(planned: &mut Planned, bytes: usize) -> bool {
+    planned.held.grow(bytes)
+}
+
+fn overloaded() -> Value {
+    let why = "the requests under way hold all the memory that they may; try again in a moment";
+    of_problem(&Problem::new(ErrorCode::Overloaded, why))
+}
+
+fn too_large(name: &Arg, what: TooLarge) -> Value {
+    let name = shown(name);
+    let (code, why) = match what {
+        TooLarge::Words => {
+            (ErrorCode::TooManyOps, format!("{} arguments", limits::ARGS_PER_OP_MAX))
+        }
+        TooLarge::Bytes => (ErrorCode::TooLarge, format!("{} bytes", limits::BRANCH_BYTES_MAX)),
+    };
+    of_problem(&Problem::new(code, format!("{name} has more than {why}")))
+}
+
+fn queued() -> Value {
+    Value::Status("QUEUED".into())
+}
+
+pub(crate) fn error(text: impl Into<String>) -> Value {
+    Value::Error(text.into())
+}
+
+/// A key or a name in an error, as far as it may be shown.
+fn shown(arg: &Arg) -> String {
+    assent_common::text::cut(&readable(&arg.0), 100).into_owned()
+}
+
+/// The keys of a command for `COMMAND`: the first, the last, and the step.
+pub(crate) const fn key_places(keys: Keys) -> (i64, i64, i64) {
+    match keys {
+        Keys::First => (1, 1, 1),
+        Keys::All => (1, -1, 1),
+        Keys::EveryOther => (1, -1, 2),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! What each command means to a client in each state.
+
+use super::*;
+use crate::planned::Group;
+
+fn session_with(token: Option<&str>, memory: usize) -> Session {
+    let rules = ["a:*=bank-a", "b:*=bank-b"].map(|rule| rule.parse().unwrap());
+    let routes = Routes::new(rules.into()).unwrap();
+    let rules = Rules { routes, token: token.map(Token::new), budget: Budget::new(memory) };
+    Session::new(Arc::new(rules), 7)
+}
+
+fn session() -> Session {
+    session_with(None, 1 << 20)
+}
+
+impl Session {
+    fn type_in(&mut self, line: &str) -> SessionStep {
+        let words = line.split_ascii_whitespace().map(Arg::from).collect();
+        self.take(ClientCommand::Words(words))
+    }
+
+    /// The answer that is known at once, as text.
+    fn says(&mut self, line: &str) -> String {
+        match self.type_in(line) {
+            SessionStep::Say(Value::Status(word)) => word.into_owned(),
+            SessionStep::Say(Value::Error(text)) => format!("-{text}"),
+            SessionStep::Say(value) => format!("{value:?}"),
+            SessionStep::SayAndEnd(value) => format!("{value:?}, and the end"),
+            SessionStep::Run(planned) => {
+                let ops = planned.ops();
+                let op = |op: &PlannedOp| format!("{} {:?}", op.participant, op.request.cmd);
+                ops.map(op).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+}
+
+fn planned(step: SessionStep) -> Planned {
+    match step {
+        SessionStep::Run(planned) => planned,
+        step => panic!("{step:?}"),
+    }
+}
+
+#[test]
+fn a_command_is_a_transaction_where_its_keys_lie() {
+    let mut session = session();
+    assert_eq!(session.says("get a:x"), r#"bank-a ["get", "a:x"]"#);
+    assert_eq!(session.says("MGET b:x b:y"), r#"bank-b ["MGET", "b:x", "b:y"]"#);
+    let crossed = session.says("MSET a:x 1 b:y 2");
+    assert!(
+        crossed.starts_with("-CROSSPARTICIPANT MSET") && crossed.contains("a:x at bank-a"),
+        "{crossed}"
+    );
+    assert!(crossed.contains("b:y at bank-b"), "{crossed}");
+    assert!(session.says("GET c:x").starts_with("-UNROUTED"), "no rule matches");
+    let wrong = session.says("GET a:x a:y");
+    assert_eq!(wrong, "-ERR wrong number of arguments for 'get' command");
+    assert!(session.says("SET a:x 1 EX nought").starts_with("-ERR"), "{wrong}");
+}
+
+#[test]
+fn what_does_not_run_here_is_refused_by_name() {
+    let mut session = session();
+    for (line, word) in [
+        ("BLPOP a:l 0", "waits for others"),
+        ("SUBSCRIBE ch", "messages"),
+        ("EVAL x 0", "script"),
+        ("FLUSHALL", "all keys"),
+        ("CONFIG GET save", "a server"),
+        ("WATCH a:x", "ASSENT.EXPECT"),
+        ("CLUSTER SLOTS", "cluster support disabled"),
+        ("SORT a:l", "does not run in a transaction"),
+    ] {
+        let said = session.says(line);
+        assert!(said.starts_with("-ERR ") && said.contains(word), "{line}: {said}");
+    }
+}
+
+#[test]
+fn what_stands_between_multi_and_exec_is_one_transaction_in_its_order() {
+    let mut session = session();
+    assert_eq!(session.says("MULTI"), "OK");
+    for line in ["DECRBY a:x 30", "ASSENT.EXPECT GE 0", "PING", "INCRBY b:x 30", "ASSENT.KEY k"] {
+        assert_eq!(session.says(line), "QUEUED", "{line}");
+    }
+    assert_eq!(session.says("MULTI"), "-ERR MULTI calls can not be nested");
+    assert_eq!(session.says("ASSENT.TIMEOUT 2s"), "QUEUED");
+    let planned = planned(session.type_in("EXEC"));
+    assert_eq!((planned.entries.len(), planned.kind), (6, AnswerForm::Exec));
+    assert_eq!(planned.said.key.as_ref().unwrap().as_str(), "k");
+    assert_eq!(planned.said.timeout_ms, Some(2_000));
+    let expected = planned.ops().next().unwrap().request.expect.clone().unwrap();
+    assert_eq!(expected.ge, Some(Some(Arg::from("0"))));
+    assert_eq!(session.says("EXEC"), "-ERR EXEC without MULTI");
+    assert_eq!(session.says("GET a:x"), r#"bank-a ["GET", "a:x"]"#, "the queue is gone");
+}
+
+#[test]
+fn a_command_that_is_refused_spoils_the_transaction() {
+    for wrong in ["NOSUCH a:x", "GET c:x", "SELECT 0", "ASSENT.KEY", "ASSENT.EXPECT GE", "WATCH k"]
+    {
+        let mut session = session();
+        session.says("MULTI");
+        session.says("SET a:x 1");
+        assert!(session.says(wrong).starts_with('-'), "{wrong}");
+        assert!(session.says("EXEC").starts_with("-EXECABORT"), "{wrong}");
+        assert!(session.says("DISCARD").starts_with("-ERR"), "it is over");
+    }
+    let mut session = session();
+    session.says("MULTI");
+    let too_large = ClientCommand::TooLarge(Arg::from("SET"), TooLarge::Bytes);
+    assert!(matches!(session.take(too_large), SessionStep::Say(Value::Error(_))));
+    assert!(session.says("EXEC").starts_with("-EXECABORT"));
+}
+
+#[test]
+fn expectations_are_checked_when_they_are_said() {
+    let mut session = session();
+    session.says("MULTI");
+    assert!(session.says("ASSENT.EXPECT NIL").contains("stands behind the command"));
+    session.says("DISCARD");
+    session.says("MULTI");
+    session.says("GET a:x");
+    assert_eq!(session.says("ASSENT.EXPECT notnil"), "QUEUED");
+    assert_eq!(session.says("ASSENT.EXPECT LT 5"), "QUEUED", "both must hold");
+    assert!(session.says("ASSENT.EXPECT LT 6").contains("was said of this command before"));
+    assert!(session.says("ASSENT.EXPECT GE x").starts_with("-ERR"), "no number");
+    assert!(session.says("ASSENT.FOO x").starts_with("-ERR ASSENT.FOO"));
+    session.says("DISCARD");
+    assert!(session.says("ASSENT.KEY k").contains("between MULTI and EXEC"));
+}
+
+#[test]
+fn nobody_gets_in_without_the_token() {
+    let mut session = session_with(Some("s3cret"), 1 << 20);
+    assert_eq!(session.says("GET a:x"), "-NOAUTH Authentication required.");
+    assert_eq!(session.says("PING"), "-NOAUTH Authentication required.");
+    assert!(session.says("HELLO 3").starts_with("-NOAUTH"));
+    assert!(session.says("AUTH wrong").starts_with("-WRONGPASS"));
+    assert!(session.says("HELLO 3 AUTH default wrong").starts_with("-WRONGPASS"));
+    assert!(!session.is_authenticated() && session.was_refused());
+    assert_eq!(session.version(), RespVersion::Resp2, "a refused HELLO changes nothing");
+    assert_eq!(session.says("AUTH s3cret"), "OK");
+    assert_eq!(session.says("PING"), "PONG");
+    assert_eq!(session.says("RESET"), "RESET");
+    assert_eq!(session.says("PING"), "-NOAUTH Authentication required.");
+    session.says("HELLO 3 AUTH any s3cret SETNAME me");
+    assert_eq!(session.version(), RespVersion::Resp3);
+    assert!(session.says("CLIENT GETNAME").contains("Bulk"));
+}
+
+/// A page of a browser on this machine may post to any port.
+#[test]
+fn what_is_http_ends_the_connection() {
+    for line in ["POST /v1 HTTP/1.1", "Host: 127.0.0.1:7702"] {
+        assert!(session().says(line).ends_with("and the end"), "{line}");
+    }
+}
+
+#[test]
+fn a_transaction_is_granted_its_memory_before_it_is_kept() {
+    let mut session = session_with(None, 1_000);
+    session.says("MULTI");
+    assert_eq!(session.says("SET a:x 1"), "QUEUED");
+    assert!(session.says("SET a:x 2").starts_with("-OVERLOADED"), "600 bytes each");
+    assert!(session.says("EXEC").starts_with("-EXECABORT"));
+    let planned = planned(session.type_in("SET a:x 3"));
+    assert!(session.says("SET a:x 4").starts_with("-OVERLOADED"));
+    drop(planned);
+    assert!(matches!(session.type_in("SET a:x 4"), SessionStep::Run(_)), "it was given back");
+}
+
+/// What follows each other at the same participants may be done as one.
+#[test]
+fn a_group_has_the_same_participants_and_nothing_said_of_it() {
+    let mut session = session();
+    let mut group = Group::from(planned(session.type_in("SET a:x 1")));
+    group.join(planned(session.type_in("INCR a:y"))).unwrap();
+    group.join(planned(session.type_in("SET b:x 1"))).unwrap_err();
+    session.says("MULTI");
+    session.says("INCR a:y");
+    session.says("ASSENT.KEY k");
+    group.join(planned(session.type_in("EXEC"))).unwrap_err();
+    session.says("MULTI");
+    session.says("INCR a:y");
+    session.says("INCR b:y");
+    group.join(planned(session.type_in("EXEC"))).unwrap_err();
+    assert_eq!(group.planned().len(), 2);
+}

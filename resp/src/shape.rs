@@ -1,0 +1,204 @@
+//! The replies of a branch, from their JSON to what a Redis client expects of each command.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use assent_common::command::{ReplyKind, ValidatedOp};
+use assent_common::value::Arg;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::reply::Value;
+
+/// How a client expects the reply of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReplyShape {
+    /// As it is: an integer, bytes, an array, or none of them.
+    Plain,
+    /// A word such as `OK`.
+    Status,
+    /// A float.
+    Double,
+    /// An array, or no array.
+    Array,
+    /// An array of names and values in turn.
+    Map,
+    /// An array in no order.
+    Set,
+    /// An array of members and scores in turn.
+    Scored,
+}
+
+impl ReplyShape {
+    /// That of an op; `words` are the command's arguments as they came.
+    #[must_use]
+    pub(crate) fn of(op: &ValidatedOp, words: &[Arg]) -> Self {
+        let says =
+            |option: &str| words.iter().any(|word| word.0.eq_ignore_ascii_case(option.as_bytes()));
+        match op.command.name {
+            "MSET" | "LSET" | "LTRIM" | "TYPE" => Self::Status,
+            "SET" if !words.get(2..).is_some_and(|options| has_option(options, "GET")) => {
+                Self::Status
+            }
+            "ZSCORE" | "ZINCRBY" => Self::Double,
+            "ZADD" if op.reply == ReplyKind::Bytes => Self::Double,
+            "HGETALL" => Self::Map,
+            "SMEMBERS" => Self::Set,
+            "ZRANGE" if says("WITHSCORES") => Self::Scored,
+            _ if op.reply == ReplyKind::Array => Self::Array,
+            _ => Self::Plain,
+        }
+    }
+
+    /// The reply in this shape.
+    #[must_use]
+    pub(crate) fn form(self, reply: Value, is_new: bool) -> Value {
+        match (self, reply) {
+            (Self::Status, Value::Bulk(word)) => {
+                Value::Status(Cow::Owned(String::from_utf8_lossy(&word).into_owned()))
+            }
+            (Self::Double, Value::Bulk(text)) => Value::Double(text),
+            (Self::Array | Self::Map | Self::Set | Self::Scored, Value::Nil) => Value::NilArray,
+            (Self::Map, Value::Array(items)) => Value::Map(pairs(items)),
+            (Self::Set, Value::Array(items)) => Value::Set(items),
+            (Self::Scored, Value::Array(items)) if is_new => {
+                let pair = |(member, score)| Value::Array(vec![member, Self::double(score)]);
+                Value::Array(pairs(items).into_iter().map(pair).collect())
+            }
+            (_, reply) => reply,
+        }
+    }
+
+    fn double(score: Value) -> Value {
+        Self::Double.form(score, true)
+    }
+}
+
+fn has_option(options: &[Arg], name: &str) -> bool {
+    options.iter().any(|word| word.0.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+fn pairs(items: Vec<Value>) -> Vec<(Value, Value)> {
+    let mut items = items.into_iter();
+    let mut pairs = Vec::with_capacity(items.len() / 2);
+    while let (Some(first), Some(second)) = (items.next(), items.next()) {
+        pairs.push((first, second));
+    }
+    pairs
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ReplyVisitor)
+    }
+}
+
+/// A reply as `assent_common::value::Reply` writes it.
+struct ReplyVisitor;
+
+impl<'de> Visitor<'de> for ReplyVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the reply of a Redis command")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Nil)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Int(number))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Value, E> {
+        i64::try_from(number).map(Value::Int).map_err(E::custom)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::bulk(text))
+    }
+
+    fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
+        Ok(Value::Bulk(text.into_bytes()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let Some((field, text)) = map.next_entry::<String, String>()? else {
+            return Err(de::Error::custom("an object without a field"));
+        };
+        if field != "base64" {
+            return Err(de::Error::unknown_field(&field, &["base64"]));
+        }
+        BASE64.decode(text).map(Value::Bulk).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use assent_common::command::{OpRequest, ValidatedBranch};
+    use assent_common::value::Reply;
+
+    use super::*;
+
+    fn shape<const N: usize>(words: [&str; N]) -> ReplyShape {
+        let op = OpRequest::new(words);
+        let args = op.cmd[1..].to_vec();
+        ReplyShape::of(&ValidatedBranch::new(vec![op]).unwrap().ops[0], &args)
+    }
+
+    #[test]
+    fn a_reply_comes_through_json_as_it_was() {
+        let reply = Reply::Array(vec![
+            Reply::Nil,
+            Reply::Int(i64::MAX),
+            Reply::Bytes(b"OK".to_vec()),
+            Reply::Bytes(vec![0xff, 0]),
+            Reply::Array(Vec::new()),
+        ]);
+        let json = serde_json::to_string(&reply).unwrap();
+        let expected = Value::Array(vec![
+            Value::Nil,
+            Value::Int(i64::MAX),
+            Value::bulk("OK"),
+            Value::bulk([0xff, 0]),
+            Value::Array(Vec::new()),
+        ]);
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), expected);
+        assert!(serde_json::from_str::<Value>(r#"{"at_least":1}"#).is_err());
+    }
+
+    #[test]
+    fn each_command_has_the_shape_that_redis_gives_it() {
+        assert_eq!(shape(["SET", "GET", "get"]), ReplyShape::Status);
+        assert_eq!(shape(["set", "k", "v", "get"]), ReplyShape::Plain);
+        assert_eq!(shape(["zadd", "k", "1", "incr"]), ReplyShape::Plain);
+        assert_eq!(shape(["zadd", "k", "incr", "1", "m"]), ReplyShape::Double);
+        assert_eq!(shape(["LPOP", "k"]), ReplyShape::Plain);
+        assert_eq!(shape(["LPOP", "k", "2"]), ReplyShape::Array);
+        assert_eq!(shape(["ZRANGE", "k", "0", "-1", "WithScores"]), ReplyShape::Scored);
+        assert_eq!(shape(["ZRANGE", "k", "0", "-1"]), ReplyShape::Array);
+    }
+
+    #[test]
+    fn the_shapes_of_the_newer_version_are_arrays_in_the_older_one() {
+        let reply = || Value::Array(vec![Value::bulk("m"), Value::bulk("1.5")]);
+        let scored = Value::Array(vec![Value::bulk("m"), Value::Double(b"1.5".to_vec())]);
+        assert_eq!(ReplyShape::Scored.form(reply(), true), Value::Array(vec![scored]));
+        assert_eq!(ReplyShape::Scored.form(reply(), false), reply());
+        let map = Value::Map(vec![(Value::bulk("m"), Value::bulk("1.5"))]);
+        assert_eq!(ReplyShape::Map.form(reply(), false), map);
+        assert_eq!(ReplyShape::Array.form(Value::Nil, false), Value::NilArray);
+        assert_eq!(ReplyShape::Status.form(Value::Nil, false), Value::Nil);
+    }
+}

@@ -1,0 +1,297 @@
+//! The door for Redis clients, as a client of the most used Rust library goes through it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use assent_common::wire::problem::OutcomeWord;
+use assent_process::Port;
+use assent_tests::cluster::restart;
+use assent_tests::{Cluster, Options, plain, wait_settled};
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
+
+use crate::ASSENT;
+
+/// A cluster, and the address of its door.
+struct Rig {
+    cluster: Cluster,
+    port: Port,
+}
+
+impl Rig {
+    async fn start(more: &[&'static str]) -> Self {
+        let port = Port::take().unwrap();
+        let address: &'static str = Box::leak(port.address().into_boxed_str());
+        let mut coordinator = vec!["--resp-listen", address];
+        coordinator.extend(["--route", "a:*=bank-a", "--route", "b:*=bank-b"]);
+        coordinator.extend(more);
+        let options = Options { coordinator, ..Options::default() };
+        Self { cluster: Cluster::start(ASSENT, options).await, port }
+    }
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        connect(&self.port.address()).await
+    }
+
+    async fn found<T: redis::FromRedisValue>(&self, peer: usize, words: &[&str]) -> T {
+        plain::run(&self.cluster.peers[peer].redis, words).await
+    }
+}
+
+async fn connect(address: &str) -> RedisResult<MultiplexedConnection> {
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    let client = redis::Client::open(format!("redis://{address}/"))?;
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+fn pipe(lines: &[&str]) -> Pipeline {
+    let mut pipeline = redis::pipe();
+    for line in lines {
+        let mut words = line.split(' ');
+        pipeline.cmd(words.next().unwrap());
+        for word in words {
+            pipeline.arg(word);
+        }
+    }
+    pipeline
+}
+
+/// The replies of what is sent in one piece, errors among them.
+async fn send(connection: &mut MultiplexedConnection, lines: &[&str]) -> RedisResult<Vec<Value>> {
+    connection.send_packed_commands(&pipe(lines), 0, lines.len()).await
+}
+
+/// The first word of an error.
+fn code(value: &Value) -> String {
+    match value.clone().extract_error() {
+        Err(error) => error.code().unwrap_or_default().to_owned(),
+        Ok(value) => panic!("no error: {value:?}"),
+    }
+}
+
+/// The README's promise, through the other door: both writes, or none.
+#[tokio::test]
+async fn money_moves_by_multi_and_exec_or_it_does_not() {
+    let rig = Rig::start(&[]).await;
+    let mut client = rig.connect().await.unwrap();
+    redis::cmd("SET").arg("a:alice").arg(100).exec_async(&mut client).await.unwrap();
+    let transfer = |sum: &str| {
+        let lines = ["MULTI", "DECRBY a:alice ", "ASSENT.EXPECT GE 0", "INCRBY b:bob ", "EXEC"];
+        lines.map(|line| if line.ends_with(' ') { format!("{line}{sum}") } else { line.to_owned() })
+    };
+    let lines = transfer("30");
+    let said = send(&mut client, &lines.each_ref().map(String::as_str)).await.unwrap();
+    assert_eq!(said[4], Value::Array(vec![Value::Int(70), Value::Okay, Value::Int(30)]));
+    let lines = transfer("300");
+    let said = send(&mut client, &lines.each_ref().map(String::as_str)).await.unwrap();
+    assert_eq!(code(&said[4]), "EXPECTATIONFAILED");
+    let refused = format!("{:?}", said[4]);
+    assert!(refused.contains("-230"), "it says what was met: {refused}");
+    // The library's own way to say it.
+    let mut pipeline = redis::pipe();
+    pipeline.atomic().cmd("DECRBY").arg("a:alice").arg(0).cmd("INCRBY").arg("b:bob").arg(0);
+    let same: (i64, i64) = pipeline.query_async(&mut client).await.unwrap();
+    assert_eq!(same, (70, 30));
+    wait_settled(&rig.cluster).await;
+    assert_eq!(rig.found::<i64>(0, &["GET", "a:alice"]).await, 70);
+    assert_eq!(rig.found::<i64>(1, &["GET", "b:bob"]).await, 30);
+}
+
+/// A client that does not wait for answers gets them all, in its order, and one that fails is
+/// alone.
+#[tokio::test]
+async fn pipelined_commands_are_done_and_answered_in_their_order() {
+    let rig = Rig::start(&[]).await;
+    let mut client = rig.connect().await.unwrap();
+    let lines = [
+        "SET a:n 1",
+        "INCR a:n",
+        "LPUSH a:n x",
+        "PING",
+        "INCR a:n",
+        "SET b:n 7",
+        "GET a:n",
+        "NOSUCH",
+        "MULTI",
+        "INCR a:n",
+        "INCR b:n",
+        "EXEC",
+        "MULTI",
+        "LPUSH b:n x",
+        "INCR a:n",
+        "EXEC",
+        "MULTI",
+        "INCR a:n",
+        "INCR b:n",
+        "EXEC",
+        "MGET a:n a:none",
+    ];
+    let said = send(&mut client, &lines).await.unwrap();
+    let (ok, queued) = (Value::Okay, Value::SimpleString("QUEUED".to_owned()));
+    assert_eq!(said[..2], [ok.clone(), Value::Int(2)]);
+    assert_eq!(code(&said[2]), "WRONGTYPE");
+    assert_eq!(said[3], Value::SimpleString("PONG".to_owned()));
+    assert_eq!(said[4..7], [Value::Int(3), ok.clone(), Value::BulkString(b"3".to_vec())]);
+    assert_eq!(code(&said[7]), "ERR");
+    assert_eq!(said[8..11], [ok, queued.clone(), queued]);
+    assert_eq!(said[11], Value::Array(vec![Value::Int(4), Value::Int(8)]));
+    assert_eq!(code(&said[15]), "WRONGTYPE", "all of it is refused: {:?}", said[15]);
+    assert_eq!(said[19], Value::Array(vec![Value::Int(5), Value::Int(9)]));
+    assert_eq!(said[20], Value::Array(vec![Value::BulkString(b"5".to_vec()), Value::Nil]));
+}
+
+#[tokio::test]
+async fn the_token_of_the_api_is_the_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "s3cret\n").unwrap();
+    let file: &'static str = Box::leak(file.display().to_string().into_boxed_str());
+    let rig = Rig::start(&["--api-token-file", file]).await;
+    let address = rig.port.address();
+    let mut stranger = rig.connect().await.unwrap();
+    let said = send(&mut stranger, &["GET a:x", "AUTH wrong", "PING"]).await.unwrap();
+    assert_eq!(said.iter().map(code).collect::<Vec<_>>(), ["NOAUTH", "WRONGPASS", "NOAUTH"]);
+    let mut known = connect(&format!(":s3cret@{address}")).await.unwrap();
+    redis::cmd("SET").arg("a:x").arg(1).exec_async(&mut known).await.unwrap();
+    let wrong = connect(&format!(":wrong@{address}")).await;
+    assert_eq!(wrong.err().unwrap().kind(), ErrorKind::AuthenticationFailed);
+}
+
+/// Client libraries send again after a time-out. With a key that is harmless.
+#[tokio::test]
+async fn a_transaction_with_a_key_is_done_once_however_often_it_is_sent() {
+    let rig = Rig::start(&[]).await;
+    let mut client = rig.connect().await.unwrap();
+    let lines = ["MULTI", "ASSENT.KEY order-17", "INCR a:n", "INCR b:n", "EXEC"];
+    let once = Value::Array(vec![Value::Okay, Value::Int(1), Value::Int(1)]);
+    for _ in 0..3 {
+        assert_eq!(send(&mut client, &lines).await.unwrap()[4], once);
+    }
+    let other = ["MULTI", "ASSENT.KEY order-17", "INCR a:n", "EXEC"];
+    assert_eq!(code(&send(&mut client, &other).await.unwrap()[3]), "IDEMPOTENCYMISMATCH");
+    assert_eq!(rig.found::<i64>(0, &["GET", "a:n"]).await, 1);
+}
+
+/// Never a made-up success, and never a made-up failure.
+#[tokio::test]
+async fn an_outcome_that_is_not_known_is_said_to_be_unknown() {
+    let mut rig = Rig::start(&[]).await;
+    let mut client = rig.connect().await.unwrap();
+    redis::cmd("SET").arg("a:x").arg(1).exec_async(&mut client).await.unwrap();
+    rig.cluster.peers[0].agent.pause();
+    let lines = ["MULTI", "INCR a:n", "ASSENT.TIMEOUT 100ms", "EXEC"];
+    let said = send(&mut client, &lines).await.unwrap();
+    assert_eq!(code(&said[3]), "UNKNOWN", "{:?}", said[3]);
+    let text = said[3].clone().extract_error().unwrap_err().to_string();
+    let id = text.rsplit(' ').next().unwrap().trim_end_matches(['"', ')']);
+    rig.cluster.peers[0].agent.resume();
+    let id = id.parse().unwrap();
+    let outcome = assent_tests::wait_for("the outcome to be known", || async {
+        match rig.cluster.api.transaction(id, None).await {
+            Ok(view) if view.outcome != OutcomeWord::Pending => Ok(view.outcome),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    wait_settled(&rig.cluster).await;
+    let found: Option<i64> = rig.found(0, &["GET", "a:n"]).await;
+    assert_eq!(found.is_some(), outcome == OutcomeWord::Committed, "{outcome:?}, and {found:?}");
+}
+
+/// What one transfer came to, as its client was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Committed,
+    Aborted,
+    Nothing,
+}
+
+fn told(answer: RedisResult<Value>) -> Told {
+    let is_unclear = |error: &RedisError| {
+        error.code() == Some("UNKNOWN") || error.is_io_error() || error.is_connection_dropped()
+    };
+    match answer.and_then(Value::extract_error) {
+        Ok(Value::Array(_)) => Told::Committed,
+        Ok(value) => panic!("EXEC answered {value:?}"),
+        Err(error) if is_unclear(&error) => Told::Nothing,
+        Err(_) => Told::Aborted,
+    }
+}
+
+/// A client that writes the same mark at both participants again and again, three transfers in
+/// one piece, and what it was told of each.
+async fn write_marks(address: String, client: usize, stop: Arc<AtomicBool>) -> Vec<(String, Told)> {
+    let mut marks = Vec::new();
+    while !stop.load(Ordering::Acquire) {
+        let Ok(mut connection) = connect(&address).await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        loop {
+            let names: Vec<String> =
+                (0..3).map(|n| format!("{client}-{}", marks.len() + n)).collect();
+            let lines: Vec<String> = names
+                .iter()
+                .flat_map(|name| {
+                    ["MULTI".to_owned(), format!("RPUSH a:marks {name}")]
+                        .into_iter()
+                        .chain([format!("RPUSH b:marks {name}"), "EXEC".to_owned()])
+                })
+                .collect();
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let answers = send(&mut connection, &lines).await;
+            let is_lost = answers.is_err();
+            for (place, name) in names.into_iter().enumerate() {
+                let answer = match &answers {
+                    Ok(answers) => Ok(answers[4 * place + 3].clone()),
+                    Err(error) => Err(error.clone()),
+                };
+                marks.push((name, told(answer)));
+            }
+            if is_lost || stop.load(Ordering::Acquire) {
+                break;
+            }
+        }
+    }
+    marks
+}
+
+/// A coordinator that is killed again and again under pipelined transactions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clients_were_told_holds_when_the_coordinator_is_killed() {
+    let mut rig = Rig::start(&[]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|client| tokio::spawn(write_marks(rig.port.address(), client, Arc::clone(&stop))))
+        .collect();
+    for round in 1..=4 {
+        let wanted = 40 * round;
+        assent_tests::wait_for("marks to be written", || async {
+            let count: i64 = rig.found(0, &["LLEN", "a:marks"]).await;
+            if count >= wanted { Ok(()) } else { Err(format!("{count} of {wanted}")) }
+        })
+        .await;
+        rig.cluster.coordinator.kill9();
+        restart(&mut rig.cluster.coordinator).await;
+    }
+    stop.store(true, Ordering::Release);
+    let mut marks = Vec::new();
+    for client in clients {
+        marks.extend(client.await.unwrap());
+    }
+    wait_settled(&rig.cluster).await;
+    let at_a: Vec<String> = rig.found(0, &["LRANGE", "a:marks", "0", "-1"]).await;
+    let at_b: Vec<String> = rig.found(1, &["LRANGE", "b:marks", "0", "-1"]).await;
+    assert_eq!(at_a, at_b, "the same transactions in the same order");
+    for (name, told) in &marks {
+        let count = at_a.iter().filter(|mark| *mark == name).count();
+        match told {
+            Told::Committed => assert_eq!(count, 1, "{name} was said to be committed"),
+            Told::Aborted => assert_eq!(count, 0, "{name} was said to be aborted"),
+            Told::Nothing => assert!(count <= 1, "{name} was done twice"),
+        }
+    }
+    let committed = marks.iter().filter(|(_, told)| *told == Told::Committed).count();
+    let unclear = marks.iter().filter(|(_, told)| *told == Told::Nothing).count();
+    assert!(committed > 0 && unclear > 0, "{committed} committed, {unclear} unclear");
+}
