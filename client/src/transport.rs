@@ -88,6 +88,17 @@ pub enum CallError {
     Unknown(#[from] Unknown),
 }
 
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Rejected(problem) => {
+                Self::Refused(Refusal::new(problem.code, problem.detail))
+            }
+            CallError::Unknown(Unknown(why)) => Self::Unknown(why),
+        }
+    }
+}
+
 /// A pool of connections; cheap to clone, shared by the clients of many servers.
 #[derive(Debug, Clone)]
 pub struct Http {

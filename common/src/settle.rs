@@ -12,6 +12,8 @@ use crate::code::ErrorCode;
 use crate::ids::ParticipantName;
 use crate::outcome::{Call, Settled};
 use crate::participant::Branches;
+use crate::wire::branch::BranchState;
+use crate::wire::outcome::BranchOutcome;
 
 /// What the branches have said so far. What one has said stays true, so that it is not asked again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,6 +37,17 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// What a coordinator answers to a branch in doubt that asked for it.
+    #[must_use]
+    pub const fn outcome(&self) -> BranchOutcome {
+        match self {
+            Self::Committed => BranchOutcome::Committed,
+            Self::Aborted => BranchOutcome::Aborted,
+            Self::Open(_) => BranchOutcome::Undecided,
+            Self::Contradiction(_) => BranchOutcome::UnknownAuthority,
+        }
+    }
+
     /// It in a word, and what is missing or wrong: for logs.
     #[must_use]
     pub fn told(&self) -> (&'static str, Option<&str>) {
@@ -53,6 +66,14 @@ impl Resolution {
     pub fn new(branches: &Branches) -> Self {
         let open = branches.iter().map(|branch| (branch.participant.clone(), None)).collect();
         Self { open, found: BTreeMap::new() }
+    }
+
+    /// The same, for a participant whose own branch of it is staged.
+    #[must_use]
+    pub fn by_branch(branches: &Branches, own: &ParticipantName) -> Self {
+        let mut resolution = Self::new(branches);
+        resolution.answered(own, Call::Applied(Settled::Prepared));
+        resolution
     }
 
     /// The participants whose answers are missing.
@@ -105,6 +126,13 @@ impl Resolution {
         });
         each.collect::<Vec<_>>().join("; ")
     }
+}
+
+/// Whether a branch has ended of which this is kept, where another branch of its transaction was
+/// applied: all had voted then, so that one of which nothing is kept has ended, and been forgotten.
+#[must_use]
+pub const fn is_over(kept: Option<BranchState>) -> bool {
+    matches!(kept, None | Some(BranchState::Applied))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use assent_common::record::{LossAccepted, ParticipantRemoved, ParticipantSet, Re
 use assent_common::time::Micros;
 use assent_common::wire::branch::{Batch, CoordinatorRef, Message};
 use assent_common::wire::problem::Problem;
-use assent_common::wire::resync::DataPoint;
+use assent_common::wire::resync::{DataPoint, DataView};
 use assent_common::wire::transaction::BranchProgress;
 use assent_common::{Epoch, ErrorCode, ParticipantName, TransactionId, Txid, limits};
 
@@ -107,6 +107,50 @@ impl Core {
     pub fn look(&self, place: usize) -> Option<Batch<()>> {
         self.lanes[place].url().filter(|_| self.lives.stale().is_none())?;
         Some(self.batch(place, self.speaker_in_full(place), Vec::new()))
+    }
+
+    /// A participant has answered a look, or not. Whether it is to be asked now what its data is.
+    pub fn look_came(&mut self, place: usize, sent: Sent, life: LifeHeard, now: Micros) -> bool {
+        self.life_heard(place, life);
+        // Who takes the log for an old copy has compared nothing.
+        let has_compared = self.lanes[place].stale_log.is_none();
+        let is_stale = self.lives.stale().is_some();
+        if !is_stale && !has_compared {
+            self.lane_answered(place, sent, Came::Answer(None), now);
+        }
+        !is_stale && has_compared
+    }
+
+    /// What the data is after a look that said this of it.
+    pub fn look_found(
+        &mut self,
+        place: usize,
+        sent: Sent,
+        known: Option<DataPoint>,
+        found: Call<DataView>,
+        now: Micros,
+    ) {
+        let came = match &found {
+            Call::Applied(_) => Came::Answer(None),
+            Call::Refused(refusal) if refusal.code == ErrorCode::RedisUnavailable => {
+                Came::Answer(Some(&refusal.detail))
+            }
+            Call::Refused(_) => Came::Answer(None),
+            Call::Unknown(why) => Came::Nothing(why),
+        };
+        self.lane_answered(place, sent, came, now);
+        match found {
+            Call::Applied(found) => {
+                self.redis_heard(place, Ok(()));
+                if found.fenced || known.is_some_and(|known| !found.has_all_of(known)) {
+                    self.data_is_fenced(place);
+                }
+            }
+            Call::Refused(refusal) if refusal.code == ErrorCode::RedisUnavailable => {
+                self.redis_heard(place, Err(refusal.detail));
+            }
+            Call::Refused(_) | Call::Unknown(_) => {}
+        }
     }
 
     /// A prepare that may wait until the transaction's deadline for the holder of its lock, and how

@@ -7,8 +7,8 @@
 //! would be taken for one that nobody has committed.
 
 use assent_client::{CallError, ParticipantClient};
-use assent_common::wire::branch::{BranchAddress, BranchState};
-use assent_common::{ErrorCode, Txid};
+use assent_common::wire::branch::BranchAddress;
+use assent_common::{ErrorCode, Txid, settle};
 
 use crate::service::Shared;
 use crate::store::StoreError;
@@ -30,20 +30,19 @@ pub(crate) async fn forget(app: &Shared) -> Result<usize, StoreError> {
     app.store.forget_left_behind(&over).await
 }
 
-/// Whether no other branch is in doubt. It was applied here, so that all had voted: one of which nothing is kept has ended
-/// too, and been forgotten.
+/// Whether no other branch is in doubt.
 async fn is_over(app: &Shared, txid: Txid, branches: &[BranchAddress]) -> bool {
     for BranchAddress { participant, url } in branches {
         if *participant == app.name {
             continue;
         }
         let Ok(client) = ParticipantClient::new(&app.peers, url) else { return false };
-        let is_over = match client.branch(txid).await {
-            Ok(view) => view.state == BranchState::Applied,
-            Err(CallError::Rejected(problem)) => problem.code == ErrorCode::NotFound,
-            Err(CallError::Unknown(_)) => false,
+        let kept = match client.branch(txid).await {
+            Ok(view) => Some(view.state),
+            Err(CallError::Rejected(problem)) if problem.code == ErrorCode::NotFound => None,
+            Err(_) => return false,
         };
-        if !is_over {
+        if !settle::is_over(kept) {
             return false;
         }
     }

@@ -22,10 +22,8 @@ use tokio::time::Instant;
 use assent_client::{CoordinatorClient, mutant, settle};
 use assent_common::branch::Ending;
 use assent_common::mutant::Mutant;
-use assent_common::outcome::{Call, Refusal, Settled};
-use assent_common::participant::resolver::{
-    self as plan, Asked, Conclusion, InDoubt, Question, Verdict,
-};
+use assent_common::outcome::{Call, Refusal};
+use assent_common::participant::resolver::{self as plan, Conclusion, InDoubt, Question, Verdict};
 use assent_common::settle::Resolution;
 use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::BranchOutcome;
@@ -195,13 +193,10 @@ async fn scan(app: &Shared) {
 
 async fn ask(app: Arc<Shared>, question: Question) -> Verdict {
     let Question { branch, to } = question;
-    let verdict = match (ask_coordinator(&app, &branch).await, to) {
-        // Not while it is at work on it: the others may be about to vote.
-        (
-            Call::Unknown(_) | Call::Refused(_) | Call::Applied(BranchOutcome::UnknownAuthority),
-            Asked::CoordinatorThenBranches,
-        ) => ask_branches(&app, &branch).await,
-        (call, _) => plan::judge(call),
+    let said = ask_coordinator(&app, &branch).await;
+    let verdict = match to.goes_on_to_branches(&said) {
+        true => ask_branches(&app, &branch).await,
+        false => plan::judge(said),
     };
     match verdict {
         Verdict::Later(_) | Verdict::Unheard(_) if mutant::is(Mutant::InDoubtTimesOut) => {
@@ -295,8 +290,7 @@ async fn ask_branches(app: &Shared, branch: &InDoubt) -> Verdict {
         return Verdict::Later(why);
     }
     let asker = coordinator_of(*txid, coordinator_url.clone());
-    let mut resolution = Resolution::new(branches);
-    resolution.answered(&app.name, Call::Applied(Settled::Prepared));
+    let resolution = Resolution::by_branch(branches, &app.name);
     let resolution = settle::ask(&app.peers, &asker, *txid, branches, resolution).await;
     let finding = resolution.finding();
     let (word, why) = finding.told();

@@ -62,6 +62,19 @@ pub enum Asked {
     CoordinatorThenBranches,
 }
 
+impl Asked {
+    /// Whether the other branches are asked after the coordinator has said this. Not while it is at
+    /// work on the transaction: they may be about to vote.
+    #[must_use]
+    pub const fn goes_on_to_branches(self, said: &Call<BranchOutcome>) -> bool {
+        let knows_nothing = matches!(
+            said,
+            Call::Unknown(_) | Call::Refused(_) | Call::Applied(BranchOutcome::UnknownAuthority)
+        );
+        knows_nothing && matches!(self, Self::CoordinatorThenBranches)
+    }
+}
+
 /// What an answer means for a branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

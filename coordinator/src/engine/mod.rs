@@ -163,16 +163,11 @@ impl Engine {
         let (word, why) = finding.told();
         tracing::info!(%txid, finding = word, why,
             "the branches of an implicit transaction were asked");
-        match finding {
-            Finding::Committed => BranchOutcome::Committed,
-            Finding::Aborted => BranchOutcome::Aborted,
-            Finding::Open(_) => BranchOutcome::Undecided,
-            Finding::Contradiction(why) => {
-                tracing::error!(%txid, why,
-                    "an implicit transaction is torn; see docs/guides/recover.md");
-                BranchOutcome::UnknownAuthority
-            }
+        if let Finding::Contradiction(why) = &finding {
+            tracing::error!(%txid, why,
+                "an implicit transaction is torn; see docs/guides/recover.md");
         }
+        finding.outcome()
     }
 
     /// A transaction, active or ended.

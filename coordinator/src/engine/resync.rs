@@ -5,13 +5,13 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use assent_client::CallError;
+use assent_common::outcome::{Call, Failed};
 use assent_common::record::Record;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::resync::{Resync, Resynced};
 use assent_common::wire::transaction::ParticipantView;
 use assent_common::{ErrorCode, ParticipantName};
-use assent_engine::{Came, DataReport, LifeHeard, LogReading, ResyncCall, ResyncHeard, Sent};
+use assent_engine::{DataReport, LifeHeard, LogReading, ResyncCall, ResyncHeard, Sent};
 
 use super::{Engine, Shared, stopping};
 use crate::clock;
@@ -63,43 +63,16 @@ impl Engine {
             (client, batch)
         };
         let said = client.batch(&batch).await;
-        {
-            let mut core = self.core();
-            core.life_heard(place, LifeHeard::of(&said));
-            if core.stale().is_some() {
-                return;
-            }
-            // It has compared nothing.
-            if core.lanes()[place].stale_log.is_some() {
-                return core.lane_answered(place, sent, Came::Answer(None), clock::micros());
-            }
+        let is_asked = self.core().look_came(place, sent, LifeHeard::of(&said), clock::micros());
+        if !is_asked {
+            return;
         }
         let found = match said {
             Ok(_) => client.data().await,
             Err(unknown) => Err(unknown.into()),
         };
-        let mut core = self.core();
-        let now = clock::micros();
-        match found {
-            Ok(found) => {
-                let is_other = batch.known.is_some_and(|known| !found.has_all_of(known));
-                core.lane_answered(place, sent, Came::Answer(None), now);
-                core.redis_heard(place, Ok(()));
-                if found.fenced || is_other {
-                    core.data_is_fenced(place);
-                }
-            }
-            Err(CallError::Rejected(problem)) if problem.code == ErrorCode::RedisUnavailable => {
-                core.lane_answered(place, sent, Came::Answer(Some(&problem.detail)), now);
-                core.redis_heard(place, Err(problem.detail));
-            }
-            Err(CallError::Rejected(_)) => {
-                core.lane_answered(place, sent, Came::Answer(None), now);
-            }
-            Err(CallError::Unknown(why)) => {
-                core.lane_answered(place, sent, Came::Nothing(&why.to_string()), now);
-            }
-        }
+        let found = found.map_or_else(|error| Failed::from(error).into(), Call::Applied);
+        self.core().look_found(place, sent, batch.known, found, clock::micros());
     }
 
     /// Reads the whole log for what data may lack. Blocks.

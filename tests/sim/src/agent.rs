@@ -8,11 +8,12 @@ use assent_common::code::ErrorCode;
 use assent_common::command::Access;
 use assent_common::coordinator::PrepareCall;
 use assent_common::outcome::{Call, Prepared, Refusal};
-use assent_common::participant::resolver::{Asked, Conclusion, InDoubt, Resolver, Verdict, judge};
-use assent_common::participant::{
-    Found, Heard, Known, OnePhaseMarker, Participant, Prepare, Unlogged,
+use assent_common::participant::resolver::{
+    Conclusion, InDoubt, Question, Resolver, Verdict, judge,
 };
-use assent_common::settle::Resolution;
+use assent_common::participant::{
+    Branches, Found, Heard, Known, OnePhaseMarker, Participant, Prepare, Unlogged,
+};
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::resync::DataPoint;
@@ -27,7 +28,7 @@ use crate::queue::{Event, Waits};
 use crate::redis::{Chore, Redis};
 use crate::repair::Words;
 use crate::request::place_of;
-use crate::settling::as_settled;
+use crate::settling::{Asker, as_settled};
 use crate::trace::note;
 use crate::unlogged;
 use crate::world::World;
@@ -71,8 +72,6 @@ pub(crate) struct Agent {
     /// What one phase came to, until its log has it.
     pub(crate) unlogged: Unlogged<OnePhaseMarker>,
     resolver: Resolver,
-    /// What the other branches of implicit transactions have said.
-    pub(crate) resolutions: BTreeMap<Txid, Resolution>,
     /// For a mutant.
     balances_at_start: Vec<i64>,
     /// Public ids of the branches that it asks about.
@@ -97,7 +96,6 @@ impl Agent {
             is_quarantined: false,
             waiting: BTreeMap::new(),
             resolver: Resolver::new(RESOLVE_INTERVAL_MS),
-            resolutions: BTreeMap::new(),
             asked: BTreeMap::new(),
         }
     }
@@ -121,7 +119,6 @@ impl Agent {
         self.ended_seen = self.redis.data.ended;
         self.is_connected = true;
         self.resolver = Resolver::new(RESOLVE_INTERVAL_MS);
-        self.resolutions.clear();
         self.asked.clear();
     }
 
@@ -417,7 +414,6 @@ impl World {
             branches: std::sync::Arc::clone(&staged.branches),
         };
         let found: Vec<_> = staged.iter().map(in_doubt).collect();
-        agent.resolutions.retain(|txid, _| staged.contains_key(txid));
         agent.resolver.seen(now, found);
         let due = agent.resolver.take_due(now, QUESTIONS_MAX);
         if self.config.is(Mutant::VoteTimesOut)
@@ -430,13 +426,8 @@ impl World {
         {
             return self.conclude(at, doubt.branch.txid, Ending::Commit);
         }
-        for question in due {
-            let txid = question.branch.txid;
-            // By itself, if its coordinator has been asked in vain for long.
-            if question.to == Asked::CoordinatorThenBranches && self.random.percent(50) {
-                self.settle_for(at, life, txid);
-            }
-            self.ask_about(at, life, txid);
+        for Question { branch, to } in due {
+            self.ask_about(Asker { at, life, to }, branch);
         }
         self.sweep(at)?;
         self.forget_left_behind(at);
@@ -458,24 +449,23 @@ impl World {
         self.oracle.swept(at, &self.agents[at].redis.data.control)
     }
 
-    fn ask_about(&mut self, at: usize, life: u64, txid: Txid) {
+    fn ask_about(&mut self, asker: Asker, about: InDoubt) {
         self.report.questions += 1;
+        let InDoubt { txid, branches, .. } = about;
         let own = self.coordinator_of(txid);
         let mut coordinator = own;
-        let is_cut = self.is_cut(coordinator, at);
+        let is_cut = self.is_cut(coordinator, asker.at);
         if is_cut || self.random.strikes(self.profile.faults.loss) {
-            return self.learn(at, life, txid, Call::Unknown("no answer".to_owned()));
+            return self.learn(asker, txid, Call::Unknown("no answer".to_owned()));
         }
         if self.random.strikes(self.profile.faults.astray) {
             coordinator = self.random.place(self.coordinators.len());
             if coordinator == own {
-                return self.learn(at, life, txid, Call::Unknown("404".to_owned()));
+                return self.learn(asker, txid, Call::Unknown("404".to_owned()));
             }
         }
         let at_us = self.now_us + self.latency_us();
-        // As the question says, whatever becomes of the branch meanwhile.
-        let is_implicit = self.agents[at].is_implicit(txid);
-        self.queue.push(at_us, Event::Asked { at, life, coordinator, txid, is_implicit });
+        self.queue.push(at_us, Event::Asked { asker, coordinator, txid, branches });
     }
 
     pub(crate) fn coordinator_of(&self, txid: Txid) -> usize {
@@ -483,47 +473,49 @@ impl World {
         own.expect("a log of this world")
     }
 
-    fn learn(&mut self, at: usize, life: u64, txid: Txid, answer: Call<BranchOutcome>) {
+    pub(crate) fn learn(&mut self, asker: Asker, txid: Txid, answer: Call<BranchOutcome>) {
         let at_us = self.now_us + self.latency_us();
         let answer = Box::new(answer);
-        self.queue.push(at_us, Event::Learned { at, life, txid, answer });
+        self.queue.push(at_us, Event::Learned { asker, txid, answer });
     }
 
-    /// A question has reached a coordinator.
+    /// A question has reached a coordinator. Of an implicit transaction it names the branches.
     pub(crate) fn asked(
         &mut self,
-        at: usize,
-        life: u64,
+        asker: Asker,
         coordinator: usize,
         txid: Txid,
-        is_implicit: bool,
-    ) {
+        branches: &Branches,
+    ) -> Step {
         let mutant = self.config.mutant;
         let speaker = &self.coordinators[coordinator];
-        let answer = if speaker.is_up && is_implicit && speaker.knows_nothing_of(txid, mutant) {
-            self.settle_for(at, life, txid);
-            Call::Applied(BranchOutcome::Undecided)
-        } else if speaker.is_up {
-            Call::Applied(speaker.outcome(txid, mutant))
-        } else if mutant == Some(Mutant::AnswersBeforeReplay) {
-            Call::Applied(BranchOutcome::Aborted)
+        let answer = if !speaker.is_up {
+            match mutant {
+                Some(Mutant::AnswersBeforeReplay) => Call::Applied(BranchOutcome::Aborted),
+                _ => Call::Unknown("the connection was refused".to_owned()),
+            }
+        } else if !branches.is_empty() && speaker.knows_nothing_of(txid, mutant) {
+            return self.ask_branches_for(coordinator, asker, txid, branches);
         } else {
-            Call::Unknown("the connection was refused".to_owned())
+            Call::Applied(speaker.outcome(txid, mutant))
         };
-        note!(self, "p{at}: asks c{coordinator} about {txid}: {answer:?}");
-        self.learn(at, life, txid, answer);
+        note!(self, "p{}: asks c{coordinator} about {txid}: {answer:?}", asker.at);
+        self.learn(asker, txid, answer);
+        Ok(())
     }
 
     /// The answer to a question has come.
     pub(crate) fn learned(
         &mut self,
-        at: usize,
-        life: u64,
+        asker: Asker,
         txid: Txid,
         answer: Call<BranchOutcome>,
     ) -> Step {
-        if self.agents[at].life != life {
+        if self.agents[asker.at].life != asker.life {
             return Ok(());
+        }
+        if asker.to.goes_on_to_branches(&answer) {
+            return self.ask_branches(asker, txid);
         }
         let is_404 = matches!(&answer, Call::Unknown(why) if why == "404");
         let verdict = match judge(answer) {
@@ -533,14 +525,23 @@ impl World {
             }
             verdict => verdict,
         };
+        self.report.learned_by_asking +=
+            u64::from(matches!(verdict, Verdict::Commit | Verdict::Abort));
+        self.concludes(asker, txid, verdict)
+    }
+
+    /// A question has come to its end.
+    pub(crate) fn concludes(&mut self, asker: Asker, txid: Txid, verdict: Verdict) -> Step {
+        let at = asker.at;
+        if self.agents[at].life != asker.life {
+            return Ok(());
+        }
         let conclusion = match verdict {
             Verdict::Commit => {
-                self.report.learned_by_asking += 1;
                 self.conclude(at, txid, Ending::Commit)?;
                 Conclusion::Resolved
             }
             Verdict::Abort => {
-                self.report.learned_by_asking += 1;
                 let coordinator = self.coordinator_of(txid);
                 self.oracle.presumes_abort(coordinator, txid)?;
                 self.conclude(at, txid, Ending::Abort)?;

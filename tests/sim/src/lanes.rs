@@ -6,8 +6,9 @@ use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::coordinator::{Branch, FromBranch, Input, PrepareCall, ToBranch};
 use assent_common::outcome::Call;
 use assent_common::time::Micros;
-use assent_common::wire::branch::Answers;
-use assent_engine::{Assembled, BatchCame, Came, Idle, LifeHeard, Outgoing, Sent};
+use assent_common::wire::branch::{Answers, Batch};
+use assent_common::wire::resync::{DataPoint, DataView};
+use assent_engine::{Assembled, BatchCame, Idle, LifeHeard, Outgoing, Sent};
 
 use crate::coordinator::Mark;
 use crate::mutants::{self, Mutant};
@@ -188,10 +189,7 @@ pub(crate) fn schedule_look(world: &mut World, c: usize) {
 /// Who has nothing to say asks now and then whether the data is as it knew them.
 pub(crate) fn look(world: &mut World, c: usize) {
     for at in 0..world.agents.len() {
-        let coordinator = &world.coordinators[c];
-        let data = &coordinator.core.lanes()[at].data;
-        let has_known = data.seen.known.is_some() && !data.resyncs();
-        if coordinator.is_up && has_known {
+        if world.coordinators[c].is_up {
             let sent = Sent { at: world.now(), is_probe: false };
             look_at_data(world, c, at, sent);
         }
@@ -203,27 +201,33 @@ pub(crate) fn look(world: &mut World, c: usize) {
 fn look_at_data(world: &mut World, c: usize, at: usize, sent: Sent) {
     let coordinator = &world.coordinators[c];
     let asked = Asked { coordinator: c, life: Some(coordinator.life), at };
-    let known = coordinator.core.lanes()[at].data.seen.known;
+    let Some(Batch { known, .. }) = coordinator.core.look(at) else { return };
     if world.is_lost_on_the_way(c, at) {
         let at_us = world.now_us + world.random.between(50, CALL_US);
-        let is_fenced = None;
-        return world.queue.push(at_us, Event::LookCame { asked, sent, is_fenced });
+        let found = None;
+        return world.queue.push(at_us, Event::LookCame { asked, sent, known, found });
     }
     let at_us = world.now_us + world.latency_us();
     world.queue.push(at_us, Event::Looked { asked, sent, known });
 }
 
 /// What came of that.
-pub(crate) fn look_came(world: &mut World, asked: Asked, sent: Sent, fenced: Option<bool>) -> Step {
+pub(crate) fn look_came(
+    world: &mut World,
+    asked: Asked,
+    sent: Sent,
+    known: Option<DataPoint>,
+    found: Option<Box<DataView>>,
+) -> Step {
     let Asked { coordinator: c, life, at } = asked;
     if life != Some(world.coordinators[c].life) {
         return Ok(());
     }
-    let came = fenced.map_or(Came::Nothing("the call timed out"), |_| Came::Answer(None));
+    let unknown = || Call::Unknown("the call timed out".to_owned());
+    let found = found.map_or_else(unknown, |found| Call::Applied(*found));
     world.turn(c, |core, now| {
-        core.lane_answered(at, sent, came, now);
-        if fenced == Some(true) {
-            core.data_is_fenced(at);
+        if core.look_came(at, sent, LifeHeard::Nothing, now) {
+            core.look_found(at, sent, known, found, now);
         }
     })?;
     if life != Some(world.coordinators[c].life) {

@@ -47,8 +47,8 @@ pub(crate) enum From {
     Nobody,
     /// The participant's own resolver.
     Resolver,
-    /// Whoever settles, for a branch at a participant, in a life of its agent.
-    Settler { by: usize, life: u64 },
+    /// Whoever settles.
+    Settler { ticket: u64 },
 }
 
 impl From {
@@ -119,8 +119,8 @@ impl World {
 
     /// Sends an answer back, if anybody waits for it.
     pub(crate) fn reply(&mut self, ask: Ask, answer: BranchAnswer) {
-        if let From::Settler { by, life } = ask.from {
-            return self.settle_answered(by, life, ask, answer);
+        if let From::Settler { ticket } = ask.from {
+            return self.settle_answered(ticket, ask, answer);
         }
         if !matches!(ask.from, From::Coordinator(_)) {
             return;
@@ -136,6 +136,11 @@ impl World {
 
     /// The call ends without an answer.
     pub(crate) fn result_unknown(&mut self, ask: Ask, why: &str) {
+        if let From::Settler { ticket } = ask.from {
+            let at_us = self.now_us + self.random.between(50, CALL_US);
+            let answer = Box::new(ask.message.unknown(why));
+            return self.queue.push(at_us, Event::Settled { ticket, at: ask.at, answer });
+        }
         if !matches!(ask.from, From::Coordinator(_)) {
             return;
         }

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use assent_common::Txid;
 use assent_common::branch::BranchAnswer;
 use assent_common::outcome::{Call, Refusal};
+use assent_common::participant::Branches;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::resync::{DataPoint, DataView, Resync, Resynced};
 use assent_engine::{Compaction, Sent};
@@ -13,6 +14,7 @@ use assent_engine::{Compaction, Sent};
 use crate::client::Heard;
 use crate::network::Ask;
 use crate::repair::Asked;
+use crate::settling::Asker;
 
 /// Something that is to happen.
 #[derive(Debug, Clone)]
@@ -48,11 +50,11 @@ pub(crate) enum Event {
     /// An agent scans for branches in doubt, and sweeps.
     AgentTurn { at: usize, life: u64 },
     /// An agent's question reaches a coordinator.
-    Asked { at: usize, life: u64, coordinator: usize, txid: Txid, is_implicit: bool },
+    Asked { asker: Asker, coordinator: usize, txid: Txid, branches: Branches },
     /// The answer to a question reaches the agent.
-    Learned { at: usize, life: u64, txid: Txid, answer: Box<Call<BranchOutcome>> },
-    /// What a branch says of itself reaches whoever settles for another.
-    Settled { by: usize, life: u64, txid: Txid, at: usize, answer: Box<BranchAnswer> },
+    Learned { asker: Asker, txid: Txid, answer: Box<Call<BranchOutcome>> },
+    /// What a branch says of itself reaches whoever settles.
+    Settled { ticket: u64, at: usize, answer: Box<BranchAnswer> },
     /// Something goes wrong.
     Trouble,
     /// A coordinator asks what a participant's data is.
@@ -69,8 +71,8 @@ pub(crate) enum Event {
     Looking { coordinator: usize },
     /// Its look reaches an agent.
     Looked { asked: Asked, sent: Sent, known: Option<DataPoint> },
-    /// Whether the data is fenced, or not as it knew them; none if there is no answer.
-    LookCame { asked: Asked, sent: Sent, is_fenced: Option<bool> },
+    /// What the data is by then; none if there is no answer.
+    LookCame { asked: Asked, sent: Sent, known: Option<DataPoint>, found: Option<Box<DataView>> },
 }
 
 /// A prepare that waits at an agent for a younger holder.

@@ -181,14 +181,16 @@ impl World {
     /// A coordinator that has been quiet says what it knows.
     pub(crate) fn looked(&mut self, asked: Asked, sent: Sent, known: Option<DataPoint>) {
         let Asked { coordinator, at, .. } = asked;
-        let is_fenced = self.agents[at].is_up.then(|| {
+        let found = self.agents[at].is_up.then(|| {
             self.reconnect(at);
             let log_id = self.coordinators[coordinator].log.log_id();
-            self.admit(at, log_id, known).is_some()
+            // What comes of it stands in the data.
+            let _refusal = self.admit(at, log_id, known);
+            Box::new(self.agents[at].view(&self.logs(), self.config.mutant))
         });
-        let is_fenced = is_fenced.filter(|_| !self.is_lost_on_the_way(coordinator, at));
+        let found = found.filter(|_| !self.is_lost_on_the_way(coordinator, at));
         let at_us = self.now_us + self.latency_us();
-        self.queue.push(at_us, Event::LookCame { asked, sent, is_fenced });
+        self.queue.push(at_us, Event::LookCame { asked, sent, known, found });
     }
 
     /// A coordinator asks what the data is.

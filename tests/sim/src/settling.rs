@@ -1,33 +1,52 @@
-//! Implicit transactions that are finished without the coordinator that began them: for a staged branch all others are
-//! asked, by its own agent or by a coordinator that knows nothing of it. Each question and each answer takes its time,
-//! and may be lost.
+//! Implicit transactions that are finished by what their branches say: asked by a participant whose
+//! coordinator does not answer, or by a coordinator that knows nothing of one. Each question and
+//! each answer takes its time, and may be lost. What follows from them is `common`'s to say.
 
 use assent_common::Txid;
-use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
+use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::coordinator::{Branch, PrepareCall};
 use assent_common::outcome::{Aborted, Call, Settled};
 use assent_common::participant::Branches;
-use assent_common::settle::{Finding, Resolution};
-use assent_common::wire::branch::{BranchAddress, BranchState};
+use assent_common::participant::resolver::{Asked, Verdict, judge_branches};
+use assent_common::settle::{self, Finding, Resolution};
+use assent_common::wire::branch::BranchAddress;
 use assent_engine::Sent;
 
-use crate::agent::Agent;
 use crate::coordinator::{Mark, participant_name};
 use crate::mutants::Mutant;
 use crate::network::{Ask, From};
-use crate::oracle::Step;
+use crate::oracle::{Step, violation};
 use crate::queue::Event;
 use crate::redis::Chore;
-use crate::request::{Request, place_of};
+use crate::request::Request;
 use crate::trace::note;
 use crate::world::World;
 
-impl Agent {
-    /// Whether a staged branch is of an implicit transaction.
-    pub(crate) fn is_implicit(&self, txid: Txid) -> bool {
-        let staged = self.redis.data.control.staged().get(&txid);
-        staged.is_some_and(|staged| !staged.branches.is_empty())
-    }
+/// The branches of a transaction are being asked, all at once.
+#[derive(Debug)]
+pub(crate) struct AskedBranches {
+    by: Settler,
+    asker: Asker,
+    txid: Txid,
+    resolution: Resolution,
+    /// Questions of which nothing is known yet.
+    open: usize,
+}
+
+/// Who asks them, in a life of its process.
+#[derive(Debug, Clone, Copy)]
+enum Settler {
+    Agent,
+    Coordinator { coordinator: usize, life: u64 },
+}
+
+/// The agent whose branch is in doubt, in a life.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    pub(crate) at: usize,
+    pub(crate) life: u64,
+    /// Whom it asks.
+    pub(crate) to: Asked,
 }
 
 impl World {
@@ -48,25 +67,41 @@ impl World {
         self.config.is(Mutant::AbortsUnsettled) && ask.from.is_coordinator()
     }
 
-    /// Asks those that have not answered yet, for a branch of a participant.
-    pub(crate) fn settle_for(&mut self, by: usize, life: u64, txid: Txid) {
-        let agent = &mut self.agents[by];
-        let Some(staged) = agent.redis.data.control.staged().get(&txid) else { return };
-        let request = place_of(staged.id);
-        let resolution = agent.resolutions.entry(txid).or_insert_with(|| {
-            let mut resolution = Resolution::new(&staged.branches);
-            resolution.answered(&participant_name(by), Call::Applied(Settled::Prepared));
-            resolution
-        });
+    /// An agent asks the other branches about its own, which is staged.
+    pub(crate) fn ask_branches(&mut self, asker: Asker, txid: Txid) -> Step {
+        let staged = self.agents[asker.at].redis.data.control.staged();
+        let Some(staged) = staged.get(&txid) else {
+            let gone = Verdict::Later("it is not in doubt any more".to_owned());
+            return self.concludes(asker, txid, gone);
+        };
+        let resolution = Resolution::by_branch(&staged.branches, &participant_name(asker.at));
+        self.settle(Settler::Agent, asker, txid, resolution)
+    }
+
+    /// A coordinator asks all branches, for one of them.
+    pub(crate) fn ask_branches_for(
+        &mut self,
+        coordinator: usize,
+        asker: Asker,
+        txid: Txid,
+        branches: &Branches,
+    ) -> Step {
+        let life = self.coordinators[coordinator].life;
+        let by = Settler::Coordinator { coordinator, life };
+        self.settle(by, asker, txid, Resolution::new(branches))
+    }
+
+    fn settle(&mut self, by: Settler, asker: Asker, txid: Txid, resolution: Resolution) -> Step {
         let missing: Vec<_> = resolution.missing().cloned().collect();
-        note!(self, "p{by}: asks {missing:?} about {txid}");
+        note!(self, "{by:?} asks {missing:?} about {txid}, for p{}", asker.at);
+        let request = self.oracle.request_of(self.coordinator_of(txid), txid.number);
         let branches: Vec<_> = self.requests[request].branches.iter().map(|it| it.at).collect();
+        let ticket = self.settlings.last_key_value().map_or(0, |(last, _)| last + 1);
+        let open = missing.len();
+        self.settlings.insert(ticket, AskedBranches { by, asker, txid, resolution, open });
+        self.report.settles += open as u64;
         for (place, at) in branches.into_iter().enumerate() {
             if !missing.contains(&participant_name(at)) {
-                continue;
-            }
-            self.report.settles += 1;
-            if self.random.strikes(self.profile.faults.loss) {
                 continue;
             }
             let ask = Ask {
@@ -79,21 +114,62 @@ impl World {
                 mark: Mark::NONE,
                 known: None,
                 sent: Sent { at: self.now(), is_probe: false },
-                from: From::Settler { by, life },
+                from: From::Settler { ticket },
             };
+            if self.random.strikes(self.profile.faults.loss) {
+                self.result_unknown(ask, "the call timed out");
+                continue;
+            }
             let at_us = self.now_us + self.latency_us();
             self.queue.push(at_us, Event::Arrived { ask, waits: None });
         }
+        if open == 0 { self.has_asked(ticket) } else { Ok(()) }
     }
 
     /// Sends a branch's answer back to whoever settles.
-    pub(crate) fn settle_answered(&mut self, by: usize, life: u64, ask: Ask, answer: BranchAnswer) {
+    pub(crate) fn settle_answered(&mut self, ticket: u64, ask: Ask, answer: BranchAnswer) {
         if self.random.strikes(self.profile.faults.loss) {
-            return;
+            return self.result_unknown(ask, "the connection broke");
         }
-        let (txid, at, answer) = (ask.txid, ask.at, Box::new(answer));
+        let (at, answer) = (ask.at, Box::new(answer));
         let at_us = self.now_us + self.latency_us();
-        self.queue.push(at_us, Event::Settled { by, life, txid, at, answer });
+        self.queue.push(at_us, Event::Settled { ticket, at, answer });
+    }
+
+    /// It has come, or it is known that it does not.
+    pub(crate) fn settled(&mut self, ticket: u64, at: usize, answer: BranchAnswer) -> Step {
+        let Some(settling) = self.settlings.get_mut(&ticket) else { return Ok(()) };
+        if let BranchAnswer::Settled(call) = answer {
+            settling.resolution.answered(&participant_name(at), call);
+        }
+        settling.open -= 1;
+        if settling.open == 0 { self.has_asked(ticket) } else { Ok(()) }
+    }
+
+    /// All have answered that do.
+    fn has_asked(&mut self, ticket: u64) -> Step {
+        let Some(settling) = self.settlings.remove(&ticket) else { return Ok(()) };
+        let AskedBranches { by, asker, txid, resolution, .. } = settling;
+        let finding = resolution.finding();
+        match &finding {
+            Finding::Committed => self.report.settled_as_committed += 1,
+            Finding::Aborted => self.report.settled_as_aborted += 1,
+            Finding::Open(_) => {}
+            Finding::Contradiction(why) => {
+                return violation("8 all branches or none", format!("{txid}: {why}"));
+            }
+        }
+        match by {
+            Settler::Agent => self.concludes(asker, txid, judge_branches(finding)),
+            Settler::Coordinator { coordinator, life } => {
+                let said = match self.coordinators[coordinator].life == life {
+                    true => Call::Applied(finding.outcome()),
+                    false => Call::Unknown("the connection broke".to_owned()),
+                };
+                self.learn(asker, txid, said);
+                Ok(())
+            }
+        }
     }
 
     /// Forgets the markers that were left behind here and that nobody will ask for. The questions take no time: what has
@@ -120,42 +196,9 @@ impl World {
         let mut agents = self.agents.iter().enumerate();
         let found = agents.find(|(at, _)| participant_name(*at) == branch.participant);
         found.is_some_and(|(at, agent)| {
-            let state = agent.redis.data.control.state(txid);
-            at == asked_by || agent.is_up && matches!(state, None | Some(BranchState::Applied))
+            let kept = agent.redis.data.control.state(txid);
+            at == asked_by || agent.is_up && settle::is_over(kept)
         })
-    }
-
-    /// It has come.
-    pub(crate) fn settled(
-        &mut self,
-        by: usize,
-        life: u64,
-        txid: Txid,
-        at: usize,
-        answer: BranchAnswer,
-    ) -> Step {
-        let agent = &mut self.agents[by];
-        let BranchAnswer::Settled(call) = answer else { return Ok(()) };
-        if agent.life != life {
-            return Ok(());
-        }
-        let Some(resolution) = agent.resolutions.get_mut(&txid) else { return Ok(()) };
-        resolution.answered(&participant_name(at), call);
-        match resolution.finding() {
-            Finding::Committed => {
-                self.report.settled_as_committed += 1;
-                self.conclude(by, txid, Ending::Commit)
-            }
-            Finding::Aborted => {
-                self.report.settled_as_aborted += 1;
-                self.oracle.presumes_abort(self.coordinator_of(txid), txid)?;
-                self.conclude(by, txid, Ending::Abort)
-            }
-            Finding::Open(_) => Ok(()),
-            Finding::Contradiction(why) => {
-                crate::oracle::violation("8 all branches or none", format!("{txid}: {why}"))
-            }
-        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The world of one run: what there is in it, and how one event after the other happens.
 
+use std::collections::BTreeMap;
+
 use assent_common::LogId;
 use assent_common::participant::Key;
 use assent_common::time::Millis;
@@ -17,6 +19,7 @@ use crate::random::Random;
 use crate::redis::Redis;
 use crate::report::Report;
 use crate::request::{self, Request};
+use crate::settling::AskedBranches;
 use crate::trace::Trace;
 
 /// Faults end when all clients are served, or when so much simulated time is over for each of their requests, in
@@ -43,6 +46,8 @@ pub(crate) struct World {
     pub(crate) oracle: Oracle,
     pub(crate) report: Report,
     pub(crate) trace: Trace,
+    /// The branches that are being asked, by whoever settles.
+    pub(crate) settlings: BTreeMap<u64, AskedBranches>,
     incarnations: u64,
 }
 
@@ -70,6 +75,7 @@ impl World {
             oracle: Oracle::new(logs, profile.participants),
             report: Report::default(),
             trace,
+            settlings: BTreeMap::new(),
             incarnations: FIRST_INCARNATION * 1_000,
             profile,
         };
@@ -137,13 +143,11 @@ impl World {
             Event::CoordinatorStarted { coordinator } => self.coordinator_starts(coordinator)?,
             Event::AgentStarted { at } => self.agent_starts(at),
             Event::AgentTurn { at, life } => self.agent_turn(at, life)?,
-            Event::Asked { at, life, coordinator, txid, is_implicit } => {
-                self.asked(at, life, coordinator, txid, is_implicit);
+            Event::Asked { asker, coordinator, txid, branches } => {
+                self.asked(asker, coordinator, txid, &branches)?;
             }
-            Event::Learned { at, life, txid, answer } => self.learned(at, life, txid, *answer)?,
-            Event::Settled { by, life, txid, at, answer } => {
-                self.settled(by, life, txid, at, *answer)?;
-            }
+            Event::Learned { asker, txid, answer } => self.learned(asker, txid, *answer)?,
+            Event::Settled { ticket, at, answer } => self.settled(ticket, at, *answer)?,
             Event::Trouble => self.trouble()?,
             Event::Looking { coordinator } => lanes::look(self, coordinator),
             event => self.happens_to_data(event)?,
@@ -162,8 +166,8 @@ impl World {
             Event::WordTaken { asked, said } => self.word_taken(asked, said)?,
             Event::ResyncDue { asked } => self.resync_due(asked)?,
             Event::Looked { asked, sent, known } => self.looked(asked, sent, known),
-            Event::LookCame { asked, sent, is_fenced } => {
-                lanes::look_came(self, asked, sent, is_fenced)?;
+            Event::LookCame { asked, sent, known, found } => {
+                lanes::look_came(self, asked, sent, known, found)?;
             }
             _ => unreachable!("every other event has its arm in `happen`"),
         }
