@@ -23,6 +23,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use url::Url;
 
 use assent_common::mutant::Mutant;
+use assent_common::outcome::{Failed, Refusal};
 use assent_common::wire::problem::Problem;
 use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE, too_deep_at};
 use assent_common::{limits, text};

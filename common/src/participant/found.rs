@@ -7,7 +7,7 @@
 //! single writes. So each end of a branch is counted in two ways. `ended` is added to, so that an
 //! end that is dropped lacks there. `expected` is written as a whole by the next vote or end.
 
-use crate::wire::resync::DataPoint;
+use crate::wire::resync::{DataPoint, Hole, Progress};
 
 /// What the control hash says of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,30 @@ pub struct Known {
     pub ended: u64,
 }
 
+/// The incarnation that fenced data has: no script is of it.
+pub const FENCED: u64 = 0;
+
+/// What an agent knows of the data that it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnData {
+    /// The data, as it has seen it.
+    pub known: Known,
+    /// Whether it has found that the data is not that any more.
+    pub is_quarantined: bool,
+}
+
+/// What data is to an agent that has looked at it for a coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meeting {
+    /// It serves this data.
+    Serves(DataPoint),
+    /// It is fenced: nothing is done for anybody before it is repaired.
+    Fenced,
+    /// It is not what is known of it. Unless a repair has taken the report of that coordinator's
+    /// log, it is to be fenced.
+    Unlike,
+}
+
 /// How data is not what was known of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mismatch {
@@ -44,12 +68,75 @@ pub enum Mismatch {
     Ended,
 }
 
+impl Known {
+    /// What a coordinator knows. What it was told of ends in other data says nothing.
+    #[must_use]
+    pub fn told(data: DataPoint, progress: Option<Progress>) -> Self {
+        let of_it = progress.filter(|progress| progress.incarnation == data.incarnation);
+        Self { data, ended: of_it.map_or(0, |progress| progress.ended) }
+    }
+}
+
+impl OwnData {
+    /// Whether the data has all that a coordinator knows of it, as far as the agent has seen.
+    #[must_use]
+    pub fn has_all_of(&self, known: Option<DataPoint>, progress: Option<Progress>) -> bool {
+        let DataPoint { incarnation, seq } = self.known.data;
+        let has_votes =
+            known.is_none_or(|known| known.incarnation == incarnation && known.seq <= seq);
+        let is_of_other = |progress: Progress| progress.incarnation != incarnation;
+        let has_ends = progress
+            .is_none_or(|progress| is_of_other(progress) || progress.ended <= self.known.ended);
+        has_votes && has_ends
+    }
+
+    /// What data is that was found like this, of which a coordinator knows this.
+    #[must_use]
+    pub fn meets(&self, found: Found, told: Option<Known>) -> Meeting {
+        let incarnation = match found.incarnation {
+            Some(FENCED) => return Meeting::Fenced,
+            Some(incarnation) => incarnation,
+            None => return Meeting::Unlike,
+        };
+        let own = self.known.data;
+        let is_own = incarnation == own.incarnation;
+        let serves = match told {
+            // Nobody knows better: as an agent that starts takes data that it does not know.
+            None => !is_own && !found.has_hole(),
+            // Other data was repaired by another agent; its own must have all the votes it saw.
+            Some(told) => {
+                let is_whole = found.seq >= own.seq && !self.is_quarantined;
+                found.mismatch(told).is_none() && (!is_own || is_whole)
+            }
+        };
+        if serves {
+            Meeting::Serves(DataPoint { incarnation, seq: found.seq })
+        } else {
+            Meeting::Unlike
+        }
+    }
+}
+
 impl Found {
     /// Whether what has ended is not what was written down of it: the history has a hole, or a part
     /// of it twice.
     #[must_use]
     pub const fn has_hole(&self) -> bool {
         self.ended != self.expected
+    }
+
+    /// What lacks inside the history, if something does, for an agent that knew this; `was` is the
+    /// incarnation of the data, also where it is fenced. What went with the last end is known to
+    /// those who saw it.
+    #[must_use]
+    pub fn hole(&self, was: Option<u64>, known: Known) -> Option<Hole> {
+        let seen = if was == Some(known.data.incarnation) { known.ended } else { 0 };
+        self.has_hole().then(|| Hole {
+            ended: self.ended,
+            expected: self.expected.max(seen),
+            done: Vec::new(),
+            marks: Vec::new(),
+        })
     }
 
     /// How it is not the data that was known, if it is not.
@@ -70,6 +157,50 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FOUND: Found = Found { incarnation: Some(7), seq: 4, ended: 3, expected: 3 };
+
+    fn point(incarnation: u64, seq: u64) -> DataPoint {
+        DataPoint { incarnation, seq }
+    }
+
+    fn own(seq: u64, is_quarantined: bool) -> OwnData {
+        OwnData { known: Known { data: point(7, seq), ended: 3 }, is_quarantined }
+    }
+
+    #[test]
+    fn an_agent_need_not_look_where_it_has_seen_all_that_a_coordinator_knows() {
+        let ended = |incarnation, ended| Some(Progress { incarnation, ended });
+        let own = own(4, false);
+        assert!(own.has_all_of(None, None) && own.has_all_of(Some(point(7, 4)), ended(7, 3)));
+        assert!(own.has_all_of(Some(point(7, 4)), ended(8, 9)), "ends in other data say nothing");
+        for (known, progress) in
+            [(point(7, 5), None), (point(8, 1), None), (point(7, 4), ended(7, 4))]
+        {
+            assert!(!own.has_all_of(Some(known), progress), "{known:?} {progress:?}");
+        }
+    }
+
+    /// Invariant 12.
+    #[test]
+    fn data_is_served_as_its_coordinator_knows_it_and_as_nobody_knows_better() {
+        let told = |incarnation, seq| Some(Known::told(point(incarnation, seq), None));
+        let served = Meeting::Serves(point(7, 4));
+        assert_eq!(own(4, false).meets(FOUND, told(7, 4)), served);
+        assert_eq!(own(5, false).meets(FOUND, told(7, 4)), Meeting::Unlike, "this agent saw more");
+        assert_eq!(own(4, true).meets(FOUND, told(7, 4)), Meeting::Unlike);
+        assert_eq!(own(4, true).meets(FOUND, None), Meeting::Unlike);
+        assert_eq!(own(4, false).meets(FOUND, told(7, 5)), Meeting::Unlike);
+        // Another agent has repaired it.
+        let other = OwnData { known: Known { data: point(6, 9), ended: 9 }, is_quarantined: true };
+        assert_eq!(other.meets(FOUND, told(7, 4)), served);
+        assert_eq!(other.meets(FOUND, None), served);
+        assert_eq!(other.meets(FOUND, told(6, 9)), Meeting::Unlike);
+        assert_eq!(other.meets(Found { ended: 2, ..FOUND }, None), Meeting::Unlike, "a hole");
+        let fenced = Found { incarnation: Some(FENCED), ..FOUND };
+        assert_eq!(other.meets(fenced, None), Meeting::Fenced);
+        assert_eq!(other.meets(Found { incarnation: None, ..FOUND }, None), Meeting::Unlike);
+    }
 
     #[test]
     fn each_kind_of_loss_is_told_from_the_others() {

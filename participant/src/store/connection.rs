@@ -29,9 +29,8 @@ use crate::store::markers::Markers;
 /// failure.
 const FAILURE_SHARED: Duration = Duration::from_millis(50);
 
-/// The incarnation of data that is fenced: no script runs against it, because no agent
-/// resynchronised with it.
-pub(super) const FENCED: u64 = 0;
+/// No script runs against fenced data, because no agent resynchronised with it.
+pub(super) use assent_common::participant::FENCED;
 
 /// A connection after its handshake.
 #[derive(Debug)]

@@ -13,11 +13,11 @@ use std::sync::atomic::Ordering;
 use assent_common::code::ErrorCode;
 use assent_common::ids::{LogId, TxNumber};
 use assent_common::outcome::Refusal;
-use assent_common::participant::{Found, Heard, Known, Mismatch};
+use assent_common::participant::{Found, Heard, Known, Meeting, Mismatch, OwnData};
 use assent_common::wire::resync::{DataPoint, Progress};
 use redis::{RedisResult, Value};
 
-use super::connection::{FENCED, Live, identity};
+use super::connection::{Live, identity};
 use super::control::Field;
 use super::execute::send;
 use super::mutants;
@@ -32,8 +32,8 @@ impl Store {
         known: Option<DataPoint>,
         progress: Option<Progress>,
     ) -> Option<Refusal> {
-        let quarantined = self.is_quarantined();
-        if quarantined.is_none() && self.is_as_known(known) && self.has_ended(progress) {
+        let own = self.own_data();
+        if !own.is_quarantined && own.has_all_of(known, progress) {
             return None;
         }
         match self.look_again(log_id, known, progress).await {
@@ -43,29 +43,17 @@ impl Store {
         }
     }
 
-    /// Whether the data has all that a coordinator knows of it, as far as this agent knows.
-    fn is_as_known(&self, known: Option<DataPoint>) -> bool {
-        known.is_none_or(|known| {
-            known.incarnation == self.incarnation()
-                && known.seq <= self.seq_seen.load(Ordering::Acquire)
-        })
-    }
-
-    /// Whether so many branches have ended in it, as far as this agent knows. Of other data it says
-    /// nothing.
-    fn has_ended(&self, progress: Option<Progress>) -> bool {
-        progress.is_none_or(|progress| {
-            progress.incarnation != self.incarnation()
-                || progress.ended <= self.ended_seen.load(Ordering::Acquire)
-        })
+    /// What this agent knows of the data.
+    fn own_data(&self) -> OwnData {
+        let is_quarantined = self.is_quarantined().is_some();
+        OwnData { known: self.known(), is_quarantined }
     }
 
     /// Whether a log that knows this of the data knows something else than this agent does. Nobody
     /// else is to be shut out on its word alone.
     #[must_use]
     pub fn is_other_data(&self, known: Option<DataPoint>, progress: Option<Progress>) -> bool {
-        let is_other = !self.is_as_known(known) || !self.has_ended(progress);
-        is_other && !mutants::believes_strangers()
+        !self.own_data().has_all_of(known, progress) && !mutants::believes_strangers()
     }
 
     /// Whether a log has spoken here, as far as the data and this agent know.
@@ -104,29 +92,22 @@ impl Store {
         let found = identity(&live, &self.options.control_key)
             .await
             .map_err(|error| self.unavailable(&error))?;
-        let Found { incarnation, seq, ended, .. } = found;
-        let progress = progress.filter(|progress| incarnation == Some(progress.incarnation));
-        let ended_known = progress.map_or(0, |progress| progress.ended);
+        let told = known.map(|known| Known::told(known, progress));
         let quarantined = self.is_quarantined();
         let waits = || quarantined.clone().unwrap_or_else(|| "the data is fenced".to_owned());
-        if incarnation == Some(FENCED) {
-            self.quarantine(waits());
-            return Ok(Some(waits()));
-        }
-        if known.is_none()
-            && let Some(incarnation) = incarnation.filter(|found| *found != self.incarnation())
-        {
-            // Nobody knows better: as an agent that starts takes data that it does not know.
-            self.adopt(DataPoint { incarnation, seq }).await;
-            return Ok(None);
-        }
-        if let Some(known) = known
-            && found.mismatch(Known { data: known, ended: ended_known }).is_none()
-            && self.may_go_on_with(known.incarnation, seq)
-        {
-            self.adopt(DataPoint { incarnation: known.incarnation, seq }).await;
-            self.saw_ended(known.incarnation, ended);
-            return Ok(None);
+        match self.own_data().meets(found, told) {
+            Meeting::Serves(data) => {
+                self.adopt(data).await;
+                if known.is_some() {
+                    self.saw_ended(data.incarnation, found.ended);
+                }
+                return Ok(None);
+            }
+            Meeting::Fenced => {
+                self.quarantine(waits());
+                return Ok(Some(waits()));
+            }
+            Meeting::Unlike => {}
         }
         if let Some(known) = known
             && self.data().await?.has_served(log_id, known)
@@ -135,22 +116,16 @@ impl Store {
                 "the data was repaired meanwhile; the coordinator asks for its present state";
             return Ok(Some(data.to_owned()));
         }
-        let reason = quarantined.clone().or_else(|| {
-            let known = Known { data: known?, ended: ended_known };
-            not_as_known(found, known, "its coordinator knew")
-        });
-        let reason = reason.unwrap_or_else(waits);
+        let as_found = |incarnation| {
+            let data = DataPoint { incarnation, seq: found.seq };
+            Known { data, ended: 0 }
+        };
+        let told = told.or_else(|| found.incarnation.map(as_found));
+        let not_as_told = || not_as_known(found, told?, "its coordinator knew");
+        let reason = quarantined.clone().or_else(not_as_told).unwrap_or_else(waits);
         self.quarantine(reason.clone());
-        self.fence(&live, incarnation).await?;
+        self.fence(&live, found.incarnation).await?;
         Ok(Some(reason))
-    }
-
-    /// Whether data that is as its coordinator knows it is so for this agent too: other data, which
-    /// another agent repaired; or its own, with all the votes that it saw.
-    fn may_go_on_with(&self, incarnation: u64, seq: u64) -> bool {
-        let is_own = incarnation == self.incarnation();
-        let is_whole = seq >= self.seq_seen.load(Ordering::Acquire);
-        !is_own || (is_whole && self.is_quarantined().is_none())
     }
 
     /// Goes on with this data.

@@ -54,7 +54,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use assent_common::ids::{LogId, TransactionId, Txid};
 use assent_common::lives::Remembered;
 use assent_common::outcome::Refusal;
-use assent_common::participant::{Branches, Unlogged};
+use assent_common::participant::{Branches, Reports, Unlogged};
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 use assent_common::wire::resync::Served;
@@ -136,7 +136,7 @@ pub struct Store {
     /// The logs whose word the repair took that opened the data of this incarnation.
     served: Mutex<Option<(u64, Vec<Served>)>>,
     /// What logs have said of the data while it is fenced.
-    words: tokio::sync::Mutex<repair::Words>,
+    words: tokio::sync::Mutex<Reports>,
     /// What operators decided by hand, as the last scan found it.
     by_hand: Mutex<BTreeMap<Txid, ByHand>>,
     /// Whether Redis takes writes, as the last pulse saw.

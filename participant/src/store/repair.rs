@@ -1,22 +1,22 @@
 //! Repair of fenced data, from what the logs say they committed (invariants 9, 12).
 //!
-//! Every log that has ever spoken here owes its word. The words are kept until the last one is
-//! there, because redoing in the order of the votes needs all of them; then the data is made whole
-//! and opened under a new incarnation. Everything is idempotent: an agent that dies half-way leaves
-//! fenced data, and is told again. `Participant::repair` in `common` is the reference.
+//! What is owed and what a repair does is `common`'s `participant::Reports` to say; here the data
+//! is read and shown, and a plan is carried out. Everything is idempotent: an agent that dies
+//! half-way leaves fenced data, and is told again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId, Txid};
-use assent_common::outcome::{Call, Refusal};
-use assent_common::participant::{Found, Heard, UnloggedBranch, opening_seq};
+use assent_common::outcome::{Call, Redo, Refusal};
+use assent_common::participant::{
+    Found, Heard, RedoBy, RepairPlan, RepairStep, ReportTaken, Reports,
+};
 use assent_common::value::Arg;
-use assent_common::wire::redo::Base64;
 use assent_common::wire::resync::{
-    DataPoint, DataView, FoundData, Hole, RedoBranch, Resync, Resynced, Served, StagedView,
+    DataPoint, DataView, Hole, Resync, Resynced, Served, StagedView,
 };
 use redis::{Cmd, RedisResult, Value};
 
@@ -31,102 +31,44 @@ use super::packed::decode_redo;
 use super::scripts::Script;
 use super::{Store, StoreError, lock};
 
-/// What logs have said of the data that was found like this.
-#[derive(Debug, Default)]
-pub(super) struct Words {
-    found: Option<FoundData>,
-    logs: BTreeMap<LogId, Word>,
+/// One step of a repair, by the packed done-marker where it is of one phase.
+type Step = RepairStep<InDoubt, Arc<[u8]>>;
+
+/// A branch that the data lost.
+struct LostBranch<'a> {
+    txid: Txid,
+    seq: u64,
+    redo: Redo,
+    /// Of one phase that its log has not heard of.
+    marker: &'a [u8],
 }
 
-/// What one log has said.
-#[derive(Debug)]
-struct Word {
-    heard: Heard,
-    known: Option<DataPoint>,
-    redo: Vec<RedoBranch>,
-    parts: u32,
-    whole: bool,
-}
-
-/// A committed branch, and how it is applied.
-enum Step {
-    /// It is staged in the data: by its record.
-    Commit(InDoubt),
-    /// The data lost it: by its writes.
-    Redo(RedoBranch),
-    /// The same, of one phase that its log has not heard of: with its done-marker.
-    Unlogged(RedoBranch, Arc<[u8]>),
-}
-
-impl Step {
-    fn seq(&self) -> (u64, Txid) {
-        match self {
-            Self::Commit(branch) => (branch.seq, branch.txid),
-            Self::Redo(branch) | Self::Unlogged(branch, _) => (branch.seq, branch.txid),
-        }
-    }
-
-    const fn is_redo(&self) -> bool {
-        matches!(self, Self::Redo(_) | Self::Unlogged(..))
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Commit(_) => 0,
-            Self::Redo(branch) => branch.redo.0.len(),
-            Self::Unlogged(branch, marker) => branch.redo.0.len() + marker.len(),
-        }
-    }
-}
-
-impl Words {
-    /// Adds a part of a word.
-    fn add(&mut self, part: Resync) -> Result<(), Refusal> {
-        let Resync { coordinator, low_water, found, known, part, last, redo, .. } = part;
-        if self.found != Some(found) {
-            *self = Self { found: Some(found), logs: BTreeMap::new() };
-        }
-        let heard = Heard { epoch: coordinator.epoch, low_water };
-        let fresh = || Word { heard, known, redo: Vec::new(), parts: 0, whole: false };
-        let word = self.logs.entry(coordinator.log_id).or_insert_with(fresh);
-        if part == 0 {
-            *word = fresh();
-        }
-        if part != word.parts || heard.epoch != word.heard.epoch {
-            let detail =
-                format!("part {part} arrived where part {} was due; begin again", word.parts);
-            return Err(Refusal::new(ErrorCode::WrongState, detail));
-        }
-        word.parts += 1;
-        word.whole = last;
-        word.redo.extend(redo);
-        Ok(())
-    }
-
-    fn owed(&self, logs: BTreeSet<LogId>) -> Vec<LogId> {
-        let begun: BTreeSet<LogId> = self.logs.keys().copied().collect();
-        logs.union(&begun).filter(|log_id| !self.is_whole(**log_id)).copied().collect()
-    }
-
-    fn is_whole(&self, log_id: LogId) -> bool {
-        self.logs.get(&log_id).is_some_and(|word| word.whole)
-    }
-
-    /// The logs that have said all.
-    fn whole(&self) -> impl Iterator<Item = (&LogId, &Word)> {
-        self.logs.iter().filter(|(_, word)| word.whole)
+impl<'a> LostBranch<'a> {
+    /// What the data lost of a step; `None` if it is staged.
+    fn of(step: &'a Step) -> Result<Option<Self>, String> {
+        let RepairStep { txid, seq, by } = step;
+        let (redo, marker) = match by {
+            RedoBy::Record(_) => return Ok(None),
+            RedoBy::Writes(redo) => (Arc::clone(redo), &[][..]),
+            RedoBy::Marker(marker) => {
+                let kept = one_phase_marker(marker);
+                let kept = kept.map_err(|error| format!("the marker of {txid}: {error}"))?;
+                (kept.wrote.map_or_else(|| [].into(), |(_, redo)| redo), &**marker)
+            }
+        };
+        Ok(Some(Self { txid: *txid, seq: *seq, redo, marker }))
     }
 }
 
 impl Store {
     /// What the data is now.
     pub async fn data(&self) -> Result<DataView, StoreError> {
-        let words = self.words.lock().await;
+        let reports = self.words.lock().await;
         let live = self.live().await?;
-        self.view(&live, &words).await
+        self.view(&live, &reports).await
     }
 
-    async fn view(&self, live: &Live, words: &Words) -> Result<DataView, StoreError> {
+    async fn view(&self, live: &Live, reports: &Reports) -> Result<DataView, StoreError> {
         let identity = identity(live, &self.options.control_key).await;
         let found = identity.map_err(|error| self.unavailable(&error))?;
         let Found { incarnation, seq, .. } = found;
@@ -155,7 +97,7 @@ impl Store {
         let staged = self.in_doubt().await?.into_iter();
         Ok(DataView {
             incarnation: was,
-            owed: words.owed(self.logs_heard(live).await?),
+            owed: reports.owed(&self.logs_heard(live).await?),
             staged: staged.map(|it| StagedView { txid: it.txid, seq: it.seq }).collect(),
             hole: self.hole(live, was, found).await?,
             ..open
@@ -169,14 +111,7 @@ impl Store {
         was: Option<u64>,
         found: Found,
     ) -> Result<Option<Hole>, StoreError> {
-        if !found.has_hole() {
-            return Ok(None);
-        }
-        let Found { ended, expected, .. } = found;
-        // What went with the last end is known to those who saw it.
-        let seen = if was == Some(self.incarnation()) { self.known().ended } else { 0 };
-        let expected = expected.max(seen);
-        let mut hole = Hole { ended, expected, done: Vec::new(), marks: Vec::new() };
+        let Some(mut hole) = found.hole(was, self.known()) else { return Ok(None) };
         let scanned = self
             .scan(live, pattern::DONE_AND_OF_LOGS, |field, value| match Field::parse(field) {
                 Some(Field::Mark(log_id)) => {
@@ -249,99 +184,66 @@ impl Store {
     /// and opens the data.
     pub async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
         let unavailable = |error: StoreError| error.refusal();
-        let mut words = self.words.lock().await;
+        let mut reports = self.words.lock().await;
         let live = self.verified().await.map_err(unavailable)?;
-        let view = self.view(&live, &words).await.map_err(unavailable)?;
-        if !view.fenced {
-            // Open without this word, because the fence was lost or the data had forgotten the log:
-            // whoever takes that for a repair forgets what it lost.
-            if part.known.is_some_and(|known| !view.has_served(part.coordinator.log_id, known)) {
-                let detail = "the data is open, and did not use this report; look again";
-                return Err(Refusal::new(ErrorCode::WrongState, detail));
-            }
-            let incarnation = view.incarnation.unwrap_or_default();
-            let open = Some(DataPoint { incarnation, seq: view.seq });
-            return Ok(Resynced { open, owed: Vec::new(), redone: 0 });
+        let view = self.view(&live, &reports).await.map_err(unavailable)?;
+        let spoken = match view.fenced {
+            true => self.logs_heard(&live).await.map_err(unavailable)?,
+            false => BTreeSet::new(),
+        };
+        if let ReportTaken::Answered(said) = reports.take(part, &view, &spoken)? {
+            return Ok(said);
         }
-        if part.found != view.found() {
-            let detail = "the data is not what the coordinator was shown; look again";
-            return Err(Refusal::new(ErrorCode::WrongState, detail));
-        }
-        let (last, alone) = (part.last, part.alone);
-        words.add(part)?;
-        let owed = words.owed(self.logs_heard(&live).await.map_err(unavailable)?);
-        if !last || !(owed.is_empty() || alone) {
-            return Ok(Resynced { open: None, owed, redone: 0 });
-        }
-        if view.hole.is_some() {
-            lock(&self.unlogged).may_lack_up_to(view.seq);
-        }
-        let repaired = self.repair(&live, &words).await;
+        let repaired = self.repair(&live, &reports, &view).await;
         let (open, redone) = repaired.map_err(|why| {
             Refusal::new(ErrorCode::RedisUnavailable, format!("the repair stopped: {why}"))
         })?;
-        *words = Words::default();
+        *reports = Reports::default();
         self.view.store(new_incarnation(), Ordering::Release);
         Ok(Resynced { open: Some(open), owed: Vec::new(), redone })
     }
 
     /// Makes the data whole, and opens it. Returns the data, and how many branches were applied.
-    async fn repair(&self, live: &Live, words: &Words) -> Result<(DataPoint, u64), String> {
+    async fn repair(
+        &self,
+        live: &Live,
+        reports: &Reports,
+        view: &DataView,
+    ) -> Result<(DataPoint, u64), String> {
         let staged = self.in_doubt().await.map_err(|error| error.to_string())?;
-        let (mut steps, undecided) = steps(staged, words);
-        self.add_unlogged(&mut steps, words)?;
-        steps.sort_by_key(Step::seq);
+        let staged = staged.into_iter().map(|branch| (branch.txid, branch));
+        let plan = {
+            let mut unlogged = lock(&self.unlogged);
+            let unlogged = mutants::repairs_unlogged().then_some(&mut *unlogged);
+            reports.plan(view, staged, self.seq_seen.load(Ordering::Acquire), unlogged)
+        };
+        let seq = plan.opening_seq();
+        let RepairPlan { steps, undecided, logs, served, found_seq, .. } = plan;
+        for RepairStep { txid, seq, .. } in steps.iter().filter(|it| is_by_marker(it)) {
+            tracing::warn!(%txid, seq, "applied in one phase, and in no log yet: it is put back");
+        }
         let redone = steps.len() as u64;
         for script in [Script::Commit, Script::Abort, Script::Redo] {
             self.load(live, script).await.map_err(|error| error.to_string())?;
         }
         for steps in calls(steps) {
-            self.redo(live, &steps, words.found.map_or(0, |found| found.seq)).await?;
+            self.redo(live, &steps, found_seq).await?;
         }
         for branches in undecided.chunks(BRANCHES_PER_CALL_MAX) {
             self.end(live, Script::Abort, branches).await?;
         }
-        let mut seq = self.seq_seen.load(Ordering::Acquire);
-        seq = seq.max(words.found.map_or(0, |found| found.seq));
-        for (log_id, word) in words.whole() {
-            let head = Head { epoch: word.heard.epoch, ..self.head_of_fenced(*log_id) };
-            let head = Head { low_water: Some(word.heard.low_water), ..head };
+        for (log_id, Heard { epoch, low_water }) in logs {
+            let head = Head { epoch, ..self.head_of_fenced(log_id) };
+            let head = Head { low_water: Some(low_water), ..head };
             let digest = self.scripts.digest(Script::Abort).unwrap_or_default();
             self.run_fenced(live, &call::outcome(&digest, &head, &[], std::iter::empty())).await?;
-            seq = seq.max(word.known.map_or(0, |known| known.seq));
         }
-        let seq = opening_seq(seq);
-        let open = self.open(live, seq, words).await.map_err(|error| error.to_string())?;
+        let open = self.open(live, seq, &served).await.map_err(|error| error.to_string())?;
         claim(live, &self.options).await.map_err(|error| error.to_string())?;
         tracing::warn!(redone, undecided = undecided.len(), "the data is repaired from the logs");
         lock(&self.unlogged).opened(open);
         self.adopt(open).await;
         Ok((open, redone))
-    }
-
-    /// Adds what the data lacks of one phase, and no log has said.
-    fn add_unlogged(&self, steps: &mut Vec<Step>, words: &Words) -> Result<(), String> {
-        if !mutants::repairs_unlogged() {
-            return Ok(());
-        }
-        let said: BTreeSet<Txid> = steps.iter().map(|step| step.seq().1).collect();
-        let mut unlogged = lock(&self.unlogged);
-        for (log_id, word) in words.whole() {
-            unlogged.let_go(*log_id, word.heard.low_water);
-        }
-        let found = words.found.map_or(0, |found| found.seq);
-        let known = |log_id| words.logs.get(&log_id)?.known;
-        for (txid, UnloggedBranch { seq, marker, .. }) in unlogged.lacking(found, known) {
-            if said.contains(&txid) {
-                continue;
-            }
-            let kept = one_phase_marker(marker);
-            let kept = kept.map_err(|error| format!("the marker of {txid}: {error}"))?;
-            let redo = Base64(kept.wrote.map_or_else(|| [].into(), |(_, redo)| redo));
-            tracing::warn!(%txid, seq, "applied in one phase, and in no log yet: it is put back");
-            steps.push(Step::Unlogged(RedoBranch { txid, seq: *seq, redo }, Arc::clone(marker)));
-        }
-        Ok(())
     }
 
     fn head_of_fenced(&self, log_id: LogId) -> Head<'_> {
@@ -363,28 +265,26 @@ impl Store {
         let mut staged = Vec::new();
         let mut lost = Vec::new();
         for step in steps {
-            match step {
-                Step::Commit(branch) => staged.push(branch.clone()),
-                Step::Redo(branch) => lost.push((branch, &[][..])),
-                Step::Unlogged(branch, marker) => lost.push((branch, &**marker)),
+            if let RedoBy::Record(branch) = &step.by {
+                staged.push(branch.clone());
             }
+            lost.extend(LostBranch::of(step)?);
         }
         if lost.is_empty() {
             return self.end(live, Script::Commit, &staged).await;
         }
         let mut keys: BTreeSet<Arg> = BTreeSet::new();
-        for (branch, _) in &lost {
-            let writes = decode_redo(&branch.redo.0);
-            let writes =
-                writes.map_err(|error| format!("the writes of {}: {error}", branch.txid))?;
+        for LostBranch { txid, redo, .. } in &lost {
+            let writes = decode_redo(redo);
+            let writes = writes.map_err(|error| format!("the writes of {txid}: {error}"))?;
             keys.extend(writes.into_iter().filter_map(|write| write.into_iter().nth(1)));
         }
         let keys: Vec<Arg> = keys.into_iter().collect();
-        let branches = lost.iter().map(|(branch, marker)| RedoItem {
+        let branches = lost.iter().map(|branch| RedoItem {
             txid: branch.txid,
-            writes: &branch.redo.0,
+            writes: &branch.redo,
             fills: branch.seq <= seq,
-            marker,
+            marker: branch.marker,
         });
         let branches: Vec<RedoItem<'_>> = branches.collect();
         let Some(first) = branches.first() else { return Ok(()) };
@@ -425,13 +325,12 @@ impl Store {
         }
     }
 
-    async fn open(&self, live: &Live, seq: u64, words: &Words) -> RedisResult<DataPoint> {
+    async fn open(&self, live: &Live, seq: u64, served: &[Served]) -> RedisResult<DataPoint> {
         let mut command = redis::cmd("EVAL");
         command.arg(Script::Open.source()).arg(1).arg(&self.options.control_key);
         command.arg(new_incarnation()).arg(seq);
-        for (log_id, word) in words.whole() {
-            let known = word.known.map_or(0, |known| known.incarnation);
-            command.arg(Field::Served(*log_id)).arg(known);
+        for Served { log_id, incarnation } in served {
+            command.arg(Field::Served(*log_id)).arg(*incarnation);
         }
         let (incarnation, seq): (u64, u64) =
             command.query_async(&mut live.connection.clone()).await?;
@@ -439,20 +338,21 @@ impl Store {
     }
 }
 
-/// What the logs say is to be applied, and what is staged and was not committed.
-fn steps(staged: Vec<InDoubt>, words: &Words) -> (Vec<Step>, Vec<InDoubt>) {
-    let mut staged: BTreeMap<Txid, InDoubt> =
-        staged.into_iter().map(|branch| (branch.txid, branch)).collect();
-    let committed = words.whole().flat_map(|(_, word)| &word.redo);
-    let steps = committed
-        .map(|branch| match staged.remove(&branch.txid) {
-            Some(staged) => Step::Commit(staged),
-            None => Step::Redo(branch.clone()),
-        })
-        .collect();
-    // What is of a log that has not spoken stays in doubt.
-    let undecided = staged.into_values().filter(|branch| words.is_whole(branch.txid.log_id));
-    (steps, undecided.collect())
+const fn is_by_marker(step: &Step) -> bool {
+    matches!(step.by, RedoBy::Marker(_))
+}
+
+const fn is_staged(step: &Step) -> bool {
+    matches!(step.by, RedoBy::Record(_))
+}
+
+/// What a step sends, at most: a marker has the writes in it, which are sent beside it.
+fn bytes_of(step: &Step) -> usize {
+    match &step.by {
+        RedoBy::Record(_) => 0,
+        RedoBy::Writes(redo) => redo.len(),
+        RedoBy::Marker(marker) => 2 * marker.len(),
+    }
 }
 
 /// Cuts the steps into calls of bounded work, each of one kind, in order.
@@ -460,17 +360,17 @@ fn calls(steps: Vec<Step>) -> Vec<Vec<Step>> {
     let mut calls: Vec<Vec<Step>> = Vec::new();
     let mut bytes = 0;
     for step in steps {
-        bytes += step.bytes();
+        bytes += bytes_of(&step);
         match calls.last_mut() {
             Some(call)
                 if call.len() < BRANCHES_PER_CALL_MAX
-                    && call[0].is_redo() == step.is_redo()
+                    && is_staged(&call[0]) == is_staged(&step)
                     && bytes <= BYTES_PER_CALL_MAX =>
             {
                 call.push(step);
             }
             _ => {
-                bytes = step.bytes();
+                bytes = bytes_of(&step);
                 calls.push(vec![step]);
             }
         }

@@ -12,7 +12,7 @@ use assent_common::participant::resolver::{
     Conclusion, InDoubt, Question, Resolver, Verdict, judge,
 };
 use assent_common::participant::{
-    Branches, Found, Heard, Known, OnePhaseMarker, Participant, Prepare, Unlogged,
+    Branches, Found, Heard, Known, OnePhaseMarker, Participant, Prepare, Reports, Unlogged,
 };
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::wire::outcome::BranchOutcome;
@@ -26,7 +26,6 @@ use crate::network::{Ask, From};
 use crate::oracle::Step;
 use crate::queue::{Event, Waits};
 use crate::redis::{Chore, Redis};
-use crate::repair::Words;
 use crate::request::place_of;
 use crate::settling::{Asker, as_settled};
 use crate::trace::note;
@@ -68,7 +67,7 @@ pub(crate) struct Agent {
     /// The logs that have spoken in its life.
     pub(crate) heard: BTreeSet<LogId>,
     /// What they said of data that was lost.
-    pub(crate) words: Words,
+    pub(crate) reports: Reports,
     /// What one phase came to, until its log has it.
     pub(crate) unlogged: Unlogged<OnePhaseMarker>,
     resolver: Resolver,
@@ -81,7 +80,7 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn new(redis: Redis) -> Self {
         Self {
-            words: Words::default(),
+            reports: Reports::default(),
             view: 0,
             heard: BTreeSet::new(),
             unlogged: Unlogged::new(redis.data.point()),
@@ -110,7 +109,7 @@ impl Agent {
         self.is_quarantined = self.redis.data.is_fenced;
         let control = &self.redis.data.control;
         self.incarnation = if self.is_quarantined { u64::MAX } else { control.incarnation() };
-        (self.heard, self.words) = (BTreeSet::new(), Words::default());
+        (self.heard, self.reports) = (BTreeSet::new(), Reports::default());
         let seq = self.redis.data.control.seq();
         self.unlogged = Unlogged::new(DataPoint { incarnation: self.incarnation, seq });
         unlogged::look(self);

@@ -10,7 +10,7 @@ use assent_common::branch::BranchMessage;
 use assent_common::coordinator::resync::Redone;
 use assent_common::outcome::Redo;
 use assent_common::participant::{
-    Found, Heard, OnePhaseMarker, Participant, Prepare, Repair, Stepped,
+    FENCED, Found, Heard, OnePhaseMarker, Participant, Prepare, Repair, Stepped,
 };
 use assent_common::wire::branch::BranchState;
 use assent_common::wire::resync::DataPoint;
@@ -21,9 +21,6 @@ use crate::request;
 
 /// Scripts that the journal keeps at least, once it had so many: what a Redis may lose at most.
 const JOURNAL_SCRIPTS: usize = 200;
-
-/// The incarnation of fenced data: no script is of it.
-const FENCED: u64 = 0;
 
 /// One Redis server.
 #[derive(Debug)]

@@ -1,15 +1,18 @@
-//! Lost data, at the participant: the shell around `common`'s `Participant::repair`, as
-//! `store/fence` and `store/repair` are at the real agent. Decides nothing of the protocol; the
-//! words of the logs are in its memory, the fence in its Redis.
+//! Lost data, at the participant: shows the data, and carries out what `common` says of it
+//! (`participant::OwnData`, `Reports`), as `store/fence` and `store/repair` do at the real agent.
+//! The reports of the logs are in its memory, the fence in its Redis.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::resync::Redone;
-use assent_common::outcome::Refusal;
-use assent_common::participant::{Heard, Known, OnePhaseMarker, Repair, opening_seq};
+use assent_common::outcome::{Redo, Refusal};
+use assent_common::participant::{
+    FENCED, Known, Meeting, OnePhaseMarker, OwnData, RedoBy, Repair, RepairPlan, RepairStep,
+    ReportTaken, Reports,
+};
 use assent_common::wire::resync::{
-    DataPoint, DataView, FoundData, Hole, Resync, Resynced, Served, StagedView,
+    DataPoint, DataView, Hole, Resync, Resynced, Served, StagedView,
 };
 use assent_common::{LogId, Txid};
 use assent_engine::Sent;
@@ -21,22 +24,6 @@ use crate::queue::Event;
 use crate::trace::note;
 use crate::unlogged;
 use crate::world::World;
-
-/// What logs have said of the data that was found like this.
-#[derive(Debug, Default)]
-pub(crate) struct Words {
-    found: Option<FoundData>,
-    logs: BTreeMap<LogId, Resync>,
-}
-
-/// How a branch is applied again.
-#[derive(Debug)]
-enum Again {
-    /// By its log's word.
-    Logged(Redone),
-    /// By what the agent remembers of one phase.
-    Unlogged(OnePhaseMarker),
-}
 
 /// A message about data, and the coordinator's life that waits for its answer; a copy has none.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +47,7 @@ impl Agent {
             fenced,
             reason: None,
             hole: self.hole(logs).filter(|_| fenced),
-            owed: if fenced { self.owed(logs) } else { Vec::new() },
+            owed: if fenced { self.reports.owed(&self.spoken(logs)) } else { Vec::new() },
             staged: staged
                 .filter(|_| fenced)
                 .map(|(txid, staged)| StagedView { txid: *txid, seq: staged.vote.seq })
@@ -74,25 +61,26 @@ impl Agent {
     /// What lacks inside the history, if something does.
     fn hole(&self, logs: &[LogId]) -> Option<Hole> {
         let data = &self.redis.data;
-        let mark = |log_id: &LogId| Some(data.control.heard(*log_id)?.mark(*log_id));
-        // What went with the last end is known to those who saw it.
-        let is_seen = data.control.incarnation() == self.incarnation;
-        let seen = if is_seen { self.ended_seen } else { 0 };
-        data.found().has_hole().then(|| Hole {
-            ended: data.ended,
-            expected: data.expected.max(seen),
-            done: data.control.done().collect(),
-            marks: logs.iter().filter_map(mark).collect(),
-        })
+        let was = Some(data.control.incarnation());
+        let mut hole = data.found().hole(was, self.own_data().known)?;
+        hole.done = data.control.done().collect();
+        let heard = |log_id: &LogId| Some((*log_id, data.control.heard(*log_id)?));
+        hole.marks.extend(logs.iter().filter_map(heard).map(|(log_id, it)| it.mark(log_id)));
+        Some(hole)
     }
 
-    /// Every log that has spoken here, as the data or this agent remembers, and has not given its
-    /// word.
-    fn owed(&self, logs: &[LogId]) -> Vec<LogId> {
+    /// Every log that has spoken here, as the data or this agent remembers.
+    fn spoken(&self, logs: &[LogId]) -> BTreeSet<LogId> {
         let control = &self.redis.data.control;
         let has_spoken = |log: &&LogId| control.heard(**log).is_some() || self.heard.contains(*log);
-        let owes = |log: &&LogId| !self.words.logs.contains_key(*log);
-        logs.iter().filter(has_spoken).filter(owes).copied().collect()
+        logs.iter().filter(has_spoken).copied().collect()
+    }
+
+    /// What it knows of its data.
+    fn own_data(&self) -> OwnData {
+        let data = DataPoint { incarnation: self.incarnation, seq: self.seq_seen };
+        let known = Known { data, ended: self.ended_seen };
+        OwnData { known, is_quarantined: self.is_quarantined }
     }
 
     fn adopt(&mut self, open: DataPoint) {
@@ -122,13 +110,10 @@ impl World {
         known: Option<DataPoint>,
     ) -> Option<Refusal> {
         self.agents[at].heard.insert(log_id);
-        let agent = &self.agents[at];
-        let is_as_known = known.is_none_or(|known| {
-            known.incarnation == agent.incarnation && known.seq <= agent.seq_seen
-        });
+        let own = self.agents[at].own_data();
         let is_blind =
             matches!(self.config.mutant, Some(Mutant::KnownIgnored | Mutant::IncarnationIgnored));
-        if !agent.is_quarantined && (is_as_known || is_blind) {
+        if !own.is_quarantined && (is_blind || own.has_all_of(known, None)) {
             return None;
         }
         let why = self.look_again(at, log_id, known)?;
@@ -141,27 +126,31 @@ impl World {
         log_id: LogId,
         known: Option<DataPoint>,
     ) -> Option<&'static str> {
-        let view = self.agents[at].view(&self.logs(), self.config.mutant);
         let agent = &mut self.agents[at];
-        if view.fenced {
-            agent.is_quarantined = true;
-            return Some("the data is fenced");
+        let (mut own, mut found) = (agent.own_data(), agent.found(self.config.mutant));
+        match self.config.mutant {
+            Some(Mutant::AdoptsOldData) => own.known.data.seq = 0,
+            Some(Mutant::FenceInMemory) if own.is_quarantined => found.incarnation = Some(FENCED),
+            _ => {}
         }
-        if let Some(known) = known {
-            let is_that = agent.found(self.config.mutant);
-            let is_that = is_that.mismatch(Known { data: known, ended: 0 }).is_none();
-            // Data with fewer votes than this agent saw is not what became of it, whoever knows no
-            // better.
-            let is_back =
-                view.seq < agent.seq_seen && self.config.mutant != Some(Mutant::AdoptsOldData);
-            let is_other = known.incarnation != agent.incarnation;
-            if is_that && !is_back && (!agent.is_quarantined || is_other) {
-                agent.adopt(DataPoint { incarnation: known.incarnation, seq: view.seq });
+        match own.meets(found, known.map(|known| Known::told(known, None))) {
+            Meeting::Serves(data) => {
+                agent.adopt(data);
+                if known.is_none() {
+                    // Other data, and nobody knows better: as if the agent had just started.
+                    self.oracle.agent_forgets(at);
+                }
                 return None;
             }
-            if view.has_served(log_id, known) {
-                return Some("what it knew was repaired");
+            Meeting::Fenced => {
+                agent.is_quarantined = true;
+                return Some("the data is fenced");
             }
+            Meeting::Unlike => {}
+        }
+        let view = self.agents[at].view(&self.logs(), self.config.mutant);
+        if known.is_some_and(|known| view.has_served(log_id, known)) {
+            return Some("what it knew was repaired");
         }
         self.fence(at);
         Some("the data is not what was known")
@@ -223,62 +212,43 @@ impl World {
     fn take_word(
         &mut self,
         at: usize,
-        word: Resync,
+        mut word: Resync,
     ) -> Result<Option<Result<Resynced, Refusal>>, crate::Violation> {
-        let view = self.agents[at].view(&self.logs(), self.config.mutant);
-        let wrong = |detail: &str| Ok(Some(Err(Refusal::new(ErrorCode::WrongState, detail))));
-        if !view.fenced {
-            let log_id = word.coordinator.log_id;
-            let is_served = word.known.is_none_or(|known| view.has_served(log_id, known));
-            if !is_served && !self.config.is(Mutant::UnfencedIsOpen) {
-                return wrong("the data is open without this word; look again");
-            }
-            let open = Some(self.agents[at].redis.data.point());
-            return Ok(Some(Ok(Resynced { open, owed: Vec::new(), redone: 0 })));
-        }
-        let found = view.found();
-        if word.found != found {
-            return wrong("the data is not what the coordinator was shown");
-        }
+        // That an operator lets the report of one log do is not simulated.
+        word.alone = self.config.is(Mutant::OpensEarly);
+        let logs = self.logs();
         let agent = &mut self.agents[at];
-        if agent.words.found != Some(found) {
-            agent.words = Words { found: Some(found), logs: BTreeMap::new() };
+        let view = agent.view(&logs, self.config.mutant);
+        if self.config.is(Mutant::UnfencedIsOpen) && !view.fenced {
+            word.known = None;
         }
-        agent.words.logs.insert(word.coordinator.log_id, word);
-        let owed = self.agents[at].owed(&self.logs());
-        if !owed.is_empty() && !self.config.is(Mutant::OpensEarly) {
-            return Ok(Some(Ok(Resynced { open: None, owed, redone: 0 })));
+        let spoken = agent.spoken(&logs);
+        match agent.reports.take(word, &view, &spoken) {
+            Ok(ReportTaken::Answered(said)) => return Ok(Some(Ok(said))),
+            Ok(ReportTaken::Repairs) => {}
+            Err(refusal) => return Ok(Some(Err(refusal))),
         }
-        let Some(open) = self.repair(at)? else { return Ok(None) };
+        let Some(open) = self.repair(at, &view)? else { return Ok(None) };
         Ok(Some(Ok(Resynced { open: Some(open), owed: Vec::new(), redone: 0 })))
     }
 
     /// Makes the data whole step by step, and opens it; or dies between two of them.
-    fn repair(&mut self, at: usize) -> Result<Option<DataPoint>, crate::Violation> {
-        let mut steps = self.steps(at);
-        steps.sort_by_key(|(order, _)| *order);
-        let words = &self.agents[at].words;
-        let logs: Vec<_> = words
-            .logs
-            .iter()
-            .map(|(log_id, word)| {
-                let heard = Heard { epoch: word.coordinator.epoch, low_water: word.low_water };
-                (*log_id, heard)
-            })
-            .collect();
-        let served = words.logs.iter();
-        let served: BTreeMap<_, _> = served
-            .map(|(log_id, word)| (*log_id, word.known.map_or(0, |known| known.incarnation)))
-            .collect();
-        let knew = words.logs.values().filter_map(|word| word.known).map(|known| known.seq);
-        let found = words.found.map_or(0, |found| found.seq);
-        let seq = knew.max().unwrap_or(0).max(found);
+    fn repair(
+        &mut self,
+        at: usize,
+        view: &DataView,
+    ) -> Result<Option<DataPoint>, crate::Violation> {
+        let mut plan = self.plan(at, view);
         if self.config.is(Mutant::RedoneBackwards) {
-            steps.reverse();
+            plan.steps.reverse();
         }
-        self.oracle.repairs(at, served.keys().copied().collect());
-        for ((seq, txid), again) in &steps {
-            self.redo(at, *seq, *txid, again)?;
+        for (log_id, heard) in &plan.logs {
+            self.oracle.lets_go(at, *log_id, heard.low_water);
+        }
+        self.oracle.repairs(at, plan.served.iter().map(|served| served.log_id).collect());
+        let mut redone = Vec::new();
+        for step in &plan.steps {
+            redone.extend(self.redo(at, step)?);
             if self.agent_strikes(at, "between two steps of a repair") {
                 return Ok(None);
             }
@@ -294,21 +264,18 @@ impl World {
         let is_bent =
             matches!(self.config.mutant, Some(Mutant::OpensAtOldNumbers | Mutant::AdoptsOldData));
         let goes_on = is_bent || self.coordinators.len() > 1;
-        let seq = if goes_on { seq } else { opening_seq(seq) };
+        let seq = if goes_on { plan.heard_seq } else { plan.opening_seq() };
         let open = DataPoint { incarnation, seq };
         let view = self.next_incarnation();
-        let redo = steps.into_iter().filter_map(|(_, again)| match again {
-            Again::Logged(redone) => Some(redone),
-            Again::Unlogged(_) => None,
-        });
-        let repair = Repair { redo: redo.collect(), logs, open };
-        self.agents[at].redis.open(repair, served);
+        let RepairPlan { logs, served, .. } = plan;
+        let served = served.into_iter().map(|it| (it.log_id, it.incarnation)).collect();
+        self.agents[at].redis.open(Repair { redo: redone, logs, open }, served);
         self.report.opened += 1;
         note!(self, "p{at}: the data is open as {open:?}, {} branches dropped", undecided.len());
         self.oracle.opened(at, &undecided, &self.agents[at].redis.data, &self.requests)?;
         let is_old_taken = self.config.is(Mutant::OldWordsCount);
         let agent = &mut self.agents[at];
-        agent.words = Words::default();
+        agent.reports = Reports::default();
         if !is_old_taken {
             agent.view = view;
         }
@@ -321,42 +288,37 @@ impl World {
         Ok(Some(open))
     }
 
-    /// What the logs say is to be applied again, and what is in no log.
-    fn steps(&mut self, at: usize) -> Vec<((u64, Txid), Again)> {
-        let Agent { words, unlogged, redis, .. } = &mut self.agents[at];
-        let said = words.logs.values().flat_map(|word| &word.redo).map(|it| {
-            let redone = Redone { seq: it.seq, txid: it.txid, redo: it.redo.0.clone() };
-            ((it.seq, it.txid), Again::Logged(redone))
-        });
-        let mut steps: Vec<_> = said.collect();
-        if self.config.is(Mutant::UnloggedForgotten) {
-            return steps;
-        }
-        let found = words.found.map_or(0, |found| found.seq);
-        if redis.data.found().has_hole() {
-            unlogged.may_lack_up_to(found);
-        }
-        for (log_id, word) in &words.logs {
-            unlogged.let_go(*log_id, word.low_water);
-            self.oracle.lets_go(at, *log_id, word.low_water);
-        }
-        let known = |log_id| words.logs.get(&log_id)?.known;
-        let are_said: BTreeSet<Txid> = steps.iter().map(|((_, txid), _)| *txid).collect();
-        let lacking = unlogged.lacking(found, known);
-        let lacking = lacking.filter(|(txid, _)| !are_said.contains(txid));
-        steps.extend(lacking.map(|(txid, branch)| {
-            self.report.unlogged_redone += 1;
-            ((branch.seq, txid), Again::Unlogged(branch.marker.clone()))
-        }));
-        steps
+    /// What is to be applied again.
+    fn plan(&mut self, at: usize, view: &DataView) -> RepairPlan<(), OnePhaseMarker> {
+        let Agent { reports, unlogged, redis, seq_seen, .. } = &mut self.agents[at];
+        let staged: Vec<Txid> = redis.data.control.staged().keys().copied().collect();
+        let unlogged = Some(unlogged).filter(|_| !self.config.is(Mutant::UnloggedForgotten));
+        let staged = staged.into_iter().map(|txid| (txid, ()));
+        let plan = reports.plan(view, staged, *seq_seen, unlogged);
+        let by_marker = plan.steps.iter().filter(|step| matches!(step.by, RedoBy::Marker(_)));
+        self.report.unlogged_redone += by_marker.count() as u64;
+        plan
     }
 
-    fn redo(&mut self, at: usize, seq: u64, txid: Txid, again: &Again) -> Step {
+    /// Takes a step of a repair. Returns it as the last step takes it once more.
+    fn redo(
+        &mut self,
+        at: usize,
+        step: &RepairStep<(), OnePhaseMarker>,
+    ) -> Result<Option<Redone>, crate::Violation> {
+        let RepairStep { seq, txid, by } = step;
+        let (seq, txid) = (*seq, *txid);
         let redis = &mut self.agents[at].redis;
         let before = redis.data.control.state(txid);
-        let is_applied = match again {
-            Again::Unlogged(marker) => redis.redo_unlogged(txid, marker.clone()),
-            Again::Logged(redone) => {
+        let again = match by {
+            RedoBy::Record(()) => Some(Redo::default()),
+            RedoBy::Writes(redo) => Some(Redo::clone(redo)),
+            RedoBy::Marker(_) => None,
+        };
+        let redone = again.map(|redo| Redone { seq, txid, redo });
+        let is_applied = match (by, &redone) {
+            (RedoBy::Marker(marker), _) => redis.redo_unlogged(txid, marker.clone()),
+            (_, Some(redone)) => {
                 let mut is_applied = redis.redo(redone.clone());
                 if self.config.is(Mutant::RedoneTwice) && !is_applied && !redone.redo.is_empty() {
                     crate::request::apply(&redone.redo, &mut redis.data.balances);
@@ -364,10 +326,12 @@ impl World {
                 }
                 is_applied
             }
+            (_, None) => false,
         };
         self.report.redone += u64::from(is_applied);
         note!(self, "p{at}: redoes {txid} of vote {seq}");
         let data = &self.agents[at].redis.data;
-        self.oracle.redone(at, txid, before, is_applied, data, &self.requests)
+        self.oracle.redone(at, txid, before, is_applied, data, &self.requests)?;
+        Ok(redone)
     }
 }
