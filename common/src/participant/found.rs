@@ -103,10 +103,11 @@ impl OwnData {
         let serves = match told {
             // Nobody knows better: as an agent that starts takes data that it does not know.
             None => !is_own && !found.has_hole(),
-            // Other data was repaired by another agent; its own must have all the votes it saw.
+            // Numbers rise over incarnations: other data with fewer votes than this agent saw is not
+            // what another agent made of it, whoever knows no better.
             Some(told) => {
-                let is_whole = found.seq >= own.seq && !self.is_quarantined;
-                found.mismatch(told).is_none() && (!is_own || is_whole)
+                let is_back = found.seq < own.seq;
+                found.mismatch(told).is_none() && !is_back && !(is_own && self.is_quarantined)
             }
         };
         if serves {
@@ -192,10 +193,13 @@ mod tests {
         assert_eq!(own(4, true).meets(FOUND, None), Meeting::Unlike);
         assert_eq!(own(4, false).meets(FOUND, told(7, 5)), Meeting::Unlike);
         // Another agent has repaired it.
-        let other = OwnData { known: Known { data: point(6, 9), ended: 9 }, is_quarantined: true };
+        let other = OwnData { known: Known { data: point(6, 3), ended: 9 }, is_quarantined: true };
         assert_eq!(other.meets(FOUND, told(7, 4)), served);
         assert_eq!(other.meets(FOUND, None), served);
-        assert_eq!(other.meets(FOUND, told(6, 9)), Meeting::Unlike);
+        assert_eq!(other.meets(FOUND, told(6, 3)), Meeting::Unlike);
+        // It is what this agent's data once was, and a log has not heard of what became of it.
+        let later = OwnData { known: Known { data: point(8, 5), ended: 0 }, is_quarantined: true };
+        assert_eq!(later.meets(FOUND, told(7, 4)), Meeting::Unlike);
         assert_eq!(other.meets(Found { ended: 2, ..FOUND }, None), Meeting::Unlike, "a hole");
         let fenced = Found { incarnation: Some(FENCED), ..FOUND };
         assert_eq!(other.meets(fenced, None), Meeting::Fenced);
