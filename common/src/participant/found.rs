@@ -103,8 +103,8 @@ impl OwnData {
         let serves = match told {
             // Nobody knows better: as an agent that starts takes data that it does not know.
             None => !is_own && !found.has_hole(),
-            // Numbers rise over incarnations: other data with fewer votes than this agent saw is not
-            // what another agent made of it, whoever knows no better.
+            // Numbers rise over incarnations: other data with fewer votes than this agent saw is
+            // not what another agent made of it, whoever knows no better.
             Some(told) => {
                 let is_back = found.seq < own.seq;
                 found.mismatch(told).is_none() && !is_back && !(is_own && self.is_quarantined)

@@ -98,10 +98,10 @@ const CASES: &[(Mutant, Losses, &str)] = &[
 
 /// What needs more than one rare thing: a seed in which it comes together.
 const RARE: &[(Mutant, &[u64], &str)] = &[
-    (Mutant::AdoptsOldData, &[225, 1409], "12 votes that were lost are noticed"),
+    (Mutant::AdoptsOldData, &[884, 2359], "12 votes that were lost are noticed"),
     (Mutant::UnfencedIsOpen, &[227, 712], "8 a branch is applied once at most"),
-    (Mutant::OldWordsCount, &[1119, 1409], "8 all branches or none"),
-    (Mutant::PlansTooEarly, &[225, 907], "9 the data opens when all is redone"),
+    (Mutant::OldWordsCount, &[213], "8 all branches or none"),
+    (Mutant::PlansTooEarly, &[225], "9 the data opens when all is redone"),
 ];
 
 const PRESUMED: &str = "7 a branch is told aborted only of what never commits";
