@@ -132,7 +132,12 @@ impl Bank {
             });
         }
         let request = transaction.build().expect("the opening is a transaction");
-        cluster.api.submit(&request, None, None).await.expect("the opening commits");
+        // Replicas that votes wait for may be slow to begin. Done twice, it is the same.
+        wait_for("the opening to commit", || async {
+            let opened = cluster.api.submit(&request, None, None).await;
+            opened.map(drop).map_err(|why| format!("{why:?}"))
+        })
+        .await;
         bank
     }
 
