@@ -51,7 +51,7 @@ fn timeout_ms(text: &str) -> Result<u64, String> {
     }
 }
 
-/// What the reply of the op before must be. SaidOfAll again, both must hold.
+/// What the reply of the op before must be. Said again, both must hold.
 fn expect(planned: &mut Planned, args: &[Arg]) -> Result<Value, Value> {
     const USAGE: &str = "ERR ASSENT.EXPECT: it takes EQ, NE, GT, GE, LT or LE and a value, or one \
                          of NIL, NOTNIL, EXISTS, MISSING";
