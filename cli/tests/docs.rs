@@ -41,7 +41,7 @@ fn every_setting_has_the_name_of_its_key() {
         let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
         let (key, flag, variable) = (cells[1], cells[2], cells[3]);
         // A list is named in the singular where it is repeated.
-        let lists = ["participants", "coordinators", "peers", "allowed_hosts"];
+        let lists = ["participants", "coordinators", "peers", "allowed_hosts", "routes"];
         let name = if lists.contains(&key) { key.trim_end_matches('s') } else { key };
         let named = format!("--{}", name.replace('_', "-"));
         assert!(flag.starts_with(&named), "{line}");
@@ -66,6 +66,7 @@ fn texts() -> Vec<(PathBuf, String)> {
         "participant/src",
         "common/src",
         "client/src",
+        "resp/src",
     ]
     .iter()
     .map(|dir| root.join(dir))
