@@ -323,7 +323,10 @@ async fn replicas_that_are_missing_are_named() {
     for peer in &cluster.peers {
         replicas.push(replica_of(&peer.redis, &dir.path().join(peer.name)).await);
     }
-    cluster.api.submit(&both(), None, None).await.unwrap();
+    wait_for("a transaction to commit with replicas", || async {
+        cluster.api.submit(&both(), None, None).await.map(drop).map_err(|why| why.to_string())
+    })
+    .await;
     assert_eq!(client.readyz().await.unwrap().state, ProbeState::Ok);
 
     // It is connected, and hears nothing.

@@ -123,17 +123,18 @@ impl Bank {
     /// If the coordinator does not commit that.
     pub async fn open_in_log(cluster: &Cluster, accounts: usize) -> Self {
         let bank = Self::open(cluster, accounts).await;
-        let mut transaction = Transaction::new();
-        for peer in &cluster.peers {
-            transaction = transaction.branch(peer.name, |ops| {
-                (0..accounts).fold(ops, |ops, account| {
-                    ops.op(["SET", &format!("acct:{account}"), &OPENING.to_string()])
+        let opening = || {
+            cluster.peers.iter().fold(Transaction::new(), |transaction, peer| {
+                transaction.branch(peer.name, |ops| {
+                    (0..accounts).fold(ops, |ops, account| {
+                        ops.op(["SET", &format!("acct:{account}"), &OPENING.to_string()])
+                    })
                 })
-            });
-        }
-        let request = transaction.build().expect("the opening is a transaction");
-        // Replicas that votes wait for may be slow to begin. Done twice, it is the same.
+            })
+        };
+        // Replicas that votes wait for may be slow to begin. Each try has an id of its own.
         wait_for("the opening to commit", || async {
+            let request = opening().build().expect("the opening is a transaction");
             let opened = cluster.api.submit(&request, None, None).await;
             opened.map(drop).map_err(|why| format!("{why:?}"))
         })
