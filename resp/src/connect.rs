@@ -4,7 +4,7 @@ use assent_common::command::{Access, COMMANDS, Command};
 use assent_common::value::{Arg, readable};
 
 use crate::reply::{RespVersion, Value};
-use crate::session::{Session, error, key_places};
+use crate::session::{Session, error, key_places, wrong_number};
 
 /// Bytes of a client's name.
 const NAME_BYTES_MAX: usize = 256;
@@ -20,13 +20,14 @@ pub(crate) fn answer(
     name: &[u8],
     args: &[Arg],
 ) -> Option<Result<Value, Value>> {
-    let wrong = || {
-        let name = readable(&name.to_ascii_lowercase());
-        Err(error(format!("ERR wrong number of arguments for '{name}' command")))
-    };
     Some(match (name, args) {
         (b"PING", []) => Ok(Value::Status("PONG".into())),
         (b"PING" | b"ECHO", [text]) => Ok(Value::bulk(&text.0)),
+        // A client that was given a password expects that it is asked for.
+        (b"AUTH", [_]) if session.rules.token.is_none() => Err(error(
+            "ERR AUTH <password> called without any password configured for the default user. Are \
+             you sure your configuration is correct?",
+        )),
         (b"AUTH", [password]) => auth(session, b"default", &password.0).map(|()| Value::ok()),
         (b"AUTH", [user, password]) => auth(session, &user.0, &password.0).map(|()| Value::ok()),
         (b"HELLO", args) => hello(session, args),
@@ -39,7 +40,7 @@ pub(crate) fn answer(
             b"0" => Ok(Value::ok()),
             _ => Err(error("ERR DB index is out of range; there is database 0 only")),
         },
-        (b"PING" | b"ECHO" | b"AUTH" | b"CLIENT" | b"SELECT", _) => wrong(),
+        (b"PING" | b"ECHO" | b"AUTH" | b"CLIENT" | b"SELECT", _) => Err(wrong_number(name)),
         _ => return None,
     })
 }
@@ -47,14 +48,7 @@ pub(crate) fn answer(
 /// Any user's name will do: the token says who may speak.
 fn auth(session: &mut Session, user: &[u8], password: &[u8]) -> Result<(), Value> {
     let Some(token) = &session.rules.token else {
-        return match user {
-            // A client that was given a password expects that it is asked for.
-            b"default" => Err(error(
-                "ERR AUTH <password> called without any password configured for the default user. \
-                 Are you sure your configuration is correct?",
-            )),
-            _ => Err(wrong_password()),
-        };
+        return if user == b"default" { Ok(()) } else { Err(wrong_password()) };
     };
     if !token.admits(&[b"Bearer ", password].concat()) {
         session.was_refused = true;

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use assent_common::ErrorCode;
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::TransactionView;
+use assent_common::{ErrorCode, limits};
 use assent_edge::{Activity, Caller, EdgeOptions, Held, Seldom, Serves, Stage};
 use bytes::{Buf as _, BytesMut};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::planned::{DoorRequest, Group};
+use crate::planned::{DoorRequest, Group, Planned};
 use crate::refusal::{is_of_one, of_problem, unknown};
 use crate::reply::{RespVersion, Value};
 use crate::request::{CommandReader, ProtocolError};
@@ -31,6 +32,12 @@ const FREE_BYTES: usize = 64 * 1024;
 /// Bytes of answers, and answers, that wait to be written while more commands are taken.
 const OUT_BYTES_MAX: usize = 256 * 1024;
 const WAITING_MAX: usize = 1_024;
+
+/// Bytes of commands that are read ahead of a client that does not read its answers.
+const INPUT_BYTES_MAX: usize = limits::BODY_BYTES_MAX;
+
+/// Bytes that a client may send of a command before it has said who it is.
+const STRANGER_BYTES_MAX: usize = 16 * 1024;
 
 /// What runs transactions.
 pub trait EngineAccess: Send + Sync + 'static {
@@ -82,25 +89,29 @@ impl<D: EngineAccess> Service<D> {
     }
 
     /// Runs a group, and answers each of its transactions.
-    async fn run(&self, group: Group, client: &Caller) -> Vec<Value> {
+    async fn run(&self, group: Group, client: &Caller) -> GroupRun {
         let count = group.planned().len();
+        let of_all = |value| GroupRun::Answered(vec![value; count]);
         match self.run_once(&group, client).await {
-            Ok(view) if view.outcome == OutcomeWord::Committed => {
-                let answers = group.answers(&view);
-                answers.unwrap_or_else(|problem| vec![of_problem(&problem); count])
-            }
+            Ok(view) if view.outcome == OutcomeWord::Committed => match group.answers(&view) {
+                Ok(answers) => GroupRun::Answered(answers),
+                Err(problem) => of_all(of_problem(&problem)),
+            },
             Ok(view) if view.outcome == OutcomeWord::Pending => {
-                vec![unknown(Some(view.id), "it was not decided in time"); count]
+                of_all(unknown(Some(view.id), "it was not decided in time"))
             }
             failed if count > 1 && is_of_one(&problem_of(&failed)) => {
-                // Nothing of it was done: each runs for itself, so that one that fails is alone.
-                let mut answers = Vec::with_capacity(count);
-                for planned in group.into_each() {
-                    answers.extend(Box::pin(self.run(planned.into(), client)).await);
-                }
-                answers
+                GroupRun::FallsApart(group.into_each())
             }
-            failed => vec![of_problem(&problem_of(&failed)); count],
+            failed => of_all(of_problem(&problem_of(&failed))),
+        }
+    }
+
+    /// Runs one transaction for itself.
+    async fn run_alone(&self, planned: Planned, client: &Caller) -> Value {
+        match self.run(planned.into(), client).await {
+            GroupRun::Answered(mut answers) if answers.len() == 1 => answers.swap_remove(0),
+            run => unreachable!("one transaction has one answer: {run:?}"),
         }
     }
 
@@ -113,6 +124,15 @@ impl<D: EngineAccess> Service<D> {
         }
         self.door.run(asked, held, client).await
     }
+}
+
+/// What came of a group.
+#[derive(Debug)]
+enum GroupRun {
+    /// The answer of each transaction.
+    Answered(Vec<Value>),
+    /// Nothing was done, by the fault of one of them.
+    FallsApart(Vec<Planned>),
 }
 
 /// Why a transaction was aborted or not begun.
@@ -150,6 +170,10 @@ struct ClientConnection<'a, D> {
     group: Option<Group>,
     /// No more commands are taken.
     is_over: bool,
+    /// More came while answers were written.
+    reads_ahead: bool,
+    /// The client has closed its side, and may still read.
+    has_ended: bool,
 }
 
 impl<D: EngineAccess> Serves for Service<D> {
@@ -174,6 +198,8 @@ impl<D: EngineAccess> Serves for Service<D> {
             waiting: Vec::new(),
             group: None,
             is_over: false,
+            reads_ahead: false,
+            has_ended: false,
         };
         // An error is a client that went away, or takes no bytes.
         let _gone = connection.serve(&activity, stopped).await;
@@ -195,7 +221,10 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
     ) -> io::Result<()> {
         let mut begun: Option<Instant> = None;
         loop {
-            self.answer_all(activity).await?;
+            // Each command has its own time: a client that always sends is never in one for long.
+            if self.answer_all(activity).await? {
+                begun = None;
+            }
             if self.is_over {
                 return Ok(());
             }
@@ -216,7 +245,7 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
                 _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
             }
             activity.enter(Stage::Busy);
-            if !self.read()? {
+            if self.has_ended || !self.read()? {
                 return Ok(());
             }
         }
@@ -224,7 +253,13 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
 
     /// Reads what is there. False at the end, and where there is no memory for more.
     fn read(&mut self) -> io::Result<bool> {
-        let kept = self.input.len() + self.reader.kept() + READ_BYTES;
+        let begun = self.input.len() + self.reader.kept();
+        if !self.session.is_authenticated() && begun > STRANGER_BYTES_MAX {
+            self.say(error("NOAUTH Authentication required."));
+            self.is_over = true;
+            return Ok(true);
+        }
+        let kept = begun + READ_BYTES;
         let wanted = kept.saturating_sub(FREE_BYTES);
         self.held.shrink_to(wanted);
         let more = wanted - self.held.bytes();
@@ -242,10 +277,28 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
         }
     }
 
-    /// Takes every command that is there, and writes every answer.
-    async fn answer_all(&mut self, activity: &Activity) -> io::Result<()> {
+    /// Takes every command that is there, and writes every answer. Whether there was one.
+    async fn answer_all(&mut self, activity: &Activity) -> io::Result<bool> {
+        let mut took = false;
+        loop {
+            took |= self.take_all(activity).await?;
+            // From here on what comes is not taken, but in the next turn.
+            self.reads_ahead = false;
+            self.run(activity).await?;
+            self.write(activity).await?;
+            if !self.reads_ahead {
+                return Ok(took);
+            }
+        }
+    }
+
+    /// Takes every command that is there. Whether there was one.
+    async fn take_all(&mut self, activity: &Activity) -> io::Result<bool> {
+        let mut took = false;
         while !self.is_over {
-            match self.reader.next(&mut self.input) {
+            let next = self.reader.next(&mut self.input);
+            took |= matches!(next, Ok(Some(_)));
+            match next {
                 Ok(Some(command)) => match self.session.take(command) {
                     SessionStep::Say(value) => self.say(value),
                     SessionStep::SayAndEnd(value) => {
@@ -259,7 +312,7 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
                             None => Some(planned),
                         };
                         if let Some(planned) = refused {
-                            self.run().await;
+                            self.run(activity).await?;
                             self.group = Some(planned.into());
                         }
                         self.waiting.push(WaitingAnswer::OfGroup(version));
@@ -269,14 +322,10 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
                 Err(error) => self.end_with(error),
             }
             if self.waiting.len() >= WAITING_MAX {
-                self.run().await;
-            }
-            if self.output.len() >= OUT_BYTES_MAX {
-                self.write(activity).await?;
+                self.run(activity).await?;
             }
         }
-        self.run().await;
-        self.write(activity).await
+        Ok(took)
     }
 
     fn say(&mut self, value: Value) {
@@ -288,25 +337,63 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
         self.is_over = true;
     }
 
-    /// Runs the group, and puts the answers in their order.
-    async fn run(&mut self) {
-        let mut answers = match self.group.take() {
-            Some(group) => self.service.run(group, &self.client).await,
-            None => Vec::new(),
-        }
-        .into_iter();
-        for waiting in self.waiting.drain(..) {
-            match waiting {
-                WaitingAnswer::Known(value, version) => value.write(version, &mut self.output),
-                WaitingAnswer::OfGroup(version) => {
-                    let answer = answers.next();
-                    assert!(answer.is_some(), "each transaction of a group has one answer");
-                    answer.unwrap_or(Value::Nil).write(version, &mut self.output);
+    /// Runs the group, and puts the answers in their order. If it fails by the fault of one of its
+    /// transactions, nothing of it was done, and each runs for itself.
+    async fn run(&mut self, activity: &Activity) -> io::Result<()> {
+        let mut waiting = std::mem::take(&mut self.waiting).into_iter();
+        if let Some(group) = self.group.take() {
+            match self.service.run(group, &self.client).await {
+                GroupRun::Answered(answers) => {
+                    for answer in answers {
+                        self.answer(&mut waiting, answer, activity).await?;
+                    }
+                }
+                GroupRun::FallsApart(planned) => {
+                    for planned in planned {
+                        let answer = self.service.run_alone(planned, &self.client).await;
+                        self.answer(&mut waiting, answer, activity).await?;
+                    }
                 }
             }
         }
+        for waiting in waiting {
+            let WaitingAnswer::Known(value, version) = waiting else {
+                unreachable!("each transaction of a group has one answer");
+            };
+            value.write(version, &mut self.output);
+        }
+        self.write_if_much(activity).await
     }
 
+    /// Takes the answer of the next transaction, behind what was answered before it.
+    async fn answer(
+        &mut self,
+        waiting: &mut (impl Iterator<Item = WaitingAnswer> + Send),
+        answer: Value,
+        activity: &Activity,
+    ) -> io::Result<()> {
+        for waiting in waiting {
+            match waiting {
+                WaitingAnswer::Known(value, version) => value.write(version, &mut self.output),
+                WaitingAnswer::OfGroup(version) => {
+                    answer.write(version, &mut self.output);
+                    return self.write_if_much(activity).await;
+                }
+            }
+        }
+        unreachable!("each answer of a group is waited for");
+    }
+
+    /// What is kept of answers while more are made has a bound.
+    async fn write_if_much(&mut self, activity: &Activity) -> io::Result<()> {
+        if self.output.len() < OUT_BYTES_MAX {
+            return Ok(());
+        }
+        self.write(activity).await
+    }
+
+    /// Writes what is to be written. A client that has not read its answers may be writing still,
+    /// and not read before it has: what it writes is taken meanwhile, as far as there is room.
     async fn write(&mut self, activity: &Activity) -> io::Result<()> {
         while !self.output.is_empty() {
             match self.tcp.try_write(&self.output) {
@@ -316,7 +403,18 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     activity.wrote(false);
-                    timeout(self.service.patience.write, self.tcp.writable()).await??;
+                    let has_room = self.input.len() < INPUT_BYTES_MAX && !self.has_ended;
+                    let interest = if has_room {
+                        Interest::READABLE | Interest::WRITABLE
+                    } else {
+                        Interest::WRITABLE
+                    };
+                    let patience = self.service.patience.write;
+                    let ready = timeout(patience, self.tcp.ready(interest)).await??;
+                    if has_room && ready.is_readable() {
+                        self.has_ended |= !self.read()?;
+                        self.reads_ahead = true;
+                    }
                 }
                 Err(error) => return Err(error),
             }

@@ -239,7 +239,7 @@ impl Group {
         let mut reply = |shape: ReplyShape, is_new| {
             let (branch, place) = places.next().unwrap_or_default();
             let found = replies.get_mut(branch).and_then(|branch| branch.get_mut(place));
-            let missing = || "ERR committed; this reply is not kept any more".to_owned();
+            let missing = || "COMMITTED this reply is not kept any more".to_owned();
             match found {
                 Some(found) => shape.form(std::mem::replace(found, Value::Nil), is_new),
                 None => Value::Error(missing()),
@@ -388,6 +388,6 @@ mod tests {
         let group = Group::from(planned(&["INCR a:n"], RespVersion::Resp2));
         let answers = group.answers(&view(&[("bank-a", "null")])).unwrap();
         let Value::Error(text) = &answers[0] else { panic!("{answers:?}") };
-        assert!(text.contains("committed"), "{text}");
+        assert!(text.starts_with("COMMITTED "), "{text}");
     }
 }

@@ -63,7 +63,10 @@ pub(crate) enum ProtocolError {
 pub(crate) struct CommandReader {
     /// Of the command that has begun.
     words: Vec<Arg>,
+    /// Bytes that it says it has, as far as they are kept.
     bytes: usize,
+    /// Bytes of `words`.
+    kept: usize,
     too_large: Option<TooLarge>,
     /// Words that are still to come.
     left: usize,
@@ -122,14 +125,14 @@ impl CommandReader {
         self.left > 0
     }
 
-    /// Bytes that are kept of the command that has begun.
+    /// Bytes of the words that have come of the command that has begun.
     #[must_use]
     pub(crate) fn kept(&self) -> usize {
-        self.bytes
+        self.kept
     }
 
     fn finish(&mut self) -> ClientCommand {
-        self.bytes = 0;
+        (self.bytes, self.kept) = (0, 0);
         let mut words = std::mem::take(&mut self.words);
         match self.too_large.take() {
             None => ClientCommand::Words(words),
@@ -156,6 +159,7 @@ impl CommandReader {
                         return Err(ProtocolError::End);
                     }
                     self.words.push(Arg(bytes[..length].to_vec()));
+                    self.kept += length;
                     bytes.advance(length + 2);
                     break;
                 }

@@ -4,13 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use assent_common::ParticipantName;
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use regex::bytes::{RegexSet, RegexSetBuilder};
 
 /// Keys of a pattern lie at a participant. As text: `PATTERN=NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// A glob: `*` and `?` stand for any bytes, `[ab]` for one of them, `{a,b}` for one of two
-    /// texts; a backslash takes the meaning from what follows.
+    /// A pattern as that of Redis' `KEYS`: `*` stands for any bytes, `?` for one, `[a-c]` for one
+    /// of these and `[^a]` for one of the others; a backslash takes the meaning from what follows.
     pub pattern: String,
     /// The participant.
     pub participant: ParticipantName,
@@ -30,7 +30,7 @@ pub enum InvalidRule {
         /// Why.
         why: String,
     },
-    /// The pattern is no glob.
+    /// The pattern has a bracket that is not closed, or is too large.
     #[error("the rule {rule:?}: the pattern cannot be read: {why}")]
     Pattern {
         /// The rule.
@@ -66,37 +66,29 @@ impl FromStr for Rule {
 /// The rules, in order.
 #[derive(Debug, Clone)]
 pub struct Routes {
-    patterns: GlobSet,
+    patterns: RegexSet,
     rules: Vec<Rule>,
 }
 
 impl Routes {
     /// Takes the rules; an error if a pattern cannot be read.
     pub fn new(rules: Vec<Rule>) -> Result<Self, InvalidRule> {
-        let unreadable = |rule: &Rule, why: &globset::Error| InvalidRule::Pattern {
-            rule: rule.to_string(),
-            why: why.kind().to_string(),
+        let unreadable = |rule: String, why: String| InvalidRule::Pattern { rule, why };
+        let read = |rule: &Rule| {
+            let pattern = expression(&rule.pattern);
+            pattern.ok_or_else(|| unreadable(rule.to_string(), "a [ is not closed".to_owned()))
         };
-        let mut patterns = GlobSetBuilder::new();
-        for rule in &rules {
-            // A key is no path: a slash in it is a byte like any other.
-            let mut pattern = GlobBuilder::new(&rule.pattern);
-            let pattern = pattern.literal_separator(false).backslash_escape(true).build();
-            patterns.add(pattern.map_err(|why| unreadable(rule, &why))?);
-        }
-        let patterns = patterns.build().map_err(|why| InvalidRule::Pattern {
-            rule: rules.last().map(Rule::to_string).unwrap_or_default(),
-            why: why.to_string(),
-        })?;
+        let patterns = rules.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let patterns = RegexSetBuilder::new(patterns).unicode(false).build();
+        let last = || rules.last().map(Rule::to_string).unwrap_or_default();
+        let patterns = patterns.map_err(|why| unreadable(last(), why.to_string()))?;
         Ok(Self { patterns, rules })
     }
 
     /// The participant that a key lies at.
     #[must_use]
     pub fn of(&self, key: &[u8]) -> Option<&ParticipantName> {
-        use std::os::unix::ffi::OsStrExt as _;
-        let key = std::path::Path::new(std::ffi::OsStr::from_bytes(key));
-        let first = self.patterns.matches(key).into_iter().min()?;
+        let first = self.patterns.matches(key).iter().next()?;
         Some(&self.rules[first].participant)
     }
 
@@ -104,6 +96,52 @@ impl Routes {
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+}
+
+/// The regular expression of a pattern; nothing if a bracket is not closed. Not by a library for
+/// globs: those are about paths, where dots, slashes and `**` have a meaning of their own.
+fn expression(pattern: &str) -> Option<String> {
+    let mut expression = r"(?s-u)\A".to_owned();
+    let mut rest = pattern.chars();
+    while let Some(letter) = rest.next() {
+        match letter {
+            '*' => expression.push_str(".*"),
+            '?' => expression.push('.'),
+            '[' => expression.push_str(&class(&mut rest)?),
+            // The last one stands for itself.
+            '\\' => push_literal(&mut expression, rest.next().unwrap_or('\\')),
+            letter => push_literal(&mut expression, letter),
+        }
+    }
+    expression.push_str(r"\z");
+    Some(expression)
+}
+
+/// What stands between brackets, from behind the first one.
+fn class(rest: &mut std::str::Chars<'_>) -> Option<String> {
+    let mut class = "[".to_owned();
+    if rest.as_str().starts_with('^') {
+        rest.next();
+        class.push('^');
+    }
+    loop {
+        match rest.next()? {
+            ']' => break,
+            '-' => class.push('-'),
+            '\\' => push_literal(&mut class, rest.next()?),
+            letter => push_literal(&mut class, letter),
+        }
+    }
+    class.push(']');
+    Some(class)
+}
+
+fn push_literal(expression: &mut String, letter: char) {
+    let mut bytes = [0; 4];
+    for byte in letter.encode_utf8(&mut bytes).bytes() {
+        // By its number, whatever it means to an expression.
+        expression.push_str(&format!(r"\x{byte:02x}"));
     }
 }
 
@@ -117,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_matches_says_where_a_key_lies() {
-        let routes = routes(&["acct:9*=bank-b", "acct:*=bank-a", "a=b:{x,y}?=stock", r"\*=star"]);
+        let routes = routes(&["acct:9*=bank-b", "acct:*=bank-a", "a=b:[w-y]?=stock", r"\*=star"]);
         let of = |key: &[u8]| routes.of(key).map(ParticipantName::as_str);
         assert_eq!(of(b"acct:91"), Some("bank-b"));
         assert_eq!(of(b"acct:1"), Some("bank-a"));
@@ -132,12 +170,15 @@ mod tests {
     /// A key is any bytes, and no path.
     #[test]
     fn a_key_is_matched_byte_by_byte() {
-        let routes = routes(&["acct:*=bank-a", "*/.=dots"]);
+        let routes = routes(&["acct:*=bank-a", "*/.=dots", "[^b-z.]**/c=stars", "*.=end"]);
         for key in [&b"acct:\xff\x00\n"[..], b"acct:a/b", b"acct://", b"acct:/../x", b"acct:."] {
             assert_eq!(routes.of(key).unwrap().as_str(), "bank-a", "{}", key.escape_ascii());
         }
         assert_eq!(routes.of(b"x//.").unwrap().as_str(), "dots");
         assert_eq!(routes.of(b"x//"), None);
+        assert_eq!(routes.of(b"a/c").unwrap().as_str(), "stars");
+        assert_eq!(routes.of(b"b/c"), None);
+        assert_eq!(routes.of(b"..").unwrap().as_str(), "end");
     }
 
     #[test]

@@ -128,6 +128,9 @@ impl Session {
                 SessionStep::Say(Value::Status("RESET".into()))
             }
             (b"QUIT", _) => SessionStep::SayAndEnd(Value::ok()),
+            (b"MULTI" | b"EXEC" | b"DISCARD" | b"RESET", _) => {
+                SessionStep::Say(self.refuse(wrong_number(&name)))
+            }
             _ => match self.answer(&name, args) {
                 Some(Ok(value)) if self.queue.is_some() => {
                     SessionStep::Say(self.enqueue_reply(value))
@@ -217,15 +220,10 @@ impl Session {
 
     /// Checks an op, and finds where it runs.
     fn plan(&self, words: Vec<Arg>) -> Result<(PlannedOp, usize), Value> {
-        let name = words[0].0.to_ascii_lowercase();
         let args = words.len() - 1;
         match find(&words[0].0) {
             Some(command) if (command.args_min..=command.args_max).contains(&args) => {}
-            Some(_) => {
-                let name = readable(&name);
-                let why = format!("ERR wrong number of arguments for '{name}' command");
-                return Err(error(why));
-            }
+            Some(_) => return Err(wrong_number(&words[0].0)),
             None => return Err(unsupported::unknown(&words[0])),
         }
         let request = OpRequest { cmd: words, expect: None, escrow: false };
@@ -330,6 +328,11 @@ fn too_large(name: &Arg, what: TooLarge) -> Value {
         TooLarge::Bytes => (ErrorCode::TooLarge, format!("{} bytes", limits::BRANCH_BYTES_MAX)),
     };
     of_problem(&Problem::new(code, format!("{name} has more than {why}")))
+}
+
+pub(crate) fn wrong_number(name: &[u8]) -> Value {
+    let name = readable(&name.to_ascii_lowercase());
+    error(format!("ERR wrong number of arguments for '{name}' command"))
 }
 
 fn queued() -> Value {

@@ -35,18 +35,16 @@ impl ReplyShape {
     /// That of an op; `words` are the command's arguments as they came.
     #[must_use]
     pub(crate) fn of(op: &ValidatedOp, words: &[Arg]) -> Self {
-        let says =
-            |option: &str| words.iter().any(|word| word.0.eq_ignore_ascii_case(option.as_bytes()));
+        // An option is none where a key or a value stands.
+        let says = |option, from| words.get(from..).is_some_and(|rest| has_option(rest, option));
         match op.command.name {
             "MSET" | "LSET" | "LTRIM" | "TYPE" => Self::Status,
-            "SET" if !words.get(2..).is_some_and(|options| has_option(options, "GET")) => {
-                Self::Status
-            }
+            "SET" if !says("GET", 2) => Self::Status,
             "ZSCORE" | "ZINCRBY" => Self::Double,
             "ZADD" if op.reply == ReplyKind::Bytes => Self::Double,
             "HGETALL" => Self::Map,
             "SMEMBERS" => Self::Set,
-            "ZRANGE" if says("WITHSCORES") => Self::Scored,
+            "ZRANGE" if says("WITHSCORES", 3) => Self::Scored,
             _ if op.reply == ReplyKind::Array => Self::Array,
             _ => Self::Plain,
         }
@@ -188,6 +186,7 @@ mod tests {
         assert_eq!(shape(["LPOP", "k", "2"]), ReplyShape::Array);
         assert_eq!(shape(["ZRANGE", "k", "0", "-1", "WithScores"]), ReplyShape::Scored);
         assert_eq!(shape(["ZRANGE", "k", "0", "-1"]), ReplyShape::Array);
+        assert_eq!(shape(["ZRANGE", "withscores", "0", "-1"]), ReplyShape::Array);
     }
 
     #[test]

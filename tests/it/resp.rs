@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use assent_common::wire::problem::OutcomeWord;
 use assent_process::Port;
@@ -9,6 +10,8 @@ use assent_tests::cluster::restart;
 use assent_tests::{Cluster, Options, plain, wait_settled};
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::ASSENT;
 
@@ -140,6 +143,46 @@ async fn pipelined_commands_are_done_and_answered_in_their_order() {
     assert_eq!(said[20], Value::Array(vec![Value::BulkString(b"5".to_vec()), Value::Nil]));
 }
 
+/// The time for a command is for one command: who always has half of the next one under way is no
+/// slow client.
+#[tokio::test]
+async fn a_client_that_always_sends_is_served() {
+    let rig = Rig::start(&["--body-timeout", "300ms"]).await;
+    let mut stream = TcpStream::connect(rig.port.address()).await.unwrap();
+    stream.write_all(b"PI").await.unwrap();
+    let began = Instant::now();
+    let mut answer = [0; 7];
+    while began.elapsed() < Duration::from_secs(1) {
+        stream.write_all(b"NG\r\nPI").await.unwrap();
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"+PONG\r\n");
+    }
+    // Half a command that stays one ends the connection.
+    assert_eq!(stream.read(&mut answer).await.unwrap(), 0);
+}
+
+/// Clients that write a whole pipeline before they read are common.
+#[tokio::test]
+async fn a_pipeline_that_is_written_before_it_is_read_is_answered() {
+    const SIZE: usize = 256 * 1024;
+    const COUNT: usize = 48;
+    let rig = Rig::start(&[]).await;
+    let mut stream = TcpStream::connect(rig.port.address()).await.unwrap();
+    let mut said = Vec::new();
+    for _ in 0..COUNT {
+        said.extend_from_slice(format!("*3\r\n$3\r\nSET\r\n$3\r\na:k\r\n${SIZE}\r\n").as_bytes());
+        said.resize(said.len() + SIZE, b'v');
+        said.extend_from_slice(b"\r\nGET a:k\r\n");
+    }
+    stream.write_all(&said).await.unwrap();
+    let one = 5 + format!("${SIZE}\r\n").len() + SIZE + 2;
+    let mut answers = vec![0; COUNT * one];
+    stream.read_exact(&mut answers).await.unwrap();
+    for answer in answers.chunks(one) {
+        assert!(answer.starts_with(b"+OK\r\n$262144\r\nvvv"), "{}", answer[..40].escape_ascii());
+    }
+}
+
 #[tokio::test]
 async fn the_token_of_the_api_is_the_password() {
     let dir = tempfile::tempdir().unwrap();
@@ -153,6 +196,14 @@ async fn the_token_of_the_api_is_the_password() {
     assert_eq!(said.iter().map(code).collect::<Vec<_>>(), ["NOAUTH", "WRONGPASS", "NOAUTH"]);
     let mut known = connect(&format!(":s3cret@{address}")).await.unwrap();
     redis::cmd("SET").arg("a:x").arg(1).exec_async(&mut known).await.unwrap();
+    // Nobody keeps much of what a stranger sends.
+    let mut stranger = TcpStream::connect(&address).await.unwrap();
+    let mut said = b"*2\r\n$3\r\nGET\r\n$1000000\r\n".to_vec();
+    said.resize(200_000, b'k');
+    stranger.write_all(&said).await.unwrap();
+    let mut answer = [0; 7];
+    stranger.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"-NOAUTH");
     let wrong = connect(&format!(":wrong@{address}")).await;
     assert_eq!(wrong.err().unwrap().kind(), ErrorKind::AuthenticationFailed);
 }

@@ -36,7 +36,7 @@ pub struct CoordinatorArgs {
     #[arg(long, env = "ASSENT_COORDINATOR_RESP_LISTEN", value_name = "ADDR")]
     pub resp_listen: Option<SocketAddr>,
     /// At which participant the keys of a pattern lie, for Redis clients: the first rule that
-    /// matches a key is the one. Repeatable; in the environment, separated by spaces
+    /// matches a key is the one. Repeatable, or separated by spaces
     #[arg(
         long = "route",
         env = "ASSENT_COORDINATOR_ROUTES",
