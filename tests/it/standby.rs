@@ -239,14 +239,20 @@ async fn an_owner_that_dies_at_any_of_its_points_is_succeeded() {
     }
 }
 
-/// The agents cannot reach each other, and both reach Redis.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_owner_that_cannot_be_reached_is_succeeded() {
+/// Agents of which one tells the address of a link that leads to it.
+async fn behind_link() -> (Pair, Link, &'static str) {
     let link = Link::start("http://127.0.0.1:1").await;
     let url: &'static str = Box::leak(link.url().into_boxed_str());
     let options = Options { participant: vec!["--advertised-url", url], ..Options::default() };
     let pair = Pair::start(options).await;
     link.point_at(pair.cluster.peers[0].agent.url().rsplit('/').next().unwrap().parse().unwrap());
+    (pair, link, url)
+}
+
+/// The agents cannot reach each other, and both reach Redis.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_cannot_be_reached_is_succeeded() {
+    let (pair, link, url) = behind_link().await;
     let bank = Bank::open(&pair.cluster, ACCOUNTS).await;
     pair.wait_owned_by(url).await;
     pair.move_to(pair.second.url()).await;
@@ -262,11 +268,7 @@ async fn an_owner_that_cannot_be_reached_is_succeeded() {
 /// The same, and nothing comes back at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_behind_a_black_hole_is_succeeded() {
-    let link = Link::start("http://127.0.0.1:1").await;
-    let url: &'static str = Box::leak(link.url().into_boxed_str());
-    let options = Options { participant: vec!["--advertised-url", url], ..Options::default() };
-    let pair = Pair::start(options).await;
-    link.point_at(pair.cluster.peers[0].agent.url().rsplit('/').next().unwrap().parse().unwrap());
+    let (pair, link, _) = behind_link().await;
     let bank = Bank::open(&pair.cluster, ACCOUNTS).await;
     pair.move_to(pair.second.url()).await;
     let load = Load::start(&bank, CLIENTS, ACCOUNTS);
