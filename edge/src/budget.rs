@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes that parsing may need for one word of an op beyond those of its text: a vector of its own, and its slack.
-const BYTES_PER_WORD: usize = 64;
+pub const BYTES_PER_WORD: usize = 64;
 
 /// The same for one op: a word's, and what it may expect.
-const BYTES_PER_OP: usize = 384;
+pub const BYTES_PER_OP: usize = 384;
 
 /// Bytes to hold requests in; cheap to clone.
 #[derive(Debug, Clone)]

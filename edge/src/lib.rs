@@ -24,12 +24,12 @@ mod stream;
 
 pub use activity::{Activity, Stage};
 pub use body::{Gathered, gather};
-pub use budget::{Budget, Held};
+pub use budget::{BYTES_PER_OP, BYTES_PER_WORD, Budget, Held};
 pub use caller::Caller;
 pub use connection::Answers;
 pub use descriptors::Descriptors;
 pub use hosts::HostRule;
 pub use listener::{Listener, Serves, accept, serve};
-pub use options::EdgeOptions;
+pub use options::{EdgeOptions, Patience};
 pub use reply::problem;
 pub use seldom::Seldom;

@@ -41,15 +41,21 @@ impl Default for EdgeOptions {
 
 /// The same as durations, for the connections.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    pub(crate) header: Duration,
-    pub(crate) body: Duration,
-    pub(crate) idle: Duration,
-    pub(crate) write: Duration,
+pub struct Patience {
+    /// For the head of a request, and for a new connection's first one.
+    pub header: Duration,
+    /// For the whole body of a request.
+    pub body: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// That a client may take no byte of an answer.
+    pub write: Duration,
 }
 
 impl Patience {
-    pub(crate) fn new(options: &EdgeOptions) -> Self {
+    /// That of these options.
+    #[must_use]
+    pub const fn new(options: &EdgeOptions) -> Self {
         Self {
             header: Duration::from_millis(options.header_timeout_ms),
             body: Duration::from_millis(options.body_timeout_ms),

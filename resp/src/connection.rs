@@ -5,12 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+use assent_common::limits;
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::TransactionView;
-use assent_common::{ErrorCode, limits};
-use assent_edge::{Activity, Caller, EdgeOptions, Held, Seldom, Serves, Stage};
+use assent_edge::{Activity, Caller, EdgeOptions, Held, Patience, Seldom, Serves, Stage};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -18,10 +17,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::planned::{DoorRequest, Group, Planned};
-use crate::refusal::{is_of_one, of_problem, unknown};
+use crate::refusal::{is_of_one, no_memory, of_problem, unauthenticated, unknown};
 use crate::reply::{RespVersion, Value};
 use crate::request::{CommandReader, ProtocolError};
-use crate::session::{Rules, Session, SessionStep, error};
+use crate::session::{Rules, Session, SessionStep};
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 16 * 1024;
@@ -56,34 +55,15 @@ pub trait EngineAccess: Send + Sync + 'static {
 pub struct Service<D> {
     door: D,
     rules: Arc<Rules>,
-    patience: ClientPatience,
+    patience: Patience,
     clients: AtomicU64,
     refused: Seldom,
-}
-
-/// How long a connection may take.
-#[derive(Debug, Clone, Copy)]
-struct ClientPatience {
-    /// To say who it is.
-    greeting: Duration,
-    /// For a command that has begun.
-    command: Duration,
-    /// Between commands.
-    idle: Duration,
-    /// To take bytes.
-    write: Duration,
 }
 
 impl<D: EngineAccess> Service<D> {
     /// Transactions go through this door, by these rules.
     pub fn new(door: D, rules: Rules, options: &EdgeOptions) -> Self {
-        let ms = Duration::from_millis;
-        let patience = ClientPatience {
-            greeting: ms(options.header_timeout_ms),
-            command: ms(options.body_timeout_ms),
-            idle: ms(options.idle_timeout_ms),
-            write: ms(options.write_timeout_ms),
-        };
+        let patience = Patience::new(options);
         let (rules, clients) = (Arc::new(rules), AtomicU64::new(1));
         Self { door, rules, patience, clients, refused: Seldom::minutely() }
     }
@@ -100,10 +80,13 @@ impl<D: EngineAccess> Service<D> {
             Ok(view) if view.outcome == OutcomeWord::Pending => {
                 of_all(unknown(Some(view.id), "it was not decided in time"))
             }
-            failed if count > 1 && is_of_one(&problem_of(&failed)) => {
-                GroupRun::FallsApart(group.into_each())
+            failed => {
+                let problem = failed.map_or_else(|problem| problem, |view| view.why_aborted());
+                if count > 1 && is_of_one(&problem) {
+                    return GroupRun::FallsApart(group.into_each());
+                }
+                of_all(of_problem(&problem))
             }
-            failed => of_all(of_problem(&problem_of(&failed))),
         }
     }
 
@@ -119,8 +102,7 @@ impl<D: EngineAccess> Service<D> {
         let asked = group.asked()?;
         let mut held = self.rules.budget.hold();
         if !held.grow(asked.bytes()) {
-            let why = "the requests under way hold all the memory that they may";
-            return Err(Problem::new(ErrorCode::Overloaded, why));
+            return Err(no_memory());
         }
         self.door.run(asked, held, client).await
     }
@@ -133,18 +115,6 @@ enum GroupRun {
     Answered(Vec<Value>),
     /// Nothing was done, by the fault of one of them.
     FallsApart(Vec<Planned>),
-}
-
-/// Why a transaction was aborted or not begun.
-fn problem_of(failed: &Result<TransactionView, Problem>) -> Problem {
-    match failed {
-        Err(problem) => problem.clone(),
-        Ok(view) => {
-            let why = || Problem::new(ErrorCode::Cancelled, "aborted; the log does not say why");
-            let outcome = Some(OutcomeWord::Aborted);
-            Problem { id: Some(view.id), outcome, ..view.error.clone().unwrap_or_else(why) }
-        }
-    }
 }
 
 /// An answer that waits for its turn to be written.
@@ -234,9 +204,9 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
             activity.enter(if has_begun { Stage::Head } else { Stage::Idle });
             let patience = &self.service.patience;
             let until = match begun {
-                Some(begun) => begun + patience.command,
+                Some(begun) => begun + patience.body,
                 None if self.session.is_authenticated() => now + patience.idle,
-                None => now + patience.greeting,
+                None => now + patience.header,
             };
             tokio::select! {
                 ready = self.tcp.readable() => ready?,
@@ -255,7 +225,7 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
     fn read(&mut self) -> io::Result<bool> {
         let begun = self.input.len() + self.reader.kept();
         if !self.session.is_authenticated() && begun > STRANGER_BYTES_MAX {
-            self.say(error("NOAUTH Authentication required."));
+            self.say(unauthenticated());
             self.is_over = true;
             return Ok(true);
         }
@@ -264,8 +234,7 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
         self.held.shrink_to(wanted);
         let more = wanted - self.held.bytes();
         if more > 0 && !self.held.grow(more) {
-            let why = "OVERLOADED the requests under way hold all the memory that they may";
-            self.say(error(why));
+            self.say(of_problem(&no_memory()));
             self.is_over = true;
             return Ok(true);
         }

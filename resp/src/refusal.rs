@@ -34,6 +34,19 @@ pub(crate) fn unknown(id: Option<TransactionId>, why: &str) -> Value {
     ))
 }
 
+/// No memory is left for a transaction.
+#[must_use]
+pub(crate) fn no_memory() -> Problem {
+    let why = "the requests under way hold all the memory that they may; try again in a moment";
+    Problem::new(ErrorCode::Overloaded, why)
+}
+
+/// Who has not said the token.
+#[must_use]
+pub(crate) fn unauthenticated() -> Value {
+    Value::Error("NOAUTH Authentication required.".to_owned())
+}
+
 /// Whether the fault lies with one command of several, so that the others may run without it.
 #[must_use]
 pub(crate) fn is_of_one(problem: &Problem) -> bool {

@@ -7,23 +7,17 @@ use assent_common::command::{Keys, OpRequest, ValidatedBranch, ValidatedOp, find
 use assent_common::value::{Arg, readable};
 use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, ParticipantName, limits};
-use assent_edge::Budget;
+use assent_edge::{BYTES_PER_OP, BYTES_PER_WORD, Budget};
 
 use crate::connect;
 use crate::planned::{AnswerForm, Planned, PlannedEntry, PlannedOp, SaidOfAll};
-use crate::refusal::of_problem;
+use crate::refusal::{no_memory, of_problem, unauthenticated};
 use crate::reply::{RespVersion, Value};
 use crate::request::{ClientCommand, TooLarge};
 use crate::route::Routes;
 use crate::said;
 use crate::shape::ReplyShape;
 use crate::unsupported;
-
-/// Bytes that a word takes in memory beside its own.
-const BYTES_PER_WORD: usize = 64;
-
-/// Bytes that an op takes beside its words.
-const BYTES_PER_OP: usize = 384;
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -114,7 +108,7 @@ impl Session {
         }
         if !self.is_authenticated && !connect::is_open(&name) {
             self.was_refused = true;
-            return SessionStep::Say(error("NOAUTH Authentication required."));
+            return SessionStep::Say(unauthenticated());
         }
         match (&name[..], args.len()) {
             (b"MULTI", 0) => SessionStep::Say(self.multi()),
@@ -280,8 +274,8 @@ impl Session {
         let Some(queue) = &mut self.queue else { return value };
         // What is said of a transaction has a reply of its own among those of EXEC: clients count
         // them.
-        if !grow(&mut queue.planned, BYTES_PER_OP) {
-            return self.refuse(overloaded());
+        if !queue.planned.held.grow(BYTES_PER_OP) {
+            return self.refuse(of_problem(&no_memory()));
         }
         queue.planned.entries.push(PlannedEntry::Reply(value));
         queued()
@@ -302,21 +296,12 @@ fn add(planned: &mut Planned, op: PlannedOp, bytes: usize) -> Result<(), Value> 
         let why = format!("the transaction would have more than {limit} bytes");
         return Err(of_problem(&Problem::new(ErrorCode::TooLarge, why)));
     }
-    if !grow(planned, bytes) {
-        return Err(overloaded());
+    if !planned.held.grow(bytes) {
+        return Err(of_problem(&no_memory()));
     }
     planned.bytes += bytes;
     planned.entries.push(PlannedEntry::Op(op));
     Ok(())
-}
-
-fn grow(planned: &mut Planned, bytes: usize) -> bool {
-    planned.held.grow(bytes)
-}
-
-fn overloaded() -> Value {
-    let why = "the requests under way hold all the memory that they may; try again in a moment";
-    of_problem(&Problem::new(ErrorCode::Overloaded, why))
 }
 
 fn too_large(name: &Arg, what: TooLarge) -> Value {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::code::ErrorCode;
 use crate::ids::{ParticipantName, TransactionId};
 use crate::outcome::Heuristic;
 use crate::time::DurationMs;
@@ -118,6 +119,16 @@ pub struct TransactionView {
     /// When it was decided, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_at: Option<String>,
+}
+
+impl TransactionView {
+    /// Why it was aborted, as the answer to who asked for it.
+    #[must_use]
+    pub fn why_aborted(&self) -> Problem {
+        let why = || Problem::new(ErrorCode::Cancelled, "aborted; the log does not say why");
+        let outcome = Some(OutcomeWord::Aborted);
+        Problem { id: Some(self.id), outcome, ..self.error.clone().unwrap_or_else(why) }
+    }
 }
 
 /// Where a transaction stands.

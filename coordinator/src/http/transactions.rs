@@ -94,13 +94,7 @@ pub(super) async fn submit(
 fn answer(view: &TransactionView) -> Response {
     match view.outcome {
         OutcomeWord::Committed => reply::json(StatusCode::OK, view),
-        OutcomeWord::Aborted => reply::problem(&Problem {
-            id: Some(view.id),
-            outcome: Some(OutcomeWord::Aborted),
-            ..view.error.clone().unwrap_or_else(|| {
-                Problem::new(ErrorCode::Cancelled, "aborted; the log does not say why")
-            })
-        }),
+        OutcomeWord::Aborted => reply::problem(&view.why_aborted()),
         OutcomeWord::Pending => {
             let mut response = reply::json(StatusCode::ACCEPTED, view);
             let headers = response.headers_mut();
