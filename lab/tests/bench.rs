@@ -73,6 +73,17 @@ fn a_bench_of_reads_finds_what_nobody_changes() {
     assert_eq!(ways("read --clients 2").len(), 3);
 }
 
+/// With bounds that a bank demands, and without; and a read that stands alone.
+#[test]
+fn a_bench_of_the_port_for_redis_clients_keeps_its_books_too() {
+    for words in ["transfer --clients 5", "smallbank --clients 4", "get --clients 2"] {
+        let ways = ways(&format!("{words} --redis-port"));
+        for way in ["port", "port_pipelined"] {
+            assert!(ways.iter().any(|other| other == way), "{words}: {ways:?}");
+        }
+    }
+}
+
 #[test]
 fn a_bench_of_hot_keys_has_its_reference_without_contention() {
     let ways = ways("hot --keys 1 --clients 3");

@@ -34,6 +34,8 @@ pub(crate) enum LoadCommand {
     Wide(WideArgs),
     /// Two reads, at two participants
     Read(CommonArgs),
+    /// One read
+    Get(CommonArgs),
     /// Sales: stock of a few popular items at one participant, orders at the other
     Hot(HotArgs),
     /// A large value at each of two participants
@@ -71,6 +73,9 @@ pub(crate) struct CommonArgs {
     /// Send an idempotency key with each transaction, which the coordinator must remember
     #[arg(long)]
     pub(super) idempotency_keys: bool,
+    /// Also by the port for Redis clients: a connection for each client, and shared ones
+    #[arg(long)]
+    pub(super) redis_port: bool,
     #[command(flatten)]
     pub(super) redis: RedisProgram,
     /// How the agents reach the Redis beside them; the floors' clients come by TCP
@@ -141,6 +146,7 @@ pub(super) struct Plan {
     pub(super) first: u32,
     pub(super) accounts: u64,
     pub(super) idempotency_keys: bool,
+    pub(super) redis_port: bool,
     pub(super) redis_server: String,
     pub(super) redis_by: RedisBy,
 }
@@ -160,6 +166,7 @@ impl LoadCommand {
                 (branches.iter().map(wide).collect(), false, common)
             }
             Self::Read(common) => (vec![Shape::Read], false, common),
+            Self::Get(common) => (vec![Shape::Get], false, common),
             Self::Hot(HotArgs { keys, zipf, escrow, common }) => {
                 check("--keys", (1..=10_000_000).contains(keys), "between 1 and 10000000")?;
                 let fit = zipf.iter().all(|exponent| (0.0..=3.0).contains(exponent));
@@ -210,6 +217,7 @@ impl CommonArgs {
             first: self.first,
             accounts: self.accounts,
             idempotency_keys: self.idempotency_keys,
+            redis_port: self.redis_port,
             redis_server: self.redis.redis_server.clone(),
             redis_by: self.redis_by,
         })

@@ -1,6 +1,8 @@
-//! The ways to carry out a job: through Assent, or by plain `MULTI`/`EXEC` at each server.
+//! The ways to carry out a job: through Assent, by HTTP or by its port for Redis clients; or by
+//! plain `MULTI`/`EXEC` at each server.
 
 use std::net::SocketAddr;
+use std::slice;
 use std::sync::Arc;
 
 use assent::Failure;
@@ -8,10 +10,13 @@ use futures_util::future::try_join_all;
 use serde::Serialize;
 
 use super::http::HttpConnection;
-use super::resp::{OwnConnection, Replies, SharedConnection};
+use super::resp::{Executed, Executor, OwnConnection, Replies, SharedConnection};
 use super::unit::{
     Changes, Escrow, Job, Mode, Op, Part, Unit, Wording, sweep_move, sweep_read, write_json,
 };
+
+/// Connections to the port for Redis clients that clients share, at most.
+const SHARED_MAX: usize = 4;
 
 /// Where transactions are submitted.
 const PATH: &str = "/v1/transactions";
@@ -28,12 +33,18 @@ pub(super) enum Way {
     Uncontended(Mode),
     /// Through Assent.
     Assent(Mode),
+    /// Through Assent's port for Redis clients, a connection each.
+    Port,
+    /// The same over a few shared connections.
+    PortPipelined,
 }
 
 /// Where to, and in which words.
 #[derive(Debug, Clone)]
 pub(super) struct Targets {
     pub(super) coordinator: SocketAddr,
+    /// The coordinator's port for Redis clients, if it has one.
+    pub(super) port: Option<u16>,
     pub(super) redis: Vec<u16>,
     pub(super) names: Arc<[String]>,
     pub(super) escrow: Escrow,
@@ -85,6 +96,8 @@ pub(super) struct Done {
 pub(super) enum Client {
     Own(Vec<OwnConnection>),
     Shared(Vec<SharedConnection>),
+    Port(OwnConnection),
+    PortShared(SharedConnection),
     Http(Box<HttpClient>),
 }
 
@@ -106,11 +119,9 @@ pub(super) struct Asking {
 }
 
 impl Way {
-    pub(super) const fn mode(self) -> Option<Mode> {
-        match self {
-            Self::Floor | Self::FloorPipelined => None,
-            Self::Uncontended(mode) | Self::Assent(mode) => Some(mode),
-        }
+    /// Whether it goes to Redis without Assent.
+    pub(super) const fn is_floor(self) -> bool {
+        matches!(self, Self::Floor | Self::FloorPipelined)
     }
 }
 
@@ -128,14 +139,30 @@ impl Client {
         match way {
             Way::Floor => {
                 for _ in 0..clients {
-                    let own = ports.iter().map(|port| OwnConnection::connect(*port));
+                    let own =
+                        ports.iter().map(|port| OwnConnection::connect(Executor::Redis, *port));
                     connected.push(Self::Own(try_join_all(own).await?));
                 }
             }
             Way::FloorPipelined => {
-                let shared = ports.iter().map(|port| SharedConnection::connect(*port));
+                let shared =
+                    ports.iter().map(|port| SharedConnection::connect(Executor::Redis, *port));
                 let shared = try_join_all(shared).await?;
                 connected.extend((0..clients).map(|_| Self::Shared(shared.clone())));
+            }
+            Way::Port => {
+                for _ in 0..clients {
+                    let own = OwnConnection::connect(Executor::Assent, targets.port()?).await?;
+                    connected.push(Self::Port(own));
+                }
+            }
+            Way::PortPipelined => {
+                let shared = (0..clients.min(SHARED_MAX)).map(async |_| {
+                    SharedConnection::connect(Executor::Assent, targets.port()?).await
+                });
+                let shared = try_join_all(shared).await?;
+                let taken = shared.iter().cycle().take(clients);
+                connected.extend(taken.map(|shared| Self::PortShared(shared.clone())));
             }
             Way::Uncontended(mode) | Way::Assent(mode) => {
                 // The reference is without contention, and so without what helps against it.
@@ -164,6 +191,19 @@ impl Client {
             (Self::Http(http), Job::Sweep { from, place, to, to_place }) => {
                 let (from, to) = ((*from, *place), (*to, *to_place));
                 http.sweep(from, to, asking).await
+            }
+            (port @ (Self::Port(_) | Self::PortShared(_)), Job::Unit(unit)) => {
+                let (done, _) = port.submit(unit).await?;
+                Ok(done)
+            }
+            (
+                port @ (Self::Port(_) | Self::PortShared(_)),
+                Job::Sweep { from, place, to, to_place },
+            ) => {
+                let (read, replies) = port.submit(&sweep_read(*from, *place)).await?;
+                let [Some(first), Some(second)] = replies[..] else { return Ok(read) };
+                let unit = sweep_move((*from, *place), (*to, *to_place), [first, second]);
+                Ok(port.submit(&unit).await?.0)
             }
             (plain, Job::Unit(unit)) => {
                 let replies = plain.execute(&unit.parts).await?;
@@ -197,16 +237,43 @@ impl Client {
                 let at_places = connections.iter_mut().enumerate();
                 let running = at_places.filter_map(|(place, connection)| {
                     let part = parts.iter().find(|part| part.place == place)?;
-                    Some(connection.run(&part.ops))
+                    Some(connection.run(slice::from_ref(part)))
                 });
                 try_join_all(running).await
             }
             Self::Shared(connections) => {
-                try_join_all(parts.iter().map(|part| connections[part.place].run(&part.ops))).await
+                let at_places =
+                    parts.iter().map(|part| connections[part.place].run(slice::from_ref(part)));
+                try_join_all(at_places).await
             }
-            Self::Http(_) => Ok(Vec::new()),
+            Self::Http(_) | Self::Port(_) | Self::PortShared(_) => Ok(Vec::new()),
         };
-        done.map_err(|error| Failure::of("a plain transaction", &error))
+        let done = done.map_err(|error| Failure::of("a plain transaction", &error))?;
+        let replies = done.into_iter().collect::<Result<_, _>>();
+        replies.map_err(|why| Failure::error(format!("Redis refused a plain transaction: {why}")))
+    }
+
+    /// One transaction at the port, and its replies if it is committed.
+    async fn submit(&mut self, unit: &Unit) -> Result<(Done, Replies), Failure> {
+        let executed = match self {
+            Self::Port(own) => own.run(&unit.parts).await,
+            Self::PortShared(shared) => shared.run(&unit.parts).await,
+            Self::Own(_) | Self::Shared(_) | Self::Http(_) => Ok(Ok(Vec::new())),
+        };
+        let executed = executed.map_err(|error| {
+            Failure::of("a connection to the port broke, an outcome is not known", &error)
+        })?;
+        let replies = executed.as_ref().map_or_else(|_| Vec::new(), Clone::clone);
+        let mut rest = &replies[..];
+        let by_part = unit.parts.iter().map(|part| {
+            let (own, others) = rest.split_at(part.ops.len().min(rest.len()));
+            rest = others;
+            own.to_vec()
+        });
+        let misread = misread(unit, &by_part.collect::<Vec<_>>());
+        let told = told(executed);
+        let (changes, stamp) = (unit.changes(), unit.stamp());
+        Ok((Done { told, changes, stamp, misread }, replies))
     }
 }
 
@@ -248,6 +315,25 @@ impl HttpClient {
             *again += retries;
         }
         Ok(moved)
+    }
+}
+
+impl Targets {
+    fn port(&self) -> std::io::Result<u16> {
+        let none = "the coordinator has no port for Redis clients";
+        self.port.ok_or_else(|| std::io::Error::other(none))
+    }
+}
+
+/// What the port has said.
+fn told(executed: Executed) -> Told {
+    let Err(why) = executed else { return Told::Committed { retries: 0 } };
+    let id = || why.rsplit(' ').next().unwrap_or_default().to_owned();
+    match why.split(' ').next() {
+        Some("UNKNOWN") => Told::Pending(id()),
+        // What is aborted names its transaction.
+        Some(code) if why.contains("(transaction ") => Told::Aborted(code.to_owned()),
+        _ => Told::Refused(why),
     }
 }
 
@@ -331,6 +417,18 @@ mod tests {
         );
         assert_eq!(told(200, "{}"), None);
         assert_eq!(told(502, "<html>"), None);
+    }
+
+    #[test]
+    fn an_answer_of_the_port_is_an_outcome_or_a_refusal() {
+        let error = |text: &str| told(Err(text.to_owned()));
+        assert_eq!(told(Ok(vec![Some(1)])), Told::Committed { retries: 0 });
+        let aborted = "LOCKCONFLICT a:acct:7 is locked (transaction 0198)";
+        assert_eq!(error(aborted), Told::Aborted("LOCKCONFLICT".to_owned()));
+        let unknown = "UNKNOWN whether it is committed is not known; ask for it by its id: 0198";
+        assert_eq!(error(unknown), Told::Pending("0198".to_owned()));
+        let refused = "UNROUTED no rule matches the key c:acct:7";
+        assert_eq!(error(refused), Told::Refused(refused.to_owned()));
     }
 
     #[test]

@@ -373,6 +373,7 @@ mod tests {
         let stall_at = Instant::now() + WARM_UP + Duration::from_millis(300);
         let targets = Targets {
             coordinator: stalling_coordinator(stall_at).await,
+            port: None,
             redis: vec![0, 0],
             names: Arc::from(["a".to_owned(), "b".to_owned()]),
             escrow: Escrow::NotAsked,

@@ -79,7 +79,7 @@ pub(crate) fn run(command: &BenchCommand, binary: &Path, format: Format) -> Resu
 async fn measure_all(plan: &Plan, binary: &Path, dir: &Path) -> Result<Report, Failure> {
     // At least two: a floor of one server is no floor of a transaction over several.
     let places = plan.shapes.iter().map(|shape| shape.places()).max().unwrap_or(2).max(2);
-    let mut stage = Stage::start(binary, dir, places, &plan.redis_server, plan.redis_by).await?;
+    let mut stage = Stage::start(binary, dir, places, plan).await?;
     let settings = stage.settings(dir).await?;
     let families = merged(plan.shapes.iter().flat_map(|shape| shape.families(plan.accounts)));
     stage.fill(&families).await?;
@@ -138,6 +138,9 @@ impl Bench<'_> {
     /// The ways that a shape is done in, without those that the coordinator does not take.
     async fn ways(&mut self, shape: Shape) -> Result<Vec<Way>, Failure> {
         let mut ways = vec![Way::Floor, Way::FloorPipelined];
+        if self.plan.redis_port {
+            ways.extend([Way::Port, Way::PortPipelined]);
+        }
         for mode in &self.plan.modes {
             if matches!(shape, Shape::Hot { .. }) {
                 ways.push(Way::Uncontended(*mode));
@@ -159,7 +162,7 @@ impl Bench<'_> {
 
     /// Why the coordinator refuses a transaction of this shape in this way; `None` if it does not.
     async fn refusal(&mut self, shape: Shape, way: Way) -> Result<Option<String>, Failure> {
-        if way.mode().is_none() {
+        if way.is_floor() {
             return Ok(None);
         }
         let number = self.next_run();
@@ -204,7 +207,7 @@ impl Bench<'_> {
         let workload = Workload::new(shape, self.plan.accounts);
         let workload = match way {
             Way::Uncontended(_) => workload.uncontended().unwrap_or(workload),
-            Way::Floor | Way::FloorPipelined | Way::Assent(_) => workload,
+            _ => workload,
         };
         let duration = self.plan.duration;
         let run = Run { way, workload, clients, pace, duration, number: self.next_run() };
@@ -215,7 +218,7 @@ impl Bench<'_> {
         tokio::time::sleep_until(window.end.into()).await;
         let outlay = self.stage.snapshot(Edge::End).await.since(&before);
         let tally = running.finish().await?;
-        if way.mode().is_some() {
+        if !way.is_floor() {
             self.stage.settle().await?;
         }
         let one = Measured::new(shape, pace, &tally, &outlay);

@@ -9,7 +9,7 @@ use super::client::{Keys, Way};
 use super::load::{Pace, Tally};
 use super::machine::Spent;
 use super::stage::{Outlay, Settings};
-use super::unit::Escrow;
+use super::unit::{Escrow, Mode};
 use super::verify::Verdict;
 use super::workload::Shape;
 
@@ -98,6 +98,9 @@ pub(super) struct Cell {
     pub(super) rate_to_floor_pipelined: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rate_to_uncontended: Option<f64>,
+    /// Of the port for Redis clients, to the same by HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rate_to_http: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) p50_to_floor: Option<f64>,
     pub(super) repetitions: Vec<Measured>,
@@ -204,7 +207,11 @@ pub(super) fn cells(measured: &[(Subject, Measured)]) -> Vec<Cell> {
         };
         let uncontended = match subject.way {
             Way::Assent(mode) => against(Way::Uncontended(mode), |one| one.rate),
-            Way::Floor | Way::FloorPipelined | Way::Uncontended(_) => None,
+            _ => None,
+        };
+        let http = match subject.way {
+            Way::Port | Way::PortPipelined => against(Way::Assent(Mode::DEFAULT), |one| one.rate),
+            _ => None,
         };
         let rates: Vec<f64> = own.iter().map(|one| one.rate).collect();
         Some(Cell {
@@ -215,6 +222,7 @@ pub(super) fn cells(measured: &[(Subject, Measured)]) -> Vec<Cell> {
             rate_to_floor: against(Way::Floor, |one| one.rate),
             rate_to_floor_pipelined: against(Way::FloorPipelined, |one| one.rate),
             rate_to_uncontended: uncontended,
+            rate_to_http: http,
             p50_to_floor: against(Way::Floor, |one| one.p50_ms),
             repetitions: own.into_iter().cloned().collect(),
         })

@@ -8,13 +8,14 @@ use assent::{Failure, exit::chain};
 use assent_client::{CoordinatorAdmin, CoordinatorClient, Http, HttpOptions, ListFilter};
 use assent_common::limits;
 use assent_common::wire::transaction::TransactionState;
-use assent_process::{Cluster, ClusterOptions, RedisBy, RedisOptions};
+use assent_process::{Cluster, ClusterOptions, Port, RedisBy, RedisOptions};
 use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
+use super::args::Plan;
 use super::client::{Keys, Targets};
 use super::machine::{Busy, Machine, Spent};
-use super::unit::Escrow;
+use super::unit::{Escrow, Key, letter};
 use super::workload::Family;
 
 /// Keys of one command.
@@ -37,6 +38,8 @@ pub(super) struct Stage {
     admin: CoordinatorAdmin,
     pub(super) api: CoordinatorClient,
     redis_by: RedisBy,
+    /// The coordinator's port for Redis clients.
+    port: Option<Port>,
 }
 
 /// What is beside each figure.
@@ -88,18 +91,28 @@ impl Stage {
         binary: &Path,
         dir: &Path,
         places: usize,
-        program: &str,
-        redis_by: RedisBy,
+        plan: &Plan,
     ) -> Result<Self, Failure> {
+        let redis_by = plan.redis_by;
         let names = (0..places).map(name).filter_map(|name| name.parse().ok()).collect();
         let settings = REDIS_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut options = ClusterOptions::new(binary.to_owned(), names);
         options.redis = RedisOptions {
-            program: program.to_owned(),
+            program: plan.redis_server.clone(),
             settings: settings.to_vec(),
             ..RedisOptions::default()
         };
         options.redis_by = redis_by;
+        let port = if plan.redis_port {
+            Some(Port::take().map_err(|error| crate::of_process(&error))?)
+        } else {
+            None
+        };
+        if let Some(port) = &port {
+            let route = |place| format!("--route={}:*={}", letter(place), name(place));
+            options.coordinator_arguments.push(format!("--resp-listen={}", port.address()));
+            options.coordinator_arguments.extend((0..places).map(route));
+        }
         let cluster =
             Cluster::start(dir, &options).await.map_err(|error| crate::of_process(&error))?;
         let mut redis = Vec::new();
@@ -109,7 +122,7 @@ impl Stage {
         let http = Http::new(&HttpOptions::default())?;
         let admin = CoordinatorAdmin::new(&http, &cluster.admin_url)?;
         let api = CoordinatorClient::new(&http, cluster.coordinator.url())?;
-        Ok(Self { cluster, redis, admin, api, redis_by })
+        Ok(Self { cluster, redis, admin, api, redis_by, port })
     }
 
     pub(super) fn targets(&self, escrow: Escrow, keys: Keys) -> Result<Targets, Failure> {
@@ -119,6 +132,7 @@ impl Stage {
                 Failure::of("the coordinator's address", &error)
             })?,
             redis: self.cluster.members.iter().map(|member| member.redis.port()).collect(),
+            port: self.port.as_ref().map(Port::number),
             names: (0..self.redis.len()).map(name).collect::<Vec<_>>().into(),
             escrow,
             keys,
@@ -268,8 +282,7 @@ fn metric(text: &str, name: &str) -> Option<f64> {
 
 /// The name of the participant at this place.
 fn name(place: usize) -> String {
-    let letter = u8::try_from(place).ok().and_then(|place| b'a'.checked_add(place)).unwrap_or(b'?');
-    format!("bank-{}", char::from(letter))
+    format!("bank-{}", letter(place))
 }
 
 pub(super) async fn connect(url: &str) -> Result<MultiplexedConnection, Failure> {
@@ -292,10 +305,11 @@ pub(super) fn of_redis(error: redis::RedisError) -> Failure {
 
 /// The keys of a family, in commands of a size that Redis does not stall for.
 pub(super) fn chunks(family: &Family) -> impl Iterator<Item = Vec<String>> {
-    let Family { name, keys, .. } = *family;
-    (0..keys).step_by(CHUNK as usize).map(move |start| {
-        (start..keys.min(start + CHUNK)).map(|number| format!("{name}:{number}")).collect()
-    })
+    let Family { place, name, keys, .. } = *family;
+    let key = move |number| Key { family: name, number }.at(place).to_string();
+    (0..keys)
+        .step_by(CHUNK as usize)
+        .map(move |start| (start..keys.min(start + CHUNK)).map(key).collect())
 }
 
 /// The families of all shapes, each once, with the most keys that one of them has.
@@ -341,6 +355,6 @@ mod tests {
         let family = Family { place: 0, name: "acct", keys: CHUNK * 2 + 7, opening: 1 };
         let all: Vec<_> = chunks(&family).flatten().collect();
         assert_eq!(all.len() as u64, family.keys);
-        assert_eq!(all.last().unwrap(), "acct:10006");
+        assert_eq!(all.last().unwrap(), "a:acct:10006");
     }
 }

@@ -67,7 +67,9 @@ fn rates(report: &Report) -> Rows {
         "TO FLOOR",
         "TO PIPEL.",
         "TO UNCONT.",
+        "TO HTTP",
         "P50 MS",
+        "P50 TO FL.",
         "P99 MS",
         "P99.9 MS",
         "FAILED",
@@ -88,7 +90,9 @@ fn rates(report: &Report) -> Rows {
             ratio(cell.rate_to_floor),
             ratio(cell.rate_to_floor_pipelined),
             ratio(cell.rate_to_uncontended),
+            ratio(cell.rate_to_http),
             ms(one.p50_ms),
+            ratio(cell.p50_to_floor),
             ms(one.p99_ms),
             ms(one.p999_ms),
             format!("{:.1}%", one.failed_percent),
@@ -117,7 +121,7 @@ fn costs(report: &Report) -> Rows {
     for cell in &report.cells {
         let one = &cell.median;
         let ByKind { redis, agents, coordinator, load: generator } = one.cpu_us_per_tx;
-        let through = cell.subject.way.mode().is_some();
+        let through = !cell.subject.way.is_floor();
         let syncs = |syncs: Option<f64>| {
             syncs.map_or_else(|| "-".to_owned(), |syncs| format!("{syncs:.2}"))
         };
@@ -201,6 +205,7 @@ pub(super) fn workload(shape: Shape) -> String {
         Shape::Smallbank => "smallbank".to_owned(),
         Shape::Wide { branches } => format!("wide {branches}"),
         Shape::Read => "read".to_owned(),
+        Shape::Get => "get".to_owned(),
         Shape::Hot { keys: 1, .. } => "hot 1 key".to_owned(),
         Shape::Hot { keys, zipf } => format!("hot {keys} keys zipf {zipf}"),
         Shape::Large { bytes } => format!("large {bytes} B"),
@@ -218,5 +223,7 @@ pub(super) const fn way(way: Way) -> &'static str {
             (Protocol::Implicit, Ack::Applied) => "assent, implicit applied",
             (Protocol::Implicit, Ack::Decided) => "assent, implicit",
         },
+        Way::Port => "assent, Redis port",
+        Way::PortPipelined => "assent, Redis port, pipelined",
     }
 }

@@ -10,11 +10,32 @@ pub(super) struct Key {
     pub(super) number: u64,
 }
 
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { family, number } = self;
-        write!(f, "{family}:{number}")
+impl Key {
+    /// The key as it is spelled at a participant.
+    pub(super) const fn at(self, place: usize) -> KeyAt {
+        KeyAt { key: self, place }
     }
+}
+
+/// A key at a participant. The participant's letter comes first, by which the port for Redis
+/// clients finds it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyAt {
+    key: Key,
+    place: usize,
+}
+
+impl fmt::Display for KeyAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key: Key { family, number }, place } = self;
+        write!(f, "{}:{family}:{number}", letter(*place))
+    }
+}
+
+/// The letter of the participant at this place.
+pub(super) fn letter(place: usize) -> char {
+    let letter = u8::try_from(place).ok().and_then(|place| b'a'.checked_add(place));
+    char::from(letter.unwrap_or(b'?'))
 }
 
 /// One change, or one look.
@@ -125,6 +146,11 @@ pub(super) struct Mode {
     pub(super) protocol: Protocol,
 }
 
+impl Mode {
+    /// What a request is that says nothing of it.
+    pub(super) const DEFAULT: Self = Self { ack: Ack::Applied, protocol: Protocol::Logged };
+}
+
 /// When `committed` is answered
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -175,7 +201,7 @@ pub(super) fn write_json(unit: &Unit, wording: Wording, names: &[String], to: &m
             if n > 0 {
                 to.push(',');
             }
-            write_op(op, wording.escrow, to);
+            write_op(op, *place, wording.escrow, to);
         }
         to.push_str("]}");
     }
@@ -189,7 +215,7 @@ pub(super) fn write_json(unit: &Unit, wording: Wording, names: &[String], to: &m
     to.push('}');
 }
 
-fn write_op(op: &Op, escrow: Escrow, to: &mut String) {
+fn write_op(op: &Op, place: usize, escrow: Escrow, to: &mut String) {
     let _written = match op {
         Op::Add { key, by, at_least } => {
             let (word, by) =
@@ -201,15 +227,16 @@ fn write_op(op: &Op, escrow: Escrow, to: &mut String) {
                     format!(r#","expect":{{"ge":{least}}},"escrow":true"#)
                 }
             };
+            let key = key.at(place);
             write!(to, r#"{{"cmd":["{word}","{key}",{by}]{bound}}}"#)
         }
-        Op::Get { key } => write!(to, r#"{{"cmd":["GET","{key}"]}}"#),
+        Op::Get { key } => write!(to, r#"{{"cmd":["GET","{}"]}}"#, key.at(place)),
         Op::Empty { key, was } => {
             let was = was.map_or_else(String::new, |was| format!(r#","expect":{{"eq":{was}}}"#));
-            write!(to, r#"{{"cmd":["GETSET","{key}",0]{was}}}"#)
+            write!(to, r#"{{"cmd":["GETSET","{}",0]{was}}}"#, key.at(place))
         }
         Op::Put { key, stamp, bytes } => {
-            let _written = write!(to, r#"{{"cmd":["SET","{key}",""#);
+            let _written = write!(to, r#"{{"cmd":["SET","{}",""#, key.at(place));
             write_value(*stamp, *bytes, |piece| to.push_str(piece));
             write!(to, r#""]}}"#)
         }

@@ -44,6 +44,8 @@ pub(super) enum Shape {
     Wide { branches: usize },
     /// Two accounts are read, each at another participant.
     Read,
+    /// One account is read.
+    Get,
     /// A sale: one out of the stock of an item, whose popularity follows Zipf's law; one more order
     /// of a customer.
     Hot { keys: u64, zipf: f64 },
@@ -85,6 +87,7 @@ impl Shape {
             Self::Transfer { .. }
             | Self::Smallbank
             | Self::Read
+            | Self::Get
             | Self::Hot { .. }
             | Self::Large { .. } => 2,
         }
@@ -95,7 +98,7 @@ impl Shape {
         let of = |name, opening, keys| move |place| Family { place, name, keys, opening };
         let both = 0..2;
         match self {
-            Self::Transfer { .. } | Self::Read => {
+            Self::Transfer { .. } | Self::Read | Self::Get => {
                 both.map(of("acct", OPENING_BALANCE, accounts)).collect()
             }
             Self::Wide { branches } => {
@@ -124,6 +127,7 @@ impl Workload {
             | Shape::Smallbank
             | Shape::Wide { .. }
             | Shape::Read
+            | Shape::Get
             | Shape::Large { .. } => None,
         };
         Self { shape, accounts, popularity }
@@ -148,6 +152,10 @@ impl Workload {
                 let mut read =
                     |place| Part { place, ops: vec![Op::Get { key: self.account(rng) }] };
                 Job::Unit(Unit { parts: vec![read(0), read(1)] })
+            }
+            Shape::Get => {
+                let ops = vec![Op::Get { key: self.account(rng) }];
+                Job::Unit(Unit { parts: vec![Part { place: 0, ops }] })
             }
             Shape::Hot { .. } => Job::Unit(self.sale(rng)),
             Shape::Large { bytes } => Job::Unit(large(rng, drawer, bytes)),
