@@ -14,13 +14,20 @@ pub(crate) fn is_open(name: &[u8]) -> bool {
     matches!(name, b"AUTH" | b"HELLO" | b"QUIT" | b"RESET")
 }
 
-/// The answer; nothing if the command is none of these.
-pub(crate) fn answer(
-    session: &mut Session,
-    name: &[u8],
-    args: &[Arg],
-) -> Option<Result<Value, Value>> {
-    Some(match (name, args) {
+/// What is said beside commands on keys.
+pub(crate) fn is_known(name: &[u8]) -> bool {
+    may_be_queued(name)
+        || matches!(name, b"AUTH" | b"HELLO" | b"CLIENT" | b"COMMAND" | b"INFO" | b"SELECT")
+}
+
+/// What of it changes nothing that would have to wait for `EXEC`.
+pub(crate) fn may_be_queued(name: &[u8]) -> bool {
+    matches!(name, b"PING" | b"ECHO" | b"UNWATCH")
+}
+
+/// The answer to one of these.
+pub(crate) fn answer(session: &mut Session, name: &[u8], args: &[Arg]) -> Result<Value, Value> {
+    match (name, args) {
         (b"PING", []) => Ok(Value::Status("PONG".into())),
         (b"PING" | b"ECHO", [text]) => Ok(Value::bulk(&text.0)),
         // A client that was given a password expects that it is asked for.
@@ -40,9 +47,8 @@ pub(crate) fn answer(
             b"0" => Ok(Value::ok()),
             _ => Err(error("ERR DB index is out of range; there is database 0 only")),
         },
-        (b"PING" | b"ECHO" | b"AUTH" | b"CLIENT" | b"SELECT", _) => Err(wrong_number(name)),
-        _ => return None,
-    })
+        _ => Err(wrong_number(name)),
+    }
 }
 
 /// Any user's name will do: the token says who may speak.

@@ -1,7 +1,7 @@
 //! What a client asks for, ready to run: one command, or what was queued between `MULTI` and
 //! `EXEC`.
 
-use assent_common::command::{OpRequest, ValidatedBranch};
+use assent_common::command::{Expect, ValidatedBranch};
 use assent_common::coordinator::Purpose;
 use assent_common::time::DurationMs;
 use assent_common::wire::problem::Problem;
@@ -11,6 +11,7 @@ use assent_common::wire::transaction::{
 };
 use assent_common::{ErrorCode, IdempotencyKey, ParticipantName, TransactionId, limits};
 use assent_edge::Held;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::reply::{RespVersion, Value};
@@ -54,10 +55,27 @@ pub(crate) enum PlannedEntry {
 pub(crate) struct PlannedOp {
     /// The participant.
     pub participant: ParticipantName,
-    /// The op.
-    pub request: OpRequest,
+    /// Its words, as a JSON array.
+    pub cmd: Box<RawValue>,
+    /// A branch of this op alone, checked.
+    pub branch: ValidatedBranch,
     /// The reply.
     pub shape: ReplyShape,
+}
+
+/// An op on its way into the ops of its branch.
+#[derive(Serialize)]
+struct OpText<'a> {
+    cmd: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expect: Option<&'a Expect>,
+}
+
+impl PlannedOp {
+    fn text(&self) -> OpText<'_> {
+        let expect = self.branch.ops.first().and_then(|op| op.expect.as_ref());
+        OpText { cmd: &self.cmd, expect }
+    }
 }
 
 /// How an answer stands.
@@ -187,33 +205,33 @@ impl Group {
     pub(crate) fn asked(&self) -> Result<DoorRequest, Problem> {
         let mut branches: Vec<_> = self.participants.iter().map(|_| Vec::new()).collect();
         for op in self.planned.iter().flat_map(Planned::ops) {
-            branches[self.branch_of(op)].push(op.request.clone());
+            branches[self.branch_of(op)].push(op);
         }
         let said = self.planned.first().map(|planned| &planned.said);
         let SaidOfAll { key, id, timeout_ms } = said.cloned().unwrap_or_default();
-        let branches = self.participants.iter().cloned().zip(branches);
+        let branches = self.participants.iter().zip(branches);
+        let branches = branches.map(|(participant, ops)| submitted(participant, &ops));
+        let branches = branches.collect::<Result<Vec<_>, Problem>>()?;
         if key.is_some() || id.is_some() {
-            let branch = |(participant, ops): (_, Vec<OpRequest>)| {
-                Ok(BranchRequest { participant, ops: json(&ops)? })
-            };
+            let branch =
+                |SubmittedBranch { participant, ops, .. }| BranchRequest { participant, ops };
             let request = TransactionRequest {
                 id,
                 name: None,
-                branches: branches.map(branch).collect::<Result<_, Problem>>()?,
+                branches: branches.into_iter().map(branch).collect(),
                 timeout: timeout_ms.map(DurationMs),
                 ack: Ack::Applied,
                 protocol: Protocol::Logged,
             };
             return Ok(DoorRequest::Keyed(request, key));
         }
-        let branches = branches.map(|(participant, ops)| submitted(participant, ops));
         Ok(DoorRequest::Once(Submission {
             id,
             name: None,
             timeout_ms: timeout_ms.unwrap_or(limits::TIMEOUT_DEFAULT_MS),
             ack: Ack::Applied,
             protocol: Protocol::Logged,
-            branches: branches.collect::<Result<_, _>>()?,
+            branches,
         }))
     }
 
@@ -277,20 +295,22 @@ impl Group {
 }
 
 fn submitted(
-    participant: ParticipantName,
-    ops: Vec<OpRequest>,
+    participant: &ParticipantName,
+    ops: &[&PlannedOp],
 ) -> Result<SubmittedBranch, Problem> {
-    let json = json(&ops)?;
-    let branch = ValidatedBranch::new(ops).map_err(|refusal| Problem {
+    let parts = ops.iter().map(|op| &op.branch);
+    ValidatedBranch::check_together(parts.clone()).map_err(|refusal| Problem {
         participant: Some(participant.to_string()),
         ..Problem::from(refusal)
     })?;
-    let purpose = if branch.read_only { Purpose::Read } else { Purpose::Write };
-    Ok(SubmittedBranch { participant, ops: json, purpose })
+    let only_reads = parts.clone().all(|part| part.read_only);
+    let purpose = if only_reads { Purpose::Read } else { Purpose::Write };
+    let ops = json(&ops.iter().map(|op| op.text()).collect::<Vec<_>>())?;
+    Ok(SubmittedBranch { participant: participant.clone(), ops, purpose })
 }
 
-fn json(ops: &[OpRequest]) -> Result<Box<RawValue>, Problem> {
-    let json = serde_json::value::to_raw_value(ops);
+pub(crate) fn json(what: &impl Serialize) -> Result<Box<RawValue>, Problem> {
+    let json = serde_json::value::to_raw_value(what);
     json.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))
 }
 

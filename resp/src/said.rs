@@ -1,6 +1,5 @@
 //! `ASSENT.KEY`, `ASSENT.ID`, `ASSENT.TIMEOUT` and `ASSENT.EXPECT`: what HTTP says beside the ops.
 
-use assent_common::command::{Expect, OpRequest, ValidatedBranch};
 use assent_common::limits;
 use assent_common::time::DurationMs;
 use assent_common::value::{Arg, readable};
@@ -62,7 +61,8 @@ fn expect(planned: &mut Planned, args: &[Arg]) -> Result<Value, Value> {
     let Some(op) = last else {
         return Err(error("ERR ASSENT.EXPECT stands behind the command that it is about"));
     };
-    let mut expect = op.request.expect.clone().unwrap_or_default();
+    let Some(checked) = op.branch.ops.first_mut() else { return Err(error(USAGE)) };
+    let mut expect = checked.expect.clone().unwrap_or_default();
     let word = args.first().map(|word| word.0.to_ascii_uppercase()).unwrap_or_default();
     let said = match (&word[..], &args[1.min(args.len())..]) {
         (b"EQ", [value]) => set(&mut expect.eq, Some(value.clone())),
@@ -81,18 +81,11 @@ fn expect(planned: &mut Planned, args: &[Arg]) -> Result<Value, Value> {
         let word = readable(&word);
         return Err(error(format!("ERR ASSENT.EXPECT: {word} was said of this command before")));
     }
-    check(&op.request, expect.clone())?;
-    op.request.expect = Some(expect);
-    Ok(Value::ok())
+    let said = checked.expecting(expect);
+    said.map(|()| Value::ok()).map_err(|refusal| of_problem(&Problem::from(refusal)))
 }
 
 /// Whether nothing was there.
 fn set<T>(field: &mut Option<Option<T>>, value: Option<T>) -> bool {
     field.replace(value).is_none()
-}
-
-fn check(request: &OpRequest, expect: Expect) -> Result<(), Value> {
-    let request = OpRequest { expect: Some(expect), ..request.clone() };
-    let checked = ValidatedBranch::new(vec![request]);
-    checked.map(drop).map_err(|refusal| of_problem(&Problem::from(refusal)))
 }

@@ -10,7 +10,7 @@ use assent_common::{ErrorCode, ParticipantName, limits};
 use assent_edge::{BYTES_PER_OP, BYTES_PER_WORD, Budget};
 
 use crate::connect;
-use crate::planned::{AnswerForm, Planned, PlannedEntry, PlannedOp, SaidOfAll};
+use crate::planned::{AnswerForm, Planned, PlannedEntry, PlannedOp, SaidOfAll, json};
 use crate::refusal::{no_memory, of_problem, unauthenticated};
 use crate::reply::{RespVersion, Value};
 use crate::request::{ClientCommand, TooLarge};
@@ -144,14 +144,13 @@ impl Session {
         if let Some(why) = unsupported::refusal(name) {
             return Some(Err(why));
         }
-        let answer = connect::answer(self, name, args)?;
-        let may_queue = self.queue.is_none() || matches!(name, b"PING" | b"ECHO");
-        Some(match answer {
-            Ok(_) if !may_queue => {
-                Err(error(format!("ERR {} is not allowed in MULTI", readable(name))))
-            }
-            answer => answer,
-        })
+        if !connect::is_known(name) {
+            return None;
+        }
+        if self.queue.is_some() && !connect::may_be_queued(name) {
+            return Some(Err(error(format!("ERR {} is not allowed in MULTI", readable(name)))));
+        }
+        Some(connect::answer(self, name, args))
     }
 
     fn multi(&mut self) -> Value {
@@ -220,14 +219,15 @@ impl Session {
             Some(_) => return Err(wrong_number(&words[0].0)),
             None => return Err(unsupported::unknown(&words[0])),
         }
-        let request = OpRequest { cmd: words, expect: None, escrow: false };
-        let branch = ValidatedBranch::new(vec![request.clone()]);
+        let cmd = json(&words).map_err(|problem| of_problem(&problem))?;
+        let branch =
+            ValidatedBranch::new(vec![OpRequest { cmd: words, expect: None, escrow: false }]);
         let branch = branch.map_err(|refusal| of_problem(&Problem::from(refusal)))?;
         let [op] = &branch.ops[..] else { return Err(error("ERR no command")) };
-        let participant = self.route(op)?;
-        let shape = ReplyShape::of(op, &request.cmd[1..]);
-        let held = branch.bytes + branch.words * BYTES_PER_WORD + BYTES_PER_OP;
-        Ok((PlannedOp { participant, request, shape }, held))
+        let (participant, shape) = (self.route(op)?, ReplyShape::of(op));
+        let words = branch.bytes + branch.words * BYTES_PER_WORD;
+        let held = words + cmd.get().len() + BYTES_PER_OP;
+        Ok((PlannedOp { participant, cmd, branch, shape }, held))
     }
 
     /// The one participant that all keys of an op lie at.

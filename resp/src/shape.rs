@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 
 use assent_common::command::{ReplyKind, ValidatedOp};
-use assent_common::value::Arg;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
@@ -32,19 +31,19 @@ pub(crate) enum ReplyShape {
 }
 
 impl ReplyShape {
-    /// That of an op; `words` are the command's arguments as they came.
+    /// That of an op.
     #[must_use]
-    pub(crate) fn of(op: &ValidatedOp, words: &[Arg]) -> Self {
-        // An option is none where a key or a value stands.
-        let says = |option, from| words.get(from..).is_some_and(|rest| has_option(rest, option));
+    pub(crate) fn of(op: &ValidatedOp) -> Self {
+        // The place that the option has in the checked form.
+        let says = |place: usize| op.args.get(place).is_some_and(|option| !option.0.is_empty());
         match op.command.name {
             "MSET" | "LSET" | "LTRIM" | "TYPE" => Self::Status,
-            "SET" if !says("GET", 2) => Self::Status,
+            "SET" if !says(3) => Self::Status,
             "ZSCORE" | "ZINCRBY" => Self::Double,
             "ZADD" if op.reply == ReplyKind::Bytes => Self::Double,
             "HGETALL" => Self::Map,
             "SMEMBERS" => Self::Set,
-            "ZRANGE" if says("WITHSCORES", 3) => Self::Scored,
+            "ZRANGE" if says(3) => Self::Scored,
             _ if op.reply == ReplyKind::Array => Self::Array,
             _ => Self::Plain,
         }
@@ -72,10 +71,6 @@ impl ReplyShape {
     fn double(score: Value) -> Value {
         Self::Double.form(score, true)
     }
-}
-
-fn has_option(options: &[Arg], name: &str) -> bool {
-    options.iter().any(|word| word.0.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 fn pairs(items: Vec<Value>) -> Vec<(Value, Value)> {
@@ -150,9 +145,7 @@ mod tests {
     use super::*;
 
     fn shape<const N: usize>(words: [&str; N]) -> ReplyShape {
-        let op = OpRequest::new(words);
-        let args = op.cmd[1..].to_vec();
-        ReplyShape::of(&ValidatedBranch::new(vec![op]).unwrap().ops[0], &args)
+        ReplyShape::of(&ValidatedBranch::new(vec![OpRequest::new(words)]).unwrap().ops[0])
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From what arrived to what can be staged: every check that needs no data, once, and the keys to lock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::code::ErrorCode;
 use crate::command::canonical::canonicalise;
@@ -35,6 +35,14 @@ impl ValidatedOp {
             Keys::EveryOther => (usize::MAX, 2),
         };
         self.args.iter().step_by(step).take(take)
+    }
+
+    /// Says what the reply must be. A condition that says nothing, or that no reply can be held
+    /// against, is refused.
+    pub fn expecting(&mut self, expect: Expect) -> Result<(), Refusal> {
+        check_expectation(self, &expect)?;
+        self.expect = Some(expect);
+        Ok(())
     }
 
     /// The command and its first key, for messages.
@@ -78,12 +86,7 @@ pub struct ValidatedBranch {
 impl ValidatedBranch {
     /// Checks the ops of a branch. The refusal names the op, its command and the argument.
     pub fn new(requests: Vec<OpRequest>) -> Result<Self, Refusal> {
-        if requests.len() > limits::OPS_PER_BRANCH_MAX {
-            return Err(Refusal::new(
-                ErrorCode::TooManyOps,
-                format!("the branch has more than {} ops", limits::OPS_PER_BRANCH_MAX),
-            ));
-        }
+        check_ops(requests.len())?;
         let mut branch = Self {
             ops: Vec::with_capacity(requests.len()),
             locks: Vec::with_capacity(requests.len()),
@@ -98,19 +101,8 @@ impl ValidatedBranch {
             // Bounded by OPS_PER_BRANCH_MAX above.
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             branch.words += request.cmd.len();
-            if branch.words > limits::WORDS_PER_BRANCH_MAX {
-                let most = limits::WORDS_PER_BRANCH_MAX;
-                let detail = format!("the ops of the branch have more than {most} words together");
-                return Err(Refusal::new(ErrorCode::TooManyOps, detail).at_op(index));
-            }
             branch.bytes += request.cmd.iter().map(|arg| arg.0.len()).sum::<usize>();
-            if branch.bytes > limits::BRANCH_BYTES_MAX {
-                return Err(Refusal::new(
-                    ErrorCode::TooLarge,
-                    format!("the branch has more than {} bytes", limits::BRANCH_BYTES_MAX),
-                )
-                .at_op(index));
-            }
+            check_size(branch.words, branch.bytes).map_err(|refusal| refusal.at_op(index))?;
             let is_escrow = request.escrow;
             let mut op = ValidatedOp::new(request).map_err(|refusal| refusal.at_op(index))?;
             branch.families |= op.command.family.bit();
@@ -127,6 +119,54 @@ impl ValidatedBranch {
         }
         Ok(branch)
     }
+
+    /// Holds the limits of one branch against parts of it that were checked each for itself. None
+    /// of them has a key in escrow.
+    pub fn check_together<'a>(
+        parts: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Result<(), Refusal> {
+        check_ops(parts.clone().map(|part| part.ops.len()).sum())?;
+        let (mut words, mut bytes) = (0, 0);
+        for (part, index) in parts.clone().zip(0..) {
+            (words, bytes) = (words + part.words, bytes + part.bytes);
+            check_size(words, bytes).map_err(|refusal| refusal.at_op(index))?;
+        }
+        let keys = || parts.clone().flat_map(|part| &part.locks).map(|lock| &lock.key);
+        // Few branches have so many that it matters which of them are the same.
+        if keys().nth(limits::KEYS_PER_BRANCH_MAX).is_some() {
+            check_keys(keys().collect::<HashSet<_>>().len())?;
+        }
+        Ok(())
+    }
+}
+
+fn check_ops(count: usize) -> Result<(), Refusal> {
+    if count <= limits::OPS_PER_BRANCH_MAX {
+        return Ok(());
+    }
+    let detail = format!("the branch has more than {} ops", limits::OPS_PER_BRANCH_MAX);
+    Err(Refusal::new(ErrorCode::TooManyOps, detail))
+}
+
+fn check_size(words: usize, bytes: usize) -> Result<(), Refusal> {
+    if words > limits::WORDS_PER_BRANCH_MAX {
+        let most = limits::WORDS_PER_BRANCH_MAX;
+        let detail = format!("the ops of the branch have more than {most} words together");
+        return Err(Refusal::new(ErrorCode::TooManyOps, detail));
+    }
+    if bytes > limits::BRANCH_BYTES_MAX {
+        let detail = format!("the branch has more than {} bytes", limits::BRANCH_BYTES_MAX);
+        return Err(Refusal::new(ErrorCode::TooLarge, detail));
+    }
+    Ok(())
+}
+
+fn check_keys(count: usize) -> Result<(), Refusal> {
+    if count <= limits::KEYS_PER_BRANCH_MAX {
+        return Ok(());
+    }
+    let detail = format!("the branch has more than {} keys", limits::KEYS_PER_BRANCH_MAX);
+    Err(Refusal::new(ErrorCode::TooManyOps, detail))
 }
 
 impl ValidatedOp {
@@ -154,9 +194,9 @@ impl ValidatedOp {
             ));
         }
         let (handler, reply) = canonicalise(command, &mut args)?;
-        let op = Self { command, handler, args, reply, expect };
-        if let Some(expect) = &op.expect {
-            check_expectation(&op, expect)?;
+        let mut op = Self { command, handler, args, reply, expect: None };
+        if let Some(expect) = expect {
+            op.expecting(expect)?;
         }
         Ok(op)
     }
@@ -228,12 +268,7 @@ impl KeyIndex {
                 *known = access.max(*known);
                 continue;
             }
-            if locks.len() == limits::KEYS_PER_BRANCH_MAX {
-                return Err(Refusal::new(
-                    ErrorCode::TooManyOps,
-                    format!("the branch has more than {} keys", limits::KEYS_PER_BRANCH_MAX),
-                ));
-            }
+            check_keys(locks.len() + 1)?;
             locks.push(Lock { key: key.clone(), access });
         }
         Ok(())

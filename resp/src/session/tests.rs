@@ -29,7 +29,7 @@ impl Session {
             SessionStep::SayAndEnd(value) => format!("{value:?}, and the end"),
             SessionStep::Run(planned) => {
                 let ops = planned.ops();
-                let op = |op: &PlannedOp| format!("{} {:?}", op.participant, op.request.cmd);
+                let op = |op: &PlannedOp| format!("{} {}", op.participant, op.cmd);
                 ops.map(op).collect::<Vec<_>>().join(", ")
             }
         }
@@ -46,8 +46,8 @@ fn planned(step: SessionStep) -> Planned {
 #[test]
 fn a_command_is_a_transaction_where_its_keys_lie() {
     let mut session = session();
-    assert_eq!(session.says("get a:x"), r#"bank-a ["get", "a:x"]"#);
-    assert_eq!(session.says("MGET b:x b:y"), r#"bank-b ["MGET", "b:x", "b:y"]"#);
+    assert_eq!(session.says("get a:x"), r#"bank-a ["get","a:x"]"#);
+    assert_eq!(session.says("MGET b:x b:y"), r#"bank-b ["MGET","b:x","b:y"]"#);
     let crossed = session.says("MSET a:x 1 b:y 2");
     assert!(
         crossed.starts_with("-CROSSPARTICIPANT MSET") && crossed.contains("a:x at bank-a"),
@@ -91,10 +91,10 @@ fn what_stands_between_multi_and_exec_is_one_transaction_in_its_order() {
     assert_eq!((planned.entries.len(), planned.kind), (6, AnswerForm::Exec));
     assert_eq!(planned.said.key.as_ref().unwrap().as_str(), "k");
     assert_eq!(planned.said.timeout_ms, Some(2_000));
-    let expected = planned.ops().next().unwrap().request.expect.clone().unwrap();
+    let expected = planned.ops().next().unwrap().branch.ops[0].expect.clone().unwrap();
     assert_eq!(expected.ge, Some(Some(Arg::from("0"))));
     assert_eq!(session.says("EXEC"), "-ERR EXEC without MULTI");
-    assert_eq!(session.says("GET a:x"), r#"bank-a ["GET", "a:x"]"#, "the queue is gone");
+    assert_eq!(session.says("GET a:x"), r#"bank-a ["GET","a:x"]"#, "the queue is gone");
 }
 
 #[test]
@@ -113,6 +113,21 @@ fn a_command_that_is_refused_spoils_the_transaction() {
     let too_large = ClientCommand::TooLarge(Arg::from("SET"), TooLarge::Bytes);
     assert!(matches!(session.take(too_large), SessionStep::Say(Value::Error(_))));
     assert!(session.says("EXEC").starts_with("-EXECABORT"));
+}
+
+/// What is refused has no effect: a program that was told no goes on with the connection it had.
+#[test]
+fn what_is_not_allowed_in_multi_changes_nothing() {
+    let mut session = session_with(Some("s3cret"), 1 << 20);
+    session.says("AUTH s3cret");
+    for wrong in ["HELLO 3 SETNAME me", "CLIENT SETNAME me", "AUTH wrong", "SELECT 1", "INFO"] {
+        session.says("MULTI");
+        let said = session.says(wrong);
+        assert!(said.starts_with('-') && said.ends_with("is not allowed in MULTI"), "{said}");
+        assert!(session.says("EXEC").starts_with("-EXECABORT"), "{wrong}");
+        assert_eq!((session.version(), session.was_refused()), (RespVersion::Resp2, false));
+        assert_eq!(session.says("CLIENT GETNAME"), "Nil");
+    }
 }
 
 #[test]
