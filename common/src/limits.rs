@@ -37,6 +37,10 @@ pub const BRANCH_STEPS_MAX: usize = 100_000;
 /// (`too_large`).
 pub const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Keys that one connection of a Redis client may watch (`too_many_ops`): as many as a branch may
+/// have, in which they are compared.
+pub const WATCHED_KEYS_MAX: usize = KEYS_PER_BRANCH_MAX;
+
 /// Bytes of one key (`too_large`).
 pub const KEY_BYTES_MAX: usize = 1_024;
 
@@ -101,6 +105,10 @@ pub const URL_BYTES_MAX: usize = 2_000;
 /// whole collection in the script (`too_large`): bounds the time that Redis is blocked to some
 /// milliseconds.
 pub const MATERIALISED_ELEMENTS_MAX: usize = 10_000;
+
+/// Bytes of memory that a key may take of which a digest is asked (`too_large`): its dump is made
+/// and hashed in Redis, which answers nobody else meanwhile, some 5 ms per MiB.
+pub const DIGEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Undecided transactions in one coordinator before it sheds load with `overloaded`; each holds its
 /// ops in memory.

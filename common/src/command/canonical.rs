@@ -4,6 +4,7 @@
 use crate::code::ErrorCode;
 use crate::command::argument::{double, float, integer, stream_id, text, wrong};
 use crate::command::options;
+use crate::command::request::OpRequest;
 use crate::command::table::{Command, ReplyKind};
 use crate::limits;
 use crate::outcome::Refusal;
@@ -34,6 +35,7 @@ pub(super) fn canonicalise(
         "MSET" => pairs(command, args).and_then(|()| same("MSET")),
         "HSET" => pairs(command, &args[1..]).and_then(|()| same("HSET")),
         "UNLINK" => same("DEL"),
+        "ASSENT.DIGEST" => same(OpRequest::DIGEST_HANDLER),
         "EXPIRE" | "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => {
             options::expire(command, args).map(|()| ("EXPIRE", command.reply))
         }

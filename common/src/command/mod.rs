@@ -14,6 +14,10 @@
 //!   [`crate::limits::BRANCH_BYTES_MAX`] bytes is not read at all (`too_large`); a branch takes no more than
 //!   [`crate::limits::BRANCH_STEPS_MAX`] steps (`too_much_work`) and reads no more than
 //!   [`crate::limits::REPLY_BYTES_MAX`] bytes (`reply_too_large`);
+//! - `ASSENT.DIGEST` is no command of Redis: a digest of what a key is, of whatever type (or nil
+//!   where there is none), for who wants to know later whether it is the same. It is of the key as
+//!   it was before the branch, and is refused behind an op that may change it; a key above
+//!   [`crate::limits::DIGEST_BYTES_MAX`] has none (`too_large`);
 //! - a stream id is written without leading zeros or a plus.
 //!
 //! This module knows nothing of Lua, of locks that are held, or of replies; it must never accept an op whose effect the

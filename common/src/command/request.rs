@@ -29,6 +29,15 @@ impl OpRequest {
     /// The name of the handler of ops in escrow.
     pub const ESCROW_HANDLER: &'static str = "ESCROW";
 
+    /// The name of the handler of `ASSENT.DIGEST`.
+    pub const DIGEST_HANDLER: &'static str = "DIGEST";
+
+    /// The op that asks for a digest of a key.
+    #[must_use]
+    pub fn digest(key: Arg) -> Self {
+        Self { cmd: vec![Arg::from("ASSENT.DIGEST"), key], expect: None, escrow: false }
+    }
+
     /// The op of these words, expecting nothing.
     pub fn new<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
         Self { cmd: words.into_iter().map(Arg::from).collect(), expect: None, escrow: false }

@@ -155,6 +155,7 @@ macro_rules! commands {
 
 commands! {
     "APPEND"       Strings    2..=2    First Exclusive Int;
+    "ASSENT.DIGEST" Keys      1..=1    First Shared    Bytes;
     "DECR"         Strings    1..=1    First Exclusive Int;
     "DECRBY"       Strings    2..=2    First Exclusive Int;
     "DEL"          Keys       1..=MANY All   Exclusive Int;
@@ -220,8 +221,8 @@ commands! {
 /// The command of this name, whatever its case.
 #[must_use]
 pub fn find(name: &[u8]) -> Option<&'static Command> {
-    /// The longest name of the table, `HINCRBYFLOAT`.
-    const NAME_BYTES_MAX: usize = 12;
+    /// The longest name of the table, `ASSENT.DIGEST`.
+    const NAME_BYTES_MAX: usize = 13;
     let mut upper = [0; NAME_BYTES_MAX];
     let upper = upper.get_mut(..name.len())?;
     upper.copy_from_slice(name);

@@ -27,6 +27,38 @@ fn the_table_is_sorted_and_finds_every_name_in_any_case() {
     assert!(find(b"A NAME THAT IS TOO LONG").is_none());
 }
 
+/// A digest that sees the branch's own writes would say "changed" of everything.
+#[test]
+fn a_digest_is_of_the_key_as_it_was_before_the_branch() {
+    branch(&[&["GET", "k"], &["ASSENT.DIGEST", "k"], &["SET", "k", "v"]]).unwrap();
+    branch(&[&["SET", "k", "v"], &["assent.digest", "other"]]).unwrap();
+    let refused = branch(&[&["SETNX", "k", "v"], &["ASSENT.DIGEST", "k"]]).unwrap_err();
+    assert_eq!((refused.code, refused.op), (ErrorCode::BadArguments, Some(1)));
+    let branch = branch(&[&["ASSENT.DIGEST", "k"]]).unwrap();
+    assert!(branch.read_only && branch.locks[0].access == Access::Shared);
+}
+
+/// Who joins what was checked piece by piece is held to the limits of the whole.
+#[test]
+fn the_parts_of_a_branch_have_its_limits_together() {
+    let part = |words: &[&str]| branch(&[words]).unwrap();
+    let together = |parts: &[ValidatedBranch]| {
+        ValidatedBranch::check_together(parts.iter()).map_err(|refusal| refusal.code)
+    };
+    let most = crate::limits::OPS_PER_BRANCH_MAX;
+    let same = vec![part(&["GET", "k"]); most];
+    assert_eq!(together(&same), Ok(()));
+    assert_eq!(together(&[same, vec![part(&["GET", "k"])]].concat()), Err(ErrorCode::TooManyOps));
+    let keys: Vec<String> = (0..=most).map(|key| key.to_string()).collect();
+    let words = |keys: &[String]| part(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+    let mget = |from: usize| words(&[&["MGET".to_owned()], &keys[from..from + 600]].concat());
+    assert_eq!(together(&[mget(0), mget(0)]), Ok(()), "the same keys twice");
+    assert_eq!(together(&[mget(0), mget(401)]), Err(ErrorCode::TooManyOps), "1,001 keys");
+    let large = "v".repeat(crate::limits::BRANCH_BYTES_MAX / 2);
+    let large = part(&["SET", "k", &large]);
+    assert_eq!(together(&[large.clone(), large]), Err(ErrorCode::TooLarge));
+}
+
 #[test]
 fn counters_become_incrby() {
     assert_eq!(canonical(&["incr", "k"]), ("INCRBY".into(), vec!["k".into(), "1".into()]));

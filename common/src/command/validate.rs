@@ -259,6 +259,14 @@ impl KeyIndex {
             }
             if let Some(place) = self.find(locks, key) {
                 let known = &mut locks[place].access;
+                if op.handler == OpRequest::DIGEST_HANDLER && *known != Access::Shared {
+                    let key = readable(&key.0);
+                    let detail = format!(
+                        "{}: the branch changes {key} before it; ask for the digest first",
+                        op.command
+                    );
+                    return Err(Refusal::new(ErrorCode::BadArguments, detail));
+                }
                 let is_escrow = |access| matches!(access, Access::Escrow(_));
                 if *known != access && (is_escrow(*known) || is_escrow(access)) {
                     let key = readable(&key.0);

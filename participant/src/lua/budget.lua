@@ -7,6 +7,9 @@ local MATERIALISED_MAX = 10000
 local VALUE_BYTES_MAX = 4194304
 local WORK_MAX = 100000
 local REPLY_BYTES_MAX = 8388608
+-- Bytes of memory of a key of which a digest is made, and the steps that 1,024 of them are: they
+-- are dumped and hashed.
+local DIGEST_BYTES_MAX, DIGEST_STEPS = 4194304, 16
 -- Steps of a call of Redis, and of an op beside its words.
 local CALL_STEPS, OP_STEPS = 2, 2
 -- Bytes that are copied in one step.

@@ -26,13 +26,15 @@ local branch_stars, reply_at
 
 local function wrong_type() refuse('wrong_type', 'the key holds another type') end
 
+local function time_ms()
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 local clock
 -- Milliseconds; one reading for a whole call, as Redis has one for a whole transaction.
 local function now()
-  if not clock then
-    local time = call('TIME')
-    clock = time[1] * 1000 + math.floor(time[2] / 1000)
-  end
+  if not clock then clock = time_ms() end
   return clock
 end
 

@@ -22,6 +22,8 @@ pub enum Need {
     Owner,
     /// An owner and its standbys; without it, they know each other by a pulse in Redis.
     Names,
+    /// A branch that asks for a digest (`ASSENT.DIGEST`); without it, that branch is refused.
+    Digest,
     /// An agent that tells others, or listens: without it, a waiting transaction notices later that it may go on.
     Hint,
 }
@@ -125,6 +127,8 @@ pub static RIGHTS: &[Right] = &[
     owner("mget", &["MGET", "K"]),
     Right { need: Need::Owner, ..writes("mset", &["MSET", "K", "v"]) },
     owner("watch", &[]),
+    Right { need: Need::Digest, ..reads("dump", &["DUMP", "K"]) },
+    Right { need: Need::Digest, ..reads("hkeys", &["HKEYS", "K"]) },
     hint("publish", &["PUBLISH", "E", ""]),
     hint("subscribe", &[]),
 ];
@@ -228,6 +232,8 @@ pub struct Rights {
     all_keys: bool,
     /// Whether it may do what only hints need.
     hints: bool,
+    /// Whether it may make a digest of a key.
+    digests: bool,
 }
 
 impl Rights {
@@ -258,6 +264,7 @@ impl Rights {
             (true, _, _) if !self.names => {
                 "all that is needed; without CLIENT LIST, an owner is known by a pulse in Redis"
             }
+            (true, _, _) if !self.digests => "all that is needed, and no ASSENT.DIGEST",
             (true, _, true) => "all that is used",
             (true, _, false) => "all that is needed, and no PUBLISH",
             (false, true, _) => "enough for the scripts, not for an owner",
@@ -377,12 +384,14 @@ pub(super) async fn probe(
         _ => None,
     };
     let all = Rights { may_own: true, names: true, all_keys: true, ..Rights::default() };
-    let mut rights = Rights { hints: true, ..all };
+    let mut rights = Rights { hints: true, digests: true, ..all };
     let mut missing = Vec::new();
     let mut lacks_keys = false;
     for (right, answer) in probed.iter().zip(&answers[1..]) {
         let Some(error) = denied(answer) else { continue };
-        if right.need == Need::Hint {
+        if right.need == Need::Digest {
+            rights.digests = false;
+        } else if right.need == Need::Hint {
             rights.hints = false;
         } else if right.need == Need::Names {
             rights.names = false;

@@ -113,6 +113,7 @@ impl Scripts {
 
 #[cfg(test)]
 mod tests {
+    use assent_common::command::OpRequest;
     use assent_common::limits;
 
     use super::*;
@@ -123,6 +124,7 @@ mod tests {
         assert!(BUDGET.contains(&format!("local MATERIALISED_MAX = {materialised}\n")));
         assert!(BUDGET.contains(&format!("VALUE_BYTES_MAX = {}\n", limits::BRANCH_BYTES_MAX)));
         assert!(BUDGET.contains(&format!("local WORK_MAX = {}\n", limits::BRANCH_STEPS_MAX)));
+        assert!(BUDGET.contains(&format!("DIGEST_STEPS = {}, 16\n", limits::DIGEST_BYTES_MAX)));
         let bytes = limits::REPLY_BYTES_MAX;
         assert!(BUDGET.contains(&format!("local REPLY_BYTES_MAX = {bytes}\n")));
     }
@@ -134,6 +136,7 @@ mod tests {
                 "INCR" | "DECR" | "DECRBY" => "INCRBY",
                 "GETSET" => "SET",
                 "UNLINK" => "DEL",
+                "ASSENT.DIGEST" => OpRequest::DIGEST_HANDLER,
                 "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => "EXPIRE",
                 "ZINCRBY" => "ZADD",
                 name => name,

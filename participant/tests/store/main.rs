@@ -4,6 +4,7 @@
 
 mod bounds;
 mod differential;
+mod digest;
 mod escrow;
 mod evaluated;
 mod fields;

@@ -37,7 +37,9 @@ fn the_page_of_commands_has_the_set_and_who_only_reads() {
 #[test]
 fn the_differential_test_generates_every_command() {
     let generator = read("participant/tests/store/differential/generate.rs");
-    let is_missing = |name: &&str| !generator.contains(&format!("\"{name}\""));
+    // What Redis has no command for is tested for itself.
+    let is_of_redis = |name: &str| !name.starts_with("ASSENT.");
+    let is_missing = |name: &&str| is_of_redis(name) && !generator.contains(&format!("\"{name}\""));
     let missing: Vec<&str> =
         COMMANDS.iter().map(|command| command.name).filter(is_missing).collect();
     assert!(missing.is_empty(), "never compared with Redis: {missing:?}");

@@ -92,7 +92,8 @@ pub fn page() -> String {
          `exec`, `getrange`, `mget`,\n`mset` and `watch`, the scripts do all the work; without \
          `client|list` and `client|setname`, the agents of one Redis know each other\n\
          by a pulse, one write a second; without \
-         `publish` and `subscribe`, a transaction\nthat waits for a lock notices later that the lock is free.\n",
+         `publish` and `subscribe`, a transaction\nthat waits for a lock notices later that the lock is free. \
+         Without\n`dump` and `hkeys`, `ASSENT.DIGEST` is refused.\n",
     );
     page
 }
