@@ -41,8 +41,10 @@ pub(crate) fn answer(session: &mut Session, name: &[u8], args: &[Arg]) -> Result
         (b"CLIENT", [what, rest @ ..]) => client(session, &what.0.to_ascii_uppercase(), rest),
         (b"COMMAND", args) => Ok(command(args)),
         (b"INFO", _) => Ok(Value::bulk(info())),
-        // Nothing is watched.
-        (b"UNWATCH", []) => Ok(Value::ok()),
+        (b"UNWATCH", []) => {
+            session.unwatch();
+            Ok(Value::ok())
+        }
         (b"SELECT", [index]) => match &index.0[..] {
             b"0" => Ok(Value::ok()),
             _ => Err(error("ERR DB index is out of range; there is database 0 only")),

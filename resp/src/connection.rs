@@ -82,6 +82,9 @@ impl<D: EngineAccess> Service<D> {
             }
             failed => {
                 let problem = failed.map_or_else(|problem| problem, |view| view.why_aborted());
+                if group.has_lost_race(&problem) {
+                    return of_all(Value::NilArray);
+                }
                 if count > 1 && is_of_one(&problem) {
                     return GroupRun::FallsApart(group.into_each());
                 }
@@ -273,6 +276,13 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
                     SessionStep::SayAndEnd(value) => {
                         self.say(value);
                         self.is_over = true;
+                    }
+                    SessionStep::Watch(keys, planned) => {
+                        // What came before it is done first, and what comes behind it waits.
+                        self.run(activity).await?;
+                        let answer = self.service.run_alone(planned, &self.client).await;
+                        let value = self.session.watched(keys, answer);
+                        self.say(value);
                     }
                     SessionStep::Run(planned) => {
                         let version = planned.version;

@@ -21,6 +21,7 @@ mod said;
 mod session;
 mod shape;
 mod unsupported;
+mod watch;
 
 pub use connection::{EngineAccess, Service};
 pub use planned::DoorRequest;

@@ -27,6 +27,8 @@ const MERGED_BYTES_MAX: usize = 256 * 1024;
 /// A transaction of one client.
 #[derive(Debug)]
 pub(crate) struct Planned {
+    /// What must hold before it: of watched keys, what they were.
+    pub guards: Vec<PlannedOp>,
     /// What was asked, in order.
     pub entries: Vec<PlannedEntry>,
     /// Whether it is one command, or what `EXEC` runs.
@@ -134,12 +136,13 @@ pub(crate) struct Group {
 }
 
 impl Planned {
-    /// Its ops, in order.
+    /// Its ops, in order: the guards first.
     pub(crate) fn ops(&self) -> impl Iterator<Item = &PlannedOp> {
-        self.entries.iter().filter_map(|entry| match entry {
+        let asked = self.entries.iter().filter_map(|entry| match entry {
             PlannedEntry::Op(op) => Some(op),
             PlannedEntry::Reply(_) => None,
-        })
+        });
+        self.guards.iter().chain(asked)
     }
 
     /// How many they are.
@@ -169,7 +172,7 @@ impl Group {
     /// follow each other at the same participants are that, done as one: nobody comes in between.
     pub(crate) fn join(&mut self, planned: Planned) -> Result<(), Planned> {
         let (ops, bytes) = (self.ops + planned.count_ops(), self.bytes + planned.bytes);
-        let is_plain = |one: &Planned| one.said == SaidOfAll::default();
+        let is_plain = |one: &Planned| one.said == SaidOfAll::default() && one.guards.is_empty();
         let fits = ops <= MERGED_OPS_MAX
             && bytes <= MERGED_BYTES_MAX
             && is_plain(&planned)
@@ -235,6 +238,19 @@ impl Group {
         }))
     }
 
+    /// Whether it was aborted because a watched key has changed. A transaction that has watched
+    /// keys is alone in its group, and they stand first in each branch.
+    #[must_use]
+    pub(crate) fn has_lost_race(&self, problem: &Problem) -> bool {
+        let (ErrorCode::ExpectationFailed, Some(op)) = (problem.code, problem.op) else {
+            return false;
+        };
+        let is_there =
+            |guard: &&PlannedOp| problem.participant.as_deref() == Some(guard.participant.as_str());
+        let guards = self.planned.iter().flat_map(|planned| &planned.guards).filter(is_there);
+        u32::try_from(guards.count()).is_ok_and(|guards| op < guards)
+    }
+
     fn branch_of(&self, op: &PlannedOp) -> usize {
         let place = self.participants.iter().position(|name| *name == op.participant);
         // `participants` are those of the ops.
@@ -265,6 +281,7 @@ impl Group {
         };
         let answer = |planned: Planned| {
             let is_new = planned.version == RespVersion::Resp3;
+            planned.guards.iter().for_each(|guard| drop(reply(guard.shape, is_new)));
             let mut replies: Vec<Value> = planned
                 .entries
                 .into_iter()

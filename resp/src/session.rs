@@ -18,6 +18,7 @@ use crate::route::Routes;
 use crate::said;
 use crate::shape::ReplyShape;
 use crate::unsupported;
+use crate::watch::{self, Watches};
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(crate) enum SessionStep {
     SayAndEnd(Value),
     /// A transaction is to run.
     Run(Planned),
+    /// These keys are to be looked at, before anything else is taken.
+    Watch(Vec<Arg>, Planned),
 }
 
 /// A client's state.
@@ -52,6 +55,7 @@ pub(crate) struct Session {
     pub(crate) was_refused: bool,
     /// Between `MULTI` and `EXEC`.
     queue: Option<MultiQueue>,
+    watches: Watches,
 }
 
 /// What was queued behind `MULTI`.
@@ -69,7 +73,8 @@ impl Session {
         let is_authenticated = rules.token.is_none();
         let name = Vec::new();
         let version = RespVersion::default();
-        Self { rules, id, name, version, is_authenticated, was_refused: false, queue: None }
+        let (was_refused, queue, watches) = (false, None, Watches::none(&rules.budget));
+        Self { rules, id, name, version, is_authenticated, was_refused, queue, watches }
     }
 
     /// Whether it may do everything.
@@ -114,15 +119,19 @@ impl Session {
             (b"MULTI", 0) => SessionStep::Say(self.multi()),
             (b"EXEC", 0) => self.exec(),
             (b"DISCARD", 0) => SessionStep::Say(match self.queue.take() {
-                Some(_) => Value::ok(),
+                Some(_) => {
+                    self.watches.forget();
+                    Value::ok()
+                }
                 None => error("ERR DISCARD without MULTI"),
             }),
+            (b"WATCH", 1..) => self.watch(args),
             (b"RESET", 0) => {
                 *self = Self::new(Arc::clone(&self.rules), self.id);
                 SessionStep::Say(Value::Status("RESET".into()))
             }
             (b"QUIT", _) => SessionStep::SayAndEnd(Value::ok()),
-            (b"MULTI" | b"EXEC" | b"DISCARD" | b"RESET", _) => {
+            (b"MULTI" | b"EXEC" | b"DISCARD" | b"RESET" | b"WATCH", _) => {
                 SessionStep::Say(self.refuse(wrong_number(&name)))
             }
             _ => match self.answer(&name, args) {
@@ -138,7 +147,9 @@ impl Session {
 
     /// What needs no participant. Nothing if the command is none of these.
     fn answer(&mut self, name: &[u8], args: &[Arg]) -> Option<Result<Value, Value>> {
-        if let Some(said) = name.strip_prefix(b"ASSENT.") {
+        if let Some(said) = name.strip_prefix(b"ASSENT.")
+            && find(name).is_none()
+        {
             return Some(self.say(said, args));
         }
         if let Some(why) = unsupported::refusal(name) {
@@ -166,9 +177,13 @@ impl Session {
         let Some(MultiQueue { mut planned, is_spoilt }) = self.queue.take() else {
             return SessionStep::Say(error("ERR EXEC without MULTI"));
         };
+        let watched = self.watches.take();
         if is_spoilt {
             let why = "EXECABORT Transaction discarded because of previous errors.";
             return SessionStep::Say(error(why));
+        }
+        if let Err(value) = watched.and_then(|watched| self.guard(&mut planned, watched)) {
+            return SessionStep::Say(value);
         }
         if planned.count_ops() == 0 {
             let replies = planned.entries.into_iter().map(|entry| match entry {
@@ -179,6 +194,51 @@ impl Session {
         }
         planned.version = self.version;
         SessionStep::Run(planned)
+    }
+
+    /// What is watched must still be what it was: that stands before everything else.
+    fn guard(&self, planned: &mut Planned, watched: Vec<(Arg, Option<Arg>)>) -> Result<(), Value> {
+        for (key, digest) in watched {
+            let (mut op, bytes) = self.plan(OpRequest::digest(key).cmd)?;
+            watch::expecting(&mut op, digest)?;
+            grant(planned, bytes)?;
+            planned.guards.push(op);
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, keys: &[Arg]) -> SessionStep {
+        if self.queue.is_some() {
+            return SessionStep::Say(self.refuse(error("ERR WATCH inside MULTI is not allowed")));
+        }
+        match self.look(keys) {
+            Ok((keys, _)) if keys.is_empty() => SessionStep::Say(Value::ok()),
+            Ok((keys, planned)) => SessionStep::Watch(keys, planned),
+            Err(why) => SessionStep::Say(self.watches.failed(why)),
+        }
+    }
+
+    /// The look at those keys that are not watched yet.
+    fn look(&mut self, keys: &[Arg]) -> Result<(Vec<Arg>, Planned), Value> {
+        let keys = self.watches.unwatched(keys)?;
+        let mut planned = self.planned(AnswerForm::Exec);
+        for key in &keys {
+            let (op, bytes) = self.plan(OpRequest::digest(key.clone()).cmd)?;
+            add(&mut planned, op, bytes)?;
+        }
+        Ok((keys, planned))
+    }
+
+    /// Takes what the look at keys came to, and says what `WATCH` answers.
+    pub(crate) fn watched(&mut self, keys: Vec<Arg>, answer: Value) -> Value {
+        self.watches.seen(keys, answer)
+    }
+
+    /// Forgets what is watched. In `MULTI` that is left to `EXEC`.
+    pub(crate) fn unwatch(&mut self) {
+        if self.queue.is_none() {
+            self.watches.forget();
+        }
     }
 
     /// What is said of a transaction as a whole, or of the op before.
@@ -261,6 +321,7 @@ impl Session {
 
     fn planned(&self, kind: AnswerForm) -> Planned {
         Planned {
+            guards: Vec::new(),
             entries: Vec::new(),
             kind,
             said: SaidOfAll::default(),
@@ -291,6 +352,12 @@ impl Session {
 }
 
 fn add(planned: &mut Planned, op: PlannedOp, bytes: usize) -> Result<(), Value> {
+    grant(planned, bytes)?;
+    planned.entries.push(PlannedEntry::Op(op));
+    Ok(())
+}
+
+fn grant(planned: &mut Planned, bytes: usize) -> Result<(), Value> {
     let limit = limits::BODY_BYTES_MAX;
     if planned.bytes + bytes > limit {
         let why = format!("the transaction would have more than {limit} bytes");
@@ -300,7 +367,6 @@ fn add(planned: &mut Planned, op: PlannedOp, bytes: usize) -> Result<(), Value> 
         return Err(of_problem(&no_memory()));
     }
     planned.bytes += bytes;
-    planned.entries.push(PlannedEntry::Op(op));
     Ok(())
 }
 

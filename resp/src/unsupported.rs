@@ -8,9 +8,6 @@ use crate::session::error;
 /// Why a command is refused, if it is one that is known not to run here.
 pub(crate) fn refusal(name: &[u8]) -> Option<Value> {
     let why = match name {
-        b"WATCH" => {
-            "it is not served here; say what you rely on by ASSENT.EXPECT behind a command in MULTI"
-        }
         b"BLPOP" | b"BRPOP" | b"BLMOVE" | b"BLMPOP" | b"BRPOPLPUSH" | b"BZPOPMIN" | b"BZPOPMAX"
         | b"BZMPOP" | b"WAIT" | b"WAITAOF" => "it waits for others, and would hold locks meanwhile",
         b"SUBSCRIBE" | b"PSUBSCRIBE" | b"SSUBSCRIBE" | b"UNSUBSCRIBE" | b"PUNSUBSCRIBE"

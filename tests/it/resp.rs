@@ -249,6 +249,95 @@ async fn an_outcome_that_is_not_known_is_said_to_be_unknown() {
     assert_eq!(found.is_some(), outcome == OutcomeWord::Committed, "{outcome:?}, and {found:?}");
 }
 
+/// Optimistic locking as each client library knows it.
+#[tokio::test]
+async fn exec_is_nil_if_a_watched_key_has_changed() {
+    let rig = Rig::start(&[]).await;
+    let (mut client, mut other) = (rig.connect().await.unwrap(), rig.connect().await.unwrap());
+    let exec = ["MULTI", "INCR a:n", "INCR b:n", "GET a:n", "EXEC"];
+    let done = |n: i64| {
+        let text = Value::BulkString(n.to_string().into_bytes());
+        Value::Array(vec![Value::Int(n), Value::Int(n), text])
+    };
+    let all = |lines: &[&'static str]| [lines, &exec[..]].concat();
+    // Keys of both participants, one that is not written, and one that is not there.
+    let watch = ["SET a:n 0", "SET b:n 0", "RPUSH b:list 1", "WATCH a:n b:n b:list a:none"];
+    let said = send(&mut client, &all(&watch)).await.unwrap();
+    assert_eq!((&said[3], &said[8]), (&Value::Okay, &done(1)), "its own writes are no change");
+    for changes in ["INCR a:n", "RPUSH b:list 2", "SET a:none 1", "PEXPIRE b:list 100000"] {
+        send(&mut client, &["DEL a:none", "SET a:n 1", "SET b:n 1", "PERSIST b:list"])
+            .await
+            .unwrap();
+        let said = send(&mut client, &["WATCH a:n b:n", "WATCH b:list a:none"]).await.unwrap();
+        assert_eq!(said, [Value::Okay, Value::Okay]);
+        send(&mut other, &[changes]).await.unwrap()[0].clone().extract_error().unwrap();
+        let said = send(&mut client, &exec).await.unwrap();
+        assert_eq!(said[4], Value::Nil, "{changes}");
+        assert_eq!(rig.found::<i64>(1, &["GET", "b:n"]).await, 1, "{changes}");
+        // It is watched no more.
+        send(&mut client, &["SET a:n 1"]).await.unwrap();
+        assert_eq!(send(&mut client, &exec).await.unwrap()[4], done(2), "{changes}");
+    }
+    // Another false expectation keeps its error.
+    let lines = ["WATCH a:n", "MULTI", "INCR a:n", "ASSENT.EXPECT EQ 9", "EXEC"];
+    assert_eq!(code(&send(&mut client, &lines).await.unwrap()[4]), "EXPECTATIONFAILED");
+}
+
+/// Promise: a watched key that expires has changed.
+#[tokio::test]
+async fn a_watched_key_that_expires_has_changed() {
+    let rig = Rig::start(&[]).await;
+    let mut client = rig.connect().await.unwrap();
+    send(&mut client, &["SET a:k v PX 300", "WATCH a:k"]).await.unwrap();
+    assent_tests::wait_for("the key to expire", || async {
+        let there: i64 = rig.found(0, &["EXISTS", "a:k"]).await;
+        if there == 0 { Ok(()) } else { Err("it is there") }
+    })
+    .await;
+    let said = send(&mut client, &["MULTI", "SET b:k v", "EXEC"]).await.unwrap();
+    assert_eq!(said[2], Value::Nil);
+    assert_eq!(rig.found::<i64>(1, &["EXISTS", "b:k"]).await, 0);
+}
+
+/// Many clients add by reading and writing: no addition is lost.
+#[tokio::test]
+async fn what_is_written_by_watch_is_never_written_over() {
+    const CLIENTS: usize = 6;
+    const ROUNDS: i64 = 15;
+    let rig = Rig::start(&[]).await;
+    let add = async |address: String| {
+        let mut client = connect(&address).await.unwrap();
+        let (mut left, mut lost) = (ROUNDS, 0);
+        while left > 0 {
+            let said = send(&mut client, &["WATCH a:n b:n", "GET a:n", "GET b:n"]).await.unwrap();
+            let next = |said: &Value| match said {
+                Value::BulkString(text) => {
+                    std::str::from_utf8(text).unwrap().parse::<i64>().unwrap() + 1
+                }
+                Value::Nil => 1,
+                other => panic!("{other:?}"),
+            };
+            let (a, b) =
+                (format!("SET a:n {}", next(&said[1])), format!("SET b:n {}", next(&said[2])));
+            let said = send(&mut client, &["MULTI", &a, &b, "EXEC"]).await.unwrap();
+            match &said[3] {
+                Value::Array(_) => left -= 1,
+                Value::Nil => lost += 1,
+                // Whoever waits too long for a lock is told so.
+                other => assert_eq!(code(other), "LOCKCONFLICT"),
+            }
+        }
+        lost
+    };
+    let clients = (0..CLIENTS).map(|_| add(rig.port.address()));
+    let lost: i64 = futures_util::future::join_all(clients).await.into_iter().sum();
+    assert!(lost > 0, "nobody has lost a race");
+    let sum = ROUNDS * i64::try_from(CLIENTS).unwrap();
+    wait_settled(&rig.cluster).await;
+    assert_eq!(rig.found::<i64>(0, &["GET", "a:n"]).await, sum);
+    assert_eq!(rig.found::<i64>(1, &["GET", "b:n"]).await, sum);
+}
+
 /// What one transfer came to, as its client was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {

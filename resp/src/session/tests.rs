@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::planned::Group;
+use assent_common::command::Expect;
 
 fn session_with(token: Option<&str>, memory: usize) -> Session {
     let rules = ["a:*=bank-a", "b:*=bank-b"].map(|rule| rule.parse().unwrap());
@@ -27,7 +28,7 @@ impl Session {
             SessionStep::Say(Value::Error(text)) => format!("-{text}"),
             SessionStep::Say(value) => format!("{value:?}"),
             SessionStep::SayAndEnd(value) => format!("{value:?}, and the end"),
-            SessionStep::Run(planned) => {
+            SessionStep::Run(planned) | SessionStep::Watch(_, planned) => {
                 let ops = planned.ops();
                 let op = |op: &PlannedOp| format!("{} {}", op.participant, op.cmd);
                 ops.map(op).collect::<Vec<_>>().join(", ")
@@ -69,7 +70,6 @@ fn what_does_not_run_here_is_refused_by_name() {
         ("EVAL x 0", "script"),
         ("FLUSHALL", "all keys"),
         ("CONFIG GET save", "a server"),
-        ("WATCH a:x", "ASSENT.EXPECT"),
         ("CLUSTER SLOTS", "cluster support disabled"),
         ("SORT a:l", "does not run in a transaction"),
     ] {
@@ -113,6 +113,78 @@ fn a_command_that_is_refused_spoils_the_transaction() {
     let too_large = ClientCommand::TooLarge(Arg::from("SET"), TooLarge::Bytes);
     assert!(matches!(session.take(too_large), SessionStep::Say(Value::Error(_))));
     assert!(session.says("EXEC").starts_with("-EXECABORT"));
+}
+
+/// Promise: what was looked at stands before what is written, once, and is forgotten as Redis does.
+#[test]
+fn exec_is_guarded_by_what_was_watched_before_it() {
+    let digest = |key| format!(r#"["ASSENT.DIGEST","{key}"]"#);
+    let look = |session: &mut Session, line: &str, answer: Value| match session.type_in(line) {
+        SessionStep::Watch(keys, planned) => {
+            assert_eq!((planned.kind, planned.count_ops()), (AnswerForm::Exec, keys.len()));
+            session.watched(keys, answer)
+        }
+        step => panic!("{line}: {step:?}"),
+    };
+    let run = |session: &mut Session| {
+        session.says("MULTI");
+        session.says("SET a:x 1");
+        session.says("EXEC")
+    };
+    let both = || Value::Array(vec![Value::bulk("d1"), Value::Nil]);
+    let plain = r#"bank-a ["SET","a:x","1"]"#;
+    let mut session = session();
+    assert_eq!(look(&mut session, "WATCH a:x b:y a:x", both()), Value::ok());
+    assert_eq!(session.says("WATCH a:x"), "OK", "it is what it was at first");
+    session.says("MULTI");
+    assert_eq!(session.says("SET a:x 1"), "QUEUED");
+    assert_eq!(session.says("UNWATCH"), "QUEUED");
+    let planned = planned(session.type_in("EXEC"));
+    let guards = planned.guards.iter().map(|op| (op.cmd.get(), op.branch.ops[0].expect.clone()));
+    let expected = |digest: Option<&str>| {
+        Some(Expect { eq: Some(digest.map(Arg::from)), ..Expect::default() })
+    };
+    let (x, y) = (digest("a:x"), digest("b:y"));
+    let wanted = [(&*x, expected(Some("d1"))), (&*y, expected(None))];
+    assert_eq!(guards.collect::<Vec<_>>(), wanted);
+    assert_eq!(run(&mut session), plain, "once only");
+    for forgets in ["UNWATCH", "MULTI DISCARD", "RESET", "MULTI NOSUCH EXEC"] {
+        look(&mut session, "WATCH a:x b:y", both());
+        forgets.split(' ').for_each(|line| drop(session.says(line)));
+        assert_eq!(run(&mut session), plain, "{forgets}");
+    }
+    let gone = look(&mut session, "WATCH a:x", Value::Error("TIMEOUT".to_owned()));
+    assert_eq!(gone, Value::Error("TIMEOUT".to_owned()));
+    assert!(run(&mut session).starts_with("-EXECABORT"), "it was not guarded");
+    assert_eq!(run(&mut session), plain);
+    assert!(session.says("WATCH c:x").starts_with("-UNROUTED"));
+    assert!(session.says("WATCH").starts_with("-ERR wrong number"));
+    let all: String = (0..=limits::WATCHED_KEYS_MAX).map(|key| format!(" a:{key}")).collect();
+    assert!(session.says(&format!("WATCH{all}")).starts_with("-TOOMANYOPS"));
+    assert!(run(&mut session).starts_with("-EXECABORT"));
+}
+
+/// Promise: the nil of EXEC means that a watched key has changed, and nothing else.
+#[test]
+fn a_lost_race_is_told_from_another_false_expectation() {
+    let mut session = session();
+    let SessionStep::Watch(keys, _) = session.type_in("WATCH a:x b:y") else { panic!("no look") };
+    session.watched(keys, Value::Array(vec![Value::bulk("d1"), Value::Nil]));
+    session.says("MULTI");
+    session.says("GET a:z");
+    session.says("ASSENT.EXPECT EQ 1");
+    let group = Group::from(planned(session.type_in("EXEC")));
+    let problem = |participant: &str, op| Problem {
+        participant: Some(participant.to_owned()),
+        op: Some(op),
+        ..Problem::new(ErrorCode::ExpectationFailed, "")
+    };
+    assert!(
+        group.has_lost_race(&problem("bank-a", 0)) && group.has_lost_race(&problem("bank-b", 0))
+    );
+    assert!(!group.has_lost_race(&problem("bank-a", 1)));
+    let other = Problem { code: ErrorCode::LockConflict, ..problem("bank-a", 0) };
+    assert!(!group.has_lost_race(&other));
 }
 
 /// What is refused has no effect: a program that was told no goes on with the connection it had.
