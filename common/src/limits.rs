@@ -149,6 +149,10 @@ pub const TRANSACTION_NUMBER_MAX: u64 = 1 << 48;
 /// would be taken to have the new ones too.
 pub const VOTES_UNHEARD_MAX: u64 = 1_000_000;
 
+/// Incarnations that repaired data says it came of. An agent that was away goes on with it by
+/// itself if it knows one of them: it is seldom away for more repairs.
+pub const CAME_OF_MAX: usize = 16;
+
 /// Branches of one phase that an agent remembers until their logs have them. A coordinator has as
 /// many under way as transactions, and as many of them at one participant as may wait there.
 pub const UNLOGGED_MAX: usize = 2 * TRANSACTIONS_IN_FLIGHT_MAX;

@@ -34,6 +34,9 @@ pub struct Known {
 /// The incarnation that fenced data has: no script is of it.
 pub const FENCED: u64 = 0;
 
+/// The incarnation of no data: that of an agent that began with fenced data, and so knows none.
+pub const NO_DATA: u64 = u64::MAX;
+
 /// What an agent knows of the data that it serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnData {
@@ -53,6 +56,23 @@ pub enum Meeting {
     /// It is not what is known of it. Unless a repair has taken the report of that coordinator's
     /// log, it is to be fenced.
     Unlike,
+}
+
+/// What data is to an agent that has looked at it by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataLook {
+    /// What it knew.
+    Same,
+    /// It is open, and is what became by a repair of what the agent knew: it goes on with this.
+    Repaired(DataPoint),
+    /// It is not what it knew, and is served no more, before a coordinator has told what it is.
+    Other {
+        /// In what way.
+        mismatch: Mismatch,
+        /// Whether it is to be fenced. What has an incarnation of its own may have been repaired by
+        /// another agent.
+        fences: bool,
+    },
 }
 
 /// How data is not what was known of it.
@@ -78,6 +98,50 @@ impl Known {
 }
 
 impl OwnData {
+    /// An agent begins, and knows what it finds: of fenced data nothing.
+    #[must_use]
+    pub fn begins(found: Found) -> Self {
+        let is_quarantined = found.incarnation == Some(FENCED);
+        let incarnation = found.incarnation.filter(|_| !is_quarantined).unwrap_or(NO_DATA);
+        let data = DataPoint { incarnation, seq: found.seq };
+        Self { known: Known { data, ended: found.ended }, is_quarantined }
+    }
+
+    /// What data is that was found like this. `came_of` are the incarnations that it says it came
+    /// of, by the repair that opened it.
+    #[must_use]
+    pub fn looks(&self, found: Found, came_of: &[u64]) -> DataLook {
+        let Some(mismatch) = found.mismatch(self.known) else { return DataLook::Same };
+        let own = self.known.data;
+        match found.incarnation.filter(|it| ![FENCED, own.incarnation].contains(it)) {
+            Some(incarnation) if self.is_before(found, came_of) => {
+                DataLook::Repaired(DataPoint { incarnation, seq: found.seq })
+            }
+            other => DataLook::Other { mismatch, fences: other.is_none() && !found.is_fenced() },
+        }
+    }
+
+    /// Whether other data came of what this agent knew. One that knew none takes what it finds, as
+    /// an agent that begins. Numbers rise over incarnations.
+    fn is_before(&self, found: Found, came_of: &[u64]) -> bool {
+        let DataPoint { incarnation, seq } = self.known.data;
+        let is_before = came_of.contains(&incarnation) && found.seq >= seq;
+        !found.has_hole() && (is_before || incarnation == NO_DATA)
+    }
+
+    /// The agent goes on with data that is open. What it saw of other data says nothing of this.
+    /// Whether it is other data.
+    pub fn goes_on_with(&mut self, open: DataPoint) -> bool {
+        let Self { known, is_quarantined } = self;
+        let is_other = known.data.incarnation != open.incarnation;
+        if is_other {
+            (*known, *is_quarantined) = (Known { data: open, ended: 0 }, false);
+        } else {
+            known.data.seq = known.data.seq.max(open.seq);
+        }
+        is_other
+    }
+
     /// Whether the data has all that a coordinator knows of it, as far as the agent has seen.
     #[must_use]
     pub fn has_all_of(&self, known: Option<DataPoint>, progress: Option<Progress>) -> bool {
@@ -119,6 +183,12 @@ impl OwnData {
 }
 
 impl Found {
+    /// Whether it is fenced.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.incarnation == Some(FENCED)
+    }
+
     /// Whether what has ended is not what was written down of it: the history has a hole, or a part
     /// of it twice.
     #[must_use]
@@ -204,6 +274,38 @@ mod tests {
         let fenced = Found { incarnation: Some(FENCED), ..FOUND };
         assert_eq!(other.meets(fenced, None), Meeting::Fenced);
         assert_eq!(other.meets(Found { incarnation: None, ..FOUND }, None), Meeting::Unlike);
+    }
+
+    /// Invariant 12: an agent goes on by itself with data that came of its own, and with no other.
+    #[test]
+    fn an_agent_that_looks_by_itself_knows_what_became_of_its_data() {
+        let repaired = DataLook::Repaired(point(7, 4));
+        let other = |mismatch, fences| DataLook::Other { mismatch, fences };
+        let before =
+            |seq| OwnData { known: Known { data: point(6, seq), ended: 9 }, is_quarantined: true };
+        assert_eq!(own(4, false).looks(FOUND, &[]), DataLook::Same);
+        assert_eq!(before(3).looks(FOUND, &[5, 6]), repaired);
+        let of_another = other(Mismatch::Incarnation, false);
+        assert_eq!(before(3).looks(FOUND, &[5]), of_another, "it may be of another history");
+        assert_eq!(before(5).looks(FOUND, &[6]), of_another, "an old copy of it");
+        let torn = Found { ended: 2, ..FOUND };
+        assert_eq!(before(3).looks(torn, &[6]), of_another, "it has a hole");
+        assert_eq!(own(4, false).looks(torn, &[7]), other(Mismatch::Hole, true));
+        assert_eq!(own(5, false).looks(FOUND, &[7]), other(Mismatch::Votes, true));
+        let blank = Found { incarnation: None, seq: 0, ended: 0, expected: 0 };
+        assert_eq!(own(4, false).looks(blank, &[]), other(Mismatch::Incarnation, true));
+        let fenced = Found { incarnation: Some(FENCED), ..FOUND };
+        assert_eq!(before(3).looks(fenced, &[6]), of_another, "it is fenced already");
+        // Who began with fenced data takes what it is then.
+        let begun = OwnData::begins(fenced);
+        assert!(begun.is_quarantined && !OwnData::begins(FOUND).is_quarantined);
+        assert_eq!(begun.looks(fenced, &[]), of_another);
+        assert_eq!(begun.looks(FOUND, &[]), repaired);
+        assert_eq!(begun.looks(torn, &[]), of_another);
+        let mut goes_on = begun;
+        assert!(goes_on.goes_on_with(point(7, 4)) && !goes_on.goes_on_with(point(7, 3)));
+        let known = Known { data: point(7, 4), ended: 0 };
+        assert_eq!(goes_on, OwnData { known, is_quarantined: false });
     }
 
     #[test]

@@ -51,7 +51,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use escrow::{Claimed, Counter, Escrow};
-pub use found::{FENCED, Found, Known, Meeting, Mismatch, OwnData};
+pub use found::{DataLook, FENCED, Found, Known, Meeting, Mismatch, NO_DATA, OwnData};
 use locks::Conflict;
 pub use locks::{Lock, Locks};
 pub use repair::{Repair, opening_seq};

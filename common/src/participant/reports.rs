@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Heard, Unlogged, opening_seq};
+use super::{FENCED, Heard, NO_DATA, Unlogged, opening_seq};
 use crate::code::ErrorCode;
 use crate::ids::{LogId, Txid};
+use crate::limits::CAME_OF_MAX;
 use crate::outcome::{Redo, Refusal};
 use crate::wire::resync::{DataPoint, DataView, FoundData, RedoBranch, Resync, Resynced, Served};
 
@@ -206,6 +207,21 @@ impl Reports {
 }
 
 impl<S, M> RepairPlan<S, M> {
+    /// The incarnations that the data comes of: the newest of `history`, which is that of the agent
+    /// that repairs it, and those that the logs knew.
+    #[must_use]
+    pub fn came_of(&self, history: &[u64]) -> Vec<u64> {
+        let served = self.served.iter().map(|served| served.incarnation);
+        let mut came_of = Vec::new();
+        for incarnation in history.iter().rev().copied().chain(served) {
+            let is_data = ![FENCED, NO_DATA].contains(&incarnation);
+            if is_data && !came_of.contains(&incarnation) && came_of.len() < CAME_OF_MAX {
+                came_of.push(incarnation);
+            }
+        }
+        came_of
+    }
+
     /// The number that the data opens with.
     #[must_use]
     pub const fn opening_seq(&self) -> u64 {

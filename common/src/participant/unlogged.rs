@@ -112,6 +112,12 @@ impl<M> Unlogged<M> {
         self.seq = self.seq.max(seq);
     }
 
+    /// The incarnations of its data, each opened from the one before by this agent.
+    #[must_use]
+    pub fn history(&self) -> &[u64] {
+        &self.opened
+    }
+
     /// This agent goes on with data that is open: other data says itself what is applied in it.
     pub fn goes_on_with(&mut self, data: DataPoint) {
         if self.opened.last() != Some(&data.incarnation) {

@@ -25,6 +25,7 @@
 --   m:p:<log id>   "<position> <epoch>": highest position in the log that was told of with
 --                  something that ended a branch, and the life that told it; and behind it
 --                  "<mark> <seal>" of that life, where it was sealed
+--   m:of           the incarnations that it came of, by the repair that opened it
 --   m:r:<log id>   incarnation that the log knew when the last repair took its word
 --   l:<key>        "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id> <reserved>;…" of a string,
 --                  "F …" of a hash, where reserved is "<field in hexadecimal>:<delta>:<floor>:<ceiling>,…" (escrow.lua)

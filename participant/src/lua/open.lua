@@ -1,8 +1,7 @@
 -- Opens fenced data after its repair.
 --
 -- KEYS     1 the control hash
--- ARGV     1 the new incarnation, 2 the number of the last vote, 3 … fields m:r:<log id> and values: the incarnation that
---          each log knew whose word was taken
+-- ARGV     1 the new incarnation, 2 the number of the last vote, 3 … further fields and values: m:of, m:r:<log id>
 -- Returns  {incarnation, number of the last vote}: these, or those that another agent was faster with
 local inc = redis.call('HGET', KEYS[1], 'm:inc')
 if inc == '0' then

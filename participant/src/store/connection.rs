@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use assent_common::participant::{Found, Unlogged};
-use assent_common::wire::resync::DataPoint;
+use assent_common::participant::{Found, OwnData, Unlogged};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisError, RedisResult};
 use uuid::Uuid;
@@ -75,6 +74,10 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn current(&self) -> Option<Arc<Live>> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn is_current(&self, live: &Arc<Live>) -> bool {
+        self.current().is_some_and(|current| Arc::ptr_eq(&current, live))
     }
 
     fn set(&self, live: Option<Arc<Live>>) {
@@ -234,7 +237,8 @@ impl Store {
         let live = open(&options, &file_off_in).await?;
         let identity = find_or_create_incarnation(&live, &options.control_key).await;
         let found = identity.map_err(|error| unavailable(&options, &error))?;
-        let incarnation = found.incarnation.unwrap_or_default();
+        let own = OwnData::begins(found);
+        let data = own.known.data;
         claim(&live, &options).await?;
         for violation in &live.violations {
             tracing::warn!(violation, "unsafe Redis: committed transactions may be lost");
@@ -244,15 +248,15 @@ impl Store {
             agent: Uuid::now_v7().simple().to_string(),
             options,
             file_off_in,
-            incarnation: AtomicU64::new(incarnation),
+            incarnation: AtomicU64::new(data.incarnation),
             view: AtomicU64::new(new_incarnation()),
             link: Link::default(),
             scripts: Scripts::default(),
             quarantine: RwLock::new(None),
-            seq_seen: AtomicU64::new(found.seq),
-            ended_seen: AtomicU64::new(found.ended),
+            seq_seen: AtomicU64::new(data.seq),
+            ended_seen: AtomicU64::new(own.known.ended),
             markers: Mutex::new(Markers::default()),
-            unlogged: Mutex::new(Unlogged::new(DataPoint { incarnation, seq: found.seq })),
+            unlogged: Mutex::new(Unlogged::new(data)),
             lives: Mutex::default(),
             nameless: Mutex::default(),
             stale: Mutex::default(),
@@ -263,10 +267,8 @@ impl Store {
             by_hand: Mutex::default(),
             writes: Writes::default(),
         };
-        if incarnation == FENCED {
-            // Of no data: no script of this agent runs before it has heard of the data's next
-            // incarnation.
-            store.incarnation.store(new_incarnation(), Ordering::Release);
+        if own.is_quarantined {
+            // No script of this agent runs before it knows of the data's next incarnation.
             store.quarantine("it was fenced before this agent started".to_owned());
         } else {
             store.compare(&live, store.known(), found).await?;
@@ -365,8 +367,7 @@ impl Store {
 
     /// Gives up a connection that failed; the next call opens another.
     pub(super) fn disconnect(&self, failed: &Arc<Live>, why: &str) {
-        let current = self.link.current();
-        if current.is_some_and(|current| Arc::ptr_eq(&current, failed)) {
+        if self.link.is_current(failed) {
             tracing::warn!(why, "the connection to Redis is given up");
             *lock(&self.link.last_error) = Some(why.to_owned());
             self.link.set(None);

@@ -44,7 +44,7 @@ impl Store {
     }
 
     /// What this agent knows of the data.
-    fn own_data(&self) -> OwnData {
+    pub(super) fn own_data(&self) -> OwnData {
         let is_quarantined = self.is_quarantined().is_some();
         OwnData { known: self.known(), is_quarantined }
     }
@@ -131,8 +131,10 @@ impl Store {
     /// Goes on with this data.
     pub(super) async fn adopt(&self, data: DataPoint) {
         lock(&self.unlogged).goes_on_with(data);
-        let before = self.incarnation.load(Ordering::Acquire);
-        if before == data.incarnation {
+        let mut own = self.own_data();
+        let is_other = own.goes_on_with(data);
+        let Known { data, ended } = own.known;
+        if !is_other {
             self.seq_seen.fetch_max(data.seq, Ordering::AcqRel);
             return;
         }
@@ -143,7 +145,7 @@ impl Store {
             // What was seen of other data says nothing of this; until this is known, no vote on it
             // is taken for seen.
             self.seq_seen.store(data.seq, Ordering::Release);
-            self.ended_seen.store(0, Ordering::Release);
+            self.ended_seen.store(ended, Ordering::Release);
             self.incarnation.store(data.incarnation, Ordering::Release);
             *quarantine = None;
         }
@@ -174,11 +176,16 @@ impl Store {
 }
 
 /// Why the data is not what was known of it, if it is not.
-pub(super) fn not_as_known(found: Found, known: Known, who_knew: &str) -> Option<String> {
+fn not_as_known(found: Found, known: Known, who_knew: &str) -> Option<String> {
+    let mismatch = found.mismatch(known).filter(|mismatch| mutants::minds_mismatch(*mismatch))?;
+    Some(in_words(mismatch, found, known, who_knew))
+}
+
+/// How the data is not what was known of it.
+pub(super) fn in_words(mismatch: Mismatch, found: Found, known: Known, who_knew: &str) -> String {
     let Found { incarnation, seq, ended, expected: written } = found;
     let DataPoint { incarnation: expected, seq: seen } = known.data;
-    let mismatch = found.mismatch(known).filter(|mismatch| mutants::minds_mismatch(*mismatch))?;
-    Some(match mismatch {
+    match mismatch {
         Mismatch::Incarnation => {
             let found = incarnation.map_or_else(|| "none".to_owned(), |found| found.to_string());
             format!(
@@ -197,5 +204,5 @@ pub(super) fn not_as_known(found: Found, known: Known, who_knew: &str) -> Option
                 "{ended} branches have ended in Redis, {who_knew} of {seen}: outcomes were lost"
             )
         }
-    })
+    }
 }

@@ -5,15 +5,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use assent_common::participant::{Found, Known};
+use assent_common::participant::{DataLook, Found, Known, Mismatch, OwnData};
 use assent_common::wire::resync::{DataPoint, Progress};
-use redis::RedisError;
+use redis::{RedisError, RedisResult};
 
 use super::connection::{Live, fit, identity, not_shown};
-use super::fence::not_as_known;
+use super::control::{Field, read_came_of};
+use super::fence::in_words;
 use super::owner::Turn;
 use super::requirements::Examined;
-use super::{Store, StoreError, lock, requirements, rights};
+use super::{Store, StoreError, lock, mutants, requirements, rights};
 
 impl Store {
     /// Looks whether the data is still what this agent knew, and fences it if it is not. Connects
@@ -28,6 +29,10 @@ impl Store {
         let found = identity(&live, &self.options.control_key).await;
         let found = found.map_err(|error| self.unseen(&live, &error))?;
         self.compare(&live, known, found).await?;
+        if !self.link.is_current(&live) {
+            // It goes on with other data, on the next connection.
+            return Ok(());
+        }
         self.mind_owner(&live).await?;
         self.verify(&live).await
     }
@@ -133,22 +138,41 @@ impl Store {
     }
 
     /// Compares what is found with what this agent knew before it looked. Other data is met with
-    /// quarantine, not with an error: it can be looked at, and repaired.
+    /// quarantine, not with an error: it can be looked at, and repaired. If another agent has
+    /// repaired it, this one goes on with it.
     pub(super) async fn compare(
         &self,
         live: &Live,
         known: Known,
         found: Found,
     ) -> Result<(), StoreError> {
-        let Some(reason) = not_as_known(found, known, "this agent knew") else { return Ok(()) };
-        let incarnation = found.incarnation;
-        let is_of_now = self.quarantine_of(known.data.incarnation, reason);
-        // What has an incarnation of its own may have been repaired by another agent; a coordinator
-        // will tell.
-        let is_nobodys = incarnation.is_none() || incarnation == Some(known.data.incarnation);
-        if is_of_now && is_nobodys {
-            self.fence(live, incarnation).await?;
+        let own = OwnData { known, ..self.own_data() };
+        let came_of = match found.mismatch(known) {
+            Some(Mismatch::Incarnation) => self.came_of(live).await?,
+            _ => Vec::new(),
+        };
+        match own.looks(found, &came_of) {
+            DataLook::Same => {}
+            DataLook::Repaired(open) => self.adopt(open).await,
+            DataLook::Other { mismatch, fences } if mutants::minds_mismatch(mismatch) => {
+                let reason = in_words(mismatch, found, known, "this agent knew");
+                let is_of_now = self.quarantine_of(known.data.incarnation, reason);
+                if is_of_now && fences {
+                    self.fence(live, found.incarnation).await?;
+                }
+            }
+            DataLook::Other { .. } => {}
         }
         Ok(())
+    }
+
+    /// The incarnations that the data says it came of.
+    async fn came_of(&self, live: &Live) -> Result<Vec<u64>, StoreError> {
+        let mut command = redis::cmd("HGET");
+        command.arg(&self.options.control_key).arg(Field::CameOf);
+        let said: RedisResult<Option<String>> =
+            command.query_async(&mut live.connection.clone()).await;
+        let said = said.map_err(|error| self.unavailable(&error))?;
+        Ok(said.as_deref().map(read_came_of).unwrap_or_default())
     }
 }

@@ -22,7 +22,7 @@ use redis::{Cmd, RedisResult, Value};
 
 use super::call::{self, BRANCHES_PER_CALL_MAX, BYTES_PER_CALL_MAX, Head, RedoItem};
 use super::connection::{FENCED, Live, claim, identity, new_incarnation};
-use super::control::{self, Field, one_phase_marker, pattern, read_mark};
+use super::control::{self, Field, one_phase_marker, pattern, read_mark, write_came_of};
 use super::decode::{self, Rows};
 use super::execute::{report_dirty, send};
 use super::inspect::InDoubt;
@@ -218,6 +218,7 @@ impl Store {
             reports.plan(view, staged, self.seq_seen.load(Ordering::Acquire), unlogged)
         };
         let seq = plan.opening_seq();
+        let came_of = plan.came_of(lock(&self.unlogged).history());
         let RepairPlan { steps, undecided, logs, served, found_seq, .. } = plan;
         for RepairStep { txid, seq, .. } in steps.iter().filter(|it| is_by_marker(it)) {
             tracing::warn!(%txid, seq, "applied in one phase, and in no log yet: it is put back");
@@ -238,7 +239,8 @@ impl Store {
             let digest = self.scripts.digest(Script::Abort).unwrap_or_default();
             self.run_fenced(live, &call::outcome(&digest, &head, &[], std::iter::empty())).await?;
         }
-        let open = self.open(live, seq, &served).await.map_err(|error| error.to_string())?;
+        let open =
+            self.open(live, seq, &served, &came_of).await.map_err(|error| error.to_string())?;
         claim(live, &self.options).await.map_err(|error| error.to_string())?;
         tracing::warn!(redone, undecided = undecided.len(), "the data is repaired from the logs");
         lock(&self.unlogged).opened(open);
@@ -325,10 +327,17 @@ impl Store {
         }
     }
 
-    async fn open(&self, live: &Live, seq: u64, served: &[Served]) -> RedisResult<DataPoint> {
+    async fn open(
+        &self,
+        live: &Live,
+        seq: u64,
+        served: &[Served],
+        came_of: &[u64],
+    ) -> RedisResult<DataPoint> {
         let mut command = redis::cmd("EVAL");
         command.arg(Script::Open.source()).arg(1).arg(&self.options.control_key);
         command.arg(new_incarnation()).arg(seq);
+        command.arg(Field::CameOf).arg(write_came_of(came_of));
         for Served { log_id, incarnation } in served {
             command.arg(Field::Served(*log_id)).arg(*incarnation);
         }

@@ -8,11 +8,12 @@ use axum::http::StatusCode;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 
-use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
+use assent_client::participant::{ForcedOutcome, ForgetRequest, ProbeState, ResolveRequest};
 use assent_client::{Http, HttpOptions, ParticipantClient, Token};
 use assent_common::ErrorCode;
 use assent_common::outcome::{Call, Prepared};
-use assent_common::wire::branch::{BranchState, StateWord, VoteWord};
+use assent_common::wire::branch::{Batch, BranchState, StateWord, VoteWord};
+use assent_common::wire::resync::{DataPoint, Resync};
 use assent_participant::store::AgentAddress;
 use assent_participant::{Options, Participant};
 
@@ -21,6 +22,7 @@ use crate::harness::{
 };
 use crate::vote;
 
+const CONTROL: &str = "assent:ctl";
 const OWNER: &str = "assent:ctl:owner";
 
 fn owns(options: &mut Options) {
@@ -410,4 +412,98 @@ async fn a_standby_follows_its_owner_to_repaired_data() {
     })
     .await;
     assert_eq!(told.incarnation, Some(77));
+}
+
+/// Repairs the data through this agent, as a log does that has nothing to redo and knows this.
+async fn repair(agent: &Sidecar, known: Option<DataPoint>) {
+    until("the data is fenced, and opened by a repair", async || {
+        let found = agent.client.data().await.ok().filter(|found| found.fenced)?.found();
+        let Batch { participant, coordinator, low_water, .. } =
+            batch("http://127.0.0.1:1", Vec::new());
+        let (part, last, alone, redo) = (0, true, false, Vec::new());
+        let word =
+            Resync { participant, coordinator, low_water, found, known, part, last, alone, redo };
+        agent.client.resync(&word).await.ok()?.open
+    })
+    .await;
+}
+
+/// Whether it could vote.
+async fn ready(agent: &Sidecar) {
+    until("it is ready by itself", async || {
+        (agent.client.readyz().await.unwrap().state == ProbeState::Ok).then_some(())
+    })
+    .await;
+}
+
+/// Invariant 12, promise *finishing*: an agent that nobody speaks to goes on with data that was
+/// repaired through another, and takes over when that one ends. Also one that came while the data
+/// was fenced.
+#[tokio::test]
+async fn an_idle_agent_goes_on_with_repaired_data_by_itself() {
+    for is_known in [true, false] {
+        let redis = Redis::start().await;
+        let (mut spoken_to, idle) = pair(&redis).await;
+        let said = spoken_to.say(vec![prepare(1, [&["SET", "k", "v"]])]).await;
+        spoken_to.say(vec![commit(1)]).await;
+        let (incarnation, seq) = (said[0].incarnation.unwrap(), said[0].seq.unwrap());
+        redis.flush().await;
+        until("both have found the loss", async || {
+            for agent in [&spoken_to, &idle] {
+                let text = agent.client.readyz().await.unwrap().text;
+                text.contains("data failing").then_some(())?;
+            }
+            Some(())
+        })
+        .await;
+        let late = Sidecar::with(&redis, owns).await;
+        repair(&spoken_to, is_known.then_some(DataPoint { incarnation, seq })).await;
+        ready(&idle).await;
+        ready(&late).await;
+        let (stop, serving) = spoken_to.take_apart();
+        stop.send(()).unwrap();
+        serving.finished().await;
+        let open = until("somebody takes over", async || {
+            let owner = redis.get(OWNER).await?;
+            let found = idle.client.data().await.ok().filter(|found| !found.fenced)?;
+            owner.contains("http://").then_some(found)
+        });
+        let open = open.await.incarnation;
+        assert_ne!(open, Some(incarnation));
+        for (n, agent) in (2..).zip([&idle, &late]) {
+            let key = format!("k{n}");
+            let voted = agent.say(vec![prepare(n, [&["SET", &key, "w"]])]).await;
+            assert_eq!((vote(&voted[0]), voted[0].incarnation), (VoteWord::Yes, open), "{voted:?}");
+        }
+    }
+}
+
+/// Invariant 12: other data that is open is not taken for what was repaired.
+#[tokio::test]
+async fn an_idle_agent_does_not_go_on_with_data_that_did_not_come_of_its_own() {
+    let redis = Redis::start().await;
+    let agent = Sidecar::with(&redis, owns).await;
+    let said = agent.say(vec![prepare(1, [&["SET", "k", "v"]])]).await;
+    let incarnation = said[0].incarnation.unwrap();
+    // Of another history, by what it says of itself, and of this one with fewer votes.
+    for (came_of, seq) in [("5 6", "100"), (&*incarnation.to_string(), "0")] {
+        redis.flush().await;
+        let () = redis
+            .ask::<u64>(&["HSET", CONTROL, "m:inc", "77", "m:seq", seq, "m:of", came_of])
+            .await
+            .map(drop)
+            .unwrap();
+        let looks = async || {
+            let calls: String = redis.ask(&["INFO", "commandstats"]).await.unwrap();
+            let line = calls.lines().find(|line| line.starts_with("cmdstat_hmget:")).unwrap();
+            let count = line.split(['=', ',']).nth(1).unwrap();
+            count.parse::<u64>().unwrap()
+        };
+        let before = looks().await;
+        until("it has looked again and again", async || (looks().await > before + 4).then_some(()))
+            .await;
+        let probe = agent.client.readyz().await.unwrap();
+        assert!(probe.text.contains("data failing"), "{came_of}: {}", probe.text);
+        assert_eq!(redis.ask::<String>(&["HGET", CONTROL, "m:inc"]).await.unwrap(), "77");
+    }
 }

@@ -27,6 +27,8 @@ pub(super) enum Field<'a> {
     Incarnation,
     /// The incarnation that fenced data had.
     Was,
+    /// The incarnations that it came of, by the repair that opened it.
+    CameOf,
     Participant,
     Seq,
     /// The count of ended branches that every end adds to.
@@ -74,6 +76,7 @@ impl<'a> Field<'a> {
         match self {
             Self::Incarnation => b"m:inc".to_vec(),
             Self::Was => b"m:was".to_vec(),
+            Self::CameOf => b"m:of".to_vec(),
             Self::Participant => b"m:name".to_vec(),
             Self::Seq => b"m:seq".to_vec(),
             Self::Ended => b"m:ended".to_vec(),
@@ -99,6 +102,7 @@ impl<'a> Field<'a> {
         Some(match name {
             b"m:inc" => Self::Incarnation,
             b"m:was" => Self::Was,
+            b"m:of" => Self::CameOf,
             b"m:name" => Self::Participant,
             b"m:seq" => Self::Seq,
             b"m:ended" => Self::Ended,
@@ -144,6 +148,16 @@ pub(super) const fn is_of_machine(name: &[u8]) -> bool {
     matches!(name, [b's' | b'd' | b'a', b':', ..] | [b'm', b':', b'c', b':', ..])
 }
 
+/// The incarnations that data came of, as its field says.
+pub(super) fn read_came_of(value: &str) -> Vec<u64> {
+    value.split(' ').filter_map(|incarnation| incarnation.parse().ok()).collect()
+}
+
+/// The field that says them.
+pub(super) fn write_came_of(came_of: &[u64]) -> String {
+    came_of.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
+}
+
 /// A value that is a number.
 pub(super) fn number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
@@ -160,6 +174,7 @@ mod tests {
         let fields = [
             Field::Incarnation,
             Field::Was,
+            Field::CameOf,
             Field::Participant,
             Field::Seq,
             Field::Ended,
