@@ -4,8 +4,8 @@
 use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::outcome::{Call, Settled};
 use assent_common::participant::Branches;
-use assent_common::participant::resolver::Verdict;
-use assent_common::settle::{Finding, Resolution};
+use assent_common::participant::resolver::{Verdict, judge_branches};
+use assent_common::settle::Resolution;
 use assent_common::wire::branch::BranchAddress;
 use assent_common::{Epoch, TxNumber, Txid};
 
@@ -53,11 +53,7 @@ impl World {
         let ask = Ask { from: From::Resolver, at, client, txid, message, mark };
         let BranchAnswer::Settled(call) = self.execute(state, &ask) else { return };
         resolution.answered(&participant_name(at), call);
-        let verdict = match resolution.finding() {
-            Finding::Committed => Verdict::Commit,
-            Finding::Aborted => Verdict::Abort,
-            Finding::Open(why) | Finding::Contradiction(why) => Verdict::Later(why),
-        };
+        let verdict = judge_branches(resolution.finding());
         let told = self.resolver_ask(state, by, txid, &verdict);
         match (verdict, told) {
             (Verdict::Later(_) | Verdict::Hold(_), _) | (_, None) => {

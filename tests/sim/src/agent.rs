@@ -12,7 +12,8 @@ use assent_common::participant::resolver::{
     Conclusion, InDoubt, Question, Resolver, Verdict, judge,
 };
 use assent_common::participant::{
-    Branches, Found, Heard, Known, OnePhaseMarker, Participant, Prepare, Reports, Unlogged,
+    Branches, DataLook, Found, Heard, OnePhaseMarker, OwnData, Participant, Prepare, Reports,
+    Unlogged,
 };
 use assent_common::wire::branch::{BranchState, Mode};
 use assent_common::wire::outcome::BranchOutcome;
@@ -50,18 +51,12 @@ pub(crate) struct Agent {
     pub(crate) redis: Redis,
     pub(crate) is_up: bool,
     pub(crate) life: u64,
-    /// Of the data that it resynchronised with last.
-    pub(crate) incarnation: u64,
+    /// What it knows of its Redis's data. While it has found other data, it takes no prepares.
+    pub(crate) own: OwnData,
     /// Which look at the data this is.
     pub(crate) view: u64,
-    /// The highest number of a vote that it knows of.
-    pub(crate) seq_seen: u64,
-    /// How many branches have ended in its data, at least.
-    pub(crate) ended_seen: u64,
     /// Whether its connection still is to the Redis that it knows.
     pub(crate) is_connected: bool,
-    /// Whether it found other data than it knew, and so takes no prepares.
-    pub(crate) is_quarantined: bool,
     /// Prepares that wait for a younger holder, in their order.
     waiting: BTreeMap<u64, (Ask, Waits)>,
     /// The logs that have spoken in its life.
@@ -84,15 +79,12 @@ impl Agent {
             view: 0,
             heard: BTreeSet::new(),
             unlogged: Unlogged::new(redis.data.point()),
-            incarnation: redis.data.control.incarnation(),
+            own: OwnData::begins(redis.data.found()),
             balances_at_start: redis.data.balances.clone(),
             redis,
             is_up: true,
             life: 1,
-            seq_seen: 0,
-            ended_seen: 0,
             is_connected: true,
-            is_quarantined: false,
             waiting: BTreeMap::new(),
             resolver: Resolver::new(RESOLVE_INTERVAL_MS),
             asked: BTreeMap::new(),
@@ -104,44 +96,36 @@ impl Agent {
         self.life += 1;
         self.is_up = true;
         self.redis.claim();
-        // Of no data, where they are fenced: nothing runs before it has heard of the next
-        // incarnation.
-        self.is_quarantined = self.redis.data.is_fenced;
-        let control = &self.redis.data.control;
-        self.incarnation = if self.is_quarantined { u64::MAX } else { control.incarnation() };
+        self.own = OwnData::begins(self.redis.data.found());
         (self.heard, self.reports) = (BTreeSet::new(), Reports::default());
-        let seq = self.redis.data.control.seq();
-        self.unlogged = Unlogged::new(DataPoint { incarnation: self.incarnation, seq });
+        self.unlogged = Unlogged::new(self.own.known.data);
         unlogged::look(self);
         self.balances_at_start.clone_from(&self.redis.data.balances);
-        self.seq_seen = self.redis.data.control.seq();
-        self.ended_seen = self.redis.data.ended;
         self.is_connected = true;
         self.resolver = Resolver::new(RESOLVE_INTERVAL_MS);
         self.asked.clear();
     }
 
-    /// The connection is opened again: other data than this agent knew is met with quarantine.
-    /// Whether it is to be fenced.
-    fn reconnect(&mut self, mutant: Option<Mutant>) -> bool {
-        self.is_connected = true;
+    /// What the data is to it, as it looks by itself.
+    fn looks(&self, mutant: Option<Mutant>) -> DataLook {
         let mut found = self.found(mutant);
         match mutant {
-            Some(Mutant::IncarnationIgnored) => found.incarnation = Some(self.incarnation),
+            Some(Mutant::IncarnationIgnored) => found.incarnation = Some(self.incarnation()),
             Some(Mutant::LostVotesIgnored) => found.seq = u64::MAX,
             _ => {}
         }
-        let known = DataPoint { incarnation: self.incarnation, seq: self.seq_seen };
-        let known = Known { data: known, ended: self.ended_seen };
-        self.is_quarantined |= found.mismatch(known).is_some();
-        if mutant != Some(Mutant::UnansweredForgotten) {
-            unlogged::look(self);
-        }
-        // Data with an incarnation of its own may have been repaired by another agent; a
-        // coordinator will tell.
-        let data = &self.redis.data;
-        let is_own = data.is_blank || data.incarnation() == Some(self.incarnation);
-        self.is_quarantined && is_own
+        self.own.looks(found, &self.redis.data.came_of)
+    }
+
+    /// Takes note of a vote of its data.
+    pub(crate) fn saw_vote(&mut self, seq: u64) {
+        let DataPoint { seq: seen, .. } = &mut self.own.known.data;
+        *seen = seq.max(*seen);
+    }
+
+    /// The incarnation of the data that it goes on with.
+    pub(crate) const fn incarnation(&self) -> u64 {
+        self.own.known.data.incarnation
     }
 
     /// What it finds of its data.
@@ -158,7 +142,7 @@ impl Agent {
     pub(crate) fn believed_incarnation(&self, mutant: Option<Mutant>) -> u64 {
         match mutant {
             Some(Mutant::IncarnationIgnored) => self.redis.data.incarnation().unwrap_or(0),
-            _ => self.incarnation,
+            _ => self.incarnation(),
         }
     }
 }
@@ -234,10 +218,31 @@ impl World {
             if !is_old_taken {
                 agent.view = view;
             }
-            let is_fenced = agent.reconnect(self.config.mutant);
+            agent.is_connected = true;
+            let fences = self.compare(at);
+            if !self.config.is(Mutant::UnansweredForgotten) {
+                unlogged::look(&mut self.agents[at]);
+            }
             self.oracle.looked_for_one_phase(at, &self.agents[at]);
-            if is_fenced {
+            if fences {
                 self.fence(at);
+            }
+        }
+    }
+
+    /// Compares the data with what its agent knew, as the agent does by itself: on every new
+    /// connection, and when it begins. Whether the data is to be fenced.
+    fn compare(&mut self, at: usize) -> bool {
+        match self.agents[at].looks(self.config.mutant) {
+            DataLook::Same => false,
+            DataLook::Repaired(open) => {
+                self.agents[at].adopt(open);
+                self.oracle.agent_forgets(at);
+                false
+            }
+            DataLook::Other { fences, .. } => {
+                self.agents[at].own.is_quarantined = true;
+                fences
             }
         }
     }
@@ -293,7 +298,7 @@ impl World {
     fn execute(&mut self, ask: &Ask) -> Result<Option<BranchAnswer>, crate::Violation> {
         let Ask { at, txid, message, request, branch, .. } = *ask;
         let agent = &self.agents[at];
-        if message.is_prepare() && agent.is_quarantined {
+        if message.is_prepare() && agent.own.is_quarantined {
             let detail = "the data is not what this agent knew";
             let refusal = Refusal::new(ErrorCode::Quarantined, detail);
             return Ok(Some(message.refused(refusal)));
@@ -339,7 +344,7 @@ impl World {
         } else {
             unlogged::hears(agent, txid, &stepped.answer);
             let is_foreign = agent.redis.data.incarnation() != Some(incarnation);
-            agent.is_quarantined |= is_foreign;
+            agent.own.is_quarantined |= is_foreign;
         }
         self.report.scripts += 1;
         self.report.redis_answers_lost += u64::from(is_lost);
@@ -379,8 +384,7 @@ impl World {
     pub(crate) fn agent_starts(&mut self, at: usize) {
         note!(self, "p{at}: its agent starts");
         self.agents[at].resynchronise();
-        let agent = &self.agents[at];
-        if !agent.is_quarantined && agent.found(self.config.mutant).has_hole() {
+        if !self.agents[at].own.is_quarantined && self.compare(at) {
             self.fence(at);
         }
         if !self.config.is(Mutant::OldWordsCount) {

@@ -71,7 +71,7 @@ impl World {
                 lanes().all(|lane| !lane.resyncs() && lane.seen.known.is_none_or(is_that));
             // Of data that nobody ever voted on nobody knows, and nobody has to repair it.
             let is_unknown = lanes().all(|lane| lane.seen.known.is_none());
-            let waits = data.is_fenced || data.is_blank || agent.is_quarantined;
+            let waits = data.is_fenced || data.is_blank || agent.own.is_quarantined;
             is_fine && (is_unknown || !waits)
         })
     }
@@ -89,7 +89,7 @@ impl World {
             (
                 data.incarnation(),
                 data.control.seq(),
-                agent.is_quarantined,
+                agent.own.is_quarantined,
                 known.collect::<Vec<_>>(),
             )
         });

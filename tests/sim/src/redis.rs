@@ -44,6 +44,8 @@ pub(crate) struct Data {
     pub(crate) expected: u64,
     /// The logs whose word the last repair took, and the incarnations that they knew.
     pub(crate) served: BTreeMap<LogId, u64>,
+    /// The incarnations that it came of, by that repair.
+    pub(crate) came_of: Vec<u64>,
 }
 
 /// What changes the data, each atomic.
@@ -55,7 +57,7 @@ enum Write {
     Fence,
     Redo(Redone),
     RedoUnlogged(Txid, OnePhaseMarker),
-    Open(Repair, BTreeMap<LogId, u64>),
+    Open(Repair, BTreeMap<LogId, u64>, Vec<u64>),
 }
 
 /// A script that is about no branch's outcome.
@@ -83,6 +85,7 @@ impl Redis {
             ended: 0,
             expected: 0,
             served: BTreeMap::new(),
+            came_of: Vec::new(),
         };
         let journal = keeps_journal.then(|| Journal { begin: data.clone(), writes: Vec::new() });
         Self { data, journal }
@@ -149,8 +152,13 @@ impl Redis {
     }
 
     /// The last step of a repair; whether it applied anything.
-    pub(crate) fn open(&mut self, repair: Repair, served: BTreeMap<LogId, u64>) -> bool {
-        self.write(Write::Open(repair, served))
+    pub(crate) fn open(
+        &mut self,
+        repair: Repair,
+        served: BTreeMap<LogId, u64>,
+        came_of: Vec<u64>,
+    ) -> bool {
+        self.write(Write::Open(repair, served, came_of))
     }
 
     fn write(&mut self, write: Write) -> bool {
@@ -210,10 +218,11 @@ impl Data {
                 let redo = self.control.redo_unlogged(txid, marker);
                 self.apply(redo.iter())
             }
-            Write::Open(repair, served) => {
+            Write::Open(repair, served, came_of) => {
                 (self.is_fenced, self.is_blank) = (false, false);
                 (self.ended, self.expected) = (0, 0);
                 self.served.extend(served);
+                self.came_of = came_of;
                 let redo = self.control.repair(repair);
                 self.apply(redo.iter())
             }

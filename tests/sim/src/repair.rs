@@ -8,8 +8,8 @@ use assent_common::code::ErrorCode;
 use assent_common::coordinator::resync::Redone;
 use assent_common::outcome::{Redo, Refusal};
 use assent_common::participant::{
-    FENCED, Known, Meeting, OnePhaseMarker, OwnData, RedoBy, Repair, RepairPlan, RepairStep,
-    ReportTaken, Reports,
+    FENCED, Known, Meeting, OnePhaseMarker, RedoBy, Repair, RepairPlan, RepairStep, ReportTaken,
+    Reports,
 };
 use assent_common::wire::resync::{
     DataPoint, DataView, Hole, Resync, Resynced, Served, StagedView,
@@ -37,7 +37,7 @@ impl Agent {
     fn view(&self, logs: &[LogId], mutant: Option<Mutant>) -> DataView {
         let data = &self.redis.data;
         let fenced =
-            data.is_fenced || (mutant == Some(Mutant::FenceInMemory) && self.is_quarantined);
+            data.is_fenced || (mutant == Some(Mutant::FenceInMemory) && self.own.is_quarantined);
         let staged = data.control.staged().iter();
         let served = data.served.iter();
         DataView {
@@ -62,7 +62,7 @@ impl Agent {
     fn hole(&self, logs: &[LogId]) -> Option<Hole> {
         let data = &self.redis.data;
         let was = Some(data.control.incarnation());
-        let mut hole = data.found().hole(was, self.own_data().known)?;
+        let mut hole = data.found().hole(was, self.own.known)?;
         hole.done = data.control.done().collect();
         let heard = |log_id: &LogId| Some((*log_id, data.control.heard(*log_id)?));
         hole.marks.extend(logs.iter().filter_map(heard).map(|(log_id, it)| it.mark(log_id)));
@@ -76,23 +76,10 @@ impl Agent {
         logs.iter().filter(has_spoken).copied().collect()
     }
 
-    /// What it knows of its data.
-    fn own_data(&self) -> OwnData {
-        let data = DataPoint { incarnation: self.incarnation, seq: self.seq_seen };
-        let known = Known { data, ended: self.ended_seen };
-        OwnData { known, is_quarantined: self.is_quarantined }
-    }
-
-    fn adopt(&mut self, open: DataPoint) {
+    /// Goes on with this data.
+    pub(crate) fn adopt(&mut self, open: DataPoint) {
         self.unlogged.goes_on_with(open);
-        if self.incarnation == open.incarnation {
-            self.seq_seen = self.seq_seen.max(open.seq);
-        } else {
-            // What it saw of other data says nothing of this.
-            (self.incarnation, self.seq_seen) = (open.incarnation, open.seq);
-            self.ended_seen = 0;
-            self.is_quarantined = false;
-        }
+        self.own.goes_on_with(open);
     }
 }
 
@@ -110,7 +97,7 @@ impl World {
         known: Option<DataPoint>,
     ) -> Option<Refusal> {
         self.agents[at].heard.insert(log_id);
-        let own = self.agents[at].own_data();
+        let own = self.agents[at].own;
         let is_blind =
             matches!(self.config.mutant, Some(Mutant::KnownIgnored | Mutant::IncarnationIgnored));
         if !own.is_quarantined && (is_blind || own.has_all_of(known, None)) {
@@ -127,7 +114,7 @@ impl World {
         known: Option<DataPoint>,
     ) -> Option<&'static str> {
         let agent = &mut self.agents[at];
-        let (mut own, mut found) = (agent.own_data(), agent.found(self.config.mutant));
+        let (mut own, mut found) = (agent.own, agent.found(self.config.mutant));
         match self.config.mutant {
             Some(Mutant::AdoptsOldData) => own.known.data.seq = 0,
             Some(Mutant::FenceInMemory) if own.is_quarantined => found.incarnation = Some(FENCED),
@@ -143,7 +130,7 @@ impl World {
                 return None;
             }
             Meeting::Fenced => {
-                agent.is_quarantined = true;
+                agent.own.is_quarantined = true;
                 return Some("the data is fenced");
             }
             Meeting::Unlike => {}
@@ -160,7 +147,7 @@ impl World {
     pub(crate) fn fence(&mut self, at: usize) {
         note!(self, "p{at}: the data is fenced");
         self.report.fenced += 1;
-        self.agents[at].is_quarantined = true;
+        self.agents[at].own.is_quarantined = true;
         if !self.config.is(Mutant::FenceInMemory) {
             self.agents[at].redis.fence();
         }
@@ -267,9 +254,10 @@ impl World {
         let seq = if goes_on { plan.heard_seq } else { plan.opening_seq() };
         let open = DataPoint { incarnation, seq };
         let view = self.next_incarnation();
+        let came_of = plan.came_of(self.agents[at].unlogged.history());
         let RepairPlan { logs, served, .. } = plan;
         let served = served.into_iter().map(|it| (it.log_id, it.incarnation)).collect();
-        self.agents[at].redis.open(Repair { redo: redone, logs, open }, served);
+        self.agents[at].redis.open(Repair { redo: redone, logs, open }, served, came_of);
         self.report.opened += 1;
         note!(self, "p{at}: the data is open as {open:?}, {} branches dropped", undecided.len());
         self.oracle.opened(at, &undecided, &self.agents[at].redis.data, &self.requests)?;
@@ -282,7 +270,7 @@ impl World {
         let open = agent.redis.data.point();
         agent.unlogged.opened(open);
         agent.adopt(open);
-        agent.is_quarantined = false;
+        agent.own.is_quarantined = false;
         // As on the connection that follows.
         unlogged::look(agent);
         Ok(Some(open))
@@ -290,11 +278,11 @@ impl World {
 
     /// What is to be applied again.
     fn plan(&mut self, at: usize, view: &DataView) -> RepairPlan<(), OnePhaseMarker> {
-        let Agent { reports, unlogged, redis, seq_seen, .. } = &mut self.agents[at];
+        let Agent { reports, unlogged, redis, own, .. } = &mut self.agents[at];
         let staged: Vec<Txid> = redis.data.control.staged().keys().copied().collect();
         let unlogged = Some(unlogged).filter(|_| !self.config.is(Mutant::UnloggedForgotten));
         let staged = staged.into_iter().map(|txid| (txid, ()));
-        let plan = reports.plan(view, staged, *seq_seen, unlogged);
+        let plan = reports.plan(view, staged, own.known.data.seq, unlogged);
         let by_marker = plan.steps.iter().filter(|step| matches!(step.by, RedoBy::Marker(_)));
         self.report.unlogged_redone += by_marker.count() as u64;
         plan

@@ -10,7 +10,7 @@ use crate::agent::Agent;
 
 /// Looks what one phase came to in data that is as the agent knew it.
 pub(crate) fn look(agent: &mut Agent) {
-    if agent.is_quarantined {
+    if agent.own.is_quarantined {
         return;
     }
     let control = &agent.redis.data.control;
@@ -28,10 +28,10 @@ pub(crate) fn look(agent: &mut Agent) {
 /// Takes note of what a script has said.
 pub(crate) fn hears(agent: &mut Agent, txid: Txid, answer: &BranchAnswer) {
     if matches!(answer, BranchAnswer::Prepared(Call::Applied(_))) {
-        agent.seq_seen = agent.seq_seen.max(agent.redis.data.control.seq());
+        agent.saw_vote(agent.redis.data.control.seq());
     }
-    if agent.redis.data.incarnation() == Some(agent.incarnation) {
-        agent.ended_seen = agent.ended_seen.max(agent.redis.data.ended);
+    if agent.redis.data.incarnation() == Some(agent.incarnation()) {
+        agent.own.known.ended = agent.own.known.ended.max(agent.redis.data.ended);
     }
     match answer {
         BranchAnswer::Prepared(Call::Applied(Prepared::Committed(_))) => remember(agent, txid),
@@ -45,7 +45,7 @@ fn remember(agent: &mut Agent, txid: Txid) {
     let Some(DoneMarker::OnePhase(marker)) = marker else { return };
     let OnePhaseMarker { replies, wrote: Some((seq, redo)) } = marker else { return };
     let (seq, bytes) = (*seq, redo.len() + replies.len());
-    agent.seq_seen = agent.seq_seen.max(seq);
     let branch = UnloggedBranch { seq, bytes, marker: marker.clone() };
-    agent.unlogged.applied(agent.incarnation, txid, branch);
+    agent.saw_vote(seq);
+    agent.unlogged.applied(agent.incarnation(), txid, branch);
 }

@@ -62,7 +62,7 @@ impl Oracle {
         if !is_changed {
             return Ok(());
         }
-        let is_own = agent.incarnation == agent.redis.data.control.incarnation();
+        let is_own = agent.incarnation() == agent.redis.data.control.incarnation();
         ensure(is_own, "12 nothing runs on other data", || ran.text())?;
         let is_open = !self.sites[ask.at].is_fenced;
         ensure(is_open, "12 nothing runs on fenced data", || ran.text())?;
@@ -226,7 +226,7 @@ fn may_stage(ran: &Ran<'_>) -> Step {
 
 /// 6, 9, 14: what is said of an outcome is so.
 fn acknowledged(ran: &Ran<'_>) -> Step {
-    let is_own = ran.agent.redis.data.incarnation() == Some(ran.agent.incarnation);
+    let is_own = ran.agent.redis.data.incarnation() == Some(ran.agent.incarnation());
     match ran.answer {
         BranchAnswer::Applied(Call::Applied(_)) => {
             let is_so = ran.after == Some(BranchState::Applied);

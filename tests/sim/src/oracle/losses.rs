@@ -128,7 +128,7 @@ impl Oracle {
 
     /// An agent has looked for one phase on a new connection to its data.
     pub(crate) fn looked_for_one_phase(&mut self, at: usize, agent: &Agent) {
-        if agent.is_quarantined {
+        if agent.own.is_quarantined {
             return;
         }
         let control = &agent.redis.data.control;
