@@ -1,10 +1,12 @@
 //! An op as it arrives: a Redis command, and perhaps what its reply is expected to be.
 
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Expect;
+use crate::limits;
 use crate::value::{Arg, given};
-use crate::wire::bounded;
+use crate::wire::bounded::{self, Bounded, ReadOps};
 
 /// One Redis command of a branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -41,5 +43,16 @@ impl OpRequest {
     /// The op of these words, expecting nothing.
     pub fn new<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
         Self { cmd: words.into_iter().map(Arg::from).collect(), expect: None, escrow: false }
+    }
+}
+
+impl<'de> ReadOps<'de> for Vec<OpRequest> {
+    fn read_ops<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut words = 0_usize;
+        let room = |op: &OpRequest| {
+            words += op.cmd.len();
+            words <= limits::WORDS_PER_BRANCH_MAX
+        };
+        deserializer.deserialize_seq(Bounded::new(limits::OPS_PER_BRANCH_MAX, room))
     }
 }

@@ -5,53 +5,20 @@ use std::collections::{HashMap, HashSet};
 use crate::code::ErrorCode;
 use crate::command::canonical::canonicalise;
 use crate::command::escrow::{self, Claim};
-use crate::command::table::{self, Access, Command, Keys, ReplyKind};
+use crate::command::op::ValidatedOp;
+use crate::command::table::{self, Access, ReplyKind};
 use crate::command::{Expect, OpRequest, is_float};
 use crate::limits;
 use crate::outcome::Refusal;
 use crate::value::{Arg, readable};
 
-/// An op that passed every check that needs no data, in the form that the participant's script takes.
-#[derive(Debug, Clone)]
-pub struct ValidatedOp {
-    /// The command, as it was asked for.
-    pub command: &'static Command,
-    /// The name of the script's handler: `INCR`, `DECR` and `DECRBY` all are `INCRBY` there.
-    pub handler: &'static str,
-    /// The handler's arguments: keys as they came, options parsed and in their fixed places.
-    pub args: Vec<Arg>,
-    /// What it replies.
-    pub reply: ReplyKind,
-    /// What the reply must be. Of an op in escrow, its claim says so.
-    pub expect: Option<Expect>,
-}
-
 impl ValidatedOp {
-    /// The keys, in order, doubles included.
-    pub fn keys(&self) -> impl Iterator<Item = &Arg> {
-        let (take, step) = match self.command.keys {
-            Keys::First => (1, 1),
-            Keys::All => (usize::MAX, 1),
-            Keys::EveryOther => (usize::MAX, 2),
-        };
-        self.args.iter().step_by(step).take(take)
-    }
-
     /// Says what the reply must be. A condition that says nothing, or that no reply can be held
     /// against, is refused.
     pub fn expecting(&mut self, expect: Expect) -> Result<(), Refusal> {
         check_expectation(self, &expect)?;
         self.expect = Some(expect);
         Ok(())
-    }
-
-    /// The command and its first key, for messages.
-    #[must_use]
-    pub fn title(&self) -> String {
-        match self.keys().next() {
-            Some(key) => format!("{} {}", self.command.name, readable(&key.0)),
-            None => self.command.name.to_owned(),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! transaction is.
 
 use super::effect::{Branch, Effect, Note};
-use super::machine::{EndedByHand, Transaction};
+use super::state::{EndedByHand, Transaction};
 use crate::outcome::Heuristic;
 
 impl Transaction {

@@ -2,7 +2,7 @@
 
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Effect, Entry, Note, Outcome};
-use super::machine::{Closing, ClosingRecord, Committing, DecisionRecord, State, Transaction};
+use super::state::{Closing, ClosingRecord, Committing, DecisionRecord, State, Transaction};
 use crate::branch::BranchMessage;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;

@@ -36,6 +36,7 @@ pub mod recovery;
 pub mod replay;
 pub mod resync;
 mod settling;
+mod state;
 mod strays;
 mod view;
 
@@ -47,12 +48,11 @@ pub use effect::{
     Branch, Effect, Entry, Failure, FromBranch, Input, Note, Outcome, PrepareCall, ToBranch,
 };
 pub use hearing::Hearing;
-pub use machine::{
-    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, EndedByHand, Illegal,
-    Preparing, Purpose, Spec, State, Stray, Transaction, VoteState,
-};
-pub use no_vote::NoVote;
-pub use one_phase::{OnePhase, OnePhaseCall};
+pub use machine::Illegal;
 pub use records::Subject;
-pub use settling::{SettleState, Settling};
+pub use state::{
+    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, EndedByHand, NoVote,
+    OnePhase, OnePhaseCall, Preparing, Purpose, SettleState, Settling, Spec, State, Stray,
+    Transaction, VoteState,
+};
 pub use view::BranchStatus;

@@ -1,14 +1,12 @@
 //! Why a participant has not voted yet, and what a transaction says whose time ran out before.
 
-use std::fmt::{self, Write as _};
-use std::hash::{Hash, Hasher};
-use std::mem;
+use std::fmt::Write as _;
 
 use super::effect::{Branch, Failure};
-use super::machine::{Preparing, VoteState};
+use super::state::{NoVote, Preparing, VoteState};
 use crate::code::ErrorCode;
 use crate::limits;
-use crate::outcome::{Holder, Refusal};
+use crate::outcome::Refusal;
 use crate::text;
 
 /// Bytes of one branch's reason in the answer; the answer's detail has room for [`TOLD_MAX`].
@@ -16,31 +14,6 @@ const REASON_BYTES_MAX: usize = 256;
 
 /// Branches whose reasons are told one by one.
 const TOLD_MAX: usize = 3;
-
-/// What came of a try that brought neither a vote nor a refusal. The words in it are for
-/// people and no transition looks at them: machines that differ in them only have one hash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoVote {
-    /// The result is not known, for this reason.
-    Unknown(String),
-    /// The key is still locked by a younger transaction.
-    Held(Holder),
-}
-
-impl fmt::Display for NoVote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown(why) => f.write_str(why),
-            Self::Held(holder) => holder.fmt(f),
-        }
-    }
-}
-
-impl Hash for NoVote {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        mem::discriminant(self).hash(state);
-    }
-}
 
 impl NoVote {
     /// The code of a transaction whose time ran out while the next try was due.

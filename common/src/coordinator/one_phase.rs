@@ -7,8 +7,11 @@
 
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Effect, Entry, Failure, Input, Outcome, PrepareCall};
-use super::machine::{AnswerDurability, Closing, ClosingRecord, Purpose, State, Transaction};
-use super::no_vote::{NoVote, too_late};
+use super::no_vote::too_late;
+use super::state::{
+    AnswerDurability, Closing, ClosingRecord, NoVote, OnePhase, OnePhaseCall, Purpose, State,
+    Transaction,
+};
 use crate::backoff::Backoff;
 use crate::branch::{BranchAnswer, BranchMessage};
 use crate::code::ErrorCode;
@@ -18,45 +21,6 @@ use crate::time::Millis;
 
 /// The only branch.
 const ONLY: Branch = Branch(0);
-
-/// One phase under way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OnePhase {
-    /// The attempt.
-    pub attempt: Attempt,
-    /// Where it stands.
-    pub call: OnePhaseCall,
-    /// What the attempt before met; the best word on a deadline that passes meanwhile.
-    pub met: Option<Failure>,
-}
-
-/// Where one phase stands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum OnePhaseCall {
-    /// The message is out; its result will come.
-    Sent {
-        /// Earlier tries, which brought no answer.
-        tries: u32,
-        /// What came of the last of them.
-        last: Option<NoVote>,
-    },
-    /// The last try brought no answer; the same message goes out again.
-    Resend {
-        /// When.
-        at: Millis,
-        /// Tries so far.
-        tries: u32,
-        /// What came of the last one.
-        why: NoVote,
-    },
-    /// The branch is asked what it did, and fenced if it did nothing.
-    Asking {
-        /// The delivery of the question.
-        delivery: Delivery,
-        /// What the transaction is aborted for, if the branch did nothing.
-        failure: Failure,
-    },
-}
 
 impl OnePhase {
     pub(super) fn start(

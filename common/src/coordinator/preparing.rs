@@ -2,8 +2,8 @@
 
 use super::delivery::Delivery;
 use super::effect::{Branch, Effect, Entry, Failure, PrepareCall};
-use super::machine::{DecisionRecord, Preparing, State, Stray, Transaction, VoteState};
-use super::no_vote::{NoVote, deadline_failure};
+use super::no_vote::deadline_failure;
+use super::state::{DecisionRecord, NoVote, Preparing, State, Stray, Transaction, VoteState};
 use crate::backoff::Backoff;
 use crate::branch::BranchMessage;
 use crate::code::ErrorCode;

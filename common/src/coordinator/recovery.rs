@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::effect::{Branch, Note};
-use super::machine::{AnswerDurability, Purpose, Spec, Transaction};
+use super::state::{AnswerDurability, Purpose, Spec, Transaction};
 use crate::ids::{ParticipantName, TxNumber};
 use crate::outcome::Vote;
 use crate::record::{Abandoned, Acknowledged, Begun, Committed, EndedByHand, Identity, Record};

@@ -15,36 +15,11 @@
 
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Effect, Failure, Input, PrepareCall};
-use super::machine::{Closing, Preparing, State, Transaction, VoteState};
+use super::state::{Closing, Preparing, SettleState, Settling, State, Transaction, VoteState};
 use crate::branch::BranchMessage;
 use crate::code::ErrorCode;
-use crate::ids::Attempt;
 use crate::outcome::{Call, Prepared, Refusal, Settled, Vote};
 use crate::time::Millis;
-
-/// An implicit transaction that is to be given up, if that can be.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Settling {
-    /// The attempt.
-    pub attempt: Attempt,
-    /// What is known of the branches.
-    pub branches: Vec<SettleState>,
-    /// What it is aborted for, if a branch is fenced.
-    pub failure: Failure,
-}
-
-/// What is known of a branch.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum SettleState {
-    /// Nothing: it is asked.
-    Asking(Delivery),
-    /// It is staged; its vote was lost on the way and is asked for again.
-    Staged(Delivery),
-    /// It voted yes. An operator may have applied it since; then its vote is not known any more.
-    Yes(Vote),
-    /// It is applied by somebody who saw the votes of all. What its vote was is not known any more.
-    Applied,
-}
 
 impl Settling {
     /// Whether somebody has found all votes.

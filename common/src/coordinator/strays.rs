@@ -3,7 +3,7 @@
 
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Effect};
-use super::machine::{Stray, Transaction};
+use super::state::{Stray, Transaction};
 use crate::branch::BranchMessage;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;

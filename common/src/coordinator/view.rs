@@ -2,12 +2,10 @@
 
 use super::delivery::{Delivery, Problem};
 use super::effect::{Branch, Failure, Outcome};
-use super::machine::{
-    Closing, ClosingRecord, DecisionRecord, EndedByHand, State, Transaction, VoteState,
+use super::state::{
+    Closing, ClosingRecord, DecisionRecord, EndedByHand, NoVote, OnePhaseCall, SettleState, State,
+    Transaction, VoteState,
 };
-use super::no_vote::NoVote;
-use super::one_phase::OnePhaseCall;
-use super::settling::SettleState;
 use crate::code::ErrorCode;
 use crate::ids::Attempt;
 use crate::outcome::Refusal;

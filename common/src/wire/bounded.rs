@@ -10,7 +10,6 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::command::OpRequest;
 use crate::limits;
 use crate::value::Arg;
 
@@ -18,17 +17,6 @@ use crate::value::Arg;
 pub trait ReadOps<'de>: Sized {
     /// Reads them.
     fn read_ops<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
-}
-
-impl<'de> ReadOps<'de> for Vec<OpRequest> {
-    fn read_ops<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut words = 0_usize;
-        let room = |op: &OpRequest| {
-            words += op.cmd.len();
-            words <= limits::WORDS_PER_BRANCH_MAX
-        };
-        deserializer.deserialize_seq(Bounded::new(limits::OPS_PER_BRANCH_MAX, room))
-    }
 }
 
 impl<'de> ReadOps<'de> for Box<RawValue> {
@@ -74,14 +62,14 @@ where
 }
 
 /// Keeps `max` elements and one more, or those up to the first that there is no room for.
-struct Bounded<T, R> {
+pub(crate) struct Bounded<T, R> {
     max: usize,
     room: R,
     of: PhantomData<T>,
 }
 
 impl<T, R: FnMut(&T) -> bool> Bounded<T, R> {
-    const fn new(max: usize, room: R) -> Self {
+    pub(crate) const fn new(max: usize, room: R) -> Self {
         Self { max, room, of: PhantomData }
     }
 }
@@ -111,7 +99,7 @@ impl<'de, T: Deserialize<'de>, R: FnMut(&T) -> bool> Visitor<'de> for Bounded<T,
 mod tests {
     use super::*;
     use crate::code::ErrorCode;
-    use crate::command::ValidatedBranch;
+    use crate::command::{OpRequest, ValidatedBranch};
     use crate::wire::branch::Batch;
     use crate::wire::transaction::TransactionRequest;
 

@@ -15,8 +15,8 @@ use utoipa::ToSchema;
 use crate::branch::{BranchAnswer, BranchMessage};
 use crate::code::ErrorCode;
 use crate::command::OpRequest;
-use crate::ids::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
-use crate::lives::{Proof, SealedWord};
+use crate::ids::{Epoch, ParticipantName, TransactionId, TxNumber, Txid};
+use crate::lives::SealedWord;
 use crate::outcome::{
     Aborted, Applied, Call, Done, Failed, Heuristic, Holder, Prepared, Refusal, Settled, Vote,
     Written,
@@ -29,23 +29,7 @@ use crate::wire::resync::{DataPoint, Progress};
 pub use super::held::{
     BranchList, BranchState, BranchView, ByHandView, CoordinatorList, CoordinatorView,
 };
-
-/// Who speaks: the log that decides, the process life, and where to ask for outcomes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CoordinatorRef {
-    /// The identity of the decision log.
-    #[schema(value_type = String)]
-    pub log_id: LogId,
-    /// The process life. A participant that has seen a later one refuses this one's prepares.
-    #[schema(value_type = u64)]
-    pub epoch: Epoch,
-    /// The base URL of the coordinator's public API, for questions about branches in doubt.
-    pub url: String,
-    /// What tells this log from an old copy of it. An older version says nothing of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub life: Option<Proof>,
-}
+pub use super::speaker::CoordinatorRef;
 
 /// Messages for one participant. `Ops` is the parsed ops at the participant; the coordinator passes
 /// the client's JSON through unread.
@@ -345,6 +329,23 @@ fn raw(json: &str) -> Option<Box<RawValue>> {
 }
 
 impl Answer {
+    /// The answer to an abort or a settle of a branch that a hand has applied.
+    fn applied_by_hand(state: StateWord, refusal: Refusal) -> Self {
+        Self {
+            state: Some(state),
+            detail: Some(refusal.detail),
+            by_hand: Some(Heuristic::Committed),
+            ..Self::default()
+        }
+    }
+
+    /// What was meant by it.
+    fn refusal_by_hand(&self) -> Option<Refusal> {
+        let detail = || self.detail.clone().unwrap_or_default();
+        (self.by_hand == Some(Heuristic::Committed))
+            .then(|| Refusal::new(ErrorCode::HeuristicCommitted, detail()))
+    }
+
     fn refusal(refusal: Refusal) -> Self {
         let (code, by_hand) = by_hand::sent(refusal.code);
         let mut answer = Self {
@@ -452,7 +453,7 @@ impl Answer {
         };
         match this.state {
             Some(StateWord::Aborted) => Call::Applied(Aborted::Fenced),
-            Some(StateWord::AlreadyCommitted) => match by_hand::refusal_of(&this) {
+            Some(StateWord::AlreadyCommitted) => match this.refusal_by_hand() {
                 Some(refusal) => Call::Refused(refusal),
                 None => Call::Applied(Aborted::AlreadyCommitted(this.into_done())),
             },
@@ -469,7 +470,7 @@ impl Answer {
         };
         match this.state {
             Some(StateWord::Prepared) => Call::Applied(Settled::Prepared),
-            Some(StateWord::Applied) => match by_hand::refusal_of(&this) {
+            Some(StateWord::Applied) => match this.refusal_by_hand() {
                 Some(refusal) => Call::Refused(refusal),
                 None => Call::Applied(Settled::Applied),
             },
@@ -555,7 +556,7 @@ impl From<Call<Aborted>> for Answer {
                 Self { state: Some(StateWord::AlreadyCommitted), ..Self::done(done) }
             }
             Call::Refused(refusal) if refusal.code == ErrorCode::HeuristicCommitted => {
-                by_hand::applied_by_hand(StateWord::AlreadyCommitted, refusal)
+                Self::applied_by_hand(StateWord::AlreadyCommitted, refusal)
             }
             Call::Refused(refusal) => {
                 Self { state: Some(StateWord::Refused), ..Self::refusal(refusal) }
@@ -575,7 +576,7 @@ impl From<Call<Settled>> for Answer {
             Call::Applied(Settled::Applied) => state(StateWord::Applied),
             Call::Applied(Settled::Fenced) => state(StateWord::Aborted),
             Call::Refused(refusal) if refusal.code == ErrorCode::HeuristicCommitted => {
-                by_hand::applied_by_hand(StateWord::Applied, refusal)
+                Self::applied_by_hand(StateWord::Applied, refusal)
             }
             Call::Refused(refusal) => {
                 Self { state: Some(StateWord::Refused), ..Self::refusal(refusal) }

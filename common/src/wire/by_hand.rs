@@ -1,9 +1,8 @@
 //! Branches that an operator ended by hand, on the wire: a field beside the words that an earlier coordinator knows, because
 //! one word that it cannot read would cost it all answers of the batch.
 
-use super::branch::{Answer, StateWord};
 use crate::code::ErrorCode;
-use crate::outcome::{Heuristic, Refusal};
+use crate::outcome::Heuristic;
 
 /// The code of a refusal as it is sent, and the hand beside it.
 pub(super) const fn sent(code: ErrorCode) -> (ErrorCode, Option<Heuristic>) {
@@ -21,27 +20,11 @@ pub(super) fn meant(code: ErrorCode, by_hand: Option<Heuristic>) -> ErrorCode {
     }
 }
 
-/// The answer to an abort or a settle of a branch that a hand has applied.
-pub(super) fn applied_by_hand(state: StateWord, refusal: Refusal) -> Answer {
-    Answer {
-        state: Some(state),
-        detail: Some(refusal.detail),
-        by_hand: Some(Heuristic::Committed),
-        ..Answer::default()
-    }
-}
-
-/// What was meant by it.
-pub(super) fn refusal_of(answer: &Answer) -> Option<Refusal> {
-    let detail = || answer.detail.clone().unwrap_or_default();
-    (answer.by_hand == Some(Heuristic::Committed))
-        .then(|| Refusal::new(ErrorCode::HeuristicCommitted, detail()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Aborted, Applied, Call, Settled};
+    use crate::outcome::{Aborted, Applied, Call, Refusal, Settled};
+    use crate::wire::branch::Answer;
 
     /// An earlier coordinator reads what it has always read, and goes on telling the branch.
     #[test]

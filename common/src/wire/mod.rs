@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod problem;
 pub mod redo;
 pub mod resync;
+mod speaker;
 pub mod submission;
 pub mod transaction;
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::{Epoch, LogId, ParticipantName, TxNumber, Txid};
-use crate::wire::branch::CoordinatorRef;
 use crate::wire::redo::Base64;
+use crate::wire::speaker::CoordinatorRef;
 
 /// A point in the history of a participant's data. Vote numbers go on rising over incarnations.
 #[derive(

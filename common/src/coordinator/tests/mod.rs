@@ -8,12 +8,10 @@ mod recovery;
 mod table;
 mod two_phase;
 
-use super::machine::{
-    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, Preparing, Purpose, Spec,
-    State, Stray, Transaction, VoteState,
+use super::state::{
+    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, OnePhaseCall, Preparing,
+    Purpose, SettleState, Spec, State, Stray, Transaction, VoteState,
 };
-use super::one_phase::OnePhaseCall;
-use super::settling::SettleState;
 use super::{
     Branch, Delivery, Effect, Entry, Failure, FromBranch, Input, Note, Outcome, PrepareCall,
     ToBranch,
