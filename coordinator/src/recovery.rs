@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::clock;
-use crate::engine::{AdmissionLimits, Engine};
+use crate::engine::{AdmissionLimits, Engine, NotRestored};
 use crate::log::{self, Callbacks, LogCrashPoint, LogError, LogHandle, LogOptions};
 
 /// What the engine is started with.
@@ -97,7 +97,8 @@ pub(crate) fn start(start: Start) -> Result<(Engine, RecoveryReport), StartError
     let _first = started.set(engine.clone());
     let moved = moved(&registered, &participants);
     registered.extend(participants);
-    engine.restore_participants(registered)?;
+    let restored = engine.restore_participants(registered);
+    restored.map_err(|NotRestored { name, detail }| StartError::Participant { name, detail })?;
     // Only now: what is no address of a participant is not shown, it may hold a password.
     for (participant, stored, configured) in moved {
         tracing::warn!(%participant, stored, configured,

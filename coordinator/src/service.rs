@@ -187,7 +187,9 @@ impl Coordinator {
         let (engine, recovery) =
             recovery::start(Start { log, url, http, participants, admission })?;
         let (stop, stopped) = watch::channel(false);
-        let state = HttpState::new(engine.clone(), &options, stopped.clone());
+        let tokens = [options.tokens.api.clone(), options.tokens.admin.clone()];
+        let (metrics, edge) = (options.metrics.clone(), &options.edge);
+        let state = HttpState::new(engine.clone(), tokens, metrics, edge, stopped.clone());
         let mut servers = JoinSet::new();
         let descriptors = Descriptors::of_process(options.edge.connections_max);
         let resp_addr = resp.as_ref().map(|(_, addr)| *addr);

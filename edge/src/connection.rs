@@ -24,8 +24,8 @@ use crate::activity::{Activity, Stage};
 use crate::body::InTime;
 use crate::caller::Caller;
 use crate::hosts::HostRule;
-use crate::listener::Serves;
-use crate::options::Patience;
+use crate::listener::{Listener, Serves, accept};
+use crate::options::{EdgeOptions, Patience};
 use crate::reply::problem;
 use crate::seldom::Seldom;
 use crate::stream::Stream;
@@ -37,12 +37,30 @@ pub trait Answers: Send + Sync + 'static {
 }
 
 /// What the connections of a listener share.
-pub(crate) struct Shared<A> {
-    pub(crate) name: &'static str,
-    pub(crate) answers: A,
-    pub(crate) hosts: HostRule,
-    pub(crate) patience: Patience,
-    pub(crate) unauthorized: Seldom,
+struct Shared<A> {
+    name: &'static str,
+    answers: A,
+    hosts: HostRule,
+    patience: Patience,
+    unauthorized: Seldom,
+}
+
+/// Serves HTTP: see [`accept`]. `hosts` says by which names the listener may be addressed.
+pub async fn serve<A: Answers>(
+    listener: Listener,
+    hosts: HostRule,
+    options: &EdgeOptions,
+    answers: A,
+    stopped: watch::Receiver<bool>,
+) {
+    let shared = Shared {
+        name: listener.name,
+        answers,
+        hosts,
+        patience: Patience::new(options),
+        unauthorized: Seldom::minutely(),
+    };
+    accept(listener, Arc::new(shared), stopped).await;
 }
 
 impl<A: Answers> Serves for Shared<A> {

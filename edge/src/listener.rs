@@ -11,9 +11,6 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::activity::Activity;
-use crate::connection::{Answers, Shared};
-use crate::hosts::HostRule;
-use crate::options::{EdgeOptions, Patience};
 use crate::seldom::Seldom;
 
 /// How often a full listener looks whether a connection has become idle, and one without descriptors tries again.
@@ -84,24 +81,6 @@ impl Connections {
             longest.ask_to_leave();
         }
     }
-}
-
-/// Serves HTTP: see [`accept`]. `hosts` says by which names the listener may be addressed.
-pub async fn serve<A: Answers>(
-    listener: Listener,
-    hosts: HostRule,
-    options: &EdgeOptions,
-    answers: A,
-    stopped: watch::Receiver<bool>,
-) {
-    let shared = Shared {
-        name: listener.name,
-        answers,
-        hosts,
-        patience: Patience::new(options),
-        unauthorized: Seldom::minutely(),
-    };
-    accept(listener, Arc::new(shared), stopped).await;
 }
 
 /// Accepts until told to stop; then lets the requests that are under way finish, and closes the

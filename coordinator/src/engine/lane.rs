@@ -10,15 +10,14 @@ use assent_client::participant::ParticipantClient;
 use assent_common::branch::BranchMessage;
 use assent_common::crash::CrashPoint;
 use assent_common::ids::TxNumber;
-use assent_engine::{Assembled, BatchCame, Idle, LANE_PATIENCE_MS};
+use assent_engine::{Assembled, BatchCame, Idle};
 use tokio::sync::Notify;
 
-use super::lives::greet;
-use super::{Engine, Shared, vital};
+use super::lives::{LANE_PATIENCE, greet};
+use super::shared::{Engine, Shared};
+use super::vital;
 use crate::clock;
 use crate::metrics;
-
-pub(super) const LANE_PATIENCE: Duration = Duration::from_millis(LANE_PATIENCE_MS);
 
 /// How long a lane is idle before it looks whether the participant's data is what this log knows of
 /// it.

@@ -9,8 +9,9 @@ use assent_common::{ErrorCode, ParticipantName, TransactionId, limits};
 use assent_engine::Active;
 use uuid::Uuid;
 
+use super::by_hand;
+use super::shared::{Engine, stopping};
 use super::view::view_of_active;
-use super::{Engine, by_hand, stopping};
 use crate::clock;
 
 /// Ended transactions that one page reads from the log at most; a page may be short, and its token

@@ -2,16 +2,19 @@
 //! whoever asks for it.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use assent_client::participant::ParticipantClient;
 use assent_common::wire::branch::{Answers, Batch};
-use assent_engine::{LifeHeard, Sent};
+use assent_engine::{LANE_PATIENCE_MS, LifeHeard, Sent};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::lane::LANE_PATIENCE;
-use super::{Engine, Shared};
+use super::shared::{Engine, Shared};
 use crate::clock;
+
+/// How long a lane waits for what it has sent.
+pub(super) const LANE_PATIENCE: Duration = Duration::from_millis(LANE_PATIENCE_MS);
 
 impl Engine {
     /// Sends a batch, and a second time with the lives before this one if those are asked for:

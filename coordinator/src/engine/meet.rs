@@ -12,7 +12,7 @@ use assent_engine::Lane;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Engine, Turn};
+use super::shared::{Engine, Turn};
 
 /// How long a request waits for a participant that has not answered in this life of the
 /// coordinator. One that is there answers in milliseconds.

@@ -5,7 +5,7 @@
 //! HTTP ──submit──► ┌──── Core (one mutex, no I/O, never held over an await) ─────────────┐
 //! timer ──tick──►  │ machine.step(now, input) ─► effects ─► errands, records for the log │
 //! lanes ─answers─► └─────────────────────────────────────────────────────────────────────┘
-//! log ──durable──►       when a turn ends: desk.rs carries all of it out
+//! log ──durable──►       when a turn ends: errands.rs carries all of it out
 //! ```
 //!
 //! Everything that happens comes in through one of the core's doors. Each takes a whole batch under
@@ -14,12 +14,14 @@
 mod by_hand;
 mod counts;
 mod desk;
+mod errands;
 mod lane;
 mod list;
 mod lives;
 mod meet;
 mod participants;
 mod resync;
+mod shared;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -27,9 +29,8 @@ mod view;
 mod vital;
 
 use std::collections::BTreeMap;
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use assent_client::participant::ParticipantClient;
 use assent_client::settle;
@@ -46,43 +47,17 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 
 use self::desk::Desk;
+use self::shared::{Guarded, Shared, Turn, not_found, stopping};
 use self::view::view;
 use crate::clock;
 use crate::log::{LogHandle, LogPosition, Token};
-use crate::recovery::StartError;
 
 pub use assent_engine::{AdmissionLimits, Fingerprint, SEGMENT_BYTES_FOR_ALL};
 pub use counts::Counts;
 pub use list::ListFilter;
+pub use shared::Engine;
 pub use submit::{Origin, Submitted};
 pub(crate) use vital::vital;
-
-/// The coordinator's engine; cheap to clone.
-#[derive(Clone)]
-pub struct Engine {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    held: Mutex<Guarded>,
-    log: LogHandle,
-    /// Who we are, in every batch.
-    identity: CoordinatorRef,
-    /// The connections to participants.
-    http: Http,
-    /// Where lanes run; steps also come from the log's thread, which is none of the runtime's.
-    runtime: Handle,
-    /// Wakes the timer task when an earlier moment than it sleeps to was armed.
-    timer: Notify,
-    /// Whether a registered participant may not have heard yet which life speaks.
-    unmet: AtomicBool,
-}
-
-/// What is under the one lock.
-struct Guarded {
-    core: Core,
-    desk: Desk,
-}
 
 impl Engine {
     /// An engine around the core that goes on from a log. Its lanes start as participants are
@@ -290,64 +265,10 @@ impl Engine {
     }
 }
 
-/// The core, while it is held. When it is let go, what the turn has left to do is done.
-struct Turn<'a> {
-    held: MutexGuard<'a, Guarded>,
-    shared: &'a Arc<Shared>,
-}
-
-impl Turn<'_> {
-    fn desk(&self) -> &Desk {
-        &self.held.desk
-    }
-
-    fn desk_mut(&mut self) -> &mut Desk {
-        &mut self.held.desk
-    }
-
-    /// The connection to a participant, if it is registered.
-    fn client(&self, place: usize) -> Option<Arc<ParticipantClient>> {
-        let Guarded { core, desk } = &*self.held;
-        core.lanes()[place].url()?;
-        desk.client(place)
-    }
-}
-
-impl Deref for Turn<'_> {
-    type Target = Core;
-
-    fn deref(&self) -> &Core {
-        &self.held.core
-    }
-}
-
-impl DerefMut for Turn<'_> {
-    fn deref_mut(&mut self) -> &mut Core {
-        &mut self.held.core
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        // A step that panicked is half done, and so is what it would have written.
-        if !std::thread::panicking() {
-            let Guarded { core, desk } = &mut *self.held;
-            desk::carry_out(core, desk, self.shared);
-        }
-    }
-}
-
-fn stopping() -> Problem {
-    Problem::new(ErrorCode::NotReady, "the process is stopping; the change may not be durable")
-}
-
-/// Nothing is known here under this id.
-fn not_found(id: TransactionId) -> Problem {
-    let detail = format!(
-        "transaction {id} was not found: it is neither active nor within the retention; its \
-         outcome is unknown"
-    );
-    problem_of(id, ErrorCode::NotFound, detail)
+/// A participant of the log or of the configuration that cannot be registered.
+pub(crate) struct NotRestored {
+    pub(crate) name: ParticipantName,
+    pub(crate) detail: String,
 }
 
 /// What recovery and compaction do with the engine.
@@ -361,10 +282,10 @@ impl Engine {
     pub(crate) fn restore_participants(
         &self,
         participants: BTreeMap<ParticipantName, String>,
-    ) -> Result<(), StartError> {
+    ) -> Result<(), NotRestored> {
         let client = |(name, url): (ParticipantName, String)| match self.client_at(&name, &url) {
             Ok(client) => Ok((name, client)),
-            Err(problem) => Err(StartError::Participant { name, detail: problem.detail }),
+            Err(problem) => Err(NotRestored { name, detail: problem.detail }),
         };
         let clients: Vec<_> = participants.into_iter().map(client).collect::<Result<_, _>>()?;
         // In one turn: no lane may think that it is the only one.

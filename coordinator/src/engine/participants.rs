@@ -9,7 +9,7 @@ use assent_engine::of_participant;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Engine, Turn, stopping};
+use super::shared::{Engine, Turn, stopping};
 use crate::clock;
 
 /// How long a removal by force waits for what is not decided yet. Nothing of it goes on for longer

@@ -13,7 +13,7 @@ use assent_common::wire::transaction::ParticipantView;
 use assent_common::{ErrorCode, ParticipantName};
 use assent_engine::{DataReport, LifeHeard, LogReading, ResyncCall, ResyncHeard, Sent};
 
-use super::{Engine, Shared, stopping};
+use super::shared::{Engine, Shared, stopping};
 use crate::clock;
 use crate::log::LogError;
 use crate::metrics;

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::meet::meet;
+use super::shared::{Engine, not_found};
 use super::view::{view, view_of_decided};
-use super::{Engine, not_found};
 use crate::clock;
 use crate::log::LogPosition;
 

@@ -13,7 +13,7 @@ use assent_common::{Attempt, ParticipantName, TransactionId};
 use assent_engine::{Active, Core, Decided, Lane};
 use serde_json::value::RawValue;
 
-use super::Engine;
+use super::shared::Engine;
 use crate::clock::rfc3339;
 
 /// An active transaction.

@@ -9,9 +9,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::HttpState;
 use super::extract::{JsonBody, PathOf, PathOfTwo};
 use super::reply::{self, Rejection};
+use super::state::HttpState;
 
 /// Bytes of an actor or a reason: they go into the decision log for ever.
 const OVERRIDE_TEXT_BYTES_MAX: usize = 1_000;

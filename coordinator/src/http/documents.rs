@@ -11,11 +11,10 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, SecurityRequirement};
 
-use super::{documented_routes, reply};
+use super::reply;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-static OPENAPI_JSON: LazyLock<String> = LazyLock::new(openapi_json);
 static ERRORS_MARKDOWN: LazyLock<String> = LazyLock::new(errors_markdown);
 
 #[derive(utoipa::OpenApi)]
@@ -40,11 +39,10 @@ static ERRORS_MARKDOWN: LazyLock<String> = LazyLock::new(errors_markdown);
 )]
 struct Description;
 
-/// The OpenAPI 3.1 description of both listeners, as JSON.
-#[must_use]
-pub fn openapi_json() -> String {
+/// The OpenAPI 3.1 description of these routes of both listeners, as JSON.
+pub(super) fn described(routes: utoipa::openapi::OpenApi) -> String {
     let mut document = Description::openapi();
-    document.merge(documented_routes().into_openapi());
+    document.merge(routes);
     let token = SecurityScheme::Http(
         HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
@@ -90,15 +88,6 @@ pub fn errors_markdown() -> String {
         );
     }
     text
-}
-
-/// This document.
-#[utoipa::path(
-    get, path = "/openapi.json", operation_id = "getOpenapi", tag = "documents",
-    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")),
-)]
-pub(super) async fn openapi() -> Response {
-    reply::with_type(StatusCode::OK, JSON, OPENAPI_JSON.as_str())
 }
 
 /// The error codes: what each means, and what to do about it.

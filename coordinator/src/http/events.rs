@@ -17,9 +17,9 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::HttpState;
 use super::extract::{ClientOf, PathOf};
 use super::reply::Rejection;
+use super::state::HttpState;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 

@@ -16,9 +16,9 @@ use axum::http::{Extensions, HeaderMap, HeaderName};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::HttpState;
 use super::json_path::place_of;
 use super::reply::Rejection;
+use super::state::HttpState;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");

@@ -10,8 +10,8 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
-use super::HttpState;
 use super::reply::{self, RETRY_AFTER_SECONDS, Rejection};
+use super::state::HttpState;
 use crate::metrics as metric;
 
 const METRICS_MEDIA_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");

@@ -1,7 +1,7 @@
 //! The HTTP surfaces of the coordinator: the public API, and the admin API beside it.
 //!
 //! Owns: paths, methods, headers, the shape of answers, who may call what. It decides nothing about transactions: every
-//! handler is a translation of one call of the [`Engine`]. Nothing here retries, and no value of a transaction is logged.
+//! handler is a translation of one call of the [`Engine`](crate::Engine). Nothing here retries, and no value of a transaction is logged.
 //!
 //! ```text
 //! public  POST transactions                           ─┐
@@ -22,95 +22,24 @@ mod json_path;
 mod participants;
 mod reply;
 mod serve;
+mod state;
 mod transactions;
 
-use std::sync::Arc;
+use std::sync::LazyLock;
 
 use assent_client::Token;
-use assent_common::ErrorCode;
-use assent_edge::{Budget, Descriptors};
 use axum::Router;
+use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::reply::Rejection;
-use crate::engine::Engine;
-use crate::service::CoordinatorOptions;
-
-pub use documents::{errors_markdown, openapi_json};
+pub use documents::errors_markdown;
 pub(crate) use serve::Surface;
+pub use state::HttpState;
 
-/// Requests that wait for a transaction to change (long polls and event streams) at a time; more
-/// are told `overloaded`. Each holds a connection and a task for as long as its client likes.
-const WATCHERS_MAX: usize = 10_000;
-
-/// The same, of a listener with so many connections: the other half is for those who want something
-/// at once.
-const fn watchers_max(connections_max: usize) -> usize {
-    let half = connections_max.div_ceil(2);
-    if half < WATCHERS_MAX { half } else { WATCHERS_MAX }
-}
-
-/// What handlers share; cheap to clone.
-#[derive(Clone)]
-pub struct HttpState {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    engine: Engine,
-    api_token: Option<Token>,
-    admin_token: Option<Token>,
-    metrics: Option<PrometheusHandle>,
-    /// Becomes true when the servers close: whoever waits on purpose stops waiting.
-    stopped: watch::Receiver<bool>,
-    watchers: Arc<Semaphore>,
-    watchers_max: usize,
-    /// The memory that requests may hold, on both listeners.
-    budget: Budget,
-}
-
-impl HttpState {
-    pub(crate) fn new(
-        engine: Engine,
-        options: &CoordinatorOptions,
-        stopped: watch::Receiver<bool>,
-    ) -> Self {
-        let edge = &options.edge;
-        let watchers_max = watchers_max(Descriptors::of_process(edge.connections_max).public);
-        let shared = Shared {
-            engine,
-            api_token: options.tokens.api.clone(),
-            admin_token: options.tokens.admin.clone(),
-            metrics: options.metrics.clone(),
-            stopped,
-            watchers: Arc::new(Semaphore::new(watchers_max)),
-            watchers_max,
-            budget: Budget::new(edge.request_bytes_max),
-        };
-        Self { shared: Arc::new(shared) }
-    }
-
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.shared.engine
-    }
-
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.shared.budget
-    }
-
-    /// The right to wait for a transaction to change, while the permit is held.
-    fn watch(&self) -> Result<OwnedSemaphorePermit, Rejection> {
-        Arc::clone(&self.shared.watchers).try_acquire_owned().map_err(|_| {
-            let most = self.shared.watchers_max;
-            let detail = format!("{most} requests wait for changes; poll without waiting");
-            Rejection::new(ErrorCode::Overloaded, detail)
-        })
-    }
-}
+static OPENAPI_JSON: LazyLock<String> = LazyLock::new(openapi_json);
 
 /// The API of clients and participants.
 pub(crate) fn public_surface(state: HttpState) -> Surface {
@@ -125,9 +54,20 @@ pub(crate) fn admin_surface(state: HttpState) -> Surface {
     Surface::new(router(state, read_routes().merge(admin_routes()), token))
 }
 
-/// Every route there is, for the document.
-fn documented_routes() -> OpenApiRouter<HttpState> {
-    read_routes().merge(write_routes()).merge(admin_routes()).merge(probe_routes())
+/// The OpenAPI 3.1 description of both listeners, as JSON.
+#[must_use]
+pub fn openapi_json() -> String {
+    let routes = read_routes().merge(write_routes()).merge(admin_routes()).merge(probe_routes());
+    documents::described(routes.into_openapi())
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "getOpenapi", tag = "documents",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")),
+)]
+async fn openapi() -> Response {
+    reply::with_type(StatusCode::OK, documents::JSON, OPENAPI_JSON.as_str())
 }
 
 /// What changes something, save what only operators may.
@@ -148,7 +88,7 @@ fn read_routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(participants::describe))
         .routes(routes!(health::version))
         .routes(routes!(health::metrics))
-        .routes(routes!(documents::openapi))
+        .routes(routes!(openapi))
         .routes(routes!(documents::errors))
 }
 

@@ -10,9 +10,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
-use super::HttpState;
 use super::extract::{JsonBody, PathOf};
 use super::reply::{self, Rejection};
+use super::state::HttpState;
 
 /// The registered participants, by name.
 #[utoipa::path(

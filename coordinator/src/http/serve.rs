@@ -15,9 +15,9 @@ use axum::http::{HeaderMap, Method, Request};
 use axum::response::{IntoResponse as _, Response};
 use tower::Service as _;
 
-use super::HttpState;
 use super::auth;
 use super::extract::{ClientOf, JsonBody};
+use super::state::HttpState;
 use super::transactions;
 
 /// What a listener answers with.

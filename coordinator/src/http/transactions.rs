@@ -24,9 +24,9 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
-use super::HttpState;
 use super::extract::{ClientOf, JsonBody, PathOf, QueryOf, idempotency_key, preferred_wait_ms};
 use super::reply::{self, RETRY_AFTER_SECONDS, Rejection};
+use super::state::HttpState;
 use crate::engine::{Fingerprint, ListFilter, Origin, Submitted};
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
