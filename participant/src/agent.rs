@@ -32,7 +32,7 @@ use assent_common::wire::branch::{
 use assent_common::wire::resync::{DataPoint, DataView, Progress, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
-use crate::answers::{conflict, fitting, refused, result, waited_for};
+use crate::answers::{Checked, conflict, fitting, refused, result, waited_for};
 use crate::by_hand;
 use crate::metrics::Metrics;
 use crate::reach::Reach;
@@ -500,9 +500,6 @@ pub(crate) fn definite(answer: &BranchAnswer) -> Result<(), Refusal> {
         (None, None) => Ok(()),
     }
 }
-
-/// A message to a branch; instead of a prepare that is not well formed, the no that it gets.
-pub(crate) type Checked = (Txid, BranchMessage<Result<CheckedPrepare, Refusal>>);
 
 /// Whether a key is the control hash, or stands below it.
 fn is_own(key: &[u8], control_key: &str) -> bool {

@@ -3,9 +3,12 @@
 use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::outcome::{Holder, Refusal};
 use assent_common::wire::branch::{Answer, StateWord, VoteWord};
-use assent_common::{ErrorCode, limits};
+use assent_common::{ErrorCode, Txid, limits};
 
-use crate::agent::Checked;
+use crate::store::CheckedPrepare;
+
+/// A message to a branch; instead of a prepare that is not well formed, the no that it gets.
+pub(crate) type Checked = (Txid, BranchMessage<Result<CheckedPrepare, Refusal>>);
 
 /// The same no to any message; a prepare that was not well formed has its own.
 pub(super) fn refused((_, message): &Checked, refusal: &Refusal) -> BranchAnswer {

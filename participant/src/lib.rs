@@ -32,10 +32,12 @@ mod agent;
 mod answers;
 mod by_hand;
 mod forward;
+mod health;
 pub mod http;
 mod known;
 mod leftovers;
 pub mod metrics;
+mod operator;
 mod options;
 mod reach;
 mod resolver;
@@ -230,7 +232,7 @@ impl Participant {
         let scan_interval_ms = (options.resolve_interval_ms / 2).max(SCAN_INTERVAL_MIN_MS);
         let resolver = resolver::run(Arc::clone(&shared), scan_interval_ms, stopping.clone());
         let pulse = pulse(Arc::clone(&shared), stopping.clone());
-        let by_hand = by_hand::compare(Arc::clone(&shared), stopping.clone());
+        let by_hand = operator::compare(Arc::clone(&shared), stopping.clone());
         let sweeper = sweep(Arc::clone(&shared), options.sweep_interval_ms, stopping);
         let tasks = vec![
             tokio::spawn(resolver),

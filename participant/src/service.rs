@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
-use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_client::{CoordinatorClient, Http, Token};
-use assent_common::branch::Ending;
 use assent_common::outcome::{Heuristic, Refusal};
 use assent_common::participant::Branches;
 use assent_common::participant::resolver::Resolver;
@@ -23,17 +21,17 @@ use assent_common::wire::branch::{
 };
 use assent_common::wire::redo::WrittenView;
 use assent_common::wire::resync::{Resync, Resynced};
-use assent_common::{ErrorCode, LogId, ParticipantName, Txid};
+use assent_common::{ErrorCode, LogId, ParticipantName, Txid, limits};
 use assent_edge::Budget;
 
 use crate::agent::{Agent, Running};
 use crate::by_hand;
-use crate::http::{Check, Verdict};
+use crate::health::{Check, Verdict};
 use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::options::MetricsText;
 use crate::reach::Reach;
-use crate::store::{ByHand, InDoubt, Store, StoreError, StoreState, StoredBranch, kept_keys, lock};
+use crate::store::{InDoubt, Store, StoreError, StoreState, StoredBranch, lock};
 
 /// Marks that one list shows: there may be millions, and a person looks for a few that stay.
 const MARKED_LISTED_MAX: usize = 1_000;
@@ -44,9 +42,6 @@ pub(crate) const REDIS_SILENT: Duration = Duration::from_secs(1);
 /// Branches ended by hand that a check names.
 const DAMAGE_NAMED_MAX: usize = 5;
 
-/// What to do about a copy of a log.
-const START_NEWEST: &str = "stop that coordinator, and start it on the newest copy of its log (docs/guides/recover.md, `Backup`)";
-
 /// Coordinators that are asked at once, on the word of batches, who they are.
 const ASKING_MAX: usize = 8;
 
@@ -54,7 +49,7 @@ const ASKING_MAX: usize = 8;
 const VOUCHED_MAX: usize = 64;
 
 /// How long a coordinator that is asked for a person may take: who it is, or what it decided.
-pub(crate) const WHO_IS_THERE: Duration = Duration::from_secs(2);
+pub(crate) const WHO_IS_THERE: Duration = Duration::from_millis(limits::WHO_IS_THERE_MS);
 
 /// One participant.
 #[derive(Debug)]
@@ -89,6 +84,9 @@ pub(crate) struct Shared {
     /// Whether the last scan for branches in doubt went through.
     pub(crate) scanned: AtomicBool,
 }
+
+/// What the handlers work with.
+pub(crate) type App = Arc<Shared>;
 
 impl Shared {
     /// The bound of [`Shared::asking`].
@@ -141,7 +139,7 @@ impl Shared {
         let by_hand = self.store.all_by_hand();
         let view = |txid| match by_hand.get(&txid) {
             Some(hand) => by_hand::view(txid, state, hand),
-            None => ended(txid, state),
+            None => by_hand::ended(txid, state),
         };
         Ok(BranchList { branches: found.into_iter().map(view).collect(), more })
     }
@@ -340,7 +338,7 @@ impl Shared {
             (Some(StoredBranch { state, written, .. }), hand) => {
                 let view = match hand {
                     Some(hand) => by_hand::view(txid, state, &hand),
-                    None => ended(txid, state),
+                    None => by_hand::ended(txid, state),
                 };
                 Ok(BranchView { written: written.map(WrittenView::from), ..view })
             }
@@ -350,75 +348,6 @@ impl Shared {
                 format!("nothing is kept of {txid} here; that says nothing about its outcome"),
             )),
         }
-    }
-
-    /// An operator decides a branch (invariant 16).
-    pub(crate) async fn resolve_by_hand(
-        &self,
-        txid: Txid,
-        request: &ResolveRequest,
-    ) -> Result<BranchView, Refusal> {
-        let kept = self.store.branch(txid).await.map_err(unavailable)?;
-        let in_doubt = kept.and_then(|kept| kept.in_doubt);
-        let is_implicit = in_doubt.as_ref().is_some_and(|branch| !branch.branches.is_empty());
-        let id = in_doubt.as_ref().map(|branch| branch.id);
-        let keys = in_doubt.as_ref().map(|branch| kept_keys(&branch.written)).unwrap_or_default();
-        let view = self.branch(txid).await?;
-        if view.state != BranchState::Prepared {
-            let state = view.state.as_str();
-            let detail = format!("{txid} is {state}, not prepared: there is nothing to decide");
-            return Err(Refusal::new(ErrorCode::WrongState, detail));
-        }
-        let ResolveRequest { outcome, actor, reason, force, .. } = request;
-        if !force && let Some(branch) = in_doubt {
-            by_hand::unopposed(self, branch, request).await?;
-        }
-        let word = outcome.as_str();
-        tracing::error!(%txid, outcome = word, actor, reason, "an operator decides a branch in doubt");
-        self.metrics.operator("resolve");
-        let ending = match outcome {
-            ForcedOutcome::Committed => Ending::Commit,
-            ForcedOutcome::Aborted => Ending::Abort,
-        };
-        let url = view.coordinator.unwrap_or_default();
-        let by_hand = ByHand {
-            outcome: match outcome {
-                ForcedOutcome::Committed => Heuristic::Committed,
-                ForcedOutcome::Aborted => Heuristic::Aborted,
-            },
-            actor: actor.clone(),
-            reason: reason.clone(),
-            // Of an implicit transaction a log that knows nothing must not be asked by the txid
-            // alone.
-            coordinator: if is_implicit { String::new() } else { url.clone() },
-            is_damage: false,
-            id,
-            keys,
-        };
-        self.store.keep_by_hand(txid, &by_hand).await.map_err(unavailable)?;
-        let ended = self.finish(coordinator_of(txid, url), &[(txid, ending)]).await;
-        ended.into_iter().collect::<Result<(), Refusal>>()?;
-        self.branch(txid).await
-    }
-
-    /// An operator has what is kept of an ended branch dropped (invariant 16).
-    pub(crate) async fn forget_by_hand(
-        &self,
-        txid: Txid,
-        request: &ForgetRequest,
-    ) -> Result<(), Refusal> {
-        let view = self.branch(txid).await?;
-        if view.state == BranchState::Prepared {
-            let detail = format!(
-                "{txid} is prepared: its outcome is not known here; decide it first (assent branch resolve)"
-            );
-            return Err(Refusal::new(ErrorCode::WrongState, detail));
-        }
-        let ForgetRequest { actor, reason } = request;
-        let state = view.state.as_str();
-        tracing::error!(%txid, state, actor, reason, "an operator removes the marker of a branch");
-        self.metrics.operator("forget");
-        self.store.forget(txid).await.map_err(unavailable)
     }
 
     /// The branches that were ended by hand against what their logs say, as a check; none if there
@@ -487,7 +416,11 @@ impl Shared {
             stale => Check {
                 name: "logs",
                 verdict: Verdict::Warning,
-                detail: format!("stale_log: {}; {START_NEWEST}", stale.join("; ")),
+                detail: format!(
+                    "stale_log: {}. {}",
+                    stale.join("; "),
+                    ErrorCode::StaleLog.advice()
+                ),
             },
         });
         checks.push(match *self.running.borrow() {
@@ -525,22 +458,8 @@ pub(crate) fn coordinator_of(txid: Txid, url: String) -> CoordinatorRef {
     CoordinatorRef { log_id: txid.log_id, epoch: txid.number.epoch, url, life: None }
 }
 
-/// A branch of which a mark is left.
-pub(crate) fn ended(txid: Txid, state: BranchState) -> BranchView {
-    BranchView {
-        txid,
-        state,
-        id: None,
-        coordinator: None,
-        in_doubt_ms: None,
-        keys: Vec::new(),
-        last_error: None,
-        written: None,
-        by_hand: None,
-    }
-}
-
-fn unavailable(error: StoreError) -> Refusal {
+/// The refusal of what the store could not look at.
+pub(crate) fn unavailable(error: StoreError) -> Refusal {
     match &error {
         StoreError::Corrupt { .. } => Refusal::new(ErrorCode::Internal, error.to_string()),
         _ => error.refusal(),

@@ -1,9 +1,10 @@
 //! The rules of the repository that no linter knows.
 
+mod circles;
 mod commands;
 mod shape;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 const LINES_MAX: usize = 600;
@@ -297,32 +298,4 @@ fn crash_points_and_mutants_are_asked_for_by_the_tests_only() {
             assert!(!text.contains("crash-points"), "{folder} asks for crash points of {name}");
         }
     }
-}
-
-/// Who reads a file of the engine can read what it uses first, and is not led back.
-#[test]
-fn no_files_of_the_engine_use_each_other_in_a_circle() {
-    let files = std::fs::read_dir(root().join("engine/src")).unwrap();
-    let files = files.map(|file| file.unwrap().path());
-    let files = files.filter(|path| path.extension().is_some_and(|is| is == "rs"));
-    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for path in files.filter(|path| !path.ends_with("lib.rs")) {
-        let text = std::fs::read_to_string(&path).unwrap();
-        let named = text.split("crate::").skip(1).map(|rest| {
-            rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>()
-        });
-        uses.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), named.collect());
-    }
-    let mut read: BTreeSet<String> = BTreeSet::new();
-    loop {
-        let is_next = |used: &BTreeSet<String>| {
-            used.iter().all(|used| read.contains(used) || !uses.contains_key(used))
-        };
-        let next = uses.iter().find(|(file, used)| !read.contains(*file) && is_next(used));
-        let Some((next, _)) = next else { break };
-        read.insert(next.clone());
-    }
-    assert!(read.contains("core"), "nothing was found: the test looks at the wrong place");
-    let circle: Vec<_> = uses.keys().filter(|file| !read.contains(*file)).collect();
-    assert!(circle.is_empty(), "files of the engine that use each other in a circle: {circle:?}");
 }

@@ -9,9 +9,9 @@ use assent_common::ErrorCode;
 use assent_common::wire::branch::BranchView;
 use assent_common::wire::problem::Problem;
 
-use super::App;
 use super::body::{JsonBody, txid};
 use super::reply::{Rejection, json};
+use crate::service::App;
 
 /// Bytes of an actor's name or a reason: a sentence or two, that stays readable in a log.
 const TEXT_BYTES_MAX: usize = 1_000;

@@ -9,9 +9,9 @@ use axum::response::{IntoResponse as _, Response};
 use assent_client::pass_on::PASSED_ON;
 use assent_common::ErrorCode;
 
-use super::App;
 use super::reply::Rejection;
 use crate::forward::SentBy;
+use crate::service::App;
 
 /// Lets a request through if no token is configured, or if it carries the token.
 pub(crate) async fn require_token(

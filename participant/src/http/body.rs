@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use assent_common::wire::MEDIA_TYPE;
 use assent_common::{ErrorCode, Txid};
 
-use super::App;
 use super::reply::Rejection;
+use crate::service::App;
 
 /// Bytes of a body that a router takes.
 #[derive(Debug, Clone, Copy)]

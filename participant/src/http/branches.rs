@@ -12,10 +12,10 @@ use assent_common::wire::branch::{
 use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, Txid};
 
-use super::App;
 use super::body::{JsonBody, RawBody, txid};
 use super::reply::{Rejection, json, protocol};
 use crate::forward::SentBy;
+use crate::service::App;
 
 /// Answers several messages of one coordinator, in order. Nothing in a batch waits.
 #[utoipa::path(

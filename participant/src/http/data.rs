@@ -6,9 +6,9 @@ use axum::response::Response;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::resync::{DataView, Resync, Resynced};
 
-use super::App;
 use super::body::JsonBody;
 use super::reply::{Rejection, protocol};
+use crate::service::App;
 
 /// What the data is now: its incarnation, the number of the last vote, and whether it is fenced.
 #[utoipa::path(

@@ -20,6 +20,7 @@ mod reply;
 use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::{Extension, Router};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -27,12 +28,7 @@ use utoipa_axum::routes;
 
 use assent_common::limits;
 
-use crate::service::Shared;
-
-pub(crate) use probes::{Check, Verdict};
-
-/// What the handlers work with.
-type App = Arc<Shared>;
+use crate::service::App;
 
 /// Bytes of an operator's request.
 const ADMIN_BYTES_MAX: usize = 64 * 1024;
@@ -81,7 +77,7 @@ fn server_routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(probes::version))
         .routes(routes!(probes::metrics))
-        .routes(routes!(probes::openapi))
+        .routes(routes!(document))
 }
 
 fn open_routes() -> OpenApiRouter<App> {
@@ -98,6 +94,15 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         .merge(server_routes())
         .merge(open_routes())
         .into_openapi()
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "openapi", tag = "server",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
+)]
+async fn document() -> Response {
+    reply::json(&openapi())
 }
 
 /// The API for coordinators.

@@ -9,8 +9,9 @@ use assent_common::ErrorCode;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::transaction::VersionView;
 
-use super::App;
 use super::reply::{Rejection, json};
+use crate::health::Verdict;
+use crate::service::App;
 
 /// The process turns.
 #[utoipa::path(
@@ -42,37 +43,6 @@ pub(crate) async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) ->
     }
     text.push_str(if failing { "not ready\n" } else { "ready\n" });
     (status, text).into_response()
-}
-
-/// One check of `/readyz`.
-pub(crate) struct Check {
-    pub(crate) name: &'static str,
-    pub(crate) verdict: Verdict,
-    pub(crate) detail: String,
-}
-
-impl Check {
-    /// In one line, whatever its detail is: a probe is read line by line.
-    fn line(&self) -> String {
-        let Self { name, verdict, detail } = self;
-        let (sign, word) = match verdict {
-            Verdict::Passing => ("+", "ok"),
-            Verdict::Warning => ("!", "warning"),
-            Verdict::Failing => ("-", "failing"),
-        };
-        let colon = if detail.is_empty() { "" } else { ": " };
-        let detail: Vec<&str> = detail.lines().map(str::trim).collect();
-        format!("[{sign}] {name} {word}{colon}{}\n", detail.join(" "))
-    }
-}
-
-/// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Passing,
-    /// Ready, but something is not as it should be: a promise that the operator gave up, say.
-    Warning,
-    Failing,
 }
 
 /// What runs here, and the promises that it cannot keep.
@@ -109,30 +79,4 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, Rejectio
     app.gauge();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render.render())
         .into_response())
-}
-
-/// This document.
-#[utoipa::path(
-    get, path = "/openapi.json", operation_id = "openapi", tag = "server",
-    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
-)]
-pub(crate) async fn openapi() -> Response {
-    json(&super::openapi())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_check_is_one_line_with_all_that_is_wrong() {
-        let detail =
-            "Redis would lose votes:\n  - role is \"slave\"\n  - it has no file".to_owned();
-        let check = Check { name: "redis", verdict: Verdict::Failing, detail };
-        let line =
-            "[-] redis failing: Redis would lose votes: - role is \"slave\" - it has no file\n";
-        assert_eq!(check.line(), line);
-        let check = Check { name: "data", verdict: Verdict::Passing, detail: String::new() };
-        assert_eq!(check.line(), "[+] data ok\n");
-    }
 }
