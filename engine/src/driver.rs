@@ -7,7 +7,7 @@ use assent_common::log::Durability;
 use assent_common::mutant::Mutant;
 use assent_common::time::Micros;
 use assent_common::wire::outcome::BranchOutcome;
-use assent_common::wire::resync::{DataPoint, DataView, FoundData, Resync};
+use assent_common::wire::resync::{DataPoint, DataView, FoundData};
 use assent_common::{LogId, TxNumber};
 
 use crate::core::Core;
@@ -16,8 +16,8 @@ use crate::errand::{Errand, Notice};
 use crate::lanes::Greeting;
 use crate::outbox::Appended;
 use crate::resync::{
-    self, DataReport, LogReading, ReportPart, Reported, ResyncCall, ResyncHeard, Resynchronisation,
-    Saying, Stage,
+    self, DataReport, LogReading, Reported, ResyncCall, ResyncHeard, Resynchronisation, Saying,
+    Stage,
 };
 
 /// Data is fenced, or other than what was known: it waits for this log's report.
@@ -155,20 +155,9 @@ fn say_report(core: &mut Core, place: usize, found: FoundData, report: DataRepor
 /// Says the next part of a report. After the last one the data is open, unless the participant
 /// waits for these logs too.
 fn say(core: &mut Core, place: usize, mut saying: Box<Saying>, owed: &[LogId]) {
-    let Some(next) = saying.next_part() else {
+    let (participant, speaker) = (core.lanes[place].name.clone(), core.speaker_in_full(place));
+    let Some(word) = saying.next_part(participant, speaker, core.low_water(place)) else {
         return held_up(core, place, resync::owed(owed), false);
-    };
-    let ReportPart { found, known, part, last, alone, redo } = next;
-    let word = Resync {
-        participant: core.lanes[place].name.clone(),
-        coordinator: core.speaker_in_full(place),
-        low_water: core.low_water(place),
-        found,
-        known,
-        part,
-        last,
-        alone,
-        redo,
     };
     stands(core, place, Stage::Saying(saying), ResyncCall::Say(Box::new(word)));
 }

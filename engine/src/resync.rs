@@ -14,12 +14,13 @@
 
 use std::vec;
 
-use assent_common::LogId;
 use assent_common::backoff::Backoff;
 use assent_common::coordinator::resync::{Lacking, Loss, Plan, Redone, Seen};
 use assent_common::record::Record;
+use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::redo::Base64;
 use assent_common::wire::resync::{DataPoint, DataView, FoundData, RedoBranch, Resync, Resynced};
+use assent_common::{LogId, ParticipantName, TxNumber};
 
 /// Between tries: the participant may be away, or wait for the report of another log.
 const AGAIN: Backoff = Backoff { base_ms: 50, cap_ms: 2_000 };
@@ -141,17 +142,6 @@ pub(crate) struct Saying {
     rest: vec::IntoIter<Vec<RedoBranch>>,
 }
 
-/// What a part of a report has in it beside who speaks.
-#[derive(Debug)]
-pub(crate) struct ReportPart {
-    pub(crate) found: FoundData,
-    pub(crate) known: Option<DataPoint>,
-    pub(crate) part: u32,
-    pub(crate) last: bool,
-    pub(crate) alone: bool,
-    pub(crate) redo: Vec<RedoBranch>,
-}
-
 /// A report that is to be said.
 #[derive(Debug)]
 pub(crate) struct Reported {
@@ -203,13 +193,18 @@ impl Saying {
         self.known.seen.known
     }
 
-    /// The next part; `None` when all is said.
-    pub(crate) fn next_part(&mut self) -> Option<ReportPart> {
+    /// The next part, as this coordinator says it; `None` when all is said.
+    pub(crate) fn next_part(
+        &mut self,
+        participant: ParticipantName,
+        coordinator: CoordinatorRef,
+        low_water: TxNumber,
+    ) -> Option<Resync> {
         let redo = self.rest.next()?;
         let (part, last) = (self.part, self.rest.len() == 0);
         self.part += 1;
         let (found, known, alone) = (self.found, self.known(), self.known.is_accepted);
-        Some(ReportPart { found, known, part, last, alone, redo })
+        Some(Resync { participant, coordinator, low_water, found, known, part, last, alone, redo })
     }
 }
 

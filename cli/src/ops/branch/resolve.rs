@@ -5,7 +5,7 @@ use std::time::Duration;
 use assent_client::CallError;
 use assent_client::participant::{ForcedOutcome, ForgetRequest, ResolveRequest};
 use assent_common::wire::branch::BranchList;
-use assent_common::{ErrorCode, Txid};
+use assent_common::{ErrorCode, Txid, limits};
 use clap::{Args, ValueEnum};
 
 use super::{list, locate};
@@ -13,9 +13,6 @@ use crate::config::ClientSettings;
 use crate::exit::{Exit, Failure};
 use crate::ops::Override;
 use crate::output::{self, Format};
-
-/// How long the own coordinator may take to say which log it has.
-const WHO_IS_THERE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(crate) struct ResolveArgs {
@@ -90,7 +87,8 @@ pub(super) async fn resolve(
 /// and the participant need not know.
 async fn found_at(txid: Txid, settings: &ClientSettings) -> Option<String> {
     let coordinator = settings.coordinator().ok()?;
-    let version = tokio::time::timeout(WHO_IS_THERE, coordinator.version()).await.ok()?.ok()?;
+    let patience = Duration::from_millis(limits::WHO_IS_THERE_MS);
+    let version = tokio::time::timeout(patience, coordinator.version()).await.ok()?.ok()?;
     (version.log_id? == txid.log_id.to_string()).then(|| settings.url.clone())
 }
 
