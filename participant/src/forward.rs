@@ -167,7 +167,32 @@ impl Shared {
             }
         }
         self.metrics.passed_on(result(&passed));
+        if let Some(said) = self.peer_said(owner, &passed) {
+            self.reach.passed_on(owner.url(), said);
+        }
         passed
+    }
+
+    /// What it says of the owner that this came of what was passed on to it; nothing if that agent
+    /// is none any more.
+    fn peer_said<T: OfOwner>(
+        &self,
+        owner: &Arc<OtherOwner>,
+        passed: &PassedOn<T>,
+    ) -> Option<Result<(), String>> {
+        let is_owner = || {
+            let now = self.store.stands_by_for();
+            now.is_some_and(|now| now.url() == owner.url())
+        };
+        match passed {
+            PassedOn::Answered(answers) => (!answers.some_not_done()).then_some(Ok(())),
+            PassedOn::Refused(_) => Some(Ok(())),
+            PassedOn::NotReached(why) | PassedOn::Unknown(why) => Some(Err(why.clone())),
+            // It may have been succeeded a moment ago, unless it says so twice.
+            PassedOn::NotOwner(why) => is_owner().then(|| {
+                Err(format!("{why}; all agents of one Redis need the same token (--token-file)"))
+            }),
+        }
     }
 
     /// Answers a prepare that may wait. `batch` is the rest of what came, `body` all of it.

@@ -1,4 +1,5 @@
-//! Whom this agent reaches: its Redis, and the coordinators that it asks about branches in doubt.
+//! Whom this agent reaches: its Redis, the agent that owns it, and the coordinators that it asks
+//! about branches in doubt.
 //! For health, metrics, operators, and where to ask. Nothing of the protocol is decided by it, and
 //! it must never be taken for an answer about a branch.
 
@@ -7,6 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use assent_common::outcome::Call;
+use assent_common::text::cut;
 use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Epoch, ErrorCode, LogId, Txid};
@@ -20,10 +22,16 @@ const REPEATED: Duration = Duration::from_secs(60);
 /// Coordinators that are remembered: who speaks for more logs than this is no coordinator.
 const COORDINATORS_MAX: usize = 64;
 
+/// For how long it is said that another agent took nothing. This one may own the Redis since, so
+/// that nothing more is passed on, and it does not hear when the other one is mended.
+const PEER_SAID_FOR: Duration = Duration::from_secs(600);
+
 /// Whom this agent reaches.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     redis: Mutex<Option<Result<(), String>>>,
+    /// The agent that owned the Redis and did not take what was passed on to it.
+    peer: Mutex<Option<SilentPeer>>,
     coordinators: Mutex<Coordinators>,
 }
 
@@ -32,6 +40,14 @@ struct Coordinators {
     by_log: BTreeMap<LogId, Coordinator>,
     /// Counts what was heard: only the order of two numbers means anything.
     heard: u64,
+}
+
+/// An agent that did not take what was passed on to it.
+#[derive(Debug)]
+struct SilentPeer {
+    url: String,
+    at: Instant,
+    why: String,
 }
 
 /// A coordinator that has spoken to this agent, or is asked by it.
@@ -81,6 +97,21 @@ impl Reach {
     /// What the last look at Redis found; nothing before the first.
     pub(crate) fn redis(&self) -> Option<Result<(), String>> {
         lock(&self.redis).clone()
+    }
+
+    /// What came of what was passed on to the agent at this address, which owns the Redis.
+    pub(crate) fn passed_on(&self, url: &str, result: Result<(), String>) {
+        let silent = |why| SilentPeer { url: cut(url, 200).into_owned(), at: Instant::now(), why };
+        *lock(&self.peer) = result.err().map(silent);
+    }
+
+    /// Which agent did not take what was passed on to it, how long ago, and why.
+    pub(crate) fn silent_peer(&self) -> Option<String> {
+        let peer = lock(&self.peer);
+        let SilentPeer { url, at, why } =
+            peer.as_ref().filter(|peer| peer.at.elapsed() < PEER_SAID_FOR)?;
+        let ago = at.elapsed().as_secs();
+        Some(format!("the agent {url} took nothing from this one {ago} s ago: {why}"))
     }
 
     /// A coordinator speaks.

@@ -395,6 +395,11 @@ impl Shared {
             let url = assent_common::text::cut(owner.url(), 200);
             Check { detail: format!("this agent stands by for {url}"), ..passing("owner") }
         }));
+        checks.extend(self.reach.silent_peer().map(|detail| Check {
+            name: "peers",
+            verdict: Verdict::Warning,
+            detail,
+        }));
         let replicas = tokio::time::timeout(REDIS_SILENT, self.store.replicas_missing()).await;
         let missing = match replicas {
             Ok(missing) => missing.ok().flatten(),

@@ -507,3 +507,34 @@ async fn an_idle_agent_does_not_go_on_with_data_that_did_not_come_of_its_own() {
         assert_eq!(redis.ask::<String>(&["HGET", CONTROL, "m:inc"]).await.unwrap(), "77");
     }
 }
+
+/// Promise *honest*: which agent did not take what was passed on to it, and why, is in the health
+/// of the one that passed it on, and not in its log only.
+#[tokio::test]
+async fn a_standby_names_the_agent_that_took_nothing_and_why() {
+    for (is_reached, says) in [(true, "--token-file"), (false, "http://127.0.0.1:1/ took nothing")]
+    {
+        let redis = Redis::start().await;
+        let owner = |options: &mut Options| {
+            owns(options);
+            options.token = Some(Token::new("one"));
+            if !is_reached {
+                options.address = Some(AgentAddress::Url("http://127.0.0.1:1/".to_owned()));
+            }
+        };
+        let other = |options: &mut Options| {
+            owns(options);
+            options.token = Some(Token::new(if is_reached { "other" } else { "one" }));
+        };
+        let _owner = Sidecar::with(&redis, owner).await;
+        let standby = Sidecar::with(&redis, other).await;
+        let token = Some(Token::new(if is_reached { "other" } else { "one" }));
+        let http = Http::new(&HttpOptions { token, ..HttpOptions::default() }).unwrap();
+        let url = format!("http://{}", standby.addresses.public);
+        let client = ParticipantClient::new(&http, &url).unwrap();
+        client.batch(&batch("http://c", vec![abort(1)])).await.unwrap();
+        let text = client.readyz().await.unwrap().text;
+        let line = text.lines().find(|line| line.starts_with("[!] peers warning: "));
+        assert!(line.is_some_and(|line| line.contains(says)), "{text}");
+    }
+}

@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 
 use assent_client::{CallError, ParticipantClient};
-use assent_common::LogId;
 use assent_common::wire::branch::{BranchList, BranchState, CoordinatorList, CoordinatorView};
 use assent_common::wire::resync::DataView;
 use assent_common::wire::transaction::{ParticipantData, ParticipantView, VersionView};
+use assent_common::{ErrorCode, LogId};
 
 use super::coordinator::{Told, ready, same_version};
 use super::{Check, PATIENCE, silent, within};
@@ -129,6 +129,7 @@ async fn of_itself(
     let url = client.base_url();
     checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, url, &probe.text)));
     checks.extend(probe.as_ref().ok().and_then(|probe| refuses_writes(what, &probe.text)));
+    checks.extend(probe.as_ref().ok().and_then(|probe| silent_peer(what, &probe.text)));
     checks.push(ready(&format!("{what}: ready"), probe));
     checks.push(match &held_there {
         Ok(list) => held(what, list, held_max_ms),
@@ -164,6 +165,16 @@ fn refuses_writes(what: &str, probe: &str) -> Option<Check> {
         "the words of Redis say why; look at its log, and at its disk"
     };
     Some(Check::failing(format!("{what}: writes"), found, fix))
+}
+
+/// Whether another agent of its Redis did not take what this one passed on, as the participant's
+/// probe says.
+fn silent_peer(what: &str, probe: &str) -> Option<Check> {
+    let line = probe.lines().find(|line| line.starts_with("[!] peers"))?;
+    let (_, found) = line.split_once(": ")?;
+    let fix = "the agents of one Redis must reach each other at their addresses \
+               (--advertised-url), and need the same --token-file";
+    Some(Check::warning(format!("{what}: other agents"), found, fix))
 }
 
 /// The command that says that a branch which was ended by hand has been seen to.
@@ -315,9 +326,7 @@ fn not_asked(told: Option<&Told>, coordinator: &CoordinatorView) -> Option<(Stri
         return Some((found, fix));
     }
     if let Some(why) = &coordinator.stale_log {
-        let fix = "stop that coordinator, and start it on the newest copy of its log \
-                   (docs/guides/recover.md, Backup)";
-        return Some((format!("stale_log: {why}"), fix));
+        return Some((format!("stale_log: {why}"), ErrorCode::StaleLog.advice()));
     }
     let error = match (&coordinator.error, coordinator.found_log) {
         (Some(error), _) => error.clone(),
@@ -407,5 +416,16 @@ mod tests {
             assert!(check.fix.as_deref().unwrap_or_default().contains(todo), "{:?}", check.fix);
         }
         assert!(refuses_writes("participant a", &probe("[+] redis ok")).is_none());
+    }
+
+    /// Promise *honest*: agents that do not take each other's messages are named, with what to do.
+    #[test]
+    fn another_agent_that_takes_nothing_is_a_warning_with_what_to_do() {
+        let said = "the agent http://b took nothing from this one 3 s ago: not_owner";
+        let probe = format!("[+] data ok\n[!] peers warning: {said}\nready\n");
+        let check = silent_peer("participant a", &probe).unwrap();
+        assert_eq!((check.verdict, &*check.found), (Verdict::Warning, said));
+        assert!(check.fix.as_deref().unwrap_or_default().contains("--token-file"));
+        assert!(silent_peer("participant a", "[+] data ok\nready\n").is_none());
     }
 }
