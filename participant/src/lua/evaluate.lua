@@ -4,7 +4,10 @@
 --
 -- KEYS[1]  the control hash; then every data key of the call
 -- ARGV     count of branches, and for each:
---            kinds of the replies, whether it is asked if the writes may be made ('1' or ''),
+--            kinds of the replies,
+--            what is asked of it if it comes to a yes: '' nothing; 'r' whether its writes may be
+--            made and kept; 'm' also whether there is memory for that,
+--            count of its writes in escrow, and for each its command and its key,
 --            count of ops, count of words of all that follows, and the ops (run.lua)
 -- Returns  an array with one of these for each branch:
 --   {'y', writes, replies, deletions, stars}
@@ -14,7 +17,29 @@
 --   {'n', code, op or -1, detail}   no
 --   {'e', op, comparison, reply}    no: an expectation was false; reply packed
 --   {'z'}                           it is for the next call, this one has done enough
-local function evaluate(op_count, kinds, asks_rights)
+
+-- Why nothing can be kept: asked with the first write of the call, because behind it Redis refuses
+-- nothing for memory.
+local kept
+local function keeps()
+  if kept == nil then
+    local first = try('HSET', ctl, '-', '')
+    kept = not (type(first) == 'table' and first.err) or first.err
+    if kept == true then call('HDEL', ctl, '-') end
+  end
+  if kept == true then return end
+  return refusal_code(kept) or 'redis_refuses', 'Redis refuses HSET: ' .. kept
+end
+
+local function check_kept(writes)
+  local code, detail = keeps()
+  if not code then code, detail = lacks_right(writes) end
+  if not code then return end
+  reply_at = 0
+  refuse(code, detail)
+end
+
+local function evaluate(op_count, kinds, asks, in_escrow)
   local replies = pack(run(op_count, kinds))
   local writes, deletions = {}, {}
   for _, e in ipairs(order) do flush(e, writes, deletions) end
@@ -27,7 +52,9 @@ local function evaluate(op_count, kinds, asks_rights)
     end
   end
   for _, write in ipairs(deletions) do writes[#writes + 1] = write end
-  if asks_rights then check_rights(writes) end
+  local check = asks == 'm' and check_kept or check_rights
+  if asks ~= '' then check(writes) end
+  if asks ~= '' and #in_escrow > 0 then check(in_escrow) end
   local redo = #writes > 0 and pack(writes) or ''
   bound_vote(redo, replies)
   return {'y', redo, replies, #deletions, stars}
@@ -36,13 +63,18 @@ end
 local answers = {}
 at = 2
 for place = 1, tonumber(ARGV[1]) do
-  local kinds, asks_rights, op_count = ARGV[at], ARGV[at + 1] == '1', tonumber(ARGV[at + 2])
+  local kinds, asks, in_escrow = ARGV[at], ARGV[at + 1], {}
+  for write = 1, tonumber(ARGV[at + 2]) do
+    in_escrow[write] = {ARGV[at + 3], ARGV[at + 4]}
+    at = at + 2
+  end
+  local op_count = tonumber(ARGV[at + 3])
   -- An error leaves the cursor anywhere in the branch.
-  local after = at + 4 + tonumber(ARGV[at + 3])
-  at = at + 4
+  local after = at + 5 + tonumber(ARGV[at + 4])
+  at = at + 5
   ents, order, branch_stars, reply_at = {}, {}, {}, 0
   begin_branch()
-  local ok, answer = pcall(evaluate, op_count, kinds, asks_rights)
+  local ok, answer = pcall(evaluate, op_count, kinds, asks, in_escrow)
   end_branch()
   answers[place] = ok and answer or (answer == LATER and {'z'}) or refusal(answer)
   at = after

@@ -16,6 +16,11 @@ local tried = {}
 local function lacks_command(name)
   local err = tried[name]
   if err == nil then
+    -- What may leave the key there is tried when that can be removed.
+    if name ~= 'UNLINK' and name ~= 'SET' then
+      local code, detail = lacks_command('UNLINK')
+      if code then return code, detail end
+    end
     local result = try(name, TRIAL, unpack(TRIALS[name]))
     err = type(result) == 'table' and result.err
     if err and is_of_data(err) then err = false end
@@ -27,26 +32,26 @@ local function lacks_command(name)
   end
 end
 
+-- The same of a write.
+local function lacks(write)
+  if not may then return lacks_command(write[1]) end
+  local why = denied(write)
+  if why then return 'redis_no_permission', why end
+end
+
+local function lacks_any(writes)
+  for _, write in ipairs(writes) do
+    local code, detail = lacks(write)
+    if code then return code, detail end
+  end
+end
+
 -- The writes that keep a vote and count its end.
 local KEEPS, COUNTS = {'HSET', ctl, 'f', ''}, {'HINCRBY', ctl, 'f', '0'}
 
--- The same of writes, and of those that keep them.
+-- The same of writes that are kept.
 local function lacks_right(writes)
-  if may then
-    local why = denied(KEEPS) or denied(COUNTS)
-    for _, write in ipairs(writes) do why = why or denied(write) end
-    if why then return 'redis_no_permission', why end
-    return
-  end
-  if #writes == 0 then return end
-  -- SET leaves nothing behind, and needs memory: this server asks for it before the first write of
-  -- a script only. Then UNLINK: what may leave the key there is tried when that can be removed.
-  for _, name in ipairs({'SET', 'UNLINK', 'HSET', 'HINCRBY'}) do
-    local code, detail = lacks_command(name)
-    if code then return code, detail end
-  end
-  for _, write in ipairs(writes) do
-    local code, detail = lacks_command(write[1])
-    if code then return code, detail end
-  end
+  local code, detail = lacks_any({KEEPS, COUNTS})
+  if code then return code, detail end
+  return lacks_any(writes)
 end

@@ -152,8 +152,14 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
 }
 
 /// A call of `evaluate.lua`. It asks for the right to each write of what is kept: a vote writes
-/// none of them, so that nothing else would tell before the commit.
-pub(super) fn evaluate(digest: &str, control_key: &str, items: &[PrepareItem]) -> Cmd {
+/// none of them, so that nothing else would tell before the commit. And if Redis has refused some
+/// writes of late, whether it keeps anything.
+pub(super) fn evaluate(
+    digest: &str,
+    control_key: &str,
+    items: &[PrepareItem],
+    asks_memory: bool,
+) -> Cmd {
     let locks = || items.iter().flat_map(|item| &item.prepare.branch.locks);
     let mut cmd = redis::cmd("EVALSHA");
     cmd.arg(digest).arg(1 + locks().count()).arg(control_key);
@@ -164,7 +170,17 @@ pub(super) fn evaluate(digest: &str, control_key: &str, items: &[PrepareItem]) -
     for item in items {
         let kinds: Vec<u8> = item.evaluated_ops().map(|(_, op)| kind_letter(op.reply)).collect();
         let is_kept = item.prepare.mode == Mode::TwoPhase || item.leaves_marker();
-        cmd.arg(kinds.as_slice()).arg(if is_kept { "1" } else { "" }).arg(kinds.len());
+        cmd.arg(kinds.as_slice()).arg(match (is_kept, asks_memory) {
+            (false, _) => "",
+            (true, false) => "r",
+            (true, true) => "m",
+        });
+        cmd.arg(item.prepare.branch.claims.len());
+        for claim in &item.prepare.branch.claims {
+            let command = if claim.field.is_some() { "HINCRBY" } else { "INCRBY" };
+            cmd.arg(command).arg(claim.key.0.as_slice());
+        }
+        cmd.arg(kinds.len());
         cmd.arg(item.evaluated_ops().map(|(_, op)| op_words(op)).sum::<usize>());
         item.evaluated_ops().for_each(|(_, op)| op_args(&mut cmd, op));
     }
@@ -283,7 +299,7 @@ pub(super) fn redo(digest: &str, head: &Head<'_>, keys: &[Arg], branches: &[Redo
 }
 
 /// Bytes of a word that says what a branch wrote: it came in smaller ones, and must pass again.
-const PIECE_BYTES_MAX: usize = 256 * 1024;
+pub(super) const PIECE_BYTES_MAX: usize = 256 * 1024;
 
 /// A call of `sweep.lua`.
 pub(super) fn sweep(digest: &str, head: &Head<'_>, fields: &[Vec<u8>]) -> Cmd {

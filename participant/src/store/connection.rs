@@ -350,13 +350,18 @@ impl Store {
         Ok(Arc::new(live))
     }
 
-    /// Keeps the turn in order, now and then: the sole owner forgets what was swept, and who works
-    /// by the scripts looks whether it is alone by now.
-    pub(super) async fn take_turn(&self, live: &Live) -> Result<(), StoreError> {
+    /// Keeps the turn in order, now and then: the sole owner forgets what was swept, and writes by
+    /// `EXEC` again if it may; who works by the scripts looks whether it is alone by now.
+    pub(super) async fn take_turn(&self, live: &Arc<Live>) -> Result<(), StoreError> {
         let mut turn = live.turn.write().await;
         match &mut *turn {
-            Turn::Sole(owner) => owner.sweep(),
-            Turn::Scripts { .. } if self.may_own(live) => {
+            Turn::Sole(owner) => {
+                owner.sweep();
+                if !self.watch_again(live, owner).await? {
+                    self.disconnect(live, "another agent owns this Redis, or shares it");
+                }
+            }
+            Turn::Scripts { .. } if self.may_own() => {
                 self.arbitrate_again(live, &mut turn).await?;
             }
             // Whether the other still owns the Redis, the pulse looks.

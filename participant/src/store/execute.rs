@@ -17,7 +17,7 @@ use super::call::{self, Head, PrepareItem};
 use super::connection::Live;
 use super::decode::{self, CallError, Rows};
 use super::markers::Marker;
-use super::owner::{Lost, Turn};
+use super::owner::{Lost, Turn, WriteWay};
 use super::refusals::refusal;
 use super::sorted::Sorted;
 use super::unlogged::{OnePhaseUnderWay, remember};
@@ -130,11 +130,14 @@ impl Store {
         match self.run_rounds(live, owner, speaker, sorted, answers).await {
             Ok(()) => owner.end_batch(),
             Err(Lost::Ownership(why)) => self.disconnect(live, &why),
-            Err(Lost::Refused(why)) => {
-                tracing::warn!(why, "Redis refuses the owner's commands; the scripts do the work");
-                *turn = Turn::Scripts { owner: turn.owner().clone() };
-                self.run_scripts(live, turn.owner().as_str(), speaker, sorted, answers).await;
+            Err(Lost::Refused(why)) if owner.way() == WriteWay::Exec => {
+                tracing::warn!(why, "Redis refuses the owner's commands; it goes on by scripts");
+                if let Err(error) = self.go_by_script(live, owner).await {
+                    self.disconnect(live, &error.to_string());
+                }
             }
+            // What was asked a moment ago has changed.
+            Err(Lost::Refused(why)) => self.disconnect(live, &why),
         }
         Whose::Own
     }

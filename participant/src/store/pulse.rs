@@ -62,18 +62,18 @@ impl Store {
     }
 
     /// An owner takes its rights for those that it had when it connected, and would vote for what
-    /// it may not write any more. The scripts ask for each write: they do the work while something
-    /// is missing. With all that is needed the agent connects anew.
+    /// it may not write any more. Scripts ask for each write: it goes on by them while something is
+    /// missing. With all that is needed the agent connects anew.
     async fn mind_rights(&self, live: &Arc<Live>, server: &Examined) -> Result<(), StoreError> {
         let were_changed = !server.has_the_rules_of(&live.server);
         if !were_changed && lock(&live.rights_lost).is_empty() {
             return Ok(());
         }
         let mut turn = live.turn.write().await;
-        if let Turn::Sole(owner) = &*turn {
-            *turn = Turn::Scripts { owner: owner.guard().clone() };
+        if let Turn::Sole(owner) = &mut *turn {
+            owner.go_by_script();
         }
-        // What is tried out ends a watch, which only an owner needs.
+        // What is tried out ends a watch, which only an owner needs that writes by EXEC.
         let connection = &mut live.connection.clone();
         let rights = rights::probe(connection, server.id, &self.options.control_key).await;
         let rights = rights.map_err(|error| self.given_up(live, &error))?;

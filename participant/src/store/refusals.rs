@@ -5,15 +5,19 @@
 //! become worse) is a no to one of which nothing is kept, and to no other. Redis is asked for that
 //! apart only by the scripts' way, and only where there is such a no.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
+use assent_common::command::ValidatedOp;
 use assent_common::ids::{TxNumber, Txid};
 use assent_common::outcome::{Failed, Refusal};
 use assent_common::value::{Arg, readable};
 
-use super::call;
+use redis::{Pipeline, RedisResult, Value};
+
+use super::call::{self, PrepareItem};
 use super::connection::Live;
 use super::sorted::Sorted;
 use super::work::{Answers, Speaker, Work};
@@ -66,50 +70,112 @@ impl Sorted {
     }
 }
 
-/// Keys that a refusal looks at, and names.
-const KEYS_TRIED_MAX: usize = 256;
+/// Keys that a refusal names.
 const KEYS_NAMED_MAX: usize = 5;
 
-impl Store {
-    /// A refusal of one branch for its keys, with those that the agent's user may not touch: Redis
-    /// says of a script only that there is one.
-    pub(super) async fn with_keys(&self, live: &Live, work: &Work, failed: Failed) -> Failed {
-        let Failed::Refused(Refusal { code, detail, .. }) = &failed else { return failed };
-        let ops = match work {
-            Work::Prepares(items) => items.first().map(|item| &item.prepare.branch.ops),
-            Work::Endings(..) => None,
+/// Keys that are asked for at once.
+const KEYS_AT_ONCE: usize = 512;
+
+/// Which of these keys the agent's user may not both read and write, as Redis says to a script that
+/// does nothing with them.
+pub(super) async fn denied(
+    live: &Live,
+    keys: impl Iterator<Item = &Arg>,
+) -> RedisResult<BTreeSet<Arg>> {
+    let keys: Vec<&Arg> = keys.collect();
+    let mut denied = BTreeSet::new();
+    for keys in keys.chunks(KEYS_AT_ONCE) {
+        let mut pipeline = Pipeline::with_capacity(keys.len());
+        for key in keys {
+            pipeline.cmd("EVAL").arg("return 1").arg(1).arg(key.0.as_slice());
+        }
+        let connection = &mut live.connection.clone();
+        let said = connection.send_packed_commands(&pipeline, 0, keys.len()).await?;
+        let is_denied = |said: &Value| match said {
+            Value::ServerError(error) => error.code() == "NOPERM",
+            _ => false,
         };
-        let keys: Vec<Arg> = match work {
+        let of_them = keys.iter().zip(&said).filter(|(_, said)| is_denied(said));
+        denied.extend(of_them.map(|(key, _)| Arg::clone(key)));
+    }
+    Ok(denied)
+}
+
+/// A refusal of a branch for these keys. Redis says of a script only that there is one.
+pub(super) fn of_keys<'a>(
+    live: &Live,
+    keys: impl Iterator<Item = &'a Arg>,
+    ops: Option<&[ValidatedOp]>,
+    said: &str,
+) -> Refusal {
+    let keys: Vec<&Arg> = keys.collect();
+    let uses = |key: &Arg| ops.and_then(|ops| ops.iter().find(|op| op.args.contains(key)));
+    let named = keys.iter().take(KEYS_NAMED_MAX).map(|key| match uses(key) {
+        Some(op) => format!("{} (for {})", readable(&key.0), op.command.name),
+        None => readable(&key.0),
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    let more = keys.len().saturating_sub(KEYS_NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let user = rights::quoted(live.server.user());
+    let detail = format!(
+        "the agent's user {user} may not read and write {named}{more}: {said}; allow it with \
+         redis-cli ACL SETUSER {user} '~PATTERN'"
+    );
+    Refusal::new(ErrorCode::RedisNoPermission, detail)
+}
+
+fn keys_of(item: &PrepareItem) -> impl Iterator<Item = &Arg> {
+    item.prepare.branch.locks.iter().map(|lock| &lock.key)
+}
+
+impl Store {
+    /// What is said to the branches of a call of which Redis says that there is a key that the
+    /// agent's user may not touch: those that have one are refused, the others are for the next
+    /// call. Nothing if there is no such key.
+    pub(super) async fn without_denied(
+        &self,
+        live: &Live,
+        items: &[PrepareItem],
+        said: &str,
+    ) -> Option<Value> {
+        let keys: BTreeSet<&Arg> = items.iter().flat_map(keys_of).collect();
+        let denied = denied(live, keys.into_iter()).await.ok().filter(|keys| !keys.is_empty())?;
+        let text = |text: String| Value::BulkString(text.into_bytes());
+        let rows = items.iter().map(|item| {
+            let mut keys = keys_of(item).filter(|key| denied.contains(*key)).peekable();
+            if keys.peek().is_none() {
+                return Value::Array(vec![text("z".to_owned())]);
+            }
+            let ops = Some(&*item.prepare.branch.ops);
+            let Refusal { code, detail, .. } = of_keys(live, keys, ops, said);
+            let code = code.to_string();
+            Value::Array(vec![text("n".to_owned()), text(code), Value::Int(-1), text(detail)])
+        });
+        Some(Value::Array(rows.collect()))
+    }
+
+    /// A refusal of one branch for its keys, by the scripts.
+    pub(super) async fn with_keys(&self, live: &Live, work: &Work, failed: Failed) -> Failed {
+        let Failed::Refused(Refusal { detail, .. }) = &failed else { return failed };
+        let (ops, keys): (_, Vec<Arg>) = match work {
             Work::Prepares(items) => {
                 let locks = items.iter().flat_map(|item| &item.prepare.branch.locks);
-                locks.map(|lock| lock.key.clone()).take(KEYS_TRIED_MAX).collect()
+                let ops = items.first().map(|item| &*item.prepare.branch.ops);
+                (ops, locks.map(|lock| lock.key.clone()).collect())
             }
             Work::Endings(_, items) => {
                 let remembered = lock(&self.keys);
                 let keys = items.iter().filter_map(|item| remembered.get(&item.txid)).flatten();
-                keys.take(KEYS_TRIED_MAX).cloned().collect()
+                (None, keys.cloned().collect())
             }
         };
-        // An owner's watch would end with it; but an owner may touch every key.
-        let connection = &mut live.connection.clone();
-        let Ok(denied) = rights::denied(connection, &keys).await else { return failed };
-        if denied.is_empty() {
-            return failed;
+        match denied(live, keys.iter()).await {
+            Ok(denied) if !denied.is_empty() => {
+                Failed::Refused(of_keys(live, denied.iter(), ops, detail))
+            }
+            _ => failed,
         }
-        let uses = |key: &Arg| ops.and_then(|ops| ops.iter().find(|op| op.args.contains(key)));
-        let named = denied.iter().take(KEYS_NAMED_MAX).map(|key| match uses(key) {
-            Some(op) => format!("{} (for {})", readable(&key.0), op.command.name),
-            None => readable(&key.0),
-        });
-        let named = named.collect::<Vec<_>>().join(", ");
-        let more = denied.len().saturating_sub(KEYS_NAMED_MAX);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let user = rights::quoted(live.server.user());
-        let detail = format!(
-            "the agent's user {user} may not read and write {named}{more}: {detail}; allow it with \
-             redis-cli ACL SETUSER {user} '~PATTERN'"
-        );
-        Failed::Refused(Refusal::new(*code, detail))
     }
 
     /// Takes out the prepares that are refused as nothing is kept of them.

@@ -5,7 +5,6 @@
 //! it is queued, and nothing is run. That needs no right of an administrator, as `ACL DRYRUN` does; it is there in every
 //! version; and it is about the connection's own user, whatever that is.
 
-use assent_common::value::Arg;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, ServerError, Value};
 use uuid::Uuid;
@@ -18,7 +17,7 @@ use super::standby::ended_channel;
 pub enum Need {
     /// Every agent.
     Always,
-    /// An agent that has the Redis for itself; without it, the scripts do the work at half the speed.
+    /// An owner that writes by `EXEC`; without it, it writes by scripts, more slowly.
     Owner,
     /// An owner and its standbys; without it, they know each other by a pulse in Redis.
     Names,
@@ -224,8 +223,8 @@ pub struct Rights {
     missing: Option<Vec<String>>,
     /// Of `MULTI` and `DISCARD`, those that it may not use, so that nothing could be tried out.
     untried: Vec<&'static str>,
-    /// Whether it may do all that an owner does.
-    may_own: bool,
+    /// Whether it may do all that an owner does which writes by `EXEC`.
+    may_exec: bool,
     /// Whether it may name its connection, and list those of others.
     names: bool,
     /// Whether it may read and write every key.
@@ -247,10 +246,15 @@ impl Rights {
         &self.untried
     }
 
-    /// Whether it may have the Redis for itself. The owner writes the data in an `EXEC` that is refused as a whole; whether
-    /// a branch may write its keys must be known before its vote, and only the scripts ask.
-    pub(super) fn may_own(&self) -> bool {
-        self.may_own && self.all_keys
+    /// Whether an owner may write by `EXEC`.
+    pub(super) const fn may_exec(&self) -> bool {
+        self.may_exec
+    }
+
+    /// Whether it may read and write every key. Where it may not, only the scripts say before a
+    /// vote whether a branch may write its keys.
+    pub(super) const fn has_all_keys(&self) -> bool {
+        self.all_keys
     }
 
     /// Whether agents know each other by the names of their connections.
@@ -260,17 +264,17 @@ impl Rights {
 
     /// In words.
     pub(super) fn summary(&self) -> &'static str {
-        match (self.may_own(), self.all_keys, self.hints) {
+        match (self.may_exec, self.all_keys, self.hints) {
+            (false, _, _) => {
+                "all that is needed; without EXEC and WATCH, everything is written by scripts"
+            }
             (true, _, _) if !self.names => {
                 "all that is needed; without CLIENT LIST, an owner is known by a pulse in Redis"
             }
             (true, _, _) if !self.digests => "all that is needed, and no ASSENT.DIGEST",
-            (true, _, true) => "all that is used",
-            (true, _, false) => "all that is needed, and no PUBLISH",
-            (false, true, _) => "enough for the scripts, not for an owner",
-            (false, false, _) => {
-                "enough for the scripts: the keys are limited, so that there is no owner"
-            }
+            (true, false, _) => "all that is used; the keys are limited, so that each is asked for",
+            (true, true, true) => "all that is used",
+            (true, true, false) => "all that is needed, and no PUBLISH",
         }
     }
 }
@@ -366,6 +370,11 @@ pub(super) async fn probe(
         let missing = missing_of_harmless(connection, id, control_key).await?;
         return Ok(Rights { untried, missing, ..Rights::default() });
     }
+    let watched = format!("{control_key}:probe");
+    let mut guards = Pipeline::new();
+    // Outside of a MULTI the one is an error that changes nothing, and inside the other is none.
+    guards.cmd("EXEC").cmd("WATCH").arg(watched);
+    let guards = pipelined(connection, &guards).await?;
     let probed: Vec<&Right> =
         of_features(&id.features()).filter(|right| !right.probe.is_empty()).collect();
     let any_key = format!("{}:probe", Uuid::now_v7());
@@ -383,8 +392,9 @@ pub(super) async fn probe(
         Value::ServerError(error) if is_missing(error) => Some(error.clone()),
         _ => None,
     };
-    let all = Rights { may_own: true, names: true, all_keys: true, ..Rights::default() };
-    let mut rights = Rights { hints: true, digests: true, ..all };
+    let all = Rights { may_exec: true, names: true, all_keys: true, ..Rights::default() };
+    let may_exec = !guards.iter().any(|said| denied(said).is_some());
+    let mut rights = Rights { hints: true, digests: true, may_exec, ..all };
     let mut missing = Vec::new();
     let mut lacks_keys = false;
     for (right, answer) in probed.iter().zip(&answers[1..]) {
@@ -398,7 +408,7 @@ pub(super) async fn probe(
         } else if is_about_keys(&error) {
             lacks_keys = true;
         } else if right.need == Need::Owner {
-            rights.may_own = false;
+            rights.may_exec = false;
         } else {
             missing.push(format!("+{}", right.name));
         }
@@ -411,30 +421,6 @@ pub(super) async fn probe(
     rights.all_keys = others.all(|denied| denied.is_none());
     rights.missing = Some(missing);
     Ok(rights)
-}
-
-/// Which of these keys this connection's user may not both read and write. Nothing is run.
-pub(super) async fn denied(
-    connection: &mut MultiplexedConnection,
-    keys: &[Arg],
-) -> RedisResult<Vec<Arg>> {
-    let mut pipeline = Pipeline::new();
-    pipeline.cmd("MULTI");
-    for key in keys {
-        pipeline.cmd("GET").arg(&key.0).cmd("PERSIST").arg(&key.0);
-    }
-    pipeline.cmd("DISCARD");
-    if !untried(connection).await?.is_empty() {
-        return Ok(Vec::new());
-    }
-    let answers = pipelined(connection, &pipeline).await?;
-    let denies = |answer: &Value| match answer {
-        Value::ServerError(error) => is_missing(error) && is_about_keys(error),
-        _ => false,
-    };
-    let tried = answers.get(1..).unwrap_or_default().chunks_exact(2);
-    let denied = keys.iter().zip(tried).filter(|(_, answers)| answers.iter().any(denies));
-    Ok(denied.map(|(key, _)| key.clone()).collect())
 }
 
 #[cfg(test)]

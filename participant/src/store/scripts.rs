@@ -14,6 +14,8 @@ const RIGHTS: &str = include_str!("../lua/rights.lua");
 const RUN: &str = include_str!("../lua/run.lua");
 const EVALUATE: &str = include_str!("../lua/evaluate.lua");
 const APPLY: &str = include_str!("../lua/apply.lua");
+const MAY: &str = include_str!("../lua/may.lua");
+const CLAIM: &str = include_str!("../lua/claim.lua");
 const PREPARE: &str = include_str!("../lua/prepare.lua");
 const COMMIT: &str = include_str!("../lua/commit.lua");
 const ABORT: &str = include_str!("../lua/abort.lua");
@@ -42,6 +44,10 @@ pub(super) enum Script {
     Evaluate(u8),
     /// Writes what an owner's round came to.
     Apply,
+    /// Says which branches may end.
+    May,
+    /// Makes an agent the owner.
+    Claim,
     /// Prepares branches whose ops are of these families.
     Prepare(u8),
     /// Applies staged branches.
@@ -76,6 +82,8 @@ impl Script {
             Self::Fence => FENCE.to_owned(),
             Self::Open => OPEN.to_owned(),
             Self::Apply => [BASE, RIGHTS, APPLY].concat(),
+            Self::May => [BASE, RIGHTS, MAY].concat(),
+            Self::Claim => CLAIM.to_owned(),
             Self::Evaluate(families) => {
                 [&[BASE, BUDGET, OVERLAY], &*handlers(families), &[RIGHTS, RUN, EVALUATE]]
                     .concat()

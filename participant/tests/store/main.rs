@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not their helpers")]
 
 mod bounds;
+mod by_script;
 mod differential;
 mod digest;
 mod escrow;

@@ -64,10 +64,16 @@ impl ScriptCalls {
     }
 
     /// The commands that call them.
-    pub(super) fn look(&self, pipeline: &mut Pipeline, scripts: &Scripts, control_key: &str) {
+    pub(super) fn look(
+        &self,
+        pipeline: &mut Pipeline,
+        scripts: &Scripts,
+        control_key: &str,
+        asks_memory: bool,
+    ) {
         for (items, script) in self.0.iter().zip(self.scripts()) {
             let digest = scripts.digest(script).unwrap_or_default();
-            pipeline.add_command(call::evaluate(&digest, control_key, items));
+            pipeline.add_command(call::evaluate(&digest, control_key, items, asks_memory));
         }
     }
 

@@ -43,13 +43,14 @@ pub(super) struct Sight {
 
 impl Candidates {
     /// Takes up to so many out of what is sorted. What must be looked at after this round is put
-    /// behind `later`.
+    /// behind `later`. An owner that takes its rights for granted evaluates by itself what it can.
     pub(super) fn choose(
         owner: &mut Owner,
         sorted: &mut Sorted,
         round: &mut Round,
         later: &mut Vec<PrepareItem>,
         room: usize,
+        all_by_script: bool,
     ) -> Self {
         let (mut chosen, mut scripts) = (Self::default(), Vec::new());
         let (mut count, mut bytes) = (0, 0);
@@ -79,7 +80,7 @@ impl Candidates {
             (count, bytes) = (count + 1, bytes + item.prepare.branch.bytes);
             if matches!(kept, KeptBranch::Writes) {
                 chosen.again.push(item);
-            } else if item.by_script || !evaluate::is_known(&item.prepare.branch) {
+            } else if all_by_script || item.by_script || !evaluate::is_known(&item.prepare.branch) {
                 scripts.push(item);
             } else {
                 chosen.plain.push(item);

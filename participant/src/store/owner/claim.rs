@@ -20,8 +20,8 @@ use assent_common::command::Access;
 use assent_common::ids::{LogId, Txid};
 use assent_common::participant::{Heard, Restored, Staged};
 use assent_common::value::{Arg, readable};
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, Value};
 
 use super::super::connection::Live;
 use super::super::control::{
@@ -29,9 +29,10 @@ use super::super::control::{
 };
 use super::super::mutants;
 use super::super::options::AgentAddress;
+use super::super::scripts::Script;
 use super::super::{Store, StoreError, lock};
 use super::company::{AgentName, Company, Stance};
-use super::{Guard, OtherOwner, Owner, Turn};
+use super::{Guard, OtherOwner, Owner, Turn, WriteWay};
 
 /// How often it is tried again because another agent was faster.
 const CLAIMS_MAX: usize = 3;
@@ -145,29 +146,18 @@ enum Stand {
 }
 
 /// `WATCH` and the value watched.
-async fn watch(connection: &mut MultiplexedConnection, owner_key: &str) -> RedisResult<Guard> {
+pub(super) async fn watch(
+    connection: &mut MultiplexedConnection,
+    owner_key: &str,
+) -> RedisResult<Guard> {
     let () = redis::cmd(mutants::watch()).arg(owner_key).query_async(connection).await?;
     let value = redis::cmd("GET").arg(owner_key).query_async(connection).await?;
     Ok(Guard::read(value))
 }
 
-/// Sets the owner key, if nobody has changed it since it was watched, and watches it. Whether it is
-/// this agent's now.
-async fn set(
-    connection: &mut MultiplexedConnection,
-    owner_key: &str,
-    guard: &Guard,
-) -> RedisResult<bool> {
-    let mut pipeline = redis::Pipeline::new();
-    pipeline.cmd("MULTI").cmd("SET").arg(owner_key).arg(guard.as_str());
-    pipeline.cmd("EXEC").cmd(mutants::watch()).arg(owner_key).cmd("GET").arg(owner_key);
-    let answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
-    for answer in &answers {
-        if let Value::ServerError(error) = answer {
-            return Err(error.clone().into());
-        }
-    }
-    Ok(answers.last() == Some(&Value::BulkString(guard.as_str().into())))
+/// What the owner key holds.
+async fn held(connection: &mut MultiplexedConnection, owner_key: &str) -> RedisResult<Guard> {
+    Ok(Guard::read(redis::cmd("GET").arg(owner_key).query_async(connection).await?))
 }
 
 impl Store {
@@ -179,7 +169,7 @@ impl Store {
             Stand::Shares
         });
         match stand {
-            Stand::Owns(guard) => match self.restore(live, guard).await {
+            Stand::Owns(guard) => match self.begin_to_own(live, guard).await {
                 Ok(owner) => {
                     tracing::info!(in_doubt = owner.machine.staged().len(), "owner of Redis");
                     return Ok(Turn::Sole(Box::new(owner)));
@@ -200,11 +190,56 @@ impl Store {
         Ok(Turn::Scripts { owner: Guard::nobody() })
     }
 
-    pub(in super::super) fn may_own(&self, live: &Live) -> bool {
-        self.options.sole_ownership
-            && self.is_quarantined().is_none()
-            && live.server.rights.may_own()
+    pub(in super::super) fn may_own(&self) -> bool {
+        self.options.sole_ownership && self.is_quarantined().is_none()
+    }
+
+    /// Whether an owner may write by `EXEC`, as far as is known.
+    fn may_exec(&self, live: &Live) -> bool {
+        live.server.rights.may_exec()
             && lock(&live.rights_lost).is_empty()
+            && self.writes.refused().is_none()
+    }
+
+    /// Has an owner that writes by scripts write by `EXEC` again, where nothing speaks against it.
+    /// Whether it still owns the Redis.
+    pub(in super::super) async fn watch_again(
+        &self,
+        live: &Live,
+        owner: &mut Owner,
+    ) -> Result<bool, StoreError> {
+        if owner.way == WriteWay::Exec || !self.may_exec(live) {
+            return Ok(true);
+        }
+        let held = watch(&mut live.connection.clone(), self.owner_key()).await;
+        if held.map_err(|error| self.unavailable(&error))? != owner.guard {
+            return Ok(false);
+        }
+        owner.way = WriteWay::Exec;
+        Ok(true)
+    }
+
+    /// Has an owner go on by scripts: what its machine was told is not what is kept.
+    pub(in super::super) async fn go_by_script(
+        &self,
+        live: &Live,
+        owner: &mut Owner,
+    ) -> Result<(), StoreError> {
+        *owner = self.restore(live, owner.guard.clone(), WriteWay::Script).await?;
+        Ok(())
+    }
+
+    /// Reads the control hash, behind the `WATCH` that guards what is read.
+    async fn begin_to_own(&self, live: &Live, guard: Guard) -> Result<Owner, StoreError> {
+        if !self.may_exec(live) {
+            return self.restore(live, guard, WriteWay::Script).await;
+        }
+        let held = watch(&mut live.connection.clone(), self.owner_key()).await;
+        if held.map_err(|error| self.unavailable(&error))? != guard {
+            let reason = "another agent has become the owner of this Redis".to_owned();
+            return Err(StoreError::Unavailable { address: self.options.address(), reason });
+        }
+        self.restore(live, guard, WriteWay::Exec).await
     }
 
     async fn contend(&self, live: &Live, mut name: AgentName) -> RedisResult<Stand> {
@@ -212,14 +247,14 @@ impl Store {
         // Also without a claim of its own: the others must see this agent.
         name.announce(connection).await?;
         for _ in 0..CLAIMS_MAX {
-            let held = watch(connection, self.owner_key()).await?;
+            let held = held(connection, self.owner_key()).await?;
             let company = match name.stance {
                 Stance::HasPulse => Some(Company::unseen()),
                 _ => Company::ask(connection, &name).await?,
             };
             let Some(company) = company else { break };
             let owner = self.living_owner(connection, &held, &company).await?;
-            if let Some(stand) = self.stand(live, &name, &held, &company, owner) {
+            if let Some(stand) = self.stand(&name, &held, &company, owner) {
                 if lock(&self.link.estranged).shares(Instant::now()) {
                     name.stance = Stance::Shares;
                     name.announce(connection).await?;
@@ -230,7 +265,11 @@ impl Store {
             let guard = Guard::new(&name.connection(), url.as_deref());
             // Before anybody can read it: what is passed on to this agent from then on waits here.
             *lock(&self.link.claimed) = Some(guard.clone());
-            if set(connection, self.owner_key(), &guard).await? {
+            let mut claim = redis::cmd("EVAL");
+            claim.arg(Script::Claim.source()).arg(2);
+            claim.arg(&self.options.control_key).arg(self.owner_key());
+            claim.arg(held.as_str()).arg(guard.as_str());
+            if claim.query_async(connection).await? {
                 return Ok(Stand::Owns(guard));
             }
         }
@@ -240,13 +279,12 @@ impl Store {
     /// What is to be done without a claim; nothing if the Redis is to be claimed.
     fn stand(
         &self,
-        live: &Live,
         name: &AgentName,
         held: &Guard,
         company: &Company,
         owner: Option<Living>,
     ) -> Option<Stand> {
-        let may_own = self.may_own(live);
+        let may_own = self.may_own();
         if company.is_alone() && owner.is_none() {
             // An agent that cannot be seen, and only shares, deletes the owner key again and again.
             let is_deleted = name.stance == Stance::HasPulse && *held == Guard::nobody();
@@ -314,9 +352,9 @@ impl Store {
         }
     }
 
-    /// Reads the control hash. The owner key is watched already: nobody else writes it without
+    /// Reads the control hash. The owner key is this agent's already: nobody else writes without
     /// ending the ownership.
-    async fn restore(&self, live: &Live, guard: Guard) -> Result<Owner, StoreError> {
+    async fn restore(&self, live: &Live, guard: Guard, way: WriteWay) -> Result<Owner, StoreError> {
         let mut fields: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let scanned = self
             .scan(live, pattern::ALL, |field, value| fields.push((field.to_vec(), value)))
@@ -365,6 +403,7 @@ impl Store {
         }
         Ok(Owner {
             guard,
+            way,
             machine: restored.finish(),
             ended,
             stored,

@@ -1,7 +1,10 @@
 //! What one round writes: a `MULTI`/`EXEC` with the control fields and the data, and the owner key
-//! watched again behind it, in one breath. Where a field is to hold what a command of the same
-//! round says, which no `EXEC` can do, a script runs the same commands (`lua/apply.lua`), and
-//! compares the owner key by itself.
+//! watched again behind it, in one breath.
+//!
+//! What no `EXEC` can do, a script does (`lua/apply.lua`): it runs the same commands, and compares
+//! the owner key by itself. That is where a field is to hold what a command of the same round says;
+//! where the whole is larger than a `MULTI` may be; and where the agent goes on by scripts
+//! ([`WriteWay::Script`]).
 
 use assent_common::value::Arg;
 use redis::{Cmd, Pipeline, RedisError, Value};
@@ -9,28 +12,32 @@ use redis::{Cmd, Pipeline, RedisError, Value};
 use super::super::Store;
 use super::super::connection::Live;
 use super::super::control::Field;
-use super::super::decode::{self, CallError, Row, Rows};
-use super::super::execute::send;
 use super::super::mutants;
 use super::super::packed::{RedoError, decode_redo};
-use super::super::scripts::Script;
-use super::Guard;
+use super::apply::apply;
+use super::{Owner, WriteWay};
 
 /// The writes of a round.
 #[derive(Debug, Default)]
 pub(super) struct Exec {
     /// Fields of the control hash that go.
-    gone: Vec<Vec<u8>>,
+    pub(super) gone: Vec<Vec<u8>>,
     /// Fields of the control hash that are set, in order, each followed by its value.
-    kept: Vec<Vec<u8>>,
+    pub(super) kept: Vec<Vec<u8>>,
     /// How many branches it ends.
     pub(super) ended: u32,
     /// Strings that are set, in order, each key followed by its value: one `MSET`, since each key
     /// is one branch's.
-    strings: Vec<Vec<u8>>,
+    pub(super) strings: Vec<Vec<u8>>,
     /// Other writes to the data.
-    writes: Vec<Vec<Arg>>,
-    patches: Vec<Patch>,
+    pub(super) writes: Vec<Vec<Arg>>,
+    pub(super) patches: Vec<Patch>,
+    /// Whether it keeps something new, so that it is refused where there is no memory. What only
+    /// ends branches never is.
+    pub(super) takes_memory: bool,
+    /// Whether it only fences branches of which nothing is kept, because the agent's user may not
+    /// write over a field.
+    pub(super) only_fences: bool,
 }
 
 /// A field that is set again when the writes are done, with what some of them said.
@@ -83,9 +90,9 @@ impl Exec {
 
     /// Adds the writes of a branch; returns which of the results will be of those that may fail on
     /// foreign data.
-    pub(super) fn apply(&mut self, redo: &[u8]) -> Result<std::ops::Range<usize>, RedoError> {
+    pub(super) fn apply(&mut self, writes: Vec<Vec<Arg>>) -> std::ops::Range<usize> {
         let first = self.writes.len();
-        for mut write in decode_redo(redo)? {
+        for mut write in writes {
             match write.as_mut_slice() {
                 [command, key, value] if command.0 == b"SET" => {
                     self.strings.push(std::mem::take(&mut key.0));
@@ -94,7 +101,7 @@ impl Exec {
                 _ => self.writes.push(write),
             }
         }
-        Ok(first..self.writes.len())
+        first..self.writes.len()
     }
 
     /// Adds the writes of a branch in their order; returns the place of the first among the
@@ -158,48 +165,6 @@ impl Exec {
         (pipeline, before)
     }
 
-    /// The call of the script that runs the same commands, and how many of them stand before the
-    /// writes that may fail.
-    fn script(&self, digest: &str, names: [&str; 2], guard: [&str; 2]) -> (Cmd, usize) {
-        /// Words of one command, of which Lua can put up to 8,000 on its stack.
-        const WORDS_MAX: usize = 1_000;
-        let [control_key, owner_key] = names;
-        let hash = [("HDEL", &self.gone), ("HSET", &self.kept)];
-        let of_hash = hash.iter().map(|(_, words)| words.len().div_ceil(WORDS_MAX)).sum::<usize>();
-        let sure = of_hash + usize::from(self.ended > 0) + self.strings.len() / 2;
-        let strings = self.strings.iter().step_by(2).map(Vec::as_slice);
-        let written = self.writes.iter().filter_map(|write| Some(write.get(1)?.0.as_slice()));
-        let keys: Vec<&[u8]> = strings.chain(written).collect();
-        let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(digest).arg(2 + keys.len()).arg(control_key).arg(owner_key).arg(keys);
-        cmd.arg(&guard[..]).arg(sure + self.writes.len());
-        for (name, words) in hash {
-            for words in words.chunks(WORDS_MAX) {
-                cmd.arg(2 + words.len()).arg(name).arg(control_key).arg(words);
-            }
-        }
-        if self.ended > 0 {
-            cmd.arg(4).arg("HINCRBY").arg(control_key).arg(Field::Ended).arg(self.ended);
-        }
-        for pair in self.strings.chunks_exact(2) {
-            cmd.arg(3).arg("SET").arg(pair);
-        }
-        for write in &self.writes {
-            cmd.arg(write.len());
-            for word in write {
-                cmd.arg(word.0.as_slice());
-            }
-        }
-        cmd.arg(self.patches.len());
-        for Patch { field, pieces, writes } in &self.patches {
-            cmd.arg(field.as_slice()).arg(pieces[0].as_slice()).arg(writes.len());
-            for (write, piece) in writes.iter().zip(&pieces[1..]) {
-                cmd.arg(sure + write + 1).arg(piece.as_slice());
-            }
-        }
-        (cmd, sure)
-    }
-
     /// How many commands stand before the writes that may fail.
     fn sure_commands(&self) -> usize {
         let lists = [&self.gone, &self.kept, &self.strings];
@@ -217,14 +182,12 @@ fn command(name: &str, first: &[&str], words: &[Vec<u8>]) -> Cmd {
 }
 
 impl Store {
-    /// Runs the writes of a round, as the owner of this guard.
-    pub(super) async fn exec(&self, live: &Live, guard: &Guard, exec: &Exec) -> Ended {
-        if live.server.request_bytes_max.is_some_and(|most| exec.bytes() > most) {
-            // The commits of the scripts name the branches only.
-            return Ended::Refused("more than client-query-buffer-limit".to_owned());
-        }
-        if !exec.patches.is_empty() {
-            return self.apply(live, guard, exec).await;
+    /// Runs the writes of a round.
+    pub(super) async fn exec(&self, live: &Live, owner: &Owner, exec: &Exec) -> Ended {
+        let Owner { guard, way, .. } = owner;
+        let is_large = live.server.request_bytes_max.is_some_and(|most| exec.bytes() > most);
+        if *way == WriteWay::Script || is_large || !exec.patches.is_empty() {
+            return apply(self, live, owner, exec).await;
         }
         let (pipeline, before) = exec.pipeline(&self.options.control_key, self.owner_key());
         let count = pipeline.len();
@@ -264,71 +227,8 @@ impl Store {
         }
         Ended::Done { results: results.into_iter().skip(sure).collect(), owned }
     }
-
-    /// The same, by the script.
-    async fn apply(&self, live: &Live, guard: &Guard, exec: &Exec) -> Ended {
-        let names = [&*self.options.control_key, self.owner_key()];
-        let incarnation = self.incarnation().to_string();
-        let mut loads = self.scripts.digest(Script::Apply).is_none();
-        let (answer, sure) = loop {
-            if loads && let Err(error) = self.load(live, Script::Apply).await {
-                return Ended::Refused(error.to_string());
-            }
-            let digest = self.scripts.digest(Script::Apply).unwrap_or_default();
-            let (command, sure) = exec.script(&digest, names, [&incarnation, guard.as_str()]);
-            let answer = send(live, &command).await;
-            // Safe: what is not there did not run.
-            let is_missing = answer.as_ref().is_err_and(|it| it.code() == Some("NOSCRIPT"));
-            if loads || !is_missing {
-                break (answer, sure);
-            }
-            loads = true;
-        };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                return match decode::classify(&error) {
-                    CallError::Refused(refusal) => Ended::Refused(refusal.to_string()),
-                    CallError::NoScript => Ended::Refused(error.to_string()),
-                    CallError::Unknown(_) | CallError::Broken(_) => Ended::Unknown(error),
-                };
-            }
-        };
-        match decode::rows(answer) {
-            Rows::OtherIncarnation(found) => Ended::Foreign(found),
-            Rows::OtherOwner(_) => Ended::Lost,
-            Rows::Unreadable => Ended::Unknown(strange("the script was not answered as such")),
-            Rows::Each(items) => done_by_script(items, exec, sure),
-        }
-    }
 }
 
-/// What the script says that it has done.
-fn done_by_script(items: Vec<Value>, exec: &Exec, sure: usize) -> Ended {
-    let unreadable = || Ended::Unknown(strange("the script was not answered as such"));
-    let Some(mut row) = Row::new(Value::Array(items)) else { return unreadable() };
-    match row.tag() {
-        b'r' => Ended::Refused(match decode::no(&mut row, None) {
-            Some(refusal) => refusal.to_string(),
-            None => "Redis refuses it".to_owned(),
-        }),
-        b'd' => match row.take_array(1) {
-            Some(said) if said.len() == sure + exec.writes.len() => {
-                let failed = said[..sure].iter().find_map(|said| match said {
-                    Value::ServerError(error) => Some(error.clone()),
-                    _ => None,
-                });
-                match failed {
-                    Some(error) => Ended::Unknown(error.into()),
-                    None => Ended::Done { results: said[sure..].to_vec(), owned: true },
-                }
-            }
-            _ => unreadable(),
-        },
-        _ => unreadable(),
-    }
-}
-
-fn strange(what: &'static str) -> RedisError {
+pub(super) fn strange(what: &'static str) -> RedisError {
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }

@@ -20,11 +20,17 @@
 //! so that a take-over, a flush or a full resynchronisation stops the old owner before its next
 //! write (invariant 12). The scripts compare the same key. Which of the two is used is therefore a
 //! matter of speed only: the fields in the control hash are the same, and whatever goes wrong here
-//! (an error, an unclear `EXEC`, memory that Redis refuses) ends in forgetting all that is in
-//! memory and reading the hash again, or in the scripts.
+//! (an error, an unclear `EXEC`) ends in forgetting all that is in memory and reading the hash
+//! again.
+//!
+//! **Where Redis refuses some writes and takes others** (no memory, a right that was lost), the
+//! owner goes on by scripts ([`WriteWay::Script`]). A machine cannot take a step back, so Redis is
+//! asked before each step what of it would be taken.
 //!
 //! It must never answer before the `EXEC` that keeps the answer, and never write outside of one.
 
+mod apply;
+mod ask;
 mod by_script;
 mod candidates;
 mod claim;
@@ -88,11 +94,22 @@ enum KeptBranch {
     Answer(Call<Prepared>),
 }
 
+/// How an owner writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WriteWay {
+    /// By `EXEC`, on a connection that watches the owner key.
+    Exec,
+    /// By a script that compares the owner key: what its user may not do, or Redis does not take,
+    /// is refused for each branch by itself.
+    Script,
+}
+
 /// What the sole owner knows: all that the control hash holds.
 #[derive(Debug)]
 pub(super) struct Owner {
     /// The value of the owner key, new for each connection.
     guard: Guard,
+    way: WriteWay,
     machine: Participant,
     /// How many branches have ended in this incarnation.
     ended: u64,
@@ -120,5 +137,14 @@ impl Owner {
     /// The value of the owner key.
     pub(super) const fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    pub(super) const fn way(&self) -> WriteWay {
+        self.way
+    }
+
+    /// Writes by scripts from now on: nothing was refused yet, so that the machine is right.
+    pub(super) const fn go_by_script(&mut self) {
+        self.way = WriteWay::Script;
     }
 }

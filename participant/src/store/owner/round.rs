@@ -21,7 +21,7 @@ use super::super::control::{
 };
 use super::super::markers::Marker;
 use super::super::mutants;
-use super::super::packed::{Reader, RedoError};
+use super::super::packed::{Reader, RedoError, decode_redo};
 use super::super::sorted::Sorted;
 use super::super::work::{EndingItem, Speaker};
 use super::counters::{Added, is_escrow};
@@ -163,9 +163,18 @@ impl Owner {
         }
     }
 
+    /// The writes that an ending applies.
+    pub(super) fn writes(&self, item: EndingItem) -> Result<Vec<Vec<Arg>>, RedoError> {
+        let staged = self.machine.staged().get(&item.txid);
+        let applied = staged.filter(|_| item.ending == Ending::Commit);
+        applied.map_or(Ok(Vec::new()), |staged| decode_redo(&staged.vote.redo))
+    }
+
     /// A commit, an abort or a settle.
     pub(super) fn end(&mut self, round: &mut Round, item: EndingItem) -> Result<(), RedoError> {
         let EndingItem { slot, txid, ending } = item;
+        // First: of a branch whose writes cannot be read nothing is changed.
+        let writes = self.writes(item)?;
         let staged = self.machine.staged().get(&txid);
         let branches = staged.map(|staged| Arc::clone(&staged.branches)).unwrap_or_default();
         let is_settle = ending == Ending::Settle;
@@ -190,8 +199,8 @@ impl Owner {
             round.exec.set(marker.field(), value);
             round.left.push(marker);
         }
-        if let Some(redo) = &apply {
-            round.applied.push((slot, round.exec.apply(redo)?));
+        if apply.is_some() {
+            round.applied.push((slot, round.exec.apply(writes)));
         }
         round.locked.extend(keys.iter().cloned());
         for (key, adds) in keys.into_iter().zip(adds) {
@@ -288,6 +297,7 @@ impl Owner {
                 round.exec.set(Field::Staged(item.txid), record);
                 round.seq = Some(vote.seq);
                 round.is_counted = true;
+                round.exec.takes_memory = true;
                 round.locked.extend(item.prepare.branch.locks.iter().map(|lock| lock.key.clone()));
                 mutants::keeps_locks(&mut self.machine, item.txid, &locks(item));
             }
@@ -301,6 +311,7 @@ impl Owner {
                 self.ended += 1;
                 round.exec.ended += 1;
                 round.is_counted = true;
+                round.exec.takes_memory = true;
                 is_starred = !stars.is_empty();
                 if is_starred {
                     let replies = replies(item, &packed)?;
@@ -314,7 +325,7 @@ impl Owner {
         if let Some(redo) = apply.filter(|redo| !redo.is_empty()) {
             // An op that wrote past the agent does not show in the answer of one phase.
             if !is_starred {
-                round.exec.apply(&redo)?;
+                round.exec.apply(decode_redo(&redo)?);
             }
             let others = item.prepare.branch.locks.iter().filter(|lock| !is_escrow(lock.access));
             round.changed.extend(others.map(|lock| lock.key.clone()));

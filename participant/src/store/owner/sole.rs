@@ -18,13 +18,14 @@ use super::super::sorted::Sorted;
 use super::super::unlogged::remember;
 use super::super::work::{Answers, Speaker};
 use super::super::{Store, lock};
-use super::Owner;
+use super::ask::ask;
 use super::candidates::{Candidates, Sight};
 use super::counters::{self, Counters};
 use super::exec::Ended;
 use super::intake::{Intake, Said};
 use super::look::{self, AskExpiry};
 use super::round::{Round, dirty};
+use super::{Owner, WriteWay};
 
 /// Branches of one round: Redis answers nobody else while it runs an `EXEC`.
 const BRANCHES_PER_ROUND_MAX: usize = 128;
@@ -37,7 +38,7 @@ const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };
 pub(in super::super) enum Lost {
     /// The ownership, or the connection.
     Ownership(String),
-    /// Redis refuses the commands of an `EXEC`: the scripts know better what can still be done.
+    /// Redis refuses the writes of a round: by scripts it is found out which.
     Refused(String),
 }
 
@@ -54,9 +55,21 @@ impl Store {
         let mut later = Vec::new();
         loop {
             let mut round = Round::default();
-            let collected = self.begin(owner, &mut round, speaker);
+            round.taken.endings = sorted.take_endings(BRANCHES_PER_ROUND_MAX);
+            if owner.way == WriteWay::Script
+                && let Err(lost) = ask(self, live, owner, &mut round, answers).await
+            {
+                sorted.put_all_back(round.taken);
+                return Err(lost);
+            }
+            let collected = match round.exec.only_fences {
+                true => Vec::new(),
+                false => self.begin(owner, &mut round, speaker),
+            };
             let outcome = self.round(live, owner, speaker, sorted, &mut round, &mut later).await;
-            owner.keep_told(&mut round, speaker, self.told(speaker.log_id));
+            if !round.exec.only_fences {
+                owner.keep_told(&mut round, speaker, self.told(speaker.log_id));
+            }
             let outcome = match outcome {
                 Ok(()) => self.keep(live, owner, round, sorted, answers).await,
                 Err(lost) => {
@@ -105,14 +118,16 @@ impl Store {
         round: &mut Round,
         later: &mut Vec<PrepareItem>,
     ) -> Result<(), Lost> {
-        round.taken.endings = sorted.take_endings(BRANCHES_PER_ROUND_MAX);
         for place in 0..round.taken.endings.len() {
-            let ended = owner.end(round, round.taken.endings[place]);
-            // A record that this version cannot read: the scripts say so of that branch alone.
-            ended.map_err(|error| Lost::Refused(error.to_string()))?;
+            let item = round.taken.endings[place];
+            if let Err(error) = owner.end(round, item) {
+                let why = format!("the writes of the branch cannot be read: {error}");
+                round.answers.push((item.slot, item.ending.failed(Failed::Unknown(why))));
+            }
         }
         let room = BRANCHES_PER_ROUND_MAX - round.taken.endings.len();
-        let candidates = Candidates::choose(owner, sorted, round, later, room);
+        let by_script = owner.way == WriteWay::Script || !live.server.rights.has_all_keys();
+        let candidates = Candidates::choose(owner, sorted, round, later, room, by_script);
         if candidates.is_empty() {
             return Ok(());
         }
@@ -141,7 +156,7 @@ impl Store {
                 unreadable = intake.take(item, said).err();
             }
         }
-        unreadable.map_or(Ok(()), |error| Err(Lost::Refused(error.to_string())))
+        unreadable.map_or(Ok(()), |error| Err(Lost::Ownership(error.to_string())))
     }
 
     /// Reads what the ops of the branches need to know, in their order.
@@ -154,15 +169,25 @@ impl Store {
         for script in candidates.scripts.unknown(&self.scripts) {
             self.load_to_look(live, script).await?;
         }
-        let sight = self.look_once(live, owner, candidates).await?;
+        let mut sight = self.look_once(live, owner, candidates).await?;
         let missing = candidates.scripts.missing(&sight.evaluated);
-        if missing.is_empty() {
-            return Ok(sight);
+        if !missing.is_empty() {
+            for script in missing {
+                self.load_to_look(live, script).await?;
+            }
+            sight = self.look_once(live, owner, candidates).await?;
         }
-        for script in missing {
-            self.load_to_look(live, script).await?;
+        for (items, said) in candidates.scripts.0.iter().zip(&mut sight.evaluated) {
+            if let Value::ServerError(error) = said
+                && error.code() == "NOPERM"
+            {
+                let why = error.to_string();
+                if let Some(rows) = self.without_denied(live, items, &why).await {
+                    *said = rows;
+                }
+            }
         }
-        self.look_once(live, owner, candidates).await
+        Ok(sight)
     }
 
     async fn load_to_look(&self, live: &Live, script: Script) -> Result<(), Lost> {
@@ -190,7 +215,7 @@ impl Store {
         let fields_expire = features.field_expiry;
         let of_counters = counters::look(&mut pipeline, &counters, expiry, fields_expire);
         let control_key = &*self.options.control_key;
-        scripts.look(&mut pipeline, &self.scripts, control_key);
+        scripts.look(&mut pipeline, &self.scripts, control_key, owner.way == WriteWay::Script);
         candidates.look_at_records(&mut pipeline, control_key);
         // Last: who owned the Redis until here has read what nobody else could change.
         pipeline.cmd("GET").arg(self.owner_key());
@@ -227,7 +252,7 @@ impl Store {
             return Ok(());
         }
         let lost = |why: &str| Err(Lost::Ownership(why.to_owned()));
-        match self.exec(live, &owner.guard, &round.exec).await {
+        match self.exec(live, owner, &round.exec).await {
             Ended::Done { results, owned } => {
                 owner.now_known(&mut round, &results);
                 self.note(&round);

@@ -45,8 +45,8 @@ const RIGHTS: &str = "
 `assent doctor --redis URL --acl` prints this for the server that it finds: as a command for a
 shell, and as a line of an ACL file, where nothing is quoted. The user needs to
 read and write the keys that its transactions use, and all keys that begin with the name of the
-control hash. Give it all keys (`'~*'`) if you can. An agent with limited keys must check every write
-in its scripts, and cannot own its Redis, which costs about half the speed.
+control hash. Give it all keys (`'~*'`) if you can. With limited keys, a script says of every branch
+whether the agent may write its keys, which costs some speed.
 
 The agent tries its rights with every connection, in a `MULTI` that it discards. If one is missing,
 it is refused by name before the first vote. If one is taken away later, new branches are voted no
@@ -89,7 +89,7 @@ pub fn page() -> String {
     page.push_str(&wrapped(&least_acl(&all, "assent:ctl")));
     page.push_str(
         "```\n\nRedis 6.2 has no `pexpiretime`; `hpexpireat` and `hpexpiretime` came with Redis 7.4 and Valkey 9.0. Without \
-         `exec`, `getrange`, `mget`,\n`mset` and `watch`, the scripts do all the work; without \
+         `exec`, `getrange`, `mget`,\n`mset` and `watch`, the agent writes by scripts, more slowly; without \
          `client|list` and `client|setname`, the agents of one Redis know each other\n\
          by a pulse, one write a second; without \
          `publish` and `subscribe`, a transaction\nthat waits for a lock notices later that the lock is free. \
