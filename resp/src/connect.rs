@@ -1,13 +1,41 @@
 //! What Redis clients say beside commands on keys: at connect, and to look around.
 
-use assent_common::command::{Access, COMMANDS, Command};
-use assent_common::value::{Arg, readable};
+use std::sync::Arc;
 
+use assent_client::Token;
+use assent_common::command::{Access, COMMANDS, Command, Keys};
+use assent_common::value::{Arg, readable};
+use assent_edge::Budget;
+
+use crate::refusal::{error, wrong_number};
 use crate::reply::{RespVersion, Value};
-use crate::session::{Session, error, key_places, wrong_number};
+use crate::route::Routes;
 
 /// Bytes of a client's name.
 const NAME_BYTES_MAX: usize = 256;
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Rules {
+    /// Where keys lie.
+    pub routes: Routes,
+    /// What `AUTH` must say, if anything.
+    pub token: Option<Token>,
+    /// The memory that commands may hold.
+    pub budget: Budget,
+}
+
+/// A client, as it has made itself known.
+#[derive(Debug)]
+pub(crate) struct ClientOfDoor {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) id: u64,
+    pub(crate) version: RespVersion,
+    pub(crate) is_authenticated: bool,
+    /// Whether it said something before it was known, or a wrong password.
+    pub(crate) was_refused: bool,
+    name: Vec<u8>,
+}
 
 /// Whether a command is answered without `AUTH`.
 pub(crate) fn is_open(name: &[u8]) -> bool {
@@ -25,134 +53,139 @@ pub(crate) fn may_be_queued(name: &[u8]) -> bool {
     matches!(name, b"PING" | b"ECHO" | b"UNWATCH")
 }
 
-/// The answer to one of these.
-pub(crate) fn answer(session: &mut Session, name: &[u8], args: &[Arg]) -> Result<Value, Value> {
-    match (name, args) {
-        (b"PING", []) => Ok(Value::Status("PONG".into())),
-        (b"PING" | b"ECHO", [text]) => Ok(Value::bulk(&text.0)),
-        // A client that was given a password expects that it is asked for.
-        (b"AUTH", [_]) if session.rules.token.is_none() => Err(error(
-            "ERR AUTH <password> called without any password configured for the default user. Are \
-             you sure your configuration is correct?",
-        )),
-        (b"AUTH", [password]) => auth(session, b"default", &password.0).map(|()| Value::ok()),
-        (b"AUTH", [user, password]) => auth(session, &user.0, &password.0).map(|()| Value::ok()),
-        (b"HELLO", args) => hello(session, args),
-        (b"CLIENT", [what, rest @ ..]) => client(session, &what.0.to_ascii_uppercase(), rest),
-        (b"COMMAND", args) => Ok(command(args)),
-        (b"INFO", _) => Ok(Value::bulk(info())),
-        (b"UNWATCH", []) => {
-            session.unwatch();
-            Ok(Value::ok())
-        }
-        (b"SELECT", [index]) => match &index.0[..] {
-            b"0" => Ok(Value::ok()),
-            _ => Err(error("ERR DB index is out of range; there is database 0 only")),
-        },
-        _ => Err(wrong_number(name)),
+impl ClientOfDoor {
+    /// One that has just come.
+    pub(crate) fn new(rules: Arc<Rules>, id: u64) -> Self {
+        let is_authenticated = rules.token.is_none();
+        let (version, name) = (RespVersion::Resp2, Vec::new());
+        Self { rules, id, version, is_authenticated, was_refused: false, name }
     }
-}
 
-/// Any user's name will do: the token says who may speak.
-fn auth(session: &mut Session, user: &[u8], password: &[u8]) -> Result<(), Value> {
-    let Some(token) = &session.rules.token else {
-        return if user == b"default" { Ok(()) } else { Err(wrong_password()) };
-    };
-    if !token.admits(&[b"Bearer ", password].concat()) {
-        session.was_refused = true;
-        return Err(wrong_password());
+    /// The answer to one of these.
+    pub(crate) fn answer(&mut self, name: &[u8], args: &[Arg]) -> Result<Value, Value> {
+        match (name, args) {
+            (b"PING", []) => Ok(Value::Status("PONG".into())),
+            (b"PING" | b"ECHO", [text]) => Ok(Value::bulk(&text.0)),
+            // A client that was given a password expects that it is asked for.
+            (b"AUTH", [_]) if self.rules.token.is_none() => Err(error(
+                "ERR AUTH <password> called without any password configured for the default user. \
+                 Are you sure your configuration is correct?",
+            )),
+            (b"AUTH", [password]) => self.auth(b"default", &password.0).map(|()| Value::ok()),
+            (b"AUTH", [user, password]) => self.auth(&user.0, &password.0).map(|()| Value::ok()),
+            (b"HELLO", args) => self.hello(args),
+            (b"CLIENT", [what, rest @ ..]) => self.client(&what.0.to_ascii_uppercase(), rest),
+            (b"COMMAND", args) => Ok(command(args)),
+            (b"INFO", _) => Ok(Value::bulk(info())),
+            (b"SELECT", [index]) => match &index.0[..] {
+                b"0" => Ok(Value::ok()),
+                _ => Err(error("ERR DB index is out of range; there is database 0 only")),
+            },
+            _ => Err(wrong_number(name)),
+        }
     }
-    session.is_authenticated = true;
-    Ok(())
+
+    /// Any user's name will do: the token says who may speak.
+    fn auth(&mut self, user: &[u8], password: &[u8]) -> Result<(), Value> {
+        let Some(token) = &self.rules.token else {
+            return if user == b"default" { Ok(()) } else { Err(wrong_password()) };
+        };
+        if !token.admits(&[b"Bearer ", password].concat()) {
+            self.was_refused = true;
+            return Err(wrong_password());
+        }
+        self.is_authenticated = true;
+        Ok(())
+    }
+
+    fn hello(&mut self, args: &[Arg]) -> Result<Value, Value> {
+        let mut version = self.version;
+        let mut name = None;
+        let mut credentials = None;
+        let mut rest = args;
+        if let [number, after @ ..] = rest {
+            version = match &number.0[..] {
+                b"2" => RespVersion::Resp2,
+                b"3" => RespVersion::Resp3,
+                _ => return Err(error("NOPROTO unsupported protocol version")),
+            };
+            rest = after;
+        }
+        while let [option, after @ ..] = rest {
+            rest = match (&option.0.to_ascii_uppercase()[..], after) {
+                (b"AUTH", [user, password, after @ ..]) => {
+                    credentials = Some((user, password));
+                    after
+                }
+                (b"SETNAME", [text, after @ ..]) => {
+                    name = Some(checked_name(text)?);
+                    after
+                }
+                _ => {
+                    let option = readable(&option.0);
+                    return Err(error(format!("ERR Syntax error in HELLO option '{option}'")));
+                }
+            };
+        }
+        if let Some((user, password)) = credentials {
+            self.auth(&user.0, &password.0)?;
+        }
+        if !self.is_authenticated {
+            return Err(error(
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+                 HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
+                 and select the RESP protocol version at the same time",
+            ));
+        }
+        self.version = version;
+        if let Some(name) = name {
+            self.name = name;
+        }
+        Ok(self.about())
+    }
+
+    fn about(&self) -> Value {
+        let proto = match self.version {
+            RespVersion::Resp2 => 2,
+            RespVersion::Resp3 => 3,
+        };
+        let id = i64::try_from(self.id).unwrap_or(i64::MAX);
+        Value::Map(vec![
+            (Value::bulk("server"), Value::bulk("assent")),
+            (Value::bulk("version"), Value::bulk(env!("CARGO_PKG_VERSION"))),
+            (Value::bulk("proto"), Value::Int(proto)),
+            (Value::bulk("id"), Value::Int(id)),
+            (Value::bulk("mode"), Value::bulk("standalone")),
+            (Value::bulk("role"), Value::bulk("master")),
+            (Value::bulk("modules"), Value::Array(Vec::new())),
+        ])
+    }
+
+    fn client(&mut self, what: &[u8], args: &[Arg]) -> Result<Value, Value> {
+        match (what, args) {
+            (b"ID", []) => Ok(Value::Int(i64::try_from(self.id).unwrap_or(i64::MAX))),
+            (b"GETNAME", []) if self.name.is_empty() => Ok(Value::Nil),
+            (b"GETNAME", []) => Ok(Value::bulk(&self.name)),
+            (b"SETNAME", [name]) => {
+                self.name = checked_name(name)?;
+                Ok(Value::ok())
+            }
+            // The library's name and version; and what concerns a cache that is not here.
+            (b"SETINFO", [_, _]) | (b"NO-EVICT" | b"NO-TOUCH", [_]) => Ok(Value::ok()),
+            (b"INFO", []) => {
+                let (id, name) = (self.id, readable(&self.name));
+                Ok(Value::bulk(format!("id={id} name={name} db=0\n")))
+            }
+            _ => {
+                let what = readable(what);
+                Err(error(format!("ERR CLIENT {what} is not served here")))
+            }
+        }
+    }
 }
 
 fn wrong_password() -> Value {
     error("WRONGPASS invalid username-password pair or user is disabled.")
-}
-
-fn hello(session: &mut Session, args: &[Arg]) -> Result<Value, Value> {
-    let mut version = session.version;
-    let mut name = None;
-    let mut credentials = None;
-    let mut rest = args;
-    if let [number, after @ ..] = rest {
-        version = match &number.0[..] {
-            b"2" => RespVersion::Resp2,
-            b"3" => RespVersion::Resp3,
-            _ => return Err(error("NOPROTO unsupported protocol version")),
-        };
-        rest = after;
-    }
-    while let [option, after @ ..] = rest {
-        rest = match (&option.0.to_ascii_uppercase()[..], after) {
-            (b"AUTH", [user, password, after @ ..]) => {
-                credentials = Some((user, password));
-                after
-            }
-            (b"SETNAME", [text, after @ ..]) => {
-                name = Some(checked_name(text)?);
-                after
-            }
-            _ => {
-                let option = readable(&option.0);
-                return Err(error(format!("ERR Syntax error in HELLO option '{option}'")));
-            }
-        };
-    }
-    if let Some((user, password)) = credentials {
-        auth(session, &user.0, &password.0)?;
-    }
-    if !session.is_authenticated {
-        return Err(error(
-            "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
-             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
-             select the RESP protocol version at the same time",
-        ));
-    }
-    session.version = version;
-    if let Some(name) = name {
-        session.name = name;
-    }
-    Ok(about(session))
-}
-
-fn about(session: &Session) -> Value {
-    let proto = match session.version {
-        RespVersion::Resp2 => 2,
-        RespVersion::Resp3 => 3,
-    };
-    let id = i64::try_from(session.id).unwrap_or(i64::MAX);
-    Value::Map(vec![
-        (Value::bulk("server"), Value::bulk("assent")),
-        (Value::bulk("version"), Value::bulk(env!("CARGO_PKG_VERSION"))),
-        (Value::bulk("proto"), Value::Int(proto)),
-        (Value::bulk("id"), Value::Int(id)),
-        (Value::bulk("mode"), Value::bulk("standalone")),
-        (Value::bulk("role"), Value::bulk("master")),
-        (Value::bulk("modules"), Value::Array(Vec::new())),
-    ])
-}
-
-fn client(session: &mut Session, what: &[u8], args: &[Arg]) -> Result<Value, Value> {
-    match (what, args) {
-        (b"ID", []) => Ok(Value::Int(i64::try_from(session.id).unwrap_or(i64::MAX))),
-        (b"GETNAME", []) if session.name.is_empty() => Ok(Value::Nil),
-        (b"GETNAME", []) => Ok(Value::bulk(&session.name)),
-        (b"SETNAME", [name]) => {
-            session.name = checked_name(name)?;
-            Ok(Value::ok())
-        }
-        // The library's name and version; and what concerns a cache that is not here.
-        (b"SETINFO", [_, _]) | (b"NO-EVICT" | b"NO-TOUCH", [_]) => Ok(Value::ok()),
-        (b"INFO", []) => {
-            let (id, name) = (session.id, readable(&session.name));
-            Ok(Value::bulk(format!("id={id} name={name} db=0\n")))
-        }
-        _ => {
-            let what = readable(what);
-            Err(error(format!("ERR CLIENT {what} is not served here")))
-        }
-    }
 }
 
 fn checked_name(name: &Arg) -> Result<Vec<u8>, Value> {
@@ -204,4 +237,13 @@ fn described(command: &Command) -> Value {
         Value::Int(last),
         Value::Int(step),
     ])
+}
+
+/// The keys of a command for `COMMAND`: the first, the last, and the step.
+const fn key_places(keys: Keys) -> (i64, i64, i64) {
+    match keys {
+        Keys::First => (1, 1, 1),
+        Keys::All => (1, -1, 1),
+        Keys::EveryOther => (1, -1, 2),
+    }
 }

@@ -16,11 +16,12 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::connect::Rules;
 use crate::planned::{DoorRequest, Group, Planned};
 use crate::refusal::{is_of_one, no_memory, of_problem, unauthenticated, unknown};
 use crate::reply::{RespVersion, Value};
 use crate::request::{CommandReader, ProtocolError};
-use crate::session::{Rules, Session, SessionStep};
+use crate::session::{Session, SessionStep};
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 16 * 1024;

@@ -23,7 +23,7 @@ mod shape;
 mod unsupported;
 mod watch;
 
+pub use connect::Rules;
 pub use connection::{EngineAccess, Service};
 pub use planned::DoorRequest;
 pub use route::{InvalidRule, Routes, Rule};
-pub use session::Rules;

@@ -339,9 +339,10 @@ mod tests {
     use assent_edge::Budget;
 
     use super::*;
+    use crate::connect::Rules;
     use crate::request::ClientCommand;
     use crate::route::Routes;
-    use crate::session::{Rules, Session, SessionStep};
+    use crate::session::{Session, SessionStep};
 
     fn planned(lines: &[&str], version: RespVersion) -> Planned {
         let rules = ["a:*=bank-a", "b:*=bank-b"].map(|rule| rule.parse().unwrap());

@@ -1,9 +1,21 @@
 //! Errors, in the words of Redis where it has words for them.
 
+use assent_common::value::readable;
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::{ErrorCode, TransactionId};
 
 use crate::reply::Value;
+
+/// An error in these words.
+pub(crate) fn error(text: impl Into<String>) -> Value {
+    Value::Error(text.into())
+}
+
+/// A command with too few words, or too many.
+pub(crate) fn wrong_number(name: &[u8]) -> Value {
+    let name = readable(&name.to_ascii_lowercase());
+    error(format!("ERR wrong number of arguments for '{name}' command"))
+}
 
 /// A transaction that is not committed: aborted, or not begun; or nobody knows.
 #[must_use]

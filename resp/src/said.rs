@@ -6,9 +6,8 @@ use assent_common::value::{Arg, readable};
 use assent_common::wire::problem::Problem;
 
 use crate::planned::{Planned, PlannedEntry};
-use crate::refusal::of_problem;
+use crate::refusal::{error, of_problem};
 use crate::reply::Value;
-use crate::session::error;
 
 /// Takes what was said of what is queued; `what` stands behind `ASSENT.`.
 pub(crate) fn say(planned: &mut Planned, what: &[u8], args: &[Arg]) -> Result<Value, Value> {

@@ -2,34 +2,21 @@
 
 use std::sync::Arc;
 
-use assent_client::Token;
-use assent_common::command::{Keys, OpRequest, ValidatedBranch, ValidatedOp, find};
+use assent_common::command::{OpRequest, ValidatedBranch, ValidatedOp, find};
 use assent_common::value::{Arg, readable};
 use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, ParticipantName, limits};
-use assent_edge::{BYTES_PER_OP, BYTES_PER_WORD, Budget};
+use assent_edge::{BYTES_PER_OP, BYTES_PER_WORD};
 
-use crate::connect;
+use crate::connect::{self, ClientOfDoor, Rules};
 use crate::planned::{AnswerForm, Planned, PlannedEntry, PlannedOp, SaidOfAll, json};
-use crate::refusal::{no_memory, of_problem, unauthenticated};
+use crate::refusal::{error, no_memory, of_problem, unauthenticated, wrong_number};
 use crate::reply::{RespVersion, Value};
 use crate::request::{ClientCommand, TooLarge};
-use crate::route::Routes;
 use crate::said;
 use crate::shape::ReplyShape;
 use crate::unsupported;
 use crate::watch::{self, Watches};
-
-/// What all sessions share.
-#[derive(Debug)]
-pub struct Rules {
-    /// Where keys lie.
-    pub routes: Routes,
-    /// What `AUTH` must say, if anything.
-    pub token: Option<Token>,
-    /// The memory that commands may hold.
-    pub budget: Budget,
-}
 
 /// What a command comes to.
 #[derive(Debug)]
@@ -47,12 +34,7 @@ pub(crate) enum SessionStep {
 /// A client's state.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) rules: Arc<Rules>,
-    pub(crate) id: u64,
-    pub(crate) name: Vec<u8>,
-    pub(crate) version: RespVersion,
-    pub(crate) is_authenticated: bool,
-    pub(crate) was_refused: bool,
+    client: ClientOfDoor,
     /// Between `MULTI` and `EXEC`.
     queue: Option<MultiQueue>,
     watches: Watches,
@@ -70,29 +52,26 @@ impl Session {
     /// A new client's.
     #[must_use]
     pub(crate) fn new(rules: Arc<Rules>, id: u64) -> Self {
-        let is_authenticated = rules.token.is_none();
-        let name = Vec::new();
-        let version = RespVersion::default();
-        let (was_refused, queue, watches) = (false, None, Watches::none(&rules.budget));
-        Self { rules, id, name, version, is_authenticated, was_refused, queue, watches }
+        let watches = Watches::none(&rules.budget);
+        Self { client: ClientOfDoor::new(rules, id), queue: None, watches }
     }
 
     /// Whether it may do everything.
     #[must_use]
     pub(crate) const fn is_authenticated(&self) -> bool {
-        self.is_authenticated
+        self.client.is_authenticated
     }
 
     /// Whether it said something before it was known, or a wrong password.
     #[must_use]
     pub(crate) const fn was_refused(&self) -> bool {
-        self.was_refused
+        self.client.was_refused
     }
 
     /// How answers are written now.
     #[must_use]
     pub(crate) const fn version(&self) -> RespVersion {
-        self.version
+        self.client.version
     }
 
     /// Takes a command.
@@ -111,8 +90,8 @@ impl Session {
                 "ERR this is HTTP; Redis clients are served here",
             ));
         }
-        if !self.is_authenticated && !connect::is_open(&name) {
-            self.was_refused = true;
+        if !self.client.is_authenticated && !connect::is_open(&name) {
+            self.client.was_refused = true;
             return SessionStep::Say(unauthenticated());
         }
         match (&name[..], args.len()) {
@@ -127,7 +106,7 @@ impl Session {
             }),
             (b"WATCH", 1..) => self.watch(args),
             (b"RESET", 0) => {
-                *self = Self::new(Arc::clone(&self.rules), self.id);
+                *self = Self::new(Arc::clone(&self.client.rules), self.client.id);
                 SessionStep::Say(Value::Status("RESET".into()))
             }
             (b"QUIT", _) => SessionStep::SayAndEnd(Value::ok()),
@@ -161,7 +140,11 @@ impl Session {
         if self.queue.is_some() && !connect::may_be_queued(name) {
             return Some(Err(error(format!("ERR {} is not allowed in MULTI", readable(name)))));
         }
-        Some(connect::answer(self, name, args))
+        if (name, args.len()) == (b"UNWATCH", 0) {
+            self.unwatch();
+            return Some(Ok(Value::ok()));
+        }
+        Some(self.client.answer(name, args))
     }
 
     fn multi(&mut self) -> Value {
@@ -192,7 +175,7 @@ impl Session {
             });
             return SessionStep::Say(Value::Array(replies.collect()));
         }
-        planned.version = self.version;
+        planned.version = self.client.version;
         SessionStep::Run(planned)
     }
 
@@ -235,7 +218,7 @@ impl Session {
     }
 
     /// Forgets what is watched. In `MULTI` that is left to `EXEC`.
-    pub(crate) fn unwatch(&mut self) {
+    fn unwatch(&mut self) {
         if self.queue.is_none() {
             self.watches.forget();
         }
@@ -294,7 +277,7 @@ impl Session {
     fn route(&self, op: &ValidatedOp) -> Result<ParticipantName, Value> {
         let mut found: Option<(&Arg, &ParticipantName)> = None;
         for key in op.keys() {
-            let Some(participant) = self.rules.routes.of(&key.0) else {
+            let Some(participant) = self.client.rules.routes.of(&key.0) else {
                 return Err(error(format!(
                     "UNROUTED no rule says at which participant the key {} lies; the coordinator's \
                      setting `routes` has the rules",
@@ -325,9 +308,9 @@ impl Session {
             entries: Vec::new(),
             kind,
             said: SaidOfAll::default(),
-            version: self.version,
+            version: self.client.version,
             bytes: 0,
-            held: self.rules.budget.hold(),
+            held: self.client.rules.budget.hold(),
         }
     }
 
@@ -381,31 +364,13 @@ fn too_large(name: &Arg, what: TooLarge) -> Value {
     of_problem(&Problem::new(code, format!("{name} has more than {why}")))
 }
 
-pub(crate) fn wrong_number(name: &[u8]) -> Value {
-    let name = readable(&name.to_ascii_lowercase());
-    error(format!("ERR wrong number of arguments for '{name}' command"))
-}
-
 fn queued() -> Value {
     Value::Status("QUEUED".into())
-}
-
-pub(crate) fn error(text: impl Into<String>) -> Value {
-    Value::Error(text.into())
 }
 
 /// A key or a name in an error, as far as it may be shown.
 fn shown(arg: &Arg) -> String {
     assent_common::text::cut(&readable(&arg.0), 100).into_owned()
-}
-
-/// The keys of a command for `COMMAND`: the first, the last, and the step.
-pub(crate) const fn key_places(keys: Keys) -> (i64, i64, i64) {
-    match keys {
-        Keys::First => (1, 1, 1),
-        Keys::All => (1, -1, 1),
-        Keys::EveryOther => (1, -1, 2),
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use assent_common::value::{Arg, readable};
 
+use crate::refusal::error;
 use crate::reply::Value;
-use crate::session::error;
 
 /// Why a command is refused, if it is one that is known not to run here.
 pub(crate) fn refusal(name: &[u8]) -> Option<Value> {

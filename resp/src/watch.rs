@@ -10,9 +10,8 @@ use assent_common::wire::problem::Problem;
 use assent_edge::{BYTES_PER_OP, Budget, Held};
 
 use crate::planned::PlannedOp;
-use crate::refusal::{no_memory, of_problem};
+use crate::refusal::{error, no_memory, of_problem};
 use crate::reply::Value;
-use crate::session::error;
 
 /// The keys that a client watches.
 #[derive(Debug)]

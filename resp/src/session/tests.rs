@@ -1,7 +1,11 @@
 //! What each command means to a client in each state.
 
+use assent_client::Token;
+use assent_edge::Budget;
+
 use super::*;
 use crate::planned::Group;
+use crate::route::Routes;
 use assent_common::command::Expect;
 
 fn session_with(token: Option<&str>, memory: usize) -> Session {
