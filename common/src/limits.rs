@@ -170,6 +170,10 @@ pub const TIMEOUT_MAX_MS: u64 = 60_000;
 /// The shortest time to decide that a request may ask for, in milliseconds.
 pub const TIMEOUT_MIN_MS: u64 = 10;
 
+/// Bytes of an operator's name or reason: a sentence or two, which stays readable in a log, and is
+/// kept for ever in the one that decides.
+pub const OVERRIDE_TEXT_BYTES_MAX: usize = 1_000;
+
 /// Milliseconds that a coordinator may take that is asked for a person who it is, or what it
 /// decided.
 pub const WHO_IS_THERE_MS: u64 = 2_000;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::limits::OVERRIDE_TEXT_BYTES_MAX;
+
 /// The text, cut to that many bytes, with a sign that something is missing. Never in the middle of a character.
 #[must_use]
 pub fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
@@ -24,6 +26,16 @@ pub fn cut_owned(text: String, bytes_max: usize) -> String {
     }
 }
 
+/// What is wrong with who an operator is, or why something is done by hand, if something is.
+pub fn check_override(actor: &str, reason: &str) -> Result<(), String> {
+    for (field, text) in [("actor", actor), ("reason", reason)] {
+        if text.trim().is_empty() || text.len() > OVERRIDE_TEXT_BYTES_MAX {
+            return Err(format!("`{field}` must have 1 to {OVERRIDE_TEXT_BYTES_MAX} bytes"));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +46,17 @@ mod tests {
         assert_eq!(cut("longer", 5), "longe… (6 bytes)");
         assert_eq!(cut("aéé", 2), "a… (5 bytes)");
         assert_eq!(cut_owned("ééé".to_owned(), 4), "éé… (6 bytes)");
+    }
+
+    #[test]
+    fn an_override_names_who_and_why_in_a_sentence_or_two() {
+        assert_eq!(check_override("ana", &"x".repeat(OVERRIDE_TEXT_BYTES_MAX)), Ok(()));
+        for (actor, reason, wrong) in [
+            (" ", "its disk burnt", "`actor`"),
+            ("ana", "", "`reason`"),
+            ("ana", &*"x".repeat(OVERRIDE_TEXT_BYTES_MAX + 1), "`reason`"),
+        ] {
+            assert!(check_override(actor, reason).unwrap_err().contains(wrong), "{actor} {reason}");
+        }
     }
 }

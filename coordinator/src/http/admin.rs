@@ -1,5 +1,6 @@
 //! What only operators may do: hurry a transaction, give up a branch, accept a loss.
 
+use assent_common::text::check_override;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::transaction::{
     AbandonRequest, ForcedRemoval, ParticipantView, TransactionView,
@@ -12,9 +13,6 @@ use axum::response::Response;
 use super::extract::{JsonBody, PathOf, PathOfTwo};
 use super::reply::{self, Rejection};
 use super::state::HttpState;
-
-/// Bytes of an actor or a reason: they go into the decision log for ever.
-const OVERRIDE_TEXT_BYTES_MAX: usize = 1_000;
 
 /// Sends everything that a transaction waits to send, now.
 #[utoipa::path(
@@ -101,11 +99,8 @@ pub(super) async fn remove_by_force(
 }
 
 fn checked(request: AbandonRequest) -> Result<AbandonRequest, Rejection> {
-    for (field, text) in [("actor", &request.actor), ("reason", &request.reason)] {
-        if text.trim().is_empty() || text.len() > OVERRIDE_TEXT_BYTES_MAX {
-            let detail = format!("`{field}` must have 1 to {OVERRIDE_TEXT_BYTES_MAX} bytes");
-            return Err(Rejection::new(ErrorCode::BadRequest, detail));
-        }
+    match check_override(&request.actor, &request.reason) {
+        Ok(()) => Ok(request),
+        Err(detail) => Err(Rejection::new(ErrorCode::BadRequest, detail)),
     }
-    Ok(request)
 }

@@ -6,15 +6,13 @@ use axum::response::Response;
 
 use assent_client::participant::{ForgetRequest, ResolveRequest};
 use assent_common::ErrorCode;
+use assent_common::text::check_override;
 use assent_common::wire::branch::BranchView;
 use assent_common::wire::problem::Problem;
 
 use super::body::{JsonBody, txid};
 use super::reply::{Rejection, json};
 use crate::service::App;
-
-/// Bytes of an actor's name or a reason: a sentence or two, that stays readable in a log.
-const TEXT_BYTES_MAX: usize = 1_000;
 
 /// Decides a branch in doubt in its coordinator's place. If the coordinator decided otherwise, the transaction is
 /// half applied: this is for a coordinator that is gone for good.
@@ -33,8 +31,7 @@ pub(crate) async fn resolve(
     Path(path): Path<String>,
     JsonBody(request, _held): JsonBody<ResolveRequest>,
 ) -> Result<Response, Rejection> {
-    check_text("actor", &request.actor)?;
-    check_text("reason", &request.reason)?;
+    check(&request.actor, &request.reason)?;
     let view = app.resolve_by_hand(txid(&path)?, &request).await?;
     Ok(json(&view))
 }
@@ -56,16 +53,11 @@ pub(crate) async fn forget(
     Path(path): Path<String>,
     JsonBody(request, _held): JsonBody<ForgetRequest>,
 ) -> Result<StatusCode, Rejection> {
-    check_text("actor", &request.actor)?;
-    check_text("reason", &request.reason)?;
+    check(&request.actor, &request.reason)?;
     app.forget_by_hand(txid(&path)?, &request).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn check_text(field: &str, text: &str) -> Result<(), Rejection> {
-    if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
-        let detail = format!("`{field}` must be 1 to {TEXT_BYTES_MAX} bytes of text");
-        return Err(Rejection::new(ErrorCode::BadRequest, detail));
-    }
-    Ok(())
+fn check(actor: &str, reason: &str) -> Result<(), Rejection> {
+    check_override(actor, reason).map_err(|detail| Rejection::new(ErrorCode::BadRequest, detail))
 }
