@@ -18,6 +18,36 @@ use crate::output::millis;
 /// Keys of held branches that are named.
 const KEYS_NAMED_MAX: usize = 5;
 
+/// What a participant answers.
+struct SaidByParticipant {
+    version: Result<VersionView, CallError>,
+    own: Vec<Check>,
+    held: Option<BranchList>,
+    data: Result<DataView, CallError>,
+    list: Result<CoordinatorList, CallError>,
+}
+
+impl SaidByParticipant {
+    async fn ask(what: &str, client: &ParticipantClient, held_max_ms: u64) -> Self {
+        let (version, (own, held), data, list) = tokio::join!(
+            within(client.version()),
+            of_itself(what, client, held_max_ms),
+            within(client.data()),
+            within(client.coordinators())
+        );
+        Self { version, own, held, data, list }
+    }
+
+    /// Whether it may ask its coordinators; `told` is the one that this command asks.
+    fn may_ask(self, what: &str, told: Option<&Told>) -> Vec<Check> {
+        let waiting = LogsAwaited::new(self.held, self.data.as_ref().ok());
+        match self.list {
+            Ok(list) => can_ask(what, told, &list, &waiting),
+            Err(error) => vec![unheard(format!("{what}: may ask its coordinators"), &error)],
+        }
+    }
+}
+
 /// Everything about a participant that the coordinator knows.
 pub(super) async fn check_registered(
     settings: &ClientSettings,
@@ -28,35 +58,26 @@ pub(super) async fn check_registered(
     let what = format!("participant {} {}", view.name, view.url);
     let client = ParticipantClient::new(&settings.participant_http()?, &view.url)?;
     let mut checks = vec![reached_by_coordinator(&what, view), data_by_coordinator(&what, view)];
-    let (version, (own, held), data, list) = tokio::join!(
-        within(client.version()),
-        of_itself(&what, &client, held_max_ms),
-        within(client.data()),
-        within(client.coordinators())
-    );
-    let version = match version {
+    let mut said = Box::pin(SaidByParticipant::ask(&what, &client, held_max_ms)).await;
+    let version = match &said.version {
         Ok(version) => version,
         Err(error) => {
-            checks.push(not_reached(&what, &error));
+            checks.push(not_reached(&what, error));
             return Ok(checks);
         }
     };
-    if let Some(another) = named(&what, view, &version) {
+    if let Some(another) = named(&what, view, version) {
         // Nothing that it shows is about the participant that was meant.
         checks.push(another);
         return Ok(checks);
     }
-    checks.extend(of_version(&what, &version));
-    checks.extend(own);
-    let waiting = LogsAwaited::new(held, data.as_ref().ok());
-    checks.push(match data {
-        Ok(data) => same_data(&what, told, view, &data),
-        Err(error) => unheard(format!("{what}: data"), &error),
+    checks.extend(of_version(&what, version));
+    checks.append(&mut said.own);
+    checks.push(match &said.data {
+        Ok(data) => same_data(&what, told, view, data),
+        Err(error) => unheard(format!("{what}: data"), error),
     });
-    checks.extend(match list {
-        Ok(list) => can_ask(&what, Some(told), &list, &waiting),
-        Err(error) => vec![unheard(format!("{what}: may ask its coordinators"), &error)],
-    });
+    checks.extend(said.may_ask(&what, Some(told)));
     Ok(checks)
 }
 
@@ -68,23 +89,13 @@ pub(super) async fn check_named(
 ) -> Result<Vec<Check>, Failure> {
     let what = format!("participant {url}");
     let client = ParticipantClient::new(&settings.participant_http()?, url)?;
-    let (version, (own, held), data, list) = tokio::join!(
-        within(client.version()),
-        of_itself(&what, &client, held_max_ms),
-        within(client.data()),
-        within(client.coordinators())
-    );
-    let version = match version {
-        Ok(version) => version,
-        Err(error) => return Ok(vec![not_reached(&what, &error)]),
+    let mut said = Box::pin(SaidByParticipant::ask(&what, &client, held_max_ms)).await;
+    let mut checks = match &said.version {
+        Ok(version) => of_version(&what, version),
+        Err(error) => return Ok(vec![not_reached(&what, error)]),
     };
-    let mut checks = of_version(&what, &version);
-    checks.extend(own);
-    let waiting = LogsAwaited::new(held, data.as_ref().ok());
-    checks.extend(match list {
-        Ok(list) => can_ask(&what, None, &list, &waiting),
-        Err(error) => vec![unheard(format!("{what}: may ask its coordinators"), &error)],
-    });
+    checks.append(&mut said.own);
+    checks.extend(said.may_ask(&what, None));
     Ok(checks)
 }
 
