@@ -105,6 +105,10 @@ impl CoordinatorClient {
         self.endpoint.base_url()
     }
 
+    pub(crate) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Runs a transaction. Returns it committed, or pending if `wait` ends first; without `wait` it is waited for as
     /// long as it may take to decide.
     pub async fn submit(
@@ -234,7 +238,7 @@ impl CoordinatorClient {
 }
 
 /// `Prefer: wait` counts in seconds; a part of one is a whole one.
-fn prefer_wait(wait: DurationMs) -> HeaderValue {
+pub(crate) fn prefer_wait(wait: DurationMs) -> HeaderValue {
     HeaderValue::try_from(format!("wait={}", wait.0.div_ceil(1_000)))
         .unwrap_or_else(|_| HeaderValue::from_static("wait=0"))
 }
@@ -249,7 +253,7 @@ fn told_of_another(asked: &impl ToString, told: &impl ToString) -> Unknown {
     Unknown(format!("asked for {}, told of {}", asked.to_string(), told.to_string()))
 }
 
-fn unless_aborted(view: TransactionView) -> Result<TransactionView, SubmitError> {
+pub(crate) fn unless_aborted(view: TransactionView) -> Result<TransactionView, SubmitError> {
     match view.outcome {
         OutcomeWord::Committed | OutcomeWord::Pending => Ok(view),
         OutcomeWord::Aborted => {

@@ -11,6 +11,7 @@
 
 pub mod coordinator;
 pub mod crash;
+pub mod interactive;
 pub mod mutant;
 pub mod participant;
 pub mod pass_on;
@@ -20,6 +21,7 @@ pub mod transaction;
 pub mod transport;
 
 pub use coordinator::{CoordinatorAdmin, CoordinatorClient, ListFilter, SubmitError};
+pub use interactive::Interactive;
 pub use participant::{ParticipantAdmin, ParticipantClient};
 pub use token::Token;
 pub use transaction::Transaction;

@@ -9,15 +9,16 @@ use url::Url;
 use utoipa::ToSchema;
 
 use assent_common::Txid;
-use assent_common::outcome::{Call, Prepared};
+use assent_common::outcome::{Call, Prepared, Refusal};
 use assent_common::wire::branch::{
     Answer, Answers, Batch, BranchList, BranchState, BranchView, CoordinatorList,
 };
+use assent_common::wire::interactive::EvaluateRequest;
 use assent_common::wire::resync::{DataView, Resync, Resynced};
 use assent_common::wire::transaction::VersionView;
 
 use crate::transport::{
-    CallError, Endpoint, Http, InvalidBaseUrl, Media, Request, Unknown, foreign,
+    CallError, Endpoint, Heard, Http, InvalidBaseUrl, Media, Request, Unknown, foreign,
 };
 
 /// What the repair of a participant's data may take beyond the time of a usual request, in milliseconds.
@@ -81,6 +82,24 @@ impl ParticipantClient {
         match answer {
             Ok(answer) => answer.into_prepared(),
             Err(Unknown(why)) => Call::Unknown(why),
+        }
+    }
+
+    /// Asks what ops would come to; nothing is kept of it.
+    pub async fn evaluate(&self, request: &EvaluateRequest) -> Call<Prepared> {
+        let url = self.endpoint.url(&["v1", "evaluate"]);
+        let said = Request::new(Method::POST, url, Media::Protocol);
+        let heard = match said.json(request) {
+            Ok(said) => self.endpoint.http.say(said).await,
+            Err(Unknown(why)) => return Call::Unknown(why),
+        };
+        match heard {
+            // Nothing was to be done, so that a refusal needs no vote to be believed.
+            Heard::Problem(problem) => Call::Refused(Refusal::new(problem.code, problem.detail)),
+            heard => match heard.into_said::<Answer>() {
+                Ok(answer) => answer.into_prepared(),
+                Err(Unknown(why)) => Call::Unknown(why),
+            },
         }
     }
 

@@ -115,10 +115,18 @@ error_codes! {
     StreamIdTooSmall = "stream_id_too_small", 422, false, "Use `*`, or an id greater than the last.";
     /// An op's reply was not what its `expect` demands.
     ExpectationFailed = "expectation_failed", 409, false, "Read again and decide again; `reply` is what was found.";
+    /// A key is not what it was when its digest was taken: somebody has changed it, or it has
+    /// expired.
+    ReadChanged = "read_changed", 409, false,
+        "Read again and decide again: in a new interactive transaction, or with a new digest.";
     /// A key was locked by another transaction until the deadline.
     LockConflict = "lock_conflict", 409, true, "Try again; `holder` names the transaction that held the key.";
     /// The deadline passed before the transaction was decided.
     Timeout = "timeout", 409, true, "Try again, with a longer `timeout` if it is short.";
+    /// The interactive transaction has expired: no call came for a while, or it was too old.
+    /// Nothing of it is done.
+    Expired = "expired", 410, false,
+        "Begin a new one; a call without ops keeps one alive for a while.";
     /// The client or an operator asked for the abort.
     Cancelled = "cancelled", 409, false, "Nothing: this was asked for.";
     /// A participant could not be reached, or did not answer before the deadline; or it is away, so

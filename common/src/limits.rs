@@ -160,6 +160,26 @@ pub const UNLOGGED_MAX: usize = 2 * TRANSACTIONS_IN_FLIGHT_MAX;
 /// Bytes of their done-markers: replies and writes.
 pub const UNLOGGED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Interactive transactions that are active in one coordinator (`overloaded`): they wait for people
+/// and programs, and hold memory meanwhile.
+pub const INTERACTIVE_MAX: usize = 1_000;
+
+/// Bytes that one of them may hold, of what is staged and of the last answer (`too_large`): it must
+/// fit into a request when it is committed.
+pub const INTERACTIVE_BYTES_MAX: usize = BODY_BYTES_MAX;
+
+/// Bytes that all of them may hold (`overloaded`).
+pub const INTERACTIVE_BYTES_OF_ALL_MAX: usize = 64 * 1024 * 1024;
+
+/// Milliseconds after which one expires to which no call comes (`expired`).
+pub const INTERACTIVE_IDLE_MS: u64 = 60_000;
+
+/// Milliseconds after which one expires whatever comes (`expired`).
+pub const INTERACTIVE_AGE_MAX_MS: u64 = 600_000;
+
+/// How many of those that expired or were aborted are remembered, with why.
+pub const INTERACTIVE_ENDED_MAX: usize = 4_096;
+
 /// Milliseconds that a transaction may take to be decided, if its request does not say.
 pub const TIMEOUT_DEFAULT_MS: u64 = 5_000;
 

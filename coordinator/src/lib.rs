@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod engine;
 pub mod http;
+mod interactive;
 pub mod log;
 pub mod metrics;
 mod recovery;

@@ -29,6 +29,7 @@ mod errand;
 mod fingerprint;
 mod history;
 mod holders;
+mod interactive;
 mod lane;
 mod lanes;
 mod lives;
@@ -52,6 +53,9 @@ pub use data::LaneData;
 pub use errand::{Errand, Notice};
 pub use fingerprint::Fingerprint;
 pub use history::History;
+pub use interactive::{
+    ActiveSession, CallEvaluation, EvaluationReplies, InteractiveTransactions, OpsCall,
+};
 pub use lane::{
     Assembled, BatchCame, Came, Idle, LANE_PATIENCE_MS, LifeHeard, Outgoing, PassedOps, Sent,
 };

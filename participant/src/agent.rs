@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use assent_client::crash;
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
-use assent_common::command::ValidatedBranch;
+use assent_common::command::{OpRequest, ValidatedBranch};
 use assent_common::crash::CrashPoint;
 use assent_common::limits;
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
@@ -29,6 +29,7 @@ use assent_common::participant::{Branches, Heard};
 use assent_common::wire::branch::{
     Answer, Answers, Batch, CoordinatorRef, LifeAnswer, Message, Mode, PrepareMessage,
 };
+use assent_common::wire::interactive::EvaluateRequest;
 use assent_common::wire::resync::{DataPoint, DataView, Progress, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
@@ -36,7 +37,7 @@ use crate::answers::{Checked, conflict, fitting, refused, result, waited_for};
 use crate::by_hand;
 use crate::metrics::Metrics;
 use crate::reach::Reach;
-use crate::store::{CheckedPrepare, NotAdmitted, Says, Store};
+use crate::store::{CheckedPrepare, NotAdmitted, Says, Store, evaluate};
 use crate::waiters::{Calling, Turn, Waiter, Waiters};
 
 /// Prepares that wait for a lock at once. Each holds a request open; more are told of the conflict
@@ -338,6 +339,27 @@ impl Agent {
         }
     }
 
+    /// What ops would come to. Nothing is locked, and nothing is kept.
+    pub(crate) async fn evaluate(&self, request: EvaluateRequest) -> Result<Answer, Refusal> {
+        let EvaluateRequest { participant, ops } = request;
+        self.check_name(&participant)?;
+        if ops.iter().any(|op| op.escrow) {
+            let detail = "an op that is only evaluated cannot be in escrow";
+            return Err(Refusal::new(ErrorCode::BadArguments, detail));
+        }
+        let _admitted = self.admit()?;
+        let call = match self.check_ops(ops) {
+            Ok(branch) => {
+                let started = Instant::now();
+                let call = evaluate(&self.store, branch).await;
+                self.metrics.redis_call(started.elapsed());
+                call
+            }
+            Err(refusal) => Call::Refused(refusal),
+        };
+        Ok(BranchAnswer::Prepared(call).into())
+    }
+
     fn check_name(&self, named: &ParticipantName) -> Result<(), Refusal> {
         if *named == self.name {
             return Ok(());
@@ -377,6 +399,12 @@ impl Agent {
     fn check_prepare(&self, prepare: PrepareMessage) -> Result<CheckedPrepare, Refusal> {
         self.check_branches(&prepare)?;
         let PrepareMessage { id, mode, branches, ops, .. } = prepare;
+        let branch = self.check_ops(ops)?;
+        let branches = Branches::from(branches);
+        Ok(CheckedPrepare { id, mode, branches, branch, if_new: None })
+    }
+
+    fn check_ops(&self, ops: Vec<OpRequest>) -> Result<ValidatedBranch, Refusal> {
         let branch = ValidatedBranch::new(ops)?;
         let control_key = &self.store.options().control_key;
         // Locks, staged writes and the incarnation are there: a transaction must not write them.
@@ -384,8 +412,7 @@ impl Agent {
             let detail = format!("{control_key} and the keys below it are Assent's own");
             return Err(Refusal::new(ErrorCode::BadArguments, detail));
         }
-        let branches = Branches::from(branches);
-        Ok(CheckedPrepare { id, mode, branches, branch, if_new: None })
+        Ok(branch)
     }
 
     /// An implicit transaction's branches must know all of them. (Whether votes can be relied on

@@ -242,7 +242,7 @@ impl Group {
     /// keys is alone in its group, and they stand first in each branch.
     #[must_use]
     pub(crate) fn has_lost_race(&self, problem: &Problem) -> bool {
-        let (ErrorCode::ExpectationFailed, Some(op)) = (problem.code, problem.op) else {
+        let (ErrorCode::ReadChanged, Some(op)) = (problem.code, problem.op) else {
             return false;
         };
         let is_there =

@@ -11,6 +11,7 @@ mod escrow;
 mod harness;
 mod history;
 mod implicit;
+mod interactive;
 mod invariants;
 mod invariants_page;
 mod isolation;

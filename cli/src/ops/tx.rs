@@ -249,6 +249,10 @@ pub(super) fn show(view: &TransactionView, format: Format) -> Result<(), Failure
 fn next(view: &TransactionView) -> Option<String> {
     let told = match view.state {
         TransactionState::Ended => return None,
+        TransactionState::Active => {
+            let expires = view.deadline_at.as_deref().unwrap_or("its time");
+            return Some(format!("its client goes on with it, or it expires at {expires}"));
+        }
         TransactionState::Preparing => {
             let deadline = view.deadline_at.as_deref().unwrap_or("its deadline");
             return Some(format!(

@@ -45,6 +45,24 @@ where
     list(deserializer, limits::BRANCHES_MAX)
 }
 
+/// The same, where they may be left out.
+pub(super) fn branches_given<'de, T, D>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    branches(deserializer).map(Some)
+}
+
+/// The ops of one call of an interactive transaction, at all participants.
+pub(super) fn interactive_ops<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    list(deserializer, limits::OPS_PER_BRANCH_MAX)
+}
+
 pub(super) fn messages<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,

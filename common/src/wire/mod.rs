@@ -8,6 +8,7 @@ mod depth;
 mod foreign;
 mod form;
 mod held;
+pub mod interactive;
 pub mod outcome;
 pub mod problem;
 pub mod redo;

@@ -11,6 +11,7 @@ use crate::outcome::Refusal;
 use crate::time::DurationMs;
 use crate::wire::bounded::ReadOps;
 use crate::wire::form::{Form, Head, Sink};
+use crate::wire::interactive::BeginRequest;
 use crate::wire::problem::Problem;
 use crate::wire::transaction::{Ack, BranchRequest, Protocol, TransactionRequest};
 
@@ -65,16 +66,7 @@ impl TransactionRequest {
 
     fn check(self, form: Option<Sink<'_>>) -> Result<Submission, Problem> {
         let Self { id, name, branches, timeout, ack, protocol } = self;
-        if name.as_ref().is_some_and(|name| name.is_empty() || name.len() > limits::NAME_BYTES_MAX)
-        {
-            let detail = format!("`name` must have 1 to {} bytes", limits::NAME_BYTES_MAX);
-            return Err(Problem::new(ErrorCode::BadRequest, detail));
-        }
-        // It ends in terminals, tables and logs.
-        if name.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
-            let detail = "`name` has a control character; it is a label of one line";
-            return Err(Problem::new(ErrorCode::BadRequest, detail));
-        }
+        check_name(name.as_deref())?;
         if branches.is_empty() {
             let detail = "`branches` is empty; a transaction has at least one branch";
             return Err(Problem::new(ErrorCode::BadRequest, detail));
@@ -102,6 +94,27 @@ impl TransactionRequest {
             .collect::<Result<_, _>>()?;
         Ok(Submission { id, name, timeout_ms, ack, protocol, branches })
     }
+}
+
+impl BeginRequest {
+    /// Checks the label and the timeout.
+    pub fn check(&self) -> Result<(), Problem> {
+        check_name(self.name.as_deref())?;
+        timeout_ms(self.timeout).map(drop)
+    }
+}
+
+fn check_name(name: Option<&str>) -> Result<(), Problem> {
+    if name.is_some_and(|name| name.is_empty() || name.len() > limits::NAME_BYTES_MAX) {
+        let detail = format!("`name` must have 1 to {} bytes", limits::NAME_BYTES_MAX);
+        return Err(Problem::new(ErrorCode::BadRequest, detail));
+    }
+    // It ends in terminals, tables and logs.
+    if name.is_some_and(|name| name.chars().any(char::is_control)) {
+        let detail = "`name` has a control character; it is a label of one line";
+        return Err(Problem::new(ErrorCode::BadRequest, detail));
+    }
+    Ok(())
 }
 
 fn first_duplicate(branches: &[BranchRequest]) -> Option<&ParticipantName> {

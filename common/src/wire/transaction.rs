@@ -135,6 +135,8 @@ impl TransactionView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TransactionState {
+    /// It is interactive, and its client goes on with it: nothing is locked.
+    Active,
     /// Votes are being collected.
     Preparing,
     /// A lock was held by another transaction; the next attempt is due soon.

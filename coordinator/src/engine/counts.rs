@@ -86,6 +86,7 @@ impl Counts {
 
 const fn state_label(state: TransactionState) -> &'static str {
     match state {
+        TransactionState::Active => "active",
         TransactionState::Preparing => "preparing",
         TransactionState::Retrying => "retrying",
         TransactionState::Deciding => "deciding",

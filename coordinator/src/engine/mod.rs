@@ -157,6 +157,19 @@ impl Engine {
         position.and_then(|position| self.ended_view(position, id)).ok_or_else(|| not_found(id))
     }
 
+    /// The connection to a participant that is registered.
+    pub(crate) fn client_of(
+        &self,
+        name: &ParticipantName,
+    ) -> Result<Arc<ParticipantClient>, Problem> {
+        let core = self.core();
+        let client = core.lanes().registered(name).and_then(|place| core.client(place));
+        client.ok_or_else(|| {
+            let detail = format!("no participant {name} is registered; nothing was asked of it");
+            of_participant(name, ErrorCode::UnknownParticipant, detail)
+        })
+    }
+
     /// Changes of an active transaction: the receiver is notified after every step. `None` if it is
     /// not active.
     #[must_use]

@@ -4,7 +4,7 @@
 //! handler is a translation of one call of the [`Engine`](crate::Engine). Nothing here retries, and no value of a transaction is logged.
 //!
 //! ```text
-//! public  POST transactions                           ─┐
+//! public  POST transactions, ops, commit, abort        ─┐
 //! both    everything that reads · health · documents  ─┼─► Engine
 //! admin   PUT|DELETE participants · retry · abandon · accept-loss · remove ─┘
 //! ```
@@ -18,6 +18,7 @@ mod documents;
 mod events;
 mod extract;
 mod health;
+mod interactive;
 mod json_path;
 mod participants;
 mod reply;
@@ -74,6 +75,9 @@ async fn openapi() -> Response {
 fn write_routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(transactions::submit))
+        .routes(routes!(interactive::ops))
+        .routes(routes!(interactive::commit))
+        .routes(routes!(interactive::abort))
         .routes(routes!(transactions::resolve))
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::reply::Rejection;
 use crate::engine::Engine;
+use crate::interactive::InteractiveDoor;
 
 /// Requests that wait for a transaction to change (long polls and event streams) at a time; more
 /// are told `overloaded`. Each holds a connection and a task for as long as its client likes.
@@ -30,6 +31,7 @@ pub struct HttpState {
 
 pub(super) struct Shared {
     pub(super) engine: Engine,
+    interactive: InteractiveDoor,
     pub(super) api_token: Option<Token>,
     pub(super) admin_token: Option<Token>,
     pub(super) metrics: Option<PrometheusHandle>,
@@ -52,6 +54,7 @@ impl HttpState {
     ) -> Self {
         let watchers_max = watchers_max(Descriptors::of_process(edge.connections_max).public);
         let shared = Shared {
+            interactive: InteractiveDoor::new(engine.clone()),
             engine,
             api_token,
             admin_token,
@@ -66,6 +69,10 @@ impl HttpState {
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.shared.engine
+    }
+
+    pub(super) fn interactive(&self) -> &InteractiveDoor {
+        &self.shared.interactive
     }
 
     pub(crate) fn budget(&self) -> &Budget {

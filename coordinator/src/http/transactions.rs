@@ -9,11 +9,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use assent_common::time::DurationMs;
+use assent_common::wire::interactive::{BeginRequest, InteractiveView, RunOrBegin};
 use assent_common::wire::outcome::{OutcomeAnswer, ResolveQuestion};
 use assent_common::wire::problem::{OutcomeWord, Problem};
-use assent_common::wire::transaction::{
-    TransactionPage, TransactionRequest, TransactionState, TransactionView,
-};
+use assent_common::wire::transaction::{TransactionPage, TransactionState, TransactionView};
 use assent_common::{ErrorCode, ParticipantName, TransactionId, Txid, limits};
 use assent_edge::Caller;
 use axum::extract::State;
@@ -34,7 +33,8 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// Where transactions are submitted, and listed.
 pub(super) const PATH: &str = "/v1/transactions";
 
-/// Runs a transaction: every branch applies, or none does.
+/// Runs a transaction: every branch applies, or none does. Without `branches` it begins one, whose
+/// ops come by calls of their own.
 ///
 /// Waits for the outcome as long as `Prefer: wait` says, or until shortly after the transaction's timeout. The same
 /// `Idempotency-Key`, or the same `id`, with the same request gets the same transaction again, whatever bytes say it.
@@ -46,10 +46,12 @@ pub(super) const PATH: &str = "/v1/transactions";
         ("Prefer" = Option<String>, Header,
             description = "`wait=N` seconds, at most 60; `respond-async` is `wait=0`"),
     ),
-    request_body(content = TransactionRequest, content_type = "application/json"),
+    request_body(content = RunOrBegin, content_type = "application/json"),
     responses(
         (status = 200, description = "Committed", body = TransactionView,
             headers(("Idempotent-Replayed" = String, description = "`true` if it came before"))),
+        (status = 201, description = "Begun: it had no `branches`", body = InteractiveView,
+            headers(("Location" = String, description = "Its address"))),
         (status = 202, description = "Not known yet: ask at `Location`", body = TransactionView,
             headers(("Location" = String, description = "Where to ask"),
                     ("Retry-After" = String, description = "Seconds"))),
@@ -64,8 +66,12 @@ pub(super) async fn submit(
     State(state): State<HttpState>,
     headers: HeaderMap,
     ClientOf(client): ClientOf,
-    JsonBody { value: request, bytes, mut held }: JsonBody<TransactionRequest>,
+    JsonBody { value: request, bytes, mut held }: JsonBody<RunOrBegin>,
 ) -> Result<Response, Rejection> {
+    let request = match request {
+        RunOrBegin::Run(request) => request,
+        RunOrBegin::Begin(request) => return begin(&state, &headers, request),
+    };
     let key = idempotency_key(&headers)?;
     // Only who can ask again needs to be told apart from somebody else.
     let (submission, fingerprint) = if key.is_some() || request.id.is_some() {
@@ -81,11 +87,33 @@ pub(super) async fn submit(
     held.shrink_to(submission.ops_bytes());
     let until = Instant::now() + Duration::from_millis(wait_ms);
     let wait = client.waits_until(until);
-    let Submitted { view, origin } =
-        state.engine().submit(submission, held, key, fingerprint, wait).await?;
-    let mut response = answer(&view);
-    if origin == Origin::Replayed {
+    let submitted = state.engine().submit(submission, held, key, fingerprint, wait).await?;
+    Ok(answer_to(&submitted))
+}
+
+pub(super) fn answer_to(Submitted { view, origin }: &Submitted) -> Response {
+    let mut response = answer(view);
+    if *origin == Origin::Replayed {
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// Begins an interactive transaction, for a submission that has no branches.
+fn begin(
+    state: &HttpState,
+    headers: &HeaderMap,
+    request: BeginRequest,
+) -> Result<Response, Rejection> {
+    if idempotency_key(headers)?.is_some() {
+        let detail = "an interactive transaction takes no `Idempotency-Key`: choose its `id`, and \
+                      begin it again under that";
+        return Err(Rejection::new(ErrorCode::BadRequest, detail));
+    }
+    let view = state.interactive().begin(request)?;
+    let mut response = reply::json(StatusCode::CREATED, &view);
+    if let Ok(location) = HeaderValue::try_from(format!("{PATH}/{}", view.id)) {
+        response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
 }
@@ -134,6 +162,9 @@ pub(super) async fn describe(
     QueryOf(query): QueryOf<DescribeQuery>,
     ClientOf(client): ClientOf,
 ) -> Result<Response, Rejection> {
+    if let Some(view) = state.interactive().view(id) {
+        return Ok(reply::json(StatusCode::OK, &view));
+    }
     let view = match query.wait {
         None => state.engine().transaction(id)?,
         Some(DurationMs(wait_ms)) => {
@@ -145,7 +176,7 @@ pub(super) async fn describe(
 }
 
 /// Waits until nothing that a client wants to know of a transaction will change any more.
-async fn wait_for_outcome(
+pub(super) async fn wait_for_outcome(
     state: &HttpState,
     id: TransactionId,
     wait_ms: u64,

@@ -31,8 +31,7 @@ fn bad_bodies() -> Vec<(String, &'static str, &'static str)> {
         ("{".to_owned(), "bad_request", "EOF"),
         ("null".to_owned(), "bad_request", "null"),
         ("[]".to_owned(), "bad_request", "the body"),
-        ("{}".to_owned(), "bad_request", "branches"),
-        (r#"{"name":"begin"}"#.to_owned(), "bad_request", "branches"),
+        (r#"{"branches":null}"#.to_owned(), "bad_request", "branches"),
         (r#"{"branches":[]}"#.to_owned(), "bad_request", "branches"),
         (with(r#""protocl":"implicit""#), "bad_request", "protocl"),
         (with(r#""timeout":5"#), "bad_request", "timeout"),
@@ -217,7 +216,7 @@ async fn unknown_paths_and_methods_are_problems_too() {
         assert!(answer.body["detail"].as_str().unwrap().contains(path), "{answer:?}");
     }
     let id = Uuid::now_v7();
-    for later in ["ops", "commit", "abort"] {
+    for later in ["opts", "commit", "abort"] {
         let path = format!("/v1/transactions/{id}/{later}");
         said(rig.request(Method::POST, &path)).await.is_problem("not_found");
     }

@@ -9,6 +9,7 @@ use assent_common::branch::BranchMessage;
 use assent_common::wire::branch::{
     Answer, Answers, Batch, BranchList, BranchState, BranchView, CoordinatorList, Message,
 };
+use assent_common::wire::interactive::EvaluateRequest;
 use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, Txid};
 
@@ -158,6 +159,25 @@ fn take_only(batch: &mut Batch, path: &str) -> Result<Message, Rejection> {
 
 fn not_the_paths() -> Rejection {
     Rejection::new(ErrorCode::BadRequest, "the message is not the path's")
+}
+
+/// Says what ops would come to. Nothing is locked, and nothing is kept: what was answered may be
+/// over a moment later.
+#[utoipa::path(
+    post, path = "/v1/evaluate", operation_id = "evaluate", tag = "protocol",
+    request_body = EvaluateRequest,
+    responses(
+        (status = 200, description = "What a branch of one phase would answer", body = Answer,
+            content_type = "application/vnd.assent+json"),
+        (status = "default", description = "Nothing was evaluated", body = Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn evaluate(
+    State(app): State<App>,
+    JsonBody(request, _held): JsonBody<EvaluateRequest>,
+) -> Result<Response, Rejection> {
+    Ok(protocol(&app.agent.evaluate(request).await?))
 }
 
 /// What to list.

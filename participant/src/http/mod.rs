@@ -65,6 +65,7 @@ fn look_routes() -> OpenApiRouter<App> {
         .routes(routes!(branches::list))
         .routes(routes!(branches::get))
         .routes(routes!(branches::coordinators))
+        .routes(routes!(branches::evaluate))
         .routes(routes!(data::get))
         .routes(routes!(data::resync))
 }

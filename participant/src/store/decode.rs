@@ -2,7 +2,7 @@
 //! something happened, and not what.
 
 use assent_common::code::ErrorCode;
-use assent_common::command::{Range, ReplyKind};
+use assent_common::command::{OpRequest, Range, ReplyKind};
 use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Settled, Vote};
 use assent_common::value::readable;
 use redis::{RedisError, Value};
@@ -189,8 +189,14 @@ pub(super) fn expectation(row: &mut Row, item: &PrepareItem) -> Option<Refusal> 
         ReplyKind::Array => "an array",
         ReplyKind::Int | ReplyKind::Bytes | ReplyKind::Estimate => reply.as_str(),
     };
-    let detail = format!("{}: the reply is {shown}, expected {}", op.title(), wanted(&sign, op));
-    let mut refusal = Refusal::new(ErrorCode::ExpectationFailed, detail);
+    let is_digest = op.handler == OpRequest::DIGEST_HANDLER;
+    let (code, met) = match is_digest {
+        true => (ErrorCode::ReadChanged, "the key is not what it was, or not what it must be: "),
+        false => (ErrorCode::ExpectationFailed, ""),
+    };
+    let wanted = wanted(&sign, op);
+    let detail = format!("{}: {met}the reply is {shown}, expected {wanted}", op.title());
+    let mut refusal = Refusal::new(code, detail);
     refusal.op = u32::try_from(place).ok();
     refusal.reply = Some(reply.into());
     Some(refusal)

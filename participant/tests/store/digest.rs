@@ -118,11 +118,11 @@ async fn a_digest_guards_a_write() {
     let guard = format!("ASSENT.DIGEST q ?{{\"eq\":\"{digest}\"}}");
     committed(store.one_phase(tx(10), &[&guard, "RPUSH q b"]).await);
     let refused = store.one_phase(tx(11), &[&guard, "RPUSH q c"]).await.refused();
-    assert_eq!((refused.code, refused.op), (ErrorCode::ExpectationFailed, Some(0)));
+    assert_eq!((refused.code, refused.op), (ErrorCode::ReadChanged, Some(0)));
     let absent = "ASSENT.DIGEST none ?{\"eq\":null}";
     committed(store.one_phase(tx(12), &[absent, "SET none v"]).await);
     let refused = store.one_phase(tx(13), &[absent, "SET none w"]).await.refused();
-    assert_eq!(refused.code, ErrorCode::ExpectationFailed);
+    assert_eq!(refused.code, ErrorCode::ReadChanged);
     assert_eq!(plain.run::<Vec<String>>(&["LRANGE", "q", "0", "-1"]).await, ["a", "b"]);
 }
 

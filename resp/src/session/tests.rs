@@ -181,7 +181,7 @@ fn a_lost_race_is_told_from_another_false_expectation() {
     let problem = |participant: &str, op| Problem {
         participant: Some(participant.to_owned()),
         op: Some(op),
-        ..Problem::new(ErrorCode::ExpectationFailed, "")
+        ..Problem::new(ErrorCode::ReadChanged, "")
     };
     assert!(
         group.has_lost_race(&problem("bank-a", 0)) && group.has_lost_race(&problem("bank-b", 0))

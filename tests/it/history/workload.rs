@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use assent_checkers::{Action, Add, Count, Mark, MicroOp, Recorder, RegisterOp};
+use assent_client::interactive::op;
 use assent_client::transaction::Ops;
-use assent_client::{CoordinatorClient, SubmitError, Transaction};
+use assent_client::{CoordinatorClient, Interactive, SubmitError, Transaction};
 use assent_common::IdempotencyKey;
 use assent_common::time::DurationMs;
+use assent_common::wire::interactive::BeginRequest;
 use assent_common::wire::problem::OutcomeWord;
 use assent_common::wire::transaction::{BranchReport, Protocol, TransactionView};
 use serde_json::Value;
@@ -153,16 +155,48 @@ impl Client {
         Told::Unknown(last)
     }
 
+    /// The same steps, each by a call of its own, committed on what they have read.
+    async fn interactively(&self, calls: Vec<(&'static str, Vec<String>)>) -> Told {
+        // Before the commit nothing is done, whatever becomes of it.
+        let asked = BeginRequest { timeout: Some(DurationMs(1_500)), ..BeginRequest::default() };
+        let mut tx = match Interactive::begin_as(&self.api, asked).await {
+            Ok(tx) => tx,
+            Err(error) => return Told::Refused(error.to_string()),
+        };
+        let mut replies = Vec::new();
+        for (participant, words) in calls {
+            match tx.ops([op(participant, words.iter().map(String::as_str))]).await {
+                Ok(reply) => replies.extend(reply),
+                Err(error) => return Told::Refused(error.to_string()),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let mut last = String::new();
+        for n in 0..3 {
+            match tx.commit(None).await {
+                Ok(view) if view.outcome == OutcomeWord::Committed => {
+                    return Told::Committed(vec![Value::Array(replies)]);
+                }
+                Err(SubmitError::Aborted(problem)) => return Told::Refused(problem.detail),
+                Err(SubmitError::Rejected(problem)) if n == 0 => {
+                    return Told::Refused(problem.detail);
+                }
+                other => last = format!("{other:?}"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Told::Unknown(last)
+    }
+
     /// Runs an operation, and writes down what came of it. `answered` finds the answers in the replies.
     async fn record(
         &self,
         action: Action,
-        transaction: Transaction,
-        tries: usize,
+        told: impl Future<Output = Told>,
         answered: impl FnOnce(&[Value]) -> Option<Action>,
     ) {
         let token = self.recorder.invoke(self.name, action);
-        match self.submit(transaction, tries).await {
+        match told.await {
             Told::Committed(replies) => match answered(&replies) {
                 Some(action) => token.ok(action),
                 None => panic!("replies of another shape: {replies:?}"),
@@ -211,7 +245,23 @@ impl Client {
             }
         });
         let action = Action::Txn(asked.collect());
-        self.record(action, transaction, 3, |replies| {
+        let calls = steps.iter().map(|(list, is_append)| {
+            let (key, element) = (key(*list), element.to_string());
+            let words = match is_append {
+                true => ["RPUSH", &key, &element].map(str::to_owned).to_vec(),
+                false => ["LRANGE", &key, "0", "-1"].map(str::to_owned).to_vec(),
+            };
+            (PARTICIPANTS[usize::try_from(*list % 3).expect("below 3")], words)
+        });
+        let calls: Vec<_> = calls.collect();
+        let is_interactive = self.pick(3) == 0;
+        let told = async {
+            match is_interactive {
+                true => self.interactively(calls).await,
+                false => self.submit(transaction, 3).await,
+            }
+        };
+        self.record(action, told, |replies| {
             let mut replies =
                 replies.iter().flat_map(|branch| branch.as_array().into_iter().flatten());
             let answered = steps.iter().map(|(list, is_append)| {
@@ -254,7 +304,7 @@ impl Client {
                 .op(["SET", &key, &new.to_string()]),
         });
         let action = Action::Register(key.clone().into(), op);
-        self.record(action, transaction, STUBBORN, |replies| {
+        self.record(action, self.submit(transaction, STUBBORN), |replies| {
             let op = match op {
                 RegisterOp::Read(_) => RegisterOp::Read(Some(integer(&replies[0][0])?)),
                 op => op,
@@ -273,7 +323,7 @@ impl Client {
             let count = |value| Action::Count(Count { counter: counter.clone(), value });
             let answered =
                 |replies: &[Value]| Some(count(Some(integer(&replies[0][0]).unwrap_or(0))));
-            self.record(count(None), look, STUBBORN, answered).await;
+            self.record(count(None), self.submit(look, STUBBORN), answered).await;
             return;
         }
         let id = self.element().to_string();
@@ -287,7 +337,8 @@ impl Client {
             })
             .branch(PARTICIPANTS[1], |ops| ops.op(["RPUSH", COUNTER, &id]));
         let action = Action::Add(Add { counter, id, by });
-        self.record(action.clone(), transaction, STUBBORN, |_| Some(action)).await;
+        let told = self.submit(transaction, STUBBORN);
+        self.record(action.clone(), told, |_| Some(action)).await;
     }
 
     async fn mark(&mut self) {
@@ -298,6 +349,7 @@ impl Client {
         }
         let branches = PARTICIPANTS.map(str::to_owned).to_vec();
         let action = Action::Mark(Mark { id, branches });
-        self.record(action.clone(), transaction, STUBBORN, |_| Some(action)).await;
+        let told = self.submit(transaction, STUBBORN);
+        self.record(action.clone(), told, |_| Some(action)).await;
     }
 }

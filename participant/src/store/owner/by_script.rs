@@ -6,7 +6,7 @@
 
 use assent_common::code::ErrorCode;
 use assent_common::command::{OpRequest, Range};
-use assent_common::outcome::{Call, Prepared, Refusal};
+use assent_common::outcome::{Call, Done, Prepared, Refusal};
 use assent_common::participant::Claimed;
 use assent_common::value::Reply;
 use redis::{Pipeline, RedisResult, Value};
@@ -126,6 +126,17 @@ pub(super) fn evaluated(
         _ => None,
     };
     Evaluated::No(no.map_or_else(decode::unreadable, Call::Refused))
+}
+
+/// What a row says of a branch of which nothing is kept.
+pub(in super::super) fn looked_at(row: RedisResult<Value>, item: &PrepareItem) -> Call<Prepared> {
+    match evaluated(row, item, Vec::new(), &[]) {
+        Evaluated::Yes(yes) => {
+            Call::Applied(Prepared::Committed(Done { replies: yes.json.into(), written: None }))
+        }
+        Evaluated::No(call) => call,
+        Evaluated::Later => Call::Unknown("the script has put off what it was asked".to_owned()),
+    }
 }
 
 /// Puts the place of an op among all ops of the branch where the script has said its place among

@@ -51,6 +51,7 @@ use assent_common::LogId;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::participant::{Heard, Participant};
 
+pub(super) use by_script::looked_at;
 pub(super) use claim::{Beats, Estranged};
 pub(super) use company::is_alive_in;
 pub use guard::{Guard, OtherOwner};
