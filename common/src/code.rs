@@ -97,6 +97,8 @@ error_codes! {
     ReplyTooLarge = "reply_too_large", 422, false, "Read less: fewer ops, parts of large values, or read outside of a transaction.";
     /// The key holds a value of a type that the command does not work on.
     WrongType = "wrong_type", 422, false, "Use a command for the type that the key holds.";
+    /// Redis itself refuses the command, for its arguments or for the data.
+    CommandRefused = "command_refused", 422, false, "Read what Redis says in the detail.";
     /// The value or the argument is not a 64-bit integer.
     NotAnInteger = "not_an_integer", 422, false, "Check the value stored at the key and the argument.";
     /// The value or the argument is not a float, or the result would not be a number.

@@ -110,6 +110,11 @@ pub const MATERIALISED_ELEMENTS_MAX: usize = 10_000;
 /// and hashed in Redis, which answers nobody else meanwhile, some 5 ms per MiB.
 pub const DIGEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes that a key may take in Redis, as `MEMORY USAGE` says, for a command that has no handler of
+/// its own (`too_large`). Such commands run on copies, and copying 1 MiB keeps Redis busy for some
+/// milliseconds. A setting of the participant, `shadow_bytes_max`.
+pub const SHADOW_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Undecided transactions in one coordinator before it sheds load with `overloaded`; each holds its
 /// ops in memory.
 pub const TRANSACTIONS_IN_FLIGHT_MAX: usize = 20_000;

@@ -464,6 +464,18 @@ fn evaluation(
         let op = op.and_then(|place| u32::try_from(*place).ok());
         of(Problem { op, ..Problem::from(refusal) })
     })?;
+    // What is answered now must be what the commit does.
+    if let Some((op, place)) =
+        checked.ops.iter().zip(&places).find(|(op, _)| op.command.is_fickle())
+    {
+        let detail = format!(
+            "{}: what it does depends on chance or on the clock, and the commit would do something \
+             else than this call says; send it in one request",
+            op.title()
+        );
+        let op = u32::try_from(*place).ok();
+        return Err(of(Problem { op, ..Problem::new(ErrorCode::BadArguments, detail) }));
+    }
     let mut keys: Vec<Arg> = staged.seen.iter().map(|(key, _)| key.clone()).collect();
     let mut ops = staged.seen.iter().map(|(key, seen)| guard(key, Some(seen))).collect::<Vec<_>>();
     for lock in checked.locks {

@@ -245,5 +245,11 @@ const fn key_places(keys: Keys) -> (i64, i64, i64) {
         Keys::First => (1, 1, 1),
         Keys::All => (1, -1, 1),
         Keys::EveryOther => (1, -1, 2),
+        Keys::FirstTwo => (1, 2, 1),
+        Keys::Second => (2, 2, 1),
+        Keys::AfterFirst => (2, -1, 1),
+        // As far as the places are fixed.
+        Keys::FirstAndCounted | Keys::FirstAndStore => (1, 1, 1),
+        Keys::Counted | Keys::Streams => (0, 0, 0),
     }
 }

@@ -24,6 +24,9 @@ pub(crate) fn of_problem(problem: &Problem) -> Value {
     if *code == ErrorCode::Internal {
         return unknown(*id, detail);
     }
+    if *code == ErrorCode::CommandRefused {
+        return Value::Error(of_redis(detail));
+    }
     let words = words(*code);
     let separator = if words.contains(' ') { ";" } else { "" };
     let mut text = format!("{words}{separator} {detail}");
@@ -34,6 +37,16 @@ pub(crate) fn of_problem(problem: &Problem) -> Value {
         text.push_str(&format!(" (transaction {id})"));
     }
     Value::Error(text)
+}
+
+/// What Redis has said, which stands behind the command and its key.
+fn of_redis(detail: &str) -> String {
+    let is_word = |text: &str| {
+        let word = text.split(' ').next().unwrap_or_default();
+        word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase())
+    };
+    let mut said = detail.match_indices(": ").map(|(at, _)| &detail[at + 2..]);
+    said.find(|text| is_word(text)).map_or_else(|| format!("ERR {detail}"), str::to_owned)
 }
 
 /// A transaction of which nobody knows yet whether it is committed.
@@ -122,6 +135,9 @@ mod tests {
                  (transaction {id})"
             )
         );
+        let said = "XGROUP a:log: BUSYGROUP Consumer Group name already exists";
+        let problem = Problem::new(ErrorCode::CommandRefused, said);
+        assert_eq!(text(&problem), "BUSYGROUP Consumer Group name already exists");
         let problem = Problem::new(ErrorCode::WrongType, "GET k: the key holds another type");
         assert!(text(&problem).starts_with("WRONGTYPE Operation against a key holding"));
         for code in ErrorCode::ALL {

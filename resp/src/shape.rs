@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use assent_common::command::{ReplyKind, ValidatedOp};
+use assent_common::value::Arg;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
@@ -28,6 +29,18 @@ pub(crate) enum ReplyShape {
     Set,
     /// An array of members and scores in turn.
     Scored,
+    /// A member and its score, or a rank and a score.
+    ScoredOne,
+    /// An array of scores.
+    Doubles,
+    /// A key, and an array of pairs of a member and its score.
+    Popped,
+    /// An array of names and values in turn, which are pairs in the newer version.
+    Pairs,
+    /// An array of maps.
+    Maps,
+    /// An array of pairs of a stream and its entries.
+    Streams,
 }
 
 impl ReplyShape {
@@ -36,14 +49,35 @@ impl ReplyShape {
     pub(crate) fn of(op: &ValidatedOp) -> Self {
         // The place that the option has in the checked form.
         let says = |place: usize| op.args.get(place).is_some_and(|option| !option.0.is_empty());
+        // Of a command without a handler the words are as they came: keys, then options.
+        let option = |name| {
+            let behind = op.key_places().last().map_or(0, |place| place + 1);
+            has_option(&op.args[behind..], name)
+        };
         match op.command.name {
-            "MSET" | "LSET" | "LTRIM" | "TYPE" => Self::Status,
+            "MSET" | "LSET" | "LTRIM" | "TYPE" | "SETEX" | "PSETEX" | "HMSET" | "RENAME"
+            | "PFMERGE" | "XSETID" => Self::Status,
+            "XGROUP" if op.reply == ReplyKind::Bytes => Self::Status,
             "SET" if !says(3) => Self::Status,
             "ZSCORE" | "ZINCRBY" => Self::Double,
             "ZADD" if op.reply == ReplyKind::Bytes => Self::Double,
             "HGETALL" => Self::Map,
-            "SMEMBERS" => Self::Set,
-            "ZRANGE" if says(3) => Self::Scored,
+            "LCS" if op.reply == ReplyKind::Array => Self::Map,
+            "XINFO" if has_option(&op.args[..1], "STREAM") => Self::Map,
+            "XINFO" => Self::Maps,
+            "XREAD" | "XREADGROUP" => Self::Streams,
+            "SMEMBERS" | "SINTER" | "SUNION" | "SDIFF" => Self::Set,
+            "SPOP" if op.reply == ReplyKind::Array => Self::Set,
+            "ZRANGE" | "ZREVRANGE" | "ZRANGEBYSCORE" | "ZREVRANGEBYSCORE" if says(3) => {
+                Self::Scored
+            }
+            "ZDIFF" | "ZINTER" | "ZUNION" | "ZRANDMEMBER" if option("WITHSCORES") => Self::Scored,
+            "ZPOPMIN" | "ZPOPMAX" if op.args.len() > 1 => Self::Scored,
+            "ZPOPMIN" | "ZPOPMAX" => Self::ScoredOne,
+            "ZRANK" | "ZREVRANK" if op.reply == ReplyKind::Array => Self::ScoredOne,
+            "ZMSCORE" => Self::Doubles,
+            "ZMPOP" => Self::Popped,
+            "HRANDFIELD" if option("WITHVALUES") => Self::Pairs,
             _ if op.reply == ReplyKind::Array => Self::Array,
             _ => Self::Plain,
         }
@@ -57,20 +91,62 @@ impl ReplyShape {
                 Value::Status(Cow::Owned(String::from_utf8_lossy(&word).into_owned()))
             }
             (Self::Double, Value::Bulk(text)) => Value::Double(text),
-            (Self::Array | Self::Map | Self::Set | Self::Scored, Value::Nil) => Value::NilArray,
+            (Self::Plain, Value::Nil) => Value::Nil,
+            (Self::Status | Self::Double, reply) => reply,
+            (_, Value::Nil) => Value::NilArray,
             (Self::Map, Value::Array(items)) => Value::Map(pairs(items)),
             (Self::Set, Value::Array(items)) => Value::Set(items),
-            (Self::Scored, Value::Array(items)) if is_new => {
-                let pair = |(member, score)| Value::Array(vec![member, Self::double(score)]);
-                Value::Array(pairs(items).into_iter().map(pair).collect())
-            }
+            (_, Value::Array(items)) if is_new => self.form_new(items),
             (_, reply) => reply,
+        }
+    }
+
+    /// An array in the shape that the newer version has for it.
+    fn form_new(self, items: Vec<Value>) -> Value {
+        let each = |form: fn(Value) -> Value, items: Vec<Value>| {
+            Value::Array(items.into_iter().map(form).collect())
+        };
+        let in_pairs = |form: fn(Value) -> Value| {
+            let pair = move |(name, value)| Value::Array(vec![name, form(value)]);
+            move |items| Value::Array(pairs(items).into_iter().map(pair).collect())
+        };
+        match self {
+            Self::Scored => in_pairs(Self::double)(items),
+            Self::Pairs => in_pairs(|value| value)(items),
+            Self::ScoredOne => {
+                let mut items = items.into_iter();
+                let first = items.next();
+                Value::Array(first.into_iter().chain(items.map(Self::double)).collect())
+            }
+            Self::Doubles => each(Self::double, items),
+            Self::Popped => each(
+                |popped| match popped {
+                    Value::Array(pairs) => Value::Array(
+                        pairs.into_iter().map(|pair| Self::ScoredOne.form(pair, true)).collect(),
+                    ),
+                    key => key,
+                },
+                items,
+            ),
+            Self::Maps => each(|item| Self::Map.form(item, true), items),
+            Self::Streams => {
+                let pair = |stream| match stream {
+                    Value::Array(pair) => pairs(pair).into_iter().next(),
+                    _ => None,
+                };
+                Value::Map(items.into_iter().filter_map(pair).collect())
+            }
+            _ => Value::Array(items),
         }
     }
 
     fn double(score: Value) -> Value {
         Self::Double.form(score, true)
     }
+}
+
+fn has_option(options: &[Arg], name: &str) -> bool {
+    options.iter().any(|word| word.0.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 fn pairs(items: Vec<Value>) -> Vec<(Value, Value)> {
@@ -180,6 +256,14 @@ mod tests {
         assert_eq!(shape(["ZRANGE", "k", "0", "-1", "WithScores"]), ReplyShape::Scored);
         assert_eq!(shape(["ZRANGE", "k", "0", "-1"]), ReplyShape::Array);
         assert_eq!(shape(["ZRANGE", "withscores", "0", "-1"]), ReplyShape::Array);
+        assert_eq!(shape(["ZPOPMIN", "k"]), ReplyShape::ScoredOne);
+        assert_eq!(shape(["ZPOPMIN", "k", "1"]), ReplyShape::Scored);
+        assert_eq!(shape(["XGROUP", "create", "k", "g", "$"]), ReplyShape::Status);
+        assert_eq!(shape(["XGROUP", "DESTROY", "k", "g"]), ReplyShape::Plain);
+        assert_eq!(shape(["ZUNION", "1", "withscores"]), ReplyShape::Array);
+        assert_eq!(shape(["ZUNION", "1", "k", "withscores"]), ReplyShape::Scored);
+        assert_eq!(shape(["SPOP", "k"]), ReplyShape::Plain);
+        assert_eq!(shape(["SPOP", "k", "1"]), ReplyShape::Set);
     }
 
     #[test]
@@ -188,6 +272,16 @@ mod tests {
         let scored = Value::Array(vec![Value::bulk("m"), Value::Double(b"1.5".to_vec())]);
         assert_eq!(ReplyShape::Scored.form(reply(), true), Value::Array(vec![scored]));
         assert_eq!(ReplyShape::Scored.form(reply(), false), reply());
+        let pairs = Value::Array(vec![Value::Array(vec![Value::bulk("m"), Value::bulk("1.5")])]);
+        assert_eq!(ReplyShape::Pairs.form(reply(), true), pairs);
+        let one = Value::Array(vec![Value::bulk("m"), Value::Double(b"1.5".to_vec())]);
+        assert_eq!(ReplyShape::ScoredOne.form(reply(), true), one);
+        let popped = Value::Array(vec![Value::bulk("k"), Value::Array(vec![reply()])]);
+        let doubled = Value::Array(vec![Value::bulk("k"), Value::Array(vec![one])]);
+        assert_eq!(ReplyShape::Popped.form(popped, true), doubled);
+        let stream = Value::Array(vec![Value::Array(vec![Value::bulk("s"), reply()])]);
+        let streams = Value::Map(vec![(Value::bulk("s"), reply())]);
+        assert_eq!(ReplyShape::Streams.form(stream, true), streams);
         let map = Value::Map(vec![(Value::bulk("m"), Value::bulk("1.5"))]);
         assert_eq!(ReplyShape::Map.form(reply(), false), map);
         assert_eq!(ReplyShape::Array.form(Value::Nil, false), Value::NilArray);

@@ -100,6 +100,29 @@ async fn money_moves_by_multi_and_exec_or_it_does_not() {
     assert_eq!(rig.found::<i64>(1, &["GET", "b:bob"]).await, 30);
 }
 
+/// Commands that have no handler, at two participants at once, in the words of Redis; and a fault
+/// of one of them undoes all.
+#[tokio::test]
+async fn commands_that_redis_runs_are_part_of_a_transaction() {
+    let rig = Rig::start(&[]).await;
+    let mut client = rig.connect().await.unwrap();
+    let lines = ["RPUSH a:queue 1 2 3", "ZADD b:rank 1 x 2 y", "XADD b:log 1-1 f v"];
+    send(&mut client, &lines).await.unwrap();
+    let lines = ["MULTI", "LMOVE a:queue a:taken LEFT LEFT", "ZPOPMIN b:rank", "EXEC"];
+    let said = send(&mut client, &lines).await.unwrap();
+    let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+    let popped = Value::Array(vec![text("x"), text("1")]);
+    assert_eq!(said[3], Value::Array(vec![text("1"), popped]));
+    assert_eq!(rig.found::<Vec<String>>(0, &["LRANGE", "a:taken", "0", "-1"]).await, ["1"]);
+    assert_eq!(rig.found::<Vec<String>>(1, &["ZRANGE", "b:rank", "0", "-1"]).await, ["y"]);
+    let group = "XGROUP CREATE b:log g 0";
+    let lines = ["MULTI", "LMOVE a:queue a:taken LEFT LEFT", group, "EXEC"];
+    send(&mut client, &lines).await.unwrap();
+    let said = send(&mut client, &lines).await.unwrap();
+    assert_eq!(code(&said[3]), "BUSYGROUP");
+    assert_eq!(rig.found::<Vec<String>>(0, &["LRANGE", "a:queue", "0", "-1"]).await, ["3"]);
+}
+
 /// A client that does not wait for answers gets them all, in its order, and one that fails is
 /// alone.
 #[tokio::test]

@@ -34,6 +34,9 @@ pub struct ParticipantArgs {
     /// How many replicas of its Redis must have a vote before it counts [default: 0]
     #[arg(long, env = "ASSENT_PARTICIPANT_MIN_REPLICAS", value_name = "N")]
     pub min_replicas: Option<u32>,
+    /// Bytes that a key may take in Redis for a command that runs on copies [default: 1048576]
+    #[arg(long, env = "ASSENT_PARTICIPANT_SHADOW_BYTES_MAX", value_name = "BYTES")]
+    pub shadow_bytes_max: Option<u64>,
     /// Address of the API for coordinators [default: 127.0.0.1:7710]
     #[arg(long, env = "ASSENT_PARTICIPANT_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
@@ -150,6 +153,9 @@ impl ParticipantSettings {
         );
         options.store.min_replicas =
             layers.value("min_replicas", args.min_replicas, file.min_replicas, 0);
+        let default = options.store.shadow_bytes_max;
+        options.store.shadow_bytes_max =
+            layers.value("shadow_bytes_max", args.shadow_bytes_max, file.shadow_bytes_max, default);
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let listen = layers.value("listen", args.listen, file.listen, address(7710));
         let admin_listen =

@@ -11,6 +11,13 @@ pub(super) fn wrong(code: ErrorCode, command: &Command, detail: impl AsRef<str>)
     Refusal::new(code, format!("{command}: {}", detail.as_ref()))
 }
 
+/// What comes in pairs has one argument too few.
+pub(super) fn not_in_pairs(command: &Command) -> Refusal {
+    let name = command.name.to_ascii_lowercase();
+    let detail = format!("wrong number of arguments for '{name}' command: they come in pairs");
+    wrong(ErrorCode::BadArguments, command, detail)
+}
+
 /// The integer in an argument.
 pub(super) fn integer(command: &Command, what: &str, arg: &Arg) -> Result<i64, Refusal> {
     parse_i64(&arg.0).ok_or_else(|| {

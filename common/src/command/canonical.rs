@@ -2,10 +2,11 @@
 //! neither options to parse nor integers to check.
 
 use crate::code::ErrorCode;
-use crate::command::argument::{double, float, integer, stream_id, text, wrong};
+use crate::command::argument::{double, float, integer, not_in_pairs, stream_id, text, wrong};
 use crate::command::options;
 use crate::command::request::OpRequest;
-use crate::command::table::{Command, ReplyKind};
+use crate::command::shadow;
+use crate::command::table::{Command, ReplyKind, RunBy};
 use crate::limits;
 use crate::outcome::Refusal;
 use crate::value::Arg;
@@ -16,6 +17,10 @@ pub(super) fn canonicalise(
     args: &mut Vec<Arg>,
 ) -> Result<(&'static str, ReplyKind), Refusal> {
     let same = |handler: &'static str| Ok((handler, command.reply));
+    if command.run_by != RunBy::Handler {
+        return shadow::check(command, args).map(|reply| (command.name, reply));
+    }
+    in_newer_words(command, args)?;
     match command.name {
         "INCR" | "DECR" | "INCRBY" | "DECRBY" => {
             increment(command, args)?;
@@ -25,15 +30,15 @@ pub(super) fn canonicalise(
             float(command, "the increment", &args[1])?;
             same("INCRBYFLOAT")
         }
-        "SET" => options::set(command, args).map(|()| ("SET", command.reply)),
+        "SET" | "SETEX" | "PSETEX" => options::set(command, args).map(|()| ("SET", command.reply)),
         "GETSET" => {
             args.extend(["", "G", "", ""].map(Arg::from));
             same("SET")
         }
-        "GETRANGE" => get_range(command, args).and_then(|()| same("GETRANGE")),
+        "GETRANGE" | "SUBSTR" => get_range(command, args).and_then(|()| same("GETRANGE")),
         "SETRANGE" => set_range(command, args).and_then(same),
         "MSET" => pairs(command, args).and_then(|()| same("MSET")),
-        "HSET" => pairs(command, &args[1..]).and_then(|()| same("HSET")),
+        "HSET" | "HMSET" => pairs(command, &args[1..]).and_then(|()| same(command.name)),
         "UNLINK" => same("DEL"),
         "ASSENT.DIGEST" => same(OpRequest::DIGEST_HANDLER),
         "EXPIRE" | "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => {
@@ -51,14 +56,7 @@ pub(super) fn canonicalise(
             let reply = pop_count(command, args)?;
             Ok((command.name, reply))
         }
-        "LREM" | "LSET" => {
-            let count = integer(command, "the count or index", &args[1])?;
-            // Redis from 8.0 refuses it, and would at the commit.
-            if command.name == "LREM" && count == i64::MIN {
-                return Err(wrong(ErrorCode::OutOfRange, command, "the count is out of range"));
-            }
-            same(command.name)
-        }
+        "LREM" | "LSET" => count_or_index(command, &args[1]).and_then(|()| same(command.name)),
         "LRANGE" | "LTRIM" => {
             integer(command, "the start", &args[1])?;
             integer(command, "the end", &args[2])?;
@@ -70,7 +68,9 @@ pub(super) fn canonicalise(
             args.insert(1, Arg::from("I"));
             same("ZADD")
         }
-        "ZRANGE" => options::zrange(command, args).map(|()| ("ZRANGE", command.reply)),
+        name if is_zrange(name) => {
+            options::zrange(command, args).map(|()| ("ZRANGE", command.reply))
+        }
         "XADD" => options::xadd(command, args).map(|()| ("XADD", command.reply)),
         "XRANGE" => options::xrange(command, args).map(|()| ("XRANGE", command.reply)),
         "XDEL" => {
@@ -81,6 +81,24 @@ pub(super) fn canonicalise(
             same("XDEL")
         }
         name => Ok((name, command.reply)),
+    }
+}
+
+fn is_zrange(name: &str) -> bool {
+    name.starts_with("ZRANGE") || name.starts_with("ZREVRANGE")
+}
+
+/// The arguments of commands that a later one took the place of, as that one has them.
+fn in_newer_words(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refusal> {
+    match command.name {
+        "SETEX" | "PSETEX" => {
+            // The time stands before the value.
+            args.insert(1, Arg::from(if command.name == "SETEX" { "EX" } else { "PX" }));
+            args[1..].rotate_right(1);
+            Ok(())
+        }
+        name if name != "ZRANGE" && is_zrange(name) => options::older_zrange(command, args),
+        _ => Ok(()),
     }
 }
 
@@ -122,7 +140,7 @@ fn set_range(command: &Command, args: &mut Vec<Arg>) -> Result<&'static str, Ref
     }
     let most = limits::BRANCH_BYTES_MAX;
     if offset.saturating_add(args[2].0.len()) > most {
-        let detail = format!("the value would have more than {most} bytes");
+        let detail = format!("the value would exceed the maximum allowed size, {most} bytes");
         return Err(wrong(ErrorCode::TooLarge, command, detail));
     }
     Ok("SETRANGE")
@@ -144,7 +162,16 @@ fn pairs(command: &Command, args: &[Arg]) -> Result<(), Refusal> {
     if args.len().is_multiple_of(2) {
         return Ok(());
     }
-    Err(wrong(ErrorCode::BadArguments, command, "wrong number of arguments: they come in pairs"))
+    Err(not_in_pairs(command))
+}
+
+fn count_or_index(command: &Command, arg: &Arg) -> Result<(), Refusal> {
+    let count = integer(command, "the count or index", arg)?;
+    // Redis from 8.0 refuses it, and would at the commit.
+    if command.name == "LREM" && count == i64::MIN {
+        return Err(wrong(ErrorCode::OutOfRange, command, "the count is out of range"));
+    }
+    Ok(())
 }
 
 fn pop_count(command: &Command, args: &[Arg]) -> Result<ReplyKind, Refusal> {

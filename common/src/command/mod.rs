@@ -31,6 +31,7 @@ mod number;
 mod op;
 mod options;
 mod request;
+mod shadow;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -41,5 +42,5 @@ pub use expect::{Comparison, Expect};
 pub use number::{is_float, parse_i64};
 pub use op::ValidatedOp;
 pub use request::OpRequest;
-pub use table::{Access, COMMANDS, Command, EscrowKind, Family, Keys, ReplyKind, find};
+pub use table::{Access, COMMANDS, Command, EscrowKind, Family, Keys, ReplyKind, RunBy, find};
 pub use validate::{Lock, ValidatedBranch};

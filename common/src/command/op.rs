@@ -1,7 +1,8 @@
 //! An op that may be staged.
 
 use crate::command::Expect;
-use crate::command::table::{Command, Keys, ReplyKind};
+use crate::command::shadow::KeyPlaces;
+use crate::command::table::{Command, ReplyKind};
 use crate::value::{Arg, readable};
 
 /// An op that passed every check that needs no data, in the form that the participant's script
@@ -11,6 +12,7 @@ pub struct ValidatedOp {
     /// The command, as it was asked for.
     pub command: &'static Command,
     /// The name of the script's handler: `INCR`, `DECR` and `DECRBY` all are `INCRBY` there.
+    /// Of a command that has none, the command's.
     pub handler: &'static str,
     /// The handler's arguments: keys as they came, options parsed and in their fixed places.
     pub args: Vec<Arg>,
@@ -23,12 +25,12 @@ pub struct ValidatedOp {
 impl ValidatedOp {
     /// The keys, in order, doubles included.
     pub fn keys(&self) -> impl Iterator<Item = &Arg> {
-        let (take, step) = match self.command.keys {
-            Keys::First => (1, 1),
-            Keys::All => (usize::MAX, 1),
-            Keys::EveryOther => (usize::MAX, 2),
-        };
-        self.args.iter().step_by(step).take(take)
+        self.key_places().map(|place| &self.args[place])
+    }
+
+    /// Where the keys stand among the arguments, from 0.
+    pub fn key_places(&self) -> impl Iterator<Item = usize> + use<> {
+        KeyPlaces::of(self.command, &self.args).places(self.args.len())
     }
 
     /// The command and its first key, for messages.

@@ -190,6 +190,27 @@ pub(super) fn zrange(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refus
     Ok(())
 }
 
+/// `ZREVRANGE`, `ZRANGEBYSCORE`, `ZREVRANGEBYSCORE`, `ZRANGEBYLEX` and `ZREVRANGEBYLEX` in the
+/// words of `ZRANGE`, which came later and says the same by options.
+pub(super) fn older_zrange(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refusal> {
+    let by = ["BYSCORE", "BYLEX"].into_iter().find(|by| command.name.ends_with(by));
+    let mut at = 3;
+    while let Some(arg) = args.get(at) {
+        if is(arg, "WITHSCORES") && by != Some("BYLEX") {
+            at += 1;
+        } else if is(arg, "LIMIT") && by.is_some() && at + 2 < args.len() {
+            at += 3;
+        } else {
+            return Err(syntax(command, arg));
+        }
+    }
+    args.extend(by.map(Arg::from));
+    if command.name.starts_with("ZREV") {
+        args.push(Arg::from("REV"));
+    }
+    Ok(())
+}
+
 fn zrange_bound(command: &Command, by: &str, bound: &Arg) -> Result<(), Refusal> {
     match by {
         "I" => integer(command, "the index", bound).map(drop),

@@ -167,6 +167,7 @@ fn a_call_that_is_refused_leaves_nothing() {
         ("NOSUCH x", ErrorCode::UnsupportedCommand),
         ("GET", ErrorCode::BadArguments),
         ("INCRBY x y", ErrorCode::NotAnInteger),
+        ("SPOP t", ErrorCode::BadArguments),
     ] {
         let problem =
             all.call(id(), ops(1, &[("b", "GET k"), ("a", line)]), Millis(1)).unwrap_err();

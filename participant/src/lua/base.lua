@@ -19,7 +19,7 @@ end
 -- missing, a command that is not there.
 local OF_DATA = {
   'WRONGTYPE', 'not an integer', 'not a valid float', 'not a float', 'not a number', 'NaN',
-  'overflow', 'out of range', 'no such key', 'equal or smaller',
+  'overflow', 'out of range', 'no such key', 'equal or smaller', 'payload',
 }
 
 local function is_of_data(err)

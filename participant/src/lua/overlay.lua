@@ -320,8 +320,11 @@ local function add_float(old, increment)
   end
   redis.set_repl(redis.REPL_ALL)
   if type(sum) ~= 'table' then return sum end
-  if match(sum.err, 'float') or match(sum.err, 'NaN') then
-    refuse('not_a_float', 'the value or the increment is not a float, or the result is no number')
+  if match(sum.err, 'float') then
+    refuse('not_a_float', 'the value or the increment is not a float')
+  end
+  if match(sum.err, 'NaN') then
+    refuse('not_a_float', 'increment would produce NaN or Infinity')
   end
   error(sum)
 end

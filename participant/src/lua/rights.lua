@@ -5,7 +5,8 @@ local TRIAL = ctl .. ':trial'
 local TRIALS = {
   HDEL = {'f'}, HINCRBY = {'f', '0'}, HINCRBYFLOAT = {'f', '0'}, HSET = {'f', ''},
   HSETNX = {'f', ''}, INCRBY = {'0'}, LPOP = {}, LPUSH = {''}, LREM = {'0', ''}, LSET = {'0', ''},
-  LTRIM = {'0', '0'}, PERSIST = {}, PEXPIREAT = {'1'}, RPOP = {}, RPUSH = {''}, SADD = {''},
+  LTRIM = {'0', '0'}, PERSIST = {}, PEXPIREAT = {'1'}, RESTORE = {'0', ''}, RPOP = {},
+  RPUSH = {''}, SADD = {''},
   SET = {'', 'XX'}, SREM = {''}, UNLINK = {}, XADD = {'NOMKSTREAM', '*', 'f', ''}, XDEL = {'0-1'},
   ZADD = {'XX', '0', ''}, ZREM = {''},
 }

@@ -2,7 +2,7 @@
 //! its arguments.
 
 use assent_common::command::{
-    Claim, Comparison, OpRequest, Reserved, ValidatedBranch, ValidatedOp,
+    Access, Claim, Comparison, OpRequest, Reserved, RunBy, ValidatedBranch, ValidatedOp,
 };
 use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
 use assent_common::value::Arg;
@@ -120,7 +120,13 @@ fn evalsha<'a>(digest: &str, head: &Head<'_>, keys: impl Iterator<Item = &'a Arg
 }
 
 /// A call of `prepare.lua`.
-pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[PrepareItem]) -> Cmd {
+pub(super) fn prepare(
+    digest: &str,
+    head: &Head<'_>,
+    url: &str,
+    items: &[PrepareItem],
+    shadow_bytes_max: u64,
+) -> Cmd {
     let keys = items.iter().flat_map(|item| item.prepare.branch.locks.iter().map(|lock| &lock.key));
     let mut cmd = evalsha(digest, head, keys);
     cmd.arg(url).arg(items.len());
@@ -145,7 +151,7 @@ pub(super) fn prepare(digest: &str, head: &Head<'_>, url: &str, items: &[Prepare
             claim_args(&mut cmd, branch, claim);
         }
         for op in &branch.ops {
-            op_args(&mut cmd, op);
+            op_args(&mut cmd, op, shadow_bytes_max);
         }
     }
     cmd
@@ -159,6 +165,7 @@ pub(super) fn evaluate(
     control_key: &str,
     items: &[PrepareItem],
     asks_memory: bool,
+    shadow_bytes_max: u64,
 ) -> Cmd {
     let locks = || items.iter().flat_map(|item| &item.prepare.branch.locks);
     let mut cmd = redis::cmd("EVALSHA");
@@ -182,7 +189,7 @@ pub(super) fn evaluate(
         }
         cmd.arg(kinds.len());
         cmd.arg(item.evaluated_ops().map(|(_, op)| op_words(op)).sum::<usize>());
-        item.evaluated_ops().for_each(|(_, op)| op_args(&mut cmd, op));
+        item.evaluated_ops().for_each(|(_, op)| op_args(&mut cmd, op, shadow_bytes_max));
     }
     cmd
 }
@@ -220,11 +227,37 @@ fn op_words(op: &ValidatedOp) -> usize {
     let comparisons = op.expect.as_ref().map_or(0, |expect| {
         expect.comparisons().map(|comparison| 1 + usize::from(signed(comparison).1.is_some())).sum()
     });
-    3 + op.args.len() + comparisons
+    3 + shadow_words(op) + op.args.len() + comparisons
 }
 
-fn op_args(cmd: &mut Cmd, op: &ValidatedOp) {
-    cmd.arg(op.handler).arg(op.args.len());
+/// How many words stand before the arguments of a command that has no handler.
+fn shadow_words(op: &ValidatedOp) -> usize {
+    if op.command.run_by == RunBy::Handler { 0 } else { 4 + op.key_places().count() }
+}
+
+fn op_args(cmd: &mut Cmd, op: &ValidatedOp, shadow_bytes_max: u64) {
+    let length = shadow_words(op) + op.args.len();
+    let mode = match (op.command.run_by, op.command.access) {
+        (RunBy::Handler, _) => None,
+        (RunBy::Part, _) => Some("P"),
+        (RunBy::Whole, _) => Some("W"),
+        (RunBy::Copy, Access::Shared) => Some("R"),
+        (RunBy::Copy, _) => Some("C"),
+    };
+    match mode {
+        None => {
+            cmd.arg(op.handler).arg(length);
+        }
+        Some(mode) => {
+            cmd.arg("SHADOW").arg(length).arg(mode).arg(shadow_bytes_max);
+            cmd.arg(op.key_places().count());
+            // The command's name is the first word.
+            for place in op.key_places() {
+                cmd.arg(place + 2);
+            }
+            cmd.arg(op.command.name);
+        }
+    }
     for arg in &op.args {
         cmd.arg(arg.0.as_slice());
     }

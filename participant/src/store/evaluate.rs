@@ -39,7 +39,8 @@ pub async fn evaluate(store: &Store, branch: ValidatedBranch) -> Call<Prepared> 
             return decode::unevaluated(&error);
         }
         let digest = store.scripts.digest(script).unwrap_or_default();
-        let command = call::evaluate(&digest, control_key, std::slice::from_ref(&item), false);
+        let (items, most) = (std::slice::from_ref(&item), store.options.shadow_bytes_max);
+        let command = call::evaluate(&digest, control_key, items, false, most);
         let answer = send(&live, &command).await;
         if is_known && answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
             is_known = false;

@@ -374,7 +374,10 @@ impl Store {
         };
         let digest = self.scripts.digest(work.script()).unwrap_or_default();
         let (ending, items) = match work {
-            Work::Prepares(items) => return call::prepare(&digest, &head, speaker.url, items),
+            Work::Prepares(items) => {
+                let most = self.options.shadow_bytes_max;
+                return call::prepare(&digest, &head, speaker.url, items, most);
+            }
             Work::Endings(ending, items) => (*ending, items),
         };
         let txids = items.iter().map(|item| item.txid);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use assent_common::ParticipantName;
+use assent_common::{ParticipantName, limits};
 
 /// How a [`super::Store`] is opened.
 #[derive(Clone)]
@@ -26,6 +26,9 @@ pub struct StoreOptions {
     pub min_replicas: u32,
     /// Own the Redis where that is possible: faster, and the same promises.
     pub sole_ownership: bool,
+    /// The most bytes that a key may take in Redis for a command that has no handler: those run on
+    /// copies.
+    pub shadow_bytes_max: u64,
     /// Where the other agents of the Redis reach this one. `None`: whoever uses the store cannot
     /// pass on what another agent is to do, so that the agents share the Redis by scripts.
     pub standby: Option<AgentAddress>,
@@ -55,6 +58,7 @@ impl StoreOptions {
             allow_unsafe_redis: false,
             min_replicas: 0,
             sole_ownership: true,
+            shadow_bytes_max: limits::SHADOW_BYTES_MAX,
             standby: None,
         }
     }
@@ -82,6 +86,7 @@ impl std::fmt::Debug for StoreOptions {
             .field("allow_unsafe_redis", &self.allow_unsafe_redis)
             .field("min_replicas", &self.min_replicas)
             .field("sole_ownership", &self.sole_ownership)
+            .field("shadow_bytes_max", &self.shadow_bytes_max)
             .field("standby", &self.standby)
             .finish()
     }

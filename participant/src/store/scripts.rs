@@ -26,7 +26,7 @@ const FENCE: &str = include_str!("../lua/fence.lua");
 const OPEN: &str = include_str!("../lua/open.lua");
 
 /// The handlers of each family.
-const OPS: [(Family, &str); 7] = [
+const OPS: [(Family, &str); 8] = [
     (Family::Strings, include_str!("../lua/ops/strings.lua")),
     (Family::Keys, include_str!("../lua/ops/keys.lua")),
     (Family::Hashes, include_str!("../lua/ops/hashes.lua")),
@@ -34,6 +34,7 @@ const OPS: [(Family, &str); 7] = [
     (Family::SortedSets, include_str!("../lua/ops/zsets.lua")),
     (Family::Lists, include_str!("../lua/ops/lists.lua")),
     (Family::Streams, include_str!("../lua/ops/streams.lua")),
+    (Family::Shadow, include_str!("../lua/ops/shadow.lua")),
 ];
 
 /// A script.
@@ -121,7 +122,7 @@ impl Scripts {
 
 #[cfg(test)]
 mod tests {
-    use assent_common::command::OpRequest;
+    use assent_common::command::{OpRequest, RunBy};
     use assent_common::limits;
 
     use super::*;
@@ -141,8 +142,11 @@ mod tests {
     fn every_command_has_a_handler_in_the_file_of_its_family() {
         for command in assent_common::command::COMMANDS {
             let handler = match command.name {
+                _ if command.run_by != RunBy::Handler => "SHADOW",
                 "INCR" | "DECR" | "DECRBY" => "INCRBY",
-                "GETSET" => "SET",
+                "GETSET" | "SETEX" | "PSETEX" => "SET",
+                "SUBSTR" => "GETRANGE",
+                name if name.starts_with("ZR") && name.contains("RANGE") => "ZRANGE",
                 "UNLINK" => "DEL",
                 "ASSENT.DIGEST" => OpRequest::DIGEST_HANDLER,
                 "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => "EXPIRE",

@@ -6,6 +6,7 @@ mod bounds;
 mod by_script;
 mod differential;
 mod digest;
+mod documented;
 mod escrow;
 mod evaluated;
 mod fields;

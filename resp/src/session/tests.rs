@@ -75,7 +75,7 @@ fn what_does_not_run_here_is_refused_by_name() {
         ("FLUSHALL", "all keys"),
         ("CONFIG GET save", "a server"),
         ("CLUSTER SLOTS", "cluster support disabled"),
-        ("SORT a:l", "does not run in a transaction"),
+        ("RESTORE a:l 0 x", "does not run in a transaction"),
     ] {
         let said = session.says(line);
         assert!(said.starts_with("-ERR ") && said.contains(word), "{line}: {said}");

@@ -87,6 +87,11 @@ ops.HSET = function(i, n)
   return added
 end
 
+ops.HMSET = function(i, n)
+  ops.HSET(i, n)
+  return 'OK'
+end
+
 ops.HSETNX = function(i)
   local e = entry(ARGV[i])
   if has_field(e, ARGV[i + 1]) then return 0 end

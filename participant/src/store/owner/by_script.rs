@@ -13,6 +13,7 @@ use redis::{Pipeline, RedisResult, Value};
 
 use super::super::call::{self, PrepareItem};
 use super::super::decode::{self, Row};
+use super::super::options::StoreOptions;
 use super::super::packed::{Reader, RedoError, Writer, decode_redo};
 use super::super::scripts::{Script, Scripts};
 use super::evaluate::{Star, Yes, estimate, json, packed, push_claimed};
@@ -68,12 +69,14 @@ impl ScriptCalls {
         &self,
         pipeline: &mut Pipeline,
         scripts: &Scripts,
-        control_key: &str,
+        options: &StoreOptions,
         asks_memory: bool,
     ) {
+        let StoreOptions { control_key, shadow_bytes_max, .. } = options;
         for (items, script) in self.0.iter().zip(self.scripts()) {
             let digest = scripts.digest(script).unwrap_or_default();
-            pipeline.add_command(call::evaluate(&digest, control_key, items, asks_memory));
+            let (key, most) = (control_key, *shadow_bytes_max);
+            pipeline.add_command(call::evaluate(&digest, key, items, asks_memory, most));
         }
     }
 

@@ -215,7 +215,7 @@ impl Store {
         let fields_expire = features.field_expiry;
         let of_counters = counters::look(&mut pipeline, &counters, expiry, fields_expire);
         let control_key = &*self.options.control_key;
-        scripts.look(&mut pipeline, &self.scripts, control_key, owner.way == WriteWay::Script);
+        scripts.look(&mut pipeline, &self.scripts, &self.options, owner.way == WriteWay::Script);
         candidates.look_at_records(&mut pipeline, control_key);
         // Last: who owned the Redis until here has read what nobody else could change.
         pipeline.cmd("GET").arg(self.owner_key());

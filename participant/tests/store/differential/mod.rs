@@ -45,7 +45,7 @@ fn shown(op: &Op) -> String {
     op.iter().map(|word| word.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")
 }
 
-async fn plain_run(plain: &Plain, ops: &[Op]) -> Vec<Result<Value, String>> {
+pub(crate) async fn plain_run(plain: &Plain, ops: &[Op]) -> Vec<Result<Value, String>> {
     let sends = ops.iter().map(|op| {
         let mut connection = plain.0.clone();
         async move {
@@ -61,7 +61,7 @@ async fn plain_run(plain: &Plain, ops: &[Op]) -> Vec<Result<Value, String>> {
 }
 
 /// A reply as the JSON that Assent answers with.
-fn json(value: &Value) -> serde_json::Value {
+pub(crate) fn json(value: &Value) -> serde_json::Value {
     use serde_json::Value as Json;
     let bytes = |bytes: &[u8]| serde_json::to_value(Arg(bytes.to_vec())).unwrap();
     match value {
@@ -150,7 +150,7 @@ fn fits(error: &str, code: ErrorCode) -> bool {
 }
 
 /// What the data of a server is, in a form in which equal data is equal.
-async fn data(
+pub(crate) async fn data(
     plain: &Plain,
     keys: &BTreeSet<Vec<u8>>,
     starred: bool,
@@ -172,7 +172,8 @@ async fn data(
             "list" => ("LRANGE", vec![op(&["LRANGE", "K", "0", "-1"])]),
             "stream" if starred => ("XLEN", vec![op(&["XLEN", "K"])]),
             "stream" => {
-                ("XRANGE", vec![op(&["XRANGE", "K", "-", "+"]), op(&["XINFO", "STREAM", "K"])])
+                let info = |what| op(&["XINFO", what, "K"]);
+                ("XRANGE", vec![op(&["XRANGE", "K", "-", "+"]), info("STREAM"), info("GROUPS")])
             }
             _ => continue,
         };
@@ -203,7 +204,7 @@ fn is_old() -> bool {
 
 /// When a key expires, in ms since 1970, or below 0.
 #[derive(Debug)]
-struct Expiry(i64);
+pub(crate) struct Expiry(i64);
 
 impl PartialEq for Expiry {
     fn eq(&self, other: &Self) -> bool {
@@ -212,7 +213,7 @@ impl PartialEq for Expiry {
     }
 }
 
-async fn expiries(plain: &Plain, keys: &BTreeSet<Vec<u8>>) -> Vec<Expiry> {
+pub(crate) async fn expiries(plain: &Plain, keys: &BTreeSet<Vec<u8>>) -> Vec<Expiry> {
     let command = if is_old() { "PTTL" } else { "PEXPIRETIME" };
     let ops = keys.iter().map(|key| vec![command.as_bytes().to_vec(), key.clone()]);
     let replies = plain_run(plain, &ops.collect::<Vec<Op>>()).await;

@@ -1,0 +1,212 @@
+-- Commands without a handler: Redis itself runs them. What only reads runs on the keys, unless the
+-- branch wrote to them before. Everything else runs on copies of its keys, which this call makes
+-- and removes; what a copy is in the end is what the key gets, by RESTORE.
+--
+-- The copies never reach the AOF or a replica (REPL_NONE). Who listens to keyspace notifications
+-- hears of them.
+--
+--   home    of an entry whose `k` is a copy: the key itself
+--   before  its content when it was copied, as DUMP has it; false if it was absent
+--   bexp_home  when it expired then: ms, false for never
+
+-- Bytes of content that are copied, or read as a whole, in one step.
+local COPIED_BYTES = 64
+-- What a random choice with repetitions may come to: bytes, if each were the largest.
+local CHOSEN_BYTES_MAX = 67108864
+-- Comparisons of LCS in a step.
+local LCS_STEP = 256
+-- An integer that a double does not hold exactly.
+local EXACT_MAX = 9007199254740992
+
+local copies = {}
+
+local function unlogged(...)
+  redis.set_repl(redis.REPL_NONE)
+  local reply = try(...)
+  redis.set_repl(redis.REPL_ALL)
+  return reply
+end
+
+-- An error of Redis: of the data or the arguments, or a refusal of the write itself.
+local CODES = {
+  {'WRONGTYPE', 'wrong_type'}, {'not an integer', 'not_an_integer'},
+  {'not a valid float', 'not_a_float'}, {'not a float', 'not_a_float'},
+  {'overflow', 'overflow'}, {'no such key', 'no_such_key'}, {'out of range', 'out_of_range'},
+  {'equal or smaller', 'stream_id_too_small'},
+}
+
+local function raise(reply)
+  local text = reply.err
+  if refusal_code(text) then error(reply) end
+  for _, code in ipairs(CODES) do
+    if string.find(text, code[1], 1, true) then refuse(code[2], text) end
+  end
+  refuse('command_refused', text)
+end
+
+local function sure(...)
+  local reply = unlogged(...)
+  if type(reply) == 'table' and reply.err then raise(reply) end
+  return reply
+end
+
+-- How many bytes the key takes, about. No more than `most` are copied, or read as a whole.
+local function size(e, most)
+  if call('EXISTS', e.k) == 0 then return 0 end
+  local bytes = try('MEMORY', 'USAGE', e.k)
+  if type(bytes) ~= 'number' then
+    refuse('redis_no_permission', 'MEMORY USAGE is not answered, and bounds what is read: '
+      .. (type(bytes) == 'table' and bytes.err or ''))
+  end
+  if bytes > most then
+    refuse('too_large', format('the key takes %.0f bytes in Redis; this command works on keys of '
+      .. 'up to %.0f (the participant\'s setting shadow_bytes_max)', bytes, most))
+  end
+  spend(CALL_STEPS + bytes / COPIED_BYTES)
+  bytes_read = bytes_read + bytes
+  bound_bytes()
+  return bytes
+end
+
+-- When a key expires: ms, false for never and for a key that is not there.
+local function expires(k)
+  local at_ms
+  if redis.REDIS_VERSION_NUM then
+    at_ms = call('PEXPIRETIME', k)
+  else
+    at_ms = call('PTTL', k)
+    if at_ms >= 0 then at_ms = at_ms + now() end
+  end
+  return at_ms >= 0 and at_ms
+end
+
+-- A new copy of a key; there is none of a key that is absent. Nothing is written before the first
+-- one: behind a write, Redis does not ask for memory.
+local function copy_of(k)
+  local name = ctl .. ':shadow:' .. (#copies + 1)
+  copies[#copies + 1] = name
+  sure('COPY', k, name, 'REPLACE')
+  return name
+end
+
+local flush_to_key = flush
+
+-- Writes to the copy what the branch wrote since it was made.
+local function settle_copy(e)
+  if not e.w then return end
+  local writes, deletions = {}, {}
+  flush_to_key(e, writes, deletions)
+  for _, write in ipairs(deletions) do writes[#writes + 1] = write end
+  for _, write in ipairs(writes) do
+    -- What was put down before there was a copy names the key itself.
+    write[2] = e.k
+    sure(unpack(write))
+  end
+  e.w = nil
+end
+
+-- Makes the entry one whose key is a copy, with what the branch wrote before.
+local function copy(e, most)
+  if not e.home then
+    if e.star or e.fuzzy then
+      refuse('bad_arguments',
+        'the entries are not known until XADD * or MAXLEN ~ before it is applied')
+    end
+    size(e, most)
+    local home = e.k
+    e.before, e.bexp_home = call('DUMP', home), expires(home)
+    e.home, e.k = home, copy_of(home)
+  end
+  settle_copy(e)
+end
+
+-- What is known of a copy does not hold any more.
+local KEPT = {k = true, home = true, before = true, bexp_home = true}
+local function forget(e)
+  for field in pairs(e) do
+    if not KEPT[field] then e[field] = nil end
+  end
+  e.base = true
+end
+
+flush = function(e, out, deletions)
+  if not e.home then return flush_to_key(e, out, deletions) end
+  settle_copy(e)
+  local after, at_ms = call('DUMP', e.k), expires(e.k)
+  if not after then
+    if e.before then deletions[#deletions + 1] = {'UNLINK', e.home} end
+    return
+  end
+  if after == e.before and at_ms == e.bexp_home then return end
+  spend(#after / STEP_BYTES)
+  local write = {'RESTORE', e.home, at_ms and ms_text(at_ms) or '0', after, 'REPLACE'}
+  if at_ms then write[6] = 'ABSTTL' end
+  out[#out + 1] = write
+end
+
+-- What Lua has for a reply, as the handlers have it. A reply that names keys names the copies;
+-- `names` says of which keys they are.
+local function plain(reply, names)
+  if type(reply) == 'number' then
+    if reply >= EXACT_MAX or reply <= -EXACT_MAX then
+      refuse('overflow', 'the reply is an integer of more than 53 bits; no script can carry it')
+    end
+    return reply
+  end
+  if type(reply) ~= 'table' then return names and names[reply] or reply end
+  if reply.ok then return reply.ok end
+  for place = 1, #reply do reply[place] = plain(reply[place], names) end
+  return reply
+end
+
+-- Those that say which key they found something at.
+local NAMES_KEYS = {LMPOP = true, ZMPOP = true, XREAD = true, XREADGROUP = true}
+
+-- Refuses what costs more than the size of the keys.
+local function bound(words, bytes)
+  local name = words[1]
+  if match(name, 'RAND') then
+    local chosen = -(tonumber(words[3]) or 0)
+    if chosen * bytes > CHOSEN_BYTES_MAX then
+      refuse('reply_too_large', 'so many choices of elements of this key could be too large')
+    end
+  elseif name == 'LCS' then
+    local length = function(k) return tonumber(try('STRLEN', k)) or 0 end
+    spend(length(words[2]) * length(words[3]) / LCS_STEP)
+  end
+end
+
+-- ARGV: P (reads a part), W (reads the whole), C (runs on copies) or R (runs on copies that are not
+-- kept); the most bytes of a key; count of keys, their places among the words from 1; the words
+ops.SHADOW = function(i, n)
+  local mode, most, count = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local words, first = {}, i + 3 + count
+  for j = first, i + n - 1 do words[#words + 1] = ARGV[j] end
+  local used, bytes = {}, 0
+  for j = i + 3, first - 1 do
+    local e = entry(words[tonumber(ARGV[j])])
+    if mode == 'C' or e.w then copy(e, most) end
+    if mode == 'W' or mode == 'R' then bytes = bytes + size(e, most) end
+    used[#used + 1] = e
+  end
+  for j, e in ipairs(used) do
+    words[tonumber(ARGV[i + 2 + j])] = mode == 'R' and not e.home and copy_of(e.k) or e.k
+  end
+  bound(words, bytes)
+  spend(CALL_STEPS)
+  local reply = unlogged(unpack(words))
+  for _, e in ipairs(used) do
+    if e.home then forget(e) end
+  end
+  if type(reply) == 'table' and reply.err then raise(reply) end
+  local names = NAMES_KEYS[words[1]] and {}
+  for _, e in ipairs(names and used or {}) do names[e.k] = e.home end
+  return plain(reply, names)
+end
+
+local end_with_copies = end_branch
+end_branch = function()
+  for _, name in ipairs(copies) do unlogged('UNLINK', name) end
+  copies = {}
+  end_with_copies()
+end
