@@ -110,6 +110,8 @@ mutants! {
     UndecidedKept = "coordinator.undecided_kept", breaks 12;
     /// A participant fences its data on the word of a log that nobody has heard of.
     StrangersBelieved = "agent.strangers_believed", breaks 12;
+    /// An agent goes on by itself with whatever open data it finds.
+    AnyDataFollowed = "agent.any_data_followed", breaks 12;
     /// A reconnect does not look whether votes are missing.
     SeqNotCompared = "agent.seq_not_compared", breaks 12;
     /// A hole in the history that Redis has loaded is not looked for.

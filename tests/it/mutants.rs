@@ -102,6 +102,9 @@ caught! {
     m12_incarnation_ignored: IncarnationIgnored, "redis_faults::a_flushed_redis_is_quarantined_and_says_so", "outcome: Committed";
     m12_seq_not_compared: SeqNotCompared, "network::replica::a_lagging_replica_that_is_promoted_is_noticed_and_no_loss_is_called_applied", "the loss to be noticed";
     m12_owner_unwatched: OwnerUnwatched, "invariants::agent::an_owner_that_another_agent_has_passed_writes_nothing", "two branches hold one lock";
+    m12_any_data_followed: AnyDataFollowed,
+        "invariants::agent::open_data_of_another_history_is_not_taken_for_repaired",
+        "the other data to be noticed";
     m12_strangers_believed: StrangersBelieved, "old_log::nobody_who_is_not_the_coordinator_moves_a_participant", "behind ";
     m13_frees_foreign_locks: FreesForeignLocks, "invariants::agent::the_end_of_a_branch_leaves_the_lock_of_another", "the lock of another branch is gone";
     m13_escrow_ignores_pending: EscrowIgnoresPending, "escrow::a_sale_by_many_sells_what_there_is_and_nobody_waits", "sold, and";

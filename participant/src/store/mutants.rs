@@ -65,6 +65,11 @@ pub(super) fn compares_lives() -> bool {
     !mutant::is(Mutant::LivesIgnored)
 }
 
+/// What data says it came of, as an agent believes it that knew this.
+pub(super) fn came_of(known: u64, said: Vec<u64>) -> Vec<u64> {
+    if mutant::is(Mutant::AnyDataFollowed) { vec![known] } else { said }
+}
+
 /// Whether what a log says of the data is believed that nobody has heard of.
 pub(super) fn believes_strangers() -> bool {
     mutant::is(Mutant::StrangersBelieved)

@@ -148,7 +148,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let own = OwnData { known, ..self.own_data() };
         let came_of = match found.mismatch(known) {
-            Some(Mismatch::Incarnation) => self.came_of(live).await?,
+            Some(Mismatch::Incarnation) => {
+                mutants::came_of(known.data.incarnation, self.came_of(live).await?)
+            }
             _ => Vec::new(),
         };
         match own.looks(found, &came_of) {

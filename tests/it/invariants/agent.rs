@@ -271,3 +271,26 @@ async fn the_end_of_a_branch_leaves_the_lock_of_another() {
     })
     .await;
 }
+
+/// Invariant 12: an agent that nobody speaks to does not go on with open data that did not come of
+/// its own, by a repair.
+#[tokio::test]
+async fn open_data_of_another_history_is_not_taken_for_repaired() {
+    let (mut cluster, log) = one_agent(false).await;
+    // One that knows nothing of the data would let the agent take any.
+    cluster.coordinator.kill9();
+    let voted = log.prepare(1, &["INCR", "n"]).await;
+    assert!(is_yes(&voted), "{voted:?}");
+    let mut redis = plain::connect(&cluster.peers[0].redis).await.unwrap();
+    let mut other = redis::pipe();
+    other.atomic().cmd("FLUSHALL").cmd("HSET").arg("assent:ctl").arg("m:name").arg("bank-a");
+    other.arg("m:inc").arg(77).arg("m:seq").arg(9_000_000).arg("m:of").arg("5 6");
+    let () = other.query_async(&mut redis).await.unwrap();
+    let client = cluster.peers[0].client(&cluster.http);
+    wait_for("the other data to be noticed", || async {
+        let probe = client.readyz().await.map_err(|why| why.0)?;
+        let is_noticed = probe.text.contains("data failing") && probe.text.contains("77");
+        if is_noticed { Ok(()) } else { Err(probe.text) }
+    })
+    .await;
+}
