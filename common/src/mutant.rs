@@ -56,9 +56,9 @@ mutants! {
     /// A claim in escrow is judged as if nobody else held the counter.
     EscrowIgnoresPending = "agent.escrow_ignores_pending", breaks 13;
     /// A branch that reads takes no lock beyond its vote.
-    ReaderFreedAtVote = "script.reader_freed_at_vote", breaks 3;
+    ReaderFreedAtVote = "owner.reader_freed_at_vote", breaks 3;
     /// A prepare does not look at the locks of others.
-    LocksIgnored = "script.locks_ignored", breaks 3;
+    LocksIgnored = "owner.locks_ignored", breaks 3;
     /// The log tells of records before they are synced.
     ReportsBeforeSync = "log.reports_before_sync", breaks 4;
     /// The coordinator takes a decision that it has handed over for one that is durable.
@@ -66,11 +66,11 @@ mutants! {
     /// The log takes a failed sync for a good one.
     FailedSyncIgnored = "log.failed_sync_ignored", breaks 4;
     /// A prepare of an earlier life of its coordinator is taken.
-    EpochIgnored = "script.epoch_ignored", breaks 5;
+    EpochIgnored = "owner.epoch_ignored", breaks 5;
     /// The abort of an unknown branch leaves nothing in Redis.
     NoFence = "agent.no_fence", breaks 6;
     /// A prepare does not look for a fence.
-    FenceIgnored = "script.fence_ignored", breaks 6;
+    FenceIgnored = "owner.fence_ignored", breaks 6;
     /// A branch that an implicit transaction's coordinator lost sight of is aborted, and not
     /// settled.
     AbortsUnsettled = "coordinator.aborts_unsettled", breaks 5;
@@ -101,11 +101,11 @@ mutants! {
     /// The low-water mark passes transactions that are active.
     MarkTooHigh = "coordinator.mark_too_high", breaks 10;
     /// A prepare below the low-water mark is taken.
-    MarkIgnored = "script.mark_ignored", breaks 10;
+    MarkIgnored = "owner.mark_ignored", breaks 10;
     /// A commit that was not acknowledged is not sent again.
     DeliversOnce = "coordinator.delivers_once", breaks 11;
     /// Scripts run on whatever data they find.
-    IncarnationIgnored = "script.incarnation_ignored", breaks 12;
+    IncarnationIgnored = "owner.incarnation_ignored", breaks 12;
     /// What is undecided at a participant that lost data is not given up before its log reports.
     UndecidedKept = "coordinator.undecided_kept", breaks 12;
     /// A participant fences its data on the word of a log that nobody has heard of.
@@ -126,7 +126,7 @@ mutants! {
     /// The owner's `EXEC` is not guarded by a `WATCH`.
     OwnerUnwatched = "owner.unwatched", breaks 12;
     /// The end of a branch frees the locks of its keys, whoever holds them.
-    FreesForeignLocks = "script.frees_foreign_locks", breaks 13;
+    FreesForeignLocks = "owner.frees_foreign_locks", breaks 13;
     /// A commit begins with a write that a full Redis refuses.
     CommitNeedsMemory = "script.commit_needs_memory", breaks 14;
     /// A call without an answer is taken for a conflict, and run as a new attempt.

@@ -13,10 +13,8 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use assent_client::crash;
@@ -61,9 +59,7 @@ pub(crate) struct Agent {
     name: ParticipantName,
     store: Arc<Store>,
     metrics: Metrics,
-    waiters: Arc<Waiters>,
-    /// Whether what other agents end is listened to.
-    listens: Arc<AtomicBool>,
+    waiters: Waiters,
     waiting: Semaphore,
     in_flight: Semaphore,
     reach: Arc<Reach>,
@@ -135,8 +131,8 @@ impl Agent {
     ) -> Self {
         let waiting = Semaphore::new(WAITING_MAX);
         let in_flight = Semaphore::new(BATCHES_IN_FLIGHT_MAX);
-        let (waiters, listens) = Default::default();
-        Self { name, store, metrics, waiters, listens, waiting, in_flight, reach, stopping }
+        let waiters = Waiters::default();
+        Self { name, store, metrics, waiters, waiting, in_flight, reach, stopping }
     }
 
     /// Answers a batch. Nothing in it waits, and a bad branch harms no other.
@@ -217,7 +213,6 @@ impl Agent {
             calling.follow(&holder);
             if place.is_none() {
                 place = Place::take(&self.waiting, &self.metrics);
-                self.listen();
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let stops = *self.stopping.borrow() == Running::Stopping;
@@ -258,32 +253,6 @@ impl Agent {
         let answer = self.run(speaker, vec![(txid, message)]).await.swap_remove(0);
         self.count(&answer);
         answer
-    }
-
-    /// Has those who wait hear what other agents of this Redis end. Whoever waits next begins again
-    /// where it broke off.
-    fn listen(&self) {
-        if self.store.is_sole_owner() || self.listens.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (store, waiters) = (Arc::clone(&self.store), Arc::clone(&self.waiters));
-        let (listens, mut stopping) = (Arc::clone(&self.listens), self.stopping.clone());
-        tokio::spawn(async move {
-            let hear = async {
-                match store.ended().await {
-                    Ok(ended) => {
-                        let ended = ended.flat_map(futures_util::stream::iter);
-                        ended.for_each(async |txid| waiters.ended(txid)).await;
-                    }
-                    Err(error) => tracing::debug!(%error, "other agents are not heard"),
-                }
-            };
-            tokio::select! {
-                () = hear => {}
-                _ = stopping.wait_for(|running| *running == Running::Stopping) => {}
-            }
-            listens.store(false, Ordering::Release);
-        });
     }
 
     /// Waits for the turn of one who calls, or for the pause.

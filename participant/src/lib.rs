@@ -190,11 +190,8 @@ impl Participant {
         let agents = to_agents(&peers, options.address.as_ref())?;
         let peers = Http::new(&peers)?;
         let address = options.address.unwrap_or(AgentAddress::Nowhere);
-        let claim = StoreOptions {
-            participant: Some(name.clone()),
-            standby: Some(address),
-            ..options.store
-        };
+        let claim =
+            StoreOptions { participant: Some(name.clone()), standby: address, ..options.store };
         let store = Arc::new(connect(claim).await?);
         metrics::describe(&name);
         let metrics = Metrics::new(&name);

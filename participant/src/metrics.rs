@@ -114,8 +114,7 @@ pub const TABLE: &[Metric] = &[
         name: SOLE_OWNER,
         kind: Kind::Gauge,
         labels: &["participant"],
-        help: "1 while this agent owns its Redis; 0 while it stands by for another agent, or \
-            shares the Redis by the scripts.",
+        help: "1 while this agent owns its Redis; 0 while another agent does.",
     },
     Metric {
         name: STANDS_BY,

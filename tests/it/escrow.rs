@@ -79,13 +79,12 @@ async fn a_sale_by_many_sells_what_there_is_and_nobody_waits() {
     audit(&cluster, sold).await;
 }
 
-/// The same by the scripts, because the agent has company.
+/// The same by scripts, because the agents may not `WATCH`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_by_the_scripts_sells_what_there_is() {
     let mut cluster = Cluster::start(ASSENT, Options::default()).await;
-    let mut company = Vec::new();
     for peer in &mut cluster.peers {
-        company.push(plain::keep_company(&peer.redis, peer.name).await.unwrap());
+        plain::forbid_watch(&peer.redis).await.unwrap();
         restart(&mut peer.agent).await;
     }
     let sold = sell(&cluster).await;

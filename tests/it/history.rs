@@ -157,14 +157,13 @@ async fn a_mixed_load_under_faults_is_strictly_serialisable_and_counts_once() {
     run.finish().await;
 }
 
-/// The same load by the scripts, because every agent has company. With a mutant it must go red by a checker
+/// The same load by scripts, because no agent may `WATCH`. With a mutant it must go red by a checker
 /// (`a_history_of_broken_code_does_not_hold`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mixed_load_by_the_scripts_is_strictly_serialisable_and_counts_once() {
     let mut run = Run::start().await;
-    let mut company = Vec::new();
     for peer in &mut run.cluster.peers {
-        company.push(plain::keep_company(&peer.redis, peer.name).await.unwrap());
+        plain::forbid_watch(&peer.redis).await.unwrap();
         restart(&mut peer.agent).await;
     }
     wait_ended(&run.ended, 300).await;

@@ -8,16 +8,10 @@ pub async fn connect(server: &RedisServer) -> redis::RedisResult<MultiplexedConn
     redis::Client::open(server.url())?.get_multiplexed_async_connection().await
 }
 
-/// A connection that looks like another agent of the participant: while it lives, an agent that starts there does not own
-/// the Redis, and works by the scripts.
-pub async fn keep_company(
-    server: &RedisServer,
-    participant: &str,
-) -> redis::RedisResult<MultiplexedConnection> {
-    let mut connection = connect(server).await?;
-    let name = format!("assent-agent:{participant}:company.1");
-    command(&["CLIENT", "SETNAME", &name]).query_async::<()>(&mut connection).await?;
-    Ok(connection)
+/// Takes from the user of an agent what guards an `EXEC`: an agent that starts there writes by
+/// scripts.
+pub async fn forbid_watch(server: &RedisServer) -> redis::RedisResult<()> {
+    try_run(server, &["ACL", "SETUSER", "default", "-watch"]).await
 }
 
 /// Runs one command, which may fail.

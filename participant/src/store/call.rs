@@ -1,26 +1,20 @@
 //! The commands that go to Redis: which branches share a call of a script, and how they stand in
 //! its arguments.
 
-use assent_common::command::{
-    Access, Claim, Comparison, OpRequest, Reserved, RunBy, ValidatedBranch, ValidatedOp,
-};
-use assent_common::ids::{Epoch, LogId, TxNumber, Txid};
+use std::collections::BTreeSet;
+
+use assent_common::command::{Access, Comparison, OpRequest, RunBy, ValidatedBranch, ValidatedOp};
+use assent_common::ids::Txid;
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 use redis::Cmd;
 
 use super::CheckedPrepare;
-use super::control::{ToldPosition, pack_branches, tag};
-use super::markers::Marker;
 use super::packed::kind_letter;
 
 /// Branches of one call. With the bounds below, this keeps a call at about a millisecond, in which
 /// Redis answers nobody else; a branch that is larger by itself goes alone.
 pub(super) const BRANCHES_PER_CALL_MAX: usize = 32;
-
-/// Calls with prepares that are under way at once: enough for a full batch of small branches. The
-/// replies of each may have twice the bytes of a branch's.
-pub(super) const PREPARE_CALLS_MAX: usize = 8;
 
 /// Ops of one call.
 pub(super) const OPS_PER_CALL_MAX: usize = 256;
@@ -30,23 +24,6 @@ pub(super) const WORDS_PER_CALL_MAX: usize = 4_096;
 
 /// Bytes of the arguments of one call.
 pub(super) const BYTES_PER_CALL_MAX: usize = 256 * 1024;
-
-/// What every call begins with: the head of `control.lua`.
-#[derive(Debug, Clone)]
-pub(super) struct Head<'a> {
-    pub(super) control_key: &'a str,
-    pub(super) owner_key: &'a str,
-    pub(super) incarnation: u64,
-    /// Who this agent knows to have the Redis for itself; empty for nobody.
-    pub(super) owner: &'a str,
-    pub(super) log_id: LogId,
-    pub(super) epoch: Epoch,
-    /// Only with something to collect: until then nothing depends on the mark.
-    pub(super) low_water: Option<TxNumber>,
-    /// How far the log was on disk, as it said; nothing where the call ends no branch.
-    pub(super) told: Option<ToldPosition>,
-    pub(super) collected: Vec<Marker>,
-}
 
 /// A prepare, and its place among the messages.
 #[derive(Debug, Clone)]
@@ -99,64 +76,6 @@ pub(super) fn chunks(items: Vec<PrepareItem>) -> Vec<Vec<PrepareItem>> {
     calls
 }
 
-/// `EVALSHA digest numkeys control owner keys…`, and the head.
-fn evalsha<'a>(digest: &str, head: &Head<'_>, keys: impl Iterator<Item = &'a Arg> + Clone) -> Cmd {
-    let mut cmd = redis::cmd("EVALSHA");
-    cmd.arg(digest).arg(2 + keys.clone().count()).arg(head.control_key).arg(head.owner_key);
-    for key in keys {
-        cmd.arg(key.0.as_slice());
-    }
-    cmd.arg(head.incarnation).arg(head.owner).arg(head.log_id.to_string()).arg(head.epoch.0);
-    match head.low_water {
-        Some(low_water) => cmd.arg(low_water.epoch.0).arg(low_water.n),
-        None => cmd.arg("").arg(""),
-    };
-    let told = head.told.map_or_else(|| "0".to_owned(), |told| told.to_string());
-    cmd.arg(told).arg(head.collected.len());
-    for marker in &head.collected {
-        cmd.arg(marker.field());
-    }
-    cmd
-}
-
-/// A call of `prepare.lua`.
-pub(super) fn prepare(
-    digest: &str,
-    head: &Head<'_>,
-    url: &str,
-    items: &[PrepareItem],
-    shadow_bytes_max: u64,
-) -> Cmd {
-    let keys = items.iter().flat_map(|item| item.prepare.branch.locks.iter().map(|lock| &lock.key));
-    let mut cmd = evalsha(digest, head, keys);
-    cmd.arg(url).arg(items.len());
-    let mut letters = Vec::new();
-    for PrepareItem { txid, prepare, .. } in items {
-        let CheckedPrepare { id, mode, branches, branch, .. } = prepare;
-        let mode = match mode {
-            Mode::TwoPhase => "2",
-            Mode::OnePhase => "1",
-        };
-        cmd.arg(txid.to_string()).arg(id.to_string()).arg(mode);
-        cmd.arg(if branch.read_only { "1" } else { "" });
-        letters.clear();
-        letters.extend(branch.locks.iter().map(|lock| lock.access.letter()));
-        cmd.arg(letters.as_slice());
-        letters.clear();
-        letters.extend(branch.ops.iter().map(|op| kind_letter(op.reply)));
-        cmd.arg(letters.as_slice()).arg(pack_branches(branches)).arg(branch.ops.len());
-        let op_words = branch.ops.iter().map(op_words).sum::<usize>();
-        cmd.arg(1 + CLAIM_WORDS * branch.claims.len() + op_words).arg(branch.claims.len());
-        for claim in &branch.claims {
-            claim_args(&mut cmd, branch, claim);
-        }
-        for op in &branch.ops {
-            op_args(&mut cmd, op, shadow_bytes_max);
-        }
-    }
-    cmd
-}
-
 /// A call of `evaluate.lua`. It asks for the right to each write of what is kept: a vote writes
 /// none of them, so that nothing else would tell before the commit. And if Redis has refused some
 /// writes of late, whether it keeps anything.
@@ -207,19 +126,6 @@ pub(super) fn largest_read(branch: &ValidatedBranch) -> usize {
     let words = branch.ops.iter().flat_map(|op| op.args.iter().map(|arg| arg.0.len()));
     let largest = words.chain(branch.ops.iter().map(operands)).max().unwrap_or(0);
     READ_AT_A_TIME + largest
-}
-
-/// How many arguments [`claim_args`] writes.
-const CLAIM_WORDS: usize = 9;
-
-fn claim_args(cmd: &mut Cmd, branch: &ValidatedBranch, claim: &Claim) {
-    let key = branch.locks.iter().position(|lock| lock.key == claim.key).unwrap_or(0);
-    let first = claim.steps.first().map_or(0, |step| step.op);
-    let (needs, Reserved { delta, floor, ceiling }) = (claim.needs(), claim.reserved());
-    cmd.arg(key + 1).arg(first + 1);
-    cmd.arg(claim.field.as_ref().map_or(&[][..], |field| &field.0)).arg(tag(&claim.field));
-    cmd.arg(delta).arg(needs.low.to_string()).arg(needs.high.to_string());
-    cmd.arg(floor.to_string()).arg(ceiling.to_string());
 }
 
 /// How many arguments [`op_args`] writes.
@@ -291,20 +197,6 @@ fn signed(comparison: Comparison<'_>) -> (&'static str, Option<&[u8]>) {
     }
 }
 
-/// A call of `commit.lua`, `abort.lua` or `settle.lua`.
-pub(super) fn outcome(
-    digest: &str,
-    head: &Head<'_>,
-    keys: &[&Arg],
-    txids: impl Iterator<Item = Txid>,
-) -> Cmd {
-    let mut cmd = evalsha(digest, head, keys.iter().copied());
-    for txid in txids {
-        cmd.arg(txid.to_string());
-    }
-    cmd
-}
-
 /// A branch that is applied again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RedoItem<'a> {
@@ -317,10 +209,19 @@ pub(super) struct RedoItem<'a> {
 }
 
 /// A call of `redo.lua`.
-pub(super) fn redo(digest: &str, head: &Head<'_>, keys: &[Arg], branches: &[RedoItem<'_>]) -> Cmd {
-    let mut cmd = evalsha(digest, head, keys.iter());
+pub(super) fn redo<'a>(
+    digest: &str,
+    control_key: &str,
+    keys: &BTreeSet<&Arg>,
+    branches: impl Iterator<Item = RedoItem<'a>>,
+) -> Cmd {
+    let mut cmd = redis::cmd("EVALSHA");
+    cmd.arg(digest).arg(1 + keys.len()).arg(control_key);
+    for key in keys {
+        cmd.arg(key.0.as_slice());
+    }
     for RedoItem { txid, writes, fills, marker } in branches {
-        cmd.arg(txid.to_string()).arg(if *fills { "1" } else { "" });
+        cmd.arg(txid.to_string()).arg(if fills { "1" } else { "" });
         for whole in [writes, marker] {
             cmd.arg(whole.len().div_ceil(PIECE_BYTES_MAX));
             for piece in whole.chunks(PIECE_BYTES_MAX) {
@@ -333,12 +234,3 @@ pub(super) fn redo(digest: &str, head: &Head<'_>, keys: &[Arg], branches: &[Redo
 
 /// Bytes of a word that says what a branch wrote: it came in smaller ones, and must pass again.
 pub(super) const PIECE_BYTES_MAX: usize = 256 * 1024;
-
-/// A call of `sweep.lua`.
-pub(super) fn sweep(digest: &str, head: &Head<'_>, fields: &[Vec<u8>]) -> Cmd {
-    let mut cmd = evalsha(digest, head, std::iter::empty());
-    for field in fields {
-        cmd.arg(field.as_slice());
-    }
-    cmd
-}

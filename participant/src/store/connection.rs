@@ -2,7 +2,6 @@
 //! data is behind it (invariant 12). A multiplexed connection does not reconnect by itself, so that
 //! one connection is one process life of the server.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use uuid::Uuid;
 use super::control::Field;
 use super::decode;
 use super::mutants;
-use super::owner::{Beats, Estranged, Guard, Turn};
+use super::owner::{Beats, Estranged, Guard, Stake, Turn};
 use super::requirements::{self, Examined, Weight};
 use super::scripts::{Script, Scripts};
 use super::standby::StandsByFor;
@@ -28,7 +27,7 @@ use crate::store::markers::Markers;
 /// failure.
 const FAILURE_SHARED: Duration = Duration::from_millis(50);
 
-/// No script runs against fenced data, because no agent resynchronised with it.
+/// No owner writes to fenced data, because no agent resynchronised with it.
 pub(super) use assent_common::participant::FENCED;
 
 /// A connection after its handshake.
@@ -40,8 +39,7 @@ pub(super) struct Live {
     pub(super) violations: Vec<String>,
     /// Whether what this life of the server has loaded is whole.
     pub(super) trust: Trust,
-    /// Scripts run side by side under the shared side of this lock; the sole owner's rounds one
-    /// after the other.
+    /// The owner's rounds run one after the other.
     pub(super) turn: tokio::sync::RwLock<Turn>,
     /// Who owns the Redis, if that is another agent.
     pub(super) stands_by_for: StandsByFor,
@@ -144,7 +142,7 @@ async fn open(options: &StoreOptions, file_off_in: &FileOffIn) -> Result<Live, S
     for advice in server.problems(Weight::Advice) {
         tracing::warn!(advice, "the server works, but its settings could be better");
     }
-    let turn = tokio::sync::RwLock::new(Turn::Scripts { owner: Guard::nobody() });
+    let turn = tokio::sync::RwLock::new(Turn::Aside);
     let trust = Trust::ask(&mut connection).await.map_err(|error| unavailable(options, &error))?;
     let stands_by_for = StandsByFor::default();
     let rights_lost = Mutex::default();
@@ -261,7 +259,6 @@ impl Store {
             nameless: Mutex::default(),
             stale: Mutex::default(),
             has_stale: AtomicBool::new(false),
-            keys: Mutex::new(HashMap::new()),
             served: Mutex::default(),
             words: tokio::sync::Mutex::default(),
             by_hand: Mutex::default(),
@@ -274,21 +271,12 @@ impl Store {
             store.compare(&live, store.known(), found).await?;
         }
         unlogged::look(&store, &live).await?;
-        store.load_always(&live).await?;
-        live.begin(store.arbitrate(&live).await?).await;
+        live.begin(store.arbitrate(&live, Stake::Nothing).await?).await;
         if let Err(error) = store.verify(&live).await {
             tracing::warn!(%error, "the data that Redis has loaded is not verified yet");
         }
         store.link.set(Some(Arc::new(live)));
         Ok(store)
-    }
-
-    async fn load_always(&self, live: &Live) -> Result<(), StoreError> {
-        for script in Script::ALWAYS {
-            let loaded = self.load(live, script).await;
-            loaded.map_err(|error| unavailable(&self.options, &error))?;
-        }
-        Ok(())
     }
 
     /// Loads a script into the server, and remembers its digest.
@@ -345,27 +333,24 @@ impl Store {
         }
         unlogged::look(self, &live).await?;
         self.recognise(&live).await.map_err(|error| unavailable(&self.options, &error))?;
-        self.load_always(&live).await?;
-        live.begin(self.arbitrate(&live).await?).await;
+        live.begin(self.arbitrate(&live, Stake::Nothing).await?).await;
         Ok(Arc::new(live))
     }
 
     /// Keeps the turn in order, now and then: the sole owner forgets what was swept, and writes by
-    /// `EXEC` again if it may; who works by the scripts looks whether it is alone by now.
+    /// `EXEC` again if it may; who stands aside looks whether it is alone by now.
     pub(super) async fn take_turn(&self, live: &Arc<Live>) -> Result<(), StoreError> {
         let mut turn = live.turn.write().await;
         match &mut *turn {
             Turn::Sole(owner) => {
                 owner.sweep();
                 if !self.watch_again(live, owner).await? {
-                    self.disconnect(live, "another agent owns this Redis, or shares it");
+                    self.disconnect(live, "another agent owns this Redis");
                 }
             }
-            Turn::Scripts { .. } if self.may_own() => {
-                self.arbitrate_again(live, &mut turn).await?;
-            }
+            Turn::Aside => self.arbitrate_again(live, &mut turn, Stake::Nothing).await?,
             // Whether the other still owns the Redis, the pulse looks.
-            Turn::Scripts { .. } | Turn::Standby(_) => {}
+            Turn::Standby(_) => {}
         }
         Ok(())
     }

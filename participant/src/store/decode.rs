@@ -2,14 +2,12 @@
 //! something happened, and not what.
 
 use assent_common::code::ErrorCode;
-use assent_common::command::{OpRequest, Range, ReplyKind};
-use assent_common::outcome::{Aborted, Applied, Call, Holder, Prepared, Refusal, Settled, Vote};
+use assent_common::command::{OpRequest, ReplyKind};
+use assent_common::outcome::{Applied, Call, Prepared, Refusal};
 use assent_common::value::readable;
 use redis::{RedisError, Value};
 
 use super::call::PrepareItem;
-use super::control::{done_marker, one_phase_marker};
-use super::owner::Guard;
 use super::packed::Reader;
 
 /// One answer of a script: an array of words.
@@ -86,7 +84,7 @@ impl Row {
 pub(super) enum Rows {
     Each(Vec<Value>),
     OtherIncarnation(String),
-    OtherOwner(Guard),
+    OtherOwner,
     Unreadable,
 }
 
@@ -96,9 +94,7 @@ pub(super) fn rows(value: Value) -> Rows {
             [Value::BulkString(tag), Value::BulkString(found)] if tag == b"q" => {
                 Rows::OtherIncarnation(readable(found))
             }
-            [Value::BulkString(tag), Value::BulkString(found)] if tag == b"o" => {
-                Rows::OtherOwner(Guard::read(Some(readable(found))))
-            }
+            [Value::BulkString(tag), Value::BulkString(_)] if tag == b"o" => Rows::OtherOwner,
             _ => Rows::Each(items),
         },
         _ => Rows::Unreadable,
@@ -107,60 +103,6 @@ pub(super) fn rows(value: Value) -> Rows {
 
 pub(super) fn unreadable<T>() -> Call<T> {
     Call::Unknown("the script's answer cannot be read".to_owned())
-}
-
-/// Whether a prepare was left for the next call, because this one had done enough.
-pub(super) fn is_put_off(row: &Value) -> bool {
-    matches!(row, Value::Array(items) if items.first() == Some(&Value::BulkString(b"z".to_vec())))
-}
-
-/// What the done-marker of one phase holds, where the row says that it is applied.
-pub(super) fn done_marker_in(row: &Value) -> Option<&[u8]> {
-    let Value::Array(items) = row else { return None };
-    match items.as_slice() {
-        [Value::BulkString(tag), Value::BulkString(packed)] if tag == b"c" => Some(packed),
-        _ => None,
-    }
-}
-
-/// The answer to a prepare, from data of this incarnation.
-pub(super) fn prepared(value: Value, item: &PrepareItem, incarnation: u64) -> Call<Prepared> {
-    let Some(mut row) = Row::new(value) else { return unreadable() };
-    let answer = match row.tag() {
-        b'y' => vote(&mut row, item, incarnation).map(|vote| Call::Applied(Prepared::Yes(vote))),
-        b'c' => row
-            .take(1)
-            .and_then(|packed| one_phase_marker(&packed).ok())
-            .map(|marker| Call::Applied(Prepared::Committed(marker.done(incarnation)))),
-        b'w' => holder(&mut row).map(|holder| Call::Applied(Prepared::Wait(holder))),
-        b'l' => holder(&mut row).map(|holder| {
-            let mut refusal = Refusal::new(ErrorCode::LockConflict, holder.to_string());
-            refusal.holder = Some(holder);
-            Call::Refused(refusal)
-        }),
-        b'b' => no_room(&mut row, item).map(Call::Refused),
-        b'e' => expectation(&mut row, item).map(Call::Refused),
-        b'n' => no(&mut row, Some(item)).map(Call::Refused),
-        _ => None,
-    };
-    answer.unwrap_or_else(unreadable)
-}
-
-fn vote(row: &mut Row, item: &PrepareItem, incarnation: u64) -> Option<Vote> {
-    let seq = row.text(1)?.parse().ok()?;
-    let redo = row.take(2)?;
-    let replies = row.take(3)?;
-    let kinds = item.prepare.branch.ops.iter().map(|op| op.reply);
-    let replies = Reader(&replies).replies(kinds).ok()?;
-    Some(Vote { replies: replies.into(), redo: redo.into(), incarnation, seq })
-}
-
-fn holder(row: &mut Row) -> Option<Holder> {
-    Some(Holder {
-        id: row.text(1)?.parse().ok()?,
-        txid: row.text(2)?.parse().ok()?,
-        key: row.text(3)?,
-    })
 }
 
 pub(super) fn no(row: &mut Row, item: Option<&PrepareItem>) -> Option<Refusal> {
@@ -202,13 +144,6 @@ pub(super) fn expectation(row: &mut Row, item: &PrepareItem) -> Option<Refusal> 
     Some(refusal)
 }
 
-/// A claim in escrow that no outcome of the others leaves room for.
-fn no_room(row: &mut Row, item: &PrepareItem) -> Option<Refusal> {
-    let claim = item.prepare.branch.claims.get(usize::try_from(row.int(1)?).ok()?)?;
-    let range = Range { low: row.text(2)?.parse().ok()?, high: row.text(3)?.parse().ok()? };
-    Some(claim.refusal(range))
-}
-
 /// The comparison that was false, in words.
 fn wanted(sign: &[u8], op: &assent_common::command::ValidatedOp) -> String {
     let Some(expect) = &op.expect else { return String::new() };
@@ -228,45 +163,16 @@ fn wanted(sign: &[u8], op: &assent_common::command::ValidatedOp) -> String {
     }
 }
 
-/// Whether the branch that a commit was about is of an implicit transaction, as far as the row knows.
-pub(super) fn is_implicit(row: &Value) -> bool {
-    matches!(row, Value::Array(items) if items.first() == Some(&Value::BulkString(b"i".to_vec())))
-}
-
-/// The answer to a commit, and what Redis said of the first write that did not fit.
+/// What became of a committed branch, and what Redis said of the first write that did not fit.
 pub(super) fn applied(value: Value) -> (Call<Applied>, Option<String>) {
     let Some(mut row) = Row::new(value) else { return (unreadable(), None) };
     match row.tag() {
-        b'a' | b'i' => match row.int(1).and_then(|dirty| u32::try_from(dirty).ok()) {
+        b'a' => match row.int(1).and_then(|dirty| u32::try_from(dirty).ok()) {
             Some(dirty_writes) => (Call::Applied(Applied { dirty_writes }), row.said(2)),
             None => (unreadable(), None),
         },
         b'n' => (no(&mut row, None).map_or_else(unreadable, Call::Refused), None),
         _ => (unreadable(), None),
-    }
-}
-
-/// The answer to an abort, from data of this incarnation.
-pub(super) fn aborted(value: Value, incarnation: u64) -> Call<Aborted> {
-    let Some(mut row) = Row::new(value) else { return unreadable() };
-    let answer = match row.tag() {
-        b'f' => Some(Call::Applied(Aborted::Fenced)),
-        b'd' => row
-            .take(1)
-            .and_then(|packed| done_marker(&packed).ok())
-            .map(|marker| Call::Applied(Aborted::AlreadyCommitted(marker.done(incarnation)))),
-        _ => None,
-    };
-    answer.unwrap_or_else(unreadable)
-}
-
-/// The answer to a settle.
-pub(super) fn settled(value: Value) -> Call<Settled> {
-    match Row::new(value).map(|row| row.tag()) {
-        Some(b'p') => Call::Applied(Settled::Prepared),
-        Some(b'a') => Call::Applied(Settled::Applied),
-        Some(b'f') => Call::Applied(Settled::Fenced),
-        _ => unreadable(),
     }
 }
 

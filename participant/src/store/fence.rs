@@ -149,7 +149,6 @@ impl Store {
             self.incarnation.store(data.incarnation, Ordering::Release);
             *quarantine = None;
         }
-        lock(&self.keys).clear();
         tracing::warn!(incarnation = data.incarnation, seq = data.seq, "the data is open");
         if let Some(live) = self.link.current() {
             self.disconnect(&live, "the data was repaired");

@@ -1,7 +1,7 @@
 //! What the control hash holds, for people, for the resolver and for health. Reads only, but for
 //! the sweep.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use assent_common::command::Access;
@@ -10,17 +10,14 @@ use assent_common::outcome::Written;
 use assent_common::participant::{Branches, DoneMarker, Heard};
 use assent_common::value::{Arg, readable};
 use assent_common::wire::branch::BranchState;
-use redis::{RedisResult, Value};
+use redis::RedisResult;
 
-use super::call::{self, Head};
 use super::connection::{Live, unavailable};
 use super::control::{self, ByHand, Field, StagedRecord, done_marker, pattern, read_mark};
-use super::decode::{self, Rows};
 use super::execute::send;
 use super::markers::COLLECTED_PER_CALL_MAX;
-use super::owner::Turn;
+use super::owner::{Lost, Turn, WriteWay};
 use super::packed::RedoError;
-use super::scripts::Script;
 use super::{Store, StoreError, lock};
 
 /// Fields that one HSCAN looks at.
@@ -228,18 +225,6 @@ impl Store {
         Ok(Some(branch))
     }
 
-    /// Those of these branches of which something is kept.
-    pub(super) async fn kept(&self, live: &Live, txids: &[Txid]) -> RedisResult<HashSet<Txid>> {
-        let mut command = redis::cmd("HMGET");
-        command.arg(&self.options.control_key);
-        for txid in txids {
-            command.arg(&Field::of_branch(*txid));
-        }
-        let found: Vec<Option<Vec<u8>>> = redis::from_redis_value(send(live, &command).await?)?;
-        let kept = txids.iter().zip(found.chunks(3));
-        Ok(kept.filter(|(_, fields)| fields.iter().any(Option::is_some)).map(|(t, _)| *t).collect())
-    }
-
     /// Drops the done-marker or fence of a branch, and who left it, on an operator's word: a late
     /// message about it then finds nothing. An agent that owns the Redis reads it anew.
     pub async fn forget(&self, txid: Txid) -> Result<(), StoreError> {
@@ -286,32 +271,13 @@ impl Store {
         for txid in txids {
             by_log.entry(txid.log_id).or_default().push(Field::Done(*txid).name());
         }
-        let deleted = self.sweep_fields(&live, &heard, by_log).await;
-        let deleted = deleted.map_err(|error| self.given_up(&live, &error))?;
-        // Where the scripts said no, this agent knows too little of the data to forget anything.
+        let deleted = self.sweep_fields(&live, &heard, by_log).await?;
         if deleted.is_some()
             && let Turn::Sole(owner) = &mut *live.turn.write().await
         {
             owner.forget(txids);
         }
         Ok(deleted.unwrap_or(0))
-    }
-
-    /// The keys of those branches that are staged.
-    pub(super) async fn staged_keys(
-        &self,
-        live: &Live,
-        txids: &[Txid],
-    ) -> RedisResult<Vec<(Txid, Vec<Arg>)>> {
-        let mut command = redis::cmd("HMGET");
-        command.arg(&self.options.control_key);
-        for txid in txids {
-            command.arg(Field::Staged(*txid));
-        }
-        let records: Vec<Option<Vec<u8>>> = redis::from_redis_value(send(live, &command).await?)?;
-        let keys = |packed: Option<Vec<u8>>| Some(StagedRecord::read(&packed?).ok()?.keys);
-        let found = txids.iter().zip(records);
-        Ok(found.filter_map(|(txid, packed)| Some((*txid, keys(packed)?))).collect())
     }
 
     /// What is to be known of the store. Scans the control hash.
@@ -353,11 +319,10 @@ impl Store {
         if live.stands_by_for.get().is_some() {
             return Ok(0);
         }
-        let swept = self.sweep_on(&live).await;
-        swept.map_err(|error| self.given_up(&live, &error))
+        self.sweep_on(&live).await
     }
 
-    async fn sweep_on(&self, live: &Arc<Live>) -> RedisResult<usize> {
+    async fn sweep_on(&self, live: &Arc<Live>) -> Result<usize, StoreError> {
         let mut fields: Vec<(Txid, Vec<u8>, bool)> = Vec::new();
         let scanned = self.scan_markers(live, pattern::MARKERS_AND_OF_LOGS, |field, value| {
             let Some(txid) = field.txid() else { return };
@@ -366,7 +331,7 @@ impl Store {
                 && done_marker(&value).map_or(true, |marker| marker.is_implicit());
             fields.push((txid, field.name(), is_implicit));
         });
-        let heard = scanned.await?;
+        let heard = scanned.await.map_err(|error| self.given_up(live, &error))?;
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for (txid, field, is_implicit) in fields {
             if heard.get(&txid.log_id).is_some_and(|heard| heard.lets_go(txid, is_implicit)) {
@@ -400,70 +365,33 @@ impl Store {
         Ok(heard)
     }
 
-    /// Has the script delete markers of these logs, by what was heard of them. Returns how many
-    /// there were; nothing if the data, or the Redis, is another's by now.
+    /// Has the owner delete markers of these logs, by what was heard of them. Returns how many
+    /// there were; nothing if this agent does not own the Redis.
     async fn sweep_fields(
         &self,
         live: &Arc<Live>,
         heard: &HashMap<LogId, Heard>,
         by_log: HashMap<LogId, Vec<Vec<u8>>>,
-    ) -> RedisResult<Option<usize>> {
-        if self.scripts.digest(Script::Sweep).is_none() && !by_log.is_empty() {
-            self.load(live, Script::Sweep).await?;
-        }
+    ) -> Result<Option<usize>, StoreError> {
         let mut deleted = 0;
         for (log_id, fields) in by_log {
-            let heard = heard.get(&log_id);
+            let Some(heard) = heard.get(&log_id) else { continue };
             for fields in fields.chunks(COLLECTED_PER_CALL_MAX) {
-                // Nobody else writes between the script and what the owner is told of it.
                 let mut turn = live.turn.write().await;
-                let head = Head {
-                    control_key: &self.options.control_key,
-                    owner_key: self.owner_key(),
-                    incarnation: self.incarnation(),
-                    owner: turn.owner().as_str(),
-                    log_id,
-                    epoch: heard.map_or(Epoch(0), |heard| heard.epoch),
-                    low_water: heard.map(|heard| heard.low_water),
-                    told: None,
-                    collected: Vec::new(),
-                };
-                let Some(count) = self.sweep_some(live, &head, fields).await? else {
-                    return Ok(None);
-                };
-                deleted += count;
-                if let (Turn::Sole(owner), Some(heard)) = (&mut *turn, heard) {
-                    owner.is_kept(log_id, *heard);
+                let Turn::Sole(owner) = &mut *turn else { return Ok(None) };
+                match self.sweep_some(live, owner, (log_id, *heard), fields).await {
+                    Ok(()) => deleted += fields.len(),
+                    Err(Lost::Refused(_)) if owner.way() == WriteWay::Exec => {
+                        self.go_by_script(live, owner).await?;
+                        return Ok(None);
+                    }
+                    Err(Lost::Ownership(why) | Lost::Refused(why)) => {
+                        self.disconnect(live, &why);
+                        return Ok(None);
+                    }
                 }
             }
         }
         Ok(Some(deleted))
-    }
-
-    async fn sweep_some(
-        &self,
-        live: &Arc<Live>,
-        head: &Head<'_>,
-        fields: &[Vec<u8>],
-    ) -> RedisResult<Option<usize>> {
-        let digest = self.scripts.digest(Script::Sweep).unwrap_or_default();
-        let command = call::sweep(&digest, head, fields);
-        let mut result = send(live, &command).await;
-        if result.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
-            self.load(live, Script::Sweep).await?;
-            result = send(live, &command).await;
-        }
-        match decode::rows(result?) {
-            Rows::Each(items) => match items.get(1) {
-                Some(Value::Int(count)) => Ok(Some(usize::try_from(*count).unwrap_or(0))),
-                _ => Ok(None),
-            },
-            Rows::OtherOwner(found) => {
-                let found = found.connection();
-                self.disconnect(live, &format!("the owner of this Redis is now {found:?}"));
-                Ok(None)
-            }
-            Rows::OtherIncarnation(_) | Rows::Unreadable => Ok(None),
-        }
     }
 }

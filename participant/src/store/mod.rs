@@ -2,15 +2,14 @@
 //! here and in `lua/`.
 //!
 //! ```text
-//! execute(messages) ── commits, aborts, then prepares, in calls of bounded work ── EVALSHA … EVALSHA (back to back)
-//!        answers    ──────────────────────────── decode ─────────────────────────────────┘
+//! execute(messages) ── commits, aborts, then prepares, in rounds ── look, step, keep (owner/)
+//!        answers    ◄───────────────────────────────────────────────────────┘
 //! ```
 //!
-//! **One call of a script handles many branches**, so that its cost is shared. The rules of the
-//! protocol are in the scripts, where they are atomic; this code only carries messages there and
-//! answers back. An agent that owns its Redis goes a shorter way (`owner/`), with the same fields
-//! in the same hash; the others stand by (`standby.rs`). What else is kept in memory (the queue of
-//! markers, the cache of keys) is a shortcut, and is rebuilt or done without.
+//! **One agent owns the Redis**, and runs the protocol's machine (`owner/`); the others stand by
+//! (`standby.rs`). Lua says what the ops of a branch come to, and writes what an `EXEC` cannot; it
+//! knows nothing of the protocol. What else is kept in memory (the queue of markers) is a shortcut,
+//! and is rebuilt or done without.
 //!
 //! It must never report an unclear result as a definite one: a call whose reply did not come is
 //! *unknown*, for exactly the messages that it carried.
@@ -56,7 +55,6 @@ use assent_common::ids::{LogId, TransactionId, Txid};
 use assent_common::lives::Remembered;
 use assent_common::outcome::Refusal;
 use assent_common::participant::{Branches, Reports, Unlogged};
-use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 use assent_common::wire::resync::Served;
 
@@ -132,9 +130,6 @@ pub struct Store {
     /// The logs of which a copy was refused since they were last heard themselves, and why.
     stale: Mutex<BTreeMap<LogId, String>>,
     has_stale: AtomicBool,
-    /// The keys of the branches that this agent staged, so that a commit can declare them without
-    /// asking first.
-    keys: Mutex<HashMap<Txid, Vec<Arg>>>,
     /// The logs whose word the repair took that opened the data of this incarnation.
     served: Mutex<Option<(u64, Vec<Served>)>>,
     /// What logs have said of the data while it is fenced.

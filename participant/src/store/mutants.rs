@@ -8,35 +8,15 @@ use assent_common::command::Access;
 use assent_common::ids::Txid;
 use assent_common::mutant::Mutant;
 use assent_common::outcome::{Call, Prepared};
-use assent_common::participant::{Claimed, Key, Mismatch, Participant, Restored};
+use assent_common::participant::{Claimed, Key, Mismatch, Participant, Restored, Staged};
 
 use super::control::Field;
 
 /// A line of a script, and what a mutant has in its place.
 #[cfg(feature = "crash-points")]
-const BENT: [(Mutant, &str, &str); 11] = [
+const BENT: [(Mutant, &str, &str); 3] = [
     (Mutant::RedoForgets, "{'a', apply_writes(packed, tonumber(found[2] or '0'))}", "{'a', 0}"),
-    (
-        Mutant::ReaderFreedAtVote,
-        "    keys[i] = key\n    values[2 * i - 1] = 'l:' .. key\n",
-        "    keys[i] = key\n    values[2 * i - 1] = (sub(b.modes, i, i) == 'S' and 'x:' or 'l:') .. key\n",
-    ),
-    (
-        Mutant::LocksIgnored,
-        "    local answer = lock\n      and conflict(",
-        "    local answer = false and conflict(",
-    ),
-    (Mutant::EpochIgnored, "  if less(epoch, epoch_seen) then", "  if false then"),
-    (Mutant::NoFence, "'a:' .. txid, ''", "'x:' .. txid, ''"),
-    (Mutant::FenceIgnored, "  if fields[1] then return", "  if false then return"),
-    (Mutant::NoDoneMarker, "{'d:' .. txid, record[9] or ''}", "{'x:' .. txid, ''}"),
-    (Mutant::MarkIgnored, "  if below_low_water(epoch, n) then\n", "  if false then\n"),
-    (Mutant::IncarnationIgnored, "if head[1] ~= ARGV[1] then", "if false then"),
-    (
-        Mutant::FreesForeignLocks,
-        "    if match(lock, '^X (%S+) ') == txid then return false end\n    return nil\n",
-        "    return false\n",
-    ),
+    (Mutant::IncarnationIgnored, "if incarnation ~= ARGV[1] then", "if false then"),
     (
         Mutant::CommitNeedsMemory,
         "local first = try('HDEL', ctl, '-')",
@@ -156,6 +136,11 @@ pub(super) fn ignores(machine: &mut Participant, met: &Call<Prepared>) -> bool {
     is_ignored
 }
 
+/// Whether an owner that begins takes the locks of what is staged.
+pub(super) fn minds_locks() -> bool {
+    !mutant::is(Mutant::LocksIgnored)
+}
+
 /// Which locks an owner keeps beyond a vote.
 pub(super) fn keeps_locks(machine: &mut Participant, txid: Txid, locks: &[(Key, Access)]) {
     if !mutant::is(Mutant::ReaderFreedAtVote) {
@@ -167,6 +152,28 @@ pub(super) fn keeps_locks(machine: &mut Participant, txid: Txid, locks: &[(Key, 
     let kept = locks.iter().filter(|(_, access)| *access != Access::Shared);
     freed.staged(txid, staged, &kept.cloned().collect::<Vec<_>>());
     *machine = freed.finish();
+}
+
+/// Which locks an owner frees when a branch ends that locked these keys: under the mutant, those of
+/// others too.
+pub(super) fn frees_locks(machine: &mut Participant, keys: &[Key]) {
+    if !mutant::is(Mutant::FreesForeignLocks) {
+        return;
+    }
+    let holds = |staged: &Staged| staged.keys.iter().any(|key| keys.contains(key));
+    let others = machine.staged().iter().filter(|(_, staged)| holds(staged));
+    let others: Vec<_> = others.map(|(txid, staged)| (*txid, staged.clone())).collect();
+    for (txid, staged) in others {
+        let mut freed = Restored::go_on(machine.clone());
+        freed.ended(txid);
+        freed.staged(txid, staged, &[]);
+        *machine = freed.finish();
+    }
+}
+
+/// Whether data of another incarnation is told from the agent's own when something is written.
+pub(super) fn minds_incarnation() -> bool {
+    !mutant::is(Mutant::IncarnationIgnored)
 }
 
 /// Whether the owner writes down this field.
@@ -196,16 +203,12 @@ pub(super) fn believes_the_unclear() -> bool {
 
 #[cfg(all(test, feature = "crash-points"))]
 mod tests {
-    use assent_common::command::Family;
-
     use super::super::scripts::Script;
     use super::*;
 
     #[test]
     fn every_bent_line_is_a_line_of_a_script() {
-        let prepare = Script::Prepare(Family::Strings.bit());
-        let scripts = [prepare, Script::Commit, Script::Abort, Script::Redo, Script::May];
-        let scripts = scripts.map(Script::source);
+        let scripts = [Script::Redo, Script::Apply, Script::May].map(Script::source);
         for (mutant, good, _) in BENT {
             assert!(scripts.iter().any(|script| script.contains(good)), "{mutant} bends nothing");
         }

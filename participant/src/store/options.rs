@@ -24,14 +24,11 @@ pub struct StoreOptions {
     pub allow_unsafe_redis: bool,
     /// How many replicas must have a vote, and an outcome, before it is answered.
     pub min_replicas: u32,
-    /// Own the Redis where that is possible: faster, and the same promises.
-    pub sole_ownership: bool,
     /// The most bytes that a key may take in Redis for a command that has no handler: those run on
     /// copies.
     pub shadow_bytes_max: u64,
-    /// Where the other agents of the Redis reach this one. `None`: whoever uses the store cannot
-    /// pass on what another agent is to do, so that the agents share the Redis by scripts.
-    pub standby: Option<AgentAddress>,
+    /// Where the other agents of the Redis reach this one.
+    pub standby: AgentAddress,
 }
 
 /// Where other agents reach an agent.
@@ -57,9 +54,8 @@ impl StoreOptions {
             connect_timeout: Duration::from_secs(2),
             allow_unsafe_redis: false,
             min_replicas: 0,
-            sole_ownership: true,
             shadow_bytes_max: limits::SHADOW_BYTES_MAX,
-            standby: None,
+            standby: AgentAddress::Nowhere,
         }
     }
 
@@ -85,7 +81,6 @@ impl std::fmt::Debug for StoreOptions {
             .field("connect_timeout", &self.connect_timeout)
             .field("allow_unsafe_redis", &self.allow_unsafe_redis)
             .field("min_replicas", &self.min_replicas)
-            .field("sole_ownership", &self.sole_ownership)
             .field("shadow_bytes_max", &self.shadow_bytes_max)
             .field("standby", &self.standby)
             .finish()

@@ -2,17 +2,14 @@
 //!
 //! What is kept of a branch answers for it, also when its prepare comes again because its yes was
 //! lost. So whatever speaks against a branch only now (somebody older waits, the settings have
-//! become worse) is a no to one of which nothing is kept, and to no other. Redis is asked for that
-//! apart only by the scripts' way, and only where there is such a no.
+//! become worse) is a no to one of which nothing is kept, and to no other.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
 use assent_common::command::ValidatedOp;
 use assent_common::ids::{TxNumber, Txid};
-use assent_common::outcome::{Failed, Refusal};
+use assent_common::outcome::Refusal;
 use assent_common::value::{Arg, readable};
 
 use redis::{Pipeline, RedisResult, Value};
@@ -20,8 +17,8 @@ use redis::{Pipeline, RedisResult, Value};
 use super::call::{self, PrepareItem};
 use super::connection::Live;
 use super::sorted::Sorted;
-use super::work::{Answers, Speaker, Work};
-use super::{Store, lock, mutants, rights};
+use super::work::Speaker;
+use super::{Store, mutants, rights};
 
 /// Why a prepare is refused without a look at what is kept, if it is.
 pub(super) fn refusal(
@@ -153,54 +150,5 @@ impl Store {
             Value::Array(vec![text("n".to_owned()), text(code), Value::Int(-1), text(detail)])
         });
         Some(Value::Array(rows.collect()))
-    }
-
-    /// A refusal of one branch for its keys, by the scripts.
-    pub(super) async fn with_keys(&self, live: &Live, work: &Work, failed: Failed) -> Failed {
-        let Failed::Refused(Refusal { detail, .. }) = &failed else { return failed };
-        let (ops, keys): (_, Vec<Arg>) = match work {
-            Work::Prepares(items) => {
-                let locks = items.iter().flat_map(|item| &item.prepare.branch.locks);
-                let ops = items.first().map(|item| &*item.prepare.branch.ops);
-                (ops, locks.map(|lock| lock.key.clone()).collect())
-            }
-            Work::Endings(_, items) => {
-                let remembered = lock(&self.keys);
-                let keys = items.iter().filter_map(|item| remembered.get(&item.txid)).flatten();
-                (None, keys.cloned().collect())
-            }
-        };
-        match denied(live, keys.iter()).await {
-            Ok(denied) if !denied.is_empty() => {
-                Failed::Refused(of_keys(live, denied.iter(), ops, detail))
-            }
-            _ => failed,
-        }
-    }
-
-    /// Takes out the prepares that are refused as nothing is kept of them.
-    pub(super) async fn refuse_new(
-        &self,
-        live: &Arc<Live>,
-        sorted: &mut Sorted,
-        answers: &mut Answers,
-    ) {
-        let doubtful = sorted.prepares.iter().filter(|item| item.prepare.if_new.is_some());
-        let doubtful: Vec<Txid> = doubtful.map(|item| item.txid).collect();
-        if doubtful.is_empty() {
-            return;
-        }
-        let kept = self.kept(live, &doubtful).await.map_err(|error| self.failed(live, &error));
-        for item in std::mem::take(&mut sorted.prepares) {
-            let no = item.prepare.if_new.as_ref().and_then(|refusal| match &kept {
-                Ok(kept) if kept.contains(&item.txid) => None,
-                Ok(_) => Some(Failed::Refused(Refusal::clone(refusal))),
-                Err(failed) => Some(failed.clone()),
-            });
-            match no {
-                Some(no) => answers.put(item.slot, BranchAnswer::Prepared(no.into())),
-                None => sorted.prepares.push(item),
-            }
-        }
     }
 }

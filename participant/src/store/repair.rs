@@ -4,13 +4,13 @@
 //! is read and shown, and a plan is carried out. Everything is idempotent: an agent that dies
 //! half-way leaves fenced data, and is told again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use assent_common::code::ErrorCode;
-use assent_common::ids::{Epoch, LogId, Txid};
-use assent_common::outcome::{Call, Redo, Refusal};
+use assent_common::ids::{LogId, Txid};
+use assent_common::outcome::{Call, Refusal};
 use assent_common::participant::{
     Found, Heard, RedoBy, RepairPlan, RepairStep, ReportTaken, Reports,
 };
@@ -18,11 +18,13 @@ use assent_common::value::Arg;
 use assent_common::wire::resync::{
     DataPoint, DataView, Hole, Resync, Resynced, Served, StagedView,
 };
-use redis::{Cmd, RedisResult, Value};
+use redis::{RedisResult, Value};
 
-use super::call::{self, BRANCHES_PER_CALL_MAX, BYTES_PER_CALL_MAX, Head, RedoItem};
+use super::call::{self, BRANCHES_PER_CALL_MAX, BYTES_PER_CALL_MAX, RedoItem};
 use super::connection::{FENCED, Live, claim, identity, new_incarnation};
-use super::control::{self, Field, one_phase_marker, pattern, read_mark, write_came_of};
+use super::control::{
+    self, Field, one_phase_marker, pattern, read_mark, write_came_of, write_mark,
+};
 use super::decode::{self, Rows};
 use super::execute::{report_dirty, send};
 use super::inspect::InDoubt;
@@ -34,31 +36,49 @@ use super::{Store, StoreError, lock};
 /// One step of a repair, by the packed done-marker where it is of one phase.
 type Step = RepairStep<InDoubt, Arc<[u8]>>;
 
-/// A branch that the data lost.
-struct LostBranch<'a> {
+/// A branch that is applied.
+struct OwedBranch<'a> {
     txid: Txid,
     seq: u64,
-    redo: Redo,
+    keys: Vec<Arg>,
+    /// Its record has the writes.
+    is_staged: bool,
+    /// Packed.
+    writes: Arc<[u8]>,
     /// Of one phase that its log has not heard of.
     marker: &'a [u8],
 }
 
-impl<'a> LostBranch<'a> {
-    /// What the data lost of a step; `None` if it is staged.
-    fn of(step: &'a Step) -> Result<Option<Self>, String> {
+impl<'a> OwedBranch<'a> {
+    fn of(step: &'a Step) -> Result<Self, String> {
         let RepairStep { txid, seq, by } = step;
-        let (redo, marker) = match by {
-            RedoBy::Record(_) => return Ok(None),
-            RedoBy::Writes(redo) => (Arc::clone(redo), &[][..]),
+        let staged = match by {
+            RedoBy::Record(branch) => Some(branch),
+            RedoBy::Writes(_) | RedoBy::Marker(_) => None,
+        };
+        let (writes, marker) = match by {
+            RedoBy::Record(_) => ([].into(), &[][..]),
+            RedoBy::Writes(writes) => (Arc::clone(writes), &[][..]),
             RedoBy::Marker(marker) => {
                 let kept = one_phase_marker(marker);
                 let kept = kept.map_err(|error| format!("the marker of {txid}: {error}"))?;
-                (kept.wrote.map_or_else(|| [].into(), |(_, redo)| redo), &**marker)
+                (kept.wrote.map_or_else(|| [].into(), |(_, writes)| writes), &**marker)
             }
         };
-        Ok(Some(Self { txid: *txid, seq: *seq, redo, marker }))
+        let keys = match staged {
+            Some(branch) => branch.keys.clone(),
+            None => {
+                let decoded = decode_redo(&writes);
+                let decoded = decoded.map_err(|error| format!("the writes of {txid}: {error}"))?;
+                decoded.into_iter().filter_map(|write| write.into_iter().nth(1)).collect()
+            }
+        };
+        Ok(Self { txid: *txid, seq: *seq, keys, is_staged: staged.is_some(), writes, marker })
     }
 }
+
+/// Words of one call that writes fields.
+const FIELDS_AT_ONCE: usize = 1_000;
 
 impl Store {
     /// What the data is now.
@@ -224,21 +244,11 @@ impl Store {
             tracing::warn!(%txid, seq, "applied in one phase, and in no log yet: it is put back");
         }
         let redone = steps.len() as u64;
-        for script in [Script::Commit, Script::Abort, Script::Redo] {
-            self.load(live, script).await.map_err(|error| error.to_string())?;
-        }
+        self.load(live, Script::Redo).await.map_err(|error| error.to_string())?;
         for steps in calls(steps) {
             self.redo(live, &steps, found_seq).await?;
         }
-        for branches in undecided.chunks(BRANCHES_PER_CALL_MAX) {
-            self.end(live, Script::Abort, branches).await?;
-        }
-        for (log_id, Heard { epoch, low_water }) in logs {
-            let head = Head { epoch, ..self.head_of_fenced(log_id) };
-            let head = Head { low_water: Some(low_water), ..head };
-            let digest = self.scripts.digest(Script::Abort).unwrap_or_default();
-            self.run_fenced(live, &call::outcome(&digest, &head, &[], std::iter::empty())).await?;
-        }
+        self.end(live, &undecided, logs).await.map_err(|error| error.to_string())?;
         let open =
             self.open(live, seq, &served, &came_of).await.map_err(|error| error.to_string())?;
         claim(live, &self.options).await.map_err(|error| error.to_string())?;
@@ -248,83 +258,84 @@ impl Store {
         Ok((open, redone))
     }
 
-    fn head_of_fenced(&self, log_id: LogId) -> Head<'_> {
-        Head {
-            control_key: &self.options.control_key,
-            owner_key: self.owner_key(),
-            incarnation: FENCED,
-            owner: "",
-            log_id,
-            epoch: Epoch(0),
-            low_water: None,
-            told: None,
-            collected: Vec::new(),
-        }
-    }
-
     /// Applies committed branches, of one call, to data whose last vote has this number.
     async fn redo(&self, live: &Live, steps: &[Step], seq: u64) -> Result<(), String> {
-        let mut staged = Vec::new();
-        let mut lost = Vec::new();
-        for step in steps {
-            if let RedoBy::Record(branch) = &step.by {
-                staged.push(branch.clone());
-            }
-            lost.extend(LostBranch::of(step)?);
-        }
-        if lost.is_empty() {
-            return self.end(live, Script::Commit, &staged).await;
-        }
-        let mut keys: BTreeSet<Arg> = BTreeSet::new();
-        for LostBranch { txid, redo, .. } in &lost {
-            let writes = decode_redo(redo);
-            let writes = writes.map_err(|error| format!("the writes of {txid}: {error}"))?;
-            keys.extend(writes.into_iter().filter_map(|write| write.into_iter().nth(1)));
-        }
-        let keys: Vec<Arg> = keys.into_iter().collect();
-        let branches = lost.iter().map(|branch| RedoItem {
+        let branches: Vec<OwedBranch<'_>> =
+            steps.iter().map(OwedBranch::of).collect::<Result<_, _>>()?;
+        let keys: BTreeSet<&Arg> = branches.iter().flat_map(|branch| &branch.keys).collect();
+        let items = branches.iter().map(|branch| RedoItem {
             txid: branch.txid,
-            writes: &branch.redo,
-            fills: branch.seq <= seq,
+            writes: &branch.writes,
+            // What is staged has not ended.
+            fills: !branch.is_staged && branch.seq <= seq,
             marker: branch.marker,
         });
-        let branches: Vec<RedoItem<'_>> = branches.collect();
-        let Some(first) = branches.first() else { return Ok(()) };
         let digest = self.scripts.digest(Script::Redo).unwrap_or_default();
-        let head = self.head_of_fenced(first.txid.log_id);
-        let command = call::redo(&digest, &head, &keys, &branches);
-        let rows = self.run_fenced(live, &command).await?;
+        let command = call::redo(&digest, &self.options.control_key, &keys, items);
+        let value = send(live, &command).await.map_err(|error| error.to_string())?;
+        let rows = match decode::rows(value) {
+            Rows::Each(rows) => rows,
+            Rows::OtherIncarnation(found) => {
+                return Err(format!("the data is of incarnation {found}"));
+            }
+            Rows::OtherOwner | Rows::Unreadable => {
+                return Err("the script's answer cannot be read".to_owned());
+            }
+        };
         for (branch, row) in branches.into_iter().zip(rows) {
             applied(branch.txid, row)?;
         }
         Ok(())
     }
 
-    /// Ends branches that are staged, by the script of their outcome.
-    async fn end(&self, live: &Live, script: Script, branches: &[InDoubt]) -> Result<(), String> {
-        let Some(first) = branches.first() else { return Ok(()) };
-        let keys: Vec<&Arg> = branches.iter().flat_map(|branch| &branch.keys).collect();
-        let txids = branches.iter().map(|branch| branch.txid);
-        let digest = self.scripts.digest(script).unwrap_or_default();
-        let head = self.head_of_fenced(first.txid.log_id);
-        let command = call::outcome(&digest, &head, &keys, txids.clone());
-        let rows = self.run_fenced(live, &command).await?;
-        if script == Script::Commit {
-            for (txid, row) in txids.zip(rows) {
-                applied(txid, row)?;
-            }
+    /// Drops the branches that no log has committed, and writes down how far each log is. Nothing
+    /// is staged from then on, so that nothing is locked.
+    async fn end(
+        &self,
+        live: &Live,
+        undecided: &[InDoubt],
+        logs: Vec<(LogId, Heard)>,
+    ) -> RedisResult<()> {
+        let mut gone: Vec<Vec<u8>> = Vec::new();
+        let (mut set, mut marks) = (Vec::new(), HashMap::new());
+        for InDoubt { txid, .. } in undecided {
+            gone.push(Field::Staged(*txid).name());
+            set.extend([Field::Fence(*txid).name(), Vec::new()]);
+        }
+        self.scan(live, pattern::LOCKS_AND_OF_LOGS, |field, value| match Field::parse(field) {
+            Some(Field::Mark(log_id)) => marks.extend(read_mark(&value).map(|it| (log_id, it))),
+            Some(Field::Lock(_)) => gone.push(field.to_vec()),
+            _ => {}
+        })
+        .await?;
+        for (log_id, heard) in logs {
+            let heard = marks.get(&log_id).map_or(heard, |known| known.and(heard));
+            set.extend([Field::Mark(log_id).name(), write_mark(heard).into_bytes()]);
+        }
+        // What is set first: who may not fence a branch may not drop it.
+        for set in set.chunks(FIELDS_AT_ONCE) {
+            self.write_fenced(live, &[], set).await?;
+        }
+        for gone in gone.chunks(FIELDS_AT_ONCE) {
+            self.write_fenced(live, gone, &[]).await?;
         }
         Ok(())
     }
 
-    async fn run_fenced(&self, live: &Live, command: &Cmd) -> Result<Vec<Value>, String> {
-        let value = send(live, command).await.map_err(|error| error.to_string())?;
-        match decode::rows(value) {
-            Rows::Each(rows) => Ok(rows),
-            Rows::OtherIncarnation(found) => Err(format!("the data is of incarnation {found}")),
-            Rows::OtherOwner(found) => Err(format!("agent {} owns this Redis", found.connection())),
-            Rows::Unreadable => Err("the script's answer cannot be read".to_owned()),
-        }
+    /// Writes fields of fenced data. Returns what the data is then.
+    async fn write_fenced(
+        &self,
+        live: &Live,
+        gone: &[Vec<u8>],
+        set: &[Vec<u8>],
+    ) -> RedisResult<DataPoint> {
+        let mut command = redis::cmd("EVAL");
+        command.arg(Script::Fenced.source()).arg(1).arg(&self.options.control_key);
+        command.arg(gone.len()).arg(gone).arg(set);
+        let (incarnation, seq): (Option<u64>, Option<u64>) =
+            command.query_async(&mut live.connection.clone()).await?;
+        let [incarnation, seq] = [incarnation, seq].map(Option::unwrap_or_default);
+        Ok(DataPoint { incarnation, seq })
     }
 
     async fn open(
@@ -334,16 +345,18 @@ impl Store {
         served: &[Served],
         came_of: &[u64],
     ) -> RedisResult<DataPoint> {
-        let mut command = redis::cmd("EVAL");
-        command.arg(Script::Open.source()).arg(1).arg(&self.options.control_key);
-        command.arg(new_incarnation()).arg(seq);
-        command.arg(Field::CameOf).arg(write_came_of(came_of));
+        let mut set = vec![Field::CameOf.name(), write_came_of(came_of).into_bytes()];
+        let mut field = |field: Field<'_>, value: u64| {
+            set.extend([field.name(), value.to_string().into_bytes()]);
+        };
+        field(Field::Incarnation, new_incarnation());
+        field(Field::Seq, seq);
+        field(Field::Ended, 0);
+        field(Field::Expected, 0);
         for Served { log_id, incarnation } in served {
-            command.arg(Field::Served(*log_id)).arg(*incarnation);
+            field(Field::Served(*log_id), *incarnation);
         }
-        let (incarnation, seq): (u64, u64) =
-            command.query_async(&mut live.connection.clone()).await?;
-        Ok(DataPoint { incarnation, seq })
+        self.write_fenced(live, &[Field::Was.name()], &set).await
     }
 }
 
@@ -351,31 +364,23 @@ const fn is_by_marker(step: &Step) -> bool {
     matches!(step.by, RedoBy::Marker(_))
 }
 
-const fn is_staged(step: &Step) -> bool {
-    matches!(step.by, RedoBy::Record(_))
-}
-
-/// What a step sends, at most: a marker has the writes in it, which are sent beside it.
+/// What a step sends or reads, at most: a marker has the writes in it, which are sent beside it.
 fn bytes_of(step: &Step) -> usize {
     match &step.by {
-        RedoBy::Record(_) => 0,
+        RedoBy::Record(branch) => branch.redo.len(),
         RedoBy::Writes(redo) => redo.len(),
         RedoBy::Marker(marker) => 2 * marker.len(),
     }
 }
 
-/// Cuts the steps into calls of bounded work, each of one kind, in order.
+/// Cuts the steps into calls of bounded work, in order.
 fn calls(steps: Vec<Step>) -> Vec<Vec<Step>> {
     let mut calls: Vec<Vec<Step>> = Vec::new();
     let mut bytes = 0;
     for step in steps {
         bytes += bytes_of(&step);
         match calls.last_mut() {
-            Some(call)
-                if call.len() < BRANCHES_PER_CALL_MAX
-                    && is_staged(&call[0]) == is_staged(&step)
-                    && bytes <= BYTES_PER_CALL_MAX =>
-            {
+            Some(call) if call.len() < BRANCHES_PER_CALL_MAX && bytes <= BYTES_PER_CALL_MAX => {
                 call.push(step);
             }
             _ => {

@@ -10,7 +10,6 @@ use redis::{Cmd, Pipeline, RedisResult, ServerError, Value};
 use uuid::Uuid;
 
 use super::kind::{Features, ServerId};
-use super::standby::ended_channel;
 
 /// Who needs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +22,6 @@ pub enum Need {
     Names,
     /// A branch that asks for a digest (`ASSENT.DIGEST`); without it, that branch is refused.
     Digest,
-    /// An agent that tells others, or listens: without it, a waiting transaction notices later that it may go on.
-    Hint,
 }
 
 /// A command that the agent or its scripts use.
@@ -37,8 +34,8 @@ pub struct Right {
     /// Whether it stands in the append-only file.
     pub writes: bool,
     /// Words that are a whole command, to be queued and never run; `K` is a key below the control
-    /// hash, which does not exist, and `E` the channel on which ended branches are told. Empty for
-    /// what may not be queued, and for what is run with every connection anyway.
+    /// hash, which does not exist. Empty for what may not be queued, and for what is run with every
+    /// connection anyway.
     probe: &'static [&'static str],
 }
 
@@ -52,10 +49,6 @@ const fn writes(name: &'static str, probe: &'static [&'static str]) -> Right {
 
 const fn owner(name: &'static str, probe: &'static [&'static str]) -> Right {
     Right { name, need: Need::Owner, writes: false, probe }
-}
-
-const fn hint(name: &'static str, probe: &'static [&'static str]) -> Right {
-    Right { name, need: Need::Hint, writes: false, probe }
 }
 
 /// Every command that is used, but for those that only some versions have (see [`of_features`]).
@@ -128,8 +121,6 @@ pub static RIGHTS: &[Right] = &[
     owner("watch", &[]),
     Right { need: Need::Digest, ..reads("dump", &["DUMP", "K"]) },
     Right { need: Need::Digest, ..reads("hkeys", &["HKEYS", "K"]) },
-    hint("publish", &["PUBLISH", "E", ""]),
-    hint("subscribe", &[]),
 ];
 
 /// Of servers that have, or need, this: a command, and how it is tried.
@@ -146,7 +137,6 @@ impl Right {
         for word in self.probe {
             match *word {
                 "K" => command.arg(format!("{control_key}:probe")),
-                "E" => command.arg(ended_channel(control_key)),
                 word => command.arg(word),
             };
         }
@@ -177,7 +167,6 @@ fn least_rules(features: &Features, control_key: &str) -> Vec<String> {
         format!("~{control_key}*"),
         "~YOUR-KEYS*".to_owned(),
         "resetchannels".to_owned(),
-        format!("&{}", ended_channel(control_key)),
         "-@all".to_owned(),
     ];
     let mut names: Vec<&str> = of_features(features).map(|right| right.name).collect();
@@ -229,8 +218,6 @@ pub struct Rights {
     names: bool,
     /// Whether it may read and write every key.
     all_keys: bool,
-    /// Whether it may do what only hints need.
-    hints: bool,
     /// Whether it may make a digest of a key.
     digests: bool,
 }
@@ -264,17 +251,16 @@ impl Rights {
 
     /// In words.
     pub(super) fn summary(&self) -> &'static str {
-        match (self.may_exec, self.all_keys, self.hints) {
-            (false, _, _) => {
-                "all that is needed; without EXEC and WATCH, everything is written by scripts"
+        match (self.may_exec, self.all_keys) {
+            (false, _) => {
+                "all that is needed; without WATCH and EXEC, everything is written by scripts"
             }
-            (true, _, _) if !self.names => {
+            (true, _) if !self.names => {
                 "all that is needed; without CLIENT LIST, an owner is known by a pulse in Redis"
             }
-            (true, _, _) if !self.digests => "all that is needed, and no ASSENT.DIGEST",
-            (true, false, _) => "all that is used; the keys are limited, so that each is asked for",
-            (true, true, true) => "all that is used",
-            (true, true, false) => "all that is needed, and no PUBLISH",
+            (true, _) if !self.digests => "all that is needed, and no ASSENT.DIGEST",
+            (true, false) => "all that is used; the keys are limited, so that each is asked for",
+            (true, true) => "all that is used",
         }
     }
 }
@@ -394,15 +380,13 @@ pub(super) async fn probe(
     };
     let all = Rights { may_exec: true, names: true, all_keys: true, ..Rights::default() };
     let may_exec = !guards.iter().any(|said| denied(said).is_some());
-    let mut rights = Rights { hints: true, digests: true, may_exec, ..all };
+    let mut rights = Rights { digests: true, may_exec, ..all };
     let mut missing = Vec::new();
     let mut lacks_keys = false;
     for (right, answer) in probed.iter().zip(&answers[1..]) {
         let Some(error) = denied(answer) else { continue };
         if right.need == Need::Digest {
             rights.digests = false;
-        } else if right.need == Need::Hint {
-            rights.hints = false;
         } else if right.need == Need::Names {
             rights.names = false;
         } else if is_about_keys(&error) {

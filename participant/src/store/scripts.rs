@@ -6,24 +6,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use assent_common::command::Family;
 
 const BASE: &str = include_str!("../lua/base.lua");
-const CONTROL: &str = include_str!("../lua/control.lua");
 const BUDGET: &str = include_str!("../lua/budget.lua");
 const OVERLAY: &str = include_str!("../lua/overlay.lua");
-const ESCROW: &str = include_str!("../lua/escrow.lua");
 const RIGHTS: &str = include_str!("../lua/rights.lua");
 const RUN: &str = include_str!("../lua/run.lua");
 const EVALUATE: &str = include_str!("../lua/evaluate.lua");
 const APPLY: &str = include_str!("../lua/apply.lua");
 const MAY: &str = include_str!("../lua/may.lua");
 const CLAIM: &str = include_str!("../lua/claim.lua");
-const PREPARE: &str = include_str!("../lua/prepare.lua");
-const COMMIT: &str = include_str!("../lua/commit.lua");
-const ABORT: &str = include_str!("../lua/abort.lua");
-const SETTLE: &str = include_str!("../lua/settle.lua");
-const SWEEP: &str = include_str!("../lua/sweep.lua");
 const REDO: &str = include_str!("../lua/redo.lua");
+const FENCED: &str = include_str!("../lua/fenced.lua");
 const FENCE: &str = include_str!("../lua/fence.lua");
-const OPEN: &str = include_str!("../lua/open.lua");
 
 /// The handlers of each family.
 const OPS: [(Family, &str); 8] = [
@@ -49,39 +42,21 @@ pub(super) enum Script {
     May,
     /// Makes an agent the owner.
     Claim,
-    /// Prepares branches whose ops are of these families.
-    Prepare(u8),
-    /// Applies staged branches.
-    Commit,
-    /// Drops and fences branches.
-    Abort,
-    /// Says what is kept of branches, and fences what is not.
-    Settle,
-    /// Deletes markers below the low-water mark.
-    Sweep,
-    /// Applies committed branches that fenced data lost.
+    /// Applies committed branches to fenced data.
     Redo,
     /// Fences data that is not what it should be.
     Fence,
-    /// Opens it after its repair.
-    Open,
+    /// Writes fields of it, and opens it after its repair.
+    Fenced,
 }
 
 impl Script {
-    /// Those that are loaded with every connection.
-    pub(super) const ALWAYS: [Self; 3] =
-        [Self::Prepare(Family::Strings.bit()), Self::Commit, Self::Abort];
-
     /// The whole text.
     pub(super) fn source(self) -> String {
         match self {
-            Self::Commit => [BASE, CONTROL, COMMIT].concat(),
-            Self::Abort => [BASE, CONTROL, ABORT].concat(),
-            Self::Settle => [BASE, CONTROL, SETTLE].concat(),
-            Self::Sweep => [BASE, CONTROL, SWEEP].concat(),
-            Self::Redo => [BASE, CONTROL, REDO].concat(),
+            Self::Redo => [BASE, REDO].concat(),
+            Self::Fenced => FENCED.to_owned(),
             Self::Fence => FENCE.to_owned(),
-            Self::Open => OPEN.to_owned(),
             Self::Apply => [BASE, RIGHTS, APPLY].concat(),
             Self::May => [BASE, RIGHTS, MAY].concat(),
             Self::Claim => CLAIM.to_owned(),
@@ -89,10 +64,6 @@ impl Script {
                 [&[BASE, BUDGET, OVERLAY], &*handlers(families), &[RIGHTS, RUN, EVALUATE]]
                     .concat()
                     .concat()
-            }
-            Self::Prepare(families) => {
-                let behind = [ESCROW, RIGHTS, RUN, PREPARE];
-                [&[BASE, CONTROL, BUDGET, OVERLAY], &*handlers(families), &behind].concat().concat()
             }
         }
     }

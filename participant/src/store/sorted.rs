@@ -1,10 +1,10 @@
-//! A batch, sorted into the calls that it takes.
+//! A batch, sorted.
 
 use assent_common::code::ErrorCode;
 use assent_common::outcome::{Failed, Refusal};
 
-use super::call::{self, PrepareItem};
-use super::work::{Answers, EndingItem, Work};
+use super::call::PrepareItem;
+use super::work::{Answers, EndingItem};
 
 /// The messages of a batch, outcomes apart: they free the locks that prepares want. What is done is
 /// taken out.
@@ -25,32 +25,7 @@ impl Sorted {
         self.endings.drain(..most.min(self.endings.len())).collect()
     }
 
-    /// Takes messages out, in calls of bounded work: all outcomes, and prepares for as many calls
-    /// as may be under way.
-    pub(super) fn take_work(&mut self) -> Vec<Work> {
-        let mut work = Vec::with_capacity(3);
-        let endings = self.take_endings(usize::MAX);
-        for alike in endings.chunk_by(|one, next| one.ending == next.ending) {
-            for items in alike.chunks(call::BRANCHES_PER_CALL_MAX) {
-                work.push(Work::Endings(items[0].ending, items.to_vec()));
-            }
-        }
-        let prepares = std::mem::take(&mut self.prepares);
-        let mut calls = call::chunks(prepares);
-        let later = calls.split_off(calls.len().min(call::PREPARE_CALLS_MAX));
-        self.prepares = later.into_iter().flatten().collect();
-        work.extend(calls.into_iter().map(Work::Prepares));
-        work
-    }
-
-    pub(super) fn put_back(&mut self, work: Work) {
-        match work {
-            Work::Endings(_, items) => self.endings.extend(items),
-            Work::Prepares(items) => self.prepares.extend(items),
-        }
-    }
-
-    /// The same, of messages that no call has taken.
+    /// Puts back messages that were taken out, and not done.
     pub(super) fn put_all_back(&mut self, sorted: Self) {
         self.endings.extend(sorted.endings);
         self.prepares.extend(sorted.prepares);

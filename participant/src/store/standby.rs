@@ -10,14 +10,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use assent_common::Txid;
 use assent_common::wire::resync::{DataPoint, Progress};
-use futures_util::{Stream, StreamExt as _};
 use redis::RedisResult;
 
 use super::connection::{FENCED, Live, identity};
 use super::execute::send;
-use super::owner::{Guard, OtherOwner, Turn, is_alive_in};
+use super::owner::{Guard, OtherOwner, Stake, Turn, is_alive_in};
 use super::{Store, StoreError, lock, unlogged};
 
 /// The other agent that owns the Redis, as the turn says it, without waiting for the turn.
@@ -32,7 +30,7 @@ impl StandsByFor {
     fn set(&self, turn: &Turn) {
         let other = match turn {
             Turn::Standby(owner) => Some(Arc::clone(owner)),
-            Turn::Scripts { .. } | Turn::Sole(_) => None,
+            Turn::Aside | Turn::Sole(_) => None,
         };
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = other;
     }
@@ -83,8 +81,8 @@ impl Store {
         let Some(live) = self.link.current() else { return };
         let url = assent_common::text::cut(owner.url(), 200);
         tracing::warn!(%url, why, "the owner of this Redis took nothing");
-        lock(&self.link.estranged).cannot_reach(owner.guard());
-        if let Err(error) = self.succeed(&live, owner).await {
+        lock(&self.link.estranged).cannot_reach(owner.guard(), Instant::now());
+        if let Err(error) = self.succeed(&live, owner, Stake::Work).await {
             tracing::warn!(%error, "who owns the Redis cannot be found out");
         }
     }
@@ -113,7 +111,7 @@ impl Store {
         let still_owns = self.still_owns(live, &owner).await;
         match still_owns.map_err(|error| self.given_up(live, &error))? {
             true => Ok(()),
-            false => self.succeed(live, &owner).await,
+            false => self.succeed(live, &owner, Stake::Nothing).await,
         }
     }
 
@@ -131,7 +129,7 @@ impl Store {
         if held.map_err(|error| self.given_up(live, &error))?.as_deref() == Some(guard.as_str()) {
             return self.beat(live).await;
         }
-        self.disconnect(live, "another agent owns this Redis, or shares it");
+        self.disconnect(live, "another agent owns this Redis");
         Ok(())
     }
 
@@ -167,11 +165,16 @@ impl Store {
     }
 
     /// Looks again who owns the Redis, unless that has changed already.
-    async fn succeed(&self, live: &Live, owner: &Arc<OtherOwner>) -> Result<(), StoreError> {
+    async fn succeed(
+        &self,
+        live: &Live,
+        owner: &Arc<OtherOwner>,
+        stake: Stake,
+    ) -> Result<(), StoreError> {
         let mut turn = live.turn.write().await;
         match &*turn {
             Turn::Standby(now) if Arc::ptr_eq(now, owner) => {
-                self.arbitrate_again(live, &mut turn).await
+                self.arbitrate_again(live, &mut turn, stake).await
             }
             _ => Ok(()),
         }
@@ -183,13 +186,11 @@ impl Store {
         &self,
         live: &Live,
         turn: &mut Turn,
+        stake: Stake,
     ) -> Result<(), StoreError> {
-        let next = self.arbitrate(live).await?;
-        match (&*turn, &next) {
-            (_, Turn::Standby(_)) | (Turn::Scripts { .. }, Turn::Scripts { .. }) => {}
-            (Turn::Standby(_) | Turn::Sole(_), Turn::Scripts { .. }) | (_, Turn::Sole(_)) => {
-                unlogged::look(self, live).await?;
-            }
+        let next = self.arbitrate(live, stake).await?;
+        if matches!(next, Turn::Sole(_)) {
+            unlogged::look(self, live).await?;
         }
         *turn = next;
         live.stands_by_for.set(turn);
@@ -211,31 +212,4 @@ impl Store {
             self.ended_seen.fetch_max(found.ended, Ordering::AcqRel);
         }
     }
-
-    /// The branches that any agent of this Redis ends by the scripts, from now on and until the
-    /// connection breaks, so that who waits for one of them need not look again and again. A hint:
-    /// what is said while nobody listens is lost, and costs one look. An owner has nobody to tell,
-    /// and says nothing.
-    pub async fn ended(&self) -> Result<impl Stream<Item = Vec<Txid>> + use<>, StoreError> {
-        let client = self.options.client()?;
-        let listen = async {
-            let mut listener = client.get_async_pubsub().await?;
-            listener.subscribe(ended_channel(&self.options.control_key)).await?;
-            Ok(listener.into_on_message())
-        };
-        let listened = tokio::time::timeout(self.options.connect_timeout, listen).await;
-        let too_late = || std::io::Error::from(std::io::ErrorKind::TimedOut).into();
-        let messages = listened.unwrap_or_else(|_| Err(too_late()));
-        let messages = messages.map_err(|error: redis::RedisError| self.unavailable(&error))?;
-        Ok(messages.map(|message| {
-            let said = String::from_utf8_lossy(message.get_payload_bytes()).into_owned();
-            said.split(' ').filter_map(|txid| txid.parse().ok()).collect()
-        }))
-    }
-}
-
-/// The channel on which agents that share a Redis tell each other what they end; `lua/control.lua`
-/// says it too.
-pub(super) fn ended_channel(control_key: &str) -> String {
-    format!("{control_key}:ended")
 }

@@ -1,14 +1,12 @@
-//! What one call of a script is about, and the answers to a batch.
+//! Who speaks, what ends, and the answers to a batch.
 
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::ids::{Epoch, LogId, Txid};
 use assent_common::limits;
 use assent_common::outcome::{Aborted, Call, Done, Failed, Prepared};
-use assent_common::wire::branch::Mode;
 
 use super::call::PrepareItem;
 use super::decode;
-use super::scripts::Script;
 
 /// Why a prepare of a batch was left.
 const ANSWERS_ARE_FULL: &str =
@@ -27,68 +25,6 @@ pub(super) struct EndingItem {
     pub(super) slot: usize,
     pub(super) txid: Txid,
     pub(super) ending: Ending,
-}
-
-/// What a call carries, so that its answers find their places.
-pub(super) enum Work {
-    /// Outcomes of one kind.
-    Endings(Ending, Vec<EndingItem>),
-    Prepares(Vec<PrepareItem>),
-}
-
-impl Work {
-    /// Whether branches may end with it on their coordinator's word.
-    pub(super) fn may_end(&self) -> bool {
-        match self {
-            Self::Endings(ending, _) => *ending != Ending::Settle,
-            Self::Prepares(items) => items.iter().any(|item| item.prepare.mode == Mode::OnePhase),
-        }
-    }
-
-    pub(super) fn script(&self) -> Script {
-        match self {
-            Self::Endings(ending, _) => script_of(*ending),
-            Self::Prepares(items) => Script::Prepare(
-                items.iter().fold(0, |set, item| set | item.prepare.branch.families),
-            ),
-        }
-    }
-
-    /// How many branches it is about.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Endings(_, items) => items.len(),
-            Self::Prepares(items) => items.len(),
-        }
-    }
-
-    /// The same, a call for each branch.
-    pub(super) fn each(self) -> Vec<Self> {
-        match self {
-            Self::Endings(ending, items) => {
-                items.into_iter().map(|item| Self::Endings(ending, vec![item])).collect()
-            }
-            Self::Prepares(items) => {
-                items.into_iter().map(|item| Self::Prepares(vec![item])).collect()
-            }
-        }
-    }
-
-    /// The same answer to every message of the call.
-    pub(super) fn fail(&self, failed: &Failed, answers: &mut Answers) {
-        match self {
-            Self::Endings(_, items) => answers.fail_endings(items, failed),
-            Self::Prepares(items) => answers.fail_prepares(items, failed),
-        }
-    }
-}
-
-const fn script_of(ending: Ending) -> Script {
-    match ending {
-        Ending::Commit => Script::Commit,
-        Ending::Abort => Script::Abort,
-        Ending::Settle => Script::Settle,
-    }
 }
 
 /// The answers, by the slots of their messages.

@@ -120,13 +120,10 @@ async fn a_prepare_whose_time_to_wait_is_over_names_the_holder() {
 }
 
 /// Its yes may have been lost: the repeat gets it again, whoever waits meanwhile for it or for another reader.
-async fn readers_are_heard_again_while_an_older_one_waits(name: &str, sole_ownership: bool) {
+async fn readers_are_heard_again_while_an_older_one_waits(name: &str, rules: &[&str]) {
     let redis = Redis::start().await;
-    let sidecar = Sidecar::with(&redis, |options| {
-        counting(name)(options);
-        options.store.sole_ownership = sole_ownership;
-    })
-    .await;
+    let () = redis.ask(&[&["ACL", "SETUSER", "default"], rules].concat()).await.unwrap();
+    let sidecar = Sidecar::with(&redis, counting(name)).await;
     let readers = || vec![prepare(7, [&["GET", "k"]]), prepare(8, [&["GET", "k"]])];
     let first = sidecar.say(readers()).await;
     let (voted, ()) = tokio::join!(sidecar.prepare(2, 20_000, &["SET", "k", "old"]), async {
@@ -149,12 +146,12 @@ async fn readers_are_heard_again_while_an_older_one_waits(name: &str, sole_owner
 
 #[tokio::test]
 async fn an_owner_answers_a_staged_branch_again_while_an_older_one_waits() {
-    readers_are_heard_again_while_an_older_one_waits("owner-repeats", true).await;
+    readers_are_heard_again_while_an_older_one_waits("owner-repeats", &[]).await;
 }
 
 #[tokio::test]
-async fn the_scripts_answer_a_staged_branch_again_while_an_older_one_waits() {
-    readers_are_heard_again_while_an_older_one_waits("scripts-repeat", false).await;
+async fn an_owner_by_scripts_answers_a_staged_branch_again_while_an_older_one_waits() {
+    readers_are_heard_again_while_an_older_one_waits("scripts-repeat", &["-watch"]).await;
 }
 
 /// What the vote was given on holds for the vote, not for what the settings have become.

@@ -275,12 +275,10 @@ async fn an_agent_without_an_address_stands_by_and_gives_way() {
         client.batch(&batch("http://c", vec![message])).await.unwrap().answers.remove(0)
     };
     assert_eq!(vote(&say(&one, prepare(1, [&["SET", "a", "1"]])).await), VoteWord::Yes);
-    // Two without an address share by the scripts.
+    // Two without an address take turns.
     let (_second, two) = embedded().await;
-    assert_eq!(redis.get(OWNER).await, None);
     assert_eq!(say(&two, commit(1)).await.state, Some(StateWord::Applied));
     assert_eq!(vote(&say(&one, prepare(2, [&["SET", "b", "1"]])).await), VoteWord::Yes);
-    assert_eq!(redis.get(OWNER).await, None, "neither takes it from the other");
     // One with an address owns it, and both stand by.
     let sidecar = Sidecar::with(&redis, owns).await;
     assert_eq!(vote(&sidecar.say(vec![prepare(3, [&["SET", "c", "1"]])]).await[0]), VoteWord::Yes);
@@ -296,29 +294,63 @@ async fn an_agent_without_an_address_stands_by_and_gives_way() {
     first.shutdown().await;
 }
 
-/// An agent that was told to leave the Redis to the scripts, or one of an older version, has all of
-/// them share.
+/// An agent of an older version may only share the Redis: it deletes the owner key when it works.
+/// The others own it again and again.
 #[tokio::test]
-async fn beside_an_agent_that_can_only_share_all_share() {
+async fn beside_an_agent_of_an_older_version_they_take_turns() {
     let redis = Redis::start().await;
+    let older = redis::Client::open(redis.url()).unwrap();
+    let mut older = older.get_multiplexed_async_connection().await.unwrap();
+    let name = format!("assent-agent:{NAME}:older.1");
+    let () = redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async(&mut older).await.unwrap();
     let (owner, standby) = pair(&redis).await;
     owner.say(vec![prepare(1, [&["SET", "a", "1"]])]).await;
-    let sharer = Sidecar::with(&redis, |options| {
-        owns(options);
-        options.store.sole_ownership = false;
-    })
-    .await;
-    for (agent, n) in [(&sharer, 1), (&standby, 2), (&owner, 3)] {
-        let told = agent.say(vec![commit(n), prepare(n + 1, [&["INCR", "n"]])]).await;
-        assert_eq!(told[0].state, Some(StateWord::Applied), "{n} {told:?}");
-        assert_eq!(vote(&told[1]), VoteWord::Yes, "{n} {told:?}");
+    for (agent, n) in [(&standby, 1), (&owner, 2), (&standby, 3)] {
+        let () = redis::cmd("DEL").arg(OWNER).query_async(&mut older).await.unwrap();
+        let told = until("it is carried out", async || {
+            let told = agent.say(vec![commit(n), prepare(n + 1, [&["INCR", "n"]])]).await;
+            (told[0].state == Some(StateWord::Applied)).then_some(told)
+        });
+        assert_eq!(vote(&told.await[1]), VoteWord::Yes, "{n}");
     }
-    assert_eq!(redis.get(OWNER).await, None);
-    until("nobody stands by any more", async || {
-        let any = stands_by(&owner.client).await || stands_by(&standby.client).await;
-        (!any).then_some(())
-    })
-    .await;
+    assert!(redis.get(OWNER).await.is_some());
+}
+
+/// W3 of the outsiders: what one agent's user may not do is no reason to take the Redis from each
+/// other.
+#[tokio::test]
+async fn agents_of_which_one_may_not_watch_do_not_take_the_redis_from_each_other() {
+    let redis = Redis::start().await;
+    let rules = ["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all", "-watch"];
+    let () = redis.ask(&rules).await.unwrap();
+    let unguarded = |options: &mut Options| {
+        owns(options);
+        options.store.url = format!("{}?user=agent&pass=pw", redis.url());
+    };
+    let guarded = Sidecar::with(&redis, owns).await;
+    let other = Sidecar::with(&redis, unguarded).await;
+    assert!(!stands_by(&guarded.client).await && stands_by(&other.client).await);
+    let key = redis.get(OWNER).await.unwrap();
+    for n in 1..=20 {
+        let (one, two) = if n % 2 == 0 { (&guarded, &other) } else { (&other, &guarded) };
+        let voted = one.say(vec![prepare(n, [&["INCR", "n"]])]).await;
+        assert_eq!(vote(&voted[0]), VoteWord::Yes, "{voted:?}");
+        assert_eq!(two.say(vec![commit(n)]).await[0].state, Some(StateWord::Applied));
+    }
+    assert_eq!(redis.get(OWNER).await.as_deref(), Some(&*key), "nobody took anything over");
+    // The other way round: it owns the Redis, by scripts, and the guarded one stands by.
+    drop((guarded, other));
+    let redis = Redis::start().await;
+    let () = redis.ask(&rules).await.unwrap();
+    let unguarded = |options: &mut Options| {
+        owns(options);
+        options.store.url = format!("{}?user=agent&pass=pw", redis.url());
+    };
+    let owner = Sidecar::with(&redis, unguarded).await;
+    let standby = Sidecar::with(&redis, owns).await;
+    assert!(!stands_by(&owner.client).await && stands_by(&standby.client).await);
+    assert_eq!(vote(&standby.say(vec![prepare(1, [&["INCR", "n"]])]).await[0]), VoteWord::Yes);
+    assert_eq!(owner.say(vec![commit(1)]).await[0].state, Some(StateWord::Applied));
 }
 
 /// A user that may not list connections: the owner is known by its pulse, one value in Redis.
@@ -359,10 +391,9 @@ async fn agents_that_cannot_list_each_other_know_the_owner_by_its_pulse() {
     assert_eq!(vote(&seen.say(vec![prepare(2, [&["SET", "b", "1"]])]).await[0]), VoteWord::Yes);
 }
 
-/// Behind an address that leads to somebody else, or to nobody, agents go on as before there were
-/// standbys.
+/// Behind an address that leads to somebody else, or to nobody, agents take turns.
 #[tokio::test]
-async fn agents_that_cannot_reach_each_other_share() {
+async fn agents_that_cannot_reach_each_other_take_turns() {
     let redis = Redis::start().await;
     let stranger = Redis::start().await;
     let other = Sidecar::with(&stranger, |options| {
@@ -383,7 +414,6 @@ async fn agents_that_cannot_reach_each_other_share() {
             assert_eq!(vote(&voted[0]), VoteWord::Yes, "{n} {voted:?}");
             assert_eq!(next.say(vec![commit(n)]).await[0].state, Some(StateWord::Applied));
         }
-        assert_eq!(redis.get(OWNER).await, None, "in the end they share");
     }
     assert_eq!(redis.get("log").await.map(|log| log.len()), Some(16));
 }

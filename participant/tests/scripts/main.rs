@@ -1,4 +1,4 @@
-//! The tests of `../store`, by the scripts alone: what agents that share a Redis do.
+//! The tests of `../store`, by an owner that writes by scripts, because its user may not `WATCH`.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not their helpers")]
 
@@ -31,5 +31,5 @@ mod whole;
 #[path = "../store/wire.rs"]
 mod wire;
 
-/// Whether the stores of these tests own their Redis while they are alone.
-pub(crate) const SOLE_OWNERSHIP: bool = false;
+/// Whether the stores of these tests write by scripts.
+pub(crate) const BY_SCRIPT: bool = true;

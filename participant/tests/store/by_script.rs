@@ -3,7 +3,6 @@
 
 use assent_common::branch::BranchAnswer;
 use assent_common::code::ErrorCode;
-use assent_common::ids::{Epoch, TxNumber};
 use assent_common::outcome::{Aborted, Call, Settled};
 use assent_common::wire::branch::Mode;
 use assent_participant::store::{Store, StoreOptions, rights};
@@ -14,18 +13,11 @@ use crate::harness::{
     one_phase_done, ops, prepare, prepared, settle, tx, vote,
 };
 use crate::requirements::{as_agent, with_agent};
-
-/// The options of an agent whose user may do all but what guards an `EXEC`.
-pub(crate) async fn unguarded(redis: &Redis) -> StoreOptions {
-    let mut plain = redis.plain().await;
-    let rules = ["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all", "-watch"];
-    let () = plain.run(&rules).await;
-    as_agent(redis, "pw")
-}
+use crate::server::left_markers;
 
 async fn owner_by_script(server: &Server) -> (Redis, Plain, Store) {
     let redis = Redis::on(server, &DURABLE);
-    let store = Store::connect(unguarded(&redis).await).await.unwrap();
+    let store = redis.store_by_script().await;
     let plain = redis.plain().await;
     (redis, plain, store)
 }
@@ -130,7 +122,7 @@ async fn an_agent_whose_keys_are_limited_owns_its_redis() {
 #[tokio::test]
 async fn an_owner_without_memory_refuses_what_is_new_and_ends_what_is_staged() {
     for server in assent_servers::all() {
-        let (_redis, mut plain, store) = with_agent(&server, true).await;
+        let (_redis, mut plain, store) = with_agent(&server).await;
         for n in 1..=3 {
             vote(store.prepare(tx(n), &[&format!("SET k{n} 1"), "~INCRBY n 1"]).await);
         }
@@ -173,7 +165,7 @@ async fn an_owner_without_memory_refuses_what_is_new_and_ends_what_is_staged() {
 #[tokio::test]
 async fn one_branch_that_may_not_be_applied_keeps_no_other_back() {
     for server in assent_servers::all() {
-        let (_redis, mut plain, store) = with_agent(&server, true).await;
+        let (_redis, mut plain, store) = with_agent(&server).await;
         for (n, line) in [(1, "SADD s m"), (2, "SET a 1"), (3, "RPUSH other:q x")] {
             vote(store.prepare(tx(n), &[line]).await);
         }
@@ -199,32 +191,12 @@ async fn one_branch_that_may_not_be_applied_keeps_no_other_back() {
     }
 }
 
-/// Invariant 10: a marker may go only when the mark that takes its place is kept. An owner writes
-/// the mark also where there is no memory for anything new, behind a deletion.
-#[tokio::test]
-async fn without_memory_the_mark_takes_the_place_of_the_markers_below_it() {
-    let redis = Redis::start();
-    let (store, mut plain) = (redis.store().await, redis.plain().await);
-    let mark = left_markers(&store).await;
-    let () = plain.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    let message = prepare(tx(50), Mode::TwoPhase, ops(&["SET b 1"]));
-    let refusal = prepared(store.execute(&coordinator(1), mark, vec![message]).await.remove(0));
-    assert_eq!(refusal.refused().code, ErrorCode::RedisOutOfMemory);
-    let () = plain.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    // Duplicates that come late, to an agent that has heard of no mark.
-    let other = redis.store().await;
-    for n in [0, 35, 36, 39] {
-        let late = other.one_phase(tx(n), &["INCR a"]).await.refused();
-        assert_eq!(late.code, ErrorCode::BelowLowWater, "{n}");
-    }
-    assert_eq!(plain.get("a").await.as_deref(), Some("36"));
-}
-
-/// The same where the mark cannot be kept: the agent's user may not write it.
+/// Invariant 10: a marker may go only when the mark that takes its place is kept, which the agent's
+/// user may not write here.
 #[tokio::test]
 async fn without_the_right_to_write_the_mark_the_markers_below_it_stay() {
     for server in assent_servers::all() {
-        let (redis, mut plain, store) = with_agent(&server, true).await;
+        let (redis, mut plain, store) = with_agent(&server).await;
         let mark = left_markers(&store).await;
         let () = plain.run(&["ACL", "SETUSER", "agent", "-hset"]).await;
         let said = store.execute(&coordinator(1), mark, vec![settle(tx(60))]).await;
@@ -241,15 +213,4 @@ async fn without_the_right_to_write_the_mark_the_markers_below_it_stay() {
             assert_eq!(late.code, ErrorCode::Fenced);
         }
     }
-}
-
-/// Leaves 40 markers, and returns the mark above them.
-async fn left_markers(store: &Store) -> TxNumber {
-    for n in 0..36 {
-        store.one_phase(tx(n), &["INCR a"]).await.done();
-    }
-    for n in 36..40 {
-        store.abort(tx(n)).await.done();
-    }
-    TxNumber { epoch: Epoch(1), n: 40 }
 }

@@ -65,7 +65,7 @@ async fn what_is_reserved_outlives_the_agent() {
         assent_participant::store::ValidatedBranch::new(vec![request]).unwrap()
     };
     for (n, sole) in [(1, true), (2, false), (3, true)] {
-        let store = if sole { redis.store().await } else { redis.sharing_store().await };
+        let store = if sole { redis.store().await } else { redis.store_by_script().await };
         if n < 3 {
             vote(store.prepare(tx(n), &[SALE]).await);
         } else {
@@ -80,7 +80,7 @@ async fn what_is_reserved_outlives_the_agent() {
             _ => assert_eq!(call.refused().code, ErrorCode::LockConflict),
         }
     }
-    let last = redis.sharing_store().await;
+    let last = redis.store_by_script().await;
     for n in [2, 9, 21] {
         assert_eq!(last.commit(tx(n)).await, CLEAN);
     }

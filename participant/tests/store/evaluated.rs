@@ -118,7 +118,7 @@ async fn the_ids_of_entries_are_said_alike_by_whoever_is_asked() {
     let writes = decode_redo(&done.written.clone().unwrap().redo).unwrap();
     let names: Vec<_> = writes.iter().map(|write| write[0].0.as_slice()).collect();
     assert_eq!(names, [&b"XADD"[..], b"XADD", b"XADD", b"SET", b"INCRBY", b"UNLINK"]);
-    for store in [store, redis.store().await, redis.sharing_store().await] {
+    for store in [store, redis.store().await, redis.store_by_script().await] {
         assert_eq!(one_phase_done(store.one_phase(tx(1), &lines).await), done);
         assert_eq!(store.abort(tx(1)).await.done(), Aborted::AlreadyCommitted(done.clone()));
     }
@@ -155,7 +155,7 @@ async fn entries_of_one_batch_are_told_apart() {
         let [first, second] = lines(n);
         dones.push(([first, second], done));
     }
-    let other = redis.sharing_store().await;
+    let other = redis.store_by_script().await;
     for (n, ([first, second], done)) in (2..).zip(dones) {
         assert_eq!(one_phase_done(other.one_phase(tx(n), &[&first, &second]).await), done);
     }

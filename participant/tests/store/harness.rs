@@ -55,11 +55,13 @@ impl Redis {
 
     fn spawn(dir: &TempDir, program: &Path, arguments: &[String]) -> Child {
         let socket = dir.path().join("redis.sock");
+        let unguarded = ["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-watch"];
         let mut child = Command::new(program)
             .args(["--port", "0", "--save", "", "--unixsocket"])
             .arg(&socket)
             .arg("--dir")
             .arg(dir.path())
+            .args(if crate::BY_SCRIPT { &unguarded[..] } else { &[] })
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -131,17 +133,16 @@ impl Redis {
     }
 
     pub(crate) async fn store(&self) -> Store {
-        self.store_that(crate::SOLE_OWNERSHIP).await
+        Store::connect(StoreOptions::new(self.url())).await.unwrap()
     }
 
-    /// A store that works by the scripts, whatever the others do.
-    pub(crate) async fn sharing_store(&self) -> Store {
-        self.store_that(false).await
-    }
-
-    async fn store_that(&self, sole_ownership: bool) -> Store {
-        let options = StoreOptions { sole_ownership, ..StoreOptions::new(self.url()) };
-        Store::connect(options).await.unwrap()
+    /// A store that writes by scripts, whatever the others do.
+    pub(crate) async fn store_by_script(&self) -> Store {
+        let mut plain = self.plain().await;
+        let rules = ["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all", "-watch"];
+        let () = plain.run(&rules).await;
+        let url = format!("{}?user=agent&pass=pw", self.url());
+        Store::connect(StoreOptions::new(url)).await.unwrap()
     }
 
     /// A plain connection, past the agent. It waits for as long as it takes.

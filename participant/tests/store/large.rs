@@ -14,7 +14,7 @@ async fn a_branch_of_words_below_the_query_buffer_limit_commits_and_is_redone() 
     for server in assent_servers::all() {
         let limit = ["--client-query-buffer-limit", "1048576"];
         let redis = Redis::on(&server, &[&DURABLE[..], &limit].concat());
-        for (n, store) in [(1, redis.store().await), (3, redis.sharing_store().await)] {
+        for (n, store) in [(1, redis.store().await), (3, redis.store_by_script().await)] {
             let two_phases = vote(store.prepare(tx(n), &lines).await);
             assert_eq!(store.commit(tx(n)).await, CLEAN, "{}", server.name);
             committed(store.one_phase(tx(n + 1), &lines).await);

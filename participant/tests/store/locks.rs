@@ -5,7 +5,6 @@ use assent_common::code::ErrorCode;
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::wire::branch::Mode;
 use assent_participant::store::Store;
-use futures_util::StreamExt as _;
 
 use crate::harness::{
     Ask as _, CLEAN, Expected as _, Plain, Redis, Tx, commit, committed, ops, prepare, prepared,
@@ -53,15 +52,15 @@ async fn readers_share_a_lock_and_leave_it_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_branch_of_the_same_call_is_met_like_any_other() {
+async fn a_branch_of_the_same_batch_is_met_like_any_other() {
     let redis = Redis::start();
-    let store = redis.sharing_store().await;
+    let store = redis.store().await;
     let answers = store
         .send(vec![
             prepare(tx(1), Mode::TwoPhase, ops(&["SET a 1", "GET b"])),
             prepare(tx(2), Mode::TwoPhase, ops(&["GET a"])),
             prepare(tx(3), Mode::TwoPhase, ops(&["INCR a-list", "LPUSH a-list x"])),
-            prepare(tx(4), Mode::TwoPhase, ops(&["GET b", "GET a-list"])),
+            prepare(tx(4), Mode::TwoPhase, ops(&["GET b", "LLEN a-list"])),
             prepare(tx(5), Mode::OnePhase, ops(&["SET c 1"])),
             prepare(tx(6), Mode::TwoPhase, ops(&["INCR c"])),
         ])
@@ -70,20 +69,9 @@ async fn a_branch_of_the_same_call_is_met_like_any_other() {
     let code = |n: usize| answers[n].clone().refused().code;
     vote(answers[0].clone());
     assert_eq!((code(1), code(2)), (ErrorCode::LockConflict, ErrorCode::WrongType));
-    assert_eq!(vote(answers[3].clone()).seq, 2);
+    assert_eq!(&*vote(answers[3].clone()).replies, "[null,0]");
     assert_eq!(&*committed(answers[4].clone()), r#"["OK"]"#);
     assert_eq!(&*vote(answers[5].clone()).replies, "[2]");
-}
-
-#[tokio::test]
-async fn a_lock_of_another_owner_is_not_freed() {
-    let redis = Redis::start();
-    let (store, mut plain) = (redis.sharing_store().await, redis.plain().await);
-    vote(store.prepare(tx(1), &["SET a 1", "SET b 1"]).await);
-    let stolen = format!("X {} {}", tx(9).txid, tx(9).id);
-    let () = plain.run(&["HSET", "assent:ctl", "l:a", &stolen]).await;
-    assert_eq!(store.commit(tx(1)).await, CLEAN);
-    assert_eq!(plain.control("l:").await, ["l:a"]);
 }
 
 #[tokio::test]
@@ -123,25 +111,6 @@ impl Tx {
     fn again(mut self) -> Self {
         self.txid.attempt = self.txid.attempt.next();
         self
-    }
-}
-
-/// Who waits at one agent for a branch that another agent ends hears of it, and need not look again and again.
-#[tokio::test]
-async fn what_one_agent_ends_the_others_hear() {
-    let redis = Redis::start();
-    let (one, other) = (redis.sharing_store().await, redis.sharing_store().await);
-    let mut heard = Box::pin(one.ended().await.unwrap());
-    for n in 1..=3 {
-        vote(other.prepare(tx(n), &[&format!("SET key:{n} 1")]).await);
-    }
-    assert_eq!(other.commit(tx(2)).await, CLEAN);
-    assert_eq!(other.commit(tx(2)).await, CLEAN, "said once");
-    assert_eq!(other.abort(tx(9)).await.done(), Aborted::Fenced, "it had no lock");
-    assert_eq!(other.abort(tx(1)).await.done(), Aborted::Fenced);
-    assert_eq!(other.commit(tx(3)).await, CLEAN);
-    for n in [2, 1, 3] {
-        assert_eq!(heard.next().await, Some(vec![tx(n).txid]));
     }
 }
 
@@ -185,7 +154,7 @@ async fn an_owner_refuses_only_what_is_new_for_what_speaks_against_new_branches(
 }
 
 #[tokio::test]
-async fn the_scripts_refuse_only_what_is_new_for_what_speaks_against_new_branches() {
+async fn by_scripts_only_what_is_new_is_refused_for_what_speaks_against_new_branches() {
     let redis = Redis::start();
-    a_no_to_new_branches_is_no_answer_to_one_that_is_kept(&redis.sharing_store().await).await;
+    a_no_to_new_branches_is_no_answer_to_one_that_is_kept(&redis.store_by_script().await).await;
 }

@@ -1,4 +1,5 @@
-//! The store against a real Redis, as its sole owner. `../scripts` runs the same tests by the scripts.
+//! The store against a real Redis, as its owner by `EXEC`. `../scripts` runs the same tests by the
+//! scripts.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not their helpers")]
 
@@ -26,5 +27,5 @@ mod votes;
 mod whole;
 mod wire;
 
-/// Whether the stores of these tests own their Redis while they are alone.
-pub(crate) const SOLE_OWNERSHIP: bool = true;
+/// Whether the stores of these tests write by scripts.
+pub(crate) const BY_SCRIPT: bool = false;

@@ -1,4 +1,5 @@
-//! Sole ownership: the same answers and the same control hash as the scripts, and nobody writes past its owner.
+//! Ownership: the same answers and the same control hash whichever way it writes, and nobody writes
+//! past the owner.
 
 use std::collections::BTreeMap;
 
@@ -15,26 +16,33 @@ use crate::harness::{
 
 const OWNER: &str = "assent:ctl:owner";
 
+/// Two agents of which none can pass anything on to the other take turns; what one has voted for,
+/// the other ends. Who has nothing to do takes nothing.
 #[tokio::test]
-async fn an_agent_that_is_alone_owns_its_redis_and_one_that_is_not_does_not() {
+async fn two_agents_without_an_address_take_turns() {
     let redis = Redis::start();
     let mut plain = redis.plain().await;
     let first = redis.store().await;
     let owner = plain.get(OWNER).await;
     assert!(owner.is_some());
     let second = redis.store().await;
-    assert_eq!(plain.get(OWNER).await, None, "two agents share");
+    second.pulse().await.unwrap();
+    second.sweep().await.unwrap();
+    assert_eq!(plain.get(OWNER).await, owner, "it has nothing to do");
+    assert!(first.is_sole_owner() && !second.is_sole_owner());
     vote(first.prepare(tx(1), &["SET a 1"]).await);
     vote(second.prepare(tx(2), &["SET b 1"]).await);
-    first.sweep().await.unwrap();
-    assert_eq!(plain.get(OWNER).await, None, "and go on sharing");
-    drop(second);
-    while plain.get(OWNER).await.is_none() {
-        first.sweep().await.unwrap();
+    assert!(second.is_sole_owner());
+    assert_eq!(first.prepare(tx(3), &["GET b"]).await.refused().code, ErrorCode::LockConflict);
+    let owner = plain.get(OWNER).await;
+    second.pulse().await.unwrap();
+    assert_eq!(plain.get(OWNER).await, owner, "it has nothing to do");
+    drop(first);
+    while !second.is_sole_owner() {
+        second.sweep().await.unwrap();
     }
-    assert_ne!(plain.get(OWNER).await, owner);
     for n in [1, 2] {
-        assert_eq!(first.commit(tx(n)).await, CLEAN);
+        assert_eq!(second.commit(tx(n)).await, CLEAN);
     }
     assert_eq!(plain.control("l:").await, Vec::<String>::new());
 }
@@ -93,7 +101,7 @@ async fn what_another_agent_staged_is_met_by_the_owner_that_was() {
     let redis = Redis::start();
     let (owner, mut plain) = (redis.store().await, redis.plain().await);
     vote(owner.prepare(tx(5), &["SET a 1"]).await);
-    let other = redis.sharing_store().await;
+    let other = redis.store_by_script().await;
     // Its locks are the owner's, and the owner's branches can be ended by it.
     assert_eq!(other.prepare(tx(6), &["GET a"]).await.refused().code, ErrorCode::LockConflict);
     vote(other.prepare(tx(7), &["SET b 1"]).await);
@@ -112,7 +120,7 @@ async fn a_branch_that_another_agent_dropped_is_not_applied_from_memory() {
     let redis = Redis::start();
     let (owner, mut plain) = (redis.store().await, redis.plain().await);
     vote(owner.prepare(tx(5), &["SET a 1"]).await);
-    let other = redis.sharing_store().await;
+    let other = redis.store_by_script().await;
     assert_eq!(other.abort(tx(5)).await.done(), Aborted::Fenced);
     drop(other);
     assert_eq!(owner.commit(tx(5)).await.refused().code, ErrorCode::Fenced);
@@ -126,21 +134,25 @@ async fn a_reader_of_one_phase_meets_the_lock_of_another_agent() {
     let owner = redis.store().await;
     // The epoch is kept by now: nothing is left that would be written along.
     assert_eq!(&*committed(owner.one_phase(tx(1), &["GET a"]).await), "[null]");
-    let other = redis.sharing_store().await;
+    let other = redis.store_by_script().await;
     vote(other.prepare(tx(5), &["SET a 1"]).await);
     let refusal = owner.one_phase(tx(6), &["GET a"]).await.refused();
     assert_eq!(refusal.code, ErrorCode::LockConflict);
 }
 
-/// The other direction: an agent that shares does not write behind the back of one that took the Redis for itself.
+/// The other direction: an owner that writes by scripts writes nothing behind the back of one that
+/// took the Redis for itself.
 #[tokio::test]
 async fn a_script_does_nothing_while_another_agent_owns_the_redis() {
     let redis = Redis::start();
-    let (sharer, mut plain) = (redis.sharing_store().await, redis.plain().await);
-    vote(sharer.prepare(tx(1), &["SET a 1"]).await);
+    let (store, mut plain) = (redis.store_by_script().await, redis.plain().await);
+    vote(store.prepare(tx(1), &["SET a 1"]).await);
     let () = plain.run(&["SET", OWNER, "somebody"]).await;
-    vote(sharer.prepare(tx(2), &["SET b 1"]).await);
-    assert_eq!(plain.get(OWNER).await, None, "the ownership was ended first");
+    let before = plain.control("").await;
+    let claims = plain.control("s:").await.len();
+    vote(store.prepare(tx(2), &["SET b 1"]).await);
+    assert_ne!(plain.get(OWNER).await.as_deref(), Some("somebody"), "it was claimed first");
+    assert_eq!((claims, plain.control("").await.len()), (1, before.len() + 2));
 }
 
 #[tokio::test]
@@ -334,13 +346,13 @@ fn comparable(mut answers: Vec<BranchAnswer>) -> Vec<BranchAnswer> {
     answers
 }
 
-/// The owner is the scripts, only faster: the same messages leave the same answers, the same control hash (so that
+/// By scripts an owner is the same, only slower: the same messages leave the same answers, the same control hash (so that
 /// either can go on where the other stopped), and the same data. A prepare that comes again shows what the records say
 /// of the replies.
 #[tokio::test]
 async fn the_owner_and_the_scripts_answer_and_write_the_same() {
     let (owned, scripted) = (Redis::start(), Redis::start());
-    let (owner, scripts) = (owned.store().await, scripted.sharing_store().await);
+    let (owner, scripts) = (owned.store().await, scripted.store_by_script().await);
     let (mut owned, mut scripted) = (owned.plain().await, scripted.plain().await);
     assert!(owned.get(OWNER).await.is_some());
     let mut numbers = Numbers(7);
@@ -386,7 +398,7 @@ async fn the_owner_and_the_scripts_answer_and_write_the_same() {
 #[tokio::test]
 async fn batches_in_escrow_come_to_the_same() {
     let (owned, scripted) = (Redis::start(), Redis::start());
-    let (owner, scripts) = (owned.store().await, scripted.sharing_store().await);
+    let (owner, scripts) = (owned.store().await, scripted.store_by_script().await);
     let (mut owned, mut scripted) = (owned.plain().await, scripted.plain().await);
     let mut numbers = Numbers(11);
     let (mut granted, mut refused, mut next) = (0, 0, 0);

@@ -52,7 +52,7 @@ async fn the_pulse_gives_up_a_server_that_is_no_longer_fit() {
 #[tokio::test]
 async fn an_agent_that_may_not_look_at_its_server_votes_for_nothing() {
     for server in assent_servers::all() {
-        let (_redis, mut plain, store) = with_agent(&server, true).await;
+        let (_redis, mut plain, store) = with_agent(&server).await;
         for (n, (right, rule)) in (1..).step_by(2).zip([
             ("info", "ACL SETUSER agent +info"),
             ("config|get", "ACL SETUSER USER '+config|get'"),

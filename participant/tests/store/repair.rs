@@ -126,7 +126,7 @@ async fn an_agent_that_starts_on_an_old_copy_is_told_by_its_coordinator() {
     let before = redis.store().await;
     let [_, _, third] = rolled_back(&mut redis, &before).await;
     drop(before);
-    let (store, other) = (redis.store().await, redis.sharing_store().await);
+    let (store, other) = (redis.store().await, redis.store().await);
     assert_eq!(store.admit(LOG, None, None).await, None);
     let known = Some(point(&third));
     assert_eq!(store.admit(LOG, known, None).await.unwrap().code, ErrorCode::Quarantined);

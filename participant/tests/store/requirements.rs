@@ -21,13 +21,23 @@ pub(crate) fn as_agent(redis: &Redis, password: &str) -> StoreOptions {
 }
 
 /// A server, its default user, and an agent whose user may do everything until that is changed.
-pub(crate) async fn with_agent(server: &Server, sole_ownership: bool) -> (Redis, Plain, Store) {
+pub(crate) async fn with_agent(server: &Server) -> (Redis, Plain, Store) {
+    with_agent_that(server, &[]).await
+}
+
+async fn with_agent_that(server: &Server, rules: &[&str]) -> (Redis, Plain, Store) {
     let redis = Redis::on(server, &DURABLE);
     let mut plain = redis.plain().await;
-    let () = plain.run(&["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"]).await;
-    let options = StoreOptions { sole_ownership, ..as_agent(&redis, "pw") };
-    let store = Store::connect(options).await.unwrap();
+    let all = ["ACL", "SETUSER", "agent", "on", ">pw", "~*", "&*", "+@all"];
+    let () = plain.run(&[&all, rules].concat()).await;
+    let store = Store::connect(as_agent(&redis, "pw")).await.unwrap();
     (redis, plain, store)
+}
+
+/// Each server, and rules by which an owner writes by `EXEC`, and by scripts.
+fn both_ways() -> impl Iterator<Item = (Server, &'static [&'static str])> {
+    let ways = |server: Server| [(server.clone(), &[][..]), (server, &["-watch"])];
+    assent_servers::all().into_iter().flat_map(ways)
 }
 
 async fn refused(options: StoreOptions) -> String {
@@ -240,7 +250,7 @@ async fn a_right_that_is_missing_is_refused_by_name() {
 #[tokio::test]
 async fn a_right_that_is_taken_away_is_a_no_before_the_first_write() {
     for server in assent_servers::all() {
-        let (_redis, mut plain, store) = with_agent(&server, true).await;
+        let (_redis, mut plain, store) = with_agent(&server).await;
         let cases: [(&str, &[&str]); 3] = [
             ("set", &["HSET h f 1", "SET y 2"]),
             ("sadd", &["SET y 2", "SADD s 1"]),
@@ -345,12 +355,11 @@ async fn a_key_that_the_agent_may_not_write_is_refused_before_the_vote() {
 }
 
 /// F8: what was decided waits for a right that was lost, says so, and is applied once it is back; half of it is not applied
-/// twice. By the owner and by the scripts.
+/// twice. By either way.
 #[tokio::test]
 async fn a_commit_waits_for_a_lost_right_and_is_applied_once() {
-    let ways = |server| [(server, true), (server, false)];
-    for (server, sole_ownership) in assent_servers::all().iter().flat_map(ways) {
-        let (_redis, mut plain, store) = with_agent(server, sole_ownership).await;
+    for (server, rules) in both_ways() {
+        let (_redis, mut plain, store) = with_agent_that(&server, rules).await;
         vote(store.prepare(tx(1), &["RPUSH q x", "SADD s m"]).await);
         vote(store.prepare(tx(2), &["SET other 1"]).await);
         let () = plain.run(&["ACL", "SETUSER", "agent", "-sadd"]).await;
@@ -358,10 +367,8 @@ async fn a_commit_waits_for_a_lost_right_and_is_applied_once() {
             let refusal = store.commit(tx(1)).await.refused();
             assert_eq!(refusal.code, ErrorCode::RedisNoPermission, "{}: {refusal:?}", server.name);
         }
-        // By agents that share: Redis 6.2 cannot be asked for a right before the first write.
         let items: Vec<String> = plain.run(&["LRANGE", "q", "0", "-1"]).await;
-        let is_half = !sole_ownership && server.is_redis_6_2();
-        assert_eq!(!items.is_empty(), is_half, "{}: half a branch", server.name);
+        assert!(items.is_empty(), "{}: half a branch", server.name);
         assert_eq!(store.commit(tx(2)).await, CLEAN, "{}", server.name);
         assert_eq!(plain.control("d:").await.len(), 1, "no marker over what was not done");
         let () = plain.run(&["ACL", "SETUSER", "agent", "+sadd"]).await;
@@ -376,9 +383,8 @@ async fn a_commit_waits_for_a_lost_right_and_is_applied_once() {
 /// An end that is not counted would look like a hole in the data, and fence it.
 #[tokio::test]
 async fn nothing_ends_while_its_end_may_not_be_counted() {
-    let ways = |server| [(server, true), (server, false)];
-    for (server, sole_ownership) in assent_servers::all().iter().flat_map(ways) {
-        let (redis, mut plain, store) = with_agent(server, sole_ownership).await;
+    for (server, rules) in both_ways() {
+        let (redis, mut plain, store) = with_agent_that(&server, rules).await;
         for (n, line) in [(1, "SET a 1"), (2, "SET b 1"), (3, "SET c 1")] {
             vote(store.prepare(tx(n), &[line]).await);
         }
@@ -409,7 +415,7 @@ async fn nothing_ends_while_its_end_may_not_be_counted() {
 #[tokio::test]
 async fn an_owner_whose_rights_are_changed_votes_for_nothing_that_it_may_not_write() {
     for server in assent_servers::all() {
-        let (_redis, mut plain, store) = with_agent(&server, true).await;
+        let (_redis, mut plain, store) = with_agent(&server).await;
         store.pulse().await.unwrap();
         assert!(store.is_sole_owner(), "{}", server.name);
         for (n, (taken, given, line)) in (1..).step_by(2).zip([
@@ -446,7 +452,7 @@ async fn an_owner_whose_rights_are_changed_votes_for_nothing_that_it_may_not_wri
 #[tokio::test]
 async fn an_agent_that_may_keep_no_vote_says_so_and_fences() {
     for server in assent_servers::all() {
-        let (_redis, mut plain, store) = with_agent(&server, true).await;
+        let (_redis, mut plain, store) = with_agent(&server).await;
         assert_eq!(store.rights_missing(), None);
         vote(store.prepare(tx(1), &["SET staged 1"]).await);
         let () = plain.run(&["ACL", "SETUSER", "agent", "-hset"]).await;

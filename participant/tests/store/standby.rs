@@ -7,7 +7,7 @@ use crate::harness::{Ask as _, Redis, one_phase_done, tx};
 use crate::unlogged::{already, lose_all, repaired};
 
 async fn agent(redis: &Redis) -> Store {
-    let standby = Some(AgentAddress::Url("http://127.0.0.1:1".to_owned()));
+    let standby = AgentAddress::Url("http://127.0.0.1:1".to_owned());
     let participant = Some("bank-a".parse().unwrap());
     let options = StoreOptions { participant, standby, ..StoreOptions::new(redis.url()) };
     Store::connect(options).await.unwrap()

@@ -50,10 +50,9 @@ pub(crate) fn already(call: Call<Aborted>) -> Done {
 /// what the wire is for.
 async fn unheard(redis: &Redis) -> (Arc<Store>, Wire) {
     let wire = Wire::to(redis);
-    wire.hold_replies_after("the-one");
-    let sole_ownership = crate::SOLE_OWNERSHIP;
-    let options = StoreOptions { sole_ownership, ..StoreOptions::new(wire.url()) };
-    let store = Arc::new(Store::connect(options).await.unwrap());
+    // What writes says the name of the marker; what looks does not.
+    wire.hold_replies_after(format!("d:{}", tx(1).txid).leak());
+    let store = Arc::new(Store::connect(StoreOptions::new(wire.url())).await.unwrap());
     let asking = tokio::spawn({
         let store = Arc::clone(&store);
         async move { store.one_phase(tx(1), &["SET a the-one"]).await }
@@ -161,7 +160,7 @@ async fn what_was_fenced_does_not_come_back() {
 async fn what_another_agent_opened_without_it_stays_without_it() {
     let redis = Redis::start();
     let mut plain = redis.plain().await;
-    let (store, other) = (redis.sharing_store().await, redis.sharing_store().await);
+    let (store, other) = (redis.store().await, redis.store().await);
     one_phase_done(store.one_phase(tx(1), &["SET a 1"]).await);
     lose_all(&other, &mut plain).await;
     let open = repaired(&other).await;
@@ -195,10 +194,9 @@ async fn what_a_caller_did_not_wait_for_is_looked_at() {
     let redis = Redis::start();
     let mut plain = redis.plain().await;
     let wire = Wire::to(&redis);
-    wire.hold_replies_after("the-one");
-    let sole_ownership = crate::SOLE_OWNERSHIP;
-    let options = StoreOptions { sole_ownership, ..StoreOptions::new(wire.url()) };
-    let store = Store::connect(options).await.unwrap();
+    // What writes says the name of the marker; what looks does not.
+    wire.hold_replies_after(format!("d:{}", tx(1).txid).leak());
+    let store = Store::connect(StoreOptions::new(wire.url())).await.unwrap();
     let link = wire.link(0).await;
     wire.hold_no_replies();
     let message = prepare(tx(1), Mode::OnePhase, ops(&["SET a the-one"]));

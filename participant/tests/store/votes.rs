@@ -107,8 +107,8 @@ async fn every_answer_about_one_phase_says_what_it_wrote() {
         let written = first.written.clone().unwrap();
         assert_eq!((written.incarnation, written.seq), (store.incarnation(), n));
         assert_eq!(written.redo.is_empty(), n == 3, "only the last came to nothing");
-        let sharing = redis.sharing_store().await;
-        for store in [&store, &sharing, &redis.store().await] {
+        let by_script = redis.store_by_script().await;
+        for store in [&store, &by_script, &redis.store().await] {
             assert_eq!(one_phase_done(store.one_phase(tx(n), lines).await), first);
             let queried = store.abort(tx(n)).await.done();
             assert_eq!(queried, Aborted::AlreadyCommitted(first.clone()));

@@ -10,7 +10,6 @@ use assent_tests::cluster::{participant_args, restart};
 use assent_tests::link::{Fault, Which};
 use assent_tests::messenger::Messenger;
 use assent_tests::{Cluster, Options, audit, plain, wait_for};
-use redis::aio::MultiplexedConnection;
 
 use super::{is_dropped, wait_asked};
 use crate::ASSENT;
@@ -25,13 +24,13 @@ async fn one_agent(linked: bool) -> (Cluster, Messenger) {
     (cluster, log)
 }
 
-/// The agent as the owner of its Redis, and in company, so that it works by the scripts alone.
-async fn both_ways() -> [(Cluster, Messenger, Option<MultiplexedConnection>); 2] {
-    let (cluster, log) = one_agent(false).await;
-    let (mut shared, log_of_shared) = one_agent(false).await;
-    let company = plain::keep_company(&shared.peers[0].redis, "bank-a").await.unwrap();
-    restart(&mut shared.peers[0].agent).await;
-    [(cluster, log, None), (shared, log_of_shared, Some(company))]
+/// An agent that writes by `EXEC`, and one that writes by scripts.
+async fn both_ways() -> [(Cluster, Messenger); 2] {
+    let by_exec = one_agent(false).await;
+    let (mut by_script, log) = one_agent(false).await;
+    plain::forbid_watch(&by_script.peers[0].redis).await.unwrap();
+    restart(&mut by_script.peers[0].agent).await;
+    [by_exec, (by_script, log)]
 }
 
 fn is_yes(call: &Call<Prepared>) -> bool {
@@ -101,7 +100,7 @@ async fn voted_at_last(log: &Messenger) -> Call<Prepared> {
 /// Invariants 3 and 13: what a branch has read or written under its vote is locked until its outcome.
 #[tokio::test]
 async fn what_a_vote_rests_on_stays_locked_until_its_outcome() {
-    for (cluster, log, _company) in both_ways().await {
+    for (cluster, log) in both_ways().await {
         plain::run::<()>(&cluster.peers[0].redis, &["HSET", "h", "n", "7", "m", "1"]).await;
         for (n, words) in [(1, &["HGET", "h", "n"][..]), (3, &SCRIPTED)] {
             let voted = log.prepare(n, words).await;
@@ -118,7 +117,7 @@ async fn what_a_vote_rests_on_stays_locked_until_its_outcome() {
 /// Invariant 6, as each way has it.
 #[tokio::test]
 async fn an_agent_refuses_a_prepare_behind_its_fence() {
-    for (_cluster, log, _company) in both_ways().await {
+    for (_cluster, log) in both_ways().await {
         assert_eq!(log.abort(1).await, Call::Applied(Aborted::Fenced));
         assert_eq!(code(log.prepare(1, &SCRIPTED).await), ErrorCode::Fenced);
     }
@@ -151,7 +150,7 @@ async fn a_done_marker_outlives_its_agent() {
 async fn a_mark_outlives_its_agent() {
     // More than it takes for a mark to be worth storing.
     const FENCES: u64 = 40;
-    for (mut cluster, mut log, _company) in both_ways().await {
+    for (mut cluster, mut log) in both_ways().await {
         let late = log.clone();
         for n in 1..=FENCES {
             assert_eq!(log.abort(n).await, Call::Applied(Aborted::Fenced));
@@ -170,7 +169,7 @@ async fn a_mark_outlives_its_agent() {
 /// Invariant 5, as each way has it.
 #[tokio::test]
 async fn an_agent_refuses_a_prepare_of_an_earlier_life() {
-    for (_cluster, mut log, _company) in both_ways().await {
+    for (_cluster, mut log) in both_ways().await {
         let old = log.clone();
         log.coordinator.epoch = Epoch(2);
         assert_eq!(log.abort(1).await, Call::Applied(Aborted::Fenced));
@@ -250,26 +249,26 @@ async fn what_an_owner_voted_for_binds_its_successor() {
     assert_eq!(plain::run::<i64>(&cluster.peers[0].redis, &["GET", "n"]).await, 1);
 }
 
-/// Invariant 13: the end of a branch compares the owner of a lock before it frees it. Two agents, so that the scripts
-/// do it.
+/// Invariant 13: the end of a branch frees its own locks, and leaves those of another branch.
 #[tokio::test]
 async fn the_end_of_a_branch_leaves_the_lock_of_another() {
-    let (mut cluster, log) = one_agent(false).await;
-    let _company = plain::keep_company(&cluster.peers[0].redis, "bank-a").await.unwrap();
-    restart(&mut cluster.peers[0].agent).await;
-    let voted = log.prepare(1, &["INCR", "n"]).await;
-    assert!(is_yes(&voted), "{voted:?}");
-    let other = format!("X {} 0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e", log.txid(2));
-    let redis = &cluster.peers[0].redis;
-    plain::run::<()>(redis, &["HSET", audit::CONTROL, "l:n", &other]).await;
-    assert_eq!(log.commit(1).await, Call::Applied(Applied { dirty_writes: 0 }));
-    let lock: Option<String> = plain::run(redis, &["HGET", audit::CONTROL, "l:n"]).await;
-    assert_eq!(lock, Some(other), "the lock of another branch is gone");
-    wait_for("the agent to go on", || async {
-        let next = log.prepare(3, &["INCR", "m"]).await;
-        if is_yes(&next) { Ok(()) } else { Err(format!("{next:?}")) }
-    })
-    .await;
+    for (mut cluster, log) in both_ways().await {
+        for n in [1, 2] {
+            let voted = log.prepare(n, &["GET", "n"]).await;
+            assert!(is_yes(&voted), "{voted:?}");
+        }
+        assert_eq!(log.commit(1).await, Call::Applied(Applied { dirty_writes: 0 }));
+        let redis = &cluster.peers[0].redis;
+        let lock: Option<String> = plain::run(redis, &["HGET", audit::CONTROL, "l:n"]).await;
+        let holder = log.txid(2).to_string();
+        let is_kept = lock.as_ref().is_some_and(|lock| lock.contains(&holder));
+        assert!(is_kept, "the lock of another branch is gone: {lock:?}");
+        assert_eq!(code(log.prepare(3, &["INCR", "n"]).await), ErrorCode::LockConflict);
+        restart(&mut cluster.peers[0].agent).await;
+        assert_eq!(code(log.prepare(4, &["INCR", "n"]).await), ErrorCode::LockConflict);
+        assert_eq!(log.commit(2).await, Call::Applied(Applied { dirty_writes: 0 }));
+        assert_eq!(audit::leftovers(&cluster).await.unwrap(), Vec::<String>::new());
+    }
 }
 
 /// Invariant 12: an agent that nobody speaks to does not go on with open data that did not come of

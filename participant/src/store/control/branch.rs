@@ -1,5 +1,5 @@
 //! What is kept of a branch: `s:<txid>` while it is staged, `d:<txid>` when it is applied,
-//! `a:<txid>`, which holds nothing, when it is fenced. As `lua/prepare.lua` packs them.
+//! `a:<txid>`, which holds nothing, when it is fenced.
 
 use assent_common::command::ReplyKind;
 use assent_common::ids::TransactionId;

@@ -1,4 +1,4 @@
-//! Who holds a key: the field `l:<key>`, as `lua/control.lua` says; in escrow also who has reserved
+//! Who holds a key: the field `l:<key>`; in escrow also who has reserved
 //! how much of which counter.
 
 use std::fmt::Write as _;

@@ -1,6 +1,32 @@
 //! The control hash: its fields, by name, and what each holds. Whoever reads or writes a field does
-//! it through this folder, where reader and writer stand side by side. What the fields are for is
-//! said in `lua/control.lua`.
+//! it through this folder, where reader and writer stand side by side.
+//!
+//! ```text
+//! m:inc         incarnation; 0 while the data is fenced, and m:was says what it was
+//! m:of          the incarnations that the data came of, by the repair that opened it
+//! m:name        the participant
+//! m:seq         number of the last vote
+//! m:expect      count of branches that ended in this incarnation, applied or dropped, as every
+//!               vote and end writes it
+//! m:ended       the same, as every end adds to it: another number is a hole (store/whole.rs)
+//! m:run         life of the server for which what it had loaded was verified
+//! m:c:<log id>  "<highest epoch> <low-water epoch> <low-water n>"
+//! m:n:<log id>  "<epoch> <nonce>" of the newest life of the log that was heard, and behind it
+//!               "<position> <mark> <seal>" of what it said then, where it was sealed (life.lua)
+//! m:p:<log id>  "<position> <epoch>": highest position in the log that was told of with something
+//!               that ended a branch, and the life that told it; and behind it "<mark> <seal>"
+//! m:r:<log id>  incarnation that the log knew when the last repair took its word
+//! l:<key>       "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id>
+//!               <reserved>;…" of a string, "F …" of a hash, where reserved is "<field in
+//!               hexadecimal>:<delta>:<floor>:<ceiling>,…"
+//! s:<txid>      staged: pack(version, id, url, seq, keys, modes, writes, replies); of an implicit
+//!               transaction also all its branches: an array of participant, base URL, …
+//! d:<txid>      done: pack(kinds, replies, seq, writes) of one phase; those branches of an
+//!               implicit one; else empty
+//! a:<txid>      fence
+//! h:<txid>      what an operator decided of the branch by hand (by_hand.rs)
+//! p:<txid>      how many writes of a branch a repair has applied (redo.lua)
+//! ```
 
 mod branch;
 mod by_hand;
@@ -18,7 +44,7 @@ pub(super) use branch::{
     pack_one_phase_around,
 };
 pub use by_hand::{ByHand, kept_keys};
-pub(super) use lock::{lock_value, reserved, tag};
+pub(super) use lock::{lock_value, reserved};
 pub(super) use log::{ToldPosition, read_life, read_mark, write_life, write_mark};
 
 /// A field of the control hash.
@@ -61,6 +87,7 @@ pub(super) mod pattern {
     pub(in super::super) const FENCES: &str = "a:*";
     pub(in super::super) const STAGED_AND_BY_HAND: &str = "[hs]:*";
     pub(in super::super) const DONE_AND_OF_LOGS: &str = "[dm]:*";
+    pub(in super::super) const LOCKS_AND_OF_LOGS: &str = "[lm]:*";
     pub(in super::super) const MARKERS_AND_OF_LOGS: &str = "[adm]:*";
 }
 

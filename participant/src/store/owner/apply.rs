@@ -147,7 +147,7 @@ pub(super) async fn apply(store: &Store, live: &Live, owner: &Owner, exec: &Exec
     };
     match decode::rows(answer) {
         Rows::OtherIncarnation(found) => Ended::Foreign(found),
-        Rows::OtherOwner(_) => Ended::Lost,
+        Rows::OtherOwner => Ended::Lost,
         Rows::Unreadable => Ended::Unknown(strange("the script was not answered as such")),
         Rows::Each(items) => done(items, exec, sure),
     }

@@ -1,10 +1,9 @@
 //! The way to own a Redis, or to stand by for who does.
 //!
 //! ```text
-//! who is connected?  nobody else ──────────────────────────────► own
-//!                    one that can only share ──────────────────► all share, by the scripts
-//!                    an owner that is alive and can be reached ► stand by: pass all on to it
-//!                    else, if the others can reach this agent ─► own; if not ──► share
+//! an owner that is alive?  no ──────────────────────────────► own
+//!                          yes, and it can be reached ──────► stand by: pass all on to it
+//!                          yes, and it cannot ──────────────► stand aside; own when there is work
 //!
 //! to own:  SET the owner key, unless another was faster ──► WATCH it ──► read the control hash
 //! ```
@@ -23,7 +22,7 @@ use assent_common::value::{Arg, readable};
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 
-use super::super::connection::Live;
+use super::super::connection::{Live, identity};
 use super::super::control::{
     self, Field, StagedRecord, ToldPosition, done_marker, pattern, read_mark,
 };
@@ -32,38 +31,45 @@ use super::super::options::AgentAddress;
 use super::super::scripts::Script;
 use super::super::{Store, StoreError, lock};
 use super::company::{AgentName, Company, Stance};
-use super::{Guard, OtherOwner, Owner, Turn, WriteWay};
+use super::{Guard, OtherOwner, Owner, Stake, Turn, WriteWay};
 
 /// How often it is tried again because another agent was faster.
 const CLAIMS_MAX: usize = 3;
 
-/// Within this time a second owner that lives and cannot be reached means that the agents cannot
-/// reach each other, and not that one of them is stopping.
-const ESTRANGED_WITHIN: Duration = Duration::from_secs(10);
-
 /// How long an owner lives without a beat.
 const PULSELESS: Duration = Duration::from_secs(4);
 
-/// How long agents share by the scripts that cannot reach each other.
+/// How long an agent is taken for out of reach.
 const ESTRANGED_FOR: Duration = Duration::from_secs(60);
+
+/// Within this time an agent takes the Redis at most once at once from an owner that lives.
+const TAKES_ONCE_IN: Duration = Duration::from_secs(10);
+
+/// How long agents that take turns have the Redis, at least: a turn begins with a look at all that
+/// is in doubt.
+const TURN: Duration = Duration::from_millis(20);
 
 /// What this agent knows of others that it cannot reach.
 #[derive(Debug, Default)]
 pub(in super::super) struct Estranged {
-    /// The owner that could not be reached.
-    unreached: Option<Guard>,
+    /// The agents that could not be reached, and when.
+    unreached: HashMap<String, Instant>,
     /// The owner that was not heard the last time that something was passed on to it.
     unheard: Option<Guard>,
     /// When the Redis was taken from an owner that lives.
     taken: Option<Instant>,
-    /// When a Redis was last claimed that nobody owned.
-    claimed: Option<Instant>,
-    shares_until: Option<Instant>,
 }
 
 impl Estranged {
-    pub(in super::super) fn cannot_reach(&mut self, owner: &Guard) {
-        self.unreached = Some(owner.clone());
+    pub(in super::super) fn cannot_reach(&mut self, owner: &Guard, now: Instant) {
+        self.unreached.retain(|_, at| now.duration_since(*at) < ESTRANGED_FOR);
+        self.unreached.insert(owner.agent().to_owned(), now);
+    }
+
+    /// Whether nothing speaks against passing on to this owner.
+    fn reaches(&self, owner: &Guard, now: Instant) -> bool {
+        let at = self.unreached.get(owner.agent());
+        at.is_none_or(|at| now.duration_since(*at) >= ESTRANGED_FOR)
     }
 
     /// Whether this is the second time in a row that this owner is not heard.
@@ -75,34 +81,12 @@ impl Estranged {
         self.unheard = None;
     }
 
-    /// Whether the Redis may be taken from an owner that lives and cannot be reached. The second
-    /// time it is not: who takes it from each other all the time is slower than who shares.
-    fn may_take(&mut self, now: Instant) -> bool {
-        if self.taken.is_some_and(|at| now.duration_since(at) < ESTRANGED_WITHIN) {
-            return false;
-        }
-        self.taken = Some(now);
-        true
-    }
-
-    /// Whether the Redis may be claimed that nobody owns. Not when the claim of a moment ago was
-    /// deleted.
-    fn may_claim(&mut self, is_deleted: bool, now: Instant) -> bool {
-        let last = self.claimed.replace(now);
-        let is_recent = last.is_some_and(|at| now.duration_since(at) < ESTRANGED_WITHIN);
-        if is_deleted && is_recent {
-            self.share(now);
-        }
-        !(is_deleted && is_recent)
-    }
-
-    fn share(&mut self, now: Instant) {
-        self.shares_until = Some(now + ESTRANGED_FOR);
-    }
-
-    /// Whether this agent only shares for now.
-    pub(super) fn shares(&self, now: Instant) -> bool {
-        self.shares_until.is_some_and(|until| now < until)
+    /// How long to wait before the Redis is taken from an owner that lives. The first time that one
+    /// may be stopping; who takes it from each other all the time does nothing else.
+    fn takes(&mut self, now: Instant) -> Duration {
+        let last = self.taken.replace(now);
+        let is_recent = last.is_some_and(|at| now.duration_since(at) < TAKES_ONCE_IN);
+        if is_recent { TURN } else { Duration::ZERO }
     }
 }
 
@@ -142,7 +126,7 @@ impl Beats {
 enum Stand {
     Owns(Guard),
     StandsBy(OtherOwner),
-    Shares,
+    Aside,
 }
 
 /// `WATCH` and the value watched.
@@ -161,37 +145,41 @@ async fn held(connection: &mut MultiplexedConnection, owner_key: &str) -> RedisR
 }
 
 impl Store {
-    /// Owns the Redis, stands by for who owns it, or sees to it that nobody does.
-    pub(in super::super) async fn arbitrate(&self, live: &Live) -> Result<Turn, StoreError> {
+    /// Owns the Redis, stands by for who owns it, or stands aside.
+    pub(in super::super) async fn arbitrate(
+        &self,
+        live: &Live,
+        stake: Stake,
+    ) -> Result<Turn, StoreError> {
         let name = AgentName::new(self, live.server.rights.has_names());
-        let stand = self.contend(live, name).await.unwrap_or_else(|error| {
-            tracing::info!(%error, "no owner of Redis; the scripts do the work");
-            Stand::Shares
-        });
-        match stand {
-            Stand::Owns(guard) => match self.begin_to_own(live, guard).await {
-                Ok(owner) => {
-                    tracing::info!(in_doubt = owner.machine.staged().len(), "owner of Redis");
-                    return Ok(Turn::Sole(Box::new(owner)));
-                }
-                Err(error) => tracing::warn!(%error, "no owner of Redis; the scripts do the work"),
-            },
+        let stand = self.contend(live, name, stake).await;
+        match stand.map_err(|error| self.unavailable(&error))? {
+            Stand::Owns(guard) => {
+                let owner = match self.begin_to_own(live, guard).await {
+                    Ok(owner) => owner,
+                    Err(error) => {
+                        // Nobody is to stand by for an agent that does nothing.
+                        let connection = &mut live.connection.clone();
+                        let freed: RedisResult<()> =
+                            redis::cmd("DEL").arg(self.owner_key()).query_async(connection).await;
+                        freed.map_err(|error| self.unavailable(&error))?;
+                        let known = self.known();
+                        let found = identity(live, &self.options.control_key).await;
+                        let found = found.map_err(|error| self.unavailable(&error))?;
+                        self.compare(live, known, found).await?;
+                        return self.is_quarantined().map_or(Err(error), |_| Ok(Turn::Aside));
+                    }
+                };
+                tracing::info!(in_doubt = owner.machine.staged().len(), "owner of Redis");
+                Ok(Turn::Sole(Box::new(owner)))
+            }
             Stand::StandsBy(owner) => {
                 let url = assent_common::text::cut(owner.url(), 200);
                 tracing::info!(%url, "another agent owns this Redis; this one stands by");
-                return Ok(Turn::Standby(Arc::new(owner)));
+                Ok(Turn::Standby(Arc::new(owner)))
             }
-            Stand::Shares => {}
+            Stand::Aside => Ok(Turn::Aside),
         }
-        let connection = &mut live.connection.clone();
-        let freed: RedisResult<()> =
-            redis::cmd("DEL").arg(self.owner_key()).query_async(connection).await;
-        freed.map_err(|error| self.unavailable(&error))?;
-        Ok(Turn::Scripts { owner: Guard::nobody() })
-    }
-
-    pub(in super::super) fn may_own(&self) -> bool {
-        self.options.sole_ownership && self.is_quarantined().is_none()
     }
 
     /// Whether an owner may write by `EXEC`, as far as is known.
@@ -242,24 +230,36 @@ impl Store {
         self.restore(live, guard, WriteWay::Exec).await
     }
 
-    async fn contend(&self, live: &Live, mut name: AgentName) -> RedisResult<Stand> {
+    async fn contend(&self, live: &Live, mut name: AgentName, stake: Stake) -> RedisResult<Stand> {
         let connection = &mut live.connection.clone();
         // Also without a claim of its own: the others must see this agent.
         name.announce(connection).await?;
         for _ in 0..CLAIMS_MAX {
             let held = held(connection, self.owner_key()).await?;
             let company = match name.stance {
-                Stance::HasPulse => Some(Company::unseen()),
+                Stance::HasPulse => None,
                 _ => Company::ask(connection, &name).await?,
             };
-            let Some(company) = company else { break };
-            let owner = self.living_owner(connection, &held, &company).await?;
-            if let Some(stand) = self.stand(&name, &held, &company, owner) {
-                if lock(&self.link.estranged).shares(Instant::now()) {
-                    name.stance = Stance::Shares;
-                    name.announce(connection).await?;
+            let company = company.unwrap_or_else(|| {
+                // The server shows too little.
+                name.stance = Stance::HasPulse;
+                Company::unseen()
+            });
+            if let Some(owner) = self.living_owner(connection, &held, &company).await? {
+                let now = Instant::now();
+                let other = OtherOwner::new(&held, owner.client)
+                    .filter(|_| lock(&self.link.estranged).reaches(&held, now));
+                if let Some(other) = other {
+                    return Ok(Stand::StandsBy(other));
                 }
-                return Ok(stand);
+                if stake == Stake::Nothing {
+                    return Ok(Stand::Aside);
+                }
+                let pause = lock(&self.link.estranged).takes(now);
+                tokio::time::sleep(pause).await;
+            }
+            if self.is_quarantined().is_some() && mutants::minds_incarnation() {
+                return Ok(Stand::Aside);
             }
             let url = self.own_url(&company);
             let guard = Guard::new(&name.connection(), url.as_deref());
@@ -273,44 +273,7 @@ impl Store {
                 return Ok(Stand::Owns(guard));
             }
         }
-        Ok(Stand::Shares)
-    }
-
-    /// What is to be done without a claim; nothing if the Redis is to be claimed.
-    fn stand(
-        &self,
-        name: &AgentName,
-        held: &Guard,
-        company: &Company,
-        owner: Option<Living>,
-    ) -> Option<Stand> {
-        let may_own = self.may_own();
-        if company.is_alone() && owner.is_none() {
-            // An agent that cannot be seen, and only shares, deletes the owner key again and again.
-            let is_deleted = name.stance == Stance::HasPulse && *held == Guard::nobody();
-            let mut estranged = lock(&self.link.estranged);
-            let may_claim = may_own && estranged.may_claim(is_deleted, Instant::now());
-            return (!may_claim).then_some(Stand::Shares);
-        }
-        if name.stance == Stance::Shares || company.has_sharers() {
-            return Some(Stand::Shares);
-        }
-        let mut estranged = lock(&self.link.estranged);
-        match owner.and_then(|owner| OtherOwner::new(held, owner.client)) {
-            Some(owner) if estranged.unreached.as_ref() != Some(held) => {
-                Some(Stand::StandsBy(owner))
-            }
-            Some(_) if may_own && estranged.may_take(Instant::now()) => None,
-            Some(_) => {
-                estranged.share(Instant::now());
-                Some(Stand::Shares)
-            }
-            // Nobody can pass anything on to one that has no address.
-            None => {
-                let may_claim = may_own && self.has_address(name);
-                (!may_claim).then_some(Stand::Shares)
-            }
-        }
+        Ok(Stand::Aside)
     }
 
     /// The other agent that owns the Redis, if it lives.
@@ -335,17 +298,9 @@ impl Store {
         Ok(is_alive.then_some(Living { client: None }))
     }
 
-    fn has_address(&self, name: &AgentName) -> bool {
-        match &self.options.standby {
-            Some(AgentAddress::Url(_)) => true,
-            Some(AgentAddress::Port(_)) => name.stance == Stance::HasAddress,
-            Some(AgentAddress::Nowhere) | None => false,
-        }
-    }
-
     /// Where other agents reach this one.
     fn own_url(&self, company: &Company) -> Option<String> {
-        match self.options.standby.as_ref()? {
+        match &self.options.standby {
             AgentAddress::Nowhere => None,
             AgentAddress::Url(url) => Some(url.clone()),
             AgentAddress::Port(port) => Some(format!("http://{}:{port}", company.host.as_ref()?)),
@@ -367,7 +322,8 @@ impl Store {
             control::number(&fields.iter().find(|(name, _)| *name == wanted)?.1)
         };
         let number_or_0 = |wanted: Field<'_>| number(wanted).unwrap_or(0);
-        if number(Field::Incarnation) != Some(self.incarnation()) {
+        let is_own = number(Field::Incarnation) == Some(self.incarnation());
+        if !is_own && mutants::minds_incarnation() {
             return Err(corrupt("its incarnation has changed".to_owned()));
         }
         let (seq, ended) = (number_or_0(Field::Seq), number_or_0(Field::Expected));
@@ -394,7 +350,7 @@ impl Store {
             }
         }
         // Behind the branches that have reserved it.
-        for (name, key, value) in locks {
+        for (name, key, value) in locks.into_iter().filter(|_| mutants::minds_locks()) {
             let key = Arg(key.to_vec());
             let reserved = control::reserved(value).ok_or_else(|| unreadable(name))?;
             for (txid, counter, reserved) in reserved {
@@ -426,7 +382,7 @@ fn add(
     match field {
         Field::Staged(txid) => {
             let (txid, staged, locks) = staged(incarnation, txid, value)?;
-            restored.staged(txid, staged, &locks);
+            restored.staged(txid, staged, if mutants::minds_locks() { &locks } else { &[] });
         }
         Field::Done(txid) => restored.done(txid, done_marker(value).ok()?),
         Field::Fence(txid) => restored.fence(txid),
@@ -464,18 +420,26 @@ fn staged(incarnation: u64, txid: Txid, value: &[u8]) -> Option<(Txid, Staged, L
 mod tests {
     use super::*;
 
-    /// Two agents that reach Redis and not each other would take it from each other all the time.
+    /// Two agents that reach Redis and not each other take turns.
     #[test]
-    fn who_takes_the_redis_twice_from_owners_that_live_shares_for_a_while() {
+    fn who_takes_the_redis_from_owners_that_live_does_not_take_it_all_the_time() {
         let mut estranged = Estranged::default();
         let start = Instant::now();
-        assert!(estranged.may_take(start) && !estranged.shares(start), "one may be stopping");
-        let soon = start + ESTRANGED_WITHIN / 2;
-        assert!(!estranged.may_take(soon));
-        estranged.share(soon);
-        assert!(estranged.shares(soon));
-        assert!(!estranged.shares(soon + ESTRANGED_FOR));
-        assert!(estranged.may_take(soon + ESTRANGED_FOR));
+        assert_eq!(estranged.takes(start), Duration::ZERO, "it may be stopping");
+        assert_eq!(estranged.takes(start + TAKES_ONCE_IN / 2), TURN);
+        assert_eq!(estranged.takes(start + 2 * TAKES_ONCE_IN), Duration::ZERO);
+    }
+
+    /// A new claim of an agent that is out of reach does not bring it into reach.
+    #[test]
+    fn an_agent_out_of_reach_is_tried_again_after_a_while() {
+        let (one, again) = (Guard::new("one.1.a", None), Guard::new("one.2.a", None));
+        let (mut estranged, start) = (Estranged::default(), Instant::now());
+        assert!(estranged.reaches(&one, start));
+        estranged.cannot_reach(&one, start);
+        assert!(!estranged.reaches(&again, start + ESTRANGED_FOR / 2));
+        assert!(estranged.reaches(&Guard::new("two.1.a", None), start));
+        assert!(estranged.reaches(&again, start + ESTRANGED_FOR));
     }
 
     #[test]

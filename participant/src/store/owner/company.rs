@@ -2,26 +2,23 @@
 //! them, if both are allowed. Being wrong costs speed, never safety: that is the owner key's.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use assent_common::ParticipantName;
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 
+use super::super::Store;
 use super::super::options::AgentAddress;
-use super::super::{Store, lock};
 use super::guard::PULSE;
 
 /// A healthy agent's connection says something every second (`pulse.rs`). In whole seconds, as the
 /// server counts them.
 const SILENT_S: u64 = 3;
 
-/// What an agent does while another one owns the Redis; what its name ends in says it. A name
-/// without an ending is that of an older version too.
+/// What an agent does while another one owns the Redis; what its name ends in says it. An agent of
+/// an older version whose name has no ending can only share the Redis by scripts: it takes turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stance {
-    /// It works by the scripts, and the other must too.
-    Shares,
     /// It passes on what it is told; nobody can pass anything on to it.
     StandsBy,
     /// The same, and it has an address.
@@ -33,7 +30,6 @@ pub(super) enum Stance {
 impl Stance {
     const fn ending(self) -> &'static str {
         match self {
-            Self::Shares => "",
             Self::StandsBy => ".s",
             Self::HasAddress => ".a",
             Self::HasPulse => PULSE,
@@ -59,12 +55,9 @@ impl AgentName {
         let claim = store.link.claims.fetch_add(1, Ordering::Relaxed);
         let family = format!("assent-agent:{participant}:");
         let stance = match &store.options.standby {
-            _ if lock(&store.link.estranged).shares(Instant::now()) => Stance::Shares,
-            _ if !store.options.sole_ownership => Stance::Shares,
-            None => Stance::Shares,
-            Some(_) if !has_names => Stance::HasPulse,
-            Some(AgentAddress::Nowhere) => Stance::StandsBy,
-            Some(AgentAddress::Url(_) | AgentAddress::Port(_)) => Stance::HasAddress,
+            _ if !has_names => Stance::HasPulse,
+            AgentAddress::Nowhere => Stance::StandsBy,
+            AgentAddress::Url(_) | AgentAddress::Port(_) => Stance::HasAddress,
         };
         Self { family, agent: store.agent.clone(), claim, stance }
     }
@@ -110,12 +103,6 @@ impl Other {
     pub(super) fn is_alive(&self) -> bool {
         self.silent_s < SILENT_S
     }
-
-    fn shares(&self) -> bool {
-        ![Stance::StandsBy, Stance::HasAddress]
-            .iter()
-            .any(|stance| self.connection.ends_with(stance.ending()))
-    }
 }
 
 /// The agents of the participant on the same database.
@@ -152,15 +139,6 @@ impl Company {
         let others = others.map(|(_, other)| other).collect();
         let host = Some(host(field(own, "addr").unwrap_or_default()));
         Some(Self { host, others })
-    }
-
-    pub(super) fn is_alone(&self) -> bool {
-        self.others.is_empty()
-    }
-
-    /// Whether one of the others can only share.
-    pub(super) fn has_sharers(&self) -> bool {
-        self.others.iter().any(Other::shares)
     }
 
     /// The connection of this name.
@@ -217,21 +195,14 @@ mod tests {
     #[test]
     fn only_another_agent_of_the_participant_on_the_same_database_is_company() {
         let alone = with("");
-        assert!(alone.is_alone(), "itself, plain clients, others, other databases");
+        assert!(alone.others.is_empty(), "itself, plain clients, others, other databases");
         assert_eq!(alone.host.as_deref(), Some("10.0.0.7"));
         let other = with("id=8 addr=a:6 name=assent-agent:bank:two.7.s db=0 idle=2 cmd=get\n");
-        assert!(!other.is_alone() && !other.has_sharers());
         assert!(other.of("two.7.s").is_some_and(Other::is_alive) && other.of("two.7").is_none());
         assert!(
             Company::read("", &name()).is_none(),
             "a server that lists nobody shows too little"
         );
-    }
-
-    /// An agent of an older version, or one that cannot pass anything on, can only share.
-    #[test]
-    fn a_name_without_an_ending_is_that_of_an_agent_that_shares() {
-        assert!(with("id=8 addr=a:6 name=assent-agent:bank:two.7 db=0 idle=0\n").has_sharers());
     }
 
     #[test]

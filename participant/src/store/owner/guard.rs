@@ -24,11 +24,6 @@ pub struct OtherOwner {
 }
 
 impl Guard {
-    /// Of nobody.
-    pub(in super::super) const fn nobody() -> Self {
-        Self(String::new())
-    }
-
     /// A new one, whose secret nobody can guess.
     pub(super) fn new(connection: &str, url: Option<&str>) -> Self {
         // The most of a UUIDv7 is random.

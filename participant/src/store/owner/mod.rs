@@ -6,9 +6,8 @@
 //! ```text
 //!   nobody (no owner key) ── SET owner, WATCH it, read the control hash ──► owner
 //!        ▲                                                                    │
-//!        │   another agent claims:  every EXEC and script of the owner  ◄─────┤
-//!        │                          fails from there; it stands by            │
-//!        └── an agent connects that can only share: DEL owner  ◄──────────────┘
+//!        └── another agent claims: every EXEC and script of the owner  ◄──────┘
+//!                                  fails from there; it stands by
 //!
 //!   a round:  outcomes, prepares ──► machine ──► MULTI  control fields, writes  EXEC  WATCH owner
 //!                         │ what nothing stands in the way of   ▲
@@ -60,27 +59,22 @@ pub(super) use sole::Lost;
 /// Who runs the protocol for this connection's life.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// The scripts.
-    Scripts {
-        /// What the owner key is known to hold: nothing, if several agents share the Redis; or this
-        /// agent, which prefers the scripts for now.
-        owner: Guard,
-    },
     /// This agent.
     Sole(Box<Owner>),
-    /// Another agent.
+    /// Another agent, to which this one passes on what it is told.
     Standby(Arc<OtherOwner>),
+    /// Another agent, to which nothing can be passed on; or nobody, because the data is not what
+    /// this agent knew.
+    Aside,
 }
 
-impl Turn {
-    /// What the owner key is known to hold.
-    pub(super) fn owner(&self) -> &Guard {
-        match self {
-            Self::Scripts { owner } => owner,
-            Self::Sole(owner) => &owner.guard,
-            Self::Standby(other) => other.guard(),
-        }
-    }
+/// What an agent has at stake when it looks who owns the Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stake {
+    /// Nothing: it leaves the Redis to an owner that lives.
+    Nothing,
+    /// It was told something, and can pass it on to nobody.
+    Work,
 }
 
 /// What is kept of a branch whose prepare comes.

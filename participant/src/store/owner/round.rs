@@ -119,13 +119,6 @@ impl Owner {
         self.machine.sweep();
     }
 
-    /// Takes note of what a script has kept of a log: what a round writes of it is never less.
-    pub(in super::super) fn is_kept(&mut self, log_id: LogId, heard: Heard) {
-        self.machine.hear(log_id, heard);
-        let stored = self.stored.entry(log_id).or_insert(heard);
-        *stored = stored.and(heard);
-    }
-
     /// Forgets markers that are gone from the hash.
     pub(in super::super) fn forget(&mut self, txids: &[Txid]) {
         for txid in txids {
@@ -202,6 +195,7 @@ impl Owner {
         if apply.is_some() {
             round.applied.push((slot, round.exec.apply(writes)));
         }
+        mutants::frees_locks(&mut self.machine, &keys);
         round.locked.extend(keys.iter().cloned());
         for (key, adds) in keys.into_iter().zip(adds) {
             match adds {
@@ -424,7 +418,8 @@ pub(super) fn dirty(writes: &[Vec<Arg>], results: &[redis::Value]) -> (Applied, 
     (Applied { dirty_writes }, errors().next().map(ToString::to_string))
 }
 
-/// Whether a write failed because its key has expired since the vote, as `lua/control.lua` says.
+/// Whether a write failed because its key has expired since the vote, as the branch says that it
+/// may. Of all writes only LSET needs its key to be there.
 fn has_expired(write: &[Arg], writes: &[Vec<Arg>], error: &redis::ServerError) -> bool {
     let is = |write: &[Arg], name: &[u8]| write.first().is_some_and(|word| word.0 == name);
     is(write, b"LSET")

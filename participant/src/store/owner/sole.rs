@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use assent_common::branch::BranchAnswer;
-use assent_common::ids::{Epoch, TxNumber};
+use assent_common::ids::{Epoch, LogId, TxNumber};
 use assent_common::outcome::{Call, Done, Failed, Prepared};
 use assent_common::participant::Heard;
 use redis::{Pipeline, Value};
@@ -18,6 +18,7 @@ use super::super::sorted::Sorted;
 use super::super::unlogged::remember;
 use super::super::work::{Answers, Speaker};
 use super::super::{Store, lock};
+use super::apply::apply;
 use super::ask::ask;
 use super::candidates::{Candidates, Sight};
 use super::counters::{self, Counters};
@@ -223,7 +224,7 @@ impl Store {
         let sent = live.connection.clone().send_packed_commands(&pipeline, 0, count).await;
         let mut values = sent.map_err(|error| Lost::Ownership(error.to_string()))?;
         if values.pop() != Some(Value::BulkString(owner.guard.as_str().into())) {
-            return Err(Lost::Ownership("another agent owns this Redis, or shares it".to_owned()));
+            return Err(Lost::Ownership("another agent owns this Redis".to_owned()));
         }
         let records = match candidates.again.is_empty() {
             true => Vec::new(),
@@ -283,6 +284,39 @@ impl Store {
             Ended::Unknown(error) => {
                 round.taken.fail(&Failed::Unknown(error.to_string()), answers);
                 Err(Lost::Ownership(error.to_string()))
+            }
+        }
+    }
+
+    /// Deletes markers of a log that the owner does not need any more. The mark first: what it
+    /// covers may go only because a late prepare below it is refused.
+    pub(in super::super) async fn sweep_some(
+        &self,
+        live: &Live,
+        owner: &mut Owner,
+        (log_id, heard): (LogId, Heard),
+        fields: &[Vec<u8>],
+    ) -> Result<(), Lost> {
+        if !owner.begin_batch() {
+            return Err(Lost::Ownership("a batch was cut off half-way".to_owned()));
+        }
+        let mut round = Round::default();
+        owner.hear(&mut round, log_id, heard);
+        round.exec.gone.extend_from_slice(fields);
+        // By the script, which looks whose data it is before it writes.
+        match apply(self, live, owner, &round.exec).await {
+            Ended::Done { owned: true, .. } => {
+                owner.end_batch();
+                Ok(())
+            }
+            Ended::Refused(why) => Err(Lost::Refused(why)),
+            Ended::Foreign(found) => {
+                self.quarantine_foreign(&found);
+                Err(Lost::Ownership("the data is not what this agent knew".to_owned()))
+            }
+            Ended::Unknown(error) => Err(Lost::Ownership(error.to_string())),
+            Ended::Done { .. } | Ended::Lost => {
+                Err(Lost::Ownership("another agent came".to_owned()))
             }
         }
     }

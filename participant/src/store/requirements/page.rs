@@ -91,8 +91,7 @@ pub fn page() -> String {
         "```\n\nRedis 6.2 has no `pexpiretime`; `hpexpireat` and `hpexpiretime` came with Redis 7.4 and Valkey 9.0. Without \
          `exec`, `getrange`, `mget`,\n`mset` and `watch`, the agent writes by scripts, more slowly; without \
          `client|list` and `client|setname`, the agents of one Redis know each other\n\
-         by a pulse, one write a second; without \
-         `publish` and `subscribe`, a transaction\nthat waits for a lock notices later that the lock is free. \
+         by a pulse, one write a second. \
          Without\n`dump` and `hkeys`, `ASSENT.DIGEST` is refused.\n",
     );
     page
