@@ -220,7 +220,7 @@ pub(super) fn show(view: &TransactionView, format: Format) -> Result<(), Failure
         ("decided", view.decided_at.clone()),
         ("why", problem(view)),
         ("next", next(view)),
-        ("what to do", view.error.as_ref().map(|problem| problem.code.advice().to_owned())),
+        ("what to do", what_to_do(view)),
     ];
     facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
     for (name, value) in &facts {
@@ -245,9 +245,24 @@ pub(super) fn show(view: &TransactionView, format: Format) -> Result<(), Failure
     Ok(())
 }
 
+/// What a person may do. Of an outcome that is not known, an error's advice would be wrong: who
+/// follows "try again" may have it done twice.
+fn what_to_do(view: &TransactionView) -> Option<String> {
+    let is_away = |branch: &BranchReport| branch.last_error.is_some();
+    match view.outcome {
+        OutcomeWord::Pending if view.branches.iter().any(is_away) => Some(
+            "do not send it again under another key; mend the participants with a last error, and \
+             it ends by itself"
+                .to_owned(),
+        ),
+        OutcomeWord::Pending => None,
+        _ => view.error.as_ref().map(|problem| problem.code.advice().to_owned()),
+    }
+}
+
 /// What happens next without anybody's doing; `None` where nothing does.
 fn next(view: &TransactionView) -> Option<String> {
-    let told = match view.state {
+    let (told, until) = match view.state {
         TransactionState::Ended => return None,
         TransactionState::Active => {
             let expires = view.deadline_at.as_deref().unwrap_or("its time");
@@ -265,9 +280,9 @@ fn next(view: &TransactionView) -> Option<String> {
         TransactionState::Deciding => {
             return Some("the decision is being synced to disk".to_owned());
         }
-        TransactionState::Committing => "told to commit",
-        TransactionState::Aborting => "told to abort",
-        TransactionState::Asking => "asked what became of its branch",
+        TransactionState::Committing => ("told to commit", "it has applied"),
+        TransactionState::Aborting => ("told to abort", "it has aborted"),
+        TransactionState::Asking => ("asked what became of its branch", "it says"),
     };
     let waits = |branch: &&BranchReport| {
         use BranchProgress::{Aborting, Committing, Prepared, Preparing};
@@ -275,10 +290,12 @@ fn next(view: &TransactionView) -> Option<String> {
     };
     let names: Vec<_> =
         view.branches.iter().filter(waits).map(|it| it.participant.as_str()).collect();
-    Some(match names.is_empty() {
-        true => "its end is being logged".to_owned(),
-        false => format!("{} is {told} again and again until it answers", names.join(", ")),
-    })
+    let who = match &names[..] {
+        [] => return Some("its end is being logged".to_owned()),
+        [name] => (*name).to_owned(),
+        names => format!("each of {}", names.join(", ")),
+    };
+    Some(format!("{who} is {told} again and again until {until}"))
 }
 
 fn branch_row(branch: &BranchReport) -> [String; 6] {
@@ -291,4 +308,31 @@ fn branch_row(branch: &BranchReport) -> [String; 6] {
         or_dash(branch.last_error.as_deref()),
         or_dash(branch.replies.as_ref().map(|replies| replies.get())),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(outcome: &str, state: &str, last_error: Option<&str>) -> TransactionView {
+        let text = format!(
+            r#"{{"id": "0198f1c2-a4b2-7c1d-9c0e-000000000001", "outcome": "{outcome}",
+                "state": "{state}", "error": {{"type": "x", "title": "x", "status": 503,
+                "code": "participant_unreachable", "detail": "no answer", "retryable": true}},
+                "branches": [{{"participant": "bank-a", "state": "preparing",
+                "last_error": {}}}]}}"#,
+            serde_json::to_string(&last_error).unwrap()
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Promise *honest*: nobody is told to send again what may be committed.
+    #[test]
+    fn an_outcome_that_is_not_known_is_not_advised_to_be_tried_again() {
+        let advice = what_to_do(&view("pending", "asking", Some("connection refused"))).unwrap();
+        assert!(advice.starts_with("do not send it again"), "{advice}");
+        assert_eq!(what_to_do(&view("pending", "asking", None)), None);
+        let aborted = what_to_do(&view("aborted", "ended", None)).unwrap();
+        assert_eq!(aborted, assent_common::ErrorCode::ParticipantUnreachable.advice());
+    }
 }

@@ -33,7 +33,8 @@ pub(crate) async fn require_speaker(
 ) -> Response {
     let sent_by = match request.headers().get(PASSED_ON) {
         Some(proof) => app.passed_on_as(proof.as_bytes()).map(SentBy::Agent).ok_or_else(|| {
-            let detail = "this agent does not own the Redis of who passes this on";
+            let detail = "this agent does not accept the proof of who passes this on: it does not \
+                          own that Redis, or their tokens differ";
             Rejection::new(ErrorCode::NotOwner, detail)
         }),
         None => refusal(&app, &request).map_or(Ok(SentBy::Coordinator), Err),
