@@ -13,8 +13,8 @@
 local COPIED_BYTES = 64
 -- What a random choice with repetitions may come to: bytes, if each were the largest.
 local CHOSEN_BYTES_MAX = 67108864
--- Comparisons of LCS in a step.
-local LCS_STEP = 256
+-- Comparisons of LCS in a step; each takes four bytes while it runs.
+local LCS_STEP = 32
 -- An integer that a double does not hold exactly.
 local EXACT_MAX = 9007199254740992
 
