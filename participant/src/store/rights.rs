@@ -22,6 +22,8 @@ pub enum Need {
     Names,
     /// A branch that asks for a digest (`ASSENT.DIGEST`); without it, that branch is refused.
     Digest,
+    /// A command that runs on copies; without it, that command is refused.
+    Copies,
 }
 
 /// A command that the agent or its scripts use.
@@ -121,6 +123,8 @@ pub static RIGHTS: &[Right] = &[
     owner("watch", &[]),
     Right { need: Need::Digest, ..reads("dump", &["DUMP", "K"]) },
     Right { need: Need::Digest, ..reads("hkeys", &["HKEYS", "K"]) },
+    Right { need: Need::Copies, ..reads("copy", &["COPY", "K", "K"]) },
+    Right { need: Need::Copies, ..writes("restore", &["RESTORE", "K", "0", ""]) },
 ];
 
 /// Of servers that have, or need, this: a command, and how it is tried.
@@ -385,7 +389,9 @@ pub(super) async fn probe(
     let mut lacks_keys = false;
     for (right, answer) in probed.iter().zip(&answers[1..]) {
         let Some(error) = denied(answer) else { continue };
-        if right.need == Need::Digest {
+        if right.need == Need::Copies {
+            continue;
+        } else if right.need == Need::Digest {
             rights.digests = false;
         } else if right.need == Need::Names {
             rights.names = false;
@@ -415,10 +421,14 @@ mod tests {
     #[test]
     fn every_command_of_the_scripts_is_in_the_list() {
         // Options, types and errors, which stand in quotes as well.
-        const NO_COMMANDS: [&str; 22] = [
+        const NO_COMMANDS: [&str; 26] = [
+            "ABSTTL",
             "BYLEX",
             "BYSCORE",
             "COUNT",
+            "LCS",
+            "RAND",
+            "REPLACE",
             "ESCROW",
             "FIELDS",
             "LIMIT",

@@ -52,7 +52,7 @@ end
 
 -- How many bytes the key takes, about. No more than `most` are copied, or read as a whole.
 local function size(e, most)
-  if call('EXISTS', e.k) == 0 then return 0 end
+  if call('TYPE', e.k).ok == 'none' then return 0 end
   local bytes = try('MEMORY', 'USAGE', e.k)
   if type(bytes) ~= 'number' then
     refuse('redis_no_permission', 'MEMORY USAGE is not answered, and bounds what is read: '

@@ -92,7 +92,9 @@ pub fn page() -> String {
          `exec`, `getrange`, `mget`,\n`mset` and `watch`, the agent writes by scripts, more slowly; without \
          `client|list` and `client|setname`, the agents of one Redis know each other\n\
          by a pulse, one write a second. \
-         Without\n`dump` and `hkeys`, `ASSENT.DIGEST` is refused.\n",
+         Without\n`dump` and `hkeys`, `ASSENT.DIGEST` is refused. The \
+         commands that\n[run on copies](commands.md#commands-that-run-on-copies) need `copy`, \
+         `dump`, `restore`, and each\nthe right to itself, which is not in this list.\n",
     );
     page
 }

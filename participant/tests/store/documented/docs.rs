@@ -113,6 +113,8 @@ impl Documented {
                 }
             }
         }
+        // The server gives subcommands in an order that is another one at each start.
+        found.sort_by(|one: &Self, other| one.words.cmp(&other.words));
         found
     }
 
@@ -235,7 +237,7 @@ impl Caller<'_> {
             "id" if self.name == "XREADGROUP" => self.pick(&[">", "0", "1-1"]),
             "operation" => self.pick(&["AND", "OR", "XOR"]),
             "id" | "last-id" | "lastid" | "max-deleted-id" | "maxdeletedid" | "threshold" => {
-                self.pick(&["0", "1-1", "2-1", "9-9", "3"])
+                self.pick(&["0", "1-1", "2-1", "9-9", "9-9", "3"])
             }
             "start" if is_stream => self.pick(&["-", "0", "1-1"]),
             "end" if is_stream => self.pick(&["+", "9-9", "1-1"]),
