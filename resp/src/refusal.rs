@@ -24,8 +24,8 @@ pub(crate) fn of_problem(problem: &Problem) -> Value {
     if *code == ErrorCode::Internal {
         return unknown(*id, detail);
     }
-    if *code == ErrorCode::CommandRefused {
-        return Value::Error(of_redis(detail));
+    if let Some(said) = of_redis(detail) {
+        return Value::Error(said.to_owned());
     }
     let words = words(*code);
     let separator = if words.contains(' ') { ";" } else { "" };
@@ -39,14 +39,11 @@ pub(crate) fn of_problem(problem: &Problem) -> Value {
     Value::Error(text)
 }
 
-/// What Redis has said, which stands behind the command and its key.
-fn of_redis(detail: &str) -> String {
-    let is_word = |text: &str| {
-        let word = text.split(' ').next().unwrap_or_default();
-        word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase())
-    };
+/// What Redis itself has said of a command, which stands behind the command and its key.
+fn of_redis(detail: &str) -> Option<&str> {
+    const BEGINNINGS: [&str; 5] = ["ERR ", "WRONGTYPE ", "BUSYGROUP ", "NOGROUP ", "BUSYKEY "];
     let mut said = detail.match_indices(": ").map(|(at, _)| &detail[at + 2..]);
-    said.find(|text| is_word(text)).map_or_else(|| format!("ERR {detail}"), str::to_owned)
+    said.find(|text| BEGINNINGS.iter().any(|word| text.starts_with(word)))
 }
 
 /// A transaction of which nobody knows yet whether it is committed.

@@ -37,6 +37,8 @@ pub(crate) enum ReplyShape {
     Popped,
     /// An array of names and values in turn, which are pairs in the newer version.
     Pairs,
+    /// An array of places, each a longitude and a latitude, or none.
+    Positions,
     /// An array of maps.
     Maps,
     /// An array of pairs of a stream and its entries.
@@ -76,6 +78,7 @@ impl ReplyShape {
             "ZPOPMIN" | "ZPOPMAX" => Self::ScoredOne,
             "ZRANK" | "ZREVRANK" if op.reply == ReplyKind::Array => Self::ScoredOne,
             "ZMSCORE" => Self::Doubles,
+            "GEOPOS" => Self::Positions,
             "ZMPOP" => Self::Popped,
             "HRANDFIELD" if option("WITHVALUES") => Self::Pairs,
             _ if op.reply == ReplyKind::Array => Self::Array,
@@ -128,6 +131,7 @@ impl ReplyShape {
                 },
                 items,
             ),
+            Self::Positions => each(|item| Self::Doubles.form(item, true), items),
             Self::Maps => each(|item| Self::Map.form(item, true), items),
             Self::Streams => {
                 let pair = |stream| match stream {

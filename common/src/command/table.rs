@@ -204,7 +204,7 @@ commands! {
     "BITFIELD_RO"          Shadow     1..=MANY First           Shared    Array Whole;
     "BITOP"                Shadow     3..=MANY AfterFirst      Exclusive Int   Copy;
     "BITPOS"               Shadow     2..=5    First           Shared    Int   Whole;
-    "COPY"                 Shadow     2..=3    FirstTwo        Exclusive Int   Copy;
+    "COPY"                 Shadow     2..=5    FirstTwo        Exclusive Int   Copy;
     "DECR"                 Strings    1..=1    First           Exclusive Int   Handler;
     "DECRBY"               Strings    2..=2    First           Exclusive Int   Handler;
     "DEL"                  Keys       1..=MANY All             Exclusive Int   Handler;
@@ -227,7 +227,7 @@ commands! {
     "GET"                  Strings    1..=1    First           Shared    Bytes Handler;
     "GETBIT"               Shadow     2..=2    First           Shared    Int   Part;
     "GETDEL"               Strings    1..=1    First           Exclusive Bytes Handler;
-    "GETEX"                Shadow     1..=3    First           Exclusive Bytes Copy;
+    "GETEX"                Shadow     1..=MANY First           Exclusive Bytes Copy;
     "GETRANGE"             Strings    3..=3    First           Shared    Bytes Handler;
     "GETSET"               Strings    2..=2    First           Exclusive Bytes Handler;
     "HDEL"                 Hashes     2..=MANY First           Exclusive Int   Handler;

@@ -15,6 +15,8 @@ local COPIED_BYTES = 64
 local CHOSEN_BYTES_MAX = 67108864
 -- Comparisons of LCS in a step; each takes four bytes while it runs.
 local LCS_STEP = 32
+-- What is compared in a step of SORT, in natural logarithms.
+local SORT_STEP = 2
 -- An integer that a double does not hold exactly.
 local EXACT_MAX = 9007199254740992
 
@@ -35,9 +37,29 @@ local CODES = {
   {'equal or smaller', 'stream_id_too_small'},
 }
 
-local function raise(reply)
+-- What a script is told of a command that the server does not have, or that has another number of
+-- words there; and how a client is told.
+local function not_here(text, name)
+  if match(text, 'nknown .*command') then
+    return "ERR unknown command '" .. name .. "' on the participant's Redis"
+  end
+  if match(text, 'Wrong number of args') then
+    return "ERR wrong number of arguments for '" .. string.lower(name) .. "' command"
+  end
+end
+
+-- Throws what Redis says of `words`. Where it names a copy, the key itself is meant.
+local function raise(reply, name, used)
   local text = reply.err
+  local told = name and not_here(text, name)
+  if told then refuse('command_refused', told) end
   if refusal_code(text) then error(reply) end
+  for _, e in ipairs(used or {}) do
+    if e.home then
+      local copy = string.gsub(e.k, '%p', '%%%0') .. '%f[%D]'
+      text = string.gsub(text, copy, function() return e.home end)
+    end
+  end
   for _, code in ipairs(CODES) do
     if string.find(text, code[1], 1, true) then refuse(code[2], text) end
   end
@@ -50,8 +72,9 @@ local function sure(...)
   return reply
 end
 
--- How many bytes the key takes, about. No more than `most` are copied, or read as a whole.
-local function size(e, most)
+-- How many bytes the key takes, about. No more than `most` are copied, or read as a whole, or come
+-- of it.
+local function usage(e, most)
   if call('TYPE', e.k).ok == 'none' then return 0 end
   local bytes = try('MEMORY', 'USAGE', e.k)
   if type(bytes) ~= 'number' then
@@ -62,9 +85,13 @@ local function size(e, most)
     refuse('too_large', format('the key takes %.0f bytes in Redis; this command works on keys of '
       .. 'up to %.0f (the participant\'s setting shadow_bytes_max)', bytes, most))
   end
+  return bytes
+end
+
+-- The same of a key that is about to be copied or gone through, each time anew.
+local function size(e, most)
+  local bytes = usage(e, most)
   spend(CALL_STEPS + bytes / COPIED_BYTES)
-  bytes_read = bytes_read + bytes
-  bound_bytes()
   return bytes
 end
 
@@ -162,6 +189,8 @@ end
 -- Those that say which key they found something at.
 local NAMES_KEYS = {LMPOP = true, ZMPOP = true, XREAD = true, XREADGROUP = true}
 
+local COUNTS_OF = {list = 'LLEN', set = 'SCARD', zset = 'ZCARD'}
+
 -- Refuses what costs more than the size of the keys.
 local function bound(words, bytes)
   local name = words[1]
@@ -170,6 +199,11 @@ local function bound(words, bytes)
     if chosen * bytes > CHOSEN_BYTES_MAX then
       refuse('reply_too_large', 'so many choices of elements of this key could be too large')
     end
+    if chosen > 0 then spend(chosen) end
+  elseif match(name, '^SORT') then
+    local count = COUNTS_OF[call('TYPE', words[2]).ok]
+    local n = count and call(count, words[2]) or 0
+    spend(n * math.log(n + 1) / SORT_STEP)
   elseif name == 'LCS' then
     local length = function(k) return tonumber(try('STRLEN', k)) or 0 end
     spend(length(words[2]) * length(words[3]) / LCS_STEP)
@@ -182,12 +216,19 @@ ops.SHADOW = function(i, n)
   local mode, most, count = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local words, first = {}, i + 3 + count
   for j = first, i + n - 1 do words[#words + 1] = ARGV[j] end
-  local used, bytes = {}, 0
+  local used, sizes_before, bytes = {}, {}, 0
   for j = i + 3, first - 1 do
     local e = entry(words[tonumber(ARGV[j])])
     if mode == 'C' or e.w then copy(e, most) end
-    if mode == 'W' or mode == 'R' then bytes = bytes + size(e, most) end
     used[#used + 1] = e
+    if mode ~= 'P' then
+      sizes_before[#used] = size(e, most)
+      bytes = bytes + sizes_before[#used]
+    end
+  end
+  if mode == 'W' or mode == 'R' then
+    bytes_read = bytes_read + bytes
+    bound_bytes()
   end
   for j, e in ipairs(used) do
     words[tonumber(ARGV[i + 2 + j])] = mode == 'R' and not e.home and copy_of(e.k) or e.k
@@ -198,7 +239,13 @@ ops.SHADOW = function(i, n)
   for _, e in ipairs(used) do
     if e.home then forget(e) end
   end
-  if type(reply) == 'table' and reply.err then raise(reply) end
+  if type(reply) == 'table' and reply.err then raise(reply, words[1], used) end
+  if mode == 'C' then
+    for j, e in ipairs(used) do
+      local grown = usage(e, most) - sizes_before[j]
+      if grown > 0 then spend(grown / COPIED_BYTES) end
+    end
+  end
   local names = NAMES_KEYS[words[1]] and {}
   for _, e in ipairs(names and used or {}) do names[e.k] = e.home end
   return plain(reply, names)

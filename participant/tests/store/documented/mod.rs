@@ -6,6 +6,7 @@ mod docs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use assent_common::code::ErrorCode;
 use assent_common::command::{Access, COMMANDS, OpRequest, RunBy, ValidatedBranch};
 use assent_common::outcome::{Call, Prepared, Refusal};
 use assent_common::wire::branch::Mode;
@@ -389,6 +390,43 @@ async fn a_key_that_is_too_large_for_a_copy_is_refused_by_the_name_of_the_settin
     let branch = ValidatedBranch::new(vec![OpRequest::new(["GETBIT", "large", "7"])]).unwrap();
     let call = prepared(store.send(vec![prepare(tx(20), Mode::TwoPhase, branch)]).await.remove(0));
     assert!(matches!(call, Call::Applied(_)), "{call:?}");
+}
+
+/// Promise: what an op that runs on copies costs is counted each time, before it is spent; and what
+/// it makes is no larger than what it may work on.
+#[tokio::test]
+async fn ops_on_copies_are_counted_each_time() {
+    let ours = Redis::with(&[]);
+    let mut options = StoreOptions::new(ours.url());
+    options.allow_unsafe_redis = true;
+    let store = Store::connect(options).await.unwrap();
+    let mut plain = ours.plain().await;
+    let members = "for n = 1, 9000 do redis.call(ARGV[1], KEYS[1], n) end";
+    for (command, key) in [("SADD", "set"), ("RPUSH", "list")] {
+        let () = plain.run(&["EVAL", members, "1", key, command]).await;
+    }
+    let all = vec!["set"; 18].join(" ");
+    let cases = [
+        (990, format!("SUNIONSTORE dst {all}"), ErrorCode::TooMuchWork),
+        (500, "SORT list STORE dst".to_owned(), ErrorCode::TooMuchWork),
+        (200, "SORT_RO list ALPHA LIMIT 0 1".to_owned(), ErrorCode::TooMuchWork),
+        (500, "COPY set dst REPLACE".to_owned(), ErrorCode::TooMuchWork),
+        (1, "SETBIT far 33554431 1".to_owned(), ErrorCode::TooLarge),
+    ];
+    for (n, (times, line, code)) in (30..).zip(cases) {
+        let ops = vec![OpRequest::new(line.split(' ')); times];
+        let branch = ValidatedBranch::new(ops).unwrap();
+        let told = store.send(vec![prepare(tx(n), Mode::TwoPhase, branch)]).await.remove(0);
+        let Call::Refused(refusal) = prepared(told) else { panic!("{line}: taken") };
+        assert_eq!(refusal.code, code, "{line}: {refusal:?}");
+    }
+    // An error of Redis names the key, and not its copy.
+    let line = "XGROUP SETID stream g 0";
+    let () = plain.run(&["XADD", "stream", "1-1", "f", "v"]).await;
+    let branch = ValidatedBranch::new(vec![OpRequest::new(line.split(' '))]).unwrap();
+    let told = store.send(vec![prepare(tx(50), Mode::TwoPhase, branch)]).await.remove(0);
+    let Call::Refused(refusal) = prepared(told) else { panic!("taken") };
+    assert!(refusal.detail.contains("'stream'"), "{refusal:?}");
 }
 
 /// Promise: a copy never reaches the file that the server starts from.
