@@ -409,7 +409,7 @@ async fn ops_on_copies_are_counted_each_time() {
     let cases = [
         (990, format!("SUNIONSTORE dst {all}"), ErrorCode::TooMuchWork),
         (500, "SORT list STORE dst".to_owned(), ErrorCode::TooMuchWork),
-        (200, "SORT_RO list ALPHA LIMIT 0 1".to_owned(), ErrorCode::TooMuchWork),
+        (200, "SORT list ALPHA LIMIT 0 1".to_owned(), ErrorCode::TooMuchWork),
         (500, "COPY set dst REPLACE".to_owned(), ErrorCode::TooMuchWork),
         (1, "SETBIT far 33554431 1".to_owned(), ErrorCode::TooLarge),
     ];
