@@ -18,6 +18,11 @@ pub(super) fn not_in_pairs(command: &Command) -> Refusal {
     wrong(ErrorCode::BadArguments, command, detail)
 }
 
+/// Whether an argument is this word, in any case.
+pub(super) fn is(arg: &Arg, word: &str) -> bool {
+    arg.0.eq_ignore_ascii_case(word.as_bytes())
+}
+
 /// The integer in an argument.
 pub(super) fn integer(command: &Command, what: &str, arg: &Arg) -> Result<i64, Refusal> {
     parse_i64(&arg.0).ok_or_else(|| {

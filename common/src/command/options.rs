@@ -2,7 +2,7 @@
 //! fixed places. What cannot be resolved exactly is refused here.
 
 use crate::code::ErrorCode;
-use crate::command::argument::{double, integer, stream_id, text, wrong};
+use crate::command::argument::{double, integer, is, stream_id, text, wrong};
 use crate::command::table::{Command, ReplyKind};
 use crate::outcome::Refusal;
 use crate::value::{Arg, readable};
@@ -19,10 +19,6 @@ fn syntax(command: &Command, arg: &Arg) -> Refusal {
 
 fn conflict(command: &Command, detail: &str) -> Refusal {
     wrong(ErrorCode::BadArguments, command, detail)
-}
-
-fn is(arg: &Arg, word: &str) -> bool {
-    arg.0.eq_ignore_ascii_case(word.as_bytes())
 }
 
 /// `SET key value …` becomes `key value condition get ttl_kind ttl`: the condition is `N`, `X` or empty; get is `G` or

@@ -2,7 +2,7 @@
 //! their arguments must be known before they run. All other faults Redis names itself.
 
 use crate::code::ErrorCode;
-use crate::command::argument::{not_in_pairs, wrong};
+use crate::command::argument::{is, not_in_pairs, wrong};
 use crate::command::number::parse_i64;
 use crate::command::table::{Command, Keys, ReplyKind};
 use crate::limits;
@@ -61,18 +61,19 @@ fn count(arg: &Arg) -> Option<usize> {
     parse_i64(&arg.0).and_then(|count| usize::try_from(count).ok())
 }
 
-fn is(arg: &Arg, word: &str) -> bool {
-    arg.0.eq_ignore_ascii_case(word.as_bytes())
-}
-
 fn says(args: &[Arg], word: &str) -> bool {
     args.iter().any(|arg| is(arg, word))
 }
 
-/// Where the keys of `XREAD` and `XREADGROUP` begin.
+/// Where the options of `XREAD` and `XREADGROUP` begin: behind the names of a group and a consumer,
+/// which may be any words.
+fn stream_options(command: &Command) -> usize {
+    if command.name == "XREADGROUP" { 3 } else { 0 }
+}
+
+/// Where their keys begin.
 fn streams(command: &Command, args: &[Arg]) -> Option<usize> {
-    // The names of a group and a consumer may be any words.
-    let mut at = if command.name == "XREADGROUP" { 3 } else { 0 };
+    let mut at = stream_options(command);
     while let Some(arg) = args.get(at) {
         if is(arg, "STREAMS") {
             return Some(at + 1);
@@ -116,7 +117,11 @@ pub(super) fn check(command: &Command, args: &[Arg]) -> Result<ReplyKind, Refusa
             return Err(not_in_pairs(command));
         }
         Keys::Streams => match streams(command, args) {
-            Some(from) if args.len() > from && (args.len() - from).is_multiple_of(2) => {}
+            Some(from) if args.len() > from && (args.len() - from).is_multiple_of(2) => {
+                if says(&args[stream_options(command)..from], "BLOCK") {
+                    return bad("BLOCK waits for others, and would hold locks meanwhile");
+                }
+            }
             Some(_) => {
                 let why = "ERR Unbalanced list of streams: for each stream key an ID must be given";
                 return Err(wrong(ErrorCode::CommandRefused, command, why));
@@ -126,14 +131,6 @@ pub(super) fn check(command: &Command, args: &[Arg]) -> Result<ReplyKind, Refusa
         _ => {}
     }
     match command.name {
-        "XREAD" | "XREADGROUP" => {
-            let from = streams(command, args).unwrap_or(0);
-            // Behind GROUP, the names of a group and a consumer.
-            let options = args.get(if command.name == "XREADGROUP" { 3 } else { 0 }..from);
-            if says(options.unwrap_or_default(), "BLOCK") {
-                return bad("BLOCK waits for others, and would hold locks meanwhile");
-            }
-        }
         "COPY" if args.len() > 2 && !is(&args[2], "REPLACE") => {
             return bad("syntax error: only REPLACE may follow; there is one database");
         }
