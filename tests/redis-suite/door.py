@@ -4,7 +4,10 @@ That suite asks its server for more than keys: it empties it, sets its configura
 encodings. Those commands go to the Redis behind the participant; every other goes to the port. A
 flush deletes all keys but those of Assent, which the service's data does not contain.
 
-door.py LISTEN_PORT ASSENT_PORT REDIS_PORT
+door.py LISTEN_PORT ASSENT_PORT REDIS_PORT [COMMAND…]
+
+A COMMAND goes to the port although it is about the server: a suite that changes passwords and rights
+would lock the participant out of its Redis.
 """
 
 import asyncio
@@ -13,7 +16,7 @@ import sys
 # What is about the server, not about keys.
 OF_THE_SERVER = {
     b"ACL", b"BGREWRITEAOF", b"BGSAVE", b"COMMAND", b"CONFIG", b"DEBUG", b"FUNCTION", b"INFO",
-    b"LASTSAVE", b"LATENCY", b"MEMORY", b"OBJECT", b"SAVE", b"SCRIPT", b"SLOWLOG",
+    b"LASTSAVE", b"LATENCY", b"MEMORY", b"OBJECT", b"SAVE", b"SCRIPT", b"SLOWLOG", b"TIME",
 }
 FLUSHES = {b"FLUSHALL", b"FLUSHDB"}
 ALL_BUT_OURS = b"""
@@ -74,7 +77,7 @@ def encoded(*words):
     return b"".join(parts)
 
 
-async def serve(client, out, assent_port, redis_port):
+async def serve(client, out, assent_port, redis_port, to_the_port):
     assent = await asyncio.open_connection("127.0.0.1", assent_port)
     redis = await asyncio.open_connection("127.0.0.1", redis_port)
 
@@ -93,7 +96,7 @@ async def serve(client, out, assent_port, redis_port):
                 reply = await ask(redis, encoded(b"EVAL", ALL_BUT_OURS, b"0", b"EXISTS"))
             elif name == b"CLIENT" and words[1:] and words[1].upper() in (b"LIST", b"KILL"):
                 reply = await ask(redis, raw)
-            elif name in OF_THE_SERVER:
+            elif name in OF_THE_SERVER - to_the_port:
                 reply = await ask(redis, raw)
             else:
                 if name == b"HELLO":
@@ -108,13 +111,13 @@ async def serve(client, out, assent_port, redis_port):
             writer.close()
 
 
-async def main(listen, assent_port, redis_port):
+async def main(listen, assent_port, redis_port, to_the_port):
     async def one(client, out):
-        await serve(client, out, assent_port, redis_port)
+        await serve(client, out, assent_port, redis_port, to_the_port)
 
     server = await asyncio.start_server(one, "127.0.0.1", listen, limit=2**30)
     async with server:
         await server.serve_forever()
 
 
-asyncio.run(main(*map(int, sys.argv[1:4])))
+asyncio.run(main(*map(int, sys.argv[1:4]), {name.encode() for name in sys.argv[4:]}))
