@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-quick bench-peers bench-tools peers chaos soak fuzz test model sim lint docs book deny fix tools redis servers clean
+.PHONY: help demo bench bench-quick bench-peers bench-tools peers compare chaos soak fuzz test sdk-test sdk-js sdk-python model sim lint docs book deny fix tools redis postgres servers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -26,6 +26,10 @@ bench-tools: redis
 
 peers: ## install what the bench compares with, as far as it can be had
 	@./lab/install-peers.sh
+
+compare: redis ## try the claims of docs/compare.md on real servers: PostgreSQL, MariaDB, Redis, Assent
+	cargo build --release --locked -p assent
+	@ASSENT_BIN=$(CURDIR)/target/release/assent ./docs/compare/experiments.sh
 
 # How long make chaos breaks things, in seconds, by which seed, and which kinds of faults (all that are safe).
 TIME ?= 60
@@ -61,7 +65,19 @@ test: servers tools lint ## everything CI runs
 	cargo nextest run --workspace --locked
 	@./tests/on-servers.sh
 	cargo test --workspace --locked --doc --quiet
-	$(MAKE) --no-print-directory docs deny
+	$(MAKE) --no-print-directory sdk-test docs deny
+
+sdk-test: sdk-js sdk-python ## the SDKs, against a live coordinator
+
+sdk-js: redis
+	@./deploy/install-node.sh
+	cargo build --locked -p assent
+	@./sdk/js/check.sh
+
+sdk-python: redis
+	@./deploy/install-python.sh
+	cargo build --locked -p assent
+	@./sdk/python/check.sh
 
 model: ## the model checker's larger worlds, some minutes
 	ASSENT_MODEL_LARGE=1 cargo test -p assent-model --locked -- --test-threads 1
@@ -87,14 +103,18 @@ deny: ## licences, bans and sources of dependencies, where cargo-deny is install
 	@if command -v cargo-deny >/dev/null; then cargo fetch --locked --quiet && cargo deny --offline --log-level error check bans licenses sources; \
 	else echo "cargo-deny is not installed; skipped (cargo install --locked cargo-deny)"; fi
 
-fix: ## rewrite formatting and the generated files: OpenAPI, error codes, CLI help
+fix: ## rewrite formatting and the generated files: OpenAPI, error codes, CLI help, types of sdk/js
 	cargo fmt --all
 	UPDATE=1 cargo nextest run --workspace --locked -E 'test(is_current) + test(committed) + test(contract)' --no-fail-fast
+	@if command -v tsc >/dev/null; then tsc -p sdk/js; fi
 
 redis: ## install redis-server by the system's package manager, if it is missing
 	@./deploy/install-redis.sh
 
-servers: ## install the servers that the tests run on beside each other, into target/servers
+postgres: ## install PostgreSQL by the system's package manager, if it is missing
+	@./deploy/install-postgres.sh
+
+servers: postgres ## install the servers that the tests run on beside each other, into target/servers
 	@./deploy/install-servers.sh
 
 tools: ## install cargo-nextest, if it is missing

@@ -58,8 +58,8 @@ enum Command {
     Init(CoordinatorArgs),
     /// Run the coordinator
     Coordinator(CoordinatorArgs),
-    /// Run a participant: the agent beside a service's Redis
-    Participant(ParticipantArgs),
+    /// Run a participant: the agent beside a service's Redis; or check one of any kind
+    Participant(OfParticipant),
     /// Run everything on this machine for development, with Redis servers of its own
     Dev(server::dev::DevArgs),
     /// Run, list and inspect transactions
@@ -83,6 +83,24 @@ enum Command {
     },
     /// Ask a server whether it is healthy, for container health checks
     Health(ops::health::HealthArgs),
+}
+
+/// A participant that is run, if no command says otherwise.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct OfParticipant {
+    #[command(subcommand)]
+    command: Option<ParticipantCommand>,
+    #[command(flatten)]
+    run: ParticipantArgs,
+}
+
+/// What is done with a participant that runs.
+#[derive(Debug, Subcommand)]
+enum ParticipantCommand {
+    /// Hold a participant, of any kind and in any language, to the participant protocol. It leaves
+    /// keys and logs behind: run it on one that is made for it
+    Check(Box<ops::participant_check::CheckArgs>),
 }
 
 /// A command that talks to a coordinator.
@@ -118,7 +136,12 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
     let Global { config, output: format } = cli.global;
     let path = ConfigPath::from_flag(config);
     let file = || ConfigFile::load(&path);
-    if matches!(cli.command, Command::Coordinator(_) | Command::Participant(_) | Command::Dev(_)) {
+    let is_server = match &cli.command {
+        Command::Coordinator(_) | Command::Dev(_) => true,
+        Command::Participant(of) => of.command.is_none(),
+        _ => false,
+    };
+    if is_server {
         // Before anything can go wrong: why a server did not start is an event of its log.
         telemetry::start_logs();
     }
@@ -130,8 +153,11 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Coordinator(args) => {
             server::coordinator::run(CoordinatorSettings::resolve(args, matches, file()?)?)
         }
-        Command::Participant(args) => {
-            server::participant::run(ParticipantSettings::resolve(args, matches, file()?)?)
+        Command::Participant(OfParticipant { command: Some(command), .. }) => match command {
+            ParticipantCommand::Check(args) => ops::participant_check::run(*args, format),
+        },
+        Command::Participant(OfParticipant { run, .. }) => {
+            server::participant::run(ParticipantSettings::resolve(run, matches, file()?)?)
         }
         Command::Dev(args) => server::dev::run(args, format),
         Command::Tx(OfClient { command, client }) => {

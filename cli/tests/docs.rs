@@ -65,6 +65,7 @@ fn texts() -> Vec<(PathBuf, String)> {
         "coordinator/src",
         "participant/src",
         "common/src",
+        "check/src",
         "client/src",
         "resp/src",
     ]

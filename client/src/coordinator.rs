@@ -24,7 +24,7 @@ use assent_common::{ErrorCode, IdempotencyKey, ParticipantName, TransactionId, T
 use crate::mutant;
 use crate::participant::{Probe, metrics, probe};
 use crate::transport::{
-    CallError, Endpoint, Heard, Http, InvalidBaseUrl, Media, Request, Unknown, parse,
+    CallError, Endpoint, Heard, Http, InvalidBaseUrl, Media, NotSent, Request, Unknown, parse,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -117,18 +117,8 @@ impl CoordinatorClient {
         key: Option<&IdempotencyKey>,
         wait: Option<DurationMs>,
     ) -> Result<TransactionView, SubmitError> {
-        let decides_ms =
-            transaction.timeout.map_or(limits::TIMEOUT_DEFAULT_MS, |timeout| timeout.0);
-        let wait_ms = wait.map_or(decides_ms, |wait| wait.0);
-        let mut request = Request::new(Method::POST, self.submit_url.clone(), Media::Json)
-            .json(transaction)?
-            .waiting(wait_ms);
-        if let Some(value) = key.and_then(|key| HeaderValue::from_str(key.as_str()).ok()) {
-            request.headers.insert(IDEMPOTENCY_KEY, value);
-        }
-        if let Some(wait) = wait {
-            request.headers.insert(PREFER, prefer_wait(wait));
-        }
+        let request = self.submission(transaction, key, wait);
+        let request = request.map_err(|NotSent(why)| Unknown(why))?;
         let view: TransactionView = match self.endpoint.http.say(request).await {
             Heard::Said { body, .. } => parse(&body)?,
             Heard::Problem(problem) => return Err(problem.into()),
@@ -138,6 +128,29 @@ impl CoordinatorClient {
             Some(id) if id != view.id => Err(told_of_another(&id, &view.id).into()),
             _ => unless_aborted(view),
         }
+    }
+
+    /// What submits a transaction.
+    pub(crate) fn submission(
+        &self,
+        transaction: &TransactionRequest,
+        key: Option<&IdempotencyKey>,
+        wait: Option<DurationMs>,
+    ) -> Result<Request, NotSent> {
+        let decides_ms =
+            transaction.timeout.map_or(limits::TIMEOUT_DEFAULT_MS, |timeout| timeout.0);
+        let wait_ms = wait.map_or(decides_ms, |wait| wait.0);
+        let mut request = Request::new(Method::POST, self.submit_url.clone(), Media::Json)
+            .json(transaction)
+            .map_err(|Unknown(why)| NotSent(why))?
+            .waiting(wait_ms);
+        if let Some(value) = key.and_then(|key| HeaderValue::from_str(key.as_str()).ok()) {
+            request.headers.insert(IDEMPOTENCY_KEY, value);
+        }
+        if let Some(wait) = wait {
+            request.headers.insert(PREFER, prefer_wait(wait));
+        }
+        Ok(request)
     }
 
     /// The whole story of a transaction; waits for its end as long as `wait` says.

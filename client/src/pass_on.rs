@@ -11,7 +11,7 @@ use assent_common::wire::problem::Problem;
 use assent_common::{ErrorCode, Txid};
 
 use crate::participant::ParticipantClient;
-use crate::transport::{Heard, Media, Request, Unknown, parse};
+use crate::transport::{Heard, Media, NotSent, Request, Unknown, parse};
 
 /// The header that shows that an agent passes something on, and with what words.
 pub const PASSED_ON: HeaderName = HeaderName::from_static("assent-passed-on");
@@ -81,7 +81,7 @@ impl ParticipantClient {
             },
             Ok(Heard::Problem(problem)) => refused(problem),
             Ok(Heard::Unknown(Unknown(why))) => PassedOn::Unknown(why),
-            Err(Unknown(why)) => PassedOn::NotReached(why),
+            Err(NotSent(why)) => PassedOn::NotReached(why),
         }
     }
 }

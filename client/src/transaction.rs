@@ -11,7 +11,8 @@
 //! # Ok::<(), assent_client::transaction::InvalidTransaction>(())
 //! ```
 
-use serde_json::value::to_raw_value;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use assent_common::command::{Expect, OpRequest};
 use assent_common::ids::InvalidId;
@@ -19,6 +20,8 @@ use assent_common::time::DurationMs;
 use assent_common::value::Arg;
 use assent_common::wire::transaction::{Ack, BranchRequest, Protocol, TransactionRequest};
 use assent_common::{ParticipantName, TransactionId};
+
+use crate::sealed::SealedTransaction;
 
 /// Why the parts make no transaction.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +41,8 @@ pub enum InvalidTransaction {
     /// Escrow is asked for before the first op.
     #[error("escrow must follow the op that is done in it")]
     EscrowWithoutOp,
-    /// The ops cannot be written as JSON.
-    #[error("the ops cannot be written as JSON")]
+    /// The ops or the input cannot be written as JSON.
+    #[error("the ops or the input cannot be written as JSON")]
     Json(#[source] serde_json::Error),
 }
 
@@ -49,6 +52,8 @@ pub struct Transaction {
     id: Option<TransactionId>,
     name: Option<String>,
     branches: Vec<(String, Ops)>,
+    /// Whether the id is not of this object.
+    is_kept: bool,
     timeout: Option<DurationMs>,
     ack: Ack,
     protocol: Protocol,
@@ -71,7 +76,7 @@ impl Transaction {
     /// Another id, kept earlier.
     #[must_use]
     pub const fn with_id(mut self, id: TransactionId) -> Self {
-        self.id = Some(id);
+        (self.id, self.is_kept) = (Some(id), true);
         self
     }
 
@@ -118,9 +123,16 @@ impl Transaction {
         self
     }
 
+    /// The transaction, ready to be sent by an [`AssentClient`](crate::AssentClient), if its parts
+    /// are valid.
+    pub fn seal(self) -> Result<SealedTransaction, InvalidTransaction> {
+        let is_kept = self.is_kept;
+        Ok(SealedTransaction::new(self.build()?, is_kept))
+    }
+
     /// The request, if its parts are valid.
     pub fn build(self) -> Result<TransactionRequest, InvalidTransaction> {
-        let Self { id, name, branches, timeout, ack, protocol } = self;
+        let Self { id, name, branches, timeout, ack, protocol, is_kept: _ } = self;
         let branches = branches
             .into_iter()
             .map(|(name, ops)| ops.build(name))
@@ -133,6 +145,7 @@ impl Transaction {
 #[derive(Debug, Default)]
 pub struct Ops {
     ops: Vec<OpRequest>,
+    input: Option<Box<RawValue>>,
     problem: Option<InvalidTransaction>,
 }
 
@@ -142,6 +155,17 @@ impl Ops {
     pub fn op<A: Into<Arg>>(mut self, words: impl IntoIterator<Item = A>) -> Self {
         let cmd = words.into_iter().map(Into::into).collect();
         self.ops.push(OpRequest { cmd, expect: None, escrow: false });
+        self
+    }
+
+    /// What the participant's hook decides about, beside the ops or instead of them: anything that
+    /// is JSON. What the hook replies stands behind the replies of the ops.
+    #[must_use]
+    pub fn input(mut self, input: &impl Serialize) -> Self {
+        match to_raw_value(input) {
+            Ok(input) => self.input = Some(input),
+            Err(error) => self.problem = Some(InvalidTransaction::Json(error)),
+        }
         self
     }
 
@@ -209,7 +233,7 @@ impl Ops {
             Err(source) => return Err(InvalidTransaction::Participant { name, source }),
         };
         let ops = to_raw_value(&self.ops).map_err(InvalidTransaction::Json)?;
-        Ok(BranchRequest { participant, ops })
+        Ok(BranchRequest { participant, ops, input: self.input })
     }
 }
 

@@ -73,10 +73,20 @@ pub enum BuildError {
 )]
 pub struct InvalidBaseUrl(String);
 
+impl InvalidBaseUrl {
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// Nothing is known of what the other side did; the text is for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unknown(pub String);
+
+/// This copy of a request has reached nobody; the text is for people.
+#[derive(Debug)]
+pub(crate) struct NotSent(pub(crate) String);
 
 /// Why a call that changes nothing, or an operator's call, has no result.
 #[derive(Debug, thiserror::Error)]
@@ -137,21 +147,29 @@ impl Http {
 
     /// Says it once, and tells what came of it.
     pub(crate) async fn say(&self, request: Request) -> Heard {
-        let expected = request.expects;
-        let again = mutant::is(Mutant::RetriesUnclear).then(|| request.clone());
-        match self.exchange_or_again(request, again).await {
-            Ok(answer) => judge(expected, answer),
-            Err(unknown) => Heard::Unknown(unknown),
-        }
+        let heard = self.say_if_connected(request).await;
+        heard.unwrap_or_else(|NotSent(why)| Heard::Unknown(Unknown(why)))
     }
 
     /// The same; an error if this copy of the request has reached nobody.
-    pub(crate) async fn say_if_connected(&self, request: Request) -> Result<Heard, Unknown> {
+    pub(crate) async fn say_if_connected(&self, request: Request) -> Result<Heard, NotSent> {
         let expected = request.expects;
-        match self.exchange_if_connected(request).await {
+        let again = mutant::is(Mutant::RetriesUnclear).then(|| request.clone());
+        match self.exchange_or_again(request, again).await {
             Ok(answer) => Ok(judge(expected, answer)),
-            Err(Unanswered::NotConnected(unknown)) => Err(unknown),
+            Err(Unanswered::NotConnected(Unknown(why))) => Err(NotSent(why)),
             Err(Unanswered::Unknown(unknown)) => Ok(Heard::Unknown(unknown)),
+        }
+    }
+
+    /// The body of an answer of JSON from a server that is not Assent's; every other answer says
+    /// nothing.
+    pub(crate) async fn say_to_stranger(&self, request: Request) -> Result<Bytes, Unknown> {
+        let RawAnswer { status, media_type, body } = self.exchange(request).await?;
+        match (status, media_type.as_str()) {
+            (200, JSON_MEDIA_TYPE) => Ok(body),
+            (200, _) => Err(Unknown("its answer is not application/json".to_owned())),
+            _ => Err(Unknown(format!("its answer has status {status}"))),
         }
     }
 
@@ -160,9 +178,9 @@ impl Http {
         &self,
         request: Request,
         again: Option<Request>,
-    ) -> Result<RawAnswer, Unknown> {
-        match (self.exchange(request).await, again) {
-            (Err(_), Some(again)) => self.exchange(again).await,
+    ) -> Result<RawAnswer, Unanswered> {
+        match (self.exchange_if_connected(request).await, again) {
+            (Err(_), Some(again)) => self.exchange_if_connected(again).await,
             (answered, _) => answered,
         }
     }
@@ -190,6 +208,7 @@ impl Http {
     /// The same, and whether this copy of the request has reached nobody.
     async fn exchange_if_connected(&self, request: Request) -> Result<RawAnswer, Unanswered> {
         let limit = self.request_timeout + Duration::from_millis(request.wait_ms);
+        let bytes_max = request.answer_bytes_max;
         let request = self.prepared(request).map_err(Unanswered::NotConnected)?;
         let answered = async {
             let response = self.client.request(request).await.map_err(|error| {
@@ -199,7 +218,7 @@ impl Http {
                     false => Unanswered::Unknown(unknown),
                 }
             })?;
-            RawAnswer::read(response).await.map_err(Unanswered::Unknown)
+            RawAnswer::read(response, bytes_max).await.map_err(Unanswered::Unknown)
         };
         let late = || Unknown(format!("no answer within {} ms", limit.as_millis()));
         let answered = tokio::time::timeout(limit, answered).await;
@@ -208,7 +227,7 @@ impl Http {
 
     /// The request with everything that is the same for all.
     fn prepared(&self, request: Request) -> Result<hyper::Request<Full<Bytes>>, Unknown> {
-        let Request { method, url, mut headers, body, expects, wait_ms: _ } = request;
+        let Request { method, url, mut headers, body, expects, .. } = request;
         headers.insert(ACCEPT, HeaderValue::from_static(expects.name()));
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
@@ -258,11 +277,14 @@ pub(crate) struct Request {
     pub(crate) expects: Media,
     /// Milliseconds that the server may wait on purpose.
     pub(crate) wait_ms: u64,
+    /// Bytes that the answer may have.
+    answer_bytes_max: usize,
 }
 
 impl Request {
     pub(crate) fn new(method: Method, url: Url, expects: Media) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: None, expects, wait_ms: 0 }
+        let (headers, answer_bytes_max) = (HeaderMap::new(), limits::BATCH_BYTES_MAX);
+        Self { method, url, headers, body: None, expects, wait_ms: 0, answer_bytes_max }
     }
 
     pub(crate) fn get(url: Url) -> Self {
@@ -274,6 +296,11 @@ impl Request {
             .map_err(|error| Unknown(format!("the request cannot be written: {error}")))?;
         self.body = Some(body.into());
         Ok(self)
+    }
+
+    pub(crate) fn at_most(mut self, answer_bytes_max: usize) -> Self {
+        self.answer_bytes_max = answer_bytes_max;
+        self
     }
 
     pub(crate) fn waiting(mut self, wait_ms: u64) -> Self {
@@ -311,7 +338,7 @@ struct RawAnswer {
 }
 
 impl RawAnswer {
-    async fn read(response: Response<Incoming>) -> Result<Self, Unknown> {
+    async fn read(response: Response<Incoming>, bytes_max: usize) -> Result<Self, Unknown> {
         let status = response.status().as_u16();
         let media_type = response
             .headers()
@@ -327,8 +354,9 @@ impl RawAnswer {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| describe(&error))?;
             let Ok(chunk) = frame.into_data() else { continue };
-            if first.len() + rest.len() + chunk.len() > limits::BATCH_BYTES_MAX {
-                return Err(Unknown("the answer is larger than any answer of ours".to_owned()));
+            if first.len() + rest.len() + chunk.len() > bytes_max {
+                let why = format!("the answer has more than {bytes_max} bytes");
+                return Err(Unknown(why));
             }
             if first.is_empty() {
                 first = chunk;
@@ -450,7 +478,7 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     pub(crate) fn new(http: &Http, base_url: &str) -> Result<Self, InvalidBaseUrl> {
-        let invalid = || InvalidBaseUrl(base_url.to_owned());
+        let invalid = || InvalidBaseUrl::of(base_url);
         let base = Url::parse(base_url).map_err(|_| invalid())?;
         // A name and a password in it would not be sent, but shown.
         let anonymous = base.username().is_empty() && base.password().is_none();

@@ -8,17 +8,20 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
+use axum::routing::post;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use assent_client::interactive::op;
 use assent_client::{
-    CallError, CoordinatorAdmin, CoordinatorClient, Http, HttpOptions, ParticipantAdmin,
-    ParticipantClient, SubmitError, Token, Transaction,
+    CallError, CoordinatorAdmin, CoordinatorClient, Http, HttpOptions, Interactive,
+    ParticipantAdmin, ParticipantClient, SubmitError, Token, Transaction, TransactionError,
 };
 use assent_common::command::OpRequest;
 use assent_common::outcome::{Call, Prepared};
 use assent_common::time::DurationMs;
 use assent_common::wire::branch::{Batch, CoordinatorRef, Message, Mode, PrepareMessage};
+use assent_common::wire::interactive::BeginRequest;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::{MEDIA_TYPE, PROBLEM_MEDIA_TYPE};
 use assent_common::{ErrorCode, Txid, limits};
@@ -88,6 +91,7 @@ fn batch() -> Batch {
             wait_ms: 0,
             branches: Vec::new(),
             ops: vec![OpRequest::new(["GET", "k"])],
+            input: None,
         })],
     }
 }
@@ -234,7 +238,7 @@ async fn aborted_rejected_and_unknown_are_told_apart() {
 
 #[tokio::test]
 async fn a_transaction_of_another_id_is_not_the_one_asked_for() {
-    let view = format!(r#"{{"id":"{ID}","outcome":"committed","state":"ended"}}"#);
+    let view = format!(r#"{{"id":"{ID}","outcome":"committed","state":"ended","branches":[]}}"#);
     let url = answering(200, "application/json", view).await;
     let client = CoordinatorClient::new(&http(), &url).unwrap();
     let own = client.transaction(ID.parse().unwrap(), None).await;
@@ -359,4 +363,33 @@ async fn an_answer_that_is_deeper_than_any_of_ours_is_not_known() {
         panic!("nothing was said");
     };
     assert!(why.contains("inside each other, at byte 32"), "{why}");
+}
+
+/// Promise: a commit is of all calls that were answered. Behind one whose answer was lost it is not
+/// sent, because the ops of that call might be in it, or not.
+#[tokio::test]
+async fn a_commit_does_not_pass_by_a_call_whose_answer_was_lost() {
+    let json = |body: String| ([(CONTENT_TYPE, "application/json")], body);
+    let begun = format!(
+        r#"{{"id":"{ID}","outcome":"active","seq":0,"expires_at":"2026-11-30T00:00:00Z",
+            "ends_at":"2026-11-30T00:00:00Z"}}"#
+    );
+    let committed = format!(
+        r#"{{"id":"{ID}","outcome":"committed","state":"ended","applied":true,"branches":[],
+            "attempt":0,"created_at":"2026-11-30T00:00:00Z"}}"#
+    );
+    let router = Router::new()
+        .route("/v1/transactions", post(move || async move { json(begun) }))
+        .route("/v1/transactions/{id}/commit", post(move || async move { json(committed) }))
+        .fallback(|| async { StatusCode::BAD_GATEWAY });
+    let client = CoordinatorClient::new(&http(), &serve(router).await).unwrap();
+    let begin = BeginRequest { id: Some(ID.parse().unwrap()), ..BeginRequest::default() };
+    let mut tx = Interactive::begin_as(&client, begin.clone()).await.unwrap();
+    tx.commit(None).await.unwrap();
+    let mut tx = Interactive::begin_as(&client, begin).await.unwrap();
+    let lost = tx.ops([op("bank-a", ["INCR", "n"])]).await;
+    assert!(matches!(lost, Err(TransactionError::Unknown(_))), "{lost:?}");
+    let refused = tx.commit(None).await.unwrap_err();
+    assert!(matches!(refused, TransactionError::Rejected(_)), "{refused:?}");
+    assert_eq!(refused.code(), Some("wrong_state"));
 }

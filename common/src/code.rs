@@ -38,6 +38,12 @@ macro_rules! error_codes {
                 match self { $(Self::$variant => $retryable,)+ }
             }
 
+            /// Whether it says that what a participant keeps its branches in does not answer.
+            #[must_use]
+            pub const fn is_of_silent_store(self) -> bool {
+                matches!(self, Self::RedisUnavailable | Self::PostgresUnavailable)
+            }
+
             /// What it means, in one sentence.
             #[must_use]
             pub fn meaning(self) -> String {
@@ -121,21 +127,51 @@ error_codes! {
     /// expired.
     ReadChanged = "read_changed", 409, false,
         "Read again and decide again: in a new interactive transaction, or with a new digest.";
-    /// A key was locked by another transaction until the deadline.
-    LockConflict = "lock_conflict", 409, true, "Try again; `holder` names the transaction that held the key.";
-    /// The deadline passed before the transaction was decided.
-    Timeout = "timeout", 409, true, "Try again, with a longer `timeout` if it is short.";
+    /// The hook of a participant vetoed: `reply` has its code and its reason.
+    Vetoed = "vetoed", 409, false,
+        "Read the hook's `code` and `reason`: they are words of the service, not of Assent.";
+    /// The hook of a participant gave no clear answer in time. Nothing is locked, and nothing is
+    /// done.
+    HookUnavailable = "hook_unavailable", 503, true,
+        "Check the service that the participant's `hook_url` names; try again.";
+    /// The answer of a participant's hook breaks the rules of hooks. Nothing is locked, and nothing
+    /// is done.
+    HookInvalid = "hook_invalid", 502, false,
+        "Correct the hook: see docs/guides/hooks.md, section `What a hook answers`.";
+    /// A branch has an `input`, and its participant has no hook that could take it.
+    NoHook = "no_hook", 422, false,
+        "Give the participant a hook (`hook_url`), or send the branch without `input`.";
+    /// A key or a row was locked by another transaction until the deadline; or a database could not
+    /// bring the transaction into an order with others.
+    LockConflict = "lock_conflict", 409, true,
+        "Try again; `holder` names the transaction that held the key, where that is known.";
+    /// The deadline passed before the transaction was decided, while `participant` was still asked,
+    /// or waited for a lock. If the last call had failed, it is `participant_unreachable`.
+    Timeout = "timeout", 409, true,
+        "Try again, with a longer `timeout` if it is short; else look at the participant.";
+    /// The coordinator was restarted while the transaction was under way. Nothing of it is done.
+    Interrupted = "interrupted", 503, true, "Try again, under a new key.";
     /// The interactive transaction has expired: no call came for a while, or it was too old.
     /// Nothing of it is done.
     Expired = "expired", 410, false,
         "Begin a new one; a call without ops keeps one alive for a while.";
     /// The client or an operator asked for the abort.
     Cancelled = "cancelled", 409, false, "Nothing: this was asked for.";
-    /// A participant could not be reached, or did not answer before the deadline; or it is away, so
-    /// nothing was begun.
+    /// The last call to `participant` failed, or had no clear answer, and the deadline passed; or
+    /// it has not answered for some seconds, so that nothing was begun.
     ParticipantUnreachable = "participant_unreachable", 503, true, "Check the participant's process and address; try again.";
     /// The participant's Redis could not be reached, or gave no clear answer.
     RedisUnavailable = "redis_unavailable", 503, true, "Check the participant's Redis; try again.";
+    /// The participant's PostgreSQL could not be reached, or gave no clear answer.
+    PostgresUnavailable = "postgres_unavailable", 503, true,
+        "Check the participant's PostgreSQL; try again.";
+    /// PostgreSQL refuses a statement: its syntax, its arguments, the data, or a right that is
+    /// missing.
+    SqlRefused = "sql_refused", 422, false,
+        "Read what PostgreSQL says in the detail, and correct the op that `op` names.";
+    /// A statement breaks a constraint of the database.
+    ConstraintViolated = "constraint_violated", 409, false,
+        "Read again and decide again; the detail names the constraint.";
     /// Between agents of one Redis only: this agent does not own the Redis, so that nothing was
     /// done.
     NotOwner = "not_owner", 503, true, "Nothing: the agent that passed it on looks who owns it.";

@@ -26,6 +26,12 @@ macro_rules! crash_points {
 }
 
 crash_points! {
+    /// Participant: a prepare with an input has arrived, its hook has not been asked.
+    BeforeHook = "participant.before_hook";
+    /// Participant: the hook has what it wanted to read, and has not decided.
+    InHook = "participant.in_hook";
+    /// Participant: the hook has decided, nothing of its branch is in Redis.
+    AfterHook = "participant.after_hook";
     /// Participant: the prepare has arrived, nothing of it is in Redis.
     BeforeVoteDurable = "participant.before_vote_durable";
     /// Participant: the vote is durable, the coordinator has not heard of it.
@@ -34,6 +40,8 @@ crash_points! {
     BeforeApply = "participant.before_apply";
     /// Participant: the branch is applied, the coordinator has not heard of it.
     AfterApply = "participant.after_apply";
+    /// Participant with a database: the vote's row is written, the transaction is not prepared.
+    BeforeSqlPrepared = "participant.before_sql_prepared";
     /// Coordinator: the prepares are about to go out.
     BeforePrepareSent = "coordinator.before_prepare_sent";
     /// Coordinator: the votes have arrived, the decision has not reached the log.

@@ -5,8 +5,9 @@
 //! and the simulator all run this code. Its short dependency list is the proof, and a test holds it to that.
 //!
 //! Words: **transaction** (one atomic unit), **branch** (its part at one participant), **vote**, **decision**,
-//! **in doubt** (voted yes, outcome not yet known), **op** (one Redis command in a branch), **agent** (a running
-//! participant process), **applied** (the branch's writes are in the keyspace).
+//! **in doubt** (voted yes, outcome not yet known), **op** (one Redis command or SQL statement in a
+//! branch), **agent** (a running participant process), **applied** (the branch's writes are there for
+//! all to see).
 
 pub mod backoff;
 pub mod branch;
@@ -16,6 +17,7 @@ pub mod command;
 pub mod coordinator;
 pub mod crash;
 pub mod frame;
+pub mod hook;
 pub mod ids;
 pub mod limits;
 pub mod lives;
@@ -25,6 +27,7 @@ pub mod outcome;
 pub mod participant;
 pub mod record;
 pub mod settle;
+pub mod sql;
 pub mod text;
 pub mod time;
 pub mod value;

@@ -185,6 +185,63 @@ pub const INTERACTIVE_AGE_MAX_MS: u64 = 600_000;
 /// How many of those that expired or were aborted are remembered, with why.
 pub const INTERACTIVE_ENDED_MAX: usize = 4_096;
 
+/// Bytes of the `input` of a branch (`too_large`): it is held until the outcome is known, and sent
+/// each time that the hook is asked.
+pub const INPUT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of one answer of a hook (`hook_invalid`): the most ops that a branch may have, with room
+/// for base64 and for the reply.
+pub const HOOK_ANSWER_BYTES_MAX: usize = 2 * BRANCH_BYTES_MAX;
+
+/// Bytes of what a hook replies (`hook_invalid`): the log keeps that much of a branch's replies in
+/// any case.
+pub const HOOK_REPLY_BYTES_MAX: usize = REPLIES_KEPT_BYTES_MAX / 2;
+
+/// Arrays and objects inside each other in what a hook replies (`hook_invalid`): two more are
+/// around it.
+pub const HOOK_REPLY_DEPTH_MAX: usize = REPLY_DEPTH_MAX - 2;
+
+/// How often a hook may ask for something to be read before it says what it wants
+/// (`hook_invalid`).
+pub const HOOK_READS_MAX: usize = 32;
+
+/// How often a hook is asked anew because a key that it has read was changed before its branch was
+/// staged (`read_changed`).
+pub const HOOK_TURNS_MAX: usize = 16;
+
+/// Bytes of all that a hook has read and that it is told with the next question (`too_large`).
+pub const HOOK_REPLIES_BYTES_MAX: usize = REPLY_BYTES_MAX;
+
+/// Bytes of one question to a hook: its input and its reads, of which a byte may be six of JSON.
+pub const HOOK_QUESTION_BYTES_MAX: usize = 8 * HOOK_REPLIES_BYTES_MAX;
+
+/// Branches of one agent whose hook is being asked (`overloaded`). Each holds a request open.
+pub const HOOKS_IN_FLIGHT_MAX: usize = 256;
+
+/// Milliseconds that a hook may take for one answer, if the participant does not say.
+pub const HOOK_TIMEOUT_DEFAULT_MS: u64 = 2_000;
+
+/// Bytes of the code of a veto: a word for programs (`hook_invalid`).
+pub const VETO_CODE_BYTES_MAX: usize = 64;
+
+/// Bytes of the reason of a veto: a sentence for people. The rest is cut.
+pub const VETO_REASON_BYTES_MAX: usize = 512;
+
+/// Rows that one statement may return (`reply_too_large`).
+pub const SQL_ROWS_MAX: usize = 10_000;
+
+/// Milliseconds that a statement waits for a lock, and a branch for the row of its own marker
+/// (`lock_conflict`): a batch waits for nobody, and is answered as a whole.
+pub const SQL_LOCK_WAIT_MS: u64 = 50;
+
+/// Milliseconds that the statements of one branch may take together (`too_much_work`), if the
+/// participant does not say: its locks are held, and the batch waits for it.
+pub const SQL_BRANCH_MS_DEFAULT: u64 = 2_000;
+
+/// Connections of an agent to its database for branches, if the participant does not say: a tenth
+/// of what PostgreSQL allows by default, for each of some agents.
+pub const SQL_CONNECTIONS_DEFAULT: usize = 16;
+
 /// Milliseconds that a transaction may take to be decided, if its request does not say.
 pub const TIMEOUT_DEFAULT_MS: u64 = 5_000;
 

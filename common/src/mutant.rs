@@ -57,8 +57,18 @@ mutants! {
     EscrowIgnoresPending = "agent.escrow_ignores_pending", breaks 13;
     /// A branch that reads takes no lock beyond its vote.
     ReaderFreedAtVote = "owner.reader_freed_at_vote", breaks 3;
+    /// A branch does not hold what its hook has read.
+    HookUnguarded = "agent.hook_unguarded", breaks 3;
     /// A prepare does not look at the locks of others.
     LocksIgnored = "owner.locks_ignored", breaks 3;
+    /// A digest of a key says nothing of its expiry.
+    DigestIgnoresExpiry = "script.digest_ignores_expiry", breaks 3;
+    /// A watched key that was not there may come to be.
+    AbsenceUnwatched = "resp.absence_unwatched", breaks 3;
+    /// An interactive transaction commits whatever became of what it has read.
+    ReadsUnguarded = "coordinator.reads_unguarded", breaks 3;
+    /// A `WATCH` forgets the keys of the one before it.
+    WatchForgets = "resp.watch_forgets", breaks 3;
     /// The log tells of records before they are synced.
     ReportsBeforeSync = "log.reports_before_sync", breaks 4;
     /// The coordinator takes a decision that it has handed over for one that is durable.
@@ -131,6 +141,8 @@ mutants! {
     CommitNeedsMemory = "script.commit_needs_memory", breaks 14;
     /// A call without an answer is taken for a conflict, and run as a new attempt.
     UnknownIsConflict = "coordinator.unknown_is_conflict", breaks 15;
+    /// Transactions of Redis clients that were committed as one run again, each for itself.
+    MergedRunsAgain = "resp.merged_runs_again", breaks 15;
     /// The HTTP client says again what was not answered.
     RetriesUnclear = "client.retries_unclear", breaks 15;
     /// An operator's override is not recorded.

@@ -80,7 +80,7 @@ pub struct Refusal {
     pub op: Option<u32>,
     /// Who holds the lock, where the no is a conflict.
     pub holder: Option<Holder>,
-    /// The reply that a false expectation met, as JSON text.
+    /// The reply that a false expectation met, or what a hook said with its veto, as JSON text.
     pub reply: Option<Arc<str>>,
 }
 
@@ -110,6 +110,13 @@ impl Refusal {
     pub fn at_op(mut self, op: u32) -> Self {
         self.op = Some(op);
         self
+    }
+
+    /// A key is locked by another transaction.
+    #[must_use]
+    pub fn lock_conflict(holder: Holder) -> Self {
+        let detail = holder.to_string();
+        Self { holder: Some(holder), ..Self::new(ErrorCode::LockConflict, detail) }
     }
 }
 

@@ -2,12 +2,14 @@
 //! they can: UTF-8 as a string, a number as it is, any other bytes as `{"base64": "…"}`, nil as `null`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::{self, MapAccess, Visitor};
-use serde::ser::SerializeMap;
+use serde::ser::{self, SerializeMap};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 /// One argument of a command: any bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +23,21 @@ impl fmt::Debug for Arg {
 impl From<&str> for Arg {
     fn from(text: &str) -> Self {
         Self(text.as_bytes().to_vec())
+    }
+}
+impl From<String> for Arg {
+    fn from(text: String) -> Self {
+        Self(text.into_bytes())
+    }
+}
+impl From<Vec<u8>> for Arg {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+impl From<i64> for Arg {
+    fn from(number: i64) -> Self {
+        Self(number.to_string().into_bytes())
     }
 }
 
@@ -137,7 +154,12 @@ pub enum Reply {
         /// The most.
         at_most: i64,
     },
+    /// What a hook replies: the text of any JSON.
+    Hook(Arc<str>),
 }
+
+/// The one field of the JSON form of what a hook replies.
+pub const HOOK_FIELD: &str = "hook";
 
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,6 +169,7 @@ impl fmt::Debug for Reply {
             Self::Bytes(bytes) => write!(f, "\"{}\"", bytes.escape_ascii()),
             Self::Array(items) => f.debug_list().entries(items).finish(),
             Self::Estimate { at_least, at_most } => write!(f, "{at_least}..={at_most}"),
+            Self::Hook(json) => write!(f, "hook {json}"),
         }
     }
 }
@@ -160,6 +183,10 @@ impl Serialize for Reply {
             Self::Array(items) => serializer.collect_seq(items),
             Self::Estimate { at_least, at_most } => {
                 serializer.collect_map([("at_least", at_least), ("at_most", at_most)])
+            }
+            Self::Hook(json) => {
+                let json: &RawValue = serde_json::from_str(json).map_err(ser::Error::custom)?;
+                serializer.collect_map([(HOOK_FIELD, json)])
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use assent_client::mutant;
 use assent_common::outcome::{Call, Done, Prepared};
 use assent_common::time::Millis;
 use assent_common::wire::interactive::{
@@ -13,8 +14,8 @@ use assent_common::wire::submission::Submission;
 use assent_common::wire::transaction::{TransactionState, TransactionView};
 use assent_common::{ErrorCode, ParticipantName, TransactionId, limits};
 use assent_engine::{
-    ActiveSession, CallEvaluation, EvaluationReplies, InteractiveTransactions, OpsCall,
-    of_participant, problem_of,
+    ActiveSession, CallEvaluation, EvaluationReplies, InteractiveCounts, InteractiveTransactions,
+    OpsCall, Variant, of_participant, problem_of,
 };
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
@@ -44,7 +45,8 @@ impl Drop for UnderWay<'_> {
 
 impl InteractiveDoor {
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, sessions: Mutex::default() }
+        let sessions = InteractiveTransactions::new(Variant::of(mutant::chosen()));
+        Self { engine, sessions: Mutex::new(sessions) }
     }
 
     fn sessions(&self) -> MutexGuard<'_, InteractiveTransactions> {
@@ -113,6 +115,11 @@ impl InteractiveDoor {
             Call::Unknown(why) => return Err(silent(participant, &why)),
         };
         serde_json::from_str(&replies).map_err(|error| silent(participant, &error.to_string()))
+    }
+
+    /// How many there are, and how others have ended.
+    pub(crate) fn counts(&self) -> InteractiveCounts {
+        self.sessions().counts(clock::now())
     }
 
     /// The transaction that commits one: the same again, if its answer was lost.

@@ -1,8 +1,9 @@
 //! Every metric of the coordinator: names, labels, help, and the few functions that record them.
 
-use assent_common::ParticipantName;
 use assent_common::coordinator::Outcome;
 use assent_common::wire::transaction::ParticipantData;
+use assent_common::{ParticipantName, limits};
+use assent_engine::InteractiveCounts;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::engine::Counts;
@@ -22,6 +23,9 @@ const HEURISTIC: &str = "assent_branches_heuristic";
 const DATA: &str = "assent_participant_data";
 const REDONE: &str = "assent_branches_redone_total";
 const HISTORY: &str = "assent_history_transactions";
+const INTERACTIVE: &str = "assent_interactive_transactions";
+const INTERACTIVE_MAX: &str = "assent_interactive_transactions_max";
+const INTERACTIVE_ENDED: &str = "assent_interactive_ended_total";
 const BUILD_INFO: &str = "assent_build_info";
 
 /// The buckets of durations, in seconds: from a quiet machine's round trip to a timeout.
@@ -52,7 +56,10 @@ pub fn describe() {
     );
     describe_gauge!(IN_DOUBT_OLDEST, "Age of the oldest such decision in seconds, by participant");
     describe_gauge!(PARTICIPANT_UP, "Whether the last message to a participant was answered");
-    describe_gauge!(REDIS_UP, "Whether a participant's Redis answers, as its last answers tell");
+    describe_gauge!(
+        REDIS_UP,
+        "Whether a participant's Redis answers, as its last answers tell; NaN while it gives none"
+    );
     describe_gauge!(
         PARTICIPANT_AWAY,
         "Whether transactions that name the participant are refused at once, because it has not answered for a while"
@@ -75,7 +82,16 @@ pub fn describe() {
     );
     describe_counter!(REDONE, "Branches applied again at a participant whose Redis had lost them");
     describe_gauge!(HISTORY, "Ended transactions whose answers can be looked up");
+    describe_gauge!(INTERACTIVE, "Interactive transactions that are active");
+    describe_gauge!(INTERACTIVE_MAX, "Interactive transactions that may be active");
+    describe_counter!(
+        INTERACTIVE_ENDED,
+        "Interactive transactions that have ended, by how: decided, cancelled, expired, \
+         read_changed"
+    );
     describe_gauge!(BUILD_INFO, "1, with the version as a label");
+    assent_edge::describe_metrics();
+    assent_resp::describe_metrics();
 }
 
 /// Sets the gauges, before a scrape.
@@ -101,7 +117,8 @@ pub fn observe(counts: &Counts) {
         });
     }
     for (participant, up) in &counts.redis_up {
-        gauge!(REDIS_UP, "participant" => participant.clone()).set(if *up { 1.0 } else { 0.0 });
+        let up = up.map_or(f64::NAN, |up| f64::from(u8::from(up)));
+        gauge!(REDIS_UP, "participant" => participant.clone()).set(up);
     }
     for (participant, away) in &counts.away {
         gauge!(PARTICIPANT_AWAY, "participant" => participant.clone())
@@ -123,6 +140,16 @@ pub fn observe(counts: &Counts) {
     gauge!(BRANCHES_LOST).set(as_f64(counts.lost));
     gauge!(HISTORY).set(as_f64(counts.history));
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "role" => "coordinator").set(1.0);
+}
+
+/// Sets those of interactive transactions, before a scrape.
+pub fn observe_interactive(counts: &InteractiveCounts) {
+    gauge!(INTERACTIVE).set(as_f64(counts.active as u64));
+    gauge!(INTERACTIVE_MAX).set(as_f64(limits::INTERACTIVE_MAX as u64));
+    for how in ["decided", "cancelled", "expired", "read_changed"] {
+        let ended = counts.ended.get(how).copied().unwrap_or(0);
+        counter!(INTERACTIVE_ENDED, "how" => how).absolute(ended);
+    }
 }
 
 /// The rendered metrics without the series of participants that are registered no more: a recorder forgets none by itself.

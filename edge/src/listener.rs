@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::activity::Activity;
+use crate::metric::ListenerMetric;
 use crate::seldom::Seldom;
 
 /// How often a full listener looks whether a connection has become idle, and one without descriptors tries again.
@@ -41,13 +42,17 @@ pub trait Serves: Send + Sync + 'static {
 }
 
 /// The connections that are open.
-#[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
     activities: HashMap<Id, Arc<Activity>>,
+    metric: ListenerMetric,
 }
 
 impl Connections {
+    fn new(metric: ListenerMetric) -> Self {
+        Self { tasks: JoinSet::new(), activities: HashMap::new(), metric }
+    }
+
     fn spawn<S: Serves>(
         &mut self,
         stream: TcpStream,
@@ -60,6 +65,7 @@ impl Connections {
         let served = serves.serve(stream, peer, Arc::clone(&activity), stopped.clone());
         let id = self.tasks.spawn(served).id();
         self.activities.insert(id, activity);
+        self.metric.opened();
     }
 
     /// Waits until one ends; for ever if there is none.
@@ -68,6 +74,7 @@ impl Connections {
             Some(ended) => {
                 let id = ended.map_or_else(|error: JoinError| error.id(), |(id, ())| id);
                 self.activities.remove(&id);
+                self.metric.closed();
             }
             None => std::future::pending().await,
         }
@@ -95,7 +102,7 @@ pub async fn accept<S: Serves>(
 ) {
     let Listener { socket, name, connections_max } = listener;
     let (full, broken) = (Seldom::minutely(), Seldom::minutely());
-    let mut connections = Connections::default();
+    let mut connections = Connections::new(ListenerMetric::begin(name, connections_max));
     let closing = stopped.clone();
     loop {
         let is_full = connections.tasks.len() > connections_max;
@@ -138,5 +145,7 @@ pub async fn accept<S: Serves>(
         }
     }
     drop(socket);
-    while connections.tasks.join_next().await.is_some() {}
+    while !connections.tasks.is_empty() {
+        connections.one_ended().await;
+    }
 }

@@ -37,6 +37,9 @@ pub struct Accepted {
 pub trait RequestOps: fmt::Debug + Send + Sync {
     /// The ops of a branch.
     fn of(&self, branch: Branch) -> Option<&RawValue>;
+
+    /// What the hook of its participant decides about, if the client sent that.
+    fn input(&self, branch: Branch) -> Option<&RawValue>;
 }
 
 /// An answer that is given.
@@ -92,6 +95,11 @@ pub struct Active {
 }
 
 impl Active {
+    /// What the hook of a branch decides about.
+    pub(crate) fn input(&self, branch: Branch) -> Option<&RawValue> {
+        self.ops.as_ref()?.input(branch)
+    }
+
     /// What the records of the log are about.
     pub(crate) fn subject(&self, number: TxNumber) -> Subject<'_> {
         let Accepted { identity, participants, .. } = &*self.accepted;

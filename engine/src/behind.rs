@@ -18,7 +18,7 @@ pub(crate) fn told_of_redis(answers: &[Answer]) -> Option<Result<(), String>> {
 }
 
 fn met_no_redis(answer: &Answer) -> bool {
-    answer.code == Some(ErrorCode::RedisUnavailable)
+    answer.code.is_some_and(ErrorCode::is_of_silent_store)
         || answer.vote == Some(VoteWord::Unknown)
         || answer.state == Some(StateWord::Unknown)
 }
@@ -43,7 +43,11 @@ mod tests {
         assert_eq!(told_of_redis(&[]), None);
         assert_eq!(told_of_redis(&[no(ErrorCode::BadArguments)]), None);
         assert_eq!(told_of_redis(&[vote(VoteWord::Yes)]), Some(Ok(())));
-        for fails in [vote(VoteWord::Unknown), no(ErrorCode::RedisUnavailable)] {
+        for fails in [
+            vote(VoteWord::Unknown),
+            no(ErrorCode::RedisUnavailable),
+            no(ErrorCode::PostgresUnavailable),
+        ] {
             let told = told_of_redis(&[vote(VoteWord::Yes), fails]);
             assert!(matches!(told, Some(Err(_))), "{told:?}");
         }

@@ -207,7 +207,7 @@ impl Core {
         let addresses = new.addresses(&self.lanes, &lanes);
         let protocol = new.protocol_run();
         let NewTransaction { id, key, fingerprint, name, timeout_ms, ack, .. } = new;
-        let NewTransaction { purpose, participants, ops, .. } = new;
+        let NewTransaction { purpose, contention, participants, ops, .. } = new;
         let answer = match fingerprint {
             Some(_) => AnswerDurability::BeforeAnswer,
             None => AnswerDurability::Lazy,
@@ -217,7 +217,10 @@ impl Core {
         let created_at = now.millis();
         let deadline = created_at.plus(timeout_ms);
         let branches = u16::try_from(participants.len()).expect("a request has few branches");
-        let spec = Spec { number, branches, ack, deadline, answer, purpose, protocol };
+        let hooked = (0..branches).map(Branch).filter(|branch| ops.input(*branch).is_some());
+        let hooked = hooked.collect();
+        let spec =
+            Spec { number, branches, ack, deadline, answer, purpose, protocol, contention, hooked };
         let machine =
             Transaction::new(spec).with_decision_bytes_max(self.settings.decision_bytes_max);
         let fingerprint = fingerprint.map(Fingerprint::recorded);

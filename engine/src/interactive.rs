@@ -10,9 +10,13 @@
 //!
 //! It is in memory only. What it holds has bounds, each in `limits`.
 
+mod counts;
+mod problems;
+
 use std::collections::{HashMap, VecDeque};
 
 use assent_common::command::{Access, Expect, OpRequest, ValidatedBranch, find};
+use assent_common::mutant::Mutant;
 use assent_common::time::{DurationMs, Millis};
 use assent_common::value::Arg;
 use assent_common::wire::interactive::{BeginRequest, InteractiveOp, OpsRequest};
@@ -22,12 +26,18 @@ use assent_common::{ErrorCode, ParticipantName, TransactionId, limits};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+pub use self::counts::InteractiveCounts;
+use self::problems::{check_room, internal, problem_of, unknown};
+use crate::variant::Variant;
+
 /// All interactive transactions of a coordinator.
 #[derive(Debug, Default)]
 pub struct InteractiveTransactions {
+    variant: Variant,
     active: HashMap<TransactionId, InteractiveSession>,
     /// Why those that ended otherwise than by a commit did; the latest.
     ended: VecDeque<(TransactionId, Box<Problem>)>,
+    counts: InteractiveCounts,
     bytes: usize,
 }
 
@@ -150,8 +160,9 @@ impl StagedBranch {
     }
 
     /// The branch that commits it: every key is what it was, then the writes.
-    fn ops(&self) -> Vec<OpRequest> {
-        let guards = self.seen.iter().map(|(key, digest)| guard(key, Some(digest)));
+    fn ops(&self, variant: Variant) -> Vec<OpRequest> {
+        let is_guarded = !variant.is(Mutant::ReadsUnguarded);
+        let guards = self.seen.iter().map(|(key, digest)| guard(key, is_guarded.then_some(digest)));
         guards.chain(self.writes.iter().cloned()).collect()
     }
 }
@@ -163,6 +174,12 @@ fn guard(key: &Arg, digest: Option<&Option<Arg>>) -> OpRequest {
 }
 
 impl InteractiveTransactions {
+    /// None.
+    #[must_use]
+    pub fn new(variant: Variant) -> Self {
+        Self { variant, ..Self::default() }
+    }
+
     /// Begins one, or finds the one that the same request has begun before.
     pub fn begin(
         &mut self,
@@ -342,6 +359,7 @@ impl InteractiveTransactions {
         id: TransactionId,
         now: Millis,
     ) -> Result<TransactionRequest, Problem> {
+        let variant = self.variant;
         let session = self.session(id, now)?;
         if let SessionStage::Calling(seq) = session.stage {
             let detail = format!("call {seq} is under way; commit when it has ended");
@@ -352,9 +370,9 @@ impl InteractiveTransactions {
             return Err(problem_of(id, ErrorCode::WrongState, detail));
         }
         let branch = |staged: &StagedBranch| {
-            let ops =
-                serde_json::value::to_raw_value(&staged.ops()).map_err(|error| internal(&error))?;
-            Ok(BranchRequest { participant: staged.participant.clone(), ops })
+            let ops = serde_json::value::to_raw_value(&staged.ops(variant))
+                .map_err(|error| internal(&error))?;
+            Ok(BranchRequest { participant: staged.participant.clone(), ops, input: None })
         };
         let branches = session.staged.iter().map(branch).collect::<Result<_, Problem>>()?;
         session.stage = SessionStage::Committing;
@@ -367,7 +385,15 @@ impl InteractiveTransactions {
 
     /// Its commit is decided: from now on the transaction itself answers.
     pub fn committed(&mut self, id: TransactionId) {
-        self.remove(id);
+        if self.remove(id) {
+            self.counts.ended("decided");
+        }
+    }
+
+    /// How many there are, and how others have ended.
+    pub fn counts(&mut self, now: Millis) -> InteractiveCounts {
+        self.sweep(now);
+        InteractiveCounts { active: self.active.len(), ..self.counts.clone() }
     }
 
     /// Its client gives it up. Twice is once.
@@ -392,7 +418,7 @@ impl InteractiveTransactions {
         for (id, commits) in over {
             if commits {
                 // It is known as what it has become.
-                self.remove(id);
+                self.committed(id);
                 continue;
             }
             let (idle, age) = (limits::INTERACTIVE_IDLE_MS, limits::INTERACTIVE_AGE_MAX_MS);
@@ -407,6 +433,7 @@ impl InteractiveTransactions {
 
     fn end(&mut self, id: TransactionId, problem: Problem) -> Box<Problem> {
         self.remove(id);
+        self.counts.ended(problem.code.as_str());
         let problem = Box::new(Problem { outcome: Some(OutcomeWord::Aborted), ..problem });
         if self.ended.len() >= limits::INTERACTIVE_ENDED_MAX {
             self.ended.pop_front();
@@ -415,10 +442,11 @@ impl InteractiveTransactions {
         problem
     }
 
-    fn remove(&mut self, id: TransactionId) {
-        if let Some(session) = self.active.remove(&id) {
-            self.bytes -= session.bytes;
-        }
+    /// Whether it was active.
+    fn remove(&mut self, id: TransactionId) -> bool {
+        let removed = self.active.remove(&id);
+        self.bytes -= removed.as_ref().map_or(0, |session| session.bytes);
+        removed.is_some()
     }
 }
 
@@ -544,35 +572,6 @@ fn blamed(problem: Problem, id: TransactionId, evaluation: &CallEvaluation) -> P
 
 fn array(replies: Vec<Box<RawValue>>) -> Result<Box<RawValue>, Problem> {
     serde_json::value::to_raw_value(&replies).map_err(|error| internal(&error))
-}
-
-fn problem_of(id: TransactionId, code: ErrorCode, detail: impl Into<String>) -> Problem {
-    Problem { id: Some(id), ..Problem::new(code, detail) }
-}
-
-fn internal(error: &serde_json::Error) -> Problem {
-    Problem::new(ErrorCode::Internal, error.to_string())
-}
-
-fn unknown(id: TransactionId) -> Problem {
-    let detail = format!(
-        "no interactive transaction {id} is active here: it was never begun, has ended, or was \
-         begun before this start of the coordinator; what is not committed has left nothing behind"
-    );
-    problem_of(id, ErrorCode::NotFound, detail)
-}
-
-fn check_room(id: TransactionId, bytes: usize, others: usize) -> Result<(), Problem> {
-    if bytes > limits::INTERACTIVE_BYTES_MAX {
-        let most = limits::INTERACTIVE_BYTES_MAX;
-        let detail = format!("the transaction would hold more than {most} bytes");
-        return Err(problem_of(id, ErrorCode::TooLarge, detail));
-    }
-    if others + bytes > limits::INTERACTIVE_BYTES_OF_ALL_MAX {
-        let detail = "the interactive transactions hold all the memory that they may";
-        return Err(problem_of(id, ErrorCode::Overloaded, detail));
-    }
-    Ok(())
 }
 
 fn hash(request: &OpsRequest) -> [u8; 32] {

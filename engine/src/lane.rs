@@ -12,7 +12,7 @@ use assent_common::wire::branch::{
     Answer, Answers, Batch, LifeAnswer, Message, Mode, PrepareMessage,
 };
 use assent_common::wire::resync::DataPoint;
-use assent_common::{ErrorCode, LogId, Txid, limits, text};
+use assent_common::{LogId, Txid, limits, text};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -204,7 +204,7 @@ pub(crate) fn why_nothing_is_said(came: &[Incoming]) -> Option<String> {
 }
 
 fn why_nothing(answer: &BranchAnswer) -> Option<&str> {
-    let refusal = answer.refused().filter(|no| no.code == ErrorCode::RedisUnavailable);
+    let refusal = answer.refused().filter(|no| no.code.is_of_silent_store());
     answer.unknown().or_else(|| refusal.map(|no| no.detail.as_str()))
 }
 
@@ -239,6 +239,7 @@ pub(crate) fn wire_message(
         wait_ms,
         branches: active.accepted.addresses.clone(),
         ops: PassedOps { ops: active.ops.clone(), branch },
+        input: active.input(branch).map(ToOwned::to_owned),
     });
     Message::new(txid, told)
 }

@@ -41,10 +41,10 @@ pub struct Lane {
     runs: bool,
     /// Whether the last message was answered.
     pub up: Option<bool>,
-    /// Since when that is so.
-    pub up_since: Option<Millis>,
-    /// Whether the Redis behind it answers, as it tells.
-    pub redis_up: Option<bool>,
+    /// Whether the Redis behind it answered, when it last told.
+    redis_up: Option<bool>,
+    /// Since when both are so.
+    pub since: Option<Millis>,
     /// Why the last call came to nothing.
     pub last_error: Option<String>,
     /// Whether it is worth asking.
@@ -77,7 +77,7 @@ impl Lane {
             runs: false,
             up: None,
             redis_up: None,
-            up_since: None,
+            since: None,
             last_error: None,
             breaker: Breaker::default(),
             data: LaneData::default(),
@@ -113,8 +113,15 @@ impl Lane {
         self.breaker = Breaker::default();
         self.up = None;
         self.redis_up = None;
-        self.up_since = None;
+        self.since = None;
         self.last_error = None;
+    }
+
+    /// Whether the Redis behind it answers, as it tells. Of who does not answer itself, nothing is
+    /// known.
+    #[must_use]
+    pub fn redis_up(&self) -> Option<bool> {
+        self.redis_up.filter(|_| self.up == Some(true))
     }
 
     /// Somebody waits for it to hear which life speaks. Whether the lane is to see to that.
@@ -151,7 +158,7 @@ impl Lane {
         }
         let was_up = self.up.replace(is_answered);
         if was_up != self.up {
-            self.up_since = Some(now);
+            self.since = Some(now);
         }
         match error {
             Some(error) if !is_answered && was_up != Some(false) => {
@@ -177,14 +184,22 @@ impl Lane {
                 now.since(sent.at)
             );
             errands.say(Notice::ParticipantSilent(self.name.clone(), error.clone()));
-            (self.up, self.up_since, self.last_error) = (Some(false), Some(now), Some(error));
+            (self.up, self.since, self.last_error) = (Some(false), Some(now), Some(error));
         }
     }
 
     /// The participant has told of its Redis. Said once, when it changes.
-    pub(crate) fn redis_heard(&mut self, heard: Result<(), String>, errands: &mut Errands) {
+    pub(crate) fn redis_heard(
+        &mut self,
+        heard: Result<(), String>,
+        now: Millis,
+        errands: &mut Errands,
+    ) {
         let was_up = self.redis_up != Some(false);
         self.redis_up = Some(heard.is_ok());
+        if was_up != heard.is_ok() {
+            self.since = Some(now);
+        }
         match heard {
             Err(error) if was_up => errands.say(Notice::RedisSilent(self.name.clone(), error)),
             Ok(()) if !was_up => errands.say(Notice::RedisBack(self.name.clone())),

@@ -54,7 +54,8 @@ pub use errand::{Errand, Notice};
 pub use fingerprint::Fingerprint;
 pub use history::History;
 pub use interactive::{
-    ActiveSession, CallEvaluation, EvaluationReplies, InteractiveTransactions, OpsCall,
+    ActiveSession, CallEvaluation, EvaluationReplies, InteractiveCounts, InteractiveTransactions,
+    OpsCall,
 };
 pub use lane::{
     Assembled, BatchCame, Came, Idle, LANE_PATIENCE_MS, LifeHeard, Outgoing, PassedOps, Sent,

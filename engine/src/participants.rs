@@ -132,7 +132,7 @@ impl Core {
     ) {
         let came = match &found {
             Call::Applied(_) => Came::Answer(None),
-            Call::Refused(refusal) if refusal.code == ErrorCode::RedisUnavailable => {
+            Call::Refused(refusal) if refusal.code.is_of_silent_store() => {
                 Came::Answer(Some(&refusal.detail))
             }
             Call::Refused(_) => Came::Answer(None),
@@ -141,13 +141,13 @@ impl Core {
         self.lane_answered(place, sent, came, now);
         match found {
             Call::Applied(found) => {
-                self.redis_heard(place, Ok(()));
+                self.redis_heard(place, Ok(()), now);
                 if found.fenced || known.is_some_and(|known| !found.has_all_of(known)) {
                     self.data_is_fenced(place);
                 }
             }
-            Call::Refused(refusal) if refusal.code == ErrorCode::RedisUnavailable => {
-                self.redis_heard(place, Err(refusal.detail));
+            Call::Refused(refusal) if refusal.code.is_of_silent_store() => {
+                self.redis_heard(place, Err(refusal.detail), now);
             }
             Call::Refused(_) | Call::Unknown(_) => {}
         }
@@ -189,7 +189,7 @@ impl Core {
         let came = error.as_deref().map_or_else(|| Came::Answer(useless.as_deref()), Came::Nothing);
         self.lane_answered(place, sent, came, now);
         if let Some(redis) = redis {
-            self.redis_heard(place, redis);
+            self.redis_heard(place, redis, now);
         }
         self.life_heard(place, life);
         if answers.iter().any(|(_, from)| met_a_lock(&from.answer)) {
@@ -231,8 +231,8 @@ impl Core {
     }
 
     /// A participant has told whether its Redis answers, or why not.
-    pub fn redis_heard(&mut self, place: usize, heard: Result<(), String>) {
-        self.lanes[place].redis_heard(heard, &mut self.errands);
+    fn redis_heard(&mut self, place: usize, heard: Result<(), String>, now: Micros) {
+        self.lanes[place].redis_heard(heard, now.millis(), &mut self.errands);
     }
 
     /// The look that is under way finds out whether the participant is back.

@@ -251,8 +251,10 @@ impl Core {
     fn send(&mut self, outgoing: Outgoing, now: Micros) {
         let Some(active) = self.active.get(&outgoing.number) else { return };
         let Some(&lane) = active.lanes.get(outgoing.to.branch.index()) else { return };
+        let has_hook = active.input(outgoing.to.branch).is_some();
         let haste = match outgoing.to.message {
-            BranchMessage::Prepare(PrepareCall::Waiting) => {
+            // A hook may take its time too.
+            BranchMessage::Prepare(call) if call == PrepareCall::Waiting || has_hook => {
                 return self.errands.push(Errand::SendWaiting(lane, outgoing));
             }
             // Who has the answer already does not wait for what is left.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use assent_common::coordinator::Purpose;
+use assent_common::coordinator::{Contention, Purpose};
 use assent_common::log::LogPosition;
 use assent_common::wire::branch::BranchAddress;
 use assent_common::wire::problem::Problem;
@@ -32,6 +32,8 @@ pub struct NewTransaction {
     pub ack: Ack,
     /// What makes it committed, if it has several branches and no key.
     pub protocol: Protocol,
+    /// What it does where a key is locked.
+    pub contention: Contention,
     /// Whether any branch writes.
     pub purpose: Purpose,
     /// The participants of its branches; all different.
@@ -96,7 +98,9 @@ impl NewTransaction {
     /// A transaction with one branch is applied before the log hears of it. What no segment could
     /// hold is refused before.
     pub(crate) fn check_one_phase(&self, bytes_max: usize) -> Result<(), Problem> {
-        let ([participant], Purpose::Write) = (&self.participants[..], self.purpose) else {
+        let ([participant], Purpose::Write | Purpose::HookDecides) =
+            (&self.participants[..], self.purpose)
+        else {
             return Ok(());
         };
         let ops = self.ops.of(assent_common::coordinator::Branch(0));

@@ -15,28 +15,32 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use assent_client::crash;
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
-use assent_common::command::{OpRequest, ValidatedBranch};
 use assent_common::crash::CrashPoint;
+use assent_common::hook::Consultation;
 use assent_common::limits;
 use assent_common::outcome::{Aborted, Call, Prepared, Refusal};
 use assent_common::participant::{Branches, Heard};
-use assent_common::wire::branch::{
-    Answer, Answers, Batch, CoordinatorRef, LifeAnswer, Message, Mode, PrepareMessage,
-};
+use assent_common::wire::branch::{Answer, Answers, CoordinatorRef, LifeAnswer, Mode};
 use assent_common::wire::interactive::EvaluateRequest;
+use assent_common::wire::ops::BranchOps;
 use assent_common::wire::resync::{DataPoint, DataView, Progress, Resync, Resynced};
 use assent_common::{Epoch, ErrorCode, ParticipantName, TxNumber, Txid};
 
 use crate::answers::{Checked, conflict, fitting, refused, result, waited_for};
 use crate::by_hand;
+use crate::hook::{HookCall, HookedBranch, Hooks};
 use crate::metrics::Metrics;
+use crate::ops::check_ops;
 use crate::reach::Reach;
-use crate::store::{CheckedPrepare, NotAdmitted, Says, Store, evaluate};
+use crate::resource::{CheckedOps, Resource};
+use crate::store::{CheckedPrepare, NotAdmitted, Says, evaluate};
 use crate::waiters::{Calling, Turn, Waiter, Waiters};
+use crate::wire::{Batch, Message, PrepareMessage};
 
 /// Prepares that wait for a lock at once. Each holds a request open; more are told of the conflict
 /// instead.
@@ -57,13 +61,14 @@ const POLL_MAX_MS: u64 = 200;
 #[derive(Debug)]
 pub(crate) struct Agent {
     name: ParticipantName,
-    store: Arc<Store>,
+    store: Arc<Resource>,
     metrics: Metrics,
     waiters: Waiters,
     waiting: Semaphore,
     in_flight: Semaphore,
     reach: Arc<Reach>,
     stopping: watch::Receiver<Running>,
+    hooks: Hooks,
 }
 
 /// Whether the participant goes on.
@@ -107,6 +112,20 @@ impl Speaker {
     }
 }
 
+/// A prepare by a call of its own, which may wait.
+struct WaitingCall {
+    speaker: Speaker,
+    known: Option<DataPoint>,
+    progress: Option<Progress>,
+    txid: Txid,
+    deadline: Instant,
+}
+
+/// A vote of no.
+const fn no(refusal: Refusal) -> BranchAnswer {
+    BranchAnswer::Prepared(Call::Refused(refusal))
+}
+
 /// A mark of no coordinator.
 pub(crate) const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };
 
@@ -124,15 +143,16 @@ fn check_mark(coordinator: &CoordinatorRef, low_water: TxNumber) -> Result<(), R
 impl Agent {
     pub(crate) fn new(
         name: ParticipantName,
-        store: Arc<Store>,
+        store: Arc<Resource>,
         metrics: Metrics,
         reach: Arc<Reach>,
         stopping: watch::Receiver<Running>,
+        hooks: Hooks,
     ) -> Self {
         let waiting = Semaphore::new(WAITING_MAX);
         let in_flight = Semaphore::new(BATCHES_IN_FLIGHT_MAX);
         let waiters = Waiters::default();
-        Self { name, store, metrics, waiters, waiting, in_flight, reach, stopping }
+        Self { name, store, metrics, waiters, waiting, in_flight, reach, stopping, hooks }
     }
 
     /// Answers a batch. Nothing in it waits, and a bad branch harms no other.
@@ -162,12 +182,12 @@ impl Agent {
         Ok(Answers { answers, progress, stale_log: None, stale_log_shown: None, life })
     }
 
-    /// Answers the prepare of a batch of its own, waiting for a younger holder as long as it says.
-    /// `batch` is the rest of it.
+    /// Answers the prepare of a batch of its own: asks the hook that it has an input for, and waits
+    /// for a younger holder as long as it says. `batch` is the rest of it.
     pub(crate) async fn prepare_waiting(
         &self,
         batch: Batch,
-        prepare: PrepareMessage,
+        mut prepare: PrepareMessage,
     ) -> Result<Answer, Refusal> {
         let wait_ms = prepare.wait_ms.min(limits::WAIT_MAX_MS);
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
@@ -175,29 +195,83 @@ impl Agent {
         let (speaker, _) = self.take(batch)?;
         let txid = prepare.txid;
         speaker.check_speaks_of(txid)?;
-        let no = |refusal| Answer::from(BranchAnswer::Prepared(Call::Refused(refusal)));
         let refused_life = self.store.admit_life(&speaker.coordinator, Says::Work).await;
         if let Some(NotAdmitted { refusal, .. }) = refused_life {
-            return Ok(no(refusal));
+            return Ok(no(refusal).into());
         }
         self.reach.heard_from(&speaker.coordinator);
-        let prepare = match self.check_prepare(prepare) {
-            Ok(prepare) => prepare,
-            Err(refusal) => {
-                self.count(&BranchAnswer::Prepared(Call::Refused(refusal.clone())));
+        let call = WaitingCall { speaker, known, progress, txid, deadline };
+        let answer = match prepare.input.take() {
+            Some(input) => self.prepare_by_hook(&call, prepare, &input).await?,
+            None => match self.check_prepare(prepare) {
+                Ok(prepare) => self.prepare_in_turn(&call, prepare).await?,
+                Err(refusal) => self.counted(no(refusal)),
+            },
+        };
+        Ok(answer.into())
+    }
+
+    /// Prepares what the hook makes of a branch. Nothing is locked while the hook is asked; what it
+    /// says counts only if nothing is kept of the branch yet.
+    async fn prepare_by_hook(
+        &self,
+        call: &WaitingCall,
+        prepare: PrepareMessage,
+        input: &RawValue,
+    ) -> Result<BranchAnswer, Refusal> {
+        let checked = match self.check_prepare(prepare.clone()) {
+            Ok(checked) => checked,
+            Err(refusal) => return Ok(self.counted(no(refusal))),
+        };
+        let (CheckedOps::Redis(of_client), BranchOps::Redis(ops)) = (&checked.branch, prepare.ops)
+        else {
+            return Ok(self.counted(no(self.store.no_redis("an `input`"))));
+        };
+        let asked = HookCall { txid: call.txid, id: checked.id, participant: self.name.clone() };
+        let mut consultation = Consultation::new(ops);
+        loop {
+            if let Some(refusal) = self.refused_data(&call.speaker, call.known, call.progress).await
+            {
                 return Ok(no(refusal));
             }
-        };
-        let waiter = Waiter { id: prepare.id, txid, locks: prepare.branch.locks.clone() };
+            let said = self.hooks.ask(&asked, input, &mut consultation, call.deadline).await;
+            let (HookedBranch { branch, hooked }, if_new) = match said {
+                Ok(said) => (said, None),
+                Err(no) => (HookedBranch::of_client(of_client), Some(Box::new(no))),
+            };
+            let is_last = if_new.is_some();
+            let hooked = Some(hooked);
+            let branch = CheckedOps::Redis(branch);
+            let prepare = CheckedPrepare { branch, if_new, hooked, ..checked.clone() };
+            match self.prepare_in_turn(call, prepare).await? {
+                BranchAnswer::Prepared(Call::Refused(refusal)) if !is_last => {
+                    if let Err(refusal) = consultation.refused(&refusal) {
+                        return Ok(no(refusal));
+                    }
+                }
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// Prepares a branch, and waits for a younger holder of its locks.
+    async fn prepare_in_turn(
+        &self,
+        call: &WaitingCall,
+        prepare: CheckedPrepare<CheckedOps>,
+    ) -> Result<BranchAnswer, Refusal> {
+        let locks = prepare.branch.locks().to_vec();
+        let waiter = Waiter { id: prepare.id, txid: call.txid, locks };
         let mut place = None;
         let mut pause_ms = POLL_MIN_MS;
         let calling = self.waiters.call(waiter);
         loop {
             let admitted = self.admit()?;
-            if let Some(refusal) = self.refused_data(&speaker, known, progress).await {
+            if let Some(refusal) = self.refused_data(&call.speaker, call.known, call.progress).await
+            {
                 return Ok(no(refusal));
             }
-            let answer = self.try_prepare(&speaker, txid, prepare.clone()).await;
+            let answer = self.try_prepare(call, prepare.clone()).await;
             drop(admitted);
             let holder = match answer {
                 BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder))) => holder,
@@ -207,14 +281,14 @@ impl Agent {
                     if is_staged {
                         calling.taken();
                     }
-                    return Ok(answer.into());
+                    return Ok(answer);
                 }
             };
             calling.follow(&holder);
             if place.is_none() {
                 place = Place::take(&self.waiting, &self.metrics);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = call.deadline.saturating_duration_since(Instant::now());
             let stops = *self.stopping.borrow() == Running::Stopping;
             if place.is_none() || left.is_zero() || stops {
                 return Ok(no(conflict(holder)));
@@ -244,15 +318,13 @@ impl Agent {
     /// One try of a prepare that may wait.
     async fn try_prepare(
         &self,
-        speaker: &Speaker,
-        txid: Txid,
-        prepare: CheckedPrepare,
+        call: &WaitingCall,
+        prepare: CheckedPrepare<CheckedOps>,
     ) -> BranchAnswer {
-        let message = BranchMessage::Prepare(self.in_its_turn(txid, prepare));
+        let message = BranchMessage::Prepare(self.in_its_turn(call.txid, prepare));
         // One answer to each message.
-        let answer = self.run(speaker, vec![(txid, message)]).await.swap_remove(0);
-        self.count(&answer);
-        answer
+        let answer = self.run(&call.speaker, vec![(call.txid, message)]).await.swap_remove(0);
+        self.counted(answer)
     }
 
     /// Waits for the turn of one who calls, or for the pause.
@@ -317,11 +389,14 @@ impl Agent {
             return Err(Refusal::new(ErrorCode::BadArguments, detail));
         }
         let _admitted = self.admit()?;
-        let call = match self.check_ops(ops) {
+        let Some(redis) = self.store.redis() else {
+            return Err(self.store.no_redis("an op that is only evaluated"));
+        };
+        let call = match check_ops(redis, ops) {
             Ok(branch) => {
                 let started = Instant::now();
-                let call = evaluate(&self.store, branch).await;
-                self.metrics.redis_call(started.elapsed());
+                let call = evaluate(redis, branch).await;
+                self.metrics.store_call(started.elapsed());
                 call
             }
             Err(refusal) => Call::Refused(refusal),
@@ -365,23 +440,19 @@ impl Agent {
         (txid, message.map(|prepare| self.check_prepare(prepare)))
     }
 
-    fn check_prepare(&self, prepare: PrepareMessage) -> Result<CheckedPrepare, Refusal> {
+    fn check_prepare(
+        &self,
+        prepare: PrepareMessage,
+    ) -> Result<CheckedPrepare<CheckedOps>, Refusal> {
+        if prepare.input.is_some() {
+            let detail = "a branch with an `input` is prepared by a call of its own, in no batch";
+            return Err(Refusal::new(ErrorCode::BadRequest, detail));
+        }
         self.check_branches(&prepare)?;
         let PrepareMessage { id, mode, branches, ops, .. } = prepare;
-        let branch = self.check_ops(ops)?;
+        let branch = self.store.check(ops)?;
         let branches = Branches::from(branches);
-        Ok(CheckedPrepare { id, mode, branches, branch, if_new: None })
-    }
-
-    fn check_ops(&self, ops: Vec<OpRequest>) -> Result<ValidatedBranch, Refusal> {
-        let branch = ValidatedBranch::new(ops)?;
-        let control_key = &self.store.options().control_key;
-        // Locks, staged writes and the incarnation are there: a transaction must not write them.
-        if branch.locks.iter().any(|lock| is_own(&lock.key.0, control_key)) {
-            let detail = format!("{control_key} and the keys below it are Assent's own");
-            return Err(Refusal::new(ErrorCode::BadArguments, detail));
-        }
-        Ok(branch)
+        Ok(CheckedPrepare { id, mode, branches, branch, if_new: None, hooked: None })
     }
 
     /// An implicit transaction's branches must know all of them. (Whether votes can be relied on
@@ -428,15 +499,21 @@ impl Agent {
 
     /// A new prepare does not go before an older one that waits for the same key: it dies of it, as
     /// it will of its lock.
-    fn in_its_turn(&self, txid: Txid, prepare: CheckedPrepare) -> CheckedPrepare {
-        let older = self.waiters.older(prepare.id, txid, &prepare.branch.locks);
-        CheckedPrepare { if_new: older.map(|older| Box::new(waited_for(older))), ..prepare }
+    fn in_its_turn(
+        &self,
+        txid: Txid,
+        prepare: CheckedPrepare<CheckedOps>,
+    ) -> CheckedPrepare<CheckedOps> {
+        let older = || self.waiters.older(prepare.id, txid, prepare.branch.locks());
+        let if_new = prepare.if_new.clone();
+        let if_new = if_new.or_else(|| older().map(|older| Box::new(waited_for(older))));
+        CheckedPrepare { if_new, ..prepare }
     }
 
     async fn run(
         &self,
         speaker: &Speaker,
-        messages: Vec<(Txid, BranchMessage<CheckedPrepare>)>,
+        messages: Vec<(Txid, BranchMessage<CheckedPrepare<CheckedOps>>)>,
     ) -> Vec<BranchAnswer> {
         if messages.is_empty() {
             return Vec::new();
@@ -452,7 +529,7 @@ impl Agent {
         let started = Instant::now();
         let mut answers =
             self.store.execute(&speaker.coordinator, speaker.low_water, messages).await;
-        self.metrics.redis_call(started.elapsed());
+        self.metrics.store_call(started.elapsed());
         by_hand::tell(&self.store, &told, &mut answers).await;
         for ((txid, kind), answer) in told.into_iter().zip(&answers) {
             match kind {
@@ -469,6 +546,11 @@ impl Agent {
             }
         }
         answers
+    }
+
+    fn counted(&self, answer: BranchAnswer) -> BranchAnswer {
+        self.count(&answer);
+        answer
     }
 
     fn count(&self, answer: &BranchAnswer) {
@@ -495,12 +577,6 @@ pub(crate) fn definite(answer: &BranchAnswer) -> Result<(), Refusal> {
         (_, Some(why)) => Err(Refusal::new(ErrorCode::RedisUnavailable, why)),
         (None, None) => Ok(()),
     }
-}
-
-/// Whether a key is the control hash, or stands below it.
-fn is_own(key: &[u8], control_key: &str) -> bool {
-    key.strip_prefix(control_key.as_bytes())
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
 }
 
 /// A place among those that wait, counted for as long as it is held.

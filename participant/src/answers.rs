@@ -5,10 +5,11 @@ use assent_common::outcome::{Holder, Refusal};
 use assent_common::wire::branch::{Answer, StateWord, VoteWord};
 use assent_common::{ErrorCode, Txid, limits};
 
+use crate::resource::CheckedOps;
 use crate::store::CheckedPrepare;
 
 /// A message to a branch; instead of a prepare that is not well formed, the no that it gets.
-pub(crate) type Checked = (Txid, BranchMessage<Result<CheckedPrepare, Refusal>>);
+pub(crate) type Checked = (Txid, BranchMessage<Result<CheckedPrepare<CheckedOps>, Refusal>>);
 
 /// The same no to any message; a prepare that was not well formed has its own.
 pub(super) fn refused((_, message): &Checked, refusal: &Refusal) -> BranchAnswer {

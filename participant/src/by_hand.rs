@@ -6,12 +6,13 @@ use assent_common::outcome::{Aborted, Call, Heuristic, Refusal, Settled};
 use assent_common::wire::branch::{BranchState, BranchView, ByHandView};
 use assent_common::{ErrorCode, Txid};
 
-use crate::store::{ByHand, Store};
+use crate::resource::Resource;
+use crate::store::ByHand;
 
 /// Names the hand in the answers that contradict an outcome, where there was one; and in those that
 /// say that a branch is applied to who asks for its outcome: by the votes, or by a hand.
 pub(crate) async fn tell(
-    store: &Store,
+    store: &Resource,
     told: &[(Txid, BranchMessage<()>)],
     answers: &mut [BranchAnswer],
 ) {

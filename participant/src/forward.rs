@@ -19,15 +19,14 @@ use assent_client::{ParticipantClient, mutant};
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::mutant::Mutant;
 use assent_common::outcome::{Applied, Call, Refusal};
-use assent_common::wire::branch::{
-    Answer, Answers, Batch, CoordinatorRef, LifeAnswer, Message, PrepareMessage,
-};
+use assent_common::wire::branch::{Answer, Answers, CoordinatorRef, LifeAnswer};
 use assent_common::{ErrorCode, Txid, limits};
 use bytes::Bytes;
 
 use crate::agent::{NO_MARK, definite};
 use crate::service::Shared;
-use crate::store::OtherOwner;
+use crate::store::{Link, OtherOwner};
+use crate::wire::{Batch, Message, PrepareMessage};
 
 /// How often a message follows an ownership that changes hands.
 const OWNERS_MAX: usize = 4;
@@ -63,9 +62,14 @@ impl PassedOnAs {
 }
 
 impl Shared {
+    /// The agent that owns the Redis, if that is another one. Nobody owns a database.
+    async fn other_owner(&self) -> Option<Arc<OtherOwner>> {
+        self.store.link()?.other_owner().await
+    }
+
     /// What the header says, if it shows that it comes from an agent of this Redis to its owner.
     pub(crate) fn passed_on_as(&self, header: &[u8]) -> Option<PassedOnAs> {
-        let guard = self.store.guard()?;
+        let guard = self.store.link()?.guard()?;
         let is_it = |said: &PassedOnAs| {
             same(header, guard.proof(self.token.as_ref(), said.word()).as_bytes())
         };
@@ -105,7 +109,7 @@ impl Shared {
     /// Has the owner answer a batch, whoever that is. What it does not take is refused with
     /// `not_owner`.
     async fn batch_anywhere(&self, batch: Batch, body: Bytes) -> Result<Answers, Refusal> {
-        let Some(owner) = self.store.other_owner().await else {
+        let Some(owner) = self.other_owner().await else {
             return self.batch_here(batch).await;
         };
         match self.pass_on(&owner, PassedOnAs::Told, body, batch.messages.len()).await {
@@ -136,8 +140,10 @@ impl Shared {
             }
         });
         let passed = passed.await;
-        if let PassedOn::Answered(Answers { progress: Some(progress), .. }) = &passed {
-            self.store.follow(*progress).await;
+        if let PassedOn::Answered(Answers { progress: Some(progress), .. }) = &passed
+            && let Some(link) = self.store.link()
+        {
+            link.follow(*progress).await;
         }
         passed
     }
@@ -148,22 +154,23 @@ impl Shared {
         owner: &Arc<OtherOwner>,
         passed: impl Future<Output = PassedOn<T>>,
     ) -> PassedOn<T> {
+        let Some(link) = self.store.link() else { return passed.await };
         let passed = tokio::select! {
             biased;
             passed = passed => passed,
-            () = self.store.owner_changes(owner) => {
+            () = link.owner_changes(owner) => {
                 let why = "the Redis has another owner by now than the one that was told";
                 return PassedOn::Unknown(why.to_owned());
             }
         };
         match &passed {
             PassedOn::Answered(answers) if answers.some_not_done() => {
-                self.store.not_heard(owner, "it does not own the Redis any more").await;
+                link.not_heard(owner, "it does not own the Redis any more").await;
             }
-            PassedOn::Answered(_) | PassedOn::Refused(_) => self.store.owner_is_heard(),
-            PassedOn::NotReached(why) => self.store.cannot_reach(owner, why).await,
+            PassedOn::Answered(_) | PassedOn::Refused(_) => link.owner_is_heard(),
+            PassedOn::NotReached(why) => link.cannot_reach(owner, why).await,
             PassedOn::NotOwner(why) | PassedOn::Unknown(why) => {
-                self.store.not_heard(owner, why).await;
+                link.not_heard(owner, why).await;
             }
         }
         self.metrics.passed_on(result(&passed));
@@ -181,7 +188,7 @@ impl Shared {
         passed: &PassedOn<T>,
     ) -> Option<Result<(), String>> {
         let is_owner = || {
-            let now = self.store.stands_by_for();
+            let now = self.store.link().and_then(Link::stands_by_for);
             now.is_some_and(|now| now.url() == owner.url())
         };
         match passed {
@@ -211,7 +218,7 @@ impl Shared {
         let mut told = (batch, prepare, body.clone());
         for _ in 0..OWNERS_MAX {
             let (batch, prepare, said) = told;
-            let answered = match self.store.other_owner().await {
+            let answered = match self.other_owner().await {
                 None => self.prepare_here(batch, prepare).await?,
                 Some(owner) => match self.pass_on_prepare(&owner, &prepare, said).await {
                     PassedOn::Answered(answer) => answer,
@@ -297,7 +304,7 @@ impl Shared {
         coordinator: &CoordinatorRef,
         endings: &[(Txid, Ending)],
     ) -> Option<Vec<BranchAnswer>> {
-        let Some(owner) = self.store.other_owner().await else {
+        let Some(owner) = self.other_owner().await else {
             return Some(self.agent.end(coordinator.clone(), endings).await);
         };
         let message = |(txid, ending): &(Txid, Ending)| -> Message {

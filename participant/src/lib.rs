@@ -33,18 +33,24 @@ mod answers;
 mod by_hand;
 mod forward;
 mod health;
+pub mod hook;
 pub mod http;
 mod known;
 mod leftovers;
 pub mod metrics;
+mod mutex;
 mod operator;
+mod ops;
 mod options;
+pub mod postgres;
 mod reach;
 mod resolver;
+mod resource;
 mod serve;
 mod service;
 pub mod store;
 mod waiters;
+mod wire;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -61,13 +67,17 @@ use assent_common::participant::resolver::Resolver;
 use assent_edge::Budget;
 
 use crate::agent::{Agent, Running};
+use crate::hook::{Hook, HookDoor, Hooks};
 use crate::known::Known;
-use crate::metrics::Metrics;
+use crate::metrics::{KeptIn, Metrics};
+use crate::postgres::Database;
 use crate::reach::Reach;
+use crate::resource::Resource;
 use crate::service::Shared;
 use crate::store::{AgentAddress, Store, StoreError, StoreOptions};
 
 pub use options::{MetricsText, Options};
+pub use postgres::{Isolation, PostgresOptions};
 pub use serve::{Addresses, Exposure, ServeOptions, Serving, serve};
 
 /// The shortest time between two scans for branches in doubt, in milliseconds: a scan reads the
@@ -89,9 +99,12 @@ pub enum Error {
         #[source]
         source: InvalidId,
     },
-    /// Its Redis cannot be used.
-    #[error("the participant's Redis cannot be used")]
+    /// Its Redis, or its database, cannot be used.
+    #[error("what the participant keeps its branches in cannot be used")]
     Store(#[from] StoreError),
+    /// A hook reads and stages in a Redis.
+    #[error("a participant with a PostgreSQL database takes no hook")]
+    HookWithoutRedis,
     /// The HTTP client for coordinators cannot be set up.
     #[error("the client for coordinators cannot be set up")]
     Http(#[from] BuildError),
@@ -156,6 +169,26 @@ async fn connect(options: StoreOptions) -> Result<Store, StoreError> {
     }
 }
 
+/// Opens what this participant keeps its branches in: the database, if there is one.
+async fn open(
+    name: &ParticipantName,
+    store: StoreOptions,
+    postgres: Option<PostgresOptions>,
+    address: AgentAddress,
+) -> Result<Resource, StoreError> {
+    let participant = Some(name.clone());
+    Ok(match postgres {
+        Some(postgres) => {
+            let claim = PostgresOptions { participant, ..postgres };
+            Resource::Postgres(Box::new(Database::connect(claim).await?))
+        }
+        None => {
+            let claim = StoreOptions { participant, standby: address, ..store };
+            Resource::Redis(Arc::new(connect(claim).await?))
+        }
+    })
+}
+
 /// The client of other agents of the same Redis, which have to reach this one by such a client too.
 fn to_agents(peers: &HttpOptions, own: Option<&AgentAddress>) -> Result<Http, Error> {
     let agents = Http::new(&HttpOptions { token: None, ..peers.clone() })?;
@@ -189,12 +222,16 @@ impl Participant {
         let peers = HttpOptions { token: options.token.clone(), ..options.http };
         let agents = to_agents(&peers, options.address.as_ref())?;
         let peers = Http::new(&peers)?;
+        if options.postgres.is_some() && options.hook.is_some() {
+            return Err(Error::HookWithoutRedis);
+        }
         let address = options.address.unwrap_or(AgentAddress::Nowhere);
-        let claim =
-            StoreOptions { participant: Some(name.clone()), standby: address, ..options.store };
-        let store = Arc::new(connect(claim).await?);
+        let store = open(&name, options.store, options.postgres, address).await?;
+        let kept_in = store.redis().map_or(KeptIn::Postgres, |_| KeptIn::Redis);
+        let hook = options.hook.zip(store.redis().cloned());
+        let store = Arc::new(store);
         metrics::describe(&name);
-        let metrics = Metrics::new(&name);
+        let metrics = Metrics::new(&name, kept_in);
         let (running, stopping) = watch::channel(Running::Yes);
         let reach = Arc::new(Reach::default());
         let agent = Agent::new(
@@ -203,6 +240,7 @@ impl Participant {
             metrics.clone(),
             Arc::clone(&reach),
             stopping.clone(),
+            Hooks::new(hook, options.hook_timeout_ms, &metrics),
         );
         let shared = Arc::new(Shared {
             name,
@@ -295,7 +333,7 @@ async fn pulse(app: Arc<Shared>, mut running: watch::Receiver<Running>) {
             _ = running.wait_for(|running| *running == Running::Stopping) => return,
             () = tokio::time::sleep(Duration::from_millis(PULSE_INTERVAL_MS)) => {}
         }
-        app.look_at_redis().await;
+        app.look_at_store().await;
     }
 }
 
@@ -330,6 +368,12 @@ impl Builder {
         self
     }
 
+    /// The service's PostgreSQL database, in place of a Redis.
+    pub fn postgres(mut self, url: impl Into<String>) -> Self {
+        self.options.postgres = Some(PostgresOptions::new(url));
+        self
+    }
+
     /// Starts although the settings of Redis would lose votes; repeated in its health and its
     /// version.
     pub fn allow_unsafe_redis(mut self) -> Self {
@@ -357,6 +401,12 @@ impl Builder {
     ) -> Self {
         self.options.http.token = Some(token);
         self.options.coordinators.extend(urls);
+        self
+    }
+
+    /// What decides about branches that have an `input`.
+    pub fn hook(mut self, hook: impl Hook) -> Self {
+        self.options.hook = Some(HookDoor::new(hook));
         self
     }
 

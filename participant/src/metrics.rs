@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use metrics::{
-    Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
-    histogram,
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
@@ -45,11 +45,17 @@ const RESOLVER: &str = "assent_resolver_answers_total";
 const WAITING: &str = "assent_prepares_waiting";
 const REDIS: &str = "assent_redis_call_duration_seconds";
 const REDIS_UP: &str = "assent_redis_up";
+const POSTGRES: &str = "assent_postgres_call_duration_seconds";
+const POSTGRES_UP: &str = "assent_postgres_up";
+const POSTGRES_PREPARED: &str = "assent_postgres_prepared";
 const OPERATOR: &str = "assent_operator_actions_total";
 const HEURISTIC: &str = "assent_heuristic_branches";
 const SOLE_OWNER: &str = "assent_redis_sole_owner";
 const STANDS_BY: &str = "assent_redis_standby";
 const PASSED_ON: &str = "assent_passed_on_total";
+const HOOK_ANSWERS: &str = "assent_hook_answers_total";
+const HOOK_DURATION: &str = "assent_hook_duration_seconds";
+const HOOKS_ASKED: &str = "assent_hooks_asked";
 const BUILD_INFO: &str = "assent_participant_build_info";
 
 /// The kinds of messages.
@@ -111,6 +117,26 @@ pub const TABLE: &[Metric] = &[
         help: "1 while Redis answers within a second, 0 while it does not: looked at every second.",
     },
     Metric {
+        name: POSTGRES,
+        kind: Kind::Histogram,
+        labels: &["participant"],
+        help: "Duration of one execution of a batch at PostgreSQL, its syncs included.",
+    },
+    Metric {
+        name: POSTGRES_UP,
+        kind: Kind::Gauge,
+        labels: &["participant"],
+        help: "1 while PostgreSQL answers within a second, 0 while it does not: looked at \
+            every second.",
+    },
+    Metric {
+        name: POSTGRES_PREPARED,
+        kind: Kind::Gauge,
+        labels: &["participant"],
+        help: "Transactions that are prepared in the cluster, whoever began them: at \
+            max_prepared_transactions branches are refused. Looked at every second.",
+    },
+    Metric {
         name: SOLE_OWNER,
         kind: Kind::Gauge,
         labels: &["participant"],
@@ -144,6 +170,25 @@ pub const TABLE: &[Metric] = &[
             is dropped (assent branch forget).",
     },
     Metric {
+        name: HOOK_ANSWERS,
+        kind: Kind::Counter,
+        labels: &["participant", "answer"],
+        help: "Answers of the hook: staged, vetoed, changed (what it had read was changed \
+            meanwhile), refused (the branch cannot be, or the answer breaks the rules), unclear.",
+    },
+    Metric {
+        name: HOOK_DURATION,
+        kind: Kind::Histogram,
+        labels: &["participant"],
+        help: "Duration of one question to the hook, its reads included.",
+    },
+    Metric {
+        name: HOOKS_ASKED,
+        kind: Kind::Gauge,
+        labels: &["participant"],
+        help: "Branches whose hook is being asked; at most 256 at a time.",
+    },
+    Metric {
         name: BUILD_INFO,
         kind: Kind::Gauge,
         labels: &["participant", "version"],
@@ -156,9 +201,15 @@ const REDIS_BUCKETS_SECONDS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 ];
 
+/// From a hook in this process to one that takes all the time that it has.
+const HOOK_BUCKETS_SECONDS: &[f64] =
+    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
 /// Adds the buckets of this crate's histograms to the recorder that a process's `main` installs.
 pub fn configure(builder: PrometheusBuilder) -> Result<PrometheusBuilder, BuildError> {
-    builder.set_buckets_for_metric(Matcher::Full(REDIS.to_owned()), REDIS_BUCKETS_SECONDS)
+    let full = |name: &str| Matcher::Full(name.to_owned());
+    let builder = builder.set_buckets_for_metric(full(REDIS), REDIS_BUCKETS_SECONDS)?;
+    builder.set_buckets_for_metric(full(HOOK_DURATION), HOOK_BUCKETS_SECONDS)
 }
 
 /// Tells the recorder the help texts. Called by [`crate::Builder::build`].
@@ -170,9 +221,48 @@ pub(crate) fn describe(participant: &ParticipantName) {
             Kind::Histogram => describe_histogram!(metric.name, metric.help),
         }
     }
+    assent_edge::describe_metrics();
     let participant = participant.to_string();
     let version = env!("CARGO_PKG_VERSION");
     gauge!(BUILD_INFO, "participant" => participant, "version" => version).set(1.0);
+}
+
+/// What came of a question to a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HookSaid {
+    Staged,
+    Vetoed,
+    Changed,
+    Refused,
+    Unclear,
+}
+
+impl HookSaid {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Staged => "staged",
+            Self::Vetoed => "vetoed",
+            Self::Changed => "changed",
+            Self::Refused => "refused",
+            Self::Unclear => "unclear",
+        }
+    }
+}
+
+/// A hook that is being asked.
+struct BeingAsked(Gauge);
+
+impl Drop for BeingAsked {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// In what a participant keeps its branches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeptIn {
+    Redis,
+    Postgres,
 }
 
 /// The metrics of one participant. What is counted for every message is looked up once.
@@ -182,7 +272,9 @@ pub(crate) struct Metrics {
     /// By op and result.
     requests: [[Counter; 3]; 3],
     yes: Counter,
-    redis: Histogram,
+    /// How long a batch takes at what keeps the branches, and whether that answers.
+    call: Histogram,
+    up: &'static str,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -192,7 +284,8 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(participant: &ParticipantName) -> Self {
+    /// Of a participant that keeps its branches in a database, or in a Redis.
+    pub(crate) fn new(participant: &ParticipantName, kept_in: KeptIn) -> Self {
         let participant = participant.to_string();
         let requests = OPS.map(|op| {
             RESULTS.map(|result| {
@@ -200,8 +293,12 @@ impl Metrics {
             })
         });
         let yes = counter!(VOTES, "participant" => participant.clone(), "vote" => "yes");
-        let redis = histogram!(REDIS, "participant" => participant.clone());
-        Self { participant, requests, yes, redis }
+        let (call, up) = match kept_in {
+            KeptIn::Redis => (REDIS, REDIS_UP),
+            KeptIn::Postgres => (POSTGRES, POSTGRES_UP),
+        };
+        let call = histogram!(call, "participant" => participant.clone());
+        Self { participant, requests, yes, call, up }
     }
 
     fn participant(&self) -> String {
@@ -238,8 +335,14 @@ impl Metrics {
         counter!(PASSED_ON, "participant" => self.participant(), "result" => result).increment(1);
     }
 
-    pub(crate) fn redis_up(&self, is_up: bool) {
-        gauge!(REDIS_UP, "participant" => self.participant()).set(if is_up { 1.0 } else { 0.0 });
+    /// Whether what keeps the branches answers.
+    pub(crate) fn store_up(&self, is_up: bool) {
+        gauge!(self.up, "participant" => self.participant()).set(if is_up { 1.0 } else { 0.0 });
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a server has room for some thousands")]
+    pub(crate) fn postgres_prepared(&self, count: u64) {
+        gauge!(POSTGRES_PREPARED, "participant" => self.participant()).set(count as f64);
     }
 
     /// What was known last counts on while Redis cannot be asked; that there is none is not known then.
@@ -265,8 +368,23 @@ impl Metrics {
         gauge!(WAITING, "participant" => self.participant()).decrement(1.0);
     }
 
-    pub(crate) fn redis_call(&self, duration: Duration) {
-        self.redis.record(duration);
+    /// A hook is being asked, until that is dropped.
+    pub(crate) fn hook_is_asked(&self) -> impl Drop + use<> {
+        let gauge = gauge!(HOOKS_ASKED, "participant" => self.participant());
+        gauge.increment(1.0);
+        BeingAsked(gauge)
+    }
+
+    pub(crate) fn hook_said(&self, said: HookSaid, duration: Duration) {
+        let answer = said.as_str();
+        counter!(HOOK_ANSWERS, "participant" => self.participant(), "answer" => answer)
+            .increment(1);
+        histogram!(HOOK_DURATION, "participant" => self.participant()).record(duration);
+    }
+
+    /// How long a batch took at what keeps the branches.
+    pub(crate) fn store_call(&self, duration: Duration) {
+        self.call.record(duration);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "what people did by hand stays far below 2^52")]

@@ -4,8 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use assent_client::{HttpOptions, Token};
+use assent_common::limits;
 use assent_edge::EdgeOptions;
 
+use crate::hook::HookDoor;
+use crate::postgres::PostgresOptions;
 use crate::store::{AgentAddress, StoreOptions};
 
 /// How a participant is set up, the sidecar's and the embedded one's.
@@ -15,6 +18,8 @@ pub struct Options {
     pub name: String,
     /// The service's Redis.
     pub store: StoreOptions,
+    /// The service's PostgreSQL database, in place of a Redis.
+    pub postgres: Option<PostgresOptions>,
     /// Milliseconds that a branch may be in doubt before its coordinator is asked.
     pub resolve_interval_ms: u64,
     /// Milliseconds between two collections of marks that are below a low-water mark.
@@ -36,6 +41,10 @@ pub struct Options {
     pub admin_listen: Option<std::net::SocketAddr>,
     /// Bytes of requests that are held at a time; more are told `overloaded`.
     pub request_bytes_max: usize,
+    /// What decides about branches that have an `input`, if something does.
+    pub hook: Option<HookDoor>,
+    /// Milliseconds that it may take for one branch, what it reads included.
+    pub hook_timeout_ms: u64,
     /// What `/metrics` shows; a host application that has its own endpoint leaves it out.
     pub metrics_text: Option<MetricsText>,
 }
@@ -46,6 +55,7 @@ impl Options {
         Self {
             name: name.into(),
             store: StoreOptions::new(redis_url),
+            postgres: None,
             resolve_interval_ms: 2_000,
             sweep_interval_ms: 10_000,
             token: None,
@@ -55,6 +65,8 @@ impl Options {
             address: None,
             admin_listen: None,
             request_bytes_max: EdgeOptions::default().request_bytes_max,
+            hook: None,
+            hook_timeout_ms: limits::HOOK_TIMEOUT_DEFAULT_MS,
             metrics_text: None,
         }
     }

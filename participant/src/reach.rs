@@ -1,5 +1,5 @@
-//! Whom this agent reaches: its Redis, the agent that owns it, and the coordinators that it asks
-//! about branches in doubt.
+//! Whom this agent reaches: its Redis or database, the agent that owns it, and the coordinators
+//! that it asks about branches in doubt.
 //! For health, metrics, operators, and where to ask. Nothing of the protocol is decided by it, and
 //! it must never be taken for an answer about a branch.
 
@@ -14,7 +14,7 @@ use assent_common::wire::outcome::BranchOutcome;
 use assent_common::{Epoch, ErrorCode, LogId, Txid};
 
 use crate::metrics::Metrics;
-use crate::store::lock;
+use crate::mutex::lock;
 
 /// How often a coordinator that cannot be asked is named in the log again.
 const REPEATED: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ const PEER_SAID_FOR: Duration = Duration::from_secs(600);
 /// Whom this agent reaches.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
-    redis: Mutex<Option<Result<(), String>>>,
+    store: Mutex<Option<Result<(), String>>>,
     /// The agent that owned the Redis and did not take what was passed on to it.
     peer: Mutex<Option<SilentPeer>>,
     coordinators: Mutex<Coordinators>,
@@ -79,24 +79,29 @@ impl Coordinator {
 }
 
 impl Reach {
-    /// What came of a look at Redis. Said once, when it changes.
-    pub(crate) fn redis_looked_at(&self, result: Result<(), String>, metrics: &Metrics) {
-        metrics.redis_up(result.is_ok());
-        let mut redis = lock(&self.redis);
-        let was_up = redis.as_ref().is_none_or(Result::is_ok);
+    /// What came of a look at what keeps the branches. Said once, when it changes.
+    pub(crate) fn store_looked_at(
+        &self,
+        kind: &str,
+        result: Result<(), String>,
+        metrics: &Metrics,
+    ) {
+        metrics.store_up(result.is_ok());
+        let mut store = lock(&self.store);
+        let was_up = store.as_ref().is_none_or(Result::is_ok);
         match &result {
             Err(error) if was_up => {
-                tracing::warn!(error, "Redis cannot be used; nothing is voted on until it can");
+                tracing::warn!(error, "{kind} cannot be used; nothing is voted on until it can");
             }
-            Ok(()) if !was_up => tracing::info!("Redis can be used again"),
+            Ok(()) if !was_up => tracing::info!("{kind} can be used again"),
             Ok(()) | Err(_) => {}
         }
-        *redis = Some(result);
+        *store = Some(result);
     }
 
-    /// What the last look at Redis found; nothing before the first.
-    pub(crate) fn redis(&self) -> Option<Result<(), String>> {
-        lock(&self.redis).clone()
+    /// What the last look found; nothing before the first.
+    pub(crate) fn store(&self) -> Option<Result<(), String>> {
+        lock(&self.store).clone()
     }
 
     /// What came of what was passed on to the agent at this address, which owns the Redis.

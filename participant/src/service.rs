@@ -16,8 +16,8 @@ use assent_common::participant::resolver::Resolver;
 use assent_common::time::Millis;
 use assent_common::value::readable;
 use assent_common::wire::branch::{
-    Answer, Answers, Batch, BranchList, BranchState, BranchView, CoordinatorList, CoordinatorRef,
-    CoordinatorView, PrepareMessage,
+    Answer, Answers, BranchList, BranchState, BranchView, CoordinatorList, CoordinatorRef,
+    CoordinatorView,
 };
 use assent_common::wire::redo::WrittenView;
 use assent_common::wire::resync::{Resync, Resynced};
@@ -29,9 +29,13 @@ use crate::by_hand;
 use crate::health::{Check, Verdict};
 use crate::known::Known;
 use crate::metrics::Metrics;
+use crate::mutex::lock;
 use crate::options::MetricsText;
+use crate::postgres::Database;
 use crate::reach::Reach;
-use crate::store::{InDoubt, Store, StoreError, StoreState, StoredBranch, lock};
+use crate::resource::Resource;
+use crate::store::{InDoubt, Link, StoreError, StoreState, StoredBranch};
+use crate::wire::{Batch, PrepareMessage};
 
 /// Marks that one list shows: there may be millions, and a person looks for a few that stay.
 const MARKED_LISTED_MAX: usize = 1_000;
@@ -56,7 +60,7 @@ pub(crate) const WHO_IS_THERE: Duration = Duration::from_millis(limits::WHO_IS_T
 pub(crate) struct Shared {
     pub(crate) name: ParticipantName,
     pub(crate) agent: Agent,
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<Resource>,
     pub(crate) reach: Arc<Reach>,
     /// To coordinators.
     pub(crate) http: Http,
@@ -112,11 +116,13 @@ impl Shared {
 
     /// Sets the gauges.
     pub(crate) fn gauge(&self) {
-        self.metrics.sole_owner(self.store.is_sole_owner());
-        self.metrics.stands_by(self.store.stands_by_for().is_some());
+        if let Some(link) = self.store.link() {
+            self.metrics.sole_owner(link.is_sole_owner());
+            self.metrics.stands_by(link.stands_by_for().is_some());
+        }
         let now = self.now();
-        let redis_is_up = self.reach.redis().is_none_or(|redis| redis.is_ok());
-        let is_known = redis_is_up && self.scanned.load(Ordering::Acquire);
+        let store_is_up = self.reach.store().is_none_or(|store| store.is_ok());
+        let is_known = store_is_up && self.scanned.load(Ordering::Acquire);
         let resolver = self.resolver();
         let by_hand = self.store.all_by_hand();
         for outcome in [Heuristic::Committed, Heuristic::Aborted] {
@@ -178,19 +184,26 @@ impl Shared {
         view
     }
 
-    /// Looks at the data, and thereby whether Redis answers. A look that takes long is waited for:
-    /// what it has begun must not be left half done.
-    pub(crate) async fn look_at_redis(&self) {
+    /// Looks at the data, and thereby whether what keeps it answers. A look that takes long is
+    /// waited for: what it has begun must not be left half done.
+    pub(crate) async fn look_at_store(&self) {
+        let kind = self.store.kind();
         let mut looking = std::pin::pin!(self.store.pulse());
         let found = match tokio::time::timeout(REDIS_SILENT, &mut looking).await {
             Ok(found) => found,
             Err(_) => {
                 let silent = format!("no answer within {REDIS_SILENT:?}");
-                self.reach.redis_looked_at(Err(silent), &self.metrics);
+                self.reach.store_looked_at(kind, Err(silent), &self.metrics);
                 looking.await
             }
         };
-        self.reach.redis_looked_at(found.map_err(|error| error.to_string()), &self.metrics);
+        let found = found.map_err(|error| error.to_string());
+        self.reach.store_looked_at(kind, found, &self.metrics);
+        if let Some(postgres) = self.store.postgres()
+            && let Ok((count, _)) = postgres.prepared().await
+        {
+            self.metrics.postgres_prepared(count);
+        }
     }
 
     /// The coordinators that this participant knows, by its Redis or by what they said to this
@@ -369,44 +382,11 @@ impl Shared {
 
     /// The checks of `/readyz`.
     pub(crate) async fn checks(&self) -> Vec<Check> {
-        let failing = |name, detail| Check { name, verdict: Verdict::Failing, detail };
-        let passing = |name| Check { name, verdict: Verdict::Passing, detail: String::new() };
-        // A Redis that hangs must not make who asks wait as long as a transaction would.
-        let pinged = tokio::time::timeout(REDIS_SILENT, self.store.ping()).await;
-        let mut checks = vec![match pinged {
-            Ok(Ok(())) => match self.store.refuses_writes() {
-                None => passing("redis"),
-                Some(said) => Check {
-                    name: "redis",
-                    verdict: Verdict::Warning,
-                    detail: format!("refuses writes: {said}"),
-                },
-            },
-            Ok(Err(error)) => failing("redis", error.to_string()),
-            Err(_) => failing("redis", format!("no answer within {REDIS_SILENT:?}")),
-        }];
-        checks.push(match self.store.state() {
-            StoreState::Ready => passing("data"),
-            StoreState::Disconnected(why)
-            | StoreState::Verifying(why)
-            | StoreState::Quarantined(why) => failing("data", why),
-        });
-        checks.extend(self.store.stands_by_for().map(|owner| {
-            let url = assent_common::text::cut(owner.url(), 200);
-            Check { detail: format!("this agent stands by for {url}"), ..passing("owner") }
-        }));
-        checks.extend(self.reach.silent_peer().map(|detail| Check {
-            name: "peers",
-            verdict: Verdict::Warning,
-            detail,
-        }));
-        let replicas = tokio::time::timeout(REDIS_SILENT, self.store.replicas_missing()).await;
-        let missing = match replicas {
-            Ok(missing) => missing.ok().flatten(),
-            Err(_) => self.store.replicas_missed(),
+        let mut checks = match (self.store.redis(), self.store.postgres()) {
+            (Some(store), _) => self.redis_checks(store.link()).await,
+            (None, Some(postgres)) => postgres_checks(postgres).await,
+            (None, None) => Vec::new(),
         };
-        checks.extend(missing.map(|why| failing("replicas", why)));
-        checks.extend(self.store.rights_missing().map(|why| failing("rights", why)));
         checks.extend(self.damage());
         let warnings = self.store.warnings();
         checks.push(match warnings.as_slice() {
@@ -434,6 +414,76 @@ impl Shared {
         });
         checks
     }
+
+    async fn redis_checks(&self, link: &Link) -> Vec<Check> {
+        // A Redis that hangs must not make who asks wait as long as a transaction would.
+        let pinged = tokio::time::timeout(REDIS_SILENT, link.ping()).await;
+        let mut checks = vec![match pinged {
+            Ok(Ok(())) => match link.refuses_writes() {
+                None => passing("redis"),
+                Some(said) => Check {
+                    name: "redis",
+                    verdict: Verdict::Warning,
+                    detail: format!("refuses writes: {said}"),
+                },
+            },
+            Ok(Err(error)) => failing("redis", error.to_string()),
+            Err(_) => failing("redis", format!("no answer within {REDIS_SILENT:?}")),
+        }];
+        checks.push(data_check(link.state()));
+        checks.extend(link.stands_by_for().map(|owner| {
+            let url = assent_common::text::cut(owner.url(), 200);
+            Check { detail: format!("this agent stands by for {url}"), ..passing("owner") }
+        }));
+        checks.extend(self.reach.silent_peer().map(|detail| Check {
+            name: "peers",
+            verdict: Verdict::Warning,
+            detail,
+        }));
+        let replicas = tokio::time::timeout(REDIS_SILENT, link.replicas_missing()).await;
+        let missing = match replicas {
+            Ok(missing) => missing.ok().flatten(),
+            Err(_) => link.replicas_missed(),
+        };
+        checks.extend(missing.map(|why| failing("replicas", why)));
+        checks.extend(link.rights_missing().map(|why| failing("rights", why)));
+        checks
+    }
+}
+
+/// The checks of a participant with a database.
+async fn postgres_checks(postgres: &Database) -> Vec<Check> {
+    // One that hangs must not make who asks wait as long as a transaction would.
+    let prepared = tokio::time::timeout(REDIS_SILENT, postgres.prepared()).await;
+    let server = match prepared {
+        Ok(Ok((count, most))) => {
+            let is_near = count * 10 >= most * 9;
+            let verdict = if is_near { Verdict::Warning } else { Verdict::Passing };
+            let told = postgres.server_told();
+            let detail = format!("{told}; {count} of {most} prepared transactions in use");
+            Check { name: "postgres", verdict, detail }
+        }
+        Ok(Err(error)) => failing("postgres", error.to_string()),
+        Err(_) => failing("postgres", format!("no answer within {REDIS_SILENT:?}")),
+    };
+    vec![server, data_check(postgres.state())]
+}
+
+fn data_check(state: StoreState) -> Check {
+    match state {
+        StoreState::Ready => passing("data"),
+        StoreState::Disconnected(why)
+        | StoreState::Verifying(why)
+        | StoreState::Quarantined(why) => failing("data", why),
+    }
+}
+
+const fn failing(name: &'static str, detail: String) -> Check {
+    Check { name, verdict: Verdict::Failing, detail }
+}
+
+const fn passing(name: &'static str) -> Check {
+    Check { name, verdict: Verdict::Passing, detail: String::new() }
 }
 
 /// Why it is not known of which log the coordinator at an address is.

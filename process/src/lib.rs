@@ -13,6 +13,7 @@ mod assent;
 mod child;
 mod cluster;
 mod ports;
+mod postgres;
 mod redis;
 
 pub use assent::{
@@ -21,6 +22,7 @@ pub use assent::{
 pub use child::{Child, Signal};
 pub use cluster::{Cluster, ClusterOptions, Member, RedisBy};
 pub use ports::Port;
+pub use postgres::PostgresServer;
 pub use redis::{AppendFsync, RedisOptions, RedisServer};
 
 use std::path::PathBuf;

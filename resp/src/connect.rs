@@ -250,6 +250,6 @@ const fn key_places(keys: Keys) -> (i64, i64, i64) {
         Keys::AfterFirst => (2, -1, 1),
         // As far as the places are fixed.
         Keys::FirstAndCounted | Keys::FirstAndStore => (1, 1, 1),
-        Keys::Counted | Keys::Streams => (0, 0, 0),
+        Keys::Counted | Keys::CountedPairs | Keys::Streams => (0, 0, 0),
     }
 }

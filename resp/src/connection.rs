@@ -4,11 +4,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use assent_common::limits;
+use assent_client::mutant;
+use assent_common::coordinator::Contention;
+use assent_common::mutant::Mutant;
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::TransactionView;
+use assent_common::{ErrorCode, limits};
 use assent_edge::{Activity, Caller, EdgeOptions, Held, Patience, Seldom, Serves, Stage};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::Interest;
@@ -17,8 +20,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connect::Rules;
+use crate::merging::{APART, Joined, Merging, PartRun};
+use crate::metric::{DoorMetric, DoorOutcome, Watching};
 use crate::planned::{DoorRequest, Group, Planned};
-use crate::refusal::{is_of_one, no_memory, of_problem, unauthenticated, unknown};
+use crate::refusal::{is_of_one, no_memory, of_problem, of_tied, unauthenticated, unknown};
 use crate::reply::{RespVersion, Value};
 use crate::request::{CommandReader, ProtocolError};
 use crate::session::{Session, SessionStep};
@@ -58,38 +63,103 @@ pub struct Service<D> {
     rules: Arc<Rules>,
     patience: Patience,
     clients: AtomicU64,
+    connected: AtomicUsize,
+    merging: Merging,
     refused: Seldom,
+    metric: DoorMetric,
 }
 
 impl<D: EngineAccess> Service<D> {
     /// Transactions go through this door, by these rules.
     pub fn new(door: D, rules: Rules, options: &EdgeOptions) -> Self {
         let patience = Patience::new(options);
-        let (rules, clients) = (Arc::new(rules), AtomicU64::new(1));
-        Self { door, rules, patience, clients, refused: Seldom::minutely() }
+        let (rules, clients, connected) = (Arc::new(rules), AtomicU64::new(1), AtomicUsize::new(0));
+        let (merging, refused) = (Merging::default(), Seldom::minutely());
+        let metric = DoorMetric::new();
+        Self { door, rules, patience, clients, connected, merging, refused, metric }
     }
 
-    /// Runs a group, and answers each of its transactions.
+    /// Runs a group, and answers each of its transactions: together with what other connections ask
+    /// for in the same moment, if that goes well. `apart` counts down how many the connection runs
+    /// for itself, because others have suffered from it.
+    async fn run_shared(
+        self: &Arc<Self>,
+        group: Group,
+        client: &Caller,
+        apart: &mut u32,
+    ) -> GroupRun {
+        let is_alone = self.connected.load(Ordering::Relaxed) < 2;
+        if is_alone || *apart > 0 || !group.may_share() {
+            *apart = apart.saturating_sub(1);
+            return self.run(group, client).await;
+        }
+        let count = group.planned().len();
+        let Joined { heard, first_of } = self.merging.join(group);
+        if let Some(number) = first_of {
+            // A task of its own: the client of this connection may leave, and others wait.
+            tokio::spawn(Arc::clone(self).run_merged(number));
+        }
+        match heard.await {
+            Ok(PartRun::Answered(answers)) => GroupRun::Answered(answers),
+            Ok(PartRun::ForItself { group, fell_apart }) => {
+                let run = self.run(group, client).await;
+                if fell_apart && run.has_failed() {
+                    *apart = APART;
+                }
+                run
+            }
+            Err(_) => GroupRun::Answered(vec![unknown(None, "the server is stopping"); count]),
+        }
+    }
+
+    /// Runs what has come together when everybody who was ready has joined.
+    async fn run_merged(self: Arc<Self>, number: u64) {
+        tokio::task::yield_now().await;
+        let merged = self.merging.close(number);
+        let Some((group, parts)) = merged.and_then(|merged| merged.begin(&self.merging)) else {
+            return;
+        };
+        match self.run(group, &Caller::default()).await {
+            GroupRun::Answered(answers) => parts.answered(&self.merging, answers),
+            GroupRun::FallsApart(planned) => parts.fell_apart(&self.merging, planned),
+        }
+    }
+
+    /// Runs a group, and answers each of its transactions. One of several waits for no lock: else
+    /// all of them would, also those that nothing stands in the way of.
     async fn run(&self, group: Group, client: &Caller) -> GroupRun {
         let count = group.planned().len();
+        let contention = if count > 1 { Contention::GivesUp } else { Contention::Waits };
         let of_all = |value| GroupRun::Answered(vec![value; count]);
-        match self.run_once(&group, client).await {
-            Ok(view) if view.outcome == OutcomeWord::Committed => match group.answers(&view) {
-                Ok(answers) => GroupRun::Answered(answers),
-                Err(problem) => of_all(of_problem(&problem)),
-            },
+        let refusal = if group.is_tied() { of_tied } else { of_problem };
+        match self.run_once(&group, contention, client).await {
+            Ok(view) if view.outcome == OutcomeWord::Committed => {
+                self.metric.came(DoorOutcome::Committed, count);
+                if count > 1 && mutant::is(Mutant::MergedRunsAgain) {
+                    return GroupRun::FallsApart(group.into_each());
+                }
+                match group.answers(&view) {
+                    Ok(answers) => GroupRun::Answered(answers),
+                    Err(problem) => of_all(of_problem(&problem)),
+                }
+            }
             Ok(view) if view.outcome == OutcomeWord::Pending => {
+                self.metric.came(DoorOutcome::Unknown, count);
                 of_all(unknown(Some(view.id), "it was not decided in time"))
             }
             failed => {
                 let problem = failed.map_or_else(|problem| problem, |view| view.why_aborted());
                 if group.has_lost_race(&problem) {
+                    self.metric.came(DoorOutcome::LostRace, count);
                     return of_all(Value::NilArray);
                 }
                 if count > 1 && is_of_one(&problem) {
                     return GroupRun::FallsApart(group.into_each());
                 }
-                of_all(of_problem(&problem))
+                let is_unknown = problem.code == ErrorCode::Internal;
+                let came = if is_unknown { DoorOutcome::Unknown } else { DoorOutcome::Aborted };
+                self.metric.came(came, count);
+                of_all(refusal(&problem))
             }
         }
     }
@@ -102,8 +172,13 @@ impl<D: EngineAccess> Service<D> {
         }
     }
 
-    async fn run_once(&self, group: &Group, client: &Caller) -> Result<TransactionView, Problem> {
-        let asked = group.asked()?;
+    async fn run_once(
+        &self,
+        group: &Group,
+        contention: Contention,
+        client: &Caller,
+    ) -> Result<TransactionView, Problem> {
+        let asked = group.asked(contention)?;
         let mut held = self.rules.budget.hold();
         if !held.grow(asked.bytes()) {
             return Err(no_memory());
@@ -121,6 +196,18 @@ enum GroupRun {
     FallsApart(Vec<Planned>),
 }
 
+impl GroupRun {
+    /// Whether any of its transactions did not come to its end.
+    fn has_failed(&self) -> bool {
+        match self {
+            Self::Answered(answers) => {
+                answers.iter().any(|answer| matches!(answer, Value::Error(_)))
+            }
+            Self::FallsApart(_) => true,
+        }
+    }
+}
+
 /// An answer that waits for its turn to be written.
 enum WaitingAnswer {
     /// It is known.
@@ -131,7 +218,7 @@ enum WaitingAnswer {
 
 /// A connection that is served.
 struct ClientConnection<'a, D> {
-    service: &'a Service<D>,
+    service: &'a Arc<Service<D>>,
     tcp: Arc<TcpStream>,
     client: Caller,
     session: Session,
@@ -142,12 +229,15 @@ struct ClientConnection<'a, D> {
     output: BytesMut,
     waiting: Vec<WaitingAnswer>,
     group: Option<Group>,
+    /// How many groups it runs for itself ([`Service::run_shared`]).
+    apart: u32,
     /// No more commands are taken.
     is_over: bool,
     /// More came while answers were written.
     reads_ahead: bool,
     /// The client has closed its side, and may still read.
     has_ended: bool,
+    watching: Watching,
 }
 
 impl<D: EngineAccess> Serves for Service<D> {
@@ -171,12 +261,16 @@ impl<D: EngineAccess> Serves for Service<D> {
             output: BytesMut::new(),
             waiting: Vec::new(),
             group: None,
+            apart: 0,
             is_over: false,
             reads_ahead: false,
             has_ended: false,
+            watching: Watching::default(),
         };
+        self.connected.fetch_add(1, Ordering::Relaxed);
         // An error is a client that went away, or takes no bytes.
         let _gone = connection.serve(&activity, stopped).await;
+        self.connected.fetch_sub(1, Ordering::Relaxed);
         if connection.session.was_refused()
             && let Some(left_out) = self.refused.now()
         {
@@ -244,7 +338,10 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
         }
         self.input.reserve(READ_BYTES);
         match self.tcp.try_read_buf(&mut self.input) {
-            Ok(count) => Ok(count > 0),
+            Ok(count) => {
+                self.service.metric.read(count);
+                Ok(count > 0)
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
             Err(error) => Err(error),
         }
@@ -301,6 +398,7 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
                 Ok(None) => break,
                 Err(error) => self.end_with(error),
             }
+            self.watching.set(self.session.is_watching());
             if self.waiting.len() >= WAITING_MAX {
                 self.run(activity).await?;
             }
@@ -322,7 +420,7 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
     async fn run(&mut self, activity: &Activity) -> io::Result<()> {
         let mut waiting = std::mem::take(&mut self.waiting).into_iter();
         if let Some(group) = self.group.take() {
-            match self.service.run(group, &self.client).await {
+            match self.service.run_shared(group, &self.client, &mut self.apart).await {
                 GroupRun::Answered(answers) => {
                     for answer in answers {
                         self.answer(&mut waiting, answer, activity).await?;
@@ -340,7 +438,7 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
             let WaitingAnswer::Known(value, version) = waiting else {
                 unreachable!("each transaction of a group has one answer");
             };
-            value.write(version, &mut self.output);
+            self.put(&value, version);
         }
         self.write_if_much(activity).await
     }
@@ -354,14 +452,19 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
     ) -> io::Result<()> {
         for waiting in waiting {
             match waiting {
-                WaitingAnswer::Known(value, version) => value.write(version, &mut self.output),
+                WaitingAnswer::Known(value, version) => self.put(&value, version),
                 WaitingAnswer::OfGroup(version) => {
-                    answer.write(version, &mut self.output);
+                    self.put(&answer, version);
                     return self.write_if_much(activity).await;
                 }
             }
         }
         unreachable!("each answer of a group is waited for");
+    }
+
+    fn put(&mut self, answer: &Value, version: RespVersion) {
+        self.service.metric.answered(answer);
+        answer.write(version, &mut self.output);
     }
 
     /// What is kept of answers while more are made has a bound.
@@ -379,6 +482,7 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
             match self.tcp.try_write(&self.output) {
                 Ok(count) => {
                     self.output.advance(count);
+                    self.service.metric.wrote(count);
                     activity.wrote(true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -402,3 +506,6 @@ impl<D: EngineAccess> ClientConnection<'_, D> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@
 
 mod connect;
 mod connection;
+mod merging;
+mod metric;
 mod planned;
 mod refusal;
 mod reply;
@@ -25,5 +27,6 @@ mod watch;
 
 pub use connect::Rules;
 pub use connection::{EngineAccess, Service};
+pub use metric::describe as describe_metrics;
 pub use planned::DoorRequest;
 pub use route::{InvalidRule, Routes, Rule};

@@ -2,7 +2,7 @@
 //! `EXEC`.
 
 use assent_common::command::{Expect, ValidatedBranch};
-use assent_common::coordinator::Purpose;
+use assent_common::coordinator::{Contention, Purpose};
 use assent_common::time::DurationMs;
 use assent_common::wire::problem::Problem;
 use assent_common::wire::submission::{Submission, SubmittedBranch};
@@ -17,12 +17,15 @@ use serde_json::value::RawValue;
 use crate::reply::{RespVersion, Value};
 use crate::shape::ReplyShape;
 
-/// Ops of several transactions of one connection that run as one: enough to share its cost, few
+/// Ops of several transactions that run as one: enough to share its cost, few
 /// enough that the others wait for no lock of it for long.
 const MERGED_OPS_MAX: usize = 128;
 
 /// Bytes of their words.
 const MERGED_BYTES_MAX: usize = 256 * 1024;
+
+/// An input, and whose hook decides about it.
+pub(crate) type PlannedInput = (ParticipantName, Box<RawValue>);
 
 /// A transaction of one client.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(crate) struct Planned {
     pub kind: AnswerForm,
     /// What was said of it as a whole.
     pub said: SaidOfAll,
+    /// What hooks decide about, at most one at a participant.
+    pub inputs: Vec<PlannedInput>,
     /// How its answer is written.
     pub version: RespVersion,
     /// Bytes of the words.
@@ -50,6 +55,8 @@ pub(crate) enum PlannedEntry {
     Op(PlannedOp),
     /// What needs no participant, and its reply.
     Reply(Value),
+    /// The next input, in whose place stands what its hook replies.
+    Input,
 }
 
 /// An op, where it runs, and how its reply is shown.
@@ -116,7 +123,9 @@ impl DoorRequest {
         match self {
             Self::Once(submission) => submission.ops_bytes(),
             Self::Keyed(request, _) => {
-                request.branches.iter().map(|branch| branch.ops.get().len()).sum()
+                let input =
+                    |it: &BranchRequest| it.input.as_ref().map_or(0, |input| input.get().len());
+                request.branches.iter().map(|it| it.ops.get().len() + input(it)).sum()
             }
         }
     }
@@ -133,6 +142,9 @@ pub(crate) struct Group {
     participants: Vec<ParticipantName>,
     ops: usize,
     bytes: usize,
+    /// Whether nothing was said of any of them as a whole.
+    is_plain: bool,
+    only_reads: bool,
 }
 
 impl Planned {
@@ -140,9 +152,15 @@ impl Planned {
     pub(crate) fn ops(&self) -> impl Iterator<Item = &PlannedOp> {
         let asked = self.entries.iter().filter_map(|entry| match entry {
             PlannedEntry::Op(op) => Some(op),
-            PlannedEntry::Reply(_) => None,
+            PlannedEntry::Reply(_) | PlannedEntry::Input => None,
         });
         self.guards.iter().chain(asked)
+    }
+
+    /// The participants, doubles included.
+    fn participants(&self) -> impl Iterator<Item = &ParticipantName> {
+        let inputs = self.inputs.iter().map(|(participant, _)| participant);
+        self.ops().map(|op| &op.participant).chain(inputs)
     }
 
     /// How many they are.
@@ -155,13 +173,17 @@ impl Planned {
 impl From<Planned> for Group {
     fn from(planned: Planned) -> Self {
         let mut participants = Vec::new();
-        for op in planned.ops() {
-            if !participants.contains(&op.participant) {
-                participants.push(op.participant.clone());
+        for participant in planned.participants() {
+            if !participants.contains(participant) {
+                participants.push(participant.clone());
             }
         }
         let (ops, bytes) = (planned.count_ops(), planned.bytes);
-        Self { planned: vec![planned], participants, ops, bytes }
+        let is_plain = planned.said == SaidOfAll::default()
+            && planned.guards.is_empty()
+            && planned.inputs.is_empty();
+        let only_reads = planned.ops().all(|op| op.branch.read_only);
+        Self { planned: vec![planned], participants, ops, bytes, is_plain, only_reads }
     }
 }
 
@@ -171,25 +193,50 @@ impl Group {
     /// What a client sends without waiting for answers is done in its order. Transactions that
     /// follow each other at the same participants are that, done as one: nobody comes in between.
     pub(crate) fn join(&mut self, planned: Planned) -> Result<(), Planned> {
-        let (ops, bytes) = (self.ops + planned.count_ops(), self.bytes + planned.bytes);
-        let is_plain = |one: &Planned| one.said == SaidOfAll::default() && one.guards.is_empty();
+        self.append(planned.into()).map_err(|Self { mut planned, .. }| planned.swap_remove(0))
+    }
+
+    /// Takes the transactions of another client, which come behind these, or gives them back. Reads
+    /// do not join writes, whose end they would wait for.
+    pub(crate) fn absorb(&mut self, other: Self) -> Result<(), Self> {
+        if self.only_reads == other.only_reads { self.append(other) } else { Err(other) }
+    }
+
+    fn append(&mut self, other: Self) -> Result<(), Self> {
+        let (ops, bytes) = (self.ops + other.ops, self.bytes + other.bytes);
+        let knows = |name: &ParticipantName| self.participants.contains(name);
         let fits = ops <= MERGED_OPS_MAX
             && bytes <= MERGED_BYTES_MAX
-            && is_plain(&planned)
-            && self.planned.iter().all(is_plain)
-            && self.has_the_participants_of(&planned);
+            && self.may_share()
+            && other.may_share()
+            && self.participants.len() == other.participants.len()
+            && other.participants.iter().all(knows);
         if !fits {
-            return Err(planned);
+            return Err(other);
         }
         (self.ops, self.bytes) = (ops, bytes);
-        self.planned.push(planned);
+        self.only_reads &= other.only_reads;
+        self.planned.extend(other.planned);
         Ok(())
     }
 
-    fn has_the_participants_of(&self, planned: &Planned) -> bool {
-        let knows = |name: &ParticipantName| self.participants.contains(name);
-        let is_asked = |name: &ParticipantName| planned.ops().any(|op| op.participant == *name);
-        planned.ops().all(|op| knows(&op.participant)) && self.participants.iter().all(is_asked)
+    /// Whether it may be one with others: nothing was said of it as a whole.
+    pub(crate) const fn may_share(&self) -> bool {
+        self.is_plain
+    }
+
+    /// Whether an id or a key ties it to other copies.
+    pub(crate) fn is_tied(&self) -> bool {
+        self.planned.iter().any(|planned| planned.said.key.is_some() || planned.said.id.is_some())
+    }
+
+    /// These transactions, which were one group before; nothing if there are none.
+    pub(crate) fn of(mut planned: impl Iterator<Item = Planned>) -> Option<Self> {
+        let mut group = Self::from(planned.next()?);
+        for planned in planned {
+            assert!(group.join(planned).is_ok(), "what was one group is one again");
+        }
+        Some(group)
     }
 
     /// The transactions, each for itself.
@@ -205,7 +252,7 @@ impl Group {
     }
 
     /// What the engine is asked for; an error if it would be refused as a whole.
-    pub(crate) fn asked(&self) -> Result<DoorRequest, Problem> {
+    pub(crate) fn asked(&self, contention: Contention) -> Result<DoorRequest, Problem> {
         let mut branches: Vec<_> = self.participants.iter().map(|_| Vec::new()).collect();
         for op in self.planned.iter().flat_map(Planned::ops) {
             branches[self.branch_of(op)].push(op);
@@ -213,11 +260,15 @@ impl Group {
         let said = self.planned.first().map(|planned| &planned.said);
         let SaidOfAll { key, id, timeout_ms } = said.cloned().unwrap_or_default();
         let branches = self.participants.iter().zip(branches);
-        let branches = branches.map(|(participant, ops)| submitted(participant, &ops));
+        let branches = branches
+            .map(|(participant, ops)| submitted(participant, &ops, self.input(participant)));
         let branches = branches.collect::<Result<Vec<_>, Problem>>()?;
         if key.is_some() || id.is_some() {
-            let branch =
-                |SubmittedBranch { participant, ops, .. }| BranchRequest { participant, ops };
+            let branch = |SubmittedBranch { participant, ops, input, .. }| BranchRequest {
+                participant,
+                ops,
+                input,
+            };
             let request = TransactionRequest {
                 id,
                 name: None,
@@ -234,6 +285,7 @@ impl Group {
             timeout_ms: timeout_ms.unwrap_or(limits::TIMEOUT_DEFAULT_MS),
             ack: Ack::Applied,
             protocol: Protocol::Logged,
+            contention,
             branches,
         }))
     }
@@ -251,9 +303,18 @@ impl Group {
         u32::try_from(guards.count()).is_ok_and(|guards| op < guards)
     }
 
+    fn input(&self, participant: &ParticipantName) -> Option<&RawValue> {
+        let mut inputs = self.planned.iter().flat_map(|planned| &planned.inputs);
+        inputs.find(|(name, _)| name == participant).map(|(_, input)| &**input)
+    }
+
     fn branch_of(&self, op: &PlannedOp) -> usize {
-        let place = self.participants.iter().position(|name| *name == op.participant);
-        // `participants` are those of the ops.
+        self.branch_at(&op.participant)
+    }
+
+    fn branch_at(&self, participant: &ParticipantName) -> usize {
+        let place = self.participants.iter().position(|name| name == participant);
+        // `participants` are those of the ops and inputs.
         place.unwrap_or_default()
     }
 
@@ -270,13 +331,19 @@ impl Group {
             replies.push(parsed);
         }
         let mut places = places.into_iter();
+        // What a hook replies is the last of its branch.
+        let inputs = self.planned.iter().flat_map(|planned| &planned.inputs);
+        let of_hook = |(participant, _): &PlannedInput| {
+            replies.get_mut(self.branch_at(participant)).and_then(Vec::pop)
+        };
+        let mut of_hooks = inputs.map(of_hook).collect::<Vec<_>>().into_iter();
+        let missing = || Value::Error("COMMITTED this reply is not kept any more".to_owned());
         let mut reply = |shape: ReplyShape, is_new| {
             let (branch, place) = places.next().unwrap_or_default();
             let found = replies.get_mut(branch).and_then(|branch| branch.get_mut(place));
-            let missing = || "COMMITTED this reply is not kept any more".to_owned();
             match found {
                 Some(found) => shape.form(std::mem::replace(found, Value::Nil), is_new),
-                None => Value::Error(missing()),
+                None => missing(),
             }
         };
         let answer = |planned: Planned| {
@@ -288,6 +355,7 @@ impl Group {
                 .map(|entry| match entry {
                     PlannedEntry::Op(op) => reply(op.shape, is_new),
                     PlannedEntry::Reply(value) => value,
+                    PlannedEntry::Input => of_hooks.next().flatten().unwrap_or_else(missing),
                 })
                 .collect();
             match planned.kind {
@@ -314,6 +382,7 @@ impl Group {
 fn submitted(
     participant: &ParticipantName,
     ops: &[&PlannedOp],
+    input: Option<&RawValue>,
 ) -> Result<SubmittedBranch, Problem> {
     let parts = ops.iter().map(|op| &op.branch);
     ValidatedBranch::check_together(parts.clone()).map_err(|refusal| Problem {
@@ -321,9 +390,10 @@ fn submitted(
         ..Problem::from(refusal)
     })?;
     let only_reads = parts.clone().all(|part| part.read_only);
-    let purpose = if only_reads { Purpose::Read } else { Purpose::Write };
+    let purpose = Purpose::of_branch(only_reads, input.is_some());
     let ops = json(&ops.iter().map(|op| op.text()).collect::<Vec<_>>())?;
-    Ok(SubmittedBranch { participant: participant.clone(), ops, purpose })
+    let input = input.map(ToOwned::to_owned);
+    Ok(SubmittedBranch { participant: participant.clone(), ops, input, purpose })
 }
 
 pub(crate) fn json(what: &impl Serialize) -> Result<Box<RawValue>, Problem> {
@@ -380,7 +450,9 @@ mod tests {
         let mut group = Group::from(planned(&first, RespVersion::Resp3));
         let second = ["MULTI", "INCR a:n", "INCR b:n", "INCR a:n", "EXEC"];
         group.join(planned(&second, RespVersion::Resp2)).unwrap();
-        let Ok(DoorRequest::Once(submission)) = group.asked() else { panic!("no key was said") };
+        let Ok(DoorRequest::Once(submission)) = group.asked(Contention::Waits) else {
+            panic!("no key was said")
+        };
         let asked = submission.branches.iter();
         let asked: Vec<_> = asked.map(|it| (it.participant.as_str(), it.ops.get())).collect();
         assert_eq!(
@@ -406,7 +478,9 @@ mod tests {
     fn what_has_a_key_is_asked_for_as_by_http() {
         let lines = ["MULTI", "INCR a:n", "ASSENT.KEY k", "ASSENT.TIMEOUT 2s", "EXEC"];
         let group = Group::from(planned(&lines, RespVersion::Resp2));
-        let Ok(DoorRequest::Keyed(request, key)) = group.asked() else { panic!("a key was said") };
+        let Ok(DoorRequest::Keyed(request, key)) = group.asked(Contention::Waits) else {
+            panic!("a key was said")
+        };
         assert_eq!(key.unwrap().as_str(), "k");
         assert_eq!(request.timeout, Some(DurationMs(2_000)));
     }
@@ -417,7 +491,7 @@ mod tests {
         lines.extend(vec!["INCR a:n"; limits::OPS_PER_BRANCH_MAX + 1]);
         lines.push("EXEC");
         let group = Group::from(planned(&lines, RespVersion::Resp2));
-        assert_eq!(group.asked().unwrap_err().code, ErrorCode::TooManyOps);
+        assert_eq!(group.asked(Contention::Waits).unwrap_err().code, ErrorCode::TooManyOps);
     }
 
     /// A committed transaction is never said to be anything else.

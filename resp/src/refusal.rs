@@ -24,7 +24,8 @@ pub(crate) fn of_problem(problem: &Problem) -> Value {
     if *code == ErrorCode::Internal {
         return unknown(*id, detail);
     }
-    if let Some(said) = of_redis(detail) {
+    // The words of a veto are the service's.
+    if let Some(said) = of_redis(detail).filter(|_| *code != ErrorCode::Vetoed) {
         return Value::Error(said.to_owned());
     }
     let words = words(*code);
@@ -33,10 +34,27 @@ pub(crate) fn of_problem(problem: &Problem) -> Value {
     if let Some(participant) = participant.as_ref().filter(|name| !detail.contains(name.as_str())) {
         text.push_str(&format!(" (participant {participant})"));
     }
-    if let (Some(id), Some(OutcomeWord::Aborted)) = (id, problem.outcome) {
-        text.push_str(&format!(" (transaction {id})"));
+    if let Some(named) = aborted(problem) {
+        text.push_str(&named);
     }
     Value::Error(text)
+}
+
+/// The same of a transaction whose copies are tied by an id or a key: an abort names it also behind
+/// the words of Redis, so that it is told from a refusal of one copy. Without such a tie these stay
+/// as they are, because some clients compare all of them.
+#[must_use]
+pub(crate) fn of_tied(problem: &Problem) -> Value {
+    match (of_problem(problem), aborted(problem)) {
+        (Value::Error(text), Some(named)) if !text.ends_with(&named) => Value::Error(text + &named),
+        (value, _) => value,
+    }
+}
+
+/// Which transaction was aborted, behind the words of its error.
+fn aborted(problem: &Problem) -> Option<String> {
+    let id = problem.id.filter(|_| problem.outcome == Some(OutcomeWord::Aborted))?;
+    Some(format!(" (transaction {id})"))
 }
 
 /// What Redis itself has said of a command, which stands behind the command and its key.
@@ -80,6 +98,9 @@ pub(crate) fn is_of_one(problem: &Problem) -> bool {
         Code::ReplyTooLarge,
         Code::LockConflict,
         Code::RedisNoPermission,
+        // Of those that write: Redis takes those that read.
+        Code::RedisOutOfMemory,
+        Code::RedisRefuses,
     ];
     problem.code != Code::Internal && (problem.op.is_some() || is_of_all.contains(&problem.code))
 }
@@ -100,6 +121,7 @@ fn words(code: ErrorCode) -> String {
         ErrorCode::RedisNoPermission => "NOPERM",
         ErrorCode::BadArguments | ErrorCode::BadRequest => "ERR",
         ErrorCode::UnsupportedCommand => "ERR unknown command",
+        ErrorCode::Vetoed => "EXPECTATIONFAILED",
         _ => return code.as_str().replace('_', "").to_ascii_uppercase(),
     };
     known.to_owned()
@@ -135,6 +157,15 @@ mod tests {
         let said = "XGROUP a:log: BUSYGROUP Consumer Group name already exists";
         let problem = Problem::new(ErrorCode::CommandRefused, said);
         assert_eq!(text(&problem), "BUSYGROUP Consumer Group name already exists");
+        assert!(matches!(of_tied(&problem), Value::Error(of_copy) if !of_copy.contains("(trans")));
+        let outcome = Some(OutcomeWord::Aborted);
+        let problem = Problem { id: Some(id), outcome, ..problem };
+        assert_eq!(text(&problem), "BUSYGROUP Consumer Group name already exists");
+        for problem in [&problem, &Problem { code: ErrorCode::WrongType, ..problem.clone() }] {
+            let Value::Error(tied) = of_tied(problem) else { panic!("{problem:?}") };
+            assert!(tied.ends_with(&format!(" (transaction {id})")), "{tied}");
+            assert_eq!(tied.matches("(transaction").count(), 1, "{tied}");
+        }
         let problem = Problem::new(ErrorCode::WrongType, "GET k: the key holds another type");
         assert!(text(&problem).starts_with("WRONGTYPE Operation against a key holding"));
         for code in ErrorCode::ALL {

@@ -1,11 +1,14 @@
-//! `ASSENT.KEY`, `ASSENT.ID`, `ASSENT.TIMEOUT` and `ASSENT.EXPECT`: what HTTP says beside the ops.
+//! `ASSENT.KEY`, `ASSENT.ID`, `ASSENT.TIMEOUT`, `ASSENT.EXPECT` and `ASSENT.INPUT`: what HTTP says
+//! beside the ops.
 
-use assent_common::limits;
 use assent_common::time::DurationMs;
 use assent_common::value::{Arg, readable};
 use assent_common::wire::problem::Problem;
+use assent_common::wire::too_deep_at;
+use assent_common::{ErrorCode, ParticipantName, limits};
+use serde_json::value::RawValue;
 
-use crate::planned::{Planned, PlannedEntry};
+use crate::planned::{Planned, PlannedEntry, PlannedInput};
 use crate::refusal::{error, of_problem};
 use crate::reply::Value;
 
@@ -25,7 +28,7 @@ pub(crate) fn say(planned: &mut Planned, what: &[u8], args: &[Arg]) -> Result<Va
             planned.said.timeout_ms = Some(timeout_ms(text)?);
             Ok(())
         }),
-        _ => Err("only KEY, ID, TIMEOUT and EXPECT can be said".to_owned()),
+        _ => Err("only KEY, ID, TIMEOUT, EXPECT and INPUT can be said".to_owned()),
     };
     match done {
         Ok(()) => Ok(Value::ok()),
@@ -49,13 +52,40 @@ fn timeout_ms(text: &str) -> Result<u64, String> {
     }
 }
 
+/// What the hook of a participant decides about, and its bytes.
+pub(crate) fn input(planned: &Planned, args: &[Arg]) -> Result<(PlannedInput, usize), Value> {
+    let wrong = |why: String| error(format!("ERR ASSENT.INPUT: {why}"));
+    let [participant, json] = args else {
+        return Err(wrong("it takes a participant and a JSON text".to_owned()));
+    };
+    let name = readable(&participant.0);
+    let participant: ParticipantName =
+        name.parse().map_err(|error| wrong(format!("participant {name:?}: {error}")))?;
+    if planned.inputs.iter().any(|(known, _)| *known == participant) {
+        return Err(wrong(format!("participant {participant} has an input already")));
+    }
+    let most = limits::INPUT_BYTES_MAX;
+    if json.0.len() > most {
+        let why = format!("`input` has more than {most} bytes");
+        return Err(of_problem(&Problem::new(ErrorCode::TooLarge, why)));
+    }
+    if too_deep_at(&json.0, limits::JSON_DEPTH_MAX).is_some() {
+        let most = limits::JSON_DEPTH_MAX;
+        return Err(wrong(format!("more than {most} arrays and objects inside each other")));
+    }
+    // The words of the parser may quote the input.
+    let parsed: Result<Box<RawValue>, _> = serde_json::from_slice(&json.0);
+    let input = parsed.map_err(|_| wrong("the input is no JSON".to_owned()))?;
+    Ok(((participant, input), json.0.len()))
+}
+
 /// What the reply of the op before must be. Said again, both must hold.
 fn expect(planned: &mut Planned, args: &[Arg]) -> Result<Value, Value> {
     const USAGE: &str = "ERR ASSENT.EXPECT: it takes EQ, NE, GT, GE, LT or LE and a value, or one \
                          of NIL, NOTNIL, EXISTS, MISSING";
     let last = planned.entries.iter_mut().rev().find_map(|entry| match entry {
         PlannedEntry::Op(op) => Some(op),
-        PlannedEntry::Reply(_) => None,
+        PlannedEntry::Reply(_) | PlannedEntry::Input => None,
     });
     let Some(op) = last else {
         return Err(error("ERR ASSENT.EXPECT stands behind the command that it is about"));

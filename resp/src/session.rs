@@ -68,6 +68,11 @@ impl Session {
         self.client.was_refused
     }
 
+    /// Whether it watches keys.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.watches.is_any()
+    }
+
     /// How answers are written now.
     #[must_use]
     pub(crate) const fn version(&self) -> RespVersion {
@@ -105,6 +110,10 @@ impl Session {
                 None => error("ERR DISCARD without MULTI"),
             }),
             (b"WATCH", 1..) => self.watch(args),
+            (b"ASSENT.INPUT", _) => {
+                let said = self.input(args);
+                SessionStep::Say(said.unwrap_or_else(|value| self.refuse(value)))
+            }
             (b"RESET", 0) => {
                 *self = Self::new(Arc::clone(&self.client.rules), self.client.id);
                 SessionStep::Say(Value::Status("RESET".into()))
@@ -168,10 +177,10 @@ impl Session {
         if let Err(value) = watched.and_then(|watched| self.guard(&mut planned, watched)) {
             return SessionStep::Say(value);
         }
-        if planned.count_ops() == 0 {
+        if planned.count_ops() == 0 && planned.inputs.is_empty() {
             let replies = planned.entries.into_iter().map(|entry| match entry {
                 PlannedEntry::Reply(value) => value,
-                PlannedEntry::Op(_) => Value::Nil,
+                PlannedEntry::Op(_) | PlannedEntry::Input => Value::Nil,
             });
             return SessionStep::Say(Value::Array(replies.collect()));
         }
@@ -228,11 +237,18 @@ impl Session {
     fn say(&mut self, what: &[u8], args: &[Arg]) -> Result<Value, Value> {
         match &mut self.queue {
             Some(queue) => said::say(&mut queue.planned, what, args),
-            None => {
-                let what = readable(what);
-                Err(error(format!("ERR ASSENT.{what} stands between MULTI and EXEC")))
-            }
+            None => Err(outside_multi(what)),
         }
+    }
+
+    /// What a hook decides about; what it replies stands in this place.
+    fn input(&mut self, args: &[Arg]) -> Result<Value, Value> {
+        let Some(queue) = &mut self.queue else { return Err(outside_multi(b"INPUT")) };
+        let (input, bytes) = said::input(&queue.planned, args)?;
+        grant(&mut queue.planned, bytes + BYTES_PER_OP)?;
+        queue.planned.entries.push(PlannedEntry::Input);
+        queue.planned.inputs.push(input);
+        Ok(queued())
     }
 
     /// A command on keys.
@@ -308,6 +324,7 @@ impl Session {
             entries: Vec::new(),
             kind,
             said: SaidOfAll::default(),
+            inputs: Vec::new(),
             version: self.client.version,
             bytes: 0,
             held: self.client.rules.budget.hold(),
@@ -362,6 +379,10 @@ fn too_large(name: &Arg, what: TooLarge) -> Value {
         TooLarge::Bytes => (ErrorCode::TooLarge, format!("{} bytes", limits::BRANCH_BYTES_MAX)),
     };
     of_problem(&Problem::new(code, format!("{name} has more than {why}")))
+}
+
+fn outside_multi(what: &[u8]) -> Value {
+    error(format!("ERR ASSENT.{} stands between MULTI and EXEC", readable(what)))
 }
 
 fn queued() -> Value {

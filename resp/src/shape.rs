@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use assent_common::command::{ReplyKind, ValidatedOp};
-use assent_common::value::Arg;
+use assent_common::value::{Arg, HOOK_FIELD};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::reply::Value;
 
@@ -39,8 +40,12 @@ pub(crate) enum ReplyShape {
     Pairs,
     /// An array of places, each a longitude and a latitude, or none.
     Positions,
+    /// An array of places, each behind what else is told of a member.
+    Found,
     /// An array of maps.
     Maps,
+    /// What is known of a stream: a map, in which groups and their consumers are maps too.
+    OfStream,
     /// An array of pairs of a stream and its entries.
     Streams,
 }
@@ -65,7 +70,7 @@ impl ReplyShape {
             "ZADD" if op.reply == ReplyKind::Bytes => Self::Double,
             "HGETALL" => Self::Map,
             "LCS" if op.reply == ReplyKind::Array => Self::Map,
-            "XINFO" if has_option(&op.args[..1], "STREAM") => Self::Map,
+            "XINFO" if has_option(&op.args[..1], "STREAM") => Self::OfStream,
             "XINFO" => Self::Maps,
             "XREAD" | "XREADGROUP" => Self::Streams,
             "SMEMBERS" | "SINTER" | "SUNION" | "SDIFF" => Self::Set,
@@ -79,6 +84,15 @@ impl ReplyShape {
             "ZRANK" | "ZREVRANK" if op.reply == ReplyKind::Array => Self::ScoredOne,
             "ZMSCORE" => Self::Doubles,
             "GEOPOS" => Self::Positions,
+            "GEOSEARCH"
+            | "GEORADIUS"
+            | "GEORADIUS_RO"
+            | "GEORADIUSBYMEMBER"
+            | "GEORADIUSBYMEMBER_RO"
+                if op.reply == ReplyKind::Array && option("WITHCOORD") =>
+            {
+                Self::Found
+            }
             "ZMPOP" => Self::Popped,
             "HRANDFIELD" if option("WITHVALUES") => Self::Pairs,
             _ if op.reply == ReplyKind::Array => Self::Array,
@@ -98,6 +112,7 @@ impl ReplyShape {
             (Self::Status | Self::Double, reply) => reply,
             (_, Value::Nil) => Value::NilArray,
             (Self::Map, Value::Array(items)) => Value::Map(pairs(items)),
+            (Self::OfStream, Value::Array(items)) => of_stream(items),
             (Self::Set, Value::Array(items)) => Value::Set(items),
             (_, Value::Array(items)) if is_new => self.form_new(items),
             (_, reply) => reply,
@@ -132,6 +147,13 @@ impl ReplyShape {
                 items,
             ),
             Self::Positions => each(|item| Self::Doubles.form(item, true), items),
+            Self::Found => each(
+                |found| match found {
+                    Value::Array(told) => Self::Positions.form(Value::Array(told), true),
+                    member => member,
+                },
+                items,
+            ),
             Self::Maps => each(|item| Self::Map.form(item, true), items),
             Self::Streams => {
                 let pair = |stream| match stream {
@@ -147,6 +169,21 @@ impl ReplyShape {
     fn double(score: Value) -> Value {
         Self::Double.form(score, true)
     }
+}
+
+/// What is known of a stream, or of a group or a consumer of it.
+fn of_stream(items: Vec<Value>) -> Value {
+    let inner = |(name, value): (Value, Value)| {
+        let is_list = [&b"groups"[..], b"consumers"].iter().any(|list| name == Value::bulk(list));
+        let value = match value {
+            Value::Array(list) if is_list => Value::Array(
+                list.into_iter().map(|item| ReplyShape::OfStream.form(item, true)).collect(),
+            ),
+            value => value,
+        };
+        (name, value)
+    };
+    Value::Map(pairs(items).into_iter().map(inner).collect())
 }
 
 fn has_option(options: &[Arg], name: &str) -> bool {
@@ -207,13 +244,21 @@ impl<'de> Visitor<'de> for ReplyVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let Some((field, text)) = map.next_entry::<String, String>()? else {
+        let Some(field) = map.next_key::<String>()? else {
             return Err(de::Error::custom("an object without a field"));
         };
-        if field != "base64" {
-            return Err(de::Error::unknown_field(&field, &["base64"]));
+        match field.as_str() {
+            "base64" => {
+                let text: String = map.next_value()?;
+                BASE64.decode(text).map(Value::Bulk).map_err(de::Error::custom)
+            }
+            // Any JSON: a client of Redis has it as its text.
+            HOOK_FIELD => {
+                let json: Box<RawValue> = map.next_value()?;
+                Ok(Value::bulk(json.get()))
+            }
+            _ => Err(de::Error::unknown_field(&field, &["base64", HOOK_FIELD])),
         }
-        BASE64.decode(text).map(Value::Bulk).map_err(de::Error::custom)
     }
 }
 
@@ -236,6 +281,7 @@ mod tests {
             Reply::Bytes(b"OK".to_vec()),
             Reply::Bytes(vec![0xff, 0]),
             Reply::Array(Vec::new()),
+            Reply::Hook(r#"{"a":[1.5,true]}"#.into()),
         ]);
         let json = serde_json::to_string(&reply).unwrap();
         let expected = Value::Array(vec![
@@ -244,6 +290,7 @@ mod tests {
             Value::bulk("OK"),
             Value::bulk([0xff, 0]),
             Value::Array(Vec::new()),
+            Value::bulk(r#"{"a":[1.5,true]}"#),
         ]);
         assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), expected);
         assert!(serde_json::from_str::<Value>(r#"{"at_least":1}"#).is_err());
@@ -268,6 +315,32 @@ mod tests {
         assert_eq!(shape(["ZUNION", "1", "k", "withscores"]), ReplyShape::Scored);
         assert_eq!(shape(["SPOP", "k"]), ReplyShape::Plain);
         assert_eq!(shape(["SPOP", "k", "1"]), ReplyShape::Set);
+    }
+
+    #[test]
+    fn what_stands_inside_of_replies_has_the_newer_form_too() {
+        let array = |items: &[Value]| Value::Array(items.to_vec());
+        let [name, one] = [Value::bulk("name"), Value::bulk("one")];
+        let found =
+            array(&[one.clone(), Value::bulk("3.5"), array(&[Value::bulk("1"), Value::bulk("2")])]);
+        let [east, north] = ["1", "2"].map(|text| Value::Double(text.into()));
+        let newer = array(&[one.clone(), Value::bulk("3.5"), array(&[east, north])]);
+        let search = ["GEORADIUS", "k", "1", "2", "3", "km", "withdist", "WITHCOORD"];
+        let all = || Value::Array(vec![found.clone()]);
+        assert_eq!(shape(search).form(all(), true), array(&[newer]));
+        assert_eq!(shape(search).form(all(), false), all());
+        let consumers = Value::bulk("consumers");
+        let consumer = [name.clone(), one.clone()];
+        let group = [name.clone(), one.clone(), consumers.clone(), array(&[array(&consumer)])];
+        let stream =
+            [Value::bulk("length"), Value::Int(1), Value::bulk("groups"), array(&[array(&group)])];
+        let map = |pairs: &[(Value, Value)]| Value::Map(pairs.to_vec());
+        let group = map(&[(name.clone(), one.clone()), (consumers, array(&[map(&[(name, one)])]))]);
+        let full = map(&[
+            (Value::bulk("length"), Value::Int(1)),
+            (Value::bulk("groups"), array(&[group])),
+        ]);
+        assert_eq!(shape(["XINFO", "stream", "k", "FULL"]).form(array(&stream), true), full);
     }
 
     #[test]

@@ -20,9 +20,11 @@ pub(crate) fn refusal(name: &[u8]) -> Option<Value> {
         | b"MOVE" => "it is about all keys of a Redis; ask the participant's Redis itself",
         b"CONFIG" | b"SAVE" | b"BGSAVE" | b"BGREWRITEAOF" | b"SHUTDOWN" | b"REPLICAOF"
         | b"SLAVEOF" | b"DEBUG" | b"ACL" | b"MODULE" | b"SLOWLOG" | b"LATENCY" | b"MEMORY"
-        | b"FAILOVER" | b"SYNC" | b"PSYNC" | b"REPLCONF" | b"LASTSAVE" | b"ROLE" => {
+        | b"FAILOVER" | b"SYNC" | b"PSYNC" | b"REPLCONF" | b"LASTSAVE" | b"ROLE" | b"TIME" => {
             "it is about a server; ask the participant's Redis itself"
         }
+        b"RESTORE" => "its payload cannot be checked before it is stored",
+        b"OBJECT" => "it would tell of a copy; ask the participant's Redis itself",
         b"CLUSTER" | b"READONLY" | b"READWRITE" | b"ASKING" => {
             return Some(error("ERR This instance has cluster support disabled"));
         }

@@ -2,9 +2,11 @@
 //! locked meanwhile: a digest of each key is kept, and is held against the key under the locks of
 //! `EXEC`.
 
+use assent_client::mutant;
 use assent_common::ErrorCode;
 use assent_common::command::Expect;
 use assent_common::limits;
+use assent_common::mutant::Mutant;
 use assent_common::value::Arg;
 use assent_common::wire::problem::Problem;
 use assent_edge::{BYTES_PER_OP, Budget, Held};
@@ -34,6 +36,11 @@ impl Watches {
     /// None.
     pub(crate) fn none(budget: &Budget) -> Self {
         Self { keys: Vec::new(), has_failed: false, held: budget.hold() }
+    }
+
+    /// Whether a key is watched.
+    pub(crate) const fn is_any(&self) -> bool {
+        !self.keys.is_empty()
     }
 
     /// Nothing is watched any more.
@@ -80,6 +87,7 @@ impl Watches {
         };
         match digests {
             Ok(digests) => {
+                self.keys.retain(|_| !mutant::is(Mutant::WatchForgets));
                 let seen = keys.into_iter().zip(digests);
                 self.keys.extend(seen.map(|(key, digest)| WatchedKey { key, digest }));
                 Value::ok()
@@ -104,7 +112,11 @@ impl Watches {
             let why = "EXECABORT Transaction discarded because a WATCH before it was refused.";
             return Err(error(why));
         }
-        Ok(keys.into_iter().map(|watched| (watched.key, watched.digest)).collect())
+        let is_guarded = |watched: &WatchedKey| {
+            watched.digest.is_some() || !mutant::is(Mutant::AbsenceUnwatched)
+        };
+        let guarded = keys.into_iter().filter(is_guarded);
+        Ok(guarded.map(|watched| (watched.key, watched.digest)).collect())
     }
 }
 

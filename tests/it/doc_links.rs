@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::tidy::{files_under, root};
 
 /// Folders with pages, beside the pages at the root.
-const FOLDERS: [&str; 3] = ["docs", "deploy", "tests"];
+const FOLDERS: [&str; 4] = ["docs", "deploy", "sdk", "tests"];
 
 /// All pages, by their path from the root.
 fn pages() -> Vec<(PathBuf, String)> {
@@ -150,6 +150,8 @@ fn the_page_of_the_metrics_has_those_of_the_code_and_no_others() {
         "coordinator/src/metrics.rs",
         "coordinator/src/log/metric.rs",
         "participant/src/metrics.rs",
+        "edge/src/metric.rs",
+        "resp/src/metric.rs",
     ]
     .map(read)
     .concat();

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use assent_client::interactive::{OpsError, op};
-use assent_client::{CallError, Interactive, SubmitError, Transaction};
+use assent_client::interactive::op;
+use assent_client::{Interactive, Transaction, TransactionError};
 use assent_common::time::DurationMs;
 use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::TransactionState;
@@ -28,16 +28,16 @@ async fn found(cluster: &Cluster, peer: usize, key: &str) -> Option<String> {
     plain::run(&cluster.peers[peer].redis, &["GET", key]).await
 }
 
-fn refused(error: OpsError) -> Problem {
-    match error {
-        OpsError::Call(CallError::Rejected(problem)) => *problem,
+fn refused(error: TransactionError) -> Problem {
+    match &error {
+        TransactionError::Rejected(_) => error.problem().unwrap().clone(),
         other => panic!("{other:?}"),
     }
 }
 
-fn aborted(error: SubmitError) -> Problem {
-    match error {
-        SubmitError::Aborted(problem) => *problem,
+fn aborted(error: TransactionError) -> Problem {
+    match &error {
+        TransactionError::Aborted(_) => error.problem().unwrap().clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -63,14 +63,15 @@ async fn what_is_read_decides_what_is_written_at_both_participants() {
     assert_eq!(found(&cluster, 0, "alice").await.as_deref(), Some("100"), "to nobody else");
     let active = cluster.api.transaction(tx.id(), None).await.unwrap();
     assert_eq!((active.outcome, active.state), (OutcomeWord::Pending, TransactionState::Active));
-    let view = tx.commit(None).await.unwrap();
+    let view = tx.commit(None).await.unwrap().view;
     assert_eq!((view.outcome, view.applied), (OutcomeWord::Committed, Some(true)));
-    assert_eq!(tx.commit(None).await.unwrap().id, view.id, "said again, it is the same");
+    assert_eq!(tx.commit(None).await.unwrap().id(), view.id, "said again, it is the same");
     wait_settled(&cluster).await;
     assert_eq!(found(&cluster, 0, "alice").await.as_deref(), Some("70"));
     assert_eq!(found(&cluster, 1, "bob").await.as_deref(), Some("30"));
-    let late = refused(tx.ops([op("bank-a", ["GET", "alice"])]).await.unwrap_err());
-    assert_eq!((late.code, late.outcome), (ErrorCode::WrongState, Some(OutcomeWord::Committed)));
+    let late = tx.ops([op("bank-a", ["GET", "alice"])]).await.unwrap_err();
+    assert_eq!((late.code(), late.id()), (Some("wrong_state"), Some(view.id)));
+    assert_eq!(late.problem().unwrap().outcome, Some(OutcomeWord::Committed));
 }
 
 /// Promise: who comes in between is never written over, whatever he did.
@@ -102,13 +103,19 @@ async fn a_lost_race_is_read_changed_and_does_nothing() {
     let mut tx = Interactive::begin(&cluster.api).await.unwrap();
     tx.ops([op("bank-a", ["GET", "n"])]).await.unwrap();
     run(&cluster, 0, "SET n other").await;
-    let problem = refused(tx.ops([op("bank-a", ["GET", "m"])]).await.unwrap_err());
-    assert_eq!(
-        (problem.code, problem.outcome),
-        (ErrorCode::ReadChanged, Some(OutcomeWord::Aborted))
-    );
+    let problem = aborted(tx.ops([op("bank-a", ["GET", "m"])]).await.unwrap_err());
+    assert_eq!(problem.code, ErrorCode::ReadChanged);
     let view = cluster.api.transaction(tx.id(), None).await.unwrap();
     assert_eq!(view.outcome, OutcomeWord::Aborted);
+    let counted = cluster.admin().metrics().await.unwrap();
+    for series in [
+        "assent_interactive_transactions 0",
+        "assent_interactive_transactions_max 1000",
+        "assent_interactive_ended_total{how=\"read_changed\"} 1",
+        "assent_interactive_ended_total{how=\"expired\"} 0",
+    ] {
+        assert!(counted.lines().any(|line| line == series), "{series} is missing in {counted}");
+    }
 }
 
 /// Promise: a key that expires has changed.
@@ -137,7 +144,7 @@ async fn others_go_on_while_it_is_active() {
     cluster.api.submit(&other, None, None).await.unwrap();
     tx.commit(None).await.unwrap();
     assert_eq!(found(&cluster, 0, "n").await.as_deref(), Some("1"));
-    let tx = Interactive::begin(&cluster.api).await.unwrap();
+    let mut tx = Interactive::begin(&cluster.api).await.unwrap();
     tx.abort().await.unwrap();
     tx.abort().await.unwrap();
     let view = cluster.api.transaction(tx.id(), None).await.unwrap();
@@ -172,11 +179,9 @@ async fn a_restart_of_the_coordinator_forgets_what_was_not_committed() {
     lost.ops([op("bank-a", ["INCR", "n"])]).await.unwrap();
     cluster.coordinator.kill9();
     restart(&mut cluster.coordinator).await;
-    assert_eq!(kept.commit(None).await.unwrap().outcome, OutcomeWord::Committed);
-    match lost.commit(None).await.unwrap_err() {
-        SubmitError::Rejected(problem) => assert_eq!(problem.code, ErrorCode::NotFound),
-        other => panic!("{other:?}"),
-    }
+    kept.commit(None).await.unwrap();
+    let unknown = refused(lost.commit(None).await.unwrap_err());
+    assert_eq!(unknown.code, ErrorCode::NotFound);
     let late = refused(lost.ops([op("bank-a", ["GET", "n"])]).await.unwrap_err());
     assert_eq!(late.code, ErrorCode::NotFound);
     assert_eq!(found(&cluster, 0, "n").await.as_deref(), Some("1"));
@@ -202,7 +207,7 @@ async fn no_update_is_lost() {
             match tx.ops(writes).await {
                 Ok(_) => {}
                 Err(error) => {
-                    assert_eq!(refused(error).code, ErrorCode::ReadChanged);
+                    assert_eq!(aborted(error).code, ErrorCode::ReadChanged);
                     lost += 1;
                     continue;
                 }

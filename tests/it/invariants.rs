@@ -68,6 +68,10 @@ async fn a_branch_in_doubt_is_not_told_aborted_while_others_vote() {
     let transfer = Transfer::new("the one", "bank-a", "bank-b");
     let asking = bank.asking(&transfer);
     proxy.wait_held().await;
+    wait_for("the vote of the other branch", || async {
+        if is_dropped(&cluster, "bank-a").await { Err("not staged") } else { Ok(()) }
+    })
+    .await;
     let asked = cluster.proxy.as_ref().unwrap();
     wait_asked(asked, 2, async || is_dropped(&cluster, "bank-a").await).await;
     assert!(!is_dropped(&cluster, "bank-a").await, "it was dropped");

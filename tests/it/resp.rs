@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use assent_client::{SubmitError, Transaction};
+use assent_common::ErrorCode;
 use assent_common::wire::problem::OutcomeWord;
-use assent_process::Port;
+use assent_process::{Port, RedisOptions};
+use assent_servers::Server;
 use assent_tests::cluster::restart;
+use assent_tests::resp::{ExecTold, connect, send, told};
 use assent_tests::{Cluster, Options, plain, wait_settled};
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
+use redis::{ErrorKind, RedisResult, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -23,12 +27,18 @@ struct Rig {
 
 impl Rig {
     async fn start(more: &[&'static str]) -> Self {
+        Self::on(&assent_servers::chosen(), more).await
+    }
+
+    async fn on(server: &Server, more: &[&'static str]) -> Self {
         let port = Port::take().unwrap();
         let address: &'static str = Box::leak(port.address().into_boxed_str());
         let mut coordinator = vec!["--resp-listen", address];
         coordinator.extend(["--route", "a:*=bank-a", "--route", "b:*=bank-b"]);
         coordinator.extend(more);
-        let options = Options { coordinator, ..Options::default() };
+        let redis =
+            RedisOptions { program: server.program().to_owned(), ..RedisOptions::default() };
+        let options = Options { coordinator, redis, ..Options::default() };
         Self { cluster: Cluster::start(ASSENT, options).await, port }
     }
 
@@ -39,29 +49,6 @@ impl Rig {
     async fn found<T: redis::FromRedisValue>(&self, peer: usize, words: &[&str]) -> T {
         plain::run(&self.cluster.peers[peer].redis, words).await
     }
-}
-
-async fn connect(address: &str) -> RedisResult<MultiplexedConnection> {
-    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
-    let client = redis::Client::open(format!("redis://{address}/"))?;
-    client.get_multiplexed_async_connection_with_config(&config).await
-}
-
-fn pipe(lines: &[&str]) -> Pipeline {
-    let mut pipeline = redis::pipe();
-    for line in lines {
-        let mut words = line.split(' ');
-        pipeline.cmd(words.next().unwrap());
-        for word in words {
-            pipeline.arg(word);
-        }
-    }
-    pipeline
-}
-
-/// The replies of what is sent in one piece, errors among them.
-async fn send(connection: &mut MultiplexedConnection, lines: &[&str]) -> RedisResult<Vec<Value>> {
-    connection.send_packed_commands(&pipe(lines), 0, lines.len()).await
 }
 
 /// The first word of an error.
@@ -121,6 +108,45 @@ async fn commands_that_redis_runs_are_part_of_a_transaction() {
     let said = send(&mut client, &lines).await.unwrap();
     assert_eq!(code(&said[3]), "BUSYGROUP");
     assert_eq!(rig.found::<Vec<String>>(0, &["LRANGE", "a:queue", "0", "-1"]).await, ["3"]);
+}
+
+/// A command that only Valkey has: there it is part of a transaction, by either door. Elsewhere it
+/// is refused by its name, and the transaction with it.
+#[tokio::test]
+async fn a_command_of_some_servers_is_done_there_and_refused_by_name_elsewhere() {
+    for name in ["redis-8.2", "valkey-9.1"] {
+        let Some(server) = assent_servers::named(name) else { continue };
+        let has_it = server.is_valkey_from(9, 0);
+        let rig = Rig::on(&server, &[]).await;
+        let mut client = rig.connect().await.unwrap();
+        send(&mut client, &["SET a:lease me", "SET b:lease me"]).await.unwrap();
+        let said = send(&mut client, &["MSETEX 2 a:count 1 b:count 1"]).await.unwrap();
+        assert_eq!(code(&said[0]), "CROSSPARTICIPANT", "its keys are found");
+        let lines = ["MULTI", "DELIFEQ a:lease me", "INCR b:count", "EXEC"];
+        let said = send(&mut client, &lines).await.unwrap().remove(3);
+        let request = Transaction::default()
+            .branch("bank-b", |ops| ops.op(["DELIFEQ", "b:lease", "me"]).expect_eq("1"))
+            .branch("bank-a", |ops| ops.op(["INCR", "a:count"]));
+        let told = rig.cluster.api.submit(&request.build().unwrap(), None, None).await;
+        if has_it {
+            assert_eq!(said, Value::Array(vec![Value::Int(1), Value::Int(1)]));
+            assert_eq!(told.unwrap().outcome, OutcomeWord::Committed);
+        } else {
+            let why = "unknown command 'DELIFEQ' on the participant's Redis";
+            let said = said.extract_error().unwrap_err();
+            assert_eq!((said.code(), said.detail()), (Some("ERR"), Some(why)));
+            let Err(SubmitError::Aborted(problem)) = told else { panic!("{told:?}") };
+            assert_eq!(problem.code, ErrorCode::CommandRefused);
+            assert!(problem.detail.contains(why), "{problem:?}");
+        }
+        for (peer, service) in ["a", "b"].into_iter().enumerate() {
+            let (lease, count) = (format!("{service}:lease"), format!("{service}:count"));
+            let found: Vec<Option<String>> = rig.found(peer, &["MGET", &lease, &count]).await;
+            let (done, not_done) = ([None, Some("1")], [Some("me"), None]);
+            let found: Vec<Option<&str>> = found.iter().map(Option::as_deref).collect();
+            assert_eq!(found, if has_it { done } else { not_done }, "{name}: {service}");
+        }
+    }
 }
 
 /// A client that does not wait for answers gets them all, in its order, and one that fails is
@@ -246,6 +272,29 @@ async fn a_transaction_with_a_key_is_done_once_however_often_it_is_sent() {
     assert_eq!(rig.found::<i64>(0, &["GET", "a:n"]).await, 1);
 }
 
+/// Promise: an abort is told from a refusal of one copy by the id behind it, also where Redis has
+/// words of its own; without an id or a key those words stay whole, which clients compare.
+#[tokio::test]
+async fn an_abort_in_the_words_of_redis_names_the_transaction_that_has_an_id() {
+    let rig = Rig::start(&[]).await;
+    let mut client = rig.connect().await.unwrap();
+    let id = Transaction::new().id().unwrap();
+    let tie = format!("ASSENT.ID {id}");
+    let create = "XGROUP CREATE a:log g $ MKSTREAM";
+    send(&mut client, &[create]).await.unwrap();
+    let text = |value: &Value| value.clone().extract_error().unwrap_err().to_string();
+    let plain = text(&send(&mut client, &[create]).await.unwrap()[0]);
+    let whole = "Consumer Group name already exists";
+    assert!(plain.contains("BUSYGROUP") && plain.ends_with(whole), "{plain}");
+    for _copy in 0..2 {
+        let said = send(&mut client, &["MULTI", &tie, create, "INCR b:n", "EXEC"]).await.unwrap();
+        assert_eq!(code(&said[4]), "BUSYGROUP");
+        let tied = text(&said[4]);
+        assert!(tied.ends_with(&format!("{whole} (transaction {id})")), "{tied}");
+    }
+    assert_eq!(rig.found::<i64>(1, &["EXISTS", "b:n"]).await, 0);
+}
+
 /// Never a made-up success, and never a made-up failure.
 #[tokio::test]
 async fn an_outcome_that_is_not_known_is_said_to_be_unknown() {
@@ -322,6 +371,39 @@ async fn a_watched_key_that_expires_has_changed() {
     assert_eq!(rig.found::<i64>(1, &["EXISTS", "b:k"]).await, 0);
 }
 
+/// Promise: who uses the port, what came of it, and what was refused why can be watched.
+#[tokio::test]
+async fn what_goes_through_the_port_is_counted() {
+    let rig = Rig::start(&[]).await;
+    let mut client = rig.connect().await.unwrap();
+    let counted = async |series: &str| {
+        let text = rig.cluster.admin().metrics().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} is missing in {text}")).parse::<f64>().unwrap()
+    };
+    let [committed, aborted, lost_race, unknown] = ["committed", "aborted", "lost_race", "unknown"]
+        .map(|outcome| format!("assent_resp_transactions_total{{outcome=\"{outcome}\"}}"));
+    let before = counted(&committed).await;
+    let open = counted("assent_connections{listener=\"resp\"}").await;
+    assert!(open >= 1.0 && counted("assent_connections_max{listener=\"resp\"}").await >= open);
+    send(&mut client, &["SET a:n 0", "GET c:n", "LPUSH a:n 1"]).await.unwrap();
+    assert_eq!(counted(&committed).await - before, 1.0);
+    assert_eq!(counted(&aborted).await, 1.0);
+    for refused in ["unrouted", "wrongtype"] {
+        let series = format!("assent_resp_commands_total{{result=\"{refused}\"}}");
+        assert_eq!(counted(&series).await, 1.0, "{refused}");
+    }
+    send(&mut client, &["WATCH a:n"]).await.unwrap();
+    assert_eq!(counted("assent_resp_watching").await, 1.0);
+    send(&mut client, &["SET a:n 5", "MULTI", "INCR a:n", "EXEC"]).await.unwrap();
+    assert_eq!((counted("assent_resp_watching").await, counted(&lost_race).await), (0.0, 1.0));
+    assert_eq!(counted(&unknown).await, 0.0);
+    for direction in ["in", "out"] {
+        let series = format!("assent_resp_bytes_total{{direction=\"{direction}\"}}");
+        assert!(counted(&series).await > 0.0, "{direction}");
+    }
+}
+
 /// Many clients add by reading and writing: no addition is lost.
 #[tokio::test]
 async fn what_is_written_by_watch_is_never_written_over() {
@@ -361,29 +443,13 @@ async fn what_is_written_by_watch_is_never_written_over() {
     assert_eq!(rig.found::<i64>(1, &["GET", "b:n"]).await, sum);
 }
 
-/// What one transfer came to, as its client was told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Committed,
-    Aborted,
-    Nothing,
-}
-
-fn told(answer: RedisResult<Value>) -> Told {
-    let is_unclear = |error: &RedisError| {
-        error.code() == Some("UNKNOWN") || error.is_io_error() || error.is_connection_dropped()
-    };
-    match answer.and_then(Value::extract_error) {
-        Ok(Value::Array(_)) => Told::Committed,
-        Ok(value) => panic!("EXEC answered {value:?}"),
-        Err(error) if is_unclear(&error) => Told::Nothing,
-        Err(_) => Told::Aborted,
-    }
-}
-
 /// A client that writes the same mark at both participants again and again, three transfers in
 /// one piece, and what it was told of each.
-async fn write_marks(address: String, client: usize, stop: Arc<AtomicBool>) -> Vec<(String, Told)> {
+async fn write_marks(
+    address: String,
+    client: usize,
+    stop: Arc<AtomicBool>,
+) -> Vec<(String, ExecTold)> {
     let mut marks = Vec::new();
     while !stop.load(Ordering::Acquire) {
         let Ok(mut connection) = connect(&address).await else {
@@ -401,7 +467,6 @@ async fn write_marks(address: String, client: usize, stop: Arc<AtomicBool>) -> V
                         .chain([format!("RPUSH b:marks {name}"), "EXEC".to_owned()])
                 })
                 .collect();
-            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             let answers = send(&mut connection, &lines).await;
             let is_lost = answers.is_err();
             for (place, name) in names.into_iter().enumerate() {
@@ -449,12 +514,13 @@ async fn what_clients_were_told_holds_when_the_coordinator_is_killed() {
     for (name, told) in &marks {
         let count = at_a.iter().filter(|mark| *mark == name).count();
         match told {
-            Told::Committed => assert_eq!(count, 1, "{name} was said to be committed"),
-            Told::Aborted => assert_eq!(count, 0, "{name} was said to be aborted"),
-            Told::Nothing => assert!(count <= 1, "{name} was done twice"),
+            ExecTold::Committed(_) => assert_eq!(count, 1, "{name} was said to be committed"),
+            ExecTold::Aborted(_) => assert_eq!(count, 0, "{name} was said to be aborted"),
+            ExecTold::Unclear(_) => assert!(count <= 1, "{name} was done twice"),
         }
     }
-    let committed = marks.iter().filter(|(_, told)| *told == Told::Committed).count();
-    let unclear = marks.iter().filter(|(_, told)| *told == Told::Nothing).count();
+    let count = |is: fn(&ExecTold) -> bool| marks.iter().filter(|(_, told)| is(told)).count();
+    let committed = count(|told| matches!(told, ExecTold::Committed(_)));
+    let unclear = count(|told| matches!(told, ExecTold::Unclear(_)));
     assert!(committed > 0 && unclear > 0, "{committed} committed, {unclear} unclear");
 }

@@ -26,7 +26,7 @@ const COMMON_MAY_USE: [&str; 9] = [
 const ENGINE_MAY_USE: [&str; 5] = ["assent-common", "serde", "serde_json", "sha2", "uuid"];
 
 /// The packages of ours that each folder may use (ARCHITECTURE.md, "Code map").
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("common", &[]),
     ("client", &["assent-common"]),
     ("edge", &["assent-common"]),
@@ -38,10 +38,12 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ),
     ("participant", &["assent-common", "assent-client", "assent-edge"]),
     ("process", &["assent-common", "assent-client"]),
+    ("check", &["assent-common", "assent-client"]),
     (
         "cli",
         &[
             "assent-common",
+            "assent-check",
             "assent-client",
             "assent-edge",
             "assent-coordinator",

@@ -14,11 +14,15 @@ pub mod aof;
 pub mod audit;
 pub mod bank;
 pub mod cluster;
+pub mod hook;
+pub mod limit;
 pub mod link;
 pub mod load;
 pub mod messenger;
 pub mod plain;
 pub mod proxy;
+pub mod resp;
+pub mod second_opinion;
 pub mod soak;
 pub mod wait;
 

@@ -88,7 +88,7 @@ pub struct Link {
 }
 
 /// One connection through the link.
-struct Connection {
+struct LinkConnection {
     inner: Arc<Inner>,
     /// The next answer is to be lost.
     is_cut: AtomicBool,
@@ -202,7 +202,7 @@ async fn carry(client: TcpStream, inner: Arc<Inner>) {
     let Ok(server) = TcpStream::connect(upstream).await else { return };
     // Batching small packets would be another delay than the one asked for.
     let _best_effort = (client.set_nodelay(true), server.set_nodelay(true));
-    let connection = Connection { inner, is_cut: AtomicBool::new(false) };
+    let connection = LinkConnection { inner, is_cut: AtomicBool::new(false) };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     // Whichever ends first ends both: the other side meets a connection that is closed.
@@ -212,7 +212,7 @@ async fn carry(client: TcpStream, inner: Arc<Inner>) {
     }
 }
 
-impl Connection {
+impl LinkConnection {
     async fn requests(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         while let Ok(length @ 1..) = from.read(&mut buffer).await {

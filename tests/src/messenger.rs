@@ -70,10 +70,16 @@ impl Messenger {
 
     /// Asks to prepare this one command.
     pub async fn prepare(&self, n: u64, words: &[&str]) -> Call<Prepared> {
+        self.prepare_op(n, OpRequest::new(words.iter().copied())).await
+    }
+
+    /// Asks to prepare this one op.
+    pub async fn prepare_op(&self, n: u64, op: OpRequest) -> Call<Prepared> {
         let id = TransactionId::new(Uuid::now_v7()).expect("a UUID of version 7");
-        let ops = vec![OpRequest::new(words.iter().copied())];
+        let ops = vec![op];
         let (txid, mode) = (self.txid(n), Mode::TwoPhase);
-        let prepare = PrepareMessage { txid, id, mode, wait_ms: 0, branches: Vec::new(), ops };
+        let prepare =
+            PrepareMessage { txid, id, mode, wait_ms: 0, branches: Vec::new(), ops, input: None };
         self.say(Message::Prepare(prepare)).await.into_prepared()
     }
 

@@ -15,7 +15,7 @@ pub(crate) mod reference;
 pub use client::{ClientArgs, ClientSettings};
 pub use coordinator::{CoordinatorArgs, CoordinatorSettings, NamedUrl};
 pub use file::{ConfigFile, ConfigPath};
-pub use participant::{ParticipantArgs, ParticipantSettings};
+pub use participant::{ParticipantArgs, ParticipantSettings, of_hook};
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,18 +1,21 @@
 //! The settings of a participant's agent.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use assent_client::HttpOptions;
 use assent_common::ParticipantName;
 use assent_common::time::DurationMs;
+use assent_participant::hook::{HookDoor, RemoteHook};
 use assent_participant::store::AgentAddress;
-use assent_participant::{Exposure, Options, ServeOptions};
+use assent_participant::{Exposure, Isolation, Options, PostgresOptions, ServeOptions};
 use clap::{ArgMatches, Args};
 use serde::Deserialize;
 
 use super::edge::{self, EdgeLayer};
 use super::{ConfigFile, Layers, PathValue, Shown, read_secret, read_token};
-use crate::exit::Failure;
+use crate::exit::{Failure, chain};
 
 /// The flags, and the keys of the file's section `[participant]`.
 #[derive(Debug, Default, Args, Deserialize)]
@@ -37,6 +40,30 @@ pub struct ParticipantArgs {
     /// Bytes that a key may take in Redis for a command that runs on copies [default: 1048576]
     #[arg(long, env = "ASSENT_PARTICIPANT_SHADOW_BYTES_MAX", value_name = "BYTES")]
     pub shadow_bytes_max: Option<u64>,
+    /// A PostgreSQL database in place of a Redis: postgres://user@host:port/database. Ops are then
+    /// statements
+    #[arg(
+        long,
+        env = "ASSENT_PARTICIPANT_POSTGRES",
+        value_name = "URL",
+        hide_env_values = true,
+        conflicts_with_all =
+            ["redis", "min_replicas", "shadow_bytes_max", "advertised_url", "hook_url"],
+    )]
+    pub postgres: Option<String>,
+    /// File with the password of PostgreSQL
+    #[arg(long, env = "ASSENT_PARTICIPANT_POSTGRES_PASSWORD_FILE", value_name = "FILE")]
+    pub postgres_password_file: Option<PathValue>,
+    /// Isolation of branches in PostgreSQL: read-committed, repeatable-read or serializable
+    /// [default: serializable]
+    #[arg(long, env = "ASSENT_PARTICIPANT_POSTGRES_ISOLATION", value_name = "LEVEL")]
+    pub postgres_isolation: Option<IsolationLevel>,
+    /// Connections to PostgreSQL for branches, beside one of the agent's own [default: 16]
+    #[arg(long, env = "ASSENT_PARTICIPANT_POSTGRES_CONNECTIONS_MAX", value_name = "N")]
+    pub postgres_connections_max: Option<usize>,
+    /// How long the statements of one branch may take together [default: 2s]
+    #[arg(long, env = "ASSENT_PARTICIPANT_POSTGRES_BRANCH_TIMEOUT", value_name = "TIME")]
+    pub postgres_branch_timeout: Option<DurationMs>,
     /// Address of the API for coordinators [default: 127.0.0.1:7710]
     #[arg(long, env = "ASSENT_PARTICIPANT_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
@@ -72,6 +99,15 @@ pub struct ParticipantArgs {
         value_delimiter = ','
     )]
     pub peers: Vec<String>,
+    /// URL of the service's hook, which decides about branches that have an input
+    #[arg(long, env = "ASSENT_PARTICIPANT_HOOK_URL", value_name = "URL")]
+    pub hook_url: Option<String>,
+    /// How long the hook may take for one branch, its reads included [default: 2s]
+    #[arg(long, env = "ASSENT_PARTICIPANT_HOOK_TIMEOUT", value_name = "TIME")]
+    pub hook_timeout: Option<DurationMs>,
+    /// File with the bearer token that is sent to the hook
+    #[arg(long, env = "ASSENT_PARTICIPANT_HOOK_TOKEN_FILE", value_name = "FILE")]
+    pub hook_token_file: Option<PathValue>,
     /// Listen on addresses that other machines reach, without a token
     #[arg(long, env = "ASSENT_PARTICIPANT_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure: Option<bool>,
@@ -156,6 +192,23 @@ impl ParticipantSettings {
         let default = options.store.shadow_bytes_max;
         options.store.shadow_bytes_max =
             layers.value("shadow_bytes_max", args.shadow_bytes_max, file.shadow_bytes_max, default);
+        options.postgres = of_postgres(
+            &mut layers,
+            PostgresLayer {
+                url: args.postgres,
+                password_file: args.postgres_password_file,
+                isolation: args.postgres_isolation,
+                connections_max: args.postgres_connections_max,
+                branch_timeout: args.postgres_branch_timeout,
+            },
+            PostgresLayer {
+                url: file.postgres,
+                password_file: file.postgres_password_file,
+                isolation: file.postgres_isolation,
+                connections_max: file.postgres_connections_max,
+                branch_timeout: file.postgres_branch_timeout,
+            },
+        )?;
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let listen = layers.value("listen", args.listen, file.listen, address(7710));
         let admin_listen =
@@ -171,6 +224,12 @@ impl ParticipantSettings {
         );
         options.coordinators = layers.list("coordinators", args.coordinators, file.coordinators);
         options.peers = layers.list("peers", args.peers, file.peers);
+        let hook_url = layers.optional("hook_url", args.hook_url, file.hook_url);
+        let default = ms(options.hook_timeout_ms);
+        options.hook_timeout_ms =
+            layers.value("hook_timeout", args.hook_timeout, file.hook_timeout, default).0;
+        let hook_token =
+            layers.optional("hook_token_file", args.hook_token_file, file.hook_token_file);
         let insecure = layers.value("insecure", args.insecure, file.insecure, false);
         let default = ms(options.resolve_interval_ms);
         options.resolve_interval_ms = layers
@@ -208,6 +267,7 @@ impl ParticipantSettings {
             options.store.password_file = Some(file.0.clone());
         }
         options.token = read_token(token.as_ref())?;
+        options.hook = of_hook(hook_url.as_deref(), hook_token.as_ref(), options.hook_timeout_ms)?;
         options.http =
             HttpOptions { token: read_token(coordinator_token.as_ref())?, ..options.http };
         let exposure = if insecure { Exposure::Insecure } else { Exposure::TokenOrLoopback };
@@ -221,4 +281,85 @@ impl ParticipantSettings {
         };
         Ok(Self { options, workers, shown: layers.into_shown() })
     }
+}
+
+/// The isolation of branches, as a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct IsolationLevel(pub Isolation);
+
+impl fmt::Display for IsolationLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+impl FromStr for IsolationLevel {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+impl TryFrom<String> for IsolationLevel {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// The settings of a database, of one layer.
+struct PostgresLayer {
+    url: Option<String>,
+    password_file: Option<PathValue>,
+    isolation: Option<IsolationLevel>,
+    connections_max: Option<usize>,
+    branch_timeout: Option<DurationMs>,
+}
+
+/// The database, if there is one.
+fn of_postgres(
+    layers: &mut Layers<'_>,
+    args: PostgresLayer,
+    file: PostgresLayer,
+) -> Result<Option<PostgresOptions>, Failure> {
+    let url = layers.optional("postgres", args.url, file.url);
+    let mut options = PostgresOptions::new(url.as_deref().unwrap_or_default());
+    if url.is_some() {
+        layers.redact(options.address());
+    }
+    let password =
+        layers.optional("postgres_password_file", args.password_file, file.password_file);
+    let default = IsolationLevel(options.isolation);
+    options.isolation =
+        layers.value("postgres_isolation", args.isolation, file.isolation, default).0;
+    let default = options.connections_max;
+    options.connections_max = layers
+        .value("postgres_connections_max", args.connections_max, file.connections_max, default)
+        .max(1);
+    let default = DurationMs(options.branch_timeout_ms);
+    options.branch_timeout_ms = layers
+        .value("postgres_branch_timeout", args.branch_timeout, file.branch_timeout, default)
+        .0;
+    if let Some(password) = &password {
+        // Read here so that a mistake ends the start.
+        read_secret(password)?;
+        options.password_file = Some(password.0.clone());
+    }
+    Ok(url.map(|_| options))
+}
+
+/// The hook behind this URL.
+pub fn of_hook(
+    url: Option<&str>,
+    token: Option<&PathValue>,
+    timeout_ms: u64,
+) -> Result<Option<HookDoor>, Failure> {
+    let Some(url) = url else {
+        return match token {
+            None => Ok(None),
+            Some(_) => Err(Failure::usage("there is a token for a hook, but no --hook-url")),
+        };
+    };
+    let hook = RemoteHook::new(url, read_token(token)?, timeout_ms);
+    let hook = hook.map_err(|error| Failure::usage(chain(&error)))?;
+    Ok(Some(hook.into()))
 }

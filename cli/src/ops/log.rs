@@ -207,6 +207,12 @@ fn with_written(mut value: Value, answered: &Answered) -> Value {
 }
 
 fn writes(redo: &[u8]) -> Value {
+    // The statements of a branch at a database; no write of a Redis begins so.
+    if redo.first() == Some(&b'[')
+        && let Ok(statements) = serde_json::from_slice(redo)
+    {
+        return statements;
+    }
     match decode_redo(redo) {
         Ok(writes) => serde_json::to_value(writes).unwrap_or(Value::Null),
         Err(error) => json!({ "bytes": redo.len(), "why": error.to_string() }),

@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod health;
 pub(crate) mod log;
+pub(crate) mod participant_check;
 pub(crate) mod participants;
 pub(crate) mod tx;
 pub(crate) mod tx_describe;

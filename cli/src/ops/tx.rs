@@ -16,6 +16,9 @@ use crate::config::ClientSettings;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format, Rows, age, printable, word};
 
+/// Bytes of the reason in a list, which has more to say.
+const WHY_BYTES_MAX: usize = 120;
+
 /// What to do with transactions.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TxCommand {
@@ -150,23 +153,23 @@ fn row(view: &TransactionView) -> [String; 7] {
         word(&view.state),
         branches.collect::<Vec<_>>().join(" "),
         age(view.created_at.as_deref()),
-        why(view),
+        cut_owned(why(view).unwrap_or_else(|| "-".to_owned()), WHY_BYTES_MAX),
     ]
 }
 
-/// Why it ended so, or what its branches wait for: the last column of a list, so not all of it.
-fn why(view: &TransactionView) -> String {
-    const BYTES_MAX: usize = 120;
-    let branch = || {
-        let mut branches = view.branches.iter();
-        branches.find_map(|it| Some(format!("{}: {}", it.participant, it.last_error.as_ref()?)))
-    };
-    let why = problem(view).or_else(branch).unwrap_or_else(|| "-".to_owned());
-    cut_owned(why, BYTES_MAX)
-}
-
-fn problem(view: &TransactionView) -> Option<String> {
-    view.error.as_ref().map(|problem| format!("{}: {}", problem.code, problem.detail))
+/// Why it ended so, or what its branches wait for.
+fn why(view: &TransactionView) -> Option<String> {
+    let told = view.error.as_ref().map(|problem| format!("{}: {}", problem.code, problem.detail));
+    let mut branches = view.branches.iter();
+    let branch =
+        branches.find_map(|it| Some(format!("{}: {}", it.participant, it.last_error.as_ref()?)));
+    match (view.outcome, branch, told) {
+        // What an earlier attempt has met is not what this one waits for.
+        (OutcomeWord::Pending, Some(branch), Some(told)) => {
+            Some(format!("{branch}; before that, {told}"))
+        }
+        (_, branch, told) => told.or(branch),
+    }
 }
 
 async fn get(
@@ -218,7 +221,7 @@ pub(super) fn show(view: &TransactionView, format: Format) -> Result<(), Failure
         ("created", view.created_at.clone()),
         ("decide by", view.deadline_at.clone()),
         ("decided", view.decided_at.clone()),
-        ("why", problem(view)),
+        ("why", why(view)),
         ("next", next(view)),
         ("what to do", what_to_do(view)),
     ];
@@ -324,6 +327,16 @@ mod tests {
             serde_json::to_string(&last_error).unwrap()
         );
         serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn who_is_silent_now_is_named_before_what_was_met_earlier() {
+        let met = "participant_unreachable: no answer";
+        let pending = |last_error| why(&view("pending", "preparing", last_error));
+        let silent = format!("bank-a: connection refused; before that, {met}");
+        assert_eq!(pending(Some("connection refused")), Some(silent));
+        assert_eq!(pending(None).as_deref(), Some(met));
+        assert_eq!(why(&view("aborted", "ended", Some("late"))).as_deref(), Some(met));
     }
 
     /// Promise *honest*: nobody is told to send again what may be committed.

@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::args::RedisProgram;
+use crate::config::{NamedUrl, of_hook};
 use crate::exit::{Exit, Failure, chain};
 use crate::output::{self, Format};
 use crate::server::init::of_log;
@@ -58,6 +59,9 @@ pub(crate) struct DevArgs {
     /// Keep the data in this directory; without it a temporary one is deleted at the end
     #[arg(long, value_name = "DIR")]
     retain: Option<PathBuf>,
+    /// URL of a participant's hook, which decides about branches with an input. Repeatable
+    #[arg(long = "hook", value_name = "NAME=URL")]
+    hooks: Vec<NamedUrl>,
     #[command(flatten)]
     redis: RedisProgram,
 }
@@ -121,6 +125,9 @@ fn directory(retain: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir
 }
 
 async fn start(args: DevArgs, dir: PathBuf) -> Result<Everything, Failure> {
+    if let Some(hook) = args.hooks.iter().find(|hook| !args.participants.contains(&hook.name)) {
+        return Err(Failure::usage(format!("--hook: no participant {} is started", hook.name)));
+    }
     let redis = try_join_all(args.participants.iter().map(|name| {
         let options =
             RedisOptions { program: args.redis.redis_server.clone(), ..RedisOptions::default() };
@@ -133,7 +140,11 @@ async fn start(args: DevArgs, dir: PathBuf) -> Result<Everything, Failure> {
     let mut participants = Vec::new();
     let mut shown = Vec::new();
     for (name, redis) in args.participants.iter().zip(&redis) {
-        let serving = start_participant(name, redis, metrics.clone(), stopping.clone()).await?;
+        let mut options = Options::new(name.as_str(), redis.url());
+        let hook = args.hooks.iter().find(|hook| hook.name == *name);
+        let url = hook.map(|hook| &*hook.url);
+        options.hook = of_hook(url, None, options.hook_timeout_ms)?;
+        let serving = start_participant(options, metrics.clone(), stopping.clone()).await?;
         shown.push(ParticipantAddresses {
             name: name.clone(),
             url: format!("http://{}", serving.addresses().public),
@@ -156,12 +167,10 @@ async fn start(args: DevArgs, dir: PathBuf) -> Result<Everything, Failure> {
 }
 
 async fn start_participant(
-    name: &ParticipantName,
-    redis: &RedisServer,
+    mut participant: Options,
     metrics: PrometheusHandle,
     mut stopping: watch::Receiver<()>,
 ) -> Result<Serving, Failure> {
-    let mut participant = Options::new(name.as_str(), redis.url());
     participant.http = HttpOptions::default();
     participant.metrics_text = Some(MetricsText::new(move || metrics.render()));
     let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -45,5 +45,8 @@ fn tell(options: &ServeOptions) {
         env!("CARGO_PKG_VERSION"),
         options.participant.name
     ));
-    announce(&format!("redis      {}", options.participant.store.address()));
+    match &options.participant.postgres {
+        Some(postgres) => announce(&format!("postgres   {}", postgres.address())),
+        None => announce(&format!("redis      {}", options.participant.store.address())),
+    }
 }

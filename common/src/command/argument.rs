@@ -14,7 +14,8 @@ pub(super) fn wrong(code: ErrorCode, command: &Command, detail: impl AsRef<str>)
 /// What comes in pairs has one argument too few.
 pub(super) fn not_in_pairs(command: &Command) -> Refusal {
     let name = command.name.to_ascii_lowercase();
-    let detail = format!("wrong number of arguments for '{name}' command: they come in pairs");
+    // It ends as in Redis, by which clients know it.
+    let detail = format!("arguments come in pairs: wrong number of arguments for '{name}' command");
     wrong(ErrorCode::BadArguments, command, detail)
 }
 

@@ -43,4 +43,5 @@ pub use number::{is_float, parse_i64};
 pub use op::ValidatedOp;
 pub use request::OpRequest;
 pub use table::{Access, COMMANDS, Command, EscrowKind, Family, Keys, ReplyKind, RunBy, find};
+pub(crate) use validate::check_condition;
 pub use validate::{Lock, ValidatedBranch};

@@ -69,13 +69,19 @@ pub(super) fn set(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refusal>
 fn set_ttl_ms(command: &Command, unit: &str, arg: &Arg) -> Result<i64, Refusal> {
     let value = integer(command, "the expire time", arg)?;
     if value <= 0 {
-        return Err(wrong(ErrorCode::BadArguments, command, "the expire time must be positive"));
+        return Err(bad_time(command, ErrorCode::BadArguments, "the expire time must be positive"));
     }
     let ms = if unit.starts_with('E') { value.checked_mul(1000) } else { Some(value) };
     match ms {
         Some(ms) if ms <= EXPIRY_MS_MAX => Ok(ms),
-        _ => Err(wrong(ErrorCode::Overflow, command, "the expire time is too far away")),
+        _ => Err(bad_time(command, ErrorCode::Overflow, "the expire time is too far away")),
     }
+}
+
+/// It ends in the words of Redis, by which clients know it.
+fn bad_time(command: &Command, code: ErrorCode, why: &str) -> Refusal {
+    let name = command.name.to_ascii_lowercase();
+    wrong(code, command, format!("{why}: ERR invalid expire time in '{name}' command"))
 }
 
 /// `EXPIRE key time [NX|XX|GT|LT]` and its kin become `key kind ms flags`: the kind is `R` or `A`, the flags are a
@@ -86,22 +92,29 @@ pub(super) fn expire(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refus
         let flag = [("NX", 'N'), ("XX", 'X'), ("GT", 'G'), ("LT", 'L')]
             .into_iter()
             .find_map(|(word, flag)| is(arg, word).then_some(flag))
-            .ok_or_else(|| syntax(command, arg))?;
+            .ok_or_else(|| {
+                let option = readable(&arg.0);
+                conflict(command, &format!("ERR Unsupported option {option}"))
+            })?;
         if !flags.contains(flag) {
             flags.push(flag);
         }
     }
     if flags.contains('N') && flags.len() > 1 {
-        return Err(conflict(command, "NX and XX, GT or LT are not compatible"));
+        return Err(conflict(
+            command,
+            "ERR NX and XX, GT or LT options at the same time are not compatible",
+        ));
     }
     if flags.contains('G') && flags.contains('L') {
-        return Err(conflict(command, "GT and LT are not compatible"));
+        let why = "ERR GT and LT options at the same time are not compatible";
+        return Err(conflict(command, why));
     }
     let value = integer(command, "the expire time", &args[1])?;
     let ms = if command.name.starts_with('P') { Some(value) } else { value.checked_mul(1000) };
     let ms = match ms {
         Some(ms) if ms <= EXPIRY_MS_MAX => ms,
-        _ => return Err(wrong(ErrorCode::Overflow, command, "the expire time is too far away")),
+        _ => return Err(bad_time(command, ErrorCode::Overflow, "the expire time is too far away")),
     };
     let kind = if command.name.ends_with("AT") { "A" } else { "R" };
     args.truncate(1);

@@ -38,6 +38,7 @@ impl KeyPlaces {
             Keys::Second => Self::run(1, 1, 1),
             Keys::AfterFirst => Self::run(1, 1, usize::MAX),
             Keys::Counted => Self::run(1, 1, counted(0)),
+            Keys::CountedPairs => Self::run(1, 2, counted(0)),
             Keys::FirstAndCounted => Self { lead: Some(0), ..Self::run(2, 1, counted(1)) },
             Keys::Streams => {
                 let from = streams(command, args).unwrap_or(args.len());
@@ -111,8 +112,9 @@ fn store(command: &Command, args: &[Arg]) -> Option<usize> {
 pub(super) fn check(command: &Command, args: &[Arg]) -> Result<ReplyKind, Refusal> {
     let bad = |detail: &str| Err(wrong(ErrorCode::BadArguments, command, detail));
     match command.keys {
-        Keys::Counted => counted(command, args, 0)?,
-        Keys::FirstAndCounted => counted(command, args, 1)?,
+        Keys::Counted => counted(command, args, 0, 1)?,
+        Keys::CountedPairs => counted(command, args, 0, 2)?,
+        Keys::FirstAndCounted => counted(command, args, 1, 1)?,
         Keys::EveryOther if !args.len().is_multiple_of(2) => {
             return Err(not_in_pairs(command));
         }
@@ -135,6 +137,7 @@ pub(super) fn check(command: &Command, args: &[Arg]) -> Result<ReplyKind, Refusa
             return bad("syntax error: only REPLACE may follow; there is one database");
         }
         "SORT" | "SORT_RO" => sort(command, args)?,
+        "SRANDMEMBER" | "HRANDFIELD" | "ZRANDMEMBER" => choices(command, args)?,
         "SETBIT" => offset(command, &args[1], 1)?,
         "BITFIELD" => {
             for pair in args[1..].windows(2) {
@@ -150,8 +153,9 @@ pub(super) fn check(command: &Command, args: &[Arg]) -> Result<ReplyKind, Refusa
     Ok(reply(command, args))
 }
 
-fn counted(command: &Command, args: &[Arg], at: usize) -> Result<(), Refusal> {
-    let behind = args.len() - at - 1;
+/// The count of keys, which stands at this place, and how many words belong to each.
+fn counted(command: &Command, args: &[Arg], at: usize, words: usize) -> Result<(), Refusal> {
+    let behind = (args.len() - at - 1) / words;
     let is_newer = matches!(command.name, "SINTERCARD" | "ZINTERCARD" | "LMPOP" | "ZMPOP");
     let why = match args.get(at).and_then(count) {
         Some(keys) if (1..=behind).contains(&keys) => return Ok(()),
@@ -160,6 +164,7 @@ fn counted(command: &Command, args: &[Arg], at: usize) -> Result<(), Refusal> {
         }
         Some(keys) if keys > behind => "ERR syntax error".to_owned(),
         _ if is_newer => "ERR numkeys should be greater than 0".to_owned(),
+        _ if command.name == "MSETEX" => "ERR invalid numkeys value or out of range".to_owned(),
         _ => {
             let name = command.name.to_ascii_lowercase();
             format!("ERR at least 1 input key is needed for '{name}' command")
@@ -175,8 +180,8 @@ fn sort(command: &Command, args: &[Arg]) -> Result<(), Refusal> {
     while let Some(arg) = args.get(at) {
         let next = args.get(at + 1);
         let is_of_others = match next {
-            Some(pattern) if is(arg, "BY") => pattern.0.contains(&b'*'),
-            Some(pattern) if is(arg, "GET") => pattern.0 != b"#",
+            // A name without a star is that of no key.
+            Some(pattern) if is(arg, "BY") || is(arg, "GET") => pattern.0.contains(&b'*'),
             _ => false,
         };
         if let (true, Some(pattern)) = (is_of_others, next) {
@@ -196,6 +201,18 @@ fn sort(command: &Command, args: &[Arg]) -> Result<(), Refusal> {
         return Err(wrong(ErrorCode::TooManyOps, command, detail));
     }
     Ok(())
+}
+
+/// How many are chosen. Redis itself refuses what cannot be turned round, or doubled.
+fn choices(command: &Command, args: &[Arg]) -> Result<(), Refusal> {
+    let most = if args.len() > 2 { i64::MAX / 2 } else { i64::MAX };
+    match args.get(1).and_then(|count| parse_i64(&count.0)) {
+        Some(count) if !(-most..=most).contains(&count) => {
+            let why = "ERR value is out of range";
+            Err(wrong(ErrorCode::CommandRefused, command, why))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A place among bits, up to which the value would grow.

@@ -106,6 +106,8 @@ pub enum Keys {
     AfterFirst,
     /// As many as the first argument says, behind it.
     Counted,
+    /// The first of every pair, of as many pairs as the first argument says, behind it.
+    CountedPairs,
     /// The first, and as many as the second says, behind that.
     FirstAndCounted,
     /// Behind the word `STREAMS`, the first half of what is left.
@@ -138,6 +140,8 @@ pub enum ReplyKind {
     Array,
     /// The least and the most that the value may be: of an op in escrow.
     Estimate,
+    /// Any JSON: what a hook replies, which is no op.
+    Hook,
 }
 
 /// A command of the set.
@@ -277,6 +281,7 @@ commands! {
     "LTRIM"                Lists      3..=3    First           Exclusive Bytes Handler;
     "MGET"                 Strings    1..=MANY All             Shared    Array Handler;
     "MSET"                 Strings    2..=MANY EveryOther      Exclusive Bytes Handler;
+    "MSETEX"               Shadow     3..=MANY CountedPairs    Exclusive Int   Copy;
     "MSETNX"               Shadow     2..=MANY EveryOther      Exclusive Int   Copy;
     "PERSIST"              Keys       1..=1    First           Exclusive Int   Handler;
     "PEXPIRE"              Keys       2..=MANY First           Exclusive Int   Handler;

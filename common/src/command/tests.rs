@@ -98,6 +98,32 @@ fn a_count_that_only_some_servers_take_is_refused() {
 }
 
 #[test]
+fn what_redis_refuses_is_refused_in_its_words() {
+    let said = |op: &[&str]| branch(&[op]).unwrap_err().detail;
+    let [least, half] = ["-9223372036854775808", "4611686018427387904"];
+    for op in [&["SRANDMEMBER", "k", least][..], &["HRANDFIELD", "k", half, "WITHVALUES"]] {
+        assert!(said(op).ends_with("ERR value is out of range"), "{}", said(op));
+    }
+    assert!(branch(&[&["ZRANDMEMBER", "k", half]]).is_ok());
+    let far = said(&["EXPIRE", "k", "9223372036854775807"]);
+    assert!(far.ends_with(": ERR invalid expire time in 'expire' command"), "{far}");
+    let options = said(&["EXPIRE", "k", "1", "NX", "XX"]);
+    assert!(options.contains(": ERR NX and XX, GT or LT options"), "{options}");
+    let pairs = said(&["MSET", "k", "v", "l"]);
+    assert!(pairs.ends_with("wrong number of arguments for 'mset' command"), "{pairs}");
+}
+
+/// A pattern without a star is that of no key.
+#[test]
+fn sort_takes_no_keys_that_are_not_known_before_it_runs() {
+    assert!(branch(&[&["SORT", "k", "BY", "nosort", "GET", "#", "GET", "none"]]).is_ok());
+    for of_others in [["BY", "weight_*"], ["GET", "of_*->field"]] {
+        let op = [&["SORT_RO", "k"][..], &of_others].concat();
+        assert_eq!(refusal(&op), ErrorCode::BadArguments, "{op:?}");
+    }
+}
+
+#[test]
 fn set_takes_its_options_as_redis_does() {
     let args = |op: &[&str]| canonical(op).1[2..].join(",");
     assert_eq!(args(&["SET", "k", "v"]), ",,,");
@@ -114,6 +140,22 @@ fn set_takes_its_options_as_redis_does() {
     assert_eq!(refusal(&["SET", "k", "v", "EX", "0"]), ErrorCode::BadArguments);
     assert_eq!(refusal(&["SET", "k", "v", "EX", "x"]), ErrorCode::NotAnInteger);
     assert_eq!(refusal(&["SET", "k", "v", "EX", "9223372036854775807"]), ErrorCode::Overflow);
+}
+
+#[test]
+fn the_keys_of_msetex_are_counted_in_pairs() {
+    let keys = |op: &[&str]| {
+        let locks = branch(&[op]).unwrap().locks;
+        locks.iter().map(|lock| crate::value::readable(&lock.key.0)).collect::<Vec<_>>().join(",")
+    };
+    assert_eq!(keys(&["MSETEX", "2", "a", "1", "b", "2"]), "a,b");
+    assert_eq!(keys(&["msetex", "1", "a", "b", "EX", "10", "NX"]), "a");
+    for bad in
+        ["0 a 1", "-1 a 1", "x a 1", "2 a 1", "2 a 1 b", "2 a 1 EX", "9223372036854775807 a 1"]
+    {
+        let op: Vec<&str> = std::iter::once("MSETEX").chain(bad.split(' ')).collect();
+        assert_eq!(refusal(&op), ErrorCode::CommandRefused, "{bad}");
+    }
 }
 
 #[test]

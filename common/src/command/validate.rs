@@ -1,6 +1,7 @@
 //! From what arrived to what can be staged: every check that needs no data, once, and the keys to lock.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 
 use crate::code::ErrorCode;
 use crate::command::canonical::canonicalise;
@@ -16,6 +17,7 @@ impl ValidatedOp {
     /// Says what the reply must be. A condition that says nothing, or that no reply can be held
     /// against, is refused.
     pub fn expecting(&mut self, expect: Expect) -> Result<(), Refusal> {
+        check_condition(self.command, &expect)?;
         check_expectation(self, &expect)?;
         self.expect = Some(expect);
         Ok(())
@@ -173,12 +175,6 @@ fn check_expectation(op: &ValidatedOp, expect: &Expect) -> Result<(), Refusal> {
     let bad = |detail: String| {
         Err(Refusal::new(ErrorCode::BadArguments, format!("{}: expect: {detail}", op.command)))
     };
-    if *expect == Expect::default() {
-        return bad("it says nothing: give it a condition, or leave it out".to_owned());
-    }
-    if let Some(name) = expect.null() {
-        return bad(format!("`{name}` is null: say what it must be, or leave the field out"));
-    }
     if op.reply == ReplyKind::Array && expect.compares_values() {
         return bad("a reply that is an array can only be asked whether it `exists`".to_owned());
     }
@@ -188,12 +184,25 @@ fn check_expectation(op: &ValidatedOp, expect: &Expect) -> Result<(), Refusal> {
     if expect.exists.is_some() && matches!(op.command.name, "GETRANGE" | "TTL" | "PTTL" | "TYPE") {
         return bad("`exists` is asked of EXISTS".to_owned());
     }
-    for (name, operand) in expect.numeric() {
-        if !is_float(&operand.0) {
-            return bad(format!("`{name}` is not a number: {}", readable(&operand.0)));
-        }
-    }
     Ok(())
+}
+
+/// Checks what is the same for every op: that a condition says something, and holds numbers against
+/// numbers.
+pub(crate) fn check_condition(of: impl Display, expect: &Expect) -> Result<(), Refusal> {
+    let bad = |detail: String| {
+        Err(Refusal::new(ErrorCode::BadArguments, format!("{of}: expect: {detail}")))
+    };
+    if *expect == Expect::default() {
+        return bad("it says nothing: give it a condition, or leave it out".to_owned());
+    }
+    if let Some(name) = expect.null() {
+        return bad(format!("`{name}` is null: say what it must be, or leave the field out"));
+    }
+    match expect.numeric().find(|(_, operand)| !is_float(&operand.0)) {
+        Some((name, operand)) => bad(format!("`{name}` is not a number: {}", readable(&operand.0))),
+        None => Ok(()),
+    }
 }
 
 /// Finds the lock of a key again. Most branches have a handful of keys, where looking through them is faster than

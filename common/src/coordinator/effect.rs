@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::branch::{BranchAnswer, BranchMessage};
 use crate::ids::Attempt;
+use crate::limits;
 use crate::outcome::{Heuristic, Refusal, Replies, Vote, Written};
 use crate::time::Millis;
 
@@ -16,6 +17,43 @@ impl Branch {
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// Some of the branches of a transaction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct BranchSet(u64);
+
+const _: () = assert!(limits::BRANCHES_MAX <= u64::BITS as usize, "a bit for each branch");
+
+impl BranchSet {
+    /// None.
+    pub const NONE: Self = Self(0);
+
+    /// This branch as well.
+    #[must_use]
+    pub const fn with(self, branch: Branch) -> Self {
+        Self(self.0 | Self::bit(branch))
+    }
+
+    /// Whether this branch is among them.
+    #[must_use]
+    pub const fn has(self, branch: Branch) -> bool {
+        self.0 & Self::bit(branch) != 0
+    }
+
+    /// None for a branch that no transaction can have.
+    const fn bit(branch: Branch) -> u64 {
+        match 1_u64.checked_shl(branch.0 as u32) {
+            Some(bit) => bit,
+            None => 0,
+        }
+    }
+}
+
+impl FromIterator<Branch> for BranchSet {
+    fn from_iter<I: IntoIterator<Item = Branch>>(branches: I) -> Self {
+        branches.into_iter().fold(Self::NONE, Self::with)
     }
 }
 

@@ -3,19 +3,17 @@
 use std::mem;
 
 use super::delivery::Delivery;
-use super::effect::{
-    Branch, Effect, Entry, Failure, FromBranch, Input, Note, Outcome, PrepareCall,
-};
+use super::effect::{Branch, BranchSet, Effect, Entry, Failure, FromBranch, Input, Note, Outcome};
 use super::state::{
-    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, OnePhase, Preparing,
-    Purpose, Spec, State, Stray, Transaction, VoteState,
+    AnswerDurability, Closing, ClosingRecord, Committing, Contention, DecisionRecord, OnePhase,
+    Preparing, Purpose, Spec, State, Stray, Transaction, VoteState,
 };
 use crate::backoff::{Backoff, spread};
 use crate::branch::BranchAnswer;
 use crate::code::ErrorCode;
 use crate::ids::{Attempt, TxNumber};
 use crate::limits;
-use crate::outcome::Vote;
+use crate::outcome::{Call, Prepared, Refusal, Vote};
 use crate::time::Millis;
 
 /// An input that the state has no transition for. A bug of the shell; the state is unchanged.
@@ -107,7 +105,7 @@ impl Transaction {
                 .iter()
                 .filter_map(|vote| match vote {
                     VoteState::Resend { at, .. } => Some(*at),
-                    VoteState::Asked { .. } | VoteState::Yes(_) => None,
+                    VoteState::Later | VoteState::Asked { .. } | VoteState::Yes(_) => None,
                 })
                 .chain([self.spec.deadline])
                 .min(),
@@ -236,7 +234,7 @@ impl Transaction {
             (State::Preparing(preparing), BranchAnswer::Prepared(call))
                 if attempt == preparing.attempt =>
             {
-                self.vote_arrived(preparing, now, branch, call, effects)
+                self.vote_arrived(preparing, now, branch, self.heard(call), effects)
             }
             (State::Settling(settling), BranchAnswer::Prepared(call))
                 if attempt == settling.attempt =>
@@ -264,7 +262,7 @@ impl Transaction {
     fn begin(&self, attempt: Attempt, met: Option<Failure>, effects: &mut Vec<Effect>) -> State {
         if self.spec.branches == 1 {
             return match (self.spec.purpose, self.spec.answer) {
-                (Purpose::Write, AnswerDurability::BeforeAnswer) => {
+                (Purpose::Write | Purpose::HookDecides, AnswerDurability::BeforeAnswer) => {
                     effects.push(Effect::Persist(Entry::Begun(attempt)));
                     State::Beginning { attempt, met }
                 }
@@ -273,13 +271,12 @@ impl Transaction {
                 }
             };
         }
-        effects.extend(
-            (0..self.spec.branches)
-                .map(|branch| Effect::prepare(Branch(branch), attempt, PrepareCall::Batched)),
-        );
-        let votes =
-            vec![VoteState::Asked { tries: 0, last: None }; usize::from(self.spec.branches)];
-        State::Preparing(Preparing { attempt, votes, met })
+        let hooked = self.spec.hooked;
+        let is_first = |branch| hooked == BranchSet::NONE || hooked.has(branch);
+        let mut preparing =
+            Preparing { attempt, votes: vec![VoteState::Later; self.spec.branches.into()], met };
+        preparing.ask(is_first, effects);
+        State::Preparing(preparing)
     }
 
     /// An attempt is definitely aborted: a conflict is tried again while there is time (invariant 15), anything else
@@ -293,10 +290,26 @@ impl Transaction {
     ) -> State {
         let delay_ms = Backoff::CONFLICT.delay_ms(attempt.0, spread(self.spec.number.n));
         let resume_at = now.plus(delay_ms);
-        if failure.refusal.code == ErrorCode::LockConflict && resume_at < self.spec.deadline {
+        let tries_again = failure.refusal.code == ErrorCode::LockConflict
+            && self.spec.contention == Contention::Waits
+            && resume_at < self.spec.deadline;
+        if tries_again {
             return State::Pausing { next: attempt.next(), resume_at, failure };
         }
         self.close_aborted(attempt, now, failure, effects)
+    }
+
+    /// What a participant has answered to a prepare: that it would have to wait is a no to who does
+    /// not wait.
+    pub(super) fn heard(&self, call: Call<Prepared>) -> Call<Prepared> {
+        match call {
+            Call::Applied(Prepared::Wait(holder))
+                if self.spec.contention == Contention::GivesUp =>
+            {
+                Call::Refused(Refusal::lock_conflict(holder))
+            }
+            call => call,
+        }
     }
 
     pub(super) fn close_aborted(

@@ -45,14 +45,15 @@ mod tests;
 
 pub use delivery::{Delivery, Problem};
 pub use effect::{
-    Branch, Effect, Entry, Failure, FromBranch, Input, Note, Outcome, PrepareCall, ToBranch,
+    Branch, BranchSet, Effect, Entry, Failure, FromBranch, Input, Note, Outcome, PrepareCall,
+    ToBranch,
 };
 pub use hearing::Hearing;
 pub use machine::Illegal;
 pub use records::Subject;
 pub use state::{
-    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, EndedByHand, NoVote,
-    OnePhase, OnePhaseCall, Preparing, Purpose, SettleState, Settling, Spec, State, Stray,
+    AnswerDurability, Closing, ClosingRecord, Committing, Contention, DecisionRecord, EndedByHand,
+    NoVote, OnePhase, OnePhaseCall, Preparing, Purpose, SettleState, Settling, Spec, State, Stray,
     Transaction, VoteState,
 };
 pub use view::BranchStatus;

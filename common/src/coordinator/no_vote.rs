@@ -28,7 +28,7 @@ impl NoVote {
 /// The refusal of a transaction whose time ran out before the participant voted.
 pub(super) fn too_late(code: ErrorCode, last: Option<&NoVote>) -> Refusal {
     let why = reason(last);
-    let limit = "the transaction's `timeout` passed before the participant voted";
+    let limit = "the transaction's `timeout` passed before it voted";
     Refusal::new(code, format!("{limit}: {why}"))
 }
 
@@ -39,7 +39,8 @@ pub(super) fn deadline_failure(preparing: &Preparing) -> Failure {
     let mut missing = votes.filter_map(|(branch, vote)| match vote {
         VoteState::Asked { last, .. } => Some((branch, ErrorCode::Timeout, last.as_ref())),
         VoteState::Resend { why, .. } => Some((branch, why.code(), Some(why))),
-        VoteState::Yes(_) => None,
+        // What it waits for is to blame.
+        VoteState::Later | VoteState::Yes(_) => None,
     });
     let Some((branch, code, last)) = missing.next() else {
         let refusal = Refusal::new(ErrorCode::Timeout, "the transaction's `timeout` passed");

@@ -33,8 +33,8 @@ impl OnePhase {
     }
 
     pub(super) fn recovered(attempt: Attempt, now: Millis) -> Self {
-        let detail = "the coordinator restarted before the participant answered";
-        let refusal = Refusal::new(ErrorCode::ParticipantUnreachable, detail);
+        let detail = "the coordinator was restarted before it heard what came of the only branch";
+        let refusal = Refusal::new(ErrorCode::Interrupted, detail);
         let failure = Failure { branch: Some(ONLY), refusal };
         let call = OnePhaseCall::Asking { delivery: Delivery::due_now(now), failure };
         Self { attempt, call, met: None }
@@ -112,7 +112,7 @@ impl Transaction {
                 self.close_committed(attempt, now, done, effects)
             }
             (OnePhaseCall::Sent { tries, .. }, BranchAnswer::Prepared(call)) => {
-                self.prepare_answered((attempt, met), tries, now, call, effects)
+                self.prepare_answered((attempt, met), tries, now, self.heard(call), effects)
             }
             (OnePhaseCall::Asking { delivery, failure }, BranchAnswer::Aborted(call)) => {
                 self.question_answered((attempt, failure), delivery, now, call, effects)
@@ -195,7 +195,10 @@ impl Transaction {
         let outcome = Outcome::Committed { applied: true, replies: vec![replies] };
         let record = match (self.spec().purpose, self.spec().answer) {
             (Purpose::Read, AnswerDurability::BeforeAnswer) => ClosingRecord::TellWhenDurable,
-            (Purpose::Write, _) | (_, AnswerDurability::Lazy) => {
+            (Purpose::HookDecides, AnswerDurability::BeforeAnswer) if written.is_none() => {
+                ClosingRecord::TellWhenDurable
+            }
+            (Purpose::Write | Purpose::HookDecides, _) | (_, AnswerDurability::Lazy) => {
                 effects.push(Effect::Answer(outcome.clone()));
                 ClosingRecord::Told
             }

@@ -1,7 +1,7 @@
 //! Collecting votes: from the prepares to the decision, or to the aborts of an attempt that is given up.
 
 use super::delivery::Delivery;
-use super::effect::{Branch, Effect, Entry, Failure, PrepareCall};
+use super::effect::{Branch, BranchSet, Effect, Entry, Failure, PrepareCall};
 use super::no_vote::deadline_failure;
 use super::state::{DecisionRecord, NoVote, Preparing, State, Stray, Transaction, VoteState};
 use crate::backoff::Backoff;
@@ -52,10 +52,11 @@ impl Transaction {
             Call::Refused(refusal) => {
                 // Nothing is staged by a definite no, so that it needs no abort; unless an earlier try of this
                 // prepare is still under way somewhere, or somebody has applied the branch by hand.
+                let unasked = preparing.unasked();
                 if tries == 0 && refusal.code != ErrorCode::WrongState {
-                    self.stray_aborts(attempt, Some(branch), effects);
+                    self.stray_aborts(attempt, unasked.with(branch), effects);
                 } else {
-                    self.stray_aborts(attempt, None, effects);
+                    self.stray_aborts(attempt, unasked, effects);
                 }
                 return self.failed(
                     attempt,
@@ -64,6 +65,9 @@ impl Transaction {
                     effects,
                 );
             }
+        }
+        if preparing.votes.iter().all(|vote| matches!(vote, VoteState::Yes(_) | VoteState::Later)) {
+            preparing.ask(|_| true, effects);
         }
         if preparing.votes.iter().all(|vote| matches!(vote, VoteState::Yes(_))) {
             if self.spec().protocol == Protocol::Implicit {
@@ -150,7 +154,7 @@ impl Transaction {
         let detail = "the participant's Redis lost data, and what was prepared there with it";
         let refusal = Refusal::new(ErrorCode::Quarantined, detail);
         let failure = Failure { branch: Some(branch), refusal };
-        self.abort_all(preparing.attempt, now, failure, effects)
+        self.abort_all(preparing.attempt, preparing.unasked(), now, failure, effects)
     }
 
     /// Gives an attempt up for good.
@@ -162,32 +166,34 @@ impl Transaction {
         effects: &mut Vec<Effect>,
     ) -> State {
         match self.spec().protocol {
-            Protocol::Logged => self.abort_all(preparing.attempt, now, failure, effects),
+            Protocol::Logged => {
+                self.abort_all(preparing.attempt, preparing.unasked(), now, failure, effects)
+            }
             Protocol::Implicit => self.settle(preparing, failure, effects),
         }
     }
 
-    /// Aborts every branch of the attempt and closes.
+    /// Aborts every branch of the attempt that was asked, and closes.
     pub(super) fn abort_all(
         &mut self,
         attempt: Attempt,
+        unasked: BranchSet,
         now: Millis,
         failure: Failure,
         effects: &mut Vec<Effect>,
     ) -> State {
-        self.stray_aborts(attempt, None, effects);
+        self.stray_aborts(attempt, unasked, effects);
         self.close_aborted(attempt, now, failure, effects)
     }
 
-    /// Sends an abort to every branch of an attempt, save one that certainly has nothing staged.
+    /// Sends an abort to every branch of an attempt, save those that certainly have nothing staged.
     pub(super) fn stray_aborts(
         &mut self,
         attempt: Attempt,
-        without: Option<Branch>,
+        without: BranchSet,
         effects: &mut Vec<Effect>,
     ) {
-        let branches =
-            (0..self.spec.branches).map(Branch).filter(|branch| Some(*branch) != without);
+        let branches = (0..self.spec.branches).map(Branch).filter(|branch| !without.has(*branch));
         for branch in branches {
             effects.push(Effect::send(branch, attempt, BranchMessage::Abort));
             self.strays.push(Stray { attempt, branch, delivery: Delivery::FIRST });
@@ -195,11 +201,30 @@ impl Transaction {
     }
 }
 
+impl Preparing {
+    /// Sends the first prepare to those of these branches that have not been asked.
+    pub(super) fn ask(&mut self, which: impl Fn(Branch) -> bool, effects: &mut Vec<Effect>) {
+        for (branch, vote) in (0..).map(Branch).zip(&mut self.votes) {
+            if *vote == VoteState::Later && which(branch) {
+                *vote = VoteState::Asked { tries: 0, last: None };
+                effects.push(Effect::prepare(branch, self.attempt, PrepareCall::Batched));
+            }
+        }
+    }
+
+    /// The branches that have not been asked.
+    fn unasked(&self) -> BranchSet {
+        let votes = (0..).map(Branch).zip(&self.votes);
+        let unasked = votes.filter(|(_, vote)| **vote == VoteState::Later);
+        unasked.map(|(branch, _)| branch).collect()
+    }
+}
+
 impl VoteState {
     fn yes(self) -> Option<Vote> {
         match self {
             Self::Yes(vote) => Some(vote),
-            Self::Asked { .. } | Self::Resend { .. } => None,
+            Self::Later | Self::Asked { .. } | Self::Resend { .. } => None,
         }
     }
 
@@ -207,7 +232,7 @@ impl VoteState {
     fn bytes(&self) -> usize {
         match self {
             Self::Yes(vote) => vote.redo.len() + vote.replies.len(),
-            Self::Asked { .. } | Self::Resend { .. } => 0,
+            Self::Later | Self::Asked { .. } | Self::Resend { .. } => 0,
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::effect::{Branch, Note};
-use super::state::{AnswerDurability, Purpose, Spec, Transaction};
+use super::effect::{Branch, BranchSet, Note};
+use super::state::{AnswerDurability, Contention, Purpose, Spec, Transaction};
 use crate::ids::{ParticipantName, TxNumber};
 use crate::outcome::Vote;
 use crate::record::{Abandoned, Acknowledged, Begun, Committed, EndedByHand, Identity, Record};
@@ -172,5 +172,7 @@ fn recovered_spec(number: TxNumber, branches: usize) -> Spec {
         purpose: Purpose::Write,
         // What decided is in the log.
         protocol: Protocol::Logged,
+        contention: Contention::Waits,
+        hooked: BranchSet::NONE,
     }
 }

@@ -14,7 +14,7 @@
 //! ```
 
 use super::delivery::{Delivery, Problem};
-use super::effect::{Branch, Effect, Failure, Input, PrepareCall};
+use super::effect::{Branch, BranchSet, Effect, Failure, Input, PrepareCall};
 use super::state::{Closing, Preparing, SettleState, Settling, State, Transaction, VoteState};
 use crate::branch::BranchMessage;
 use crate::code::ErrorCode;
@@ -47,7 +47,7 @@ impl Transaction {
         let Preparing { attempt, votes, .. } = preparing;
         let branches = (0..).map(Branch).zip(votes).map(|(branch, vote)| match vote {
             VoteState::Yes(vote) => SettleState::Yes(vote),
-            VoteState::Asked { .. } | VoteState::Resend { .. } => {
+            VoteState::Later | VoteState::Asked { .. } | VoteState::Resend { .. } => {
                 effects.push(Effect::send(branch, attempt, BranchMessage::Settle));
                 SettleState::Asking(Delivery::FIRST)
             }
@@ -70,7 +70,7 @@ impl Transaction {
             }
             Input::DataLost(branch) => {
                 let failure = Failure { branch: Some(branch), ..settling.failure };
-                self.abort_all(settling.attempt, now, failure, effects)
+                self.abort_all(settling.attempt, BranchSet::NONE, now, failure, effects)
             }
             Input::Abandon { branch, .. } => self.abandon_unsettled(settling, now, branch, effects),
             _ => State::Settling(settling),
@@ -169,7 +169,7 @@ impl Transaction {
             return self.decide_if_settled(settling, now, effects);
         }
         let Settling { attempt, failure, .. } = settling;
-        self.stray_aborts(attempt, Some(branch), effects);
+        self.stray_aborts(attempt, BranchSet::NONE.with(branch), effects);
         self.failed(attempt, now, failure, effects)
     }
 
@@ -222,7 +222,7 @@ impl Transaction {
         effects: &mut Vec<Effect>,
     ) -> State {
         let Settling { attempt, failure, .. } = settling;
-        self.stray_aborts(attempt, Some(branch), effects);
+        self.stray_aborts(attempt, BranchSet::NONE.with(branch), effects);
         match self.close_aborted(attempt, now, failure, effects) {
             State::Closing(closing) => {
                 State::Closing(Closing { abandoned: vec![branch], ..closing })

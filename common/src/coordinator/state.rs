@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::{fmt, mem};
 
 use super::delivery::Delivery;
-use super::effect::{Branch, Failure, Outcome};
+use super::effect::{Branch, BranchSet, Failure, Outcome};
 use crate::ids::{Attempt, TxNumber};
 use crate::outcome::{Heuristic, Holder, Vote};
 use crate::time::Millis;
@@ -27,6 +27,20 @@ pub struct Spec {
     pub purpose: Purpose,
     /// What decides. Of one branch, the branch does.
     pub protocol: Protocol,
+    /// What it does where a key is locked.
+    pub contention: Contention,
+    /// Branches that a hook decides about. The others are asked when these have voted yes: a hook
+    /// may take its time, and a branch that has voted holds its locks meanwhile.
+    pub hooked: BranchSet,
+}
+
+/// What a transaction does where another one has locked a key that it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Contention {
+    /// It waits, or tries again, until its time is over.
+    Waits,
+    /// It is aborted at once: who asked for it has something else to try.
+    GivesUp,
 }
 
 /// What a transaction is for.
@@ -37,6 +51,20 @@ pub enum Purpose {
     Read,
     /// It writes.
     Write,
+    /// Its ops only read, and it has a hook, which may write.
+    HookDecides,
+}
+
+impl Purpose {
+    /// Of a branch whose ops only read, or not, and that has a hook, or none.
+    #[must_use]
+    pub const fn of_branch(only_reads: bool, has_hook: bool) -> Self {
+        match (only_reads, has_hook) {
+            (false, _) => Self::Write,
+            (true, true) => Self::HookDecides,
+            (true, false) => Self::Read,
+        }
+    }
 }
 
 /// Whether an answer that needs no decision record must be durable before the client hears it.
@@ -120,6 +148,8 @@ pub struct Preparing {
 /// Where a vote stands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum VoteState {
+    /// It is asked when the hooks of other branches have said yes. Nothing of it is anywhere.
+    Later,
     /// The prepare is out; its result will come.
     Asked {
         /// Earlier tries, which brought no vote.

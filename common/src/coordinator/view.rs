@@ -318,7 +318,7 @@ impl Transaction {
                 Some(VoteState::Asked { tries, last }) => {
                     BranchStatus::asked(*tries, last.as_ref())
                 }
-                None => BranchStatus::quiet(BranchProgress::Preparing),
+                Some(VoteState::Later) | None => BranchStatus::quiet(BranchProgress::Preparing),
             },
             State::Settling(settling) => match settling.branches.get(branch.index()) {
                 Some(SettleState::Asking(delivery)) => {

@@ -65,7 +65,7 @@ use crate::code::ErrorCode;
 use crate::command::Access;
 use crate::ids::{Attempt, Epoch, LogId, TransactionId, TxNumber, Txid};
 use crate::outcome::{
-    Aborted, Applied, Call, Done, Holder, Prepared, Redo, Refusal, Replies, Settled, Vote, Written,
+    Aborted, Applied, Call, Done, Prepared, Redo, Refusal, Replies, Settled, Vote, Written,
 };
 use crate::wire::branch::{BranchState, Mode};
 use crate::wire::resync::Mark;
@@ -456,7 +456,7 @@ impl Participant {
 fn no(conflict: Conflict) -> Call<Prepared> {
     match conflict {
         Conflict::Wait(holder) => Call::Applied(Prepared::Wait(holder)),
-        Conflict::Die(holder) => Call::Refused(lock_conflict(holder)),
+        Conflict::Die(holder) => Call::Refused(Refusal::lock_conflict(holder)),
         Conflict::Never(refusal) => Call::Refused(refusal),
     }
 }
@@ -553,9 +553,4 @@ fn below_low_water() -> Refusal {
 
 fn branch_lost() -> Refusal {
     Refusal::new(ErrorCode::BranchLost, "nothing is known of this branch here")
-}
-
-fn lock_conflict(holder: Holder) -> Refusal {
-    let detail = holder.to_string();
-    Refusal { holder: Some(holder), ..Refusal::new(ErrorCode::LockConflict, detail) }
 }

@@ -6,8 +6,8 @@ use crate::ids::{LogId, Txid};
 
 /// What is read from a control hash, in any order.
 ///
-/// Locks are what the staged records say, because only a staged branch holds any; what a branch has
-/// reserved in escrow is with the lock.
+/// Locks are what the staged records say, because only a staged branch holds any; so is what a
+/// branch has reserved in escrow.
 #[derive(Debug)]
 pub struct Restored(Participant);
 

@@ -33,8 +33,33 @@ where
     Ops::read_ops(deserializer)
 }
 
+/// The same, where they may be left out.
+pub(super) fn ops_given<'de, Ops, D>(deserializer: D) -> Result<Option<Ops>, D::Error>
+where
+    Ops: ReadOps<'de>,
+    D: Deserializer<'de>,
+{
+    Ops::read_ops(deserializer).map(Some)
+}
+
 pub(crate) fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arg>, D::Error> {
     list(deserializer, limits::ARGS_PER_OP_MAX)
+}
+
+/// The same, where they may be left out.
+pub(super) fn words_given<'de, D>(deserializer: D) -> Result<Option<Vec<Arg>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    words(deserializer).map(Some)
+}
+
+/// The parameters of a statement, where they are given.
+pub(super) fn params_given<'de, D>(deserializer: D) -> Result<Option<Vec<Box<RawValue>>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    list(deserializer, limits::ARGS_PER_OP_MAX).map(Some)
 }
 
 pub(super) fn branches<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>

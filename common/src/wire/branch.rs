@@ -21,6 +21,7 @@ use crate::outcome::{
     Aborted, Applied, Call, Done, Failed, Heuristic, Holder, Prepared, Refusal, Settled, Vote,
     Written,
 };
+use crate::value::given;
 use crate::wire::bounded::{self, ReadOps};
 use crate::wire::by_hand;
 use crate::wire::redo::Base64;
@@ -156,6 +157,11 @@ pub struct PrepareMessage<Ops = Vec<OpRequest>> {
     /// The ops, in order.
     #[serde(deserialize_with = "bounded::ops")]
     pub ops: Ops,
+    /// What the participant's hook decides about. Such a prepare is not taken in a batch: a hook
+    /// may take its time.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = serde_json::Value, required = false)]
+    pub input: Option<Box<RawValue>>,
 }
 
 /// Where a branch of an implicit transaction is, for whoever finishes it.
@@ -256,8 +262,8 @@ pub struct Answer {
     /// Who holds the lock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<HolderBody>,
-    /// The reply that a false expectation met.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The reply that a false expectation met; or the code and the reason of a veto.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub reply: Option<Box<RawValue>>,
     /// How an operator ended the branch by hand, where the message says otherwise or asks.

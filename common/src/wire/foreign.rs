@@ -1,7 +1,7 @@
 //! What a participant answers, before anything is made of it: others may have written the participant.
 //!
-//! Its words end in problems, lists, logs and the decision log. So they are cut here, once, and replies that no Redis
-//! command has are no answer.
+//! Its words end in problems, lists, logs and the decision log. So they are cut here, once, and
+//! replies that neither a command nor a statement has are no answer.
 
 use serde_json::value::RawValue;
 
@@ -14,7 +14,7 @@ impl Answer {
     /// The same with its words cut; an error if its replies are none.
     pub(super) fn bounded(mut self) -> Result<Self, String> {
         if self.replies.as_ref().is_some_and(|replies| !are_replies(replies.get())) {
-            return Err("the participant's replies are not a list of Redis's replies".to_owned());
+            return Err("the participant's replies are not a list of replies".to_owned());
         }
         self.cut();
         Ok(self)
@@ -40,12 +40,25 @@ impl Answer {
 /// How the objects in replies begin: bytes that are no text, and the estimate of a counter.
 const OBJECTS: [&str; 2] = [r#""base64""#, r#""at_least""#];
 
+/// How the objects begin that are the reply of a hook, and the rows of a statement.
+const OF_ANY_JSON: [&str; 2] = [r#""hook""#, r#""rows""#];
+
+/// How deep a reply stands: in the list.
+const REPLY: usize = 2;
+
 /// Whether valid JSON is a list of replies, as far as that can be told without parsing it.
 fn are_replies(json: &str) -> bool {
+    let mut in_any = false;
     let is_reply = |(at, depth): (usize, usize)| {
-        let inside = || json[at + 1..].trim_start();
-        let is_known = || OBJECTS.iter().any(|begin| inside().starts_with(begin));
-        depth <= limits::REPLY_DEPTH_MAX && (json.as_bytes()[at] == b'[' || is_known())
+        let is_object = json.as_bytes()[at] == b'{';
+        let begins = |with: &str| json[at + 1..].trim_start().starts_with(with);
+        // What a hook replies is any JSON, in an object that is a reply itself; so are rows.
+        if depth <= REPLY {
+            let begins_any = OF_ANY_JSON.iter().any(|object| begins(object));
+            in_any = depth == REPLY && is_object && begins_any;
+        }
+        let is_known = in_any || !is_object || OBJECTS.iter().any(|object| begins(object));
+        depth <= limits::REPLY_DEPTH_MAX && is_known
     };
     json.trim_start().starts_with('[') && openings(json.as_bytes()).all(is_reply)
 }
@@ -74,6 +87,22 @@ mod tests {
             r#"{ "at_least":1,"at_most":2}]}"#
         );
         assert!(matches!(prepared(good), Call::Applied(Prepared::Committed(_))));
+        let hook =
+            |replies: &str| prepared(&format!(r#"{{"vote":"committed","replies":[{replies}]}}"#));
+        for good in
+            [r#"7, {"hook":{"a":[{"b":1}]}}, [1]"#, r#"{"rows":[{"a":1},{"a":{"b":[]}}]},2"#]
+        {
+            assert!(matches!(hook(good), Call::Applied(Prepared::Committed(_))), "{good}");
+        }
+        for bad in [
+            r#"{"rows":[]},[{"a":1}]"#,
+            r#"[{"rows":[]}]"#,
+            r#"{"hook":1},{"a":1}"#,
+            r#"[{"hook":{}}]"#,
+            r#"["hook",{}]"#,
+        ] {
+            assert!(matches!(hook(bad), Call::Unknown(_)), "{bad}");
+        }
     }
 
     #[test]

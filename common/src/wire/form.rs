@@ -6,8 +6,12 @@
 //! So a change of the form makes the retries of older keys look like other requests: give it a new
 //! [`VERSION`], and compare with both.
 
-use crate::command::{Comparison, OpRequest};
+use serde_json::value::RawValue;
+
+use crate::command::{Comparison, Expect, OpRequest};
 use crate::ids::{ParticipantName, TransactionId};
+use crate::sql::SqlOp;
+use crate::wire::ops::BranchOps;
 use crate::wire::transaction::{Ack, Protocol};
 
 /// What every form begins with. No JSON does, so that no hash of a body is the hash of a form.
@@ -54,11 +58,32 @@ impl<'a> Form<'a> {
         form
     }
 
-    pub(super) fn branch(&mut self, participant: &ParticipantName, ops: &[OpRequest]) {
+    /// An input stands as it came: what it says is for its hook to know, so that another spelling
+    /// is another request.
+    pub(super) fn branch(
+        &mut self,
+        participant: &ParticipantName,
+        ops: &BranchOps,
+        input: Option<&RawValue>,
+    ) {
         self.bytes(participant.as_str().as_bytes());
-        self.number(ops.len() as u64);
-        for op in ops {
-            self.op(op);
+        match ops {
+            BranchOps::Redis(ops) => {
+                self.number(ops.len() as u64);
+                ops.iter().for_each(|op| self.op(op));
+            }
+            // No branch has so many commands.
+            BranchOps::Sql(ops) => {
+                self.number(u64::MAX);
+                self.number(ops.len() as u64);
+                ops.iter().for_each(|op| self.statement(op));
+            }
+        }
+        // A branch without one says nothing here, as it did before there were inputs. No name of a
+        // participant is that long, so that what follows cannot be taken for the next branch.
+        if let Some(input) = input {
+            self.number(u64::MAX);
+            self.bytes(input.get().as_bytes());
         }
     }
 
@@ -72,7 +97,20 @@ impl<'a> Form<'a> {
             }
         }
         self.number(u64::from(*escrow));
-        let comparisons = || expect.iter().flat_map(|expect| expect.comparisons());
+        self.expect(expect.as_ref());
+    }
+
+    /// Statement and parameters stand as they came: what another spelling says is for the database
+    /// to know.
+    fn statement(&mut self, SqlOp { sql, params, expect }: &SqlOp) {
+        self.bytes(sql.as_bytes());
+        self.number(params.len() as u64);
+        params.iter().for_each(|param| self.bytes(param.get().as_bytes()));
+        self.expect(expect.as_ref());
+    }
+
+    fn expect(&mut self, expect: Option<&Expect>) {
+        let comparisons = || expect.into_iter().flat_map(Expect::comparisons);
         self.number(comparisons().count() as u64);
         for comparison in comparisons() {
             self.comparison(comparison);
@@ -156,7 +194,11 @@ mod tests {
         let plain: Value = serde_json::from_str(PLAIN).unwrap();
         let with = |pointer: &str, value: Value| {
             let mut body = plain.clone();
-            *body.pointer_mut(pointer).unwrap() = value;
+            let (inside, name) = pointer.rsplit_once('/').unwrap();
+            match body.pointer_mut(inside).unwrap() {
+                Value::Object(fields) => drop(fields.insert(name.to_owned(), value)),
+                list => list[name.parse::<usize>().unwrap()] = value,
+            }
             body
         };
         let and = |name: &str, value: Value| {
@@ -187,8 +229,17 @@ mod tests {
             and("ack", json!("decided")),
             and("protocol", json!("implicit")),
             and("id", json!("01976f3e-8f00-7000-8000-000000000001")),
+            with("/branches/0/input", json!(null)),
+            with("/branches/0/input", json!({"a": 1})),
+            with("/branches/0/input", json!("1")),
             with("/branches/0/ops/0", json!({"cmd": ["INCRBY", "k", 30]})),
             with("/branches/0/ops/0", json!({"cmd": ["INCRBY", "k", 30], "escrow": true})),
+            with("/branches/0/ops", json!([{"sql": "SELECT $1"}])),
+            with("/branches/0/ops", json!([{"sql": "SELECT $1", "params": [1]}])),
+            with("/branches/0/ops", json!([{"sql": "SELECT $1", "params": ["1"]}])),
+            with("/branches/0/ops", json!([{"sql": "SELECT $1", "params": [1, 2]}])),
+            with("/branches/0/ops", json!([{"sql": "SELECT $1", "expect": {"eq": 1}}])),
+            with("/branches/0/ops", json!([{"sql": "SELECT $1"}, {"sql": "SELECT $1"}])),
         ];
         let forms: Vec<_> = others.iter().map(|body| form(&body.to_string())).collect();
         for (place, one) in forms.iter().enumerate() {

@@ -3,15 +3,17 @@
 use serde_json::value::RawValue;
 
 use crate::code::ErrorCode;
-use crate::command::{OpRequest, ValidatedBranch};
-use crate::coordinator::Purpose;
+use crate::command::ValidatedBranch;
+use crate::coordinator::{Contention, Purpose};
 use crate::ids::{ParticipantName, TransactionId};
 use crate::limits;
 use crate::outcome::Refusal;
+use crate::sql::SqlBranch;
 use crate::time::DurationMs;
 use crate::wire::bounded::ReadOps;
 use crate::wire::form::{Form, Head, Sink};
 use crate::wire::interactive::BeginRequest;
+use crate::wire::ops::BranchOps;
 use crate::wire::problem::Problem;
 use crate::wire::transaction::{Ack, BranchRequest, Protocol, TransactionRequest};
 
@@ -29,6 +31,8 @@ pub struct Submission {
     pub ack: Ack,
     /// What makes it committed, if it has several branches and no key.
     pub protocol: Protocol,
+    /// What it does where a key is locked.
+    pub contention: Contention,
     /// The branches.
     pub branches: Vec<SubmittedBranch>,
 }
@@ -40,15 +44,18 @@ pub struct SubmittedBranch {
     pub participant: ParticipantName,
     /// The ops.
     pub ops: Box<RawValue>,
-    /// Whether they write anything.
+    /// What its hook decides about, if the client sent that.
+    pub input: Option<Box<RawValue>>,
+    /// Whether it writes anything.
     pub purpose: Purpose,
 }
 
 impl Submission {
-    /// Bytes of the ops of all branches: what is kept of the request.
+    /// Bytes of the ops and inputs of all branches: what is kept of the request.
     #[must_use]
     pub fn ops_bytes(&self) -> usize {
-        self.branches.iter().map(|branch| branch.ops.get().len()).sum()
+        let input = |branch: &SubmittedBranch| branch.input.as_ref().map_or(0, |it| it.get().len());
+        self.branches.iter().map(|branch| branch.ops.get().len() + input(branch)).sum()
     }
 }
 
@@ -92,7 +99,8 @@ impl TransactionRequest {
             .into_iter()
             .map(|branch| check_branch(branch, form.as_mut()))
             .collect::<Result<_, _>>()?;
-        Ok(Submission { id, name, timeout_ms, ack, protocol, branches })
+        let contention = Contention::Waits;
+        Ok(Submission { id, name, timeout_ms, ack, protocol, contention, branches })
     }
 }
 
@@ -131,22 +139,31 @@ fn check_branch(
     branch: BranchRequest,
     form: Option<&mut Form<'_>>,
 ) -> Result<SubmittedBranch, Problem> {
-    let BranchRequest { participant, ops } = branch;
+    let BranchRequest { participant, ops, input } = branch;
     let mut reader = serde_json::Deserializer::from_str(ops.get());
-    let ops_parsed: Vec<OpRequest> = ReadOps::read_ops(&mut reader).map_err(|error| {
+    let ops_parsed: BranchOps = ReadOps::read_ops(&mut reader).map_err(|error| {
         let detail = format!("the ops of participant {participant}: {error}");
         Problem {
             participant: Some(participant.to_string()),
             ..Problem::new(ErrorCode::BadRequest, detail)
         }
     })?;
-    if let Some(form) = form {
-        form.branch(&participant, &ops_parsed);
+    if input.as_ref().is_some_and(|input| input.get().len() > limits::INPUT_BYTES_MAX) {
+        let detail = format!("`input` has more than {} bytes", limits::INPUT_BYTES_MAX);
+        return Err(of_participant(Refusal::new(ErrorCode::TooLarge, detail), &participant));
     }
-    match ValidatedBranch::new(ops_parsed) {
-        Ok(branch) => {
-            let purpose = if branch.read_only { Purpose::Read } else { Purpose::Write };
-            Ok(SubmittedBranch { participant, ops, purpose })
+    if let Some(form) = form {
+        form.branch(&participant, &ops_parsed, input.as_deref());
+    }
+    // What statements do is for their database to know: they are taken to write.
+    let only_reads = match ops_parsed {
+        BranchOps::Redis(ops) => ValidatedBranch::new(ops).map(|branch| branch.read_only),
+        BranchOps::Sql(ops) => SqlBranch::new(ops).map(|_| false),
+    };
+    match only_reads {
+        Ok(only_reads) => {
+            let purpose = Purpose::of_branch(only_reads, input.is_some());
+            Ok(SubmittedBranch { participant, ops, input, purpose })
         }
         Err(refusal) => Err(of_participant(refusal, &participant)),
     }

@@ -40,17 +40,52 @@ pub struct TransactionRequest {
     pub protocol: Protocol,
 }
 
-/// A transaction's part at one participant.
+/// A transaction's part at one participant: ops, or an input for its hook, or both.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "AnyBranch")]
 pub struct BranchRequest {
     /// The participant.
     #[schema(value_type = String)]
     pub participant: ParticipantName,
-    /// The ops, a JSON array of [`OpRequest`](crate::command::OpRequest): validated by the coordinator, then passed
-    /// through unread.
-    #[schema(value_type = Vec<crate::command::OpRequest>)]
+    /// The ops, a JSON array of [`OpRequest`](crate::command::OpRequest) or of
+    /// [`SqlOp`](crate::sql::SqlOp): validated by the coordinator, then passed through unread.
+    #[schema(value_type = crate::wire::ops::BranchOps, required = false)]
     pub ops: Box<RawValue>,
+    /// What the participant's hook decides about, any JSON. `ops` may be left out beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = serde_json::Value, required = false)]
+    pub input: Option<Box<RawValue>>,
+}
+
+/// A branch as it may be sent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnyBranch {
+    participant: ParticipantName,
+    #[serde(default, deserialize_with = "given")]
+    ops: Option<Box<RawValue>>,
+    #[serde(default, deserialize_with = "given")]
+    input: Option<Box<RawValue>>,
+}
+
+impl TryFrom<AnyBranch> for BranchRequest {
+    type Error = &'static str;
+
+    fn try_from(any: AnyBranch) -> Result<Self, &'static str> {
+        let AnyBranch { participant, ops, input } = any;
+        let ops = match (ops, &input) {
+            (Some(ops), _) => ops,
+            (None, Some(_)) => no_ops(),
+            (None, None) => return Err("missing field `ops`"),
+        };
+        Ok(Self { participant, ops, input })
+    }
+}
+
+/// An empty list of ops.
+#[must_use]
+pub fn no_ops() -> Box<RawValue> {
+    RawValue::from_string("[]".to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 /// When the client is told `committed`.
@@ -102,7 +137,6 @@ pub struct TransactionView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<bool>,
     /// The branches, in the order of the request.
-    #[serde(default)]
     pub branches: Vec<BranchReport>,
     /// Why it was aborted; or, while it is pending, why the last attempt was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,6 +209,23 @@ pub struct BranchReport {
     /// When its message is sent next, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try_at: Option<String>,
+}
+
+impl BranchReport {
+    /// What the participant's hook has replied, any JSON: it stands behind the replies of the ops.
+    #[must_use]
+    pub fn hook_reply(&self) -> Option<Box<RawValue>> {
+        let replies: Vec<&RawValue> = serde_json::from_str(self.replies.as_ref()?.get()).ok()?;
+        let HookReplied { hook } = serde_json::from_str(replies.last()?.get()).ok()?;
+        Some(hook)
+    }
+}
+
+/// A reply that is a hook's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HookReplied {
+    hook: Box<RawValue>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -251,7 +302,7 @@ pub struct ParticipantView {
     /// Whether the last message to it was answered; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<bool>,
-    /// Since when that is so, RFC 3339.
+    /// Since when `up` and `redis_up` are as they are, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     /// Whether it is away: it has failed for a while, so that transactions that name it are refused at once with
@@ -261,7 +312,8 @@ pub struct ParticipantView {
     /// When it is probed next, RFC 3339; while it is away and no probe is out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_probe_at: Option<String>,
-    /// Whether its Redis answers it, as its last answers told; absent before the first.
+    /// Whether its Redis answers it, as its last answers told; absent before the first, and while
+    /// it does not answer itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_up: Option<bool>,
     /// The highest vote that this coordinator has seen of its data; absent before the first.

@@ -18,8 +18,8 @@ pub struct Counts {
     pub in_doubt: BTreeMap<String, (u64, u64)>,
     /// Per participant: whether its last message was answered.
     pub up: BTreeMap<String, bool>,
-    /// Per participant: whether its Redis answers, as it tells.
-    pub redis_up: BTreeMap<String, bool>,
+    /// Per participant: whether its Redis answers, as it tells; none while it tells nothing.
+    pub redis_up: BTreeMap<String, Option<bool>>,
     /// Per participant: whether transactions that name it are refused, because it has not answered
     /// for a while.
     pub away: BTreeMap<String, bool>,
@@ -53,9 +53,7 @@ impl Counts {
                 counts.heuristic.insert((lane.name.to_string(), outcome.as_str()), number);
             }
             counts.data.insert(lane.name.to_string(), lane.data.word());
-            if let Some(up) = lane.redis_up {
-                counts.redis_up.insert(lane.name.to_string(), up);
-            }
+            counts.redis_up.insert(lane.name.to_string(), lane.redis_up());
             counts.stale_log.insert(lane.name.to_string(), lane.stale_log.is_some());
             counts.away.insert(lane.name.to_string(), lane.breaker.away_since().is_some());
             if let Some(up) = lane.up {

@@ -45,14 +45,18 @@ pub enum Origin {
 /// outcome is known, for as long as prepares are sent.
 #[derive(Debug)]
 struct HeldOps {
-    /// By the place of the branch.
-    branches: Vec<Box<RawValue>>,
+    /// By the place of the branch: its ops, and the input of its hook.
+    branches: Vec<(Box<RawValue>, Option<Box<RawValue>>)>,
     _held: Held,
 }
 
 impl RequestOps for HeldOps {
     fn of(&self, branch: Branch) -> Option<&RawValue> {
-        self.branches.get(branch.index()).map(|ops| &**ops)
+        self.branches.get(branch.index()).map(|(ops, _)| &**ops)
+    }
+
+    fn input(&self, branch: Branch) -> Option<&RawValue> {
+        self.branches.get(branch.index())?.1.as_deref()
     }
 }
 
@@ -170,17 +174,19 @@ fn new_transaction(
     key: Option<IdempotencyKey>,
     fingerprint: Option<Fingerprint>,
 ) -> Result<NewTransaction, Problem> {
-    let Submission { id: chosen, name, timeout_ms, ack, protocol, branches } = submission;
+    let Submission { id: chosen, name, timeout_ms, ack, protocol, contention, branches } =
+        submission;
     let id = match chosen {
         Some(id) => id,
         None => TransactionId::new(Uuid::now_v7())
             .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
     };
-    let writes = branches.iter().any(|branch| branch.purpose == Purpose::Write);
-    let purpose = if writes { Purpose::Write } else { Purpose::Read };
+    let is_any = |purpose| branches.iter().any(|branch| branch.purpose == purpose);
+    let purpose = [Purpose::Write, Purpose::HookDecides].into_iter().find(|it| is_any(*it));
+    let purpose = purpose.unwrap_or(Purpose::Read);
     let (participants, ops): (Vec<_>, Vec<_>) = branches
         .into_iter()
-        .map(|SubmittedBranch { participant, ops, .. }| (participant, ops))
+        .map(|SubmittedBranch { participant, ops, input, .. }| (participant, (ops, input)))
         .unzip();
     let ops = Arc::new(HeldOps { branches: ops, _held: held });
     let is_chosen = chosen.is_some();
@@ -193,6 +199,7 @@ fn new_transaction(
         timeout_ms,
         ack,
         protocol,
+        contention,
         purpose,
         participants,
         ops,

@@ -9,7 +9,7 @@ use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::{
     BranchProgress, BranchReport, TransactionState, TransactionView,
 };
-use assent_common::{Attempt, ParticipantName, TransactionId};
+use assent_common::{Attempt, ErrorCode, ParticipantName, TransactionId};
 use assent_engine::{Active, Core, Decided, Lane};
 use serde_json::value::RawValue;
 
@@ -221,12 +221,13 @@ fn problem_of_failure<'a>(
     outcome: Option<OutcomeWord>,
 ) -> Problem {
     let participant = failure.branch.and_then(|branch| names.nth(branch.index()));
-    Problem {
-        id: Some(id),
-        outcome,
-        participant: participant.map(ToString::to_string),
-        ..Problem::from(failure.refusal.clone())
+    let mut problem = Problem::from(failure.refusal.clone());
+    // These are the coordinator's own words, which has no names where it finds them.
+    let is_own = matches!(problem.code, ErrorCode::Timeout | ErrorCode::ParticipantUnreachable);
+    if let Some(name) = participant.filter(|_| is_own) {
+        problem.detail = format!("participant {name}: {}", problem.detail);
     }
+    Problem { id: Some(id), outcome, participant: participant.map(ToString::to_string), ..problem }
 }
 
 /// Replies come as JSON text from a participant's answer or from the log; both were JSON when they

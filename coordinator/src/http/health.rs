@@ -143,6 +143,7 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Result<Response, 
     };
     let counts = state.engine().counts();
     metric::observe(&counts);
+    metric::observe_interactive(&state.interactive().counts());
     let text = metric::without_removed(&recorder.render(), &counts.removed);
     Ok(reply::with_type(StatusCode::OK, METRICS_MEDIA_TYPE, text))
 }

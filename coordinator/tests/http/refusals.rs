@@ -59,9 +59,9 @@ fn bad_bodies() -> Vec<(String, &'static str, &'static str)> {
             "branches[0].participant",
         ),
         (
-            format!(r#"{{"branches":[{{"participant":"bank-a","ops":[{OP}],"input":{{}}}}]}}"#),
+            format!(r#"{{"branches":[{{"participant":"bank-a","ops":[{OP}],"inputs":{{}}}}]}}"#),
             "bad_request",
-            "branches[0].input",
+            "branches[0].inputs",
         ),
         (ops("{}"), "bad_request", "bank-a"),
         (ops("[3]"), "bad_request", "bank-a"),

@@ -183,6 +183,7 @@ async fn a_participant_that_cannot_be_reached_aborts_at_the_timeout() {
     said.is_problem("participant_unreachable");
     assert_eq!(said.body["outcome"], "aborted");
     assert_eq!(said.body["participant"], "bank-b");
+    assert!(said.body["detail"].as_str().unwrap().starts_with("participant bank-b: "), "{said:?}");
     assert_eq!(said.header("retry-after"), Some("1"));
 }
 
@@ -199,6 +200,7 @@ async fn a_silent_participant_aborts_at_the_timeout_too() {
     let said = rig.submit(&body).await;
     assert_eq!((said.status, &said.body["outcome"]), (409, &json!("aborted")), "{said:?}");
     said.is_problem("timeout");
+    assert!(said.body["detail"].as_str().unwrap().starts_with("participant bank-b: "), "{said:?}");
     assert_eq!(rig.ended(said.id()).await["branches"][1]["state"], "aborted");
 }
 

@@ -8,8 +8,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::bank::{self, Bank, OPENING_BALANCE};
 
-/// The hash that holds locks (`l:`), staged branches (`s:`), and the marks of ended ones (`d:`,
-/// `a:`).
+/// The hash that holds staged branches (`s:`) and the marks of ended ones (`d:`, `a:`).
 const CONTROL_KEY: &str = "assent:ctl";
 
 /// Keys of one command.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use assent_common::branch::BranchMessage;
 use assent_common::wire::branch::{
-    Answer, Answers, Batch, BranchList, BranchState, BranchView, CoordinatorList, Message,
+    Answer, Answers, BranchList, BranchState, BranchView, CoordinatorList,
 };
 use assent_common::wire::interactive::EvaluateRequest;
 use assent_common::wire::problem::Problem;
@@ -17,6 +17,7 @@ use super::body::{JsonBody, RawBody, txid};
 use super::reply::{Rejection, json, protocol};
 use crate::forward::SentBy;
 use crate::service::App;
+use crate::wire::{Batch, Message};
 
 /// Answers several messages of one coordinator, in order. Nothing in a batch waits.
 #[utoipa::path(

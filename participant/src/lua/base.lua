@@ -15,18 +15,20 @@ local function less(a, b)
 end
 
 -- What Redis says of a write that the data does not fit: it is of another type than the vote found,
--- or no number, or gone. Whatever else it says is a refusal of the write itself: a right that is
--- missing, a command that is not there.
+-- or no number, or gone; and the code of that. Whatever else it says is a refusal of the write
+-- itself: a right that is missing, a command that is not there.
 local OF_DATA = {
-  'WRONGTYPE', 'not an integer', 'not a valid float', 'not a float', 'not a number', 'NaN',
-  'overflow', 'out of range', 'no such key', 'equal or smaller', 'payload',
+  {'WRONGTYPE', 'wrong_type'}, {'not an integer', 'not_an_integer'},
+  {'not a valid float', 'not_a_float'}, {'not a float', 'not_a_float'},
+  {'overflow', 'overflow'}, {'no such key', 'no_such_key'}, {'out of range', 'out_of_range'},
+  {'equal or smaller', 'stream_id_too_small'}, {'not a number', 'command_refused'},
+  {'NaN', 'command_refused'}, {'payload', 'command_refused'},
 }
 
-local function is_of_data(err)
-  for _, text in ipairs(OF_DATA) do
-    if string.find(err, text, 1, true) then return true end
+local function code_of_data(err)
+  for _, of_data in ipairs(OF_DATA) do
+    if string.find(err, of_data[1], 1, true) then return of_data[2] end
   end
-  return false
 end
 
 -- The code of a refusal by Redis, nil if the text is none.

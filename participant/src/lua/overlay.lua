@@ -62,17 +62,25 @@ local function typ(e)
   return e.ty
 end
 
+-- When a key of the keyspace expires: ms, false for never and for a key that is not there. Redis
+-- 6.2 only says how long is left, by a clock that runs on: it is asked again until it is read
+-- within one millisecond of that clock. By the call's own time each write would move the expiry.
+local function expires_at(k)
+  if redis.REDIS_VERSION_NUM then
+    local at_ms = call('PEXPIRETIME', k)
+    return at_ms >= 0 and at_ms
+  end
+  while true do
+    local before, left = time_ms(), call('PTTL', k)
+    if left < 0 then return false end
+    if time_ms() == before then return before + left end
+  end
+end
+
 local function expiry(e)
   if e.exp == nil then
-    local at_ms
-    if redis.REDIS_VERSION_NUM then
-      at_ms = call('PEXPIRETIME', e.k)
-    else
-      at_ms = call('PTTL', e.k)
-      if at_ms >= 0 then at_ms = at_ms + now() end
-    end
-    if at_ms < 0 then at_ms = false end
-    e.exp, e.bexp = at_ms, at_ms
+    e.exp = expires_at(e.k)
+    e.bexp = e.exp
   end
   return e.exp
 end
@@ -111,7 +119,8 @@ end
 
 -- Collections of members with a value: hashes, sets, sorted sets.
 local HAS = {hash = 'HEXISTS', set = 'SISMEMBER', zset = 'ZSCORE'}
-local COUNT = {hash = 'HLEN', set = 'SCARD', zset = 'ZCARD'}
+-- What counts the elements of a collection of any type.
+local COUNT = {hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', list = 'LLEN', stream = 'XLEN'}
 
 -- Whether there is such a member. It is for a key that exists as `kind`, like the two below.
 local function has(e, kind, name)

@@ -42,7 +42,7 @@ local function apply_writes(packed, done)
     local result = try(unpack(writes[i]))
     local err = type(result) == 'table' and result.err
     if err and not has_expired(writes[i], writes, err) then
-      if not is_of_data(err) then return dirty, first_error, i, err, #writes end
+      if not code_of_data(err) then return dirty, first_error, i, err, #writes end
       dirty = dirty + 1
       first_error = first_error or err
     end

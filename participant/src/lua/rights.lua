@@ -24,7 +24,7 @@ local function lacks_command(name)
     end
     local result = try(name, TRIAL, unpack(TRIALS[name]))
     err = type(result) == 'table' and result.err
-    if err and is_of_data(err) then err = false end
+    if err and code_of_data(err) then err = false end
     tried[name] = err or false
     if not err and name ~= 'SET' then call('UNLINK', TRIAL) end
   end

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use assent_common::command::{Access, Comparison, OpRequest, RunBy, ValidatedBranch, ValidatedOp};
+use assent_common::command::{Access, Comparison, RunBy, ValidatedBranch, ValidatedOp};
 use assent_common::ids::Txid;
 use assent_common::value::Arg;
 use assent_common::wire::branch::Mode;
 use redis::Cmd;
 
-use super::CheckedPrepare;
+use super::StoreOptions;
 use super::packed::kind_letter;
+use super::work::PrepareItem;
 
 /// Branches of one call. With the bounds below, this keeps a call at about a millisecond, in which
 /// Redis answers nobody else; a branch that is larger by itself goes alone.
@@ -24,31 +25,6 @@ pub(super) const WORDS_PER_CALL_MAX: usize = 4_096;
 
 /// Bytes of the arguments of one call.
 pub(super) const BYTES_PER_CALL_MAX: usize = 256 * 1024;
-
-/// A prepare, and its place among the messages.
-#[derive(Debug, Clone)]
-pub(super) struct PrepareItem {
-    pub(super) slot: usize,
-    pub(super) txid: Txid,
-    pub(super) prepare: CheckedPrepare,
-    /// Whether its ops are for the script, because the owner has found that by itself it cannot say
-    /// yes to them.
-    pub(super) by_script: bool,
-}
-
-impl PrepareItem {
-    /// Whether a done-marker stays behind if it is applied at once.
-    pub(super) fn leaves_marker(&self) -> bool {
-        self.prepare.mode == Mode::OnePhase && !self.prepare.branch.read_only
-    }
-
-    /// The ops that the script evaluates, with their places: all but those in escrow, which are
-    /// judged by what others have reserved.
-    pub(super) fn evaluated_ops(&self) -> impl Iterator<Item = (usize, &ValidatedOp)> {
-        let ops = self.prepare.branch.ops.iter().enumerate();
-        ops.filter(|(_, op)| op.handler != OpRequest::ESCROW_HANDLER)
-    }
-}
 
 /// Cuts the prepares into calls of bounded work, in order.
 pub(super) fn chunks(items: Vec<PrepareItem>) -> Vec<Vec<PrepareItem>> {
@@ -81,11 +57,11 @@ pub(super) fn chunks(items: Vec<PrepareItem>) -> Vec<Vec<PrepareItem>> {
 /// writes of late, whether it keeps anything.
 pub(super) fn evaluate(
     digest: &str,
-    control_key: &str,
+    options: &StoreOptions,
     items: &[PrepareItem],
     asks_memory: bool,
-    shadow_bytes_max: u64,
 ) -> Cmd {
+    let StoreOptions { control_key, shadow_bytes_max, .. } = options;
     let locks = || items.iter().flat_map(|item| &item.prepare.branch.locks);
     let mut cmd = redis::cmd("EVALSHA");
     cmd.arg(digest).arg(1 + locks().count()).arg(control_key);
@@ -108,7 +84,7 @@ pub(super) fn evaluate(
         }
         cmd.arg(kinds.len());
         cmd.arg(item.evaluated_ops().map(|(_, op)| op_words(op)).sum::<usize>());
-        item.evaluated_ops().for_each(|(_, op)| op_args(&mut cmd, op, shadow_bytes_max));
+        item.evaluated_ops().for_each(|(_, op)| op_args(&mut cmd, op, *shadow_bytes_max));
     }
     cmd
 }

@@ -1,397 +1,254 @@
-//! The connection: opened lazily, one at a time, and never used before the handshake has said whose
-//! data is behind it (invariant 12). A multiplexed connection does not reconnect by itself, so that
-//! one connection is one process life of the server.
+//! A connection to the server, after a look at it: the few operations by which all that stands
+//! above reaches Redis. A multiplexed connection does not reconnect by itself, so that one
+//! connection is one process life of the server.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
 
-use assent_common::participant::{Found, OwnData, Unlogged};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisError, RedisResult};
-use uuid::Uuid;
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 
 use super::control::Field;
-use super::decode;
-use super::mutants;
-use super::owner::{Beats, Estranged, Guard, Stake, Turn};
 use super::requirements::{self, Examined, Weight};
+use super::rights::{self, Rights};
+use super::said::{not_shown, unavailable};
 use super::scripts::{Script, Scripts};
-use super::standby::StandsByFor;
-use super::whole::Trust;
-use super::writable::Writes;
-use super::{Store, StoreError, StoreOptions, StoreState, lock, rights, unlogged};
-use crate::store::markers::Markers;
+use super::{StoreError, StoreOptions, mutants};
+use crate::mutex::lock;
 
-/// While a server is down, every batch would try to connect; within this time they share one
-/// failure.
-const FAILURE_SHARED: Duration = Duration::from_millis(50);
+/// Fields that one HSCAN looks at.
+const SCAN_COUNT: usize = 500;
 
-/// No owner writes to fenced data, because no agent resynchronised with it.
-pub(super) use assent_common::participant::FENCED;
-
-/// A connection after its handshake.
+/// What is known of the server from one connection to the next.
 #[derive(Debug)]
-pub(super) struct Live {
-    pub(super) connection: MultiplexedConnection,
+pub(super) struct ServerMemory {
+    pub(super) options: StoreOptions,
+    /// The key that says which agent has the Redis for itself.
+    pub(super) owner_key: String,
+    scripts: Scripts,
+    /// [`Examined::file_off_in`] of the last look.
+    file_off_in: Mutex<Option<String>>,
+    /// What Redis said to the last write that was asked for to find out, if it took none.
+    pub(super) writes_refused: Mutex<Option<String>>,
+}
+
+/// A connection to the server.
+#[derive(Debug)]
+pub(super) struct Connection {
+    redis: MultiplexedConnection,
+    pub(super) memory: Arc<ServerMemory>,
     pub(super) server: Examined,
     /// What is wrong with the server, which the operator chose to put up with.
     pub(super) violations: Vec<String>,
-    /// Whether what this life of the server has loaded is whole.
-    pub(super) trust: Trust,
-    /// The owner's rounds run one after the other.
-    pub(super) turn: tokio::sync::RwLock<Turn>,
-    /// Who owns the Redis, if that is another agent.
-    pub(super) stands_by_for: StandsByFor,
     /// The rules that the agent's user needs and has lost since it connected.
     pub(super) rights_lost: Mutex<Vec<String>>,
-    /// Why votes would not count, as far as is known: too few replicas are online, or they did not
-    /// acknowledge the last ones.
-    pub(super) lacks_replicas: Mutex<Option<String>>,
 }
 
-/// The one connection, or the way to it.
-#[derive(Debug, Default)]
-pub(super) struct Link {
-    current: RwLock<Option<Arc<Live>>>,
-    /// Held while connecting; keeps the last failure.
-    connecting: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
-    last_error: Mutex<Option<String>>,
-    /// How many times it was asked who owns the Redis.
-    pub(super) claims: AtomicU64,
-    /// Other agents that this one cannot reach.
-    pub(super) estranged: Mutex<Estranged>,
-    /// The pulse of an owner that the server does not list.
-    pub(super) beats: Mutex<Beats>,
-    /// What this agent last set the owner key to, or tried to.
-    pub(super) claimed: Mutex<Option<Guard>>,
-    /// Counts how often the connection, or who owns the Redis, has changed.
-    pub(super) changes: tokio::sync::watch::Sender<u64>,
+/// Why a script has not run, or what it has met.
+#[derive(Debug)]
+pub(super) enum NotRun {
+    /// It is not there, and cannot be loaded.
+    NotLoaded(RedisError),
+    Failed(RedisError),
 }
 
-impl Link {
-    pub(super) fn current(&self) -> Option<Arc<Live>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn is_current(&self, live: &Arc<Live>) -> bool {
-        self.current().is_some_and(|current| Arc::ptr_eq(&current, live))
-    }
-
-    fn set(&self, live: Option<Arc<Live>>) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = live;
-        self.changes.send_modify(|changes| *changes += 1);
+impl NotRun {
+    pub(super) fn error(self) -> RedisError {
+        let (Self::NotLoaded(error) | Self::Failed(error)) = self;
+        error
     }
 }
 
-/// What a Redis error says, for people.
-pub(super) fn reason(error: &RedisError) -> String {
-    error.to_string()
-}
-
-pub(super) fn unavailable(options: &StoreOptions, error: &RedisError) -> StoreError {
-    let (address, reason) = (options.address(), reason(error));
-    match decode::refuses(error) {
-        Some(code) => StoreError::Refuses { address, code, reason },
-        None => StoreError::Unavailable { address, reason },
-    }
-}
-
-/// Why a server does not show what must be known of it: where that is a right of the agent's user,
-/// with the command that gives it.
-pub(super) fn not_shown(options: &StoreOptions, user: &str, error: &RedisError) -> StoreError {
-    let found = unavailable(options, error);
-    let right = decode::command_denied(&error.to_string()).map(|name| rights::quoted(&name));
-    match (found, right) {
-        (StoreError::Refuses { address, code, reason }, Some(right)) => {
-            let user = rights::quoted(user);
-            let reason = format!("{reason}; allow it: redis-cli ACL SETUSER {user} +{right}");
-            StoreError::Refuses { address, code, reason }
-        }
-        (found, _) => found,
-    }
-}
-
-/// [`Examined::file_off_in`] of the last look, over all connections.
-pub(super) type FileOffIn = Mutex<Option<String>>;
-
-/// Connects, and looks at the server. `off_in` is [`Examined::file_off_in`] of the last look.
-pub(super) async fn connect(
-    options: &StoreOptions,
-    off_in: Option<String>,
-) -> Result<(MultiplexedConnection, Examined), StoreError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(options.connect_timeout))
-        .set_response_timeout(Some(options.response_timeout));
-    let client = options.client()?;
-    let user = client.get_connection_info().redis_settings().username();
-    let user = user.unwrap_or("default").to_owned();
-    let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-    let mut connection = connection.map_err(|error| unavailable(options, &error))?;
-    let server = requirements::look(&mut connection, &user, &options.control_key, off_in).await;
-    let server = server.map_err(|error| not_shown(options, &user, &error))?;
-    Ok((connection, server))
-}
-
-/// Connects to a server that keeps the promises.
-async fn open(options: &StoreOptions, file_off_in: &FileOffIn) -> Result<Live, StoreError> {
-    let off_in = lock(file_off_in).clone();
-    let (mut connection, server) = connect(options, off_in).await?;
-    lock(file_off_in).clone_from(&server.file_off_in);
-    let violations = fit(&server, options)?;
-    for advice in server.problems(Weight::Advice) {
-        tracing::warn!(advice, "the server works, but its settings could be better");
-    }
-    let turn = tokio::sync::RwLock::new(Turn::Aside);
-    let trust = Trust::ask(&mut connection).await.map_err(|error| unavailable(options, &error))?;
-    let stands_by_for = StandsByFor::default();
-    let rights_lost = Mutex::default();
-    let not_seen = "which replicas there are is not known yet";
-    let lacks_replicas = Mutex::new((options.min_replicas > 0).then(|| not_seen.to_owned()));
-    Ok(Live {
-        connection,
-        server,
-        violations,
-        trust,
-        turn,
-        stands_by_for,
-        rights_lost,
-        lacks_replicas,
-    })
-}
-
-/// What would lose votes, if the operator chose to put up with it; else that is an error, as is
-/// what must be waited for.
-pub(super) fn fit(server: &Examined, options: &StoreOptions) -> Result<Vec<String>, StoreError> {
-    let reasons = server.problems(Weight::Waits);
-    if !reasons.is_empty() {
-        return Err(StoreError::NotYet { address: options.address(), reasons });
-    }
-    let violations = server.problems(Weight::Refused);
-    if mutants::minds(&violations) && !options.allow_unsafe_redis {
-        return Err(StoreError::Unsafe { address: options.address(), violations });
-    }
-    Ok(violations)
-}
-
-/// A random number below 2^53, which a script's numbers can hold; never that of fenced data.
-pub(super) fn new_incarnation() -> u64 {
-    const MASK: u128 = (1 << 53) - 1;
-    // The last 62 bits of a UUIDv7 are random.
-    u64::try_from(Uuid::now_v7().as_u128() & MASK).unwrap_or_default().max(1)
-}
-
-/// What the control hash says of the data.
-pub(super) async fn identity(live: &Live, key: &str) -> RedisResult<Found> {
-    let mut command = redis::cmd("HMGET");
-    let [inc, seq] = [Field::Incarnation, Field::Seq];
-    command.arg(key).arg(inc).arg(seq).arg(Field::Ended).arg(Field::Expected);
-    let found: [Option<u64>; 4] = command.query_async(&mut live.connection.clone()).await?;
-    let [incarnation, seq, ended, expected] = found;
-    let or_none = Option::unwrap_or_default;
-    Ok(Found { incarnation, seq: or_none(seq), ended: or_none(ended), expected: or_none(expected) })
-}
-
-async fn find_or_create_incarnation(live: &Live, key: &str) -> RedisResult<Found> {
-    let found = identity(live, key).await?;
-    if found.incarnation.is_some() {
-        return Ok(found);
-    }
-    let mut command = redis::cmd("HSETNX");
-    command.arg(key).arg(Field::Incarnation).arg(new_incarnation());
-    let () = command.query_async(&mut live.connection.clone()).await?;
-    // Another agent may have been first.
-    identity(live, key).await
-}
-
-/// Writes the participant's name into the control hash, or finds its own there. Branches are known
-/// by txid only, so that two participants with one control hash would take each other's branches
-/// for their own.
-pub(super) async fn claim(live: &Live, options: &StoreOptions) -> Result<(), StoreError> {
-    let Some(name) = &options.participant else { return Ok(()) };
-    let failed = |error: RedisError| unavailable(options, &error);
-    let connection = &mut live.connection.clone();
-    let mut reads = redis::cmd("HGET");
-    reads.arg(&options.control_key).arg(Field::Participant);
-    let mut owner: Option<String> = reads.query_async(connection).await.map_err(failed)?;
-    if owner.is_none() {
-        // Only then: a Redis without memory refuses it, and has outcomes to be told.
-        let mut command = redis::cmd("HSETNX");
-        command.arg(&options.control_key).arg(Field::Participant).arg(name.as_str());
-        let () = command.query_async(connection).await.map_err(failed)?;
-        owner = reads.query_async(connection).await.map_err(failed)?;
-    }
-    let owner = owner.unwrap_or_default();
-    if owner == name.as_str() {
-        return Ok(());
-    }
-    Err(StoreError::Claimed { address: options.address(), owner, name: name.to_string() })
-}
-
-impl Store {
-    /// Connects, checks the settings of Redis, and reads or makes the incarnation of its data.
-    pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
-        let file_off_in = FileOffIn::default();
-        let live = open(&options, &file_off_in).await?;
-        let identity = find_or_create_incarnation(&live, &options.control_key).await;
-        let found = identity.map_err(|error| unavailable(&options, &error))?;
-        let own = OwnData::begins(found);
-        let data = own.known.data;
-        claim(&live, &options).await?;
-        for violation in &live.violations {
-            tracing::warn!(violation, "unsafe Redis: committed transactions may be lost");
-        }
-        let store = Self {
+impl ServerMemory {
+    pub(super) fn new(options: StoreOptions) -> Arc<Self> {
+        Arc::new(Self {
             owner_key: format!("{}:owner", options.control_key),
-            agent: Uuid::now_v7().simple().to_string(),
             options,
-            file_off_in,
-            incarnation: AtomicU64::new(data.incarnation),
-            view: AtomicU64::new(new_incarnation()),
-            link: Link::default(),
             scripts: Scripts::default(),
-            quarantine: RwLock::new(None),
-            seq_seen: AtomicU64::new(data.seq),
-            ended_seen: AtomicU64::new(own.known.ended),
-            markers: Mutex::new(Markers::default()),
-            unlogged: Mutex::new(Unlogged::new(data)),
-            lives: Mutex::default(),
-            nameless: Mutex::default(),
-            stale: Mutex::default(),
-            has_stale: AtomicBool::new(false),
-            served: Mutex::default(),
-            words: tokio::sync::Mutex::default(),
-            by_hand: Mutex::default(),
-            writes: Writes::default(),
-        };
-        if own.is_quarantined {
-            // No script of this agent runs before it knows of the data's next incarnation.
-            store.quarantine("it was fenced before this agent started".to_owned());
-        } else {
-            store.compare(&live, store.known(), found).await?;
-        }
-        unlogged::look(&store, &live).await?;
-        live.begin(store.arbitrate(&live, Stake::Nothing).await?).await;
-        if let Err(error) = store.verify(&live).await {
-            tracing::warn!(%error, "the data that Redis has loaded is not verified yet");
-        }
-        store.link.set(Some(Arc::new(live)));
-        Ok(store)
-    }
-
-    /// Loads a script into the server, and remembers its digest.
-    pub(super) async fn load(&self, live: &Live, script: Script) -> RedisResult<()> {
-        let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(mutants::script(script.source()));
-        let digest: String = command.query_async(&mut live.connection.clone()).await?;
-        self.scripts.learn(script, digest.into());
-        Ok(())
-    }
-
-    /// The connection, opened if need be.
-    pub(super) async fn live(&self) -> Result<Arc<Live>, StoreError> {
-        if let Some(live) = self.link.current() {
-            return Ok(live);
-        }
-        let mut failure = self.link.connecting.lock().await;
-        if let Some(live) = self.link.current() {
-            return Ok(live);
-        }
-        if let Some((at, error)) = &*failure
-            && at.elapsed() < FAILURE_SHARED
-        {
-            return Err(error.clone());
-        }
-        match self.reconnect().await {
-            Ok(live) => {
-                *failure = None;
-                tracing::info!(run_id = live.server.run_id, "connected to Redis again");
-                self.link.set(Some(Arc::clone(&live)));
-                Ok(live)
-            }
-            Err(error) => {
-                *failure = Some((Instant::now(), error.clone()));
-                *lock(&self.link.last_error) = Some(error.to_string());
-                Err(error)
-            }
-        }
-    }
-
-    /// Connects again, and compares the data with what this agent knew.
-    async fn reconnect(&self) -> Result<Arc<Live>, StoreError> {
-        let live = open(&self.options, &self.file_off_in).await?;
-        self.view.store(new_incarnation(), Ordering::Release);
-        // Before Redis is asked: a vote of the connection that was given up may still arrive there,
-        // and then here.
-        let known = self.known();
-        let identity = identity(&live, &self.options.control_key).await;
-        let found = identity.map_err(|error| unavailable(&self.options, &error))?;
-        self.compare(&live, known, found).await?;
-        if let Err(error) = self.tell_lives(&live).await {
-            // A full Redis is no reason not to serve what can be served.
-            tracing::warn!(%error, "the lives of logs that were heard are not in the data yet");
-        }
-        unlogged::look(self, &live).await?;
-        self.recognise(&live).await.map_err(|error| unavailable(&self.options, &error))?;
-        live.begin(self.arbitrate(&live, Stake::Nothing).await?).await;
-        Ok(Arc::new(live))
-    }
-
-    /// Keeps the turn in order, now and then: the sole owner forgets what was swept, and writes by
-    /// `EXEC` again if it may; who stands aside looks whether it is alone by now.
-    pub(super) async fn take_turn(&self, live: &Arc<Live>) -> Result<(), StoreError> {
-        let mut turn = live.turn.write().await;
-        match &mut *turn {
-            Turn::Sole(owner) => {
-                owner.sweep();
-                if !self.watch_again(live, owner).await? {
-                    self.disconnect(live, "another agent owns this Redis");
-                }
-            }
-            Turn::Aside => self.arbitrate_again(live, &mut turn, Stake::Nothing).await?,
-            // Whether the other still owns the Redis, the pulse looks.
-            Turn::Standby(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Gives up a connection that failed; the next call opens another.
-    pub(super) fn disconnect(&self, failed: &Arc<Live>, why: &str) {
-        if self.link.is_current(failed) {
-            tracing::warn!(why, "the connection to Redis is given up");
-            *lock(&self.link.last_error) = Some(why.to_owned());
-            self.link.set(None);
-        }
-    }
-
-    /// Whether the store can be used, as far as is known without asking.
-    #[must_use]
-    pub fn state(&self) -> StoreState {
-        if let Some(reason) = self.is_quarantined() {
-            return StoreState::Quarantined(reason);
-        }
-        match self.link.current() {
-            Some(live) => live.trust.waits_for().map_or(StoreState::Ready, StoreState::Verifying),
-            None => {
-                let last_error = lock(&self.link.last_error).clone();
-                StoreState::Disconnected(last_error.unwrap_or_default())
-            }
-        }
-    }
-
-    /// Whether this agent owns its Redis. Only an owner holds the turn for itself for longer than a
-    /// look.
-    #[must_use]
-    pub fn is_sole_owner(&self) -> bool {
-        let live = self.link.current();
-        live.is_some_and(|live| {
-            live.turn.try_read().map_or(true, |turn| matches!(*turn, Turn::Sole(_)))
+            file_off_in: Mutex::default(),
+            writes_refused: Mutex::default(),
         })
     }
 
-    /// The settings of Redis that would lose votes, which the operator chose to put up with.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        self.link.current().map(|live| live.violations.clone()).unwrap_or_default()
+    /// Connects, and looks at the server.
+    pub(super) async fn connect(self: &Arc<Self>) -> Result<Connection, StoreError> {
+        let options = &self.options;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(options.connect_timeout))
+            .set_response_timeout(Some(options.response_timeout));
+        let client = options.client()?;
+        let user = client.get_connection_info().redis_settings().username();
+        let user = user.unwrap_or("default").to_owned();
+        let redis = client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut redis = redis.map_err(|error| unavailable(options, &error))?;
+        let off_in = lock(&self.file_off_in).clone();
+        let server = requirements::look(&mut redis, &user, &options.control_key, off_in).await;
+        let server = server.map_err(|error| not_shown(options, &user, &error))?;
+        let memory = Arc::clone(self);
+        let (violations, rights_lost) = Default::default();
+        Ok(Connection { redis, memory, server, violations, rights_lost })
+    }
+
+    /// Connects to a server that keeps the promises.
+    pub(super) async fn open(self: &Arc<Self>) -> Result<Connection, StoreError> {
+        let mut connection = self.connect().await?;
+        connection.violations = self.fit(&connection.server)?;
+        for advice in connection.server.problems(Weight::Advice) {
+            tracing::warn!(advice, "the server works, but its settings could be better");
+        }
+        Ok(connection)
+    }
+
+    /// What would lose votes, if the operator chose to put up with it; else that is an error, as is
+    /// what must be waited for.
+    pub(super) fn fit(&self, server: &Examined) -> Result<Vec<String>, StoreError> {
+        lock(&self.file_off_in).clone_from(&server.file_off_in);
+        let options = &self.options;
+        let reasons = server.problems(Weight::Waits);
+        if !reasons.is_empty() {
+            return Err(StoreError::NotYet { address: options.address(), reasons });
+        }
+        let violations = server.problems(Weight::Refused);
+        if mutants::minds(&violations) && !options.allow_unsafe_redis {
+            return Err(StoreError::Unsafe { address: options.address(), violations });
+        }
+        Ok(violations)
+    }
+}
+
+impl Connection {
+    /// One command. An error that came as a reply is an error here.
+    pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+        self.redis.clone().send_packed_command(command).await.and_then(Value::extract_error)
+    }
+
+    /// The same, and what its answer says.
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        command.query_async(&mut self.redis.clone()).await
+    }
+
+    /// Commands in one breath. An error that came as a reply stands among the answers.
+    pub(super) async fn send_all(&self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        self.redis.clone().send_packed_commands(pipeline, 0, pipeline.len()).await
+    }
+
+    /// The same, and what all the answers say.
+    pub(super) async fn ask_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> RedisResult<T> {
+        pipeline.query_async(&mut self.redis.clone()).await
+    }
+
+    /// Calls a script by its digest, and loads it where it is not there: what is not there did not
+    /// run. Errors among its answers are left to who asked.
+    pub(super) async fn run(
+        &self,
+        script: Script,
+        mut call: impl FnMut(&str) -> Cmd,
+    ) -> Result<Value, NotRun> {
+        let mut known = self.memory.scripts.digest(script);
+        loop {
+            let (digest, was_known) = match known.take() {
+                Some(digest) => (digest, true),
+                None => (self.load(script).await.map_err(NotRun::NotLoaded)?, false),
+            };
+            let answer = self.redis.clone().send_packed_command(&call(&digest)).await;
+            let answer = answer.and_then(|answer| match answer {
+                Value::ServerError(_) => answer.extract_error(),
+                answer => Ok(answer),
+            });
+            let is_missing = answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT"));
+            if !was_known || !is_missing {
+                return answer.map_err(NotRun::Failed);
+            }
+        }
+    }
+
+    /// The digest of a script, if it has been loaded.
+    pub(super) fn digest(&self, script: Script) -> Option<Arc<str>> {
+        self.memory.scripts.digest(script)
+    }
+
+    /// Loads a script into the server, and remembers its digest.
+    pub(super) async fn load(&self, script: Script) -> RedisResult<Arc<str>> {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(mutants::script(script.source()));
+        let digest: Arc<str> = self.ask::<String>(&command).await?.into();
+        self.memory.scripts.learn(script, Arc::clone(&digest));
+        Ok(digest)
+    }
+
+    /// What a field of the control hash holds.
+    pub(super) async fn field<T: FromRedisValue>(&self, field: Field<'_>) -> RedisResult<T> {
+        self.ask(redis::cmd("HGET").arg(self.control_key()).arg(field)).await
+    }
+
+    /// Goes through the fields of the control hash that match.
+    pub(super) async fn scan(
+        &self,
+        pattern: &str,
+        mut each: impl FnMut(&[u8], Vec<u8>),
+    ) -> RedisResult<()> {
+        let mut cursor = 0_u64;
+        loop {
+            let mut command = redis::cmd("HSCAN");
+            command.arg(self.control_key()).arg(cursor);
+            command.arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
+            let (next, fields): (u64, Vec<Vec<u8>>) = self.ask(&command).await?;
+            let mut fields = fields.into_iter();
+            while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+                each(&field, value);
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+
+    /// Looks at the server again, but for its rights: what is tried out ends the owner's watch.
+    pub(super) async fn look_again(&self) -> RedisResult<Examined> {
+        let off_in = lock(&self.memory.file_off_in).clone();
+        requirements::look_again(&mut self.redis.clone(), &self.server, off_in).await
+    }
+
+    /// Tries out what the agent's user may do.
+    pub(super) async fn rights(&self) -> RedisResult<Rights> {
+        rights::probe(&mut self.redis.clone(), self.server.id, self.control_key()).await
+    }
+
+    /// Whether an owner may write by `EXEC`, as far as is known.
+    pub(super) fn may_exec(&self) -> bool {
+        self.server.rights.may_exec()
+            && lock(&self.rights_lost).is_empty()
+            && lock(&self.memory.writes_refused).is_none()
+    }
+
+    pub(super) fn options(&self) -> &StoreOptions {
+        &self.memory.options
+    }
+
+    pub(super) fn control_key(&self) -> &str {
+        &self.memory.options.control_key
+    }
+
+    pub(super) fn owner_key(&self) -> &str {
+        &self.memory.owner_key
+    }
+
+    /// The key that an owner changes each second that the server does not list.
+    pub(super) fn pulse_key(&self) -> String {
+        format!("{}:pulse", self.control_key())
+    }
+
+    pub(super) fn unavailable(&self, error: &RedisError) -> StoreError {
+        unavailable(self.options(), error)
+    }
+
+    /// The same, where there is an error.
+    pub(super) fn or_unavailable<T>(&self, asked: RedisResult<T>) -> Result<T, StoreError> {
+        asked.map_err(|error| self.unavailable(&error))
+    }
+
+    /// What is stored cannot be read.
+    pub(super) fn corrupt(&self, reason: String) -> StoreError {
+        StoreError::Corrupt { key: self.control_key().to_owned(), reason }
     }
 }

@@ -3,12 +3,14 @@
 
 use assent_common::code::ErrorCode;
 use assent_common::command::{OpRequest, ReplyKind};
-use assent_common::outcome::{Applied, Call, Prepared, Refusal};
+use assent_common::ids::Txid;
+use assent_common::outcome::{Applied, Call, Refusal};
 use assent_common::value::readable;
-use redis::{RedisError, Value};
+use redis::Value;
 
-use super::call::PrepareItem;
 use super::packed::Reader;
+use super::said::said_outside;
+use super::work::PrepareItem;
 
 /// One answer of a script: an array of words.
 pub(super) struct Row(Vec<Value>);
@@ -129,7 +131,7 @@ pub(super) fn expectation(row: &mut Row, item: &PrepareItem) -> Option<Refusal> 
     let reply = serde_json::to_string(&reply).ok()?;
     let shown = match op.reply {
         ReplyKind::Array => "an array",
-        ReplyKind::Int | ReplyKind::Bytes | ReplyKind::Estimate => reply.as_str(),
+        ReplyKind::Int | ReplyKind::Bytes | ReplyKind::Estimate | ReplyKind::Hook => reply.as_str(),
     };
     let is_digest = op.handler == OpRequest::DIGEST_HANDLER;
     let (code, met) = match is_digest {
@@ -176,130 +178,12 @@ pub(super) fn applied(value: Value) -> (Call<Applied>, Option<String>) {
     }
 }
 
-/// What an error of a whole call means.
-pub(super) enum CallError {
-    /// The script is not there, and did not run.
-    NoScript,
-    /// Redis refused before the first write.
-    Refused(Refusal),
-    /// Not known; the connection is worth keeping.
-    Unknown(String),
-    /// Not known, and the connection is of no more use.
-    Broken(String),
-}
-
-/// The error codes of Redis with which a script is refused before it wrote anything.
-const REFUSES: [&str; 11] = [
-    "CROSSSLOT",
-    "MISCONF",
-    "READONLY",
-    "NOREPLICAS",
-    "LOADING",
-    "BUSY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "NOAUTH",
-    "MOVED",
-];
-
-/// Whether Redis says that this server is no master any more, or that its data is being replaced. In a script it says so to
-/// the command that writes, so that only the text is left of it.
-pub(super) fn is_demoted(said: &str) -> bool {
-    ["READONLY", "MASTERDOWN", "LOADING"].iter().any(|code| said.contains(code))
-}
-
-/// The code of what a script met, where the script's own error has only its text: Redis 6.2 says
-/// `Error running script (call to f_…): @user_script:1: @user_script: 1: -NOREPLICAS Not enough…`.
-fn code_in_script(said: &str) -> Option<&str> {
-    let (_, met) = said.split_once("Error running script")?;
-    let (_, met) = met.split_once(": -")?;
-    met.split(' ').next()
-}
-
-/// What Redis said to a command of a script, without the place in the script that Redis 6.2 puts
-/// before it, as in `Redis refuses SET: @user_script: 1103: -OOM command not allowed….\r\n`.
-fn said_outside(said: &str) -> String {
-    let met = said.rsplit_once("@user_script: ").and_then(|(before, met)| {
-        let (line, met) = met.split_once(": ")?;
-        line.parse::<u32>().ok()?;
-        // Of an error of the whole script that is more about the script.
-        let before = before.split("Error running script").next().filter(|it| *it == before);
-        Some(format!("{}{}", before.unwrap_or_default(), met.trim_start_matches('-')))
-    });
-    met.as_deref().unwrap_or(said).trim_end().to_owned()
-}
-
-/// The code of an error of the server, whose text this is.
-fn code_of<'a>(error: &'a RedisError, text: &'a str) -> Option<&'a str> {
-    error.code().map(|code| code_in_script(text).unwrap_or(code))
-}
-
-/// Whether a server that is there refuses a command for good reasons of its own: the code of that.
-pub(super) fn refuses(error: &RedisError) -> Option<ErrorCode> {
-    match code_of(error, &error.to_string())? {
-        "OOM" => Some(ErrorCode::RedisOutOfMemory),
-        "NOREPLICAS" | "MISCONF" => Some(ErrorCode::RedisRefuses),
-        "NOPERM" => Some(ErrorCode::RedisNoPermission),
-        _ => None,
-    }
-}
-
-/// The command that Redis says the user may not run, as a rule of an ACL names it. It is said as
-/// `… no permissions to run the 'info' command`.
-pub(super) fn command_denied(said: &str) -> Option<String> {
-    let (_, denied) = said.split_once("to run the '")?;
-    let (name, _) = denied.split_once('\'')?;
-    Some(name.to_lowercase())
-}
-
-pub(super) fn classify(error: &RedisError) -> CallError {
-    let whole = error.to_string();
-    let text = said_outside(&whole);
-    match code_of(error, &whole) {
-        Some("NOSCRIPT") => CallError::NoScript,
-        Some("NOPERM") => CallError::Refused(Refusal::new(ErrorCode::RedisNoPermission, text)),
-        Some("OOM") => CallError::Refused(Refusal::new(ErrorCode::RedisOutOfMemory, text)),
-        Some(code) if REFUSES.contains(&code) => {
-            CallError::Refused(Refusal::new(ErrorCode::RedisRefuses, text))
-        }
-        Some(_) => CallError::Unknown(text),
-        // Timeouts too: the reply may still come, and would be taken for the next call's.
-        None => CallError::Broken(text),
-    }
-}
-
-/// What an error of something that only reads means to the branch that it was asked for.
-pub(super) fn unevaluated(error: &RedisError) -> Call<Prepared> {
-    match classify(error) {
-        CallError::Refused(refusal) => Call::Refused(refusal),
-        CallError::NoScript => Call::Unknown("the script could not be loaded".to_owned()),
-        CallError::Unknown(why) | CallError::Broken(why) => Call::Unknown(why),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Promise *honest*: a person reads what Redis said, and not where in the script.
-    #[test]
-    fn the_words_of_redis_are_shown_without_the_place_in_the_script() {
-        let oom = "OOM command not allowed when used memory > 'maxmemory'.";
-        let refused = format!("Redis refuses SET: {oom}");
-        for (said, shown) in [
-            (format!("Redis refuses SET: @user_script: 1103: -{oom}\r\n"), refused),
-            (format!("@user_script: 7: {oom}"), oom.to_owned()),
-            (
-                "Error running script (call to f_1a): @user_script:1: @user_script: 1: -NOREPLICAS \
-                 Not enough good replicas to write."
-                    .to_owned(),
-                "NOREPLICAS Not enough good replicas to write.".to_owned(),
-            ),
-            (oom.to_owned(), oom.to_owned()),
-            ("of @user_script: nothing".to_owned(), "of @user_script: nothing".to_owned()),
-        ] {
-            assert_eq!(said_outside(&said), shown);
-        }
-    }
+/// The decision stands, whatever somebody did to the data meanwhile.
+pub(super) fn report_dirty(txid: Txid, applied: &Applied, first_error: Option<&str>) {
+    tracing::error!(
+        %txid,
+        dirty_writes = applied.dirty_writes,
+        first_error,
+        "writes met data that was changed past the agent; the others are applied"
+    );
 }

@@ -11,47 +11,34 @@ use assent_common::wire::branch::Mode;
 use redis::Value;
 use uuid::Uuid;
 
-use super::call::{self, PrepareItem};
-use super::decode;
-use super::execute::send;
 use super::owner::looked_at;
 use super::scripts::Script;
-use super::{CheckedPrepare, Store, ValidatedBranch};
+use super::work::{CheckedPrepare, PrepareItem};
+use super::{Store, ValidatedBranch, call};
 
 /// What the ops of a branch would come to.
 pub async fn evaluate(store: &Store, branch: ValidatedBranch) -> Call<Prepared> {
-    if let Some(why) = store.is_quarantined() {
+    if let Some(why) = store.link.data.is_quarantined() {
         return Call::Refused(Refusal::new(ErrorCode::Quarantined, why));
     }
-    let live = match store.verified().await {
+    let live = match store.link.verified().await {
         Ok(live) => live,
         Err(error) => return Call::Refused(error.refusal()),
     };
+    let (connection, options) = (&live.connection, live.connection.options());
     let item = match item(branch) {
         Ok(item) => item,
         Err(why) => return Call::Unknown(why),
     };
-    let script = Script::Evaluate(item.prepare.branch.families);
-    let control_key = &store.options.control_key;
-    let mut is_known = store.scripts.digest(script).is_some();
-    loop {
-        if !is_known && let Err(error) = store.load(&live, script).await {
-            return decode::unevaluated(&error);
-        }
-        let digest = store.scripts.digest(script).unwrap_or_default();
-        let (items, most) = (std::slice::from_ref(&item), store.options.shadow_bytes_max);
-        let command = call::evaluate(&digest, control_key, items, false, most);
-        let answer = send(&live, &command).await;
-        if is_known && answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
-            is_known = false;
-            continue;
-        }
-        let row = answer.map(|answer| match answer {
-            Value::Array(rows) => rows.into_iter().next().unwrap_or(Value::Nil),
-            _ => Value::Nil,
-        });
-        return looked_at(row, &item);
-    }
+    let (script, items) =
+        (Script::Evaluate(item.prepare.branch.families), std::slice::from_ref(&item));
+    let call = |digest: &str| call::evaluate(digest, options, items, false);
+    let row = match connection.run(script, call).await {
+        Ok(Value::Array(rows)) => Ok(rows.into_iter().next().unwrap_or(Value::Nil)),
+        Ok(_) => Ok(Value::Nil),
+        Err(not_run) => Err(not_run.error()),
+    };
+    looked_at(row, &item)
 }
 
 /// A branch of nobody: what the script and its answers are about.
@@ -60,6 +47,6 @@ fn item(branch: ValidatedBranch) -> Result<PrepareItem, String> {
     let txid = Txid { log_id: LogId(Uuid::nil()), number, attempt: Attempt(0) };
     let id = TransactionId::new(Uuid::now_v7()).map_err(|error| error.to_string())?;
     let (mode, branches) = (Mode::OnePhase, Branches::default());
-    let prepare = CheckedPrepare { id, mode, branches, branch, if_new: None };
+    let prepare = CheckedPrepare { id, mode, branches, branch, if_new: None, hooked: None };
     Ok(PrepareItem { slot: 0, txid, prepare, by_script: true })
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::connection::{connect, unavailable};
+use super::connection::ServerMemory;
 use super::requirements::Examined;
 use super::{StoreError, StoreOptions};
 
@@ -19,11 +19,11 @@ pub struct Examination {
 
 /// Looks at a server as an agent does when it connects, and changes nothing.
 pub async fn examine(options: &StoreOptions) -> Result<Examination, StoreError> {
-    let (mut connection, server) = connect(options, None).await?;
+    let connection = ServerMemory::new(options.clone()).connect().await?;
     let began = Instant::now();
-    let time = redis::cmd("TIME").query_async(&mut connection).await;
-    let (seconds, micros): (i128, i128) = time.map_err(|error| unavailable(options, &error))?;
+    let (seconds, micros): (i128, i128) =
+        connection.or_unavailable(connection.ask(&redis::cmd("TIME")).await)?;
     let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let skew_ms = seconds * 1_000 + micros / 1_000 - ours.cast_signed();
-    Ok(Examination { server, took: began.elapsed(), skew_ms })
+    Ok(Examination { server: connection.server, took: began.elapsed(), skew_ms })
 }

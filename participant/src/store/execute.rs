@@ -1,25 +1,17 @@
 //! A batch of messages to Redis and back.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::code::ErrorCode;
 use assent_common::ids::{TxNumber, Txid};
-use assent_common::outcome::{Applied, Call, Failed, Refusal};
+use assent_common::outcome::{Call, Failed, Refusal};
 use assent_common::participant::Heard;
 use assent_common::wire::branch::CoordinatorRef;
-use redis::{Cmd, RedisResult, Value};
 
-use super::call::PrepareItem;
-use super::connection::Live;
-use super::markers::Marker;
-use super::owner::{Lost, Stake, Turn, WriteWay};
-use super::refusals::refusal;
-use super::sorted::Sorted;
-use super::unlogged::OnePhaseUnderWay;
-use super::work::{Answers, EndingItem, Speaker};
-use super::{CheckedPrepare, Store, lock};
+use super::Store;
+use super::link::{Link, Live};
+use super::owner::{Lost, Rounds, Stake, Turn, WriteWay, go_by_script};
+use super::refusals::{refusal, weigh};
+use super::work::{Answers, CheckedPrepare, EndingItem, PrepareItem, Sorted, Speaker};
 
 /// How often a batch follows an ownership that changes hands.
 const TURNS_MAX: usize = 4;
@@ -47,9 +39,10 @@ impl Store {
         messages: Vec<(Txid, BranchMessage<CheckedPrepare>)>,
     ) -> Vec<BranchAnswer> {
         let heard = Heard { epoch: coordinator.epoch, low_water };
-        let raised = self.raise(coordinator.log_id, heard);
-        let speaker =
-            Speaker { log_id: coordinator.log_id, epoch: coordinator.epoch, url: &coordinator.url };
+        let CoordinatorRef { log_id, epoch, url, .. } = coordinator;
+        let raised = self.link.data.raise(*log_id, heard);
+        let told = self.link.lives.told(*log_id);
+        let speaker = Speaker { log_id: *log_id, epoch: *epoch, url, told };
         self.run(&speaker, raised, messages).await
     }
 
@@ -65,21 +58,22 @@ impl Store {
             if sorted.is_empty() {
                 break;
             }
-            match self.verified().await {
+            match self.link.verified().await {
                 Ok(live) => {
+                    let connection = &live.connection;
                     let open = answers.open();
-                    sorted.weigh(&live);
-                    self.weigh_replicas(&live, &mut sorted).await;
-                    let one_phase = OnePhaseUnderWay::begins(self, &live, &sorted);
+                    weigh(&mut sorted, connection);
+                    live.replicas.weigh(connection, &mut sorted).await;
+                    let one_phase = OnePhaseUnderWay::begins(&self.link, &live, &sorted);
                     let whose = self.run_on(&live, speaker, &mut sorted, &mut answers).await;
                     if whose == Whose::Others {
                         sorted.answer_elsewhere(&mut answers);
                     }
                     one_phase.ends(&answers);
-                    self.certify(&live, &open, &mut answers).await;
+                    live.replicas.certify(connection, &open, &mut answers).await;
                     if let Some(said) = answers.demoted() {
                         // The master is elsewhere by now: its name is looked up anew.
-                        self.disconnect(&live, said);
+                        self.link.give_up(&live, said);
                     }
                 }
                 Err(error) => sorted.answer_unsent(&error.refusal(), &mut answers),
@@ -94,7 +88,7 @@ impl Store {
     /// Does what is sorted, if this agent has the turn. What is left there was not done.
     async fn run_on(
         &self,
-        live: &Arc<Live>,
+        live: &Live,
         speaker: &Speaker<'_>,
         sorted: &mut Sorted,
         answers: &mut Answers,
@@ -105,7 +99,7 @@ impl Store {
         }
         let mut turn = live.turn.write().await;
         if matches!(&*turn, Turn::Aside)
-            && let Err(error) = self.arbitrate_again(live, &mut turn, Stake::Work).await
+            && let Err(error) = self.link.arbitrate_again(live, &mut turn, Stake::Work).await
         {
             sorted.answer_unsent(&error.refusal(), answers);
             return Whose::Own;
@@ -114,7 +108,7 @@ impl Store {
             Turn::Sole(owner) => owner,
             Turn::Standby(_) => return Whose::Others,
             Turn::Aside => {
-                let reason = self.is_quarantined();
+                let reason = self.link.data.is_quarantined();
                 let reason = reason.as_deref().unwrap_or("the data is not what this agent knew");
                 let refusal = Refusal::new(ErrorCode::Quarantined, reason);
                 std::mem::take(sorted).fail(&Failed::Refused(refusal), answers);
@@ -122,20 +116,22 @@ impl Store {
             }
         };
         if !owner.begin_batch() {
-            self.disconnect(live, "a batch was cut off half-way");
+            self.link.give_up(live, "a batch was cut off half-way");
             return Whose::Own;
         }
-        match self.run_rounds(live, owner, speaker, sorted, answers).await {
+        let (connection, data) = (&live.connection, &self.link.data);
+        let mut rounds = Rounds { connection, data, owner };
+        match rounds.run(speaker, sorted, answers).await {
             Ok(()) => owner.end_batch(),
-            Err(Lost::Ownership(why)) => self.disconnect(live, &why),
+            Err(Lost::Ownership(why)) => self.link.give_up(live, &why),
             Err(Lost::Refused(why)) if owner.way() == WriteWay::Exec => {
                 tracing::warn!(why, "Redis refuses the owner's commands; it goes on by scripts");
-                if let Err(error) = self.go_by_script(live, owner).await {
-                    self.disconnect(live, &error.to_string());
+                if let Err(error) = go_by_script(connection, data, owner).await {
+                    self.link.give_up(live, &error.to_string());
                 }
             }
             // What was asked a moment ago has changed.
-            Err(Lost::Refused(why)) => self.disconnect(live, &why),
+            Err(Lost::Refused(why)) => self.link.give_up(live, &why),
         }
         Whose::Own
     }
@@ -148,7 +144,7 @@ impl Store {
         messages: Vec<(Txid, BranchMessage<CheckedPrepare>)>,
         answers: &mut Answers,
     ) -> Sorted {
-        let quarantined = self.is_quarantined();
+        let quarantined = self.link.data.is_quarantined();
         let mut sorted = Sorted::default();
         for (slot, (txid, message)) in messages.into_iter().enumerate() {
             let ending = match message {
@@ -174,49 +170,31 @@ impl Store {
         }
         sorted
     }
+}
 
-    /// Data of another incarnation was met (invariant 12).
-    pub(super) fn quarantine_foreign(&self, found: &str) {
-        let reason = format!(
-            "the data has incarnation {found:?}, this agent started with {}: Redis was flushed, restored or replaced",
-            self.incarnation()
-        );
-        self.quarantine(reason);
+/// One phase that was sent to Redis. If what became of it is not known in the end, or nobody waits
+/// for it any more, its connection is given up: the next one begins with a look.
+struct OnePhaseUnderWay<'a> {
+    link: &'a Link,
+    live: &'a Live,
+    slots: Vec<usize>,
+}
+
+impl<'a> OnePhaseUnderWay<'a> {
+    fn begins(link: &'a Link, live: &'a Live, sorted: &Sorted) -> Self {
+        let items = sorted.prepares.iter().filter(|item| item.leaves_marker());
+        Self { link, live, slots: items.map(|item| item.slot).collect() }
     }
 
-    /// Takes note of markers that were left.
-    pub(super) fn left(&self, left: &[Marker]) {
-        for marker in left {
-            if let Marker::Fence(txid) = marker {
-                lock(&self.unlogged).forget(*txid);
-            }
-        }
-        let mut markers = lock(&self.markers);
-        for marker in left {
-            markers.left(*marker);
-        }
-    }
-
-    /// Takes note of a vote that was given.
-    pub(super) fn saw(&self, incarnation: u64, seq: u64) {
-        // A number of data that is no more says nothing of the data that is.
-        if incarnation == self.incarnation() {
-            self.seq_seen.fetch_max(seq, Ordering::AcqRel);
-        }
+    fn ends(mut self, answers: &Answers) {
+        self.slots.retain(|slot| answers.is_unclear(*slot));
     }
 }
 
-/// The decision stands, whatever somebody did to the data meanwhile.
-pub(super) fn report_dirty(txid: Txid, applied: &Applied, first_error: Option<&str>) {
-    tracing::error!(
-        %txid,
-        dirty_writes = applied.dirty_writes,
-        first_error,
-        "writes met data that was changed past the agent; the others are applied"
-    );
-}
-
-/// Sends one command. An error that came as a reply is an error here.
-pub(super) async fn send(live: &Live, command: &Cmd) -> RedisResult<Value> {
-    live.connection.clone().send_packed_command(command).await.and_then(Value::extract_error)
+impl Drop for OnePhaseUnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.slots.is_empty() {
+            self.link.give_up(self.live, "what became of one phase is not known");
+        }
+    }
 }

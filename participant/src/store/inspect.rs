@@ -1,58 +1,23 @@
-//! What the control hash holds, for people, for the resolver and for health. Reads only, but for
-//! the sweep.
+//! What the control hash holds, for people, for the resolver and for health: reads, the sweep, and
+//! what operators decided by hand.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use assent_common::command::Access;
-use assent_common::ids::{Epoch, LogId, TransactionId, Txid};
+use assent_common::ids::{Epoch, LogId, Txid};
 use assent_common::outcome::Written;
 use assent_common::participant::{Branches, DoneMarker, Heard};
-use assent_common::value::{Arg, readable};
+use assent_common::value::readable;
 use assent_common::wire::branch::BranchState;
 use redis::RedisResult;
 
-use super::connection::{Live, unavailable};
-use super::control::{self, ByHand, Field, StagedRecord, done_marker, pattern, read_mark};
-use super::execute::send;
+use super::control::{self, ByHand, Field, StagedRecord, done_marker, pattern};
+use super::in_doubt::{InDoubt, in_doubt};
+use super::link::Live;
 use super::markers::COLLECTED_PER_CALL_MAX;
-use super::owner::{Lost, Turn, WriteWay};
+use super::owner::{Lost, Rounds, Turn, WriteWay, go_by_script};
 use super::packed::RedoError;
-use super::{Store, StoreError, lock};
-
-/// Fields that one HSCAN looks at.
-const SCAN_COUNT: usize = 500;
-
-/// A branch that voted yes and was not told the outcome.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InDoubt {
-    /// The branch's transaction.
-    pub txid: Txid,
-    /// Its public id.
-    pub id: TransactionId,
-    /// Where its outcome is asked for.
-    pub coordinator: String,
-    /// The number of its vote.
-    pub seq: u64,
-    /// The keys that it locks.
-    pub keys: Vec<Arg>,
-    /// Those of them that it locks for a write.
-    pub written: Vec<Arg>,
-    /// Its writes, as the vote carried them.
-    pub redo: Vec<u8>,
-    /// All branches, where their votes are the decision.
-    pub branches: Branches,
-}
-
-impl InDoubt {
-    fn new(txid: Txid, record: StagedRecord) -> Self {
-        let StagedRecord { id, coordinator, seq, keys, modes, redo, branches, .. } = record;
-        let locks = keys.iter().zip(&modes);
-        let writes = locks.filter(|(_, mode)| **mode != Access::Shared.letter());
-        let written = writes.map(|(key, _)| key.clone()).collect();
-        Self { txid, id, coordinator, seq, keys, written, redo, branches }
-    }
-}
+use super::{Store, StoreError};
+use crate::mutex::lock;
 
 /// What is kept of a branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +43,7 @@ pub struct StoreFacts {
     pub seq: u64,
     /// Branches in doubt.
     pub staged: usize,
-    /// Locked keys.
+    /// The keys that they lock.
     pub locks: usize,
     /// Done-markers.
     pub done: usize,
@@ -87,82 +52,11 @@ pub struct StoreFacts {
 }
 
 impl Store {
-    pub(super) fn unavailable(&self, error: &redis::RedisError) -> StoreError {
-        unavailable(&self.options, error)
-    }
-
-    /// The error of a call; a connection that broke with it is given up, so that the next call
-    /// opens another.
-    pub(super) fn given_up(&self, live: &Arc<Live>, error: &redis::RedisError) -> StoreError {
-        if error.is_io_error() {
-            self.disconnect(live, &error.to_string());
-        }
-        self.unavailable(error)
-    }
-
-    /// Whether Redis answers.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        let live = self.live().await?;
-        let answer = send(&live, &redis::cmd("PING")).await;
-        answer.map(drop).map_err(|error| self.given_up(&live, &error))
-    }
-
-    /// Goes through the fields of the control hash that match.
-    pub(super) async fn scan(
-        &self,
-        live: &Live,
-        pattern: &str,
-        mut each: impl FnMut(&[u8], Vec<u8>),
-    ) -> RedisResult<()> {
-        let mut cursor = 0_u64;
-        loop {
-            let mut command = redis::cmd("HSCAN");
-            command.arg(&self.options.control_key).arg(cursor);
-            command.arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
-            let (next, fields): (u64, Vec<Vec<u8>>) =
-                redis::from_redis_value(send(live, &command).await?)?;
-            let mut fields = fields.into_iter();
-            while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
-                each(&field, value);
-            }
-            if next == 0 {
-                return Ok(());
-            }
-            cursor = next;
-        }
-    }
-
-    /// Every branch in doubt. A scan may show one twice; here each stands once.
+    /// Every branch in doubt.
     pub async fn in_doubt(&self) -> Result<Vec<InDoubt>, StoreError> {
-        let live = self.live().await?;
-        let mut branches = HashMap::new();
-        let mut by_hand = BTreeMap::new();
-        let mut corrupt = None;
-        let scanned = self
-            .scan(&live, pattern::STAGED_AND_BY_HAND, |field, value| {
-                let staged = match Field::parse(field) {
-                    Some(Field::ByHand(txid)) => {
-                        by_hand.extend(ByHand::read(&value).map(|it| (txid, it)));
-                        return;
-                    }
-                    Some(Field::Staged(txid)) => {
-                        StagedRecord::read(&value).map(|record| InDoubt::new(txid, record))
-                    }
-                    _ => Err(RedoError::foreign()),
-                };
-                match staged {
-                    Ok(branch) => drop(branches.insert(branch.txid, branch)),
-                    Err(error) => corrupt = Some(format!("{}: {error}", readable(field))),
-                }
-            })
-            .await;
-        scanned.map_err(|error| self.given_up(&live, &error))?;
-        if let Some(reason) = corrupt {
-            return Err(StoreError::Corrupt { key: self.options.control_key.clone(), reason });
-        }
+        let live = self.link.live().await?;
+        let (branches, by_hand) = in_doubt(&self.link, &live).await?;
         *lock(&self.by_hand) = by_hand;
-        let mut branches: Vec<InDoubt> = branches.into_values().collect();
-        branches.sort_unstable_by_key(|branch| branch.seq);
         Ok(branches)
     }
 
@@ -177,34 +71,33 @@ impl Store {
             BranchState::Applied => pattern::DONE,
             BranchState::Aborted => pattern::FENCES,
         };
-        let live = self.live().await?;
+        let live = self.link.live().await?;
         let mut marked = BTreeSet::new();
-        let scanned = self.scan(&live, pattern, |field, _| {
+        let scanned = live.connection.scan(pattern, |field, _| {
             // One more than is asked for says that there are more.
             if marked.len() <= count_max {
                 marked.extend(Field::parse(field).and_then(Field::txid));
             }
         });
-        scanned.await.map_err(|error| self.given_up(&live, &error))?;
+        scanned.await.map_err(|error| self.link.given_up(&live, &error))?;
         let more = marked.len() > count_max;
         Ok((marked.into_iter().take(count_max).collect(), more))
     }
 
     /// What is kept of one branch, if anything.
     pub async fn branch(&self, txid: Txid) -> Result<Option<StoredBranch>, StoreError> {
-        let live = self.live().await?;
+        let live = self.link.live().await?;
         let mut command = redis::cmd("HMGET");
-        command.arg(&self.options.control_key);
+        command.arg(live.connection.control_key());
         command.arg(&Field::of_branch(txid)).arg(Field::Incarnation);
-        let value = send(&live, &command).await.map_err(|error| self.given_up(&live, &error))?;
+        let found = live.connection.ask(&command).await;
         let found: Vec<Option<Vec<u8>>> =
-            redis::from_redis_value(value).map_err(|error| self.given_up(&live, &error.into()))?;
+            found.map_err(|error| self.link.given_up(&live, &error))?;
         let mut found = found.into_iter();
         let mut next = || found.next().flatten();
         let (record, done, fence, incarnation) = (next(), next(), next(), next());
-        let corrupt = |field: Field<'_>, error: RedoError| StoreError::Corrupt {
-            key: self.options.control_key.clone(),
-            reason: format!("{}: {error}", readable(&field.name())),
+        let corrupt = |field: Field<'_>, error: RedoError| {
+            live.connection.corrupt(format!("{}: {error}", readable(&field.name())))
         };
         let mut branch =
             StoredBranch { state: BranchState::Aborted, in_doubt: None, written: None };
@@ -228,33 +121,36 @@ impl Store {
     /// Drops the done-marker or fence of a branch, and who left it, on an operator's word: a late
     /// message about it then finds nothing. An agent that owns the Redis reads it anew.
     pub async fn forget(&self, txid: Txid) -> Result<(), StoreError> {
-        let live = self.verified().await?;
+        let live = self.link.verified().await?;
         let mut pipeline = redis::pipe();
-        pipeline.cmd("HDEL").arg(&self.options.control_key);
+        pipeline.cmd("HDEL").arg(live.connection.control_key());
         pipeline.arg(&[Field::Done(txid), Field::Fence(txid), Field::ByHand(txid)]);
-        pipeline.cmd("DEL").arg(self.owner_key());
-        let forgotten: RedisResult<(u64, u64)> =
-            pipeline.query_async(&mut live.connection.clone()).await;
-        forgotten.map_err(|error| self.given_up(&live, &error))?;
+        pipeline.cmd("DEL").arg(live.connection.owner_key());
+        let forgotten: RedisResult<(u64, u64)> = live.connection.ask_all(&pipeline).await;
+        forgotten.map_err(|error| self.link.given_up(&live, &error))?;
         lock(&self.by_hand).remove(&txid);
-        lock(&self.unlogged).forget(txid);
-        self.disconnect(&live, "an operator changed what is kept");
+        lock(&self.link.data.unlogged).forget(txid);
+        self.link.give_up(&live, "an operator changed what is kept");
         Ok(())
     }
 
     /// Up to `count_max` done-markers of implicit transactions that the lives of their coordinators
     /// left behind, with all branches.
     pub async fn left_behind(&self, count_max: usize) -> Result<Vec<(Txid, Branches)>, StoreError> {
-        let live = self.live().await?;
+        let live = self.link.live().await?;
         let mut markers: HashMap<Txid, Branches> = HashMap::new();
-        let scanned = self.scan_markers(&live, pattern::DONE_AND_OF_LOGS, |field, value| {
-            if let Field::Done(txid) = field
-                && let Ok(DoneMarker::Implicit(branches)) = done_marker(&value)
-            {
-                markers.insert(txid, branches);
-            }
-        });
-        let heard = scanned.await.map_err(|error| self.given_up(&live, &error))?;
+        let scanned = self.link.data.scan_markers(
+            &live.connection,
+            pattern::DONE_AND_OF_LOGS,
+            |field, value| {
+                if let Field::Done(txid) = field
+                    && let Ok(DoneMarker::Implicit(branches)) = done_marker(&value)
+                {
+                    markers.insert(txid, branches);
+                }
+            },
+        );
+        let heard = scanned.await.map_err(|error| self.link.given_up(&live, &error))?;
         let is_left =
             |txid: &Txid| heard.get(&txid.log_id).is_some_and(|heard| heard.leaves_behind(*txid));
         Ok(markers.into_iter().filter(|(txid, _)| is_left(txid)).take(count_max).collect())
@@ -262,11 +158,11 @@ impl Store {
 
     /// Drops such markers. Returns how many there were.
     pub async fn forget_left_behind(&self, txids: &[Txid]) -> Result<usize, StoreError> {
-        let live = self.verified().await?;
-        if live.stands_by_for.get().is_some() {
+        let live = self.link.verified().await?;
+        if live.stands_by_for().is_some() {
             return Ok(0);
         }
-        let heard = lock(&self.markers).all_heard();
+        let heard = lock(&self.link.data.markers).all_heard();
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for txid in txids {
             by_log.entry(txid.log_id).or_default().push(Field::Done(*txid).name());
@@ -282,56 +178,63 @@ impl Store {
 
     /// What is to be known of the store. Scans the control hash.
     pub async fn facts(&self) -> Result<StoreFacts, StoreError> {
-        let live = self.live().await?;
+        let live = self.link.live().await?;
         let mut facts = StoreFacts {
-            version: live.server.id.to_string(),
-            run_id: live.server.run_id.clone(),
+            version: live.connection.server.id.to_string(),
+            run_id: live.connection.server.run_id.clone(),
             ..StoreFacts::default()
         };
-        let scanned = self
-            .scan(&live, pattern::ALL, |field, value| match Field::parse(field) {
+        let mut locked = HashSet::new();
+        let scanned =
+            live.connection.scan(pattern::ALL, |field, value| match Field::parse(field) {
                 Some(Field::Incarnation) => facts.incarnation = control::number(&value),
                 Some(Field::Seq) => facts.seq = control::number(&value).unwrap_or(0),
-                Some(Field::Staged(_)) => facts.staged += 1,
-                Some(Field::Lock(_)) => facts.locks += 1,
+                Some(Field::Staged(_)) => {
+                    facts.staged += 1;
+                    locked.extend(StagedRecord::read(&value).into_iter().flat_map(|it| it.keys));
+                }
                 Some(Field::Done(_)) => facts.done += 1,
                 Some(Field::Fence(_)) => facts.fences += 1,
                 _ => {}
-            })
-            .await;
-        scanned.map_err(|error| self.given_up(&live, &error))?;
+            });
+        scanned.await.map_err(|error| self.link.given_up(&live, &error))?;
+        facts.locks = locked.len();
         Ok(facts)
     }
 
     /// The highest life of each log that spoke here.
     pub async fn epochs(&self) -> Result<BTreeMap<LogId, Epoch>, StoreError> {
-        let live = self.live().await?;
-        let heard = self.scan_markers(&live, pattern::MARKS, |_, _| {}).await;
-        let heard = heard.map_err(|error| self.given_up(&live, &error))?;
+        let live = self.link.live().await?;
+        let heard = self.link.data.scan_markers(&live.connection, pattern::MARKS, |_, _| {}).await;
+        let heard = heard.map_err(|error| self.link.given_up(&live, &error))?;
         Ok(heard.into_iter().map(|(log_id, heard)| (log_id, heard.epoch)).collect())
     }
 
     /// Deletes the done-markers and fences below the low-water marks, also those of agents that are
     /// gone. Returns how many there were.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
-        let live = self.verified().await?;
-        self.take_turn(&live).await?;
-        if live.stands_by_for.get().is_some() {
+        let live = self.link.verified().await?;
+        self.link.take_turn(&live).await?;
+        if live.stands_by_for().is_some() {
             return Ok(0);
         }
         self.sweep_on(&live).await
     }
 
-    async fn sweep_on(&self, live: &Arc<Live>) -> Result<usize, StoreError> {
+    async fn sweep_on(&self, live: &Live) -> Result<usize, StoreError> {
         let mut fields: Vec<(Txid, Vec<u8>, bool)> = Vec::new();
-        let scanned = self.scan_markers(live, pattern::MARKERS_AND_OF_LOGS, |field, value| {
-            let Some(txid) = field.txid() else { return };
-            // What cannot be read may be one.
-            let is_implicit = matches!(field, Field::Done(_))
-                && done_marker(&value).map_or(true, |marker| marker.is_implicit());
-            fields.push((txid, field.name(), is_implicit));
-        });
-        let heard = scanned.await.map_err(|error| self.given_up(live, &error))?;
+        let scanned = self.link.data.scan_markers(
+            &live.connection,
+            pattern::MARKERS_AND_OF_LOGS,
+            |field, value| {
+                let Some(txid) = field.txid() else { return };
+                // What cannot be read may be one.
+                let is_implicit = matches!(field, Field::Done(_))
+                    && done_marker(&value).map_or(true, |marker| marker.is_implicit());
+                fields.push((txid, field.name(), is_implicit));
+            },
+        );
+        let heard = scanned.await.map_err(|error| self.link.given_up(live, &error))?;
         let mut by_log: HashMap<LogId, Vec<Vec<u8>>> = HashMap::new();
         for (txid, field, is_implicit) in fields {
             if heard.get(&txid.log_id).is_some_and(|heard| heard.lets_go(txid, is_implicit)) {
@@ -341,35 +244,11 @@ impl Store {
         Ok(self.sweep_fields(live, &heard, by_log).await?.unwrap_or(0))
     }
 
-    /// Reads the other fields that the pattern has, and returns what was heard of each log,
-    /// by this agent or by the hash: the pattern has its marks too.
-    pub(super) async fn scan_markers(
-        &self,
-        live: &Live,
-        pattern: &str,
-        mut found: impl FnMut(Field<'_>, Vec<u8>),
-    ) -> RedisResult<HashMap<LogId, Heard>> {
-        let mut heard = lock(&self.markers).all_heard();
-        self.scan(live, pattern, |field, value| match Field::parse(field) {
-            // The hash may know more of a log than this agent, or less.
-            Some(Field::Mark(log_id)) => {
-                if let Some(stored) = read_mark(&value) {
-                    let known = heard.entry(log_id).or_insert(stored);
-                    *known = known.and(stored);
-                }
-            }
-            Some(field) => found(field, value),
-            None => {}
-        })
-        .await?;
-        Ok(heard)
-    }
-
     /// Has the owner delete markers of these logs, by what was heard of them. Returns how many
     /// there were; nothing if this agent does not own the Redis.
     async fn sweep_fields(
         &self,
-        live: &Arc<Live>,
+        live: &Live,
         heard: &HashMap<LogId, Heard>,
         by_log: HashMap<LogId, Vec<Vec<u8>>>,
     ) -> Result<Option<usize>, StoreError> {
@@ -379,19 +258,67 @@ impl Store {
             for fields in fields.chunks(COLLECTED_PER_CALL_MAX) {
                 let mut turn = live.turn.write().await;
                 let Turn::Sole(owner) = &mut *turn else { return Ok(None) };
-                match self.sweep_some(live, owner, (log_id, *heard), fields).await {
+                let (connection, data) = (&live.connection, &self.link.data);
+                let mut rounds = Rounds { connection, data, owner };
+                match rounds.sweep_some((log_id, *heard), fields).await {
                     Ok(()) => deleted += fields.len(),
                     Err(Lost::Refused(_)) if owner.way() == WriteWay::Exec => {
-                        self.go_by_script(live, owner).await?;
+                        go_by_script(connection, data, owner).await?;
                         return Ok(None);
                     }
                     Err(Lost::Ownership(why) | Lost::Refused(why)) => {
-                        self.disconnect(live, &why);
+                        self.link.give_up(live, &why);
                         return Ok(None);
                     }
                 }
             }
         }
         Ok(Some(deleted))
+    }
+
+    /// Keeps what an operator decides of a branch, beside the marks that it leaves, which do not
+    /// tell who left them. Before the branch is ended, so that none is ended by hand without it; a
+    /// crash between leaves it beside a branch that is still staged, where nobody asks for it.
+    pub async fn keep_by_hand(&self, txid: Txid, by_hand: &ByHand) -> Result<(), StoreError> {
+        let value = by_hand.value();
+        let live = self.link.verified().await?;
+        let mut command = redis::cmd("HSET");
+        command.arg(live.connection.control_key()).arg(Field::ByHand(txid)).arg(value);
+        let sent = live.connection.send(&command).await;
+        sent.map_err(|error| self.link.given_up(&live, &error))?;
+        lock(&self.by_hand).insert(txid, by_hand.clone());
+        Ok(())
+    }
+
+    /// What operators decided of these branches.
+    pub async fn by_hand(&self, txids: &[Txid]) -> Result<HashMap<Txid, ByHand>, StoreError> {
+        let live = self.link.live().await?;
+        let mut command = redis::cmd("HMGET");
+        command.arg(live.connection.control_key());
+        for txid in txids {
+            command.arg(Field::ByHand(*txid));
+        }
+        let found: RedisResult<Vec<Option<Vec<u8>>>> = live.connection.ask(&command).await;
+        let found = found.map_err(|error| self.link.given_up(&live, &error))?;
+        let found = txids.iter().zip(found);
+        Ok(found.filter_map(|(txid, text)| Some((*txid, ByHand::read(&text?)?))).collect())
+    }
+
+    /// Drops what an operator decided of a branch: its log says the same, or another operator has
+    /// seen to it.
+    pub async fn forget_by_hand(&self, txid: Txid) -> Result<(), StoreError> {
+        let live = self.link.verified().await?;
+        let mut command = redis::cmd("HDEL");
+        command.arg(live.connection.control_key()).arg(Field::ByHand(txid));
+        let sent = live.connection.send(&command).await;
+        sent.map_err(|error| self.link.given_up(&live, &error))?;
+        lock(&self.by_hand).remove(&txid);
+        Ok(())
+    }
+
+    /// What operators decided, as the last look for branches in doubt has found it.
+    #[must_use]
+    pub fn all_by_hand(&self) -> BTreeMap<Txid, ByHand> {
+        lock(&self.by_hand).clone()
     }
 }

@@ -6,8 +6,9 @@
 //! is done on its word. This agent remembers both too, so that a Redis is asked once for each life,
 //! and one that lost its data is told again.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use assent_common::code::ErrorCode;
 use assent_common::ids::{Epoch, LogId};
@@ -15,12 +16,12 @@ use assent_common::limits::EPOCH_MAX;
 use assent_common::lives::{self, Heard, Life, Proof, Remembered, SealedWord};
 use assent_common::outcome::Refusal;
 use assent_common::wire::branch::{CoordinatorRef, LifeAnswer};
-use redis::RedisResult;
 
-use super::connection::Live;
+use super::connection::Connection;
 use super::control::{Field, ToldPosition, read_life, write_life};
-use super::execute::send;
-use super::{Store, StoreError, lock, mutants};
+use super::data::DataIdentity;
+use super::{StoreError, mutants};
+use crate::mutex::lock;
 
 /// How often a life is judged anew because another agent has remembered one meanwhile.
 const TRIES_MAX: usize = 4;
@@ -40,7 +41,7 @@ const CHANGED: i64 = 0;
 
 /// What has become of fields that were to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Swapped {
+pub(crate) enum Swapped {
     /// They hold what they were to.
     Yes,
     /// Another agent has written one meanwhile.
@@ -60,6 +61,13 @@ pub struct NotAdmitted {
     pub shown: Option<SealedWord>,
 }
 
+impl NotAdmitted {
+    /// It could not be found out.
+    pub(crate) fn not_compared(error: &StoreError) -> Self {
+        Self { refusal: error.refusal(), life: Some(LifeAnswer::NotCompared), shown: None }
+    }
+}
+
 /// What a coordinator says beside which life it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Says {
@@ -73,60 +81,163 @@ pub enum Says {
     Work,
 }
 
-/// What the control hash says of a log.
-struct Stored {
-    /// The field `m:n:<log id>` as it is; empty for nothing.
+/// What is stored of a log.
+pub(crate) struct StoredLife {
+    /// The newest life, as it is stored; empty for nothing.
     life: String,
-    /// The field `m:p:<log id>`, in the same way.
+    /// How far the log was on disk, in the same way.
     told: String,
     remembered: Option<Remembered>,
 }
 
-impl Store {
-    /// Why this life of a coordinator may not speak here; `None` if it may.
-    ///
-    /// Nobody who is known by a life speaks without one, but for those who only ask.
-    pub async fn admit_life(
+impl StoredLife {
+    /// Of what is stored; empty for nothing.
+    pub(crate) fn new(life: String, told: String) -> Self {
+        let remembered = remembered(&life, &told);
+        Self { life, told, remembered }
+    }
+}
+
+/// A text that is to be stored in the place of another one; empty for nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LifeChange<'a> {
+    pub(crate) holds: &'a str,
+    pub(crate) is_to_hold: &'a str,
+}
+
+/// Where the lives of logs are remembered, beside the data that they decide.
+pub(crate) trait LifeStore: Sync {
+    /// What is stored of a log.
+    fn stored(&self, log_id: LogId) -> impl Future<Output = Result<StoredLife, StoreError>> + Send;
+
+    /// Stores the newest life of a log, and how far it was, if that is said, where they are as they
+    /// were read.
+    fn write_if_same(
         &self,
-        coordinator: &CoordinatorRef,
-        says: Says,
-    ) -> Option<NotAdmitted> {
-        let CoordinatorRef { log_id, epoch, life, .. } = coordinator;
-        if !mutants::compares_lives() {
-            return None;
+        log_id: LogId,
+        life: LifeChange<'_>,
+        told: Option<LifeChange<'_>>,
+    ) -> impl Future<Output = Result<Swapped, StoreError>> + Send;
+
+    /// The error where others write all the time.
+    fn contended(&self, reason: String) -> StoreError;
+}
+
+/// The control hash of a Redis.
+pub(super) struct LivesInRedis<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) data: &'a DataIdentity,
+}
+
+impl LifeStore for LivesInRedis<'_> {
+    async fn stored(&self, log_id: LogId) -> Result<StoredLife, StoreError> {
+        let Self { connection, .. } = self;
+        let mut command = redis::cmd("HMGET");
+        command.arg(connection.control_key());
+        command.arg(Field::Life(log_id)).arg(Field::Told(log_id));
+        let (life, told): (Option<String>, Option<String>) =
+            connection.or_unavailable(connection.ask(&command).await)?;
+        Ok(StoredLife::new(life.unwrap_or_default(), told.unwrap_or_default()))
+    }
+
+    async fn write_if_same(
+        &self,
+        log_id: LogId,
+        life: LifeChange<'_>,
+        told: Option<LifeChange<'_>>,
+    ) -> Result<Swapped, StoreError> {
+        let Self { connection, data } = self;
+        let mut command = redis::cmd("EVAL");
+        command.arg(LIFE).arg(1).arg(connection.control_key()).arg(data.incarnation());
+        let told = told.map(|told| (Field::Told(log_id), told));
+        for (field, change) in [(Field::Life(log_id), life)].into_iter().chain(told) {
+            command.arg(field).arg(change.holds).arg(change.is_to_hold);
         }
-        let Some(proof) = life else {
-            return self.admit_nameless(*log_id, *epoch, says).await;
-        };
-        let said = Life { epoch: *epoch, nonce: proof.nonce };
-        if let Some(known) = lock(&self.lives).get_mut(log_id)
-            && known.life == said
-        {
-            *known = Remembered::and(Some(*known), *epoch, proof);
-            self.is_heard(*log_id);
-            return None;
-        }
-        match self.judge_life(*log_id, said, proof, says).await {
-            Ok(judged) => judged,
-            Err(error) => Some(not_compared(&error)),
+        match connection.or_unavailable(connection.send(&command).await)? {
+            redis::Value::Int(REMEMBERED) => Ok(Swapped::Yes),
+            redis::Value::Int(CHANGED) => Ok(Swapped::ByAnother),
+            _ => Ok(Swapped::OtherData),
         }
     }
 
-    async fn judge_life(
+    fn contended(&self, reason: String) -> StoreError {
+        StoreError::Unavailable { address: self.connection.options().address(), reason }
+    }
+}
+
+/// What this agent remembers of the lives of logs.
+#[derive(Debug, Default)]
+pub(crate) struct KnownLives {
+    /// Of each log that it has heard.
+    heard: Mutex<HashMap<LogId, Remembered>>,
+    /// Logs that say no life, and of which none was known when they were first heard here.
+    nameless: Mutex<HashSet<LogId>>,
+    /// The logs of which a copy was refused since they were last heard themselves, and why.
+    stale: Mutex<BTreeMap<LogId, String>>,
+    has_stale: AtomicBool,
+}
+
+impl KnownLives {
+    /// Why this life of a coordinator may not speak here, and nothing if it may; where that is
+    /// known without a look at the data.
+    ///
+    /// Nobody who is known by a life speaks without one, but for those who only ask.
+    pub(crate) fn admit_at_once(
         &self,
+        coordinator: &CoordinatorRef,
+        says: Says,
+    ) -> Option<Option<NotAdmitted>> {
+        let CoordinatorRef { log_id, epoch, life, .. } = coordinator;
+        if !mutants::compares_lives() {
+            return Some(None);
+        }
+        let mut heard = lock(&self.heard);
+        let known = heard.get_mut(log_id);
+        let Some(proof) = life else {
+            let is_known = known.is_some() || lock(&self.nameless).contains(log_id);
+            return is_known.then(|| nameless(known.copied(), *log_id, *epoch, says));
+        };
+        let known = known.filter(|it| it.life == Life { epoch: *epoch, nonce: proof.nonce })?;
+        *known = Remembered::and(Some(*known), *epoch, proof);
+        self.is_heard(*log_id);
+        Some(None)
+    }
+
+    /// The same, with a look at the data.
+    pub(crate) async fn admit(
+        &self,
+        store: &impl LifeStore,
+        coordinator: &CoordinatorRef,
+        says: Says,
+    ) -> Result<Option<NotAdmitted>, StoreError> {
+        let CoordinatorRef { log_id, epoch, life, .. } = coordinator;
+        if let Some(proof) = life {
+            let said = Life { epoch: *epoch, nonce: proof.nonce };
+            return self.judge(store, *log_id, said, proof, says).await;
+        }
+        let known = store.stored(*log_id).await?.remembered;
+        let mut unknown = lock(&self.nameless);
+        if known.is_none() && unknown.len() < NAMELESS_MAX {
+            unknown.insert(*log_id);
+        }
+        Ok(nameless(known, *log_id, *epoch, says))
+    }
+
+    async fn judge(
+        &self,
+        store: &impl LifeStore,
         log_id: LogId,
         said: Life,
         proof: &Proof,
         says: Says,
     ) -> Result<Option<NotAdmitted>, StoreError> {
-        let live = self.live().await?;
         for _ in 0..TRIES_MAX {
-            let stored = self.stored_life(&live, log_id).await?;
-            let remembered = newest(lock(&self.lives).get(&log_id).copied(), stored.remembered);
+            let stored = store.stored(log_id).await?;
+            let remembered = newest(lock(&self.heard).get(&log_id).copied(), stored.remembered);
             let now = Remembered::and(remembered, said.epoch, proof);
             match lives::hear(remembered, said.epoch, proof) {
                 Heard::Known => {
-                    lock(&self.lives).insert(log_id, now);
+                    lock(&self.heard).insert(log_id, now);
                     self.is_heard(log_id);
                     return Ok(None);
                 }
@@ -144,11 +255,12 @@ impl Store {
                     return Ok(Some(refused));
                 }
             }
-            let field = (Field::Life(log_id), &*stored.life, write_life(said, now.heard));
-            match self.write_if_same(&live, &[field]).await? {
+            let is_to_hold = write_life(said, now.heard);
+            let life = LifeChange { holds: &stored.life, is_to_hold: &is_to_hold };
+            match store.write_if_same(log_id, life, None).await? {
                 Swapped::ByAnother => {}
                 Swapped::Yes => {
-                    lock(&self.lives).insert(log_id, now);
+                    lock(&self.heard).insert(log_id, now);
                     self.is_heard(log_id);
                     return Ok(None);
                 }
@@ -156,66 +268,17 @@ impl Store {
                 Swapped::OtherData => return Ok(None),
             }
         }
-        Err(self.changes_all_the_time())
+        Err(changes_all_the_time(store))
     }
 
     /// Writes what this agent knows of lives and the data does not: an old copy of it may have been
     /// put back. An agent that starts on it would admit what was refused.
-    pub(super) async fn tell_lives(&self, live: &Live) -> Result<(), StoreError> {
-        let known: Vec<_> = lock(&self.lives).iter().map(|(log_id, it)| (*log_id, *it)).collect();
+    pub(crate) async fn tell(&self, store: &impl LifeStore) -> Result<(), StoreError> {
+        let known: Vec<_> = lock(&self.heard).iter().map(|(log_id, it)| (*log_id, *it)).collect();
         for (log_id, known) in known {
-            self.tell_life(live, log_id, known).await?;
+            tell_life(store, log_id, known).await?;
         }
         Ok(())
-    }
-
-    async fn tell_life(
-        &self,
-        live: &Live,
-        log_id: LogId,
-        known: Remembered,
-    ) -> Result<(), StoreError> {
-        for _ in 0..TRIES_MAX {
-            let stored = self.stored_life(live, log_id).await?;
-            let newest = newest(Some(known), stored.remembered);
-            let Some(Remembered { life, position, heard, told }) = newest else { return Ok(()) };
-            if newest == stored.remembered {
-                return Ok(());
-            }
-            let told = told_in(life, position, told).to_string();
-            let fields = [
-                (Field::Life(log_id), &*stored.life, write_life(life, heard)),
-                (Field::Told(log_id), &*stored.told, told),
-            ];
-            let written = self.write_if_same(live, &fields).await?;
-            if written != Swapped::ByAnother {
-                return Ok(());
-            }
-        }
-        Err(self.changes_all_the_time())
-    }
-
-    /// Writes fields that hold what is said here beside each; empty for nothing.
-    async fn write_if_same(
-        &self,
-        live: &Live,
-        fields: &[(Field<'_>, &str, String)],
-    ) -> Result<Swapped, StoreError> {
-        let mut command = redis::cmd("EVAL");
-        command.arg(LIFE).arg(1).arg(&self.options.control_key).arg(self.incarnation());
-        for (field, holds, is_to_hold) in fields {
-            command.arg(field).arg(holds).arg(is_to_hold);
-        }
-        match send(live, &command).await.map_err(|error| self.unavailable(&error))? {
-            redis::Value::Int(REMEMBERED) => Ok(Swapped::Yes),
-            redis::Value::Int(CHANGED) => Ok(Swapped::ByAnother),
-            _ => Ok(Swapped::OtherData),
-        }
-    }
-
-    fn changes_all_the_time(&self) -> StoreError {
-        let reason = "other agents hear other lives of this log all the time".to_owned();
-        StoreError::Unavailable { address: self.options.address(), reason }
     }
 
     fn is_refused(&self, log_id: LogId, why: &str) {
@@ -235,53 +298,64 @@ impl Store {
     }
 
     /// The logs of which a copy was refused since they were last heard themselves, and why.
-    #[must_use]
-    pub fn stale_logs(&self) -> BTreeMap<LogId, String> {
+    pub(crate) fn stale_logs(&self) -> BTreeMap<LogId, String> {
         lock(&self.stale).clone()
     }
 
-    /// One that does not say its life: an older version, or somebody who knows only the log's name.
-    async fn admit_nameless(&self, log_id: LogId, epoch: Epoch, says: Says) -> Option<NotAdmitted> {
-        let mut known = lock(&self.lives).get(&log_id).copied();
-        if known.is_none() && !lock(&self.nameless).contains(&log_id) {
-            let stored = match self.live().await {
-                Ok(live) => self.stored_life(&live, log_id).await,
-                Err(error) => Err(error),
-            };
-            match stored {
-                Ok(stored) => known = stored.remembered,
-                Err(error) => return Some(not_compared(&error)),
-            }
-            let mut nameless = lock(&self.nameless);
-            if known.is_none() && nameless.len() < NAMELESS_MAX {
-                nameless.insert(log_id);
-            }
-        }
-        if epoch.0 > EPOCH_MAX {
-            return Some(too_far(log_id, epoch));
-        }
-        let known = known?;
-        let may_ask = says == Says::Questions && epoch <= known.life.epoch;
-        (!may_ask).then(|| unproven(log_id, epoch, Some(known.life.epoch)))
-    }
-
-    async fn stored_life(&self, live: &Live, log_id: LogId) -> Result<Stored, StoreError> {
-        let mut command = redis::cmd("HMGET");
-        command.arg(&self.options.control_key);
-        command.arg(Field::Life(log_id)).arg(Field::Told(log_id));
-        let stored: RedisResult<(Option<String>, Option<String>)> =
-            command.query_async(&mut live.connection.clone()).await;
-        let (life, told) = stored.map_err(|error| self.unavailable(&error))?;
-        let (life, told) = (life.unwrap_or_default(), told.unwrap_or_default());
-        let remembered = remembered(&life, &told);
-        Ok(Stored { life, told, remembered })
+    /// How far a log was on disk, as it is stored; empty for nothing.
+    pub(crate) fn told_text(&self, log_id: LogId) -> String {
+        self.told(log_id).map(|told| told.to_string()).unwrap_or_default()
     }
 
     /// How far a log was on disk, as it was last told here.
     pub(super) fn told(&self, log_id: LogId) -> Option<ToldPosition> {
-        let known = lock(&self.lives).get(&log_id).copied();
+        let known = lock(&self.heard).get(&log_id).copied();
         known.map(|Remembered { life, position, told, .. }| told_in(life, position, told))
     }
+}
+
+async fn tell_life(
+    store: &impl LifeStore,
+    log_id: LogId,
+    known: Remembered,
+) -> Result<(), StoreError> {
+    for _ in 0..TRIES_MAX {
+        let stored = store.stored(log_id).await?;
+        let newest = newest(Some(known), stored.remembered);
+        let Some(Remembered { life, position, heard, told }) = newest else { return Ok(()) };
+        if newest == stored.remembered {
+            return Ok(());
+        }
+        let (life_text, told_text) =
+            (write_life(life, heard), told_in(life, position, told).to_string());
+        let life = LifeChange { holds: &stored.life, is_to_hold: &life_text };
+        let told = LifeChange { holds: &stored.told, is_to_hold: &told_text };
+        let written = store.write_if_same(log_id, life, Some(told)).await?;
+        if written != Swapped::ByAnother {
+            return Ok(());
+        }
+    }
+    Err(changes_all_the_time(store))
+}
+
+fn changes_all_the_time(store: &impl LifeStore) -> StoreError {
+    store.contended("other agents hear other lives of this log all the time".to_owned())
+}
+
+/// What one hears that does not say its life, of a log that is known by this one: it is an older
+/// version, or somebody who knows only the log's name.
+fn nameless(
+    known: Option<Remembered>,
+    log_id: LogId,
+    epoch: Epoch,
+    says: Says,
+) -> Option<NotAdmitted> {
+    if epoch.0 > EPOCH_MAX {
+        return Some(too_far(log_id, epoch));
+    }
+    let known = known?;
+    let may_ask = says == Says::Questions && epoch <= known.life.epoch;
+    (!may_ask).then(|| unproven(log_id, epoch, Some(known.life.epoch)))
 }
 
 /// How far a log was on disk, and which of its lives said it: the newest, where nothing shows that
@@ -309,10 +383,6 @@ fn remembered(life: &str, told: &str) -> Option<Remembered> {
     let told = ToldPosition::parse(told).filter(|told| told.epoch <= life.epoch);
     let position = told.map_or(0, |told| told.position);
     Some(Remembered { life, position, heard, told: told.and_then(|told| told.word) })
-}
-
-fn not_compared(error: &StoreError) -> NotAdmitted {
-    NotAdmitted { refusal: error.refusal(), life: Some(LifeAnswer::NotCompared), shown: None }
 }
 
 fn unproven(log_id: LogId, said: Epoch, known: Option<Epoch>) -> NotAdmitted {

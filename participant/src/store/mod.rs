@@ -6,6 +6,18 @@
 //!        answers    ◄───────────────────────────────────────────────────────┘
 //! ```
 //!
+//! From below to above; no file uses one that stands behind it:
+//!
+//! ```text
+//! said, control/, work, call, decode   words: of Redis, the control hash, a batch, the scripts
+//! scripts, connection                  the few operations by which all that follows reaches Redis
+//! data, fence, unlogged                which data it is
+//! whole, replicas, writable, refusals  what speaks against its use
+//! owner/                               what the agent does that owns the Redis
+//! lives, link, standby, pulse          whose word counts, the connection, and who owns the Redis
+//! in_doubt, repair, Store              what the agent uses: execute, inspect, evaluate
+//! ```
+//!
 //! **One agent owns the Redis**, and runs the protocol's machine (`owner/`); the others stand by
 //! (`standby.rs`). Lua says what the ops of a branch come to, and writes what an `EXEC` cannot; it
 //! knows nothing of the protocol. What else is kept in memory (the queue of markers) is a shortcut,
@@ -15,18 +27,20 @@
 //! *unknown*, for exactly the messages that it carried.
 
 mod address;
-mod by_hand;
 mod call;
 mod connection;
 mod control;
+mod data;
 mod decode;
 mod error;
 mod evaluate;
 mod examine;
 mod execute;
 mod fence;
+mod in_doubt;
 mod inspect;
 pub mod kind;
+mod link;
 mod lives;
 mod markers;
 mod mutants;
@@ -39,152 +53,208 @@ mod repair;
 mod replicas;
 pub mod requirements;
 pub mod rights;
+mod said;
 mod scripts;
-mod sorted;
 mod standby;
 mod unlogged;
 mod whole;
 mod work;
 mod writable;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 
-use assent_common::ids::{LogId, TransactionId, Txid};
-use assent_common::lives::Remembered;
+use assent_common::code::ErrorCode;
+use assent_common::ids::{LogId, Txid};
 use assent_common::outcome::Refusal;
-use assent_common::participant::{Branches, Reports, Unlogged};
-use assent_common::wire::branch::Mode;
-use assent_common::wire::resync::Served;
+use assent_common::participant::{Heard, Known, Meeting};
+use assent_common::wire::branch::CoordinatorRef;
+use assent_common::wire::resync::{DataPoint, DataView, Progress, Resync, Resynced};
+
+use self::control::Field;
+use self::data::identity;
+use self::fence::{fence, not_as_known};
+use self::lives::LivesInRedis;
+use self::repair::Repairs;
+use crate::mutex::lock;
 
 pub use assent_common::command::ValidatedBranch;
 pub use control::{ByHand, kept_keys};
+pub(crate) use data::new_incarnation;
 pub use error::StoreError;
 pub use evaluate::evaluate;
 pub use examine::{Examination, examine};
-pub use inspect::{InDoubt, StoreFacts, StoredBranch};
+pub use in_doubt::InDoubt;
+pub use inspect::{StoreFacts, StoredBranch};
+pub use link::{Link, StoreState};
+pub(crate) use lives::{KnownLives, LifeChange, LifeStore, StoredLife, Swapped};
 pub use lives::{NotAdmitted, Says};
 pub use options::{AgentAddress, StoreOptions};
 pub use owner::{Guard, OtherOwner};
 pub use packed::{RedoError, decode_redo};
-
-/// How a branch is to be prepared, checked.
-#[derive(Debug, Clone)]
-pub struct CheckedPrepare {
-    /// The public id of its transaction, which is its age.
-    pub id: TransactionId,
-    /// Whether a decision follows.
-    pub mode: Mode,
-    /// All branches, where their votes are the decision.
-    pub branches: Branches,
-    /// The ops.
-    pub branch: ValidatedBranch,
-    /// The no to it if nothing is kept of it yet; what is kept answers for itself.
-    pub if_new: Option<Box<Refusal>>,
-}
-
-/// Whether the store can be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreState {
-    /// The connection is up, and the data is that of this agent's start.
-    Ready,
-    /// There is no connection; the next call tries again.
-    Disconnected(String),
-    /// Redis has started anew, and what it has loaded is not verified yet: nothing is voted
-    /// meanwhile.
-    Verifying(String),
-    /// The data is not what it should be (invariant 12): everything is refused until it is
-    /// resynchronised.
-    Quarantined(String),
-}
+pub use work::{CheckedPrepare, Hooked};
 
 /// The Redis of one service, as one agent uses it.
 #[derive(Debug)]
 pub struct Store {
-    options: StoreOptions,
-    /// The incarnation of the data that this agent resynchronised with last.
-    incarnation: AtomicU64,
-    /// The key that says which agent has the Redis for itself.
-    owner_key: String,
-    /// This agent, among those of the participant.
-    agent: String,
-    link: connection::Link,
-    scripts: scripts::Scripts,
-    quarantine: RwLock<Option<String>>,
-    /// The highest vote number that this agent has seen: lower on a reconnect means that votes were
-    /// lost.
-    seq_seen: AtomicU64,
-    /// The highest count of ended branches that this agent has seen.
-    ended_seen: AtomicU64,
-    /// Which look at the data this is; see `DataView`.
-    view: AtomicU64,
-    markers: Mutex<markers::Markers>,
-    /// What one phase came to, until its log has it: the done-markers, as they are in the data.
-    unlogged: Mutex<Unlogged<Arc<[u8]>>>,
-    /// What this agent remembers of the lives of each log that it has heard.
-    lives: Mutex<HashMap<LogId, Remembered>>,
-    /// Logs that say no life, and of which none was known when they were first heard here.
-    nameless: Mutex<HashSet<LogId>>,
-    file_off_in: connection::FileOffIn,
-    /// The logs of which a copy was refused since they were last heard themselves, and why.
-    stale: Mutex<BTreeMap<LogId, String>>,
-    has_stale: AtomicBool,
-    /// The logs whose word the repair took that opened the data of this incarnation.
-    served: Mutex<Option<(u64, Vec<Served>)>>,
-    /// What logs have said of the data while it is fenced.
-    words: tokio::sync::Mutex<Reports>,
+    link: Link,
+    repairs: Repairs,
     /// What operators decided by hand, as the last scan found it.
     by_hand: Mutex<BTreeMap<Txid, ByHand>>,
-    /// Whether Redis takes writes, as the last pulse saw.
-    writes: writable::Writes,
 }
 
 impl Store {
-    /// The incarnation of the data that this agent resynchronised with last.
+    /// Connects, checks the settings of Redis, and reads or makes the incarnation of its data.
+    pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
+        let link = Link::connect(options).await?;
+        Ok(Self { link, repairs: Repairs::default(), by_hand: Mutex::default() })
+    }
+
+    /// The connection, and who owns the Redis.
     #[must_use]
-    pub fn incarnation(&self) -> u64 {
-        self.incarnation.load(Ordering::Acquire)
+    pub fn link(&self) -> &Link {
+        &self.link
     }
 
     /// The options that the store was opened with.
     #[must_use]
     pub fn options(&self) -> &StoreOptions {
-        &self.options
+        &self.link.memory.options
     }
 
-    fn owner_key(&self) -> &str {
-        &self.owner_key
+    /// The incarnation of the data that this agent resynchronised with last.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.link.data.incarnation()
     }
 
-    /// The key that an owner changes each second that the server does not list.
-    fn pulse_key(&self) -> String {
-        format!("{}:pulse", self.options.control_key)
+    /// How many branches have ended in the data, as far as this agent has seen.
+    pub fn progress(&self) -> Option<Progress> {
+        self.link.data.progress()
     }
 
-    fn is_quarantined(&self) -> Option<String> {
-        self.quarantine.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What the data is now.
+    pub async fn data(&self) -> Result<DataView, StoreError> {
+        self.repairs.data(&self.link).await
     }
 
-    fn quarantine(&self, reason: String) {
-        self.quarantine_of(self.incarnation(), reason);
+    /// Takes a part of what a log says; with the last part of the last log that is owed, repairs
+    /// and opens the data.
+    pub async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
+        self.repairs.resync(&self.link, part).await
     }
 
-    /// The same, if this agent still goes on with that data: what was found wrong with it may be
-    /// repaired by now.
-    fn quarantine_of(&self, incarnation: u64, reason: String) -> bool {
-        let mut quarantine = self.quarantine.write().unwrap_or_else(PoisonError::into_inner);
-        let is_of_now = self.incarnation() == incarnation;
-        if is_of_now && quarantine.is_none() {
-            tracing::error!(reason, "quarantined: the data in Redis is not what this agent knew");
-            *quarantine = Some(reason);
+    /// The logs of which a copy was refused since they were last heard themselves, and why.
+    #[must_use]
+    pub fn stale_logs(&self) -> BTreeMap<LogId, String> {
+        self.link.lives.stale_logs()
+    }
+
+    /// Why this life of a coordinator may not speak here; `None` if it may.
+    pub async fn admit_life(
+        &self,
+        coordinator: &CoordinatorRef,
+        says: Says,
+    ) -> Option<NotAdmitted> {
+        let Link { lives, data, .. } = &self.link;
+        if let Some(known) = lives.admit_at_once(coordinator, says) {
+            return known;
         }
-        is_of_now
+        let admitted = match self.link.live().await {
+            Ok(live) => {
+                let store = LivesInRedis { connection: &live.connection, data };
+                lives.admit(&store, coordinator, says).await
+            }
+            Err(error) => Err(error),
+        };
+        admitted.unwrap_or_else(|error| Some(NotAdmitted::not_compared(&error)))
     }
-}
 
-/// The data behind these locks is valid between any two statements, so a panic elsewhere does not
-/// spoil it.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Why nothing may be done for a coordinator that knows this of the data; `None` if it may.
+    pub async fn admit(
+        &self,
+        log_id: LogId,
+        known: Option<DataPoint>,
+        progress: Option<Progress>,
+    ) -> Option<Refusal> {
+        let own = self.link.data.own();
+        if !own.is_quarantined && own.has_all_of(known, progress) {
+            return None;
+        }
+        match self.look_again(log_id, known, progress).await {
+            Ok(None) => None,
+            Ok(Some(reason)) => Some(Refusal::new(ErrorCode::Quarantined, reason)),
+            Err(error) => Some(error.refusal()),
+        }
+    }
+
+    /// Whether a log that knows this of the data knows something else than this agent does. Nobody
+    /// else is to be shut out on its word alone.
+    #[must_use]
+    pub fn is_other_data(&self, known: Option<DataPoint>, progress: Option<Progress>) -> bool {
+        !self.link.data.own().has_all_of(known, progress) && !mutants::believes_strangers()
+    }
+
+    /// Whether a log has spoken here, as far as the data and this agent know.
+    pub async fn has_spoken(&self, log_id: LogId) -> Result<bool, StoreError> {
+        if lock(&self.link.data.markers).heard(log_id).is_some() {
+            return Ok(true);
+        }
+        let live = self.link.live().await?;
+        let mut command = redis::cmd("HEXISTS");
+        command.arg(live.connection.control_key()).arg(Field::Mark(log_id));
+        live.connection.or_unavailable(live.connection.ask(&command).await)
+    }
+
+    /// Takes note of a log that speaks here, also where it is refused: its word is owed.
+    pub fn heard(&self, log_id: LogId, heard: Heard) {
+        self.link.data.raise(log_id, heard);
+    }
+
+    /// Compares the data itself with what a coordinator knows of it, and fences it if it is not
+    /// that.
+    async fn look_again(
+        &self,
+        log_id: LogId,
+        known: Option<DataPoint>,
+        progress: Option<Progress>,
+    ) -> Result<Option<String>, StoreError> {
+        let data = &self.link.data;
+        let live = self.link.live().await?;
+        let connection = &live.connection;
+        let found = connection.or_unavailable(identity(connection).await)?;
+        let told = known.map(|known| Known::told(known, progress));
+        let quarantined = data.is_quarantined();
+        let waits = || quarantined.clone().unwrap_or_else(|| "the data is fenced".to_owned());
+        match data.own().meets(found, told) {
+            Meeting::Serves(open) => {
+                self.link.went_on(data.goes_on_with(open));
+                if known.is_some() {
+                    data.saw_ended(open.incarnation, found.ended);
+                }
+                return Ok(None);
+            }
+            Meeting::Fenced => {
+                data.quarantine(waits());
+                return Ok(Some(waits()));
+            }
+            Meeting::Unlike => {}
+        }
+        if let Some(known) = known
+            && self.data().await?.has_served(log_id, known)
+        {
+            let why = "the data was repaired meanwhile; the coordinator asks for its present state";
+            return Ok(Some(why.to_owned()));
+        }
+        let as_found = |incarnation| {
+            let data = DataPoint { incarnation, seq: found.seq };
+            Known { data, ended: 0 }
+        };
+        let told = told.or_else(|| found.incarnation.map(as_found));
+        let not_as_told = || not_as_known(found, told?, "its coordinator knew");
+        let reason = quarantined.clone().or_else(not_as_told).unwrap_or_else(waits);
+        data.quarantine(reason.clone());
+        fence(connection, found.incarnation).await?;
+        Ok(Some(reason))
+    }
 }

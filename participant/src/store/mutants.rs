@@ -14,7 +14,7 @@ use super::control::Field;
 
 /// A line of a script, and what a mutant has in its place.
 #[cfg(feature = "crash-points")]
-const BENT: [(Mutant, &str, &str); 3] = [
+const BENT: [(Mutant, &str, &str); 4] = [
     (Mutant::RedoForgets, "{'a', apply_writes(packed, tonumber(found[2] or '0'))}", "{'a', 0}"),
     (Mutant::IncarnationIgnored, "if incarnation ~= ARGV[1] then", "if false then"),
     (
@@ -22,6 +22,7 @@ const BENT: [(Mutant, &str, &str); 3] = [
         "local first = try('HDEL', ctl, '-')",
         "local first = try('HSET', ctl, '-', '')",
     ),
+    (Mutant::DigestIgnoresExpiry, "(exp and ms_text(exp) or '')", "''"),
 ];
 
 /// The text of a script.
@@ -208,7 +209,8 @@ mod tests {
 
     #[test]
     fn every_bent_line_is_a_line_of_a_script() {
-        let scripts = [Script::Redo, Script::Apply, Script::May].map(Script::source);
+        let scripts = [Script::Redo, Script::Apply, Script::May, Script::Evaluate(u8::MAX)];
+        let scripts = scripts.map(Script::source);
         for (mutant, good, _) in BENT {
             assert!(scripts.iter().any(|script| script.contains(good)), "{mutant} bends nothing");
         }

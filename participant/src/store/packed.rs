@@ -121,6 +121,10 @@ impl<'a> Reader<'a> {
                 let text = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
                 Reply::Int(text.ok_or(RedoError("an integer was expected"))?)
             }
+            (Item::Bytes(bytes), ReplyKind::Hook) => {
+                let json = std::str::from_utf8(bytes);
+                Reply::Hook(json.map_err(|_| RedoError("a text was expected"))?.into())
+            }
             (Item::Bytes(bytes), _) => Reply::Bytes(bytes.to_vec()),
             (Item::Array(2), ReplyKind::Estimate) => {
                 let mut end = || match self.reply(ReplyKind::Int)? {
@@ -237,6 +241,7 @@ impl Writer {
                 self.bytes(at_least.to_string().as_bytes());
                 self.bytes(at_most.to_string().as_bytes());
             }
+            Reply::Hook(json) => self.bytes(json.as_bytes()),
         }
     }
 }
@@ -248,6 +253,7 @@ pub(super) const fn kind_letter(kind: ReplyKind) -> u8 {
         ReplyKind::Bytes => b'B',
         ReplyKind::Array => b'A',
         ReplyKind::Estimate => b'E',
+        ReplyKind::Hook => b'H',
     }
 }
 

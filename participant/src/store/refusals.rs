@@ -14,11 +14,9 @@ use assent_common::value::{Arg, readable};
 
 use redis::{Pipeline, RedisResult, Value};
 
-use super::call::{self, PrepareItem};
-use super::connection::Live;
-use super::sorted::Sorted;
-use super::work::Speaker;
-use super::{Store, mutants, rights};
+use super::connection::Connection;
+use super::work::{PrepareItem, Sorted, Speaker};
+use super::{call, mutants, rights};
 
 /// Why a prepare is refused without a look at what is kept, if it is.
 pub(super) fn refusal(
@@ -40,30 +38,28 @@ pub(super) fn refusal(
     })
 }
 
-impl Sorted {
-    /// New branches are refused of which a word is larger than the server takes; and those of
-    /// implicit transactions where votes may be lost, because no log has the decision beside them.
-    pub(super) fn weigh(&mut self, live: &Live) {
-        if let Some(most) = live.server.request_bytes_max {
-            for item in &mut self.prepares {
-                let bytes = call::largest_read(&item.prepare.branch);
-                if bytes > most {
-                    let detail = format!(
-                        "an argument of the branch takes {bytes} bytes on its way, and \
-                         client-query-buffer-limit of its Redis is {most}"
-                    );
-                    item.prepare.if_new = Some(Box::new(Refusal::new(ErrorCode::TooLarge, detail)));
-                }
+/// New branches are refused of which a word is larger than the server takes; and those of
+/// implicit transactions where votes may be lost, because no log has the decision beside them.
+pub(super) fn weigh(sorted: &mut Sorted, connection: &Connection) {
+    if let Some(most) = connection.server.request_bytes_max {
+        for item in &mut sorted.prepares {
+            let bytes = call::largest_read(&item.prepare.branch);
+            if bytes > most {
+                let detail = format!(
+                    "an argument of the branch takes {bytes} bytes on its way, and \
+                     client-query-buffer-limit of its Redis is {most}"
+                );
+                item.prepare.if_new = Some(Box::new(Refusal::new(ErrorCode::TooLarge, detail)));
             }
         }
-        let violations = &live.violations;
-        if !mutants::minds_for_decisions(violations) {
-            return;
-        }
-        for item in self.prepares.iter_mut().filter(|item| !item.prepare.branches.is_empty()) {
-            let refusal = Refusal::new(ErrorCode::NotDurable, violations.join("; "));
-            item.prepare.if_new = Some(Box::new(refusal));
-        }
+    }
+    let violations = &connection.violations;
+    if !mutants::minds_for_decisions(violations) {
+        return;
+    }
+    for item in sorted.prepares.iter_mut().filter(|item| !item.prepare.branches.is_empty()) {
+        let refusal = Refusal::new(ErrorCode::NotDurable, violations.join("; "));
+        item.prepare.if_new = Some(Box::new(refusal));
     }
 }
 
@@ -76,7 +72,7 @@ const KEYS_AT_ONCE: usize = 512;
 /// Which of these keys the agent's user may not both read and write, as Redis says to a script that
 /// does nothing with them.
 pub(super) async fn denied(
-    live: &Live,
+    connection: &Connection,
     keys: impl Iterator<Item = &Arg>,
 ) -> RedisResult<BTreeSet<Arg>> {
     let keys: Vec<&Arg> = keys.collect();
@@ -86,8 +82,7 @@ pub(super) async fn denied(
         for key in keys {
             pipeline.cmd("EVAL").arg("return 1").arg(1).arg(key.0.as_slice());
         }
-        let connection = &mut live.connection.clone();
-        let said = connection.send_packed_commands(&pipeline, 0, keys.len()).await?;
+        let said = connection.send_all(&pipeline).await?;
         let is_denied = |said: &Value| match said {
             Value::ServerError(error) => error.code() == "NOPERM",
             _ => false,
@@ -100,7 +95,7 @@ pub(super) async fn denied(
 
 /// A refusal of a branch for these keys. Redis says of a script only that there is one.
 pub(super) fn of_keys<'a>(
-    live: &Live,
+    connection: &Connection,
     keys: impl Iterator<Item = &'a Arg>,
     ops: Option<&[ValidatedOp]>,
     said: &str,
@@ -114,7 +109,7 @@ pub(super) fn of_keys<'a>(
     let named = named.collect::<Vec<_>>().join(", ");
     let more = keys.len().saturating_sub(KEYS_NAMED_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let user = rights::quoted(live.server.user());
+    let user = rights::quoted(connection.server.user());
     let detail = format!(
         "the agent's user {user} may not read and write {named}{more}: {said}; allow it with \
          redis-cli ACL SETUSER {user} '~PATTERN'"
@@ -126,29 +121,26 @@ fn keys_of(item: &PrepareItem) -> impl Iterator<Item = &Arg> {
     item.prepare.branch.locks.iter().map(|lock| &lock.key)
 }
 
-impl Store {
-    /// What is said to the branches of a call of which Redis says that there is a key that the
-    /// agent's user may not touch: those that have one are refused, the others are for the next
-    /// call. Nothing if there is no such key.
-    pub(super) async fn without_denied(
-        &self,
-        live: &Live,
-        items: &[PrepareItem],
-        said: &str,
-    ) -> Option<Value> {
-        let keys: BTreeSet<&Arg> = items.iter().flat_map(keys_of).collect();
-        let denied = denied(live, keys.into_iter()).await.ok().filter(|keys| !keys.is_empty())?;
-        let text = |text: String| Value::BulkString(text.into_bytes());
-        let rows = items.iter().map(|item| {
-            let mut keys = keys_of(item).filter(|key| denied.contains(*key)).peekable();
-            if keys.peek().is_none() {
-                return Value::Array(vec![text("z".to_owned())]);
-            }
-            let ops = Some(&*item.prepare.branch.ops);
-            let Refusal { code, detail, .. } = of_keys(live, keys, ops, said);
-            let code = code.to_string();
-            Value::Array(vec![text("n".to_owned()), text(code), Value::Int(-1), text(detail)])
-        });
-        Some(Value::Array(rows.collect()))
-    }
+/// What is said to the branches of a call of which Redis says that there is a key that the
+/// agent's user may not touch: those that have one are refused, the others are for the next
+/// call. Nothing if there is no such key.
+pub(super) async fn without_denied(
+    connection: &Connection,
+    items: &[PrepareItem],
+    said: &str,
+) -> Option<Value> {
+    let keys: BTreeSet<&Arg> = items.iter().flat_map(keys_of).collect();
+    let denied = denied(connection, keys.into_iter()).await.ok().filter(|keys| !keys.is_empty())?;
+    let text = |text: String| Value::BulkString(text.into_bytes());
+    let rows = items.iter().map(|item| {
+        let mut keys = keys_of(item).filter(|key| denied.contains(*key)).peekable();
+        if keys.peek().is_none() {
+            return Value::Array(vec![text("z".to_owned())]);
+        }
+        let ops = Some(&*item.prepare.branch.ops);
+        let Refusal { code, detail, .. } = of_keys(connection, keys, ops, said);
+        let code = code.to_string();
+        Value::Array(vec![text("n".to_owned()), text(code), Value::Int(-1), text(detail)])
+    });
+    Some(Value::Array(rows.collect()))
 }

@@ -5,16 +5,17 @@
 //! `min_replicas`: what fewer replicas have heard is *not known*, so that no decision is built on it. `WAIT` counts
 //! replicas that received the writes of its own connection, in memory (<https://redis.io/docs/latest/commands/wait/>).
 
+use std::sync::Mutex;
+
 use assent_common::ErrorCode;
 use assent_common::branch::BranchAnswer;
 use assent_common::outcome::{Call, Prepared, Refusal};
 use redis::{RedisResult, Value};
 
-use super::connection::Live;
-use super::execute::send;
-use super::sorted::Sorted;
-use super::work::Answers;
-use super::{Store, StoreError, lock};
+use super::StoreOptions;
+use super::connection::Connection;
+use super::work::{Answers, Sorted};
+use crate::mutex::lock;
 
 /// How long replicas are waited for, in milliseconds; what they have not heard by then is asked again.
 const WAIT_MS: u64 = 1_000;
@@ -22,25 +23,48 @@ const WAIT_MS: u64 = 1_000;
 /// The same, where it is only looked whether they have heard it by now.
 const LOOK_MS: u64 = 100;
 
-impl Store {
+/// The replicas that votes need.
+#[derive(Debug)]
+pub(super) struct Replicas {
+    needed: u32,
+    /// Why votes would not count, as far as is known: too few are online, or they did not
+    /// acknowledge the last ones.
+    lacks: Mutex<Option<String>>,
+}
+
+impl Replicas {
+    /// Those of a new connection.
+    pub(super) fn new(options: &StoreOptions) -> Self {
+        let needed = options.min_replicas;
+        let not_seen = "which replicas there are is not known yet";
+        Self { needed, lacks: Mutex::new((needed > 0).then(|| not_seen.to_owned())) }
+    }
+
+    /// What the last look found.
+    pub(super) fn missed(&self) -> Option<String> {
+        lock(&self.lacks).clone()
+    }
+
     /// Takes back what was answered at these slots, unless enough replicas have it.
-    pub(super) async fn certify(&self, live: &Live, slots: &[usize], answers: &mut Answers) {
-        let needed = self.options.min_replicas;
+    pub(super) async fn certify(
+        &self,
+        connection: &Connection,
+        slots: &[usize],
+        answers: &mut Answers,
+    ) {
+        let needed = self.needed;
         let rests_on_writes = |slot: &&usize| answers.of(**slot).is_some_and(is_done);
         let slots: Vec<usize> = slots.iter().filter(rests_on_writes).copied().collect();
         if needed == 0 || slots.is_empty() {
             return;
         }
-        let mut command = redis::cmd("WAIT");
-        command.arg(needed).arg(WAIT_MS);
-        let heard: RedisResult<Value> = send(live, &command).await;
-        let why = match heard {
+        let why = match connection.send(redis::cmd("WAIT").arg(needed).arg(WAIT_MS)).await {
             Ok(Value::Int(count)) if count >= i64::from(needed) => return,
             Ok(Value::Int(count)) => unacknowledged(count, needed),
             Ok(_) => "WAIT was not answered as such".to_owned(),
             Err(error) => format!("whether replicas have it is not known: {error}"),
         };
-        *lock(&live.lacks_replicas) = Some(why.clone());
+        *lock(&self.lacks) = Some(why.clone());
         tracing::warn!(why, answers = slots.len(), "not certified by replicas");
         for slot in slots {
             if let Some(answer) = answers.of(slot) {
@@ -49,59 +73,38 @@ impl Store {
             }
         }
     }
-}
 
-impl Store {
-    /// Which replicas are missing; nothing if there are as many as votes need, and the last votes
+    /// Which of them are missing; nothing if there are as many as votes need, and the last votes
     /// were acknowledged.
-    pub async fn replicas_missing(&self) -> Result<Option<String>, StoreError> {
-        let needed = self.options.min_replicas;
+    pub(super) async fn missing(&self, connection: &Connection) -> RedisResult<Option<String>> {
+        let needed = self.needed;
         if needed == 0 {
             return Ok(None);
         }
-        let live = self.live().await?;
-        let missing = self.look_at_replicas(&live, needed).await;
-        missing.map_err(|error| self.given_up(&live, &error))
-    }
-
-    /// What the last look found, where one takes too long: the connection waits for replicas.
-    pub fn replicas_missed(&self) -> Option<String> {
-        let live = self.link.current()?;
-        let lacks = lock(&live.lacks_replicas);
-        lacks.clone()
-    }
-
-    async fn look_at_replicas(&self, live: &Live, needed: u32) -> RedisResult<Option<String>> {
-        let mut command = redis::cmd("INFO");
-        command.arg("replication");
-        let told: String = redis::from_redis_value(send(live, &command).await?)?;
+        let told: String = connection.ask(redis::cmd("INFO").arg("replication")).await?;
         let online = online(&told);
         let found = if online < needed {
             let why = "acknowledged it: no more are online (--min-replicas)";
             Some(format!("{online} of {needed} replicas {why}"))
-        } else if lock(&live.lacks_replicas).is_none() {
+        } else if lock(&self.lacks).is_none() {
             None
         } else {
             // A replica that hangs is online for a while. It lacks this connection's last write.
-            let mut command = redis::cmd("WAIT");
-            command.arg(needed).arg(LOOK_MS);
-            let count: i64 = redis::from_redis_value(send(live, &command).await?)?;
+            let count: i64 = connection.ask(redis::cmd("WAIT").arg(needed).arg(LOOK_MS)).await?;
             (count < i64::from(needed)).then(|| unacknowledged(count, needed))
         };
-        lock(&live.lacks_replicas).clone_from(&found);
+        lock(&self.lacks).clone_from(&found);
         Ok(found)
     }
 
     /// Refuses new prepares while it is known that their votes would not count: a no at once, where
     /// a vote would wait for its transaction's end.
-    pub(super) async fn weigh_replicas(&self, live: &Live, sorted: &mut Sorted) {
-        if sorted.prepares.is_empty() || lock(&live.lacks_replicas).is_none() {
+    pub(super) async fn weigh(&self, connection: &Connection, sorted: &mut Sorted) {
+        if sorted.prepares.is_empty() || lock(&self.lacks).is_none() {
             return;
         }
         // What breaks the connection is met again by the batch itself.
-        let Ok(Some(why)) = self.look_at_replicas(live, self.options.min_replicas).await else {
-            return;
-        };
+        let Ok(Some(why)) = self.missing(connection).await else { return };
         for item in &mut sorted.prepares {
             let refusal = Refusal::new(ErrorCode::RedisRefuses, &*why);
             item.prepare.if_new = Some(Box::new(refusal));

@@ -12,17 +12,17 @@
 //! ```
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult};
 
-use super::connection::Live;
+use super::connection::Connection;
 use super::control::Field;
 use super::kind::{Features, ServerId};
-use super::{Store, StoreError, lock, mutants};
+use super::{StoreError, mutants};
+use crate::mutex::lock;
 
 /// How long a batch waits for the verification before it is refused: a small file is rewritten within that time.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -56,7 +56,7 @@ struct Rewrite {
 
 impl Trust {
     /// Of a server that nothing was written to by this connection yet.
-    pub(super) async fn ask(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
+    pub(super) async fn ask(connection: &Connection) -> RedisResult<Self> {
         let may_be_torn = File::ask(connection).await?.may_be_torn();
         let why = "Redis has started anew, and what it has loaded is being verified".to_owned();
         let (is_given, rewrite) = Default::default();
@@ -71,14 +71,110 @@ impl Trust {
     pub(super) fn waits_for(&self) -> Option<String> {
         (!self.is_given()).then(|| lock(&self.why).clone())
     }
+
+    /// Sees to it that what the server has loaded is whole before anything is voted, applied or dropped there. The
+    /// error says what that waits for; whoever comes next goes on where this call stopped.
+    pub(super) async fn verify(&self, connection: &Connection) -> Result<(), StoreError> {
+        if self.is_given() {
+            return Ok(());
+        }
+        let reason = match tokio::time::timeout(PATIENCE, self.ask_whether_whole(connection)).await
+        {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => {
+                lock(&self.why).clone_from(&why);
+                why
+            }
+            Err(_) => lock(&self.why).clone(),
+        };
+        Err(StoreError::Unavailable { address: connection.options().address(), reason })
+    }
+
+    async fn ask_whether_whole(&self, connection: &Connection) -> Result<(), String> {
+        let mut rewrite = self.rewrite.lock().await;
+        if self.is_given() {
+            return Ok(());
+        }
+        let text = |error: RedisError| error.to_string();
+        self.recognise(connection).await.map_err(text)?;
+        if self.is_given() {
+            return Ok(());
+        }
+        if self.may_be_torn {
+            self.rewrite(connection, &mut rewrite).await?;
+        }
+        let mut command = redis::cmd("HSET");
+        command.arg(connection.control_key()).arg(Field::Run).arg(&connection.server.run_id);
+        let () = connection.ask(&command).await.map_err(text)?;
+        self.is_given.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Trusts a life of the server that an agent has verified before.
+    pub(super) async fn recognise(&self, connection: &Connection) -> RedisResult<()> {
+        let verified: Option<String> = connection.field(Field::Run).await?;
+        if verified.as_ref() == Some(&connection.server.run_id) || !mutants::asks_run() {
+            self.is_given.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Has the server rewrite its file, and returns when that has ended well.
+    async fn rewrite(&self, connection: &Connection, rewrite: &mut Rewrite) -> Result<(), String> {
+        if let Some((_, why)) = rewrite.failed.as_ref().filter(|(at, _)| at.elapsed() < AGAIN) {
+            return Err(why.clone());
+        }
+        let mut pause = PAUSE_MIN;
+        loop {
+            let file = File::ask(connection).await.map_err(|error| error.to_string())?;
+            if file.is_being_rewritten() {
+                // Whoever began it, it writes what this life has loaded.
+                rewrite.begun = true;
+                "Redis has started anew, and rewrites its append-only file, which may be torn: no vote before that has \
+                 ended (INFO persistence: aof_rewrite_in_progress)"
+                    .clone_into(&mut lock(&self.why));
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(PAUSE_MAX);
+            } else if rewrite.begun && file.was_rewritten_well() {
+                return Ok(());
+            } else if rewrite.begun {
+                let why = "Redis cannot rewrite its append-only file, which may be torn (aof_last_bgrewrite_status is \
+                           not ok): look into the log of Redis, and at the disk; it is tried again";
+                return Err(rewrite.fail(why.to_owned()));
+            } else {
+                tracing::info!(
+                    run_id = connection.server.run_id,
+                    "Redis was restarted: its append-only file is being rewritten"
+                );
+                let begun: RedisResult<String> = connection.ask(&redis::cmd("BGREWRITEAOF")).await;
+                match begun {
+                    Ok(_) => rewrite.begun = true,
+                    Err(error) if error.is_io_error() => return Err(error.to_string()),
+                    // Another agent was faster.
+                    Err(error) if error.to_string().contains("already in progress") => {}
+                    Err(error) if connection.options().allow_unsafe_redis => {
+                        tracing::warn!(%error, "Redis may have loaded a torn file, and refuses to rewrite it");
+                        return Ok(());
+                    }
+                    Err(error) => {
+                        let why = format!(
+                            "Redis has started anew, and refuses BGREWRITEAOF, without which a torn append-only file \
+                             loses votes ({error}): allow the agent's user `+bgrewriteaof`; it is tried again"
+                        );
+                        return Err(rewrite.fail(why));
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// What `INFO` says of the server and its file.
 struct File(HashMap<String, String>);
 
 impl File {
-    async fn ask(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
-        let info: String = redis::cmd("INFO").query_async(connection).await?;
+    async fn ask(connection: &Connection) -> RedisResult<Self> {
+        let info: String = connection.ask(&redis::cmd("INFO")).await?;
         let fields = info.lines().filter_map(|line| line.trim_end().split_once(':'));
         Ok(Self(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
     }
@@ -117,117 +213,6 @@ impl File {
 
     fn was_rewritten_well(&self) -> bool {
         self.is("aof_last_bgrewrite_status", "ok")
-    }
-}
-
-impl Store {
-    /// The connection, once what its server has loaded is verified.
-    pub(super) async fn verified(&self) -> Result<Arc<Live>, StoreError> {
-        let live = self.live().await?;
-        self.verify(&live).await?;
-        Ok(live)
-    }
-
-    /// Sees to it that what the server has loaded is whole before anything is voted, applied or dropped there. The
-    /// error says what that waits for; whoever comes next goes on where this call stopped.
-    pub(super) async fn verify(&self, live: &Live) -> Result<(), StoreError> {
-        if live.trust.is_given() {
-            return Ok(());
-        }
-        match tokio::time::timeout(PATIENCE, self.ask_whether_whole(live)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => {
-                lock(&live.trust.why).clone_from(&why);
-                Err(self.unverified(why))
-            }
-            Err(_) => Err(self.unverified(lock(&live.trust.why).clone())),
-        }
-    }
-
-    fn unverified(&self, reason: String) -> StoreError {
-        StoreError::Unavailable { address: self.options.address(), reason }
-    }
-
-    async fn ask_whether_whole(&self, live: &Live) -> Result<(), String> {
-        let mut rewrite = live.trust.rewrite.lock().await;
-        if live.trust.is_given() {
-            return Ok(());
-        }
-        let text = |error: RedisError| error.to_string();
-        self.recognise(live).await.map_err(text)?;
-        if live.trust.is_given() {
-            return Ok(());
-        }
-        if live.trust.may_be_torn {
-            self.rewrite(live, &mut rewrite).await?;
-        }
-        let mut command = redis::cmd("HSET");
-        command.arg(&self.options.control_key).arg(Field::Run).arg(&live.server.run_id);
-        let () = command.query_async(&mut live.connection.clone()).await.map_err(text)?;
-        live.trust.is_given.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Trusts a life of the server that an agent has verified before.
-    pub(super) async fn recognise(&self, live: &Live) -> RedisResult<()> {
-        let mut command = redis::cmd("HGET");
-        command.arg(&self.options.control_key).arg(Field::Run);
-        let verified: Option<String> = command.query_async(&mut live.connection.clone()).await?;
-        if verified.as_ref() == Some(&live.server.run_id) || !mutants::asks_run() {
-            live.trust.is_given.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    /// Has the server rewrite its file, and returns when that has ended well.
-    async fn rewrite(&self, live: &Live, rewrite: &mut Rewrite) -> Result<(), String> {
-        if let Some((_, why)) = rewrite.failed.as_ref().filter(|(at, _)| at.elapsed() < AGAIN) {
-            return Err(why.clone());
-        }
-        let connection = &mut live.connection.clone();
-        let mut pause = PAUSE_MIN;
-        loop {
-            let file = File::ask(connection).await.map_err(|error| error.to_string())?;
-            if file.is_being_rewritten() {
-                // Whoever began it, it writes what this life has loaded.
-                rewrite.begun = true;
-                "Redis has started anew, and rewrites its append-only file, which may be torn: no vote before that has \
-                 ended (INFO persistence: aof_rewrite_in_progress)"
-                    .clone_into(&mut lock(&live.trust.why));
-                tokio::time::sleep(pause).await;
-                pause = (2 * pause).min(PAUSE_MAX);
-            } else if rewrite.begun && file.was_rewritten_well() {
-                return Ok(());
-            } else if rewrite.begun {
-                let why = "Redis cannot rewrite its append-only file, which may be torn (aof_last_bgrewrite_status is \
-                           not ok): look into the log of Redis, and at the disk; it is tried again";
-                return Err(rewrite.fail(why.to_owned()));
-            } else {
-                tracing::info!(
-                    run_id = live.server.run_id,
-                    "Redis was restarted: its append-only file is being rewritten"
-                );
-                let begun: RedisResult<String> =
-                    redis::cmd("BGREWRITEAOF").query_async(connection).await;
-                match begun {
-                    Ok(_) => rewrite.begun = true,
-                    Err(error) if error.is_io_error() => return Err(error.to_string()),
-                    // Another agent was faster.
-                    Err(error) if error.to_string().contains("already in progress") => {}
-                    Err(error) if self.options.allow_unsafe_redis => {
-                        tracing::warn!(%error, "Redis may have loaded a torn file, and refuses to rewrite it");
-                        return Ok(());
-                    }
-                    Err(error) => {
-                        let why = format!(
-                            "Redis has started anew, and refuses BGREWRITEAOF, without which a torn append-only file \
-                             loses votes ({error}): allow the agent's user `+bgrewriteaof`; it is tried again"
-                        );
-                        return Err(rewrite.fail(why));
-                    }
-                }
-            }
-        }
     }
 }
 

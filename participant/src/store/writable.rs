@@ -1,54 +1,41 @@
 //! Whether Redis takes writes. One above `maxmemory`, or without the replicas that it is told to
 //! have, aborts every new transaction, and looks well otherwise: what was decided may go on.
 
-use std::sync::Mutex;
-
 use assent_common::code::ErrorCode as C;
 use assent_common::text::cut;
 use redis::{RedisError, RedisResult};
 
-use super::connection::Live;
-use super::decode::refuses;
-use super::execute::send;
-use super::lock;
+use super::connection::Connection;
+use super::said::refuses;
+use crate::mutex::lock;
 
 /// Bytes of the words of Redis that are kept.
 const SAID_BYTES_MAX: usize = 200;
 
-/// What Redis said to the last write that was asked for so, if it took none.
-#[derive(Debug, Default)]
-pub(super) struct Writes(Mutex<Option<String>>);
-
-impl Writes {
-    pub(super) fn refused(&self) -> Option<String> {
-        lock(&self.0).clone()
-    }
-
-    /// Asks for a write that does nothing: of a key that does not exist. Redis says before it looks
-    /// for the key whether it takes writes at all. An error is one of the connection.
-    pub(super) async fn look(&self, live: &Live, control_key: &str) -> RedisResult<()> {
-        let mut command = redis::cmd("SET");
-        command.arg(format!("{control_key}:probe")).arg("").arg("XX");
-        let refused = match send(live, &command).await {
-            Ok(_) => None,
-            Err(error) if error.code().is_none() => return Err(error),
-            // A right that is missing is another's to say.
-            Err(error) => refusal(&error),
-        };
-        let mut known = lock(&self.0);
-        match (&*known, &refused) {
-            (before, Some(said)) if before.as_ref() != Some(said) => {
-                tracing::warn!(
-                    said,
-                    "Redis refuses writes; new transactions are aborted until it takes them"
-                );
-            }
-            (Some(_), None) => tracing::info!("Redis takes writes again"),
-            _ => {}
+/// Asks for a write that does nothing: of a key that does not exist. Redis says before it looks for
+/// the key whether it takes writes at all. An error is one of the connection.
+pub(super) async fn look(connection: &Connection) -> RedisResult<()> {
+    let mut command = redis::cmd("SET");
+    command.arg(format!("{}:probe", connection.control_key())).arg("").arg("XX");
+    let refused = match connection.send(&command).await {
+        Ok(_) => None,
+        Err(error) if error.code().is_none() => return Err(error),
+        // A right that is missing is another's to say.
+        Err(error) => refusal(&error),
+    };
+    let mut known = lock(&connection.memory.writes_refused);
+    match (&*known, &refused) {
+        (before, Some(said)) if before.as_ref() != Some(said) => {
+            tracing::warn!(
+                said,
+                "Redis refuses writes; new transactions are aborted until it takes them"
+            );
         }
-        *known = refused;
-        Ok(())
+        (Some(_), None) => tracing::info!("Redis takes writes again"),
+        _ => {}
     }
+    *known = refused;
+    Ok(())
 }
 
 /// The words of Redis, where it refuses writes of everybody.

@@ -27,7 +27,7 @@ use assent_common::wire::branch::{
     Answer, Batch, BranchAddress, BranchState, CoordinatorRef, Message, Mode, PrepareMessage,
     TxidOnly,
 };
-use assent_common::{Epoch, LogId, TransactionId, TxNumber, Txid};
+use assent_common::{Epoch, LogId, ParticipantName, TransactionId, TxNumber, Txid};
 use assent_participant::{Addresses, Exposure, MetricsText, Options, ServeOptions, Serving, serve};
 
 pub(crate) const LOG: &str = "0198f1c2a4b27c1d9c0e3f4a5b6c7d8e";
@@ -245,6 +245,10 @@ impl Sidecar {
         (self.stop.take().unwrap(), self.serving.take().unwrap())
     }
 
+    pub(crate) fn name(&self) -> ParticipantName {
+        self.name.parse().unwrap()
+    }
+
     /// Says the messages in one batch.
     pub(crate) async fn say(&self, messages: Vec<Message>) -> Vec<Answer> {
         self.say_for("http://127.0.0.1:1", messages).await
@@ -422,6 +426,7 @@ pub(crate) fn prepare<const N: usize>(n: u64, ops: [&[&str]; N]) -> Message {
         wait_ms: 0,
         branches: Vec::new(),
         ops,
+        input: None,
     })
 }
 

@@ -9,8 +9,8 @@ use assent_participant::store::{Store, StoreOptions, rights};
 use assent_servers::Server;
 
 use crate::harness::{
-    Ask as _, CLEAN, DURABLE, Expected as _, Plain, Redis, abort, commit, committed, coordinator,
-    one_phase_done, ops, prepare, prepared, settle, tx, vote,
+    Ask as _, CLEAN, DURABLE, Expected as _, Plain, Redis, abort, assert_unlocked, commit,
+    committed, coordinator, one_phase_done, ops, prepare, prepared, settle, tx, vote,
 };
 use crate::requirements::{as_agent, with_agent};
 use crate::server::left_markers;
@@ -27,7 +27,7 @@ async fn owner_by_script(server: &Server) -> (Redis, Plain, Store) {
 async fn an_agent_that_may_not_watch_owns_its_redis_and_writes_by_scripts() {
     for server in assent_servers::all() {
         let (redis, mut plain, store) = owner_by_script(&server).await;
-        assert!(store.is_sole_owner(), "{}", server.name);
+        assert!(store.link().is_sole_owner(), "{}", server.name);
         plain.calls().await;
         let lines = ["SET a 1", "RPUSH q x", "~INCRBY n 5", "HSET h f 1"];
         for n in 1..=4 {
@@ -65,7 +65,8 @@ async fn an_agent_that_may_not_watch_owns_its_redis_and_writes_by_scripts() {
         assert_eq!(next.prepare(tx(7), &["SET z 1"]).await.refused().code, ErrorCode::Fenced);
         assert_eq!(next.abort(tx(3)).await.done(), Aborted::Fenced);
         assert_eq!(plain.get("a").await.as_deref(), Some("2"), "{}", server.name);
-        assert_eq!(plain.control("l:").await, Vec::<String>::new());
+        let keys = ["a", "q", "n", "h", "s", "m", "k1", "k2", "k3", "k4"];
+        assert_unlocked(&next, &mut plain, &keys).await;
     }
 }
 
@@ -96,7 +97,7 @@ async fn an_agent_whose_keys_are_limited_owns_its_redis() {
         let mut plain = redis.plain().await;
         let () = plain.run(&line.split(' ').collect::<Vec<_>>()).await;
         let store = Store::connect(as_agent(&redis, "pw")).await.unwrap();
-        assert!(store.is_sole_owner(), "{}", server.name);
+        assert!(store.link().is_sole_owner(), "{}", server.name);
         plain.calls().await;
         let messages = [(1, "SET mine:a 1"), (2, "SET other:b 1"), (3, "~INCRBY mine:n 2")];
         let messages = messages.map(|(n, line)| prepare(tx(n), Mode::TwoPhase, ops(&[line])));
@@ -150,14 +151,14 @@ async fn an_owner_without_memory_refuses_what_is_new_and_ends_what_is_staged() {
             assert_eq!(answers.collect::<Vec<_>>(), ended, "{}", server.name);
         }
         let () = plain.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
-        store.pulse().await.unwrap();
+        store.link().pulse().await.unwrap();
         store.sweep().await.unwrap();
         plain.calls().await;
         assert_eq!(store.commit(tx(3)).await, CLEAN);
         let calls = plain.calls().await;
         assert_eq!((calls.of("exec"), calls.of("evalsha")), (1, 0), "{}: {calls:?}", server.name);
         assert_eq!(plain.get("n").await.as_deref(), Some("2"), "{}", server.name);
-        assert_eq!(plain.control("l:").await, Vec::<String>::new());
+        assert_unlocked(&store, &mut plain, &["k1", "k2", "k3", "n", "x"]).await;
     }
 }
 

@@ -7,8 +7,8 @@ use assent_common::wire::branch::Mode;
 use assent_participant::store::decode_redo;
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, Redis, abort, commit, committed, ops, prepare, prepared, tx,
-    vote,
+    Ask as _, CLEAN, Expected as _, Redis, abort, assert_unlocked, commit, committed, ops, prepare,
+    prepared, tx, vote,
 };
 
 const SALE: &str = r#"~DECRBY stock 1 ?{"ge":0}"#;
@@ -46,13 +46,13 @@ async fn sales_of_one_item_share_it_down_to_the_last_one() {
         assert_eq!(store.commit(tx(n)).await, CLEAN, "again, and nothing more is sold");
     }
     assert_eq!(plain.get("stock").await.as_deref(), Some("0"));
-    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    assert_unlocked(&store, &mut plain, &["stock"]).await;
     let refusal = store.prepare(tx(15), &[SALE]).await.refused();
     assert_eq!((refusal.code, refusal.op), (ErrorCode::ExpectationFailed, Some(0)));
     assert_eq!(refusal.reply.as_deref(), Some(r#"{"at_least":-1,"at_most":-1}"#));
 }
 
-/// What the lock keeps is all that a later agent needs to know.
+/// What the record keeps is all that a later agent needs to know.
 #[tokio::test]
 async fn what_is_reserved_outlives_the_agent() {
     let redis = Redis::start();
@@ -85,7 +85,7 @@ async fn what_is_reserved_outlives_the_agent() {
         assert_eq!(last.commit(tx(n)).await, CLEAN);
     }
     assert_eq!(plain.get("stock").await.as_deref(), Some("0"));
-    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    assert_unlocked(&last, &mut plain, &["stock", "h"]).await;
 }
 
 /// In one round, what is committed moves from what is pending to the value: the prepares behind it must see neither both
@@ -155,7 +155,8 @@ async fn what_the_data_does_not_allow_is_refused_and_named() {
             assert_eq!((refusal.code, refusal.op), (code, Some(1)), "{line}: {refusal:?}");
         }
     }
-    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    let keys = ["other", "text", "brief", "list", "hash", "max", "none"];
+    assert_unlocked(&store, &mut plain, &keys).await;
     // Up to the end of 64 bits there is room; who would go beyond has to wait for what becomes of it.
     vote(store.prepare(tx(101), &["~INCR max"]).await);
     assert_eq!(waits_for(store.prepare(tx(100), &["~INCR max"]).await), 101);

@@ -8,8 +8,8 @@ use assent_common::wire::branch::Mode;
 use assent_participant::store::{Store, StoreOptions, decode_redo};
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, Redis, commit, committed, one_phase_done, ops, prepare,
-    prepared, tx, vote,
+    Ask as _, CLEAN, Expected as _, Redis, assert_free, assert_unlocked, commit, committed,
+    one_phase_done, ops, prepare, prepared, tx, vote,
 };
 use crate::wire::Wire;
 
@@ -60,7 +60,7 @@ async fn what_comes_to_a_no_writes_nothing() {
     if !assent_servers::chosen().is_redis_6_2() {
         assert_eq!(size(&before), size(&after));
     }
-    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    assert_unlocked(&store, &mut plain, &["text", "h"]).await;
 }
 
 /// An owner that starts knows the replies of the branches in doubt from their records only.
@@ -160,7 +160,10 @@ async fn entries_of_one_batch_are_told_apart() {
         assert_eq!(one_phase_done(other.one_phase(tx(n), &[&first, &second]).await), done);
     }
     assert_eq!(plain.run::<u32>(&["LLEN", "q"]).await, 1);
-    assert_eq!(plain.control("l:").await, ["l:h"]);
+    assert_eq!(other.facts().await.unwrap().locks, 1);
+    let refusal = other.prepare(tx(22), &["EXISTS h"]).await.refused();
+    assert_eq!(refusal.holder.map(|holder| holder.txid), Some(tx(21).txid));
+    assert_free(&other, &["q", "s2", "k2", "s20", "k20"]).await;
 }
 
 /// Invariant 8: what became of a call of which nothing was heard is found in the marker.

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::command::{OpRequest, ValidatedBranch};
@@ -202,13 +203,18 @@ impl Plain {
         self.run(&["GET", key]).await
     }
 
-    /// When a key expires, in ms since 1970; -1 if never, -2 if there is none. Redis 6.2 says it to a few ms only.
+    /// When a key expires, in ms since 1970; -1 if never, -2 if there is none.
     pub(crate) async fn expires_at_ms(&mut self, key: &str) -> i64 {
         if !assent_servers::chosen().is_redis_6_2() {
             return self.run(&["PEXPIRETIME", key]).await;
         }
-        let left: i64 = self.run(&["PTTL", key]).await;
-        if left < 0 { left } else { now_ms() + left }
+        // It says what is left by a clock that runs on: both are read within one millisecond.
+        let script = "local function now() local t = redis.call('TIME') \
+                      return t[1] * 1000 + math.floor(t[2] / 1000) end \
+                      while true do local at, left = now(), redis.call('PTTL', KEYS[1]) \
+                      if left < 0 then return left end \
+                      if now() == at then return at + left end end";
+        self.run(&["EVAL", script, "1", key]).await
     }
 
     /// The fields of the control hash that begin so.
@@ -315,14 +321,14 @@ pub(crate) fn settle(tx: Tx) -> Told {
 
 pub(crate) fn prepare(tx: Tx, mode: Mode, branch: ValidatedBranch) -> Told {
     let branches = Branches::default();
-    let prepare = CheckedPrepare { id: tx.id, mode, branches, branch, if_new: None };
+    let prepare = CheckedPrepare { id: tx.id, mode, branches, branch, if_new: None, hooked: None };
     (tx.txid, BranchMessage::Prepare(prepare))
 }
 
 /// A prepare of an implicit transaction that has another branch elsewhere.
 pub(crate) fn implicit(tx: Tx, branch: ValidatedBranch) -> Told {
     let (branches, mode) = (both(), Mode::TwoPhase);
-    let prepare = CheckedPrepare { id: tx.id, mode, branches, branch, if_new: None };
+    let prepare = CheckedPrepare { id: tx.id, mode, branches, branch, if_new: None, hooked: None };
     (tx.txid, BranchMessage::Prepare(prepare))
 }
 
@@ -373,6 +379,25 @@ impl Ask for Store {
             other => panic!("no answer to a settle: {other:?}"),
         }
     }
+}
+
+/// Nothing is locked: no record and no field of the hash says so, and who is younger than all gets
+/// each of these keys for itself.
+pub(crate) async fn assert_unlocked(store: &Store, plain: &mut Plain, keys: &[&str]) {
+    for prefix in ["s:", "l:"] {
+        assert_eq!(plain.control(prefix).await, Vec::<String>::new());
+    }
+    assert_free(store, keys).await;
+}
+
+/// Who is younger than all gets each of these keys for itself.
+pub(crate) async fn assert_free(store: &Store, keys: &[&str]) {
+    static COUNT: AtomicU64 = AtomicU64::new(1_000_000);
+    let tx = tx(COUNT.fetch_add(1, Ordering::Relaxed));
+    let lines: Vec<String> = keys.iter().map(|key| format!("PERSIST {key}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    vote(store.prepare(tx, &lines).await);
+    store.abort(tx).await.done();
 }
 
 pub(crate) fn prepared(answer: BranchAnswer) -> Call<Prepared> {

@@ -181,9 +181,9 @@ async fn a_marker_that_is_forgotten_is_gone_for_the_owner_too() {
     let redis = Redis::start();
     let store = redis.store().await;
     let left = left_behind(&store).await;
-    let is_owner = store.is_sole_owner();
+    let is_owner = store.link().is_sole_owner();
     store.forget_left_behind(&[left.txid]).await.unwrap();
-    assert_eq!((store.state(), store.is_sole_owner()), (StoreState::Ready, is_owner));
+    assert_eq!((store.link().state(), store.link().is_sole_owner()), (StoreState::Ready, is_owner));
     assert_eq!(store.facts().await.unwrap().done, 0);
     assert_eq!(store.settle(left).await, Call::Applied(Settled::Fenced));
 }
@@ -208,7 +208,7 @@ async fn nothing_of_another_owner_is_forgotten() {
     let () = plain.run(&["SET", "assent:ctl:owner", "somebody"]).await;
     assert_eq!(store.forget_left_behind(&[left.txid]).await.unwrap(), 0);
     assert_eq!(plain.control("d:").await, [format!("d:{}", left.txid)]);
-    assert!(matches!(store.state(), StoreState::Disconnected(_)));
+    assert!(matches!(store.link().state(), StoreState::Disconnected(_)));
 }
 
 /// Below the mark, the mark is the fence.

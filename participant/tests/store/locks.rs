@@ -7,8 +7,8 @@ use assent_common::wire::branch::Mode;
 use assent_participant::store::Store;
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, Plain, Redis, Tx, commit, committed, ops, prepare, prepared,
-    tx, vote,
+    Ask as _, CLEAN, Expected as _, Plain, Redis, Tx, assert_unlocked, commit, committed, ops,
+    prepare, prepared, tx, vote,
 };
 
 #[tokio::test]
@@ -45,9 +45,12 @@ async fn readers_share_a_lock_and_leave_it_one_by_one() {
     assert_eq!(refusal.holder.unwrap().txid, tx(5).txid);
     assert_eq!(store.commit(tx(6)).await, CLEAN);
     assert_eq!(store.abort(tx(7)).await.done(), Aborted::Fenced);
-    assert_eq!(plain.control("l:").await, ["l:a"]);
-    assert_eq!(store.prepare(tx(8), &["SET a 1"]).await.refused().code, ErrorCode::LockConflict);
+    let refusal = store.prepare(tx(8), &["SET a 1"]).await.refused();
+    assert_eq!(refusal.code, ErrorCode::LockConflict);
+    assert_eq!(refusal.holder.unwrap().txid, tx(5).txid, "who has not ended keeps it");
+    assert_eq!(store.facts().await.unwrap().locks, 1);
     assert_eq!(store.commit(tx(5)).await, CLEAN);
+    assert_unlocked(&store, &mut plain, &["a"]).await;
     vote(store.prepare(tx(9), &["SET a 1"]).await);
 }
 

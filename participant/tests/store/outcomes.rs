@@ -6,8 +6,8 @@ use assent_common::outcome::{Aborted, Applied, Call};
 use assent_common::wire::branch::{BranchState, Mode};
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, NO_MARK, Redis, commit, coordinator, ops, prepare, prepared,
-    tx, tx_of, vote,
+    Ask as _, CLEAN, Expected as _, NO_MARK, Redis, assert_unlocked, commit, coordinator, ops,
+    prepare, prepared, tx, tx_of, vote,
 };
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn an_abort_drops_what_is_staged_and_keeps_a_late_prepare_out() {
         assert_eq!(store.prepare(tx, &["SET a 1"]).await.refused().code, ErrorCode::Fenced);
         assert_eq!(store.one_phase(tx, &["SET a 1"]).await.refused().code, ErrorCode::Fenced);
     }
-    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    assert_unlocked(&store, &mut plain, &["a", "b"]).await;
     assert_eq!(plain.get("a").await, None);
     assert_eq!(store.branch(tx(2).txid).await.unwrap().unwrap().state, BranchState::Aborted);
 }

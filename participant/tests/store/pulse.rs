@@ -17,13 +17,15 @@ async fn a_demoted_server_is_given_up() {
         let () = plain.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
         let call = store.prepare(tx(2), &["SET b 1"]).await;
         assert!(matches!(&call, Call::Refused(_)), "{call:?}");
-        let StoreState::Disconnected(why) = store.state() else { panic!("{:?}", store.state()) };
+        let StoreState::Disconnected(why) = store.link().state() else {
+            panic!("{:?}", store.link().state())
+        };
         assert!(why.contains("READONLY") || why.contains("role is"), "{why}");
         let refusal = store.prepare(tx(3), &["SET b 1"]).await.refused();
         assert!(refusal.detail.contains("role is \"slave\""), "{refusal:?}");
         let () = plain.run(&["REPLICAOF", "NO", "ONE"]).await;
         // A failure is shared for a moment by those who come in it.
-        while store.ping().await.is_err() {
+        while store.link().ping().await.is_err() {
             tokio::task::yield_now().await;
         }
         vote(store.prepare(tx(4), &["SET b 1"]).await);
@@ -37,11 +39,11 @@ async fn a_demoted_server_is_given_up() {
 async fn the_pulse_gives_up_a_server_that_is_no_longer_fit() {
     let redis = Redis::start();
     let (store, mut plain) = (redis.store().await, redis.plain().await);
-    store.pulse().await.unwrap();
+    store.link().pulse().await.unwrap();
     let () = plain.run(&["CONFIG", "SET", "appendfsync", "everysec"]).await;
-    assert!(matches!(store.pulse().await, Err(StoreError::Unsafe { .. })));
-    assert!(matches!(store.state(), StoreState::Disconnected(_)));
-    assert!(matches!(store.pulse().await, Err(StoreError::Unsafe { .. })));
+    assert!(matches!(store.link().pulse().await, Err(StoreError::Unsafe { .. })));
+    assert!(matches!(store.link().state(), StoreState::Disconnected(_)));
+    assert!(matches!(store.link().pulse().await, Err(StoreError::Unsafe { .. })));
     let () = plain.run(&["CONFIG", "SET", "appendfsync", "always"]).await;
     until(&store, Result::is_ok).await.unwrap();
     vote(store.prepare(tx(1), &["SET a 1"]).await);
@@ -64,8 +66,11 @@ async fn an_agent_that_may_not_look_at_its_server_votes_for_nothing() {
                 found.as_ref().is_err_and(|error| error.to_string().contains(rule))
             };
             let error = until(&store, named).await.unwrap_err().to_string();
-            assert!(matches!(store.state(), StoreState::Disconnected(_)), "{right}: {error}");
-            assert!(store.ping().await.is_err(), "{} {right}", server.name);
+            assert!(
+                matches!(store.link().state(), StoreState::Disconnected(_)),
+                "{right}: {error}"
+            );
+            assert!(store.link().ping().await.is_err(), "{} {right}", server.name);
             let () = plain.run(&["CONFIG", "SET", "appendfsync", "everysec"]).await;
             let no = store.prepare(tx(n), &["SET a 1"]).await.refused();
             assert!(no.detail.contains(rule), "{} {right}: {no:?}", server.name);

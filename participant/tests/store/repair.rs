@@ -11,7 +11,8 @@ use assent_common::wire::resync::{DataPoint, DataView, RedoBranch, Resync};
 use assent_participant::store::{Says, Store, StoreState};
 
 use crate::harness::{
-    Ask as _, CLEAN, Expected as _, LOG, NO_MARK, Redis, Tx, coordinator, one_phase_done, tx, vote,
+    Ask as _, CLEAN, Expected as _, LOG, NO_MARK, Redis, Tx, assert_unlocked, coordinator,
+    one_phase_done, tx, vote,
 };
 
 const OTHER_LOG: LogId = LogId(uuid::Uuid::from_u128(LOG.0.as_u128() + 1));
@@ -46,7 +47,9 @@ pub(crate) fn word(
 /// A store that has noticed what it is to notice, and has verified what its server has loaded: that
 /// may take longer than a call waits for it.
 pub(crate) async fn until_quarantined(store: &Store) -> DataView {
-    while store.pulse().await.is_err() || !matches!(store.state(), StoreState::Quarantined(_)) {
+    while store.link().pulse().await.is_err()
+        || !matches!(store.link().state(), StoreState::Quarantined(_))
+    {
         tokio::task::yield_now().await;
     }
     store.data().await.unwrap()
@@ -85,8 +88,8 @@ async fn what_an_old_copy_lacks_is_redone_from_the_log() {
     let mut plain = redis.plain().await;
     assert_eq!(plain.get("a").await.as_deref(), Some("2"));
     assert_eq!(plain.run::<u32>(&["LLEN", "l"]).await, 1);
-    store.ping().await.unwrap();
-    assert_eq!(store.state(), StoreState::Ready);
+    store.link().ping().await.unwrap();
+    assert_eq!(store.link().state(), StoreState::Ready);
 
     // Late messages of before the loss find what they would have found.
     assert_eq!(store.commit(tx(2)).await, CLEAN);
@@ -134,7 +137,7 @@ async fn an_agent_that_starts_on_an_old_copy_is_told_by_its_coordinator() {
     assert_eq!(other.prepare(tx(4), &["SET b 2"]).await.refused().code, ErrorCode::Quarantined);
     // And one that starts after that finds the fence.
     let late = redis.store().await;
-    assert!(matches!(late.state(), StoreState::Quarantined(_)));
+    assert!(matches!(late.link().state(), StoreState::Quarantined(_)));
     assert_eq!(late.prepare(tx(5), &["SET b 2"]).await.refused().code, ErrorCode::Quarantined);
 }
 
@@ -182,7 +185,7 @@ async fn what_is_staged_in_an_old_copy_gets_its_outcome_in_its_place() {
     let mut plain = redis.plain().await;
     assert_eq!(plain.get("a").await.as_deref(), Some("12"));
     assert_eq!(plain.get("b").await, None);
-    assert!(plain.control("l:").await.is_empty(), "locks are left");
+    assert_unlocked(&store, &mut plain, &["a", "b"]).await;
     assert_eq!(store.commit(tx(2)).await.refused().code, ErrorCode::Fenced);
 }
 
@@ -295,7 +298,7 @@ async fn an_old_copy_is_told_again_which_life_of_a_log_was_heard() {
                 word(&found, DataPoint { incarnation: found.incarnation.unwrap(), seq: 1 }, vec![]);
             store.resync(word).await.unwrap().open.unwrap();
         }
-        while store.pulse().await.is_err() || store.state() != StoreState::Ready {
+        while store.link().pulse().await.is_err() || store.link().state() != StoreState::Ready {
             tokio::task::yield_now().await;
         }
         let next = redis.store().await;
@@ -351,7 +354,7 @@ async fn the_number_of_a_vote_that_not_even_its_agent_heard_is_not_given_again()
     // Another agent's: this one and the log hear nothing of it.
     let unheard = vote(redis.store().await.prepare(tx(2), &["SET b 1"]).await);
     let () = redis.plain().await.run(&["FLUSHALL"]).await;
-    store.pulse().await.unwrap();
+    store.link().pulse().await.unwrap();
     let found = store.data().await.unwrap();
     let open = store.resync(word(&found, point(&first), Vec::new())).await.unwrap().open.unwrap();
     assert!(open.seq > unheard.seq, "{open:?}, and {unheard:?}");
@@ -370,8 +373,8 @@ async fn data_opens_above_the_votes_that_nobody_heard() {
     let word = word(&found, point(&second), vec![redo(tx(2), &second)]);
     let open = store.resync(word).await.unwrap().open.unwrap();
     assert_eq!(open.seq, opening_seq(third.seq));
-    store.ping().await.unwrap();
-    assert_eq!(store.state(), StoreState::Ready);
+    store.link().ping().await.unwrap();
+    assert_eq!(store.link().state(), StoreState::Ready);
     assert_eq!(store.admit(LOG, Some(open), None).await, None);
     vote(store.prepare(tx(4), &["GET a"]).await);
 }
@@ -465,7 +468,7 @@ async fn deltas_in_escrow_are_redone_once() {
     assert!(next.resync(word).await.unwrap().open.is_some());
     assert_eq!(plain.get("stock").await.as_deref(), Some("1"));
     assert_eq!(plain.run::<Vec<String>>(&["HGETALL", "sold"]).await, ["x", "3"]);
-    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    assert_unlocked(&next, &mut plain, &["stock", "sold"]).await;
     // And the last one is to be had.
     vote(next.prepare(tx(5), SALE).await);
     assert_eq!(next.prepare(tx(6), SALE).await.refused().code, ErrorCode::LockConflict);

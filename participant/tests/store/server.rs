@@ -11,8 +11,8 @@ use assent_common::wire::branch::Mode;
 use assent_participant::store::{Store, StoreError, StoreOptions, StoreState};
 
 use crate::harness::{
-    Ask as _, CLEAN, DURABLE, Expected as _, NO_MARK, Redis, abort, commit, coordinator, ops,
-    prepare, prepared, tx, vote,
+    Ask as _, CLEAN, DURABLE, Expected as _, NO_MARK, Redis, abort, assert_unlocked, commit,
+    coordinator, ops, prepare, prepared, tx, vote,
 };
 use crate::wire::Wire;
 
@@ -43,12 +43,12 @@ async fn a_vote_survives_a_killed_server_and_the_store_comes_back() {
     let refusal = store.prepare(tx(3), &["SET b 1"]).await.refused();
     assert_eq!(refusal.code, ErrorCode::RedisUnavailable);
     assert!(matches!(store.commit(tx(1)).await, Call::Unknown(_)));
-    assert!(matches!(store.state(), StoreState::Disconnected(_)));
+    assert!(matches!(store.link().state(), StoreState::Disconnected(_)));
     redis.restart();
-    while store.pulse().await.is_err() {
+    while store.link().pulse().await.is_err() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(store.state(), StoreState::Ready);
+    assert_eq!(store.link().state(), StoreState::Ready);
     assert_eq!(store.commit(tx(1)).await, CLEAN);
     assert_eq!(redis.plain().await.get("a").await.as_deref(), Some("1"));
 }
@@ -61,11 +61,11 @@ async fn flushed_data_is_quarantined_and_nothing_more_is_prepared() {
     let () = plain.run(&["FLUSHALL"]).await;
     let refusal = store.prepare(tx(2), &["SET b 1"]).await.refused();
     assert_eq!(refusal.code, ErrorCode::Quarantined);
-    assert!(matches!(store.state(), StoreState::Quarantined(_)));
+    assert!(matches!(store.link().state(), StoreState::Quarantined(_)));
     assert_eq!(store.commit(tx(1)).await.refused().code, ErrorCode::Quarantined);
     assert!(plain.data().await.is_empty());
     redis.restart();
-    let _ = store.ping().await;
+    let _ = store.link().ping().await;
     assert_eq!(store.prepare(tx(3), &["GET a"]).await.refused().code, ErrorCode::Quarantined);
 }
 
@@ -78,10 +78,14 @@ async fn votes_that_are_missing_after_a_restart_are_noticed() {
     // As a restored backup would: the same incarnation, an earlier vote.
     let () = plain.run(&["HSET", "assent:ctl", "m:seq", "1"]).await;
     redis.restart();
-    while store.ping().await.is_err() {
+    while store.link().ping().await.is_err() {
         tokio::task::yield_now().await;
     }
-    assert!(matches!(store.state(), StoreState::Quarantined(_)), "{:?}", store.state());
+    assert!(
+        matches!(store.link().state(), StoreState::Quarantined(_)),
+        "{:?}",
+        store.link().state()
+    );
     assert_eq!(store.prepare(tx(3), &["GET c"]).await.refused().code, ErrorCode::Quarantined);
     // What is there stays as it is until it is resynchronised: what came after it is missing.
     assert_eq!(store.commit(tx(1)).await.refused().code, ErrorCode::Quarantined);
@@ -127,7 +131,7 @@ async fn a_vote_under_way_on_the_old_connection_is_not_missed_on_the_new_one() {
     wire.hold_replies_after("m:seq");
     let reconnecting = tokio::spawn({
         let store = Arc::clone(&store);
-        async move { store.ping().await }
+        async move { store.link().ping().await }
     });
     let new = wire.link(1).await;
     new.holds_a_reply().await;
@@ -136,7 +140,7 @@ async fn a_vote_under_way_on_the_old_connection_is_not_missed_on_the_new_one() {
     assert_eq!(voted.seq, 2, "Redis had one vote when it was asked, and has two now");
     new.release_replies();
     reconnecting.await.unwrap().unwrap();
-    assert_eq!(store.state(), StoreState::Ready);
+    assert_eq!(store.link().state(), StoreState::Ready);
     vote(store.prepare(tx(3), &["SET c 1"]).await);
 }
 
@@ -205,14 +209,14 @@ async fn a_redis_that_refuses_writes_is_noticed_while_nobody_asks() {
     for server in assent_servers::all() {
         let redis = Redis::on(&server, &DURABLE);
         let (store, mut plain) = (redis.store().await, redis.plain().await);
-        store.pulse().await.unwrap();
-        assert_eq!(store.refuses_writes(), None);
+        store.link().pulse().await.unwrap();
+        assert_eq!(store.link().refuses_writes(), None);
         for (n, (setting, code)) in
             (1..).zip([("maxmemory", "OOM "), ("min-replicas-to-write", "NOREPLICAS ")])
         {
             let () = plain.run(&["CONFIG", "SET", setting, "1"]).await;
-            store.pulse().await.unwrap();
-            let said = store.refuses_writes().unwrap_or_default();
+            store.link().pulse().await.unwrap();
+            let said = store.link().refuses_writes().unwrap_or_default();
             assert!(said.starts_with(code) && said.ends_with('.'), "{}: {said:?}", server.name);
             let refusal = store.prepare(tx(n), &["SET a 1"]).await.refused();
             let detail = &refusal.detail;
@@ -221,8 +225,8 @@ async fn a_redis_that_refuses_writes_is_noticed_while_nobody_asks() {
                 assert!(!detail.contains(never), "{}: {detail}", server.name);
             }
             let () = plain.run(&["CONFIG", "SET", setting, "0"]).await;
-            store.pulse().await.unwrap();
-            assert_eq!(store.refuses_writes(), None, "{}", server.name);
+            store.link().pulse().await.unwrap();
+            assert_eq!(store.link().refuses_writes(), None, "{}", server.name);
             let left: u64 = plain.run(&["EXISTS", "assent:ctl:probe"]).await;
             assert_eq!(left, 0, "{}", server.name);
         }
@@ -259,13 +263,13 @@ async fn an_answer_that_does_not_come_in_time_is_unknown() {
     assert!(matches!(call, Call::Unknown(_)) || is_unsent, "{call:?}");
     let () = plain.run(&["CLIENT", "UNPAUSE"]).await;
     // A failure is shared for a moment by those who come in it.
-    while store.pulse().await.is_err() {
+    while store.link().pulse().await.is_err() {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.commit(tx(1)).await, CLEAN);
     // Whatever became of it, the question ends it.
     store.abort(tx(2)).await.done();
-    assert_eq!(plain.control("l:").await, Vec::<String>::new());
+    assert_unlocked(&store, &mut plain, &["a", "b"]).await;
 }
 
 #[tokio::test]
@@ -277,7 +281,7 @@ async fn an_unsafe_server_is_refused_with_the_fix_or_taken_with_a_warning() {
     let mut options = StoreOptions::new(redis.url());
     options.allow_unsafe_redis = true;
     let store = Store::connect(options).await.unwrap();
-    assert_eq!(store.warnings().len(), 1);
+    assert_eq!(store.link().warnings().len(), 1);
     vote(store.prepare(tx(1), &["SET a 1"]).await);
 }
 

@@ -17,11 +17,11 @@ async fn agent(redis: &Redis) -> Store {
 async fn successor(redis: &Redis, line: &str) -> (Store, DataPoint) {
     let owner = agent(redis).await;
     let standby = agent(redis).await;
-    assert!(owner.is_sole_owner() && standby.stands_by_for().is_some());
+    assert!(owner.link().is_sole_owner() && standby.link().stands_by_for().is_some());
     let written = one_phase_done(owner.one_phase(tx(1), &[line]).await).written.unwrap();
     drop(owner);
-    while !standby.is_sole_owner() {
-        standby.pulse().await.unwrap();
+    while !standby.link().is_sole_owner() {
+        standby.link().pulse().await.unwrap();
     }
     (standby, DataPoint { incarnation: written.incarnation, seq: written.seq })
 }

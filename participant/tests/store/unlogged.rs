@@ -103,8 +103,8 @@ async fn what_was_answered_and_not_heard_is_put_back_in_its_place() {
     assert_eq!(store.commit(tx(2)).await, CLEAN);
     let third = one_phase_done(store.one_phase(tx(3), &["APPEND a 3"]).await);
     redis.restore(&backup);
-    while !matches!(store.state(), StoreState::Quarantined(_)) {
-        let _ = store.ping().await;
+    while !matches!(store.link().state(), StoreState::Quarantined(_)) {
+        let _ = store.link().ping().await;
         tokio::task::yield_now().await;
     }
     let known = DataPoint { incarnation: second.incarnation, seq: second.seq };

@@ -23,7 +23,7 @@ async fn ready(redis: &Redis) -> Store {
 }
 
 async fn until_ready(store: &Store) {
-    while store.pulse().await.is_err() || store.state() != StoreState::Ready {
+    while store.link().pulse().await.is_err() || store.link().state() != StoreState::Ready {
         tokio::task::yield_now().await;
     }
 }
@@ -66,14 +66,14 @@ async fn nothing_is_voted_while_a_new_life_rewrites_its_file() {
         let () = plain.run(&["SET", &format!("service:{key}"), "value"]).await;
     }
     redis.restart();
-    while store.ping().await.is_err() {
+    while store.link().ping().await.is_err() {
         tokio::task::yield_now().await;
     }
     let refusal = store.prepare(tx(2), &["SET b 1"]).await.refused();
     assert_eq!(refusal.code, ErrorCode::RedisUnavailable);
     assert!(refusal.detail.contains("rewrites its append-only file"), "{}", refusal.detail);
     assert!(matches!(store.commit(tx(1)).await, Call::Unknown(_)));
-    assert!(matches!(store.state(), StoreState::Verifying(_)), "{:?}", store.state());
+    assert!(matches!(store.link().state(), StoreState::Verifying(_)), "{:?}", store.link().state());
     until_ready(&store).await;
     assert_eq!(store.commit(tx(1)).await, CLEAN);
     vote(store.prepare(tx(2), &["SET b 1"]).await);
@@ -126,9 +126,9 @@ async fn a_hole_inside_the_history_is_seen_by_an_agent_that_starts() {
         redis.drop_transactions(|| true);
         let store = redis.store().await;
         assert!(
-            matches!(store.state(), StoreState::Quarantined(_)),
+            matches!(store.link().state(), StoreState::Quarantined(_)),
             "{server:?}: {:?}",
-            store.state()
+            store.link().state()
         );
         let found = store.data().await.unwrap();
         assert_eq!((found.fenced, found.seq), (true, 2));
@@ -150,7 +150,7 @@ async fn a_hole_inside_the_history_is_seen_by_an_agent_that_starts() {
         vote(store.prepare(tx(3), &["SET x 2"]).await);
         assert_eq!(store.commit(tx(3)).await, CLEAN);
         vote(store.prepare(tx(4), &["GET x"]).await);
-        assert_eq!(redis.store().await.state(), StoreState::Ready);
+        assert_eq!(redis.store().await.link().state(), StoreState::Ready);
     }
 }
 
@@ -167,7 +167,9 @@ async fn applies_that_are_lost_behind_the_last_vote_are_seen_by_the_agent_that_m
         redis.drop_transactions(|| true);
         let found = until_quarantined(&store).await;
         assert_eq!((found.fenced, found.hole), (true, None), "{server:?}");
-        let StoreState::Quarantined(why) = store.state() else { panic!("{:?}", store.state()) };
+        let StoreState::Quarantined(why) = store.link().state() else {
+            panic!("{:?}", store.link().state())
+        };
         assert!(why.contains("0 branches have ended"), "{why}");
     }
 }

@@ -75,7 +75,10 @@ fn what_does_not_run_here_is_refused_by_name() {
         ("FLUSHALL", "all keys"),
         ("CONFIG GET save", "a server"),
         ("CLUSTER SLOTS", "cluster support disabled"),
-        ("RESTORE a:l 0 x", "does not run in a transaction"),
+        ("TIME", "a server"),
+        ("RESTORE a:l 0 x", "payload cannot be checked"),
+        ("OBJECT ENCODING a:l", "tell of a copy"),
+        ("NOSUCH a:l", "does not run in a transaction"),
     ] {
         let said = session.says(line);
         assert!(said.starts_with("-ERR ") && said.contains(word), "{line}: {said}");

@@ -14,7 +14,7 @@ use redis::aio::MultiplexedConnection;
 use crate::load::{self, COUNTERS, OPENING_BALANCE, STOCK};
 use crate::schedule::BANKS;
 
-/// The hash that holds locks (`l:`) and staged branches (`s:`).
+/// The hash that holds staged branches (`s:`).
 const CONTROL_KEY: &str = "assent:ctl";
 
 /// A frozen Redis answers nothing.

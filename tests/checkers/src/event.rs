@@ -103,7 +103,7 @@ impl Event {
     }
 
     /// The line, without its end.
-    pub(crate) fn to_line(&self) -> serde_json::Result<String> {
+    pub fn to_line(&self) -> serde_json::Result<String> {
         let (f, value) = match &self.body {
             Body::Action(action) => (action.f(), action.value()?),
             Body::Document(document) => (document.f(), document.value()?),

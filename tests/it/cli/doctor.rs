@@ -38,6 +38,13 @@ async fn complains_of(cluster: &Cluster, flags: &[&str], about: &str, in_words: 
     .await;
 }
 
+/// What the coordinator tells of a participant.
+async fn participant(cluster: &Cluster, place: usize) -> Value {
+    let list = assent(cluster, &["-o", "json", "participants", "list"]).await;
+    let mut list: Value = serde_json::from_str(&stdout(&list)).unwrap();
+    list["participants"][place].take()
+}
+
 /// D4: neither coordinator has anything to say of such a branch, and a customer's key is locked by it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_branch_that_is_held_too_long_is_red_with_and_without_a_coordinator() {
@@ -57,12 +64,16 @@ async fn a_branch_that_is_held_too_long_is_red_with_and_without_a_coordinator() 
 async fn a_redis_that_hangs_is_seen_by_the_coordinator_too() {
     let mut cluster = Cluster::start(ASSENT, Options::default()).await;
     assert_eq!(complaints(&cluster, &[]).await, (Some(0), Vec::new()));
+    let before = participant(&cluster, 1).await;
     cluster.peers[1].redis.pause();
     complains_of(&cluster, &[], "bank-b", "it cannot use its Redis").await;
-    let list = assent(&cluster, &["-o", "json", "participants", "list"]).await;
-    let list: Value = serde_json::from_str(&stdout(&list)).unwrap();
-    let bank_b = &list["participants"][1];
-    assert_eq!((&bank_b["up"], &bank_b["redis_up"]), (&true.into(), &false.into()), "{bank_b}");
+    wait_for("the coordinator to see that only the Redis hangs", async || {
+        let hangs = participant(&cluster, 1).await;
+        let is_seen = hangs["up"] == true && hangs["redis_up"] == false;
+        // Since when its Redis hangs, not since when its agent answers.
+        if is_seen && hangs["since"] != before["since"] { Ok(()) } else { Err(hangs.to_string()) }
+    })
+    .await;
     cluster.peers[1].redis.resume();
     wait_for("doctor is content again", async || {
         let (code, bad) = complaints(&cluster, &[]).await;
@@ -71,6 +82,23 @@ async fn a_redis_that_hangs_is_seen_by_the_coordinator_too() {
     .await;
     let value: Option<String> = plain::run(&cluster.peers[1].redis, &["GET", "none"]).await;
     assert_eq!(value, None);
+}
+
+/// A Redis that is gone is one row, and of one whose agent is gone nothing is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_gone_is_one_row_and_one_without_its_agent_is_not_up() {
+    let mut cluster = Cluster::start(ASSENT, Options::default()).await;
+    cluster.peers[1].redis.kill9();
+    complains_of(&cluster, &[], "bank-b", "it cannot use its Redis").await;
+    let (_, bad) = complaints(&cluster, &[]).await;
+    assert!(matches!(&bad[..], [(what, _)] if what.ends_with("redis")), "{bad:?}");
+    cluster.peers[0].agent.kill9();
+    wait_for("bank-a is seen to be gone", async || {
+        let bank_a = participant(&cluster, 0).await;
+        let is_gone = bank_a["up"] == false && bank_a.get("redis_up").is_none();
+        if is_gone { Ok(()) } else { Err(bank_a.to_string()) }
+    })
+    .await;
 }
 
 /// A coordinator that is gone is a fault for as long as a branch waits for it, and only warned of

@@ -28,6 +28,7 @@ pub(super) async fn stage(cluster: &Cluster, n: u64) -> (TransactionId, Txid) {
         wait_ms: 0,
         branches: Vec::new(),
         ops: vec![OpRequest::new(["SET", &format!("held:{n}"), "new"])],
+        input: None,
     };
     let batch = Batch {
         known: None,

@@ -1,19 +1,18 @@
-//! The clients of the history: appends to lists and reads of them across participants, registers, a counter whose value
-//! and increments are at two participants, and marks that are at all of them.
+//! The clients of the history: appends to lists and reads of them across participants, by any
+//! door; registers; a counter whose value and increments are at two participants; and marks that
+//! are at all of them.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use assent_checkers::{Action, Add, Count, Mark, MicroOp, Recorder, RegisterOp};
-use assent_client::interactive::op;
-use assent_client::transaction::Ops;
-use assent_client::{CoordinatorClient, Interactive, SubmitError, Transaction};
-use assent_common::IdempotencyKey;
-use assent_common::time::DurationMs;
-use assent_common::wire::interactive::BeginRequest;
-use assent_common::wire::problem::OutcomeWord;
-use assent_common::wire::transaction::{BranchReport, Protocol, TransactionView};
+use assent_checkers::{Action, Add, Count, Mark, Recorder, RegisterOp, Token};
+use assent_client::Transaction;
 use serde_json::Value;
 use tokio::sync::watch;
+
+use super::doors::{Door, Doors, STUBBORN, Told};
+use super::lists::{ListSteps, Step};
 
 pub(super) const PARTICIPANTS: [&str; 3] = ["bank-a", "bank-b", "bank-c"];
 
@@ -33,53 +32,52 @@ const ROUNDS: usize = 30;
 const LISTS: u64 = 6;
 
 /// Between two tries, and between two operations.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
-/// How often a client that does not give up asks.
-const STUBBORN: usize = 1_000;
+/// Where the numbers of the processes begin that stand for the second of two transactions that a
+/// client sends in one piece.
+const SECOND: i64 = 1_000;
+
+/// What became of the transactions by one door.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DoorCounts {
+    pub(super) committed: u64,
+    pub(super) refused: u64,
+    pub(super) unclear: u64,
+}
+
+/// What became of those of all clients.
+pub(super) type Tally = Arc<Mutex<BTreeMap<Door, DoorCounts>>>;
 
 /// One client: one thing at a time.
 pub(super) struct Client {
     name: i64,
-    api: CoordinatorClient,
+    doors: Doors,
     recorder: Recorder,
+    tally: Tally,
     done: usize,
     random: u64,
 }
 
-/// What came of a transaction.
-enum Told {
-    /// Committed, with the replies of each branch.
-    Committed(Vec<Value>),
-    /// It has no effect.
-    Refused(String),
-    /// Not known.
-    Unknown(String),
-}
-
-fn replies(view: &TransactionView) -> Option<Vec<Value>> {
-    let of_branch = |branch: &BranchReport| {
-        let replies = branch.replies.as_ref()?;
-        serde_json::from_str(replies.get()).ok()
-    };
-    view.branches.iter().map(of_branch).collect()
-}
-
-/// Whether a branch has no replies; here each has an op.
-fn has_unheard(view: &TransactionView) -> bool {
-    let is_unheard = |branch: &BranchReport| {
-        branch.replies.as_ref().is_some_and(|replies| replies.get() == "[]")
-    };
-    view.branches.iter().any(is_unheard)
-}
-
-fn integer(value: &Value) -> Option<i64> {
+pub(super) fn integer(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
+/// Writes down what came of an operation.
+fn end(token: Token, told: Told, answered: impl FnOnce(&[Value]) -> Option<Action>) {
+    match told {
+        Told::Committed(replies) => match answered(&replies) {
+            Some(action) => token.ok(action),
+            None => panic!("replies of another shape: {replies:?}"),
+        },
+        Told::Refused(why) => token.fail(why),
+        Told::Unknown(why) => token.info(why),
+    }
+}
+
 impl Client {
-    pub(super) fn new(name: i64, api: CoordinatorClient, recorder: Recorder) -> Self {
-        Self { name, api, recorder, done: 0, random: name.unsigned_abs() + 1 }
+    pub(super) fn new(name: i64, doors: Doors, recorder: Recorder, tally: Tally) -> Self {
+        Self { name, doors, recorder, tally, done: 0, random: name.unsigned_abs() + 1 }
     }
 
     /// Below `bound`; the same in every run.
@@ -100,10 +98,10 @@ impl Client {
         self.done = 1_000;
         while !*stop.borrow() {
             self.done += 1;
-            match self.pick(8) {
-                0..4 => self.lists().await,
-                4 | 5 => self.some_register().await,
-                6 => self.count().await,
+            match self.pick(10) {
+                0..6 => self.lists().await,
+                6 | 7 => self.some_register().await,
+                8 => self.count().await,
                 _ => self.mark().await,
             }
             ended.send_modify(|ended| *ended += 1);
@@ -120,161 +118,68 @@ impl Client {
         self.name * 1_000_000 + i64::try_from(self.done).expect("few operations")
     }
 
-    /// Asks, so many times at most, under one key. Of what need not be known for certain, every other is implicit: asked for
-    /// once, without a key.
-    async fn submit(&self, transaction: Transaction, tries: usize) -> Told {
-        let key: IdempotencyKey = format!("{}-{}", self.name, self.done).parse().expect("a key");
-        let is_implicit = tries < STUBBORN && self.done.is_multiple_of(2);
-        let (transaction, key, tries) = match is_implicit {
-            true => (transaction.protocol(Protocol::Implicit), None, 1),
-            false => (transaction, Some(&key), tries),
-        };
-        let request = transaction.timeout(DurationMs(1_500)).build().expect("a transaction");
-        let mut last = String::new();
-        for n in 0..tries {
-            match self.api.submit(&request, key, None).await {
-                // Finished by others, before the coordinator had heard a vote.
-                Ok(view) if is_implicit && has_unheard(&view) => {
-                    return Told::Unknown("committed, and replies are missing".to_owned());
-                }
-                Ok(view) if view.outcome == OutcomeWord::Committed => {
-                    return replies(&view).map_or_else(
-                        || Told::Unknown("committed, and no replies".to_owned()),
-                        Told::Committed,
-                    );
-                }
-                Err(SubmitError::Aborted(problem)) => return Told::Refused(problem.detail),
-                // Later on it says nothing of what the first try began.
-                Err(SubmitError::Rejected(problem)) if n == 0 => {
-                    return Told::Refused(problem.detail);
-                }
-                other => last = format!("{other:?}"),
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        Told::Unknown(last)
-    }
-
-    /// The same steps, each by a call of its own, committed on what they have read.
-    async fn interactively(&self, calls: Vec<(&'static str, Vec<String>)>) -> Told {
-        // Before the commit nothing is done, whatever becomes of it.
-        let asked = BeginRequest { timeout: Some(DurationMs(1_500)), ..BeginRequest::default() };
-        let mut tx = match Interactive::begin_as(&self.api, asked).await {
-            Ok(tx) => tx,
-            Err(error) => return Told::Refused(error.to_string()),
-        };
-        let mut replies = Vec::new();
-        for (participant, words) in calls {
-            match tx.ops([op(participant, words.iter().map(String::as_str))]).await {
-                Ok(reply) => replies.extend(reply),
-                Err(error) => return Told::Refused(error.to_string()),
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        let mut last = String::new();
-        for n in 0..3 {
-            match tx.commit(None).await {
-                Ok(view) if view.outcome == OutcomeWord::Committed => {
-                    return Told::Committed(vec![Value::Array(replies)]);
-                }
-                Err(SubmitError::Aborted(problem)) => return Told::Refused(problem.detail),
-                Err(SubmitError::Rejected(problem)) if n == 0 => {
-                    return Told::Refused(problem.detail);
-                }
-                other => last = format!("{other:?}"),
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        Told::Unknown(last)
-    }
-
-    /// Runs an operation, and writes down what came of it. `answered` finds the answers in the replies.
+    /// Runs an operation, and writes down what came of it. `answered` finds the answers in the
+    /// replies.
     async fn record(
         &self,
         action: Action,
-        told: impl Future<Output = Told>,
+        transaction: Transaction,
         answered: impl FnOnce(&[Value]) -> Option<Action>,
     ) {
         let token = self.recorder.invoke(self.name, action);
-        match told.await {
-            Told::Committed(replies) => match answered(&replies) {
-                Some(action) => token.ok(action),
-                None => panic!("replies of another shape: {replies:?}"),
-            },
-            Told::Refused(why) => token.fail(why),
-            Told::Unknown(why) => token.info(why),
+        let told = self.doors.submit(transaction, self.done, STUBBORN).await;
+        end(token, told, answered);
+    }
+
+    /// Two to four steps on the lists of the round, by any door.
+    async fn lists(&mut self) {
+        let door = Door::ALL[usize::try_from(self.pick(5)).expect("a door")];
+        let mut steps: Vec<Step> = Vec::new();
+        for _ in 0..2 + self.pick(3) {
+            let (list, is_append) = (self.pick(LISTS), self.pick(2) == 0);
+            // An element is appended to a key once.
+            if !is_append || !steps.iter().any(|other| other.list == list && other.is_append) {
+                steps.push(Step { list, is_append, is_hooks: false });
+            }
+        }
+        match door {
+            Door::Http => steps.sort_by_key(|step| step.place()),
+            Door::Hook => {
+                for (place, step) in steps.iter_mut().enumerate() {
+                    step.is_hooks = place == 0 || self.pick(2) == 0;
+                }
+                steps.sort_by_key(|step| {
+                    (step.place(), step.is_hooks, step.is_hooks && step.is_append)
+                });
+            }
+            Door::Watch => steps.sort_by_key(|step| step.is_append),
+            Door::Interactive | Door::Exec => {}
+        }
+        let first = ListSteps { round: self.round(), element: self.element(), steps };
+        let mut copies = vec![first];
+        if door == Door::Exec {
+            let second = ListSteps { element: -self.element(), ..copies[0].clone() };
+            copies.push(second);
+        }
+        let processes = [self.name, self.name + SECOND];
+        let begun = copies.iter().zip(processes);
+        let tokens: Vec<Token> =
+            begun.map(|(one, process)| self.recorder.invoke(process, one.action())).collect();
+        let told = self.doors.ask(door, &copies, self.done).await;
+        for ((token, told), one) in tokens.into_iter().zip(told).zip(&copies) {
+            self.count_in(door, &told);
+            end(token, told, |replies| one.answered(replies));
         }
     }
 
-    /// Two to four steps on the lists of the round.
-    async fn lists(&mut self) {
-        let mut steps: Vec<(u64, bool)> = Vec::new();
-        for _ in 0..2 + self.pick(3) {
-            let step = (self.pick(LISTS), self.pick(2) == 0);
-            // An element is appended to a key once.
-            if !step.1 || !steps.contains(&step) {
-                steps.push(step);
-            }
+    fn count_in(&self, door: Door, told: &Told) {
+        let mut tally = self.tally.lock().unwrap();
+        let counts = tally.entry(door).or_default();
+        match told {
+            Told::Committed(_) => counts.committed += 1,
+            Told::Refused(_) => counts.refused += 1,
+            Told::Unknown(_) => counts.unclear += 1,
         }
-        // In the order of the branches, so that the replies come in the order of the steps.
-        steps.sort_by_key(|(list, _)| list % 3);
-        let (round, element) = (self.round(), self.element());
-        let key = |list: u64| format!("l{round}-{list}");
-        let mut transaction = Transaction::default();
-        for (place, participant) in (0..).zip(PARTICIPANTS) {
-            let here: Vec<_> = steps.iter().filter(|(list, _)| list % 3 == place).collect();
-            if here.is_empty() {
-                continue;
-            }
-            transaction = transaction.branch(participant, |mut ops: Ops| {
-                for (list, is_append) in here {
-                    ops = if *is_append {
-                        ops.op(["RPUSH", &key(*list), &element.to_string()])
-                    } else {
-                        ops.op(["LRANGE", &key(*list), "0", "-1"])
-                    };
-                }
-                ops
-            });
-        }
-        let asked = steps.iter().map(|(list, is_append)| {
-            if *is_append {
-                MicroOp::append(key(*list), element)
-            } else {
-                MicroOp::read(key(*list))
-            }
-        });
-        let action = Action::Txn(asked.collect());
-        let calls = steps.iter().map(|(list, is_append)| {
-            let (key, element) = (key(*list), element.to_string());
-            let words = match is_append {
-                true => ["RPUSH", &key, &element].map(str::to_owned).to_vec(),
-                false => ["LRANGE", &key, "0", "-1"].map(str::to_owned).to_vec(),
-            };
-            (PARTICIPANTS[usize::try_from(*list % 3).expect("below 3")], words)
-        });
-        let calls: Vec<_> = calls.collect();
-        let is_interactive = self.pick(3) == 0;
-        let told = async {
-            match is_interactive {
-                true => self.interactively(calls).await,
-                false => self.submit(transaction, 3).await,
-            }
-        };
-        self.record(action, told, |replies| {
-            let mut replies =
-                replies.iter().flat_map(|branch| branch.as_array().into_iter().flatten());
-            let answered = steps.iter().map(|(list, is_append)| {
-                let reply = replies.next()?;
-                if *is_append {
-                    return Some(MicroOp::append(key(*list), element));
-                }
-                let elements: Option<Vec<i64>> = reply.as_array()?.iter().map(integer).collect();
-                Some(MicroOp::saw(key(*list), elements?))
-            });
-            answered.collect::<Option<_>>().map(Action::Txn)
-        })
-        .await;
     }
 
     async fn some_register(&mut self) {
@@ -304,7 +209,7 @@ impl Client {
                 .op(["SET", &key, &new.to_string()]),
         });
         let action = Action::Register(key.clone().into(), op);
-        self.record(action, self.submit(transaction, STUBBORN), |replies| {
+        self.record(action, transaction, |replies| {
             let op = match op {
                 RegisterOp::Read(_) => RegisterOp::Read(Some(integer(&replies[0][0])?)),
                 op => op,
@@ -323,7 +228,7 @@ impl Client {
             let count = |value| Action::Count(Count { counter: counter.clone(), value });
             let answered =
                 |replies: &[Value]| Some(count(Some(integer(&replies[0][0]).unwrap_or(0))));
-            self.record(count(None), self.submit(look, STUBBORN), answered).await;
+            self.record(count(None), look, answered).await;
             return;
         }
         let id = self.element().to_string();
@@ -337,8 +242,7 @@ impl Client {
             })
             .branch(PARTICIPANTS[1], |ops| ops.op(["RPUSH", COUNTER, &id]));
         let action = Action::Add(Add { counter, id, by });
-        let told = self.submit(transaction, STUBBORN);
-        self.record(action.clone(), told, |_| Some(action)).await;
+        self.record(action.clone(), transaction, |_| Some(action)).await;
     }
 
     async fn mark(&mut self) {
@@ -349,7 +253,6 @@ impl Client {
         }
         let branches = PARTICIPANTS.map(str::to_owned).to_vec();
         let action = Action::Mark(Mark { id, branches });
-        let told = self.submit(transaction, STUBBORN);
-        self.record(action.clone(), told, |_| Some(action)).await;
+        self.record(action.clone(), transaction, |_| Some(action)).await;
     }
 }

@@ -1,9 +1,10 @@
 //! One agent, and messages said to it in the name of a log.
 
-use assent_common::Epoch;
-use assent_common::ErrorCode;
+use assent_common::command::{Expect, OpRequest};
 use assent_common::ids::TxNumber;
 use assent_common::outcome::{Aborted, Applied, Call, Prepared};
+use assent_common::value::Arg;
+use assent_common::{Epoch, ErrorCode};
 use assent_process::{Assent, Port};
 use assent_servers::file;
 use assent_tests::cluster::{participant_args, restart};
@@ -111,6 +112,49 @@ async fn what_a_vote_rests_on_stays_locked_until_its_outcome() {
             log.abort(n + 1).await;
         }
         assert_eq!(audit::leftovers(&cluster).await.unwrap(), Vec::<String>::new());
+    }
+}
+
+/// A sale of one from the stock, in escrow.
+fn sale() -> OpRequest {
+    let at_least_0 = Expect { ge: Some(Some(Arg::from("0"))), ..Expect::default() };
+    let take_one = OpRequest::new(["DECRBY", "stock", "1"]);
+    OpRequest { expect: Some(at_least_0), escrow: true, ..take_one }
+}
+
+/// Invariant 13: a claim in escrow is judged on what is left if all claims before it are committed.
+#[tokio::test]
+async fn two_claims_in_escrow_do_not_take_the_last_one_both() {
+    for (cluster, log) in both_ways().await {
+        plain::run::<()>(&cluster.peers[0].redis, &["SET", "stock", "1"]).await;
+        let first = log.prepare_op(1, sale()).await;
+        assert!(is_yes(&first), "{first:?}");
+        let second = log.prepare_op(2, sale()).await;
+        assert!(!is_yes(&second), "two claims take the last one");
+        assert_eq!(code(second), ErrorCode::LockConflict);
+        log.abort(1).await;
+        log.abort(2).await;
+        let third = log.prepare_op(3, sale()).await;
+        assert!(is_yes(&third), "{third:?}");
+        assert_eq!(log.commit(3).await, Call::Applied(Applied { dirty_writes: 0 }));
+        assert_eq!(plain::run::<i64>(&cluster.peers[0].redis, &["GET", "stock"]).await, 0);
+    }
+}
+
+/// Invariant 8: of two claims in escrow, each is added to the counter once, in any order.
+#[tokio::test]
+async fn two_claims_in_escrow_both_count() {
+    for (cluster, log) in both_ways().await {
+        plain::run::<()>(&cluster.peers[0].redis, &["SET", "stock", "2"]).await;
+        for n in [1, 2] {
+            let voted = log.prepare_op(n, sale()).await;
+            assert!(is_yes(&voted), "{voted:?}");
+        }
+        for n in [2, 1, 2] {
+            assert_eq!(log.commit(n).await, Call::Applied(Applied { dirty_writes: 0 }));
+        }
+        let left = plain::run::<i64>(&cluster.peers[0].redis, &["GET", "stock"]).await;
+        assert_eq!(left, 0, "two sales took {}", 2 - left);
     }
 }
 
@@ -258,14 +302,14 @@ async fn the_end_of_a_branch_leaves_the_lock_of_another() {
             assert!(is_yes(&voted), "{voted:?}");
         }
         assert_eq!(log.commit(1).await, Call::Applied(Applied { dirty_writes: 0 }));
-        let redis = &cluster.peers[0].redis;
-        let lock: Option<String> = plain::run(redis, &["HGET", audit::CONTROL, "l:n"]).await;
-        let holder = log.txid(2).to_string();
-        let is_kept = lock.as_ref().is_some_and(|lock| lock.contains(&holder));
-        assert!(is_kept, "the lock of another branch is gone: {lock:?}");
-        assert_eq!(code(log.prepare(3, &["INCR", "n"]).await), ErrorCode::LockConflict);
-        restart(&mut cluster.peers[0].agent).await;
-        assert_eq!(code(log.prepare(4, &["INCR", "n"]).await), ErrorCode::LockConflict);
+        for (n, is_successor) in [(3, false), (4, true)] {
+            if is_successor {
+                restart(&mut cluster.peers[0].agent).await;
+            }
+            let refusal = log.prepare(n, &["INCR", "n"]).await.refused().cloned();
+            let holder = refusal.and_then(|refusal| Some(refusal.holder?.txid));
+            assert_eq!(holder, Some(log.txid(2)), "the lock of another branch is gone");
+        }
         assert_eq!(log.commit(2).await, Call::Applied(Applied { dirty_writes: 0 }));
         assert_eq!(audit::leftovers(&cluster).await.unwrap(), Vec::<String>::new());
     }

@@ -7,12 +7,17 @@ use std::path::Path;
 use super::root;
 
 /// The crates that are looked through.
-const CRATES: [&str; 8] =
-    ["common", "engine", "edge", "resp", "client", "coordinator", "participant", "process"];
-
-/// Files that still use each other in a circle, and count as one; a folder stands for its files.
-const AS_ONE: [(&str, &[&str], &str); 1] =
-    [("participant", &["store"], "being rewritten, from scripts to the machine of the owner")];
+const CRATES: [&str; 9] = [
+    "common",
+    "engine",
+    "edge",
+    "resp",
+    "client",
+    "coordinator",
+    "participant",
+    "process",
+    "check",
+];
 
 /// A module below the root of its crate.
 type Module = Vec<String>;
@@ -33,7 +38,7 @@ fn no_files_of_a_crate_use_each_other_in_a_circle() {
         let mut files = Files::default();
         files.read(&root().join(name).join("src"), &Module::new());
         assert!(files.texts.len() > 3, "{name}: the test looks at the wrong place");
-        let circle = circle(&files.uses(), name);
+        let circle = circle(&files.uses());
         assert!(circle.is_empty(), "{name}: files that use each other in a circle: {circle:#?}");
     }
 }
@@ -46,13 +51,14 @@ fn a_circle_is_found_through_groups_folders_and_names_that_are_passed_on() {
         for (module, text) in texts {
             files.add(module.split('/').map(str::to_owned).collect(), text);
         }
-        circle(&files.uses(), "a crate").into_keys().collect::<Vec<_>>()
+        circle(&files.uses()).into_keys().collect::<Vec<_>>()
     };
     let a_uses = |text| [("a", text), ("b", "use crate::a::A;"), ("c", "use super::b::{B, D};")];
     assert_eq!(files(&a_uses("pub struct A; // crate::b::B")), Vec::<String>::new());
     assert_eq!(files(&a_uses("use crate::{c::C, b::B};")), ["a", "b", "c"]);
     assert_eq!(files(&a_uses("fn f() -> super::b::B {}")), ["a", "b"], "nobody uses c");
     assert_eq!(files(&a_uses("#[cfg(test)]\nmod tests { use crate::b::B; }")), [""; 0]);
+    assert_eq!(files(&[("f", "use g::G;"), ("f/g", "pub(in super::super) struct G;")]), [""; 0]);
     // A folder that passes a name on does not use it, and who takes the name uses its file.
     let passes =
         [("f", "mod g; pub use g::G;"), ("f/g", "use super::F;"), ("h", "use crate::f::G;")];
@@ -62,19 +68,10 @@ fn a_circle_is_found_through_groups_folders_and_names_that_are_passed_on() {
 }
 
 /// What is left when every file is taken away that uses only what was taken away before.
-fn circle(uses: &BTreeMap<Module, BTreeSet<Module>>, name: &str) -> BTreeMap<String, Vec<String>> {
-    let of_crate = AS_ONE.iter().filter(|(of, ..)| *of == name);
-    let groups: Vec<&[&str]> = of_crate.map(|(_, files, _)| *files).collect();
-    let folded = |module: &Module| {
-        let path = module.join("/");
-        let is_in = |it: &&str| path == **it || path.starts_with(&format!("{it}/"));
-        let group = groups.iter().find(|group| group.iter().any(is_in));
-        group.map_or_else(|| path.clone(), |group| group.join("+"))
-    };
-    let mut left: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (module, used) in uses {
-        left.entry(folded(module)).or_default().extend(used.iter().map(folded));
-    }
+fn circle(uses: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<String, Vec<String>> {
+    let path = |module: &Module| module.join("/");
+    let mut left: BTreeMap<String, BTreeSet<String>> =
+        uses.iter().map(|(module, used)| (path(module), used.iter().map(path).collect())).collect();
     loop {
         let is_over = |(file, used): &(&String, &BTreeSet<String>)| {
             used.iter().all(|used| used == *file || !left.contains_key(used))
@@ -163,11 +160,13 @@ impl Files {
         let is_passed_on =
             before.last().is_some_and(|it| it == "use") && is_public(&before[..before.len() - 1]);
         let is_inside = before.last().is_some_and(|it| it == "::");
+        // `pub(in super::super)` says who may use it, and uses nothing.
+        let is_scope = matches!(before, [.., brace, word] if brace == "(" && word == "in");
         let child = [module.as_slice(), std::slice::from_ref(&tokens[place])].concat();
         let is_of_crate = ["crate", "super", "self"].contains(&&*tokens[place]);
         let goes_on = tokens.get(place + 1).is_some_and(|it| it == "::");
         let is_path = is_of_crate || self.texts.contains_key(&child);
-        goes_on && is_path && !is_inside && !is_passed_on
+        goes_on && is_path && !is_inside && !is_scope && !is_passed_on
     }
 
     /// The file in which the name is that this path leads to.

@@ -3,7 +3,7 @@
 
 use assent_common::TransactionId;
 use assent_common::command::{Access, Claim, EscrowKind, Step};
-use assent_common::coordinator::{AnswerDurability, Purpose};
+use assent_common::coordinator::{AnswerDurability, Branch, BranchSet, Purpose};
 use assent_common::participant::{Claimed, Key};
 use assent_common::wire::transaction::{Ack, Protocol};
 
@@ -69,6 +69,8 @@ pub(crate) struct Client {
     pub(crate) answer: AnswerDurability,
     pub(crate) purpose: Purpose,
     pub(crate) protocol: Protocol,
+    /// Branches that are asked before the others.
+    pub(crate) hooked: BranchSet,
 }
 
 /// One participant's part of a request.
@@ -124,6 +126,7 @@ impl Client {
             answer: AnswerDurability::BeforeAnswer,
             purpose: if reads { Purpose::Read } else { Purpose::Write },
             protocol: Protocol::Logged,
+            hooked: BranchSet::NONE,
         }
     }
 
@@ -164,6 +167,12 @@ impl Client {
     pub(crate) fn implicit(mut self) -> Self {
         self.protocol = Protocol::Implicit;
         self.keyless()
+    }
+
+    /// A hook decides about this branch.
+    pub(crate) fn hooked(mut self, branch: u16) -> Self {
+        self.hooked = self.hooked.with(Branch(branch));
+        self
     }
 
     pub(crate) fn is_implicit(&self) -> bool {

@@ -6,7 +6,8 @@ use assent_common::branch::{BranchAnswer, BranchMessage};
 use assent_common::code::ErrorCode;
 use assent_common::coordinator::recovery::Unfinished;
 use assent_common::coordinator::{
-    Branch, Effect, Entry, FromBranch, Input, Note, Outcome, Spec, ToBranch, Transaction,
+    Branch, Contention, Effect, Entry, FromBranch, Input, Note, Outcome, Spec, ToBranch,
+    Transaction,
 };
 use assent_common::outcome::{Aborted, Call, Refusal, Settled};
 use assent_common::participant::resolver::{Verdict, judge};
@@ -42,6 +43,8 @@ impl World {
             answer: request.answer,
             purpose: self.purpose(request),
             protocol: request.protocol,
+            contention: Contention::Waits,
+            hooked: request.hooked,
         };
         let machine = Arc::new(Transaction::new(spec));
         state.active.insert(number, Active { machine, client });

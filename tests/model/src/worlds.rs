@@ -79,7 +79,7 @@ mod one_phase {
 
     #[test]
     fn a_keyed_write() {
-        explore(one(Client::writer(1), faults(2, 2)), 11_424);
+        explore(one(Client::writer(1), faults(2, 2)), 11_459);
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod one_phase {
 
     #[test]
     fn a_write_that_fails() {
-        explore(one(Client::writer(1).failing(0), faults(2, 2)), 8_523);
+        explore(one(Client::writer(1).failing(0), faults(2, 2)), 8_558);
     }
 
     #[test]
@@ -172,6 +172,43 @@ mod three_branches {
     fn one_of_which_only_reads() {
         let client = Client::of(&[Shared, Exclusive, Exclusive]).keyless().ack(Ack::Decided);
         explore(one(client, faults(0, 1)), 217_013);
+    }
+}
+
+/// A hook decides about a branch: the others are asked behind it.
+mod hooked {
+    use super::*;
+
+    fn client() -> Client {
+        Client::writer(2).hooked(1).keyless()
+    }
+
+    #[test]
+    fn with_a_loss_and_a_crash() {
+        explore(one(client(), faults(1, 1)), 30_046);
+    }
+
+    #[test]
+    fn that_votes_no() {
+        explore(one(client().failing(1), faults(1, 0)), 648);
+    }
+
+    #[test]
+    fn of_three_branches() {
+        let three = Client::writer(3).hooked(1).keyless();
+        explore(one(three, faults(0, 1)), 82_440);
+    }
+
+    #[test]
+    fn of_an_implicit_transaction() {
+        explore(one(client().implicit(), faults(1, 0)), 17_757);
+    }
+
+    /// Each locks first what the other locks last.
+    #[test]
+    fn in_conflict_with_another() {
+        let clients = vec![client(), Client::writer(2).hooked(0).aged(2).keyless()];
+        explore(attempts(1, Config::new(clients, Budget::default())), 2_381);
     }
 }
 

@@ -15,16 +15,17 @@ use assent_common::participant::{
     Branches, DataLook, Found, Heard, OnePhaseMarker, OwnData, Participant, Prepare, Reports,
     Unlogged,
 };
-use assent_common::wire::branch::{BranchState, Mode};
+use assent_common::wire::branch::Mode;
 use assent_common::wire::outcome::BranchOutcome;
 use assent_common::wire::resync::DataPoint;
 use assent_common::{LogId, TransactionId, Txid};
 use assent_engine::Sent;
 
 use crate::coordinator::Mark;
+use crate::hook::{self, HookWord};
 use crate::mutants::Mutant;
 use crate::network::{Ask, From};
-use crate::oracle::Step;
+use crate::oracle::{Before, Step};
 use crate::queue::{Event, Waits};
 use crate::redis::{Chore, Redis};
 use crate::request::place_of;
@@ -150,7 +151,12 @@ impl Agent {
 impl World {
     /// A message has come. The process may die before its scripts, between them, and before it
     /// answers.
-    pub(crate) fn arrived(&mut self, ask: Ask, waits: Option<Waits>) -> Step {
+    pub(crate) fn arrived(
+        &mut self,
+        ask: Ask,
+        waits: Option<Waits>,
+        word: Option<Box<HookWord>>,
+    ) -> Step {
         let at = ask.at;
         let is_gone = waits.is_some_and(|waits| waits.life != self.agents[at].life);
         if !self.agents[at].is_up || is_gone || self.agent_strikes(at, "as a message came") {
@@ -177,8 +183,14 @@ impl World {
                 return Ok(());
             }
         }
-        let answer = self.execute(&ask)?;
+        if hook::is_asked(self, ask, waits, word.as_deref(), None) {
+            return Ok(());
+        }
+        let answer = self.execute(&ask, word.as_deref())?;
         note!(self, "p{at}: {:?} {} -> {answer:?}", ask.message, ask.txid);
+        if hook::is_asked(self, ask, waits, word.as_deref(), answer.as_ref()) {
+            return Ok(());
+        }
         let Some(answer) = answer else {
             self.result_unknown(ask, "Redis did not answer");
             return Ok(());
@@ -189,9 +201,9 @@ impl World {
         }
         match (ask.message, answer) {
             (
-                BranchMessage::Prepare(PrepareCall::Waiting),
+                BranchMessage::Prepare(call),
                 BranchAnswer::Prepared(Call::Applied(Prepared::Wait(holder))),
-            ) => {
+            ) if call == PrepareCall::Waiting || word.is_some() => {
                 if self.waits(ask, waits) {
                     return Ok(());
                 }
@@ -275,7 +287,7 @@ impl World {
             return Ok(());
         }
         match self.agents[at].waiting.remove(&ticket) {
-            Some((ask, waits)) => self.arrived(ask, Some(waits)),
+            Some((ask, waits)) => self.arrived(ask, Some(waits), None),
             None => Ok(()),
         }
     }
@@ -295,13 +307,21 @@ impl World {
 
     /// One script, and the witness sees what it did. No answer, if that of Redis is lost and the
     /// connection with it.
-    fn execute(&mut self, ask: &Ask) -> Result<Option<BranchAnswer>, crate::Violation> {
+    fn execute(
+        &mut self,
+        ask: &Ask,
+        word: Option<&HookWord>,
+    ) -> Result<Option<BranchAnswer>, crate::Violation> {
         let Ask { at, txid, message, request, branch, .. } = *ask;
         let agent = &self.agents[at];
         if message.is_prepare() && agent.own.is_quarantined {
             let detail = "the data is not what this agent knew";
             let refusal = Refusal::new(ErrorCode::Quarantined, detail);
             return Ok(Some(message.refused(refusal)));
+        }
+        if let Some(no) = hook::no(word).filter(|_| agent.redis.data.control.state(txid).is_none())
+        {
+            return Ok(Some(message.refused(no.clone())));
         }
         let before = Before {
             state: agent.redis.data.control.state(txid),
@@ -320,16 +340,21 @@ impl World {
                     Some(Mutant::StaleReads) => &agent.balances_at_start,
                     _ => &agent.redis.data.balances,
                 };
+                let evaluation = plan.evaluate(
+                    balances,
+                    agent.redis.data.control.locks(),
+                    self.config.is(Mutant::EscrowResolved),
+                );
+                let evaluation = match word.filter(|_| !self.config.is(Mutant::HookUnguarded)) {
+                    Some(word) => word.guarded(balances, evaluation),
+                    None => evaluation,
+                };
                 Prepare {
                     id: asked.id,
                     mode: if asked.is_one_phase() { Mode::OnePhase } else { Mode::TwoPhase },
                     branches: self.branches_of(asked),
                     locks,
-                    evaluation: plan.evaluate(
-                        balances,
-                        agent.redis.data.control.locks(),
-                        self.config.is(Mutant::EscrowResolved),
-                    ),
+                    evaluation,
                 }
             }),
         };
@@ -567,20 +592,9 @@ impl World {
         let branch = assent_common::coordinator::Branch(u16::try_from(place).expect("few"));
         let coordinator = self.coordinator_of(txid);
         let message = ending.map(|never| match never {});
-        let from = From::Resolver;
-        let mark = Mark::NONE;
-        let known = None;
+        let (from, mark, known) = (From::Resolver, Mark::NONE, None);
         let sent = Sent { at: self.now(), is_probe: false };
-        self.arrived(
-            Ask { coordinator, at, request, branch, txid, message, mark, known, sent, from },
-            None,
-        )
+        let ask = Ask { coordinator, at, request, branch, txid, message, mark, known, sent, from };
+        self.arrived(ask, None, None)
     }
-}
-
-/// What was kept before a script.
-#[derive(Debug)]
-pub(crate) struct Before {
-    pub(crate) state: Option<BranchState>,
-    pub(crate) heard: Option<Heard>,
 }

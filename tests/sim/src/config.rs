@@ -71,6 +71,9 @@ pub(crate) struct Profile {
     /// Whether most of what is added is added in escrow: in every fourth world. It takes no chance
     /// of its own.
     pub(crate) escrow: bool,
+    /// Whether hooks decide about some branches: in every fifth world, and without a chance of its
+    /// own.
+    pub(crate) hooks: bool,
     pub(crate) faults: Faults,
 }
 
@@ -136,6 +139,7 @@ impl Profile {
             latency_us: [200, 1_000, 5_000][random.place(3)],
             sync_us: [300, 2_000, 15_000][random.place(3)],
             escrow: config.seed.is_multiple_of(4),
+            hooks: config.seed % 5 == 1,
             faults: Faults::new(config, random),
         }
     }

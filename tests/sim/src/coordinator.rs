@@ -6,7 +6,9 @@ use std::sync::{Arc, LazyLock};
 
 use assent_common::branch::BranchMessage;
 use assent_common::code::ErrorCode;
-use assent_common::coordinator::{Branch, Delivery, Input, Outcome, State as Phase, ToBranch};
+use assent_common::coordinator::{
+    Branch, Contention, Delivery, Input, Outcome, State as Phase, ToBranch,
+};
 use assent_common::log::{LogPosition, NewRecord, Token};
 use assent_common::record::{AnswerRecord, Answered, Committed, Record};
 use assent_common::time::{Micros, Millis};
@@ -81,9 +83,16 @@ impl Mark {
 
 /// The ops of a request are known to the world; no message carries them.
 #[derive(Debug)]
-struct KnownOps;
+struct KnownOps {
+    /// Whether a hook decides about each branch.
+    hooked: Vec<bool>,
+}
 
 impl RequestOps for KnownOps {
+    fn input(&self, branch: Branch) -> Option<&RawValue> {
+        self.hooked.get(branch.index()).filter(|hooked| **hooked).map(|_| RawValue::NULL)
+    }
+
     fn of(&self, _: Branch) -> Option<&RawValue> {
         None
     }
@@ -225,8 +234,11 @@ impl World {
             ack: asked.ack,
             protocol: asked.protocol,
             purpose: mutants::purpose(&self.config, asked),
+            contention: Contention::Waits,
             participants: self.names(request),
-            ops: Arc::new(KnownOps),
+            ops: Arc::new(KnownOps {
+                hooked: asked.branches.iter().map(|branch| branch.hook.is_some()).collect(),
+            }),
         }
     }
 

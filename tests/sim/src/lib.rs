@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod coordinator;
 mod heal;
+mod hook;
 mod lanes;
 mod log;
 mod mutants;

@@ -32,6 +32,8 @@ pub enum Mutant {
     DoubtCommits,
     /// 3: a branch that reads frees its locks when it votes.
     ReaderReleasedAtVote,
+    /// 3: a branch does not hold what its hook has read.
+    HookUnguarded,
     /// 4: records are acknowledged before they are synced.
     PersistedTooEarly,
     /// 4: a record that could not be synced is taken for durable.

@@ -12,6 +12,7 @@ use assent_common::wire::resync::{DataPoint, DataView, Resync, Resynced};
 use assent_engine::{Compaction, Sent};
 
 use crate::client::Heard;
+use crate::hook::HookWord;
 use crate::network::Ask;
 use crate::repair::Asked;
 use crate::settling::Asker;
@@ -27,6 +28,8 @@ pub(crate) enum Event {
     Heard { request: usize, heard: Heard },
     /// A message reaches an agent; by then it may have waited for a lock.
     Arrived { ask: Ask, waits: Option<Waits> },
+    /// A hook has answered.
+    HookSaid { ask: Ask, waits: Option<Waits>, life: u64, word: Box<HookWord> },
     /// A prepare has waited for a lock as long as it may.
     WaitedLong { at: usize, life: u64, ticket: u64 },
     /// The result of a call reaches the coordinator.

@@ -51,6 +51,8 @@ report! {
     delayed,
     /// Prepares that waited at an agent for a younger holder.
     waits,
+    /// Questions to hooks.
+    hooks_asked,
     /// Scripts run.
     scripts,
     /// Scripts whose answer was lost between Redis and the agent.

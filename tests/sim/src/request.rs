@@ -9,6 +9,7 @@ use assent_common::participant::{Claimed, Evaluation, Key, Locks};
 use assent_common::wire::transaction::{Ack, Protocol};
 
 use crate::config::Profile;
+use crate::hook::HookRule;
 use crate::random::Random;
 
 /// What every account begins with.
@@ -44,6 +45,8 @@ pub(crate) struct BranchPlan {
     pub(crate) ops: Vec<Op>,
     /// Whether its last op expects what is not so.
     pub(crate) fails: bool,
+    /// What its hook demands, if one decides about it.
+    pub(crate) hook: Option<HookRule>,
 }
 
 /// An op on an account; each account comes once in a branch.
@@ -97,6 +100,9 @@ impl Request {
         let mut branches = branches(profile, random);
         if profile.escrow {
             branches.iter_mut().for_each(|branch| branch.go_to_escrow(place));
+        }
+        if profile.hooks {
+            branches.iter_mut().for_each(|branch| branch.hook = HookRule::of(&branch.ops));
         }
         let reads = branches.iter().all(BranchPlan::reads);
         let age_ms = BEGINNING_MS + now_ms + random.below(SKEW_MS);
@@ -295,7 +301,7 @@ fn branches(profile: &Profile, random: &mut Random) -> Vec<BranchPlan> {
             }
         }
         let at = (first + n) % profile.participants;
-        plans.push(BranchPlan { at, ops, fails: random.percent(3) });
+        plans.push(BranchPlan { at, ops, fails: random.percent(3), hook: None });
     }
     plans
 }

@@ -127,7 +127,14 @@ impl World {
             Event::ClientTurn { client, turn } => self.client_turn(client, turn),
             Event::Submitted { request } => self.submitted(request)?,
             Event::Heard { request, heard } => self.client_hears(request, heard)?,
-            Event::Arrived { ask, waits } => self.arrived(ask, waits)?,
+            Event::Arrived { ask, waits } => self.arrived(ask, waits, None)?,
+            Event::HookSaid { ask, waits, life, word } => {
+                let word = (life == self.agents[ask.at].life).then_some(word);
+                match word {
+                    Some(word) => self.arrived(ask, waits, Some(word))?,
+                    None => self.result_unknown(ask, "the connection broke"),
+                }
+            }
             Event::WaitedLong { at, life, ticket } => self.waited_long(at, life, ticket)?,
             Event::Answered { ask, answer } => lanes::answered(self, &ask, *answer)?,
             Event::Ticked { coordinator, life } => self.ticked(coordinator, life)?,

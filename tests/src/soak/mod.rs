@@ -18,7 +18,7 @@ use assent_servers::Server;
 use self::load::{Load, PARTICIPANTS, Shared, account, accounts};
 use self::nemesis::{Done, Nemesis, wait_open};
 use crate::cluster::{Cluster, Options};
-use crate::{audit, plain, wait_settled};
+use crate::{audit, plain, second_opinion, wait_settled};
 
 const CLIENTS: u64 = 6;
 
@@ -121,17 +121,7 @@ fn verdicts(history: &History, file: &Path) -> Vec<String> {
     let wrong = reports.iter().filter(|report| !report.holds());
     let mut wrong: Vec<String> = wrong.map(|report| shortened(&report.to_string())).collect();
     let text = std::fs::read_to_string(file).expect("the history can be read");
-    let model = "strict-serializable".to_owned();
-    let options = adya::Opts { models: vec![model], ..adya::Opts::default() };
-    match adya::History::from_json(&text) {
-        Ok(history) => {
-            let report = adya::check(&history, adya::Workload::ListAppend, &options);
-            if report.valid != adya::Valid::True {
-                wrong.push(format!("adya: {:?}, {:?}", report.valid, report.anomaly_types));
-            }
-        }
-        Err(error) => wrong.push(format!("adya cannot read the history: {error:?}")),
-    }
+    wrong.extend(second_opinion::adya(&text).err());
     wrong
 }
 

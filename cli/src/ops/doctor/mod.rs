@@ -88,11 +88,20 @@ struct Check {
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
+    /// What is wrong with the participant's Redis, where nothing else is the matter.
+    #[serde(skip)]
+    only_redis: Option<String>,
 }
 
 impl Check {
     fn ok(what: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { what: what.into(), verdict: Verdict::Ok, found: found.into(), fix: None }
+        Self {
+            what: what.into(),
+            verdict: Verdict::Ok,
+            found: found.into(),
+            fix: None,
+            only_redis: None,
+        }
     }
 
     fn failing(what: impl Into<String>, found: impl Into<String>, fix: impl Into<String>) -> Self {
@@ -109,7 +118,13 @@ impl Check {
         found: impl Into<String>,
         fix: impl Into<String>,
     ) -> Self {
-        Self { what: what.into(), verdict, found: found.into(), fix: Some(fix.into()) }
+        let (what, found, fix) = (what.into(), found.into(), Some(fix.into()));
+        Self { what, verdict, found, fix, only_redis: None }
+    }
+
+    /// Says that this is so only because of the participant's Redis.
+    fn because_of_redis(self, why: impl Into<String>) -> Self {
+        Self { only_redis: Some(why.into()), ..self }
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) async fn check_registered(
         Err(error) => unheard(format!("{what}: data"), error),
     });
     checks.extend(said.may_ask(&what, Some(told)));
-    Ok(checks)
+    Ok(redis_once(&what, checks))
 }
 
 /// Everything about a participant that only its operator has named.
@@ -96,7 +96,28 @@ pub(super) async fn check_named(
     };
     checks.append(&mut said.own);
     checks.extend(said.may_ask(&what, None));
-    Ok(checks)
+    Ok(redis_once(&what, checks))
+}
+
+/// A Redis that does not answer is said once, and not again for each question that it leaves open.
+fn redis_once(what: &str, checks: Vec<Check>) -> Vec<Check> {
+    let (of_redis, mut others): (Vec<_>, Vec<_>) =
+        checks.into_iter().partition(|check| check.only_redis.is_some());
+    // The participant's own words stand behind those of the coordinator.
+    let why = of_redis.into_iter().filter_map(|check| check.only_redis).next_back();
+    let Some(why) = why else { return others };
+    // Who waits for it does not answer in time.
+    others.retain(|check| !check.found.contains(&silent().0));
+    let fix = if why.contains("timed out") || why.contains("no answer") {
+        "look for what keeps that Redis busy (SLOWLOG GET), or what stands between it and its agent"
+    } else if why.contains("is not available") {
+        "start that Redis, or correct the agent's --redis, its user or its password"
+    } else {
+        "read what is wrong with that Redis"
+    };
+    let found = format!("it cannot use its Redis: {why}");
+    others.push(Check::failing(format!("{what}: redis"), found, fix));
+    others
 }
 
 /// What a participant says of what runs there.
@@ -141,12 +162,24 @@ async fn of_itself(
     checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, url, &probe.text)));
     checks.extend(probe.as_ref().ok().and_then(|probe| refuses_writes(what, &probe.text)));
     checks.extend(probe.as_ref().ok().and_then(|probe| silent_peer(what, &probe.text)));
-    checks.push(ready(&format!("{what}: ready"), probe));
+    let only_redis = probe.as_ref().ok().and_then(|probe| only_redis(&probe.text));
+    let ready = ready(&format!("{what}: ready"), probe);
+    checks.push(match only_redis {
+        Some(why) => ready.because_of_redis(why),
+        None => ready,
+    });
     checks.push(match &held_there {
         Ok(list) => held(what, list, held_max_ms),
         Err(error) => unheard(format!("{what}: branches held"), error),
     });
     (checks, held_there.ok())
+}
+
+/// What is wrong with its Redis, if its probe names nothing else that fails.
+fn only_redis(probe: &str) -> Option<String> {
+    let mut failing = probe.lines().filter(|line| line.starts_with("[-] "));
+    let (_, why) = failing.next()?.strip_prefix("[-] redis ")?.split_once(": ")?;
+    failing.all(|line| line.contains(why)).then(|| why.to_owned())
 }
 
 /// Branches that were ended by hand against what their logs say, as the participant's probe names
@@ -195,6 +228,12 @@ pub(super) fn forget(participant: &str) -> String {
 
 fn not_reached(what: &str, error: &CallError) -> Check {
     let fix = match error {
+        CallError::Rejected(problem) if problem.code == ErrorCode::NotFound => {
+            let found = "it answers, and does not say what it is: its own state is not looked at";
+            let fix = "nothing, if it is a participant of another kind: \
+                       docs/reference/participant-protocol.md; else the address is wrong";
+            return Check::warning(what, found, fix);
+        }
         CallError::Rejected(_) => {
             "this command's --participant-token-file and the participant's --token-file must hold the same token"
         }
@@ -204,7 +243,14 @@ fn not_reached(what: &str, error: &CallError) -> Check {
 }
 
 fn unheard(what: String, error: &CallError) -> Check {
-    Check::failing(what, error.to_string(), "the participant answers, and not this: read its log")
+    let fix = "the participant answers, and not this: read its log";
+    let check = Check::failing(what, error.to_string(), fix);
+    match error {
+        CallError::Rejected(problem) if problem.code == ErrorCode::RedisUnavailable => {
+            check.because_of_redis(&problem.detail)
+        }
+        _ => check,
+    }
 }
 
 /// Whether the coordinator itself reaches it, with its own token: that this command does says
@@ -227,8 +273,7 @@ fn reached_by_coordinator(what: &str, view: &ParticipantView) -> Check {
             Check::failing(what, why, fix)
         }
         (_, Some(false)) => {
-            let fix = "the participant's own lines say what is wrong with that Redis";
-            Check::failing(what, "yes, but it cannot use its Redis", fix)
+            Check::failing(what, "yes, but it cannot use its Redis", "-").because_of_redis(why)
         }
         (Some(true), _) => Check::ok(what, "yes"),
         (None, _) => Check::ok(what, "it has not spoken to it yet"),

@@ -9,12 +9,12 @@ mod table;
 mod two_phase;
 
 use super::state::{
-    AnswerDurability, Closing, ClosingRecord, Committing, DecisionRecord, OnePhaseCall, Preparing,
-    Purpose, SettleState, Spec, State, Stray, Transaction, VoteState,
+    AnswerDurability, Closing, ClosingRecord, Committing, Contention, DecisionRecord, OnePhaseCall,
+    Preparing, Purpose, SettleState, Spec, State, Stray, Transaction, VoteState,
 };
 use super::{
-    Branch, Delivery, Effect, Entry, Failure, FromBranch, Input, Note, Outcome, PrepareCall,
-    ToBranch,
+    Branch, BranchSet, Delivery, Effect, Entry, Failure, FromBranch, Input, Note, Outcome,
+    PrepareCall, ToBranch,
 };
 use crate::branch::{BranchAnswer, BranchMessage};
 use crate::code::ErrorCode;
@@ -45,6 +45,8 @@ fn spec(branches: u16) -> Spec {
         answer: AnswerDurability::Lazy,
         purpose: Purpose::Write,
         protocol: Protocol::Logged,
+        contention: Contention::Waits,
+        hooked: BranchSet::NONE,
     }
 }
 
@@ -299,6 +301,7 @@ fn machine_text(machine: &Transaction) -> String {
 
 fn vote_text(vote: &VoteState) -> String {
     match vote {
+        VoteState::Later => "later".to_owned(),
         VoteState::Asked { tries, .. } => format!("asked {tries}"),
         VoteState::Resend { at, tries, .. } => format!("resend {tries} at {}", at.0),
         VoteState::Yes(_) => "yes".to_owned(),

@@ -122,7 +122,7 @@ fn a_begun_transaction_without_an_answer_asks_its_branch_before_it_says_anything
     let mut aborted = rig;
     aborted.feed(Input::Tick);
     let effects = aborted.feed(fenced(A, FIRST));
-    assert_eq!(effects, ["persist answer .0 aborted participant_unreachable by 0"]);
+    assert_eq!(effects, ["persist answer .0 aborted interrupted by 0"]);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn the_last_reason_of_each_branch_without_a_vote_is_told() {
     let refusal = refusal(&rig);
     assert_eq!(
         refusal.detail,
-        "the transaction's `timeout` passed before the participant voted: lost; \
+        "the transaction's `timeout` passed before it voted: lost; \
          nor did branch 2: it has not answered"
     );
 }
@@ -204,6 +204,21 @@ fn an_older_transaction_asks_once_by_the_waiting_call_and_then_by_the_schedule()
     assert!(rig.feed(wait(A, FIRST)).is_empty());
     assert_eq!(rig.wake(), ["prepare 0.0"]);
     assert_eq!(rig.feed(yes(A, FIRST)), ["persist commit .0 of 2"]);
+}
+
+/// Who gives up holds nothing for longer than it takes to say so, in one phase and in two.
+#[test]
+fn a_transaction_that_gives_up_is_aborted_where_another_one_would_wait() {
+    let hurried = |branches| Spec { contention: Contention::GivesUp, ..spec(branches) };
+    for met in [wait(A, FIRST), no(A, FIRST, ErrorCode::LockConflict)] {
+        let mut rig = Rig::begun(hurried(2)).after([yes(B, FIRST)]);
+        let effects = rig.feed(met.clone());
+        assert_eq!(effects[0], "abort 1.0", "{met:?}");
+        assert_eq!(refusal(&rig).code, ErrorCode::LockConflict, "{met:?}");
+        let mut rig = Rig::begun(hurried(1));
+        rig.feed(met.clone());
+        assert_eq!(refusal(&rig).code, ErrorCode::LockConflict, "{met:?}");
+    }
 }
 
 /// Invariant 15: the next attempt begins only after a definite abort, under a txid of its own; the old one is aborted
@@ -472,4 +487,45 @@ fn an_aborted_branch_is_over_when_its_abort_is_acknowledged() {
     assert!(only.machine.is_over_at(A));
     let conflict = begun().after([no(B, FIRST, ErrorCode::LockConflict), fenced(A, FIRST)]);
     assert_eq!(over(&conflict), [false; 3], "another attempt follows");
+}
+
+/// A hook may take its time: the branches that none decides about hold no locks meanwhile.
+#[test]
+fn branches_with_hooks_are_asked_first_and_the_others_when_these_have_said_yes() {
+    let hooked = BranchSet::NONE.with(B).with(Branch(2));
+    let mut rig = Rig::new(Spec { hooked, ..spec(4) });
+    assert_eq!(rig.feed(Input::Begin), ["prepare 1.0", "prepare 2.0"]);
+    assert_eq!(rig.text(), "preparing .0 [later, asked 0, asked 0, later]");
+    assert!(rig.feed(yes(Branch(2), FIRST)).is_empty());
+    assert_eq!(rig.feed(yes(B, FIRST)), ["prepare 0.0", "prepare 3.0"]);
+    assert!(rig.feed(yes(A, FIRST)).is_empty());
+    assert_eq!(rig.feed(yes(Branch(3), FIRST)), ["persist commit .0 of 4"]);
+    // Where all have one, none has to wait.
+    let hooked = BranchSet::NONE.with(A).with(B);
+    let mut rig = Rig::new(Spec { hooked, ..spec(2) });
+    assert_eq!(rig.feed(Input::Begin), ["prepare 0.0", "prepare 1.0"]);
+}
+
+/// What was not asked has nothing staged, and is told nothing; the next attempt has the same order.
+#[test]
+fn a_branch_that_was_to_be_asked_later_is_not_aborted() {
+    let hooked = || Rig::begun(Spec { hooked: BranchSet::NONE.with(A).with(B), ..spec(3) });
+    let sent = |effects: Vec<String>| {
+        let sends = |text: &String| text.starts_with("abort") || text.starts_with("prepare");
+        effects.into_iter().filter(sends).collect::<Vec<_>>()
+    };
+    let mut vetoed = hooked().after([yes(A, FIRST)]);
+    assert_eq!(sent(vetoed.feed(no(B, FIRST, ErrorCode::Vetoed))), ["abort 0.0"]);
+    let mut late = hooked().at(DEADLINE);
+    assert_eq!(sent(late.feed(Input::Tick)), ["abort 0.0", "abort 1.0"]);
+    let [Outcome::Aborted(failure)] = &late.answers[..] else { panic!("{:?}", late.answers) };
+    assert_eq!(failure.branch, Some(A));
+    assert!(!failure.refusal.detail.contains("branch 2"), "{}", failure.refusal.detail);
+    let mut lost = hooked();
+    assert_eq!(sent(lost.feed(Input::DataLost(A))), ["abort 0.0", "abort 1.0"]);
+    let mut again = hooked().after([yes(A, FIRST), no(B, FIRST, ErrorCode::LockConflict)]);
+    assert_eq!(sent(again.wake()), ["prepare 0.1", "prepare 1.1"]);
+    let mut behind = hooked().after([yes(A, FIRST), yes(B, FIRST)]);
+    let refused = behind.feed(no(Branch(2), FIRST, ErrorCode::LockConflict));
+    assert_eq!(sent(refused), ["abort 0.0", "abort 1.0"]);
 }

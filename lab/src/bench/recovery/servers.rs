@@ -347,6 +347,7 @@ fn prepare(log_id: LogId, transfer: Transfer, place: usize) -> Message {
         branches: Vec::new(),
         wait_ms: 0,
         ops: transfer.ops(place),
+        input: None,
     })
 }
 

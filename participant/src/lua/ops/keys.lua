@@ -44,25 +44,12 @@ ops.EXPIRE = function(i)
   return 1
 end
 
--- When a key expires, to the millisecond; false for never. Redis 6.2 says how long is left, by a
--- clock that runs: both are read within one millisecond.
-local function exact_expiry(e)
-  if redis.REDIS_VERSION_NUM then return expiry(e) end
-  while true do
-    local before, left = time_ms(), call('PTTL', e.k)
-    if left < 0 then return false end
-    if time_ms() == before then return before + left end
-  end
-end
-
-local COUNTS_ALL = {hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', list = 'LLEN', stream = 'XLEN'}
-
 -- Bytes of memory that a key takes, about; and its elements. A user who may not ask has the bound
 -- of elements alone.
 local function weigh(e)
   local ty, count = typ(e), 0
   if ty == 'string' then return call('STRLEN', e.k), 1 end
-  if COUNTS_ALL[ty] then count = call(COUNTS_ALL[ty], e.k) end
+  if COUNT[ty] then count = call(COUNT[ty], e.k) end
   local samples = count <= MATERIALISED_MAX and 0 or 5
   spend(math.min(count, MATERIALISED_MAX) / 16)
   local usage = try('MEMORY', 'USAGE', e.k, 'SAMPLES', samples)
@@ -89,7 +76,7 @@ ops.DIGEST = function(i)
     spend(count)
     live = #call('HKEYS', e.k)
   end
-  local exp = exact_expiry(e)
+  local exp = expiry(e)
   return redis.sha1hex(dump .. live .. ':' .. (exp and ms_text(exp) or ''))
 end
 

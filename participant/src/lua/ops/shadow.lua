@@ -29,14 +29,6 @@ local function unlogged(...)
   return reply
 end
 
--- An error of Redis: of the data or the arguments, or a refusal of the write itself.
-local CODES = {
-  {'WRONGTYPE', 'wrong_type'}, {'not an integer', 'not_an_integer'},
-  {'not a valid float', 'not_a_float'}, {'not a float', 'not_a_float'},
-  {'overflow', 'overflow'}, {'no such key', 'no_such_key'}, {'out of range', 'out_of_range'},
-  {'equal or smaller', 'stream_id_too_small'},
-}
-
 -- What a script is told of a command that the server does not have, or that has another number of
 -- words there; and how a client is told.
 local function not_here(text, name)
@@ -60,10 +52,7 @@ local function raise(reply, name, used)
       text = string.gsub(text, copy, function() return e.home end)
     end
   end
-  for _, code in ipairs(CODES) do
-    if string.find(text, code[1], 1, true) then refuse(code[2], text) end
-  end
-  refuse('command_refused', text)
+  refuse(code_of_data(text) or 'command_refused', text)
 end
 
 local function sure(...)
@@ -93,18 +82,6 @@ local function size(e, most)
   local bytes = usage(e, most)
   spend(CALL_STEPS + bytes / COPIED_BYTES)
   return bytes
-end
-
--- When a key expires: ms, false for never and for a key that is not there.
-local function expires(k)
-  local at_ms
-  if redis.REDIS_VERSION_NUM then
-    at_ms = call('PEXPIRETIME', k)
-  else
-    at_ms = call('PTTL', k)
-    if at_ms >= 0 then at_ms = at_ms + now() end
-  end
-  return at_ms >= 0 and at_ms
 end
 
 -- A new copy of a key; there is none of a key that is absent. Nothing is written before the first
@@ -141,7 +118,7 @@ local function copy(e, most)
     end
     size(e, most)
     local home = e.k
-    e.before, e.bexp_home = call('DUMP', home), expires(home)
+    e.before, e.bexp_home = call('DUMP', home), expires_at(home)
     e.home, e.k = home, copy_of(home)
   end
   settle_copy(e)
@@ -159,7 +136,7 @@ end
 flush = function(e, out, deletions)
   if not e.home then return flush_to_key(e, out, deletions) end
   settle_copy(e)
-  local after, at_ms = call('DUMP', e.k), expires(e.k)
+  local after, at_ms = call('DUMP', e.k), expires_at(e.k)
   if not after then
     if e.before then deletions[#deletions + 1] = {'UNLINK', e.home} end
     return
@@ -189,8 +166,6 @@ end
 -- Those that say which key they found something at.
 local NAMES_KEYS = {LMPOP = true, ZMPOP = true, XREAD = true, XREADGROUP = true}
 
-local COUNTS_OF = {list = 'LLEN', set = 'SCARD', zset = 'ZCARD'}
-
 -- Refuses what costs more than the size of the keys.
 local function bound(words, bytes)
   local name = words[1]
@@ -201,7 +176,7 @@ local function bound(words, bytes)
     end
     if chosen > 0 then spend(chosen) end
   elseif match(name, '^SORT') then
-    local count = COUNTS_OF[call('TYPE', words[2]).ok]
+    local count = COUNT[call('TYPE', words[2]).ok]
     local n = count and call(count, words[2]) or 0
     spend(n * math.log(n + 1) / SORT_STEP)
   elseif name == 'LCS' then

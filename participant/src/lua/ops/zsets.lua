@@ -77,7 +77,7 @@ ops.ZADD = function(i, n)
       local current = tonumber(old)
       if not nx then
         if incr then score = score + current end
-        if score ~= score then refuse('not_a_float', 'the resulting score is not a number') end
+        if score ~= score then refuse('not_a_float', 'the score is not a number (NaN)') end
         if not ((lt and score >= current) or (gt and score <= current)) then
           if score ~= current then
             begin_members(e, 'zset')

@@ -1,17 +1,24 @@
 //! What is kept of a branch: `s:<txid>` while it is staged, `d:<txid>` when it is applied,
 //! `a:<txid>`, which holds nothing, when it is fenced.
 
-use assent_common::command::ReplyKind;
+use std::str::FromStr;
+
+use assent_common::command::{ReplyKind, Reserved};
 use assent_common::ids::TransactionId;
-use assent_common::participant::{Branches, DoneMarker, OnePhaseMarker};
+use assent_common::participant::{Branches, Counter, DoneMarker, OnePhaseMarker};
 use assent_common::value::{Arg, Reply};
 use assent_common::wire::branch::{BranchAddress, Mode};
 
-use super::super::call::PrepareItem;
 use super::super::packed::{Item, Reader, RedoError, Writer, kind_letter};
+use super::super::work::PrepareItem;
 
-/// The version of staged records that this code writes and reads.
+/// The version of a staged record that reserves nothing in escrow; that of an earlier version of
+/// this code may, and then fields beside it say what ([`super::read_escrow`]).
 const RECORD_VERSION: u8 = 1;
+
+/// The version of one that says what it reserves. An earlier version of this code does not take it
+/// for one that reserves nothing, but refuses it.
+const ESCROW_VERSION: u8 = 2;
 
 /// A staged record.
 pub(in super::super) struct StagedRecord {
@@ -24,11 +31,16 @@ pub(in super::super) struct StagedRecord {
     pub(in super::super) modes: Vec<u8>,
     /// Its writes, packed.
     pub(in super::super) redo: Vec<u8>,
-    /// Its replies, packed; empty if it has no writes.
+    /// Its replies, packed; empty if it has neither writes nor a hook.
     replies: Vec<u8>,
     /// All branches of an implicit transaction, else none.
     pub(in super::super) branches: Branches,
+    /// What it has reserved of counters in escrow.
+    pub(in super::super) reserved: Vec<ReservedOf>,
 }
+
+/// What a branch has reserved of a counter of a key.
+pub(in super::super) type ReservedOf = (Arg, Counter, Reserved);
 
 impl StagedRecord {
     /// The record of a branch that voted yes; `redo` and `replies` are packed.
@@ -38,10 +50,16 @@ impl StagedRecord {
         seq: u64,
         redo: &[u8],
         replies: &[u8],
+        reserved: &[ReservedOf],
     ) -> Vec<u8> {
         let mut record = Writer::default();
-        record.array(if item.prepare.branches.is_empty() { 8 } else { 9 });
-        record.small(RECORD_VERSION);
+        let (version, length) = match (reserved.is_empty(), item.prepare.branches.is_empty()) {
+            (true, true) => (RECORD_VERSION, 8),
+            (true, false) => (RECORD_VERSION, 9),
+            (false, _) => (ESCROW_VERSION, 10),
+        };
+        record.array(length);
+        record.small(version);
         record.bytes(item.prepare.id.to_string().as_bytes());
         record.bytes(url.as_bytes());
         record.bytes(seq.to_string().as_bytes());
@@ -53,8 +71,11 @@ impl StagedRecord {
         record.bytes(&modes.collect::<Vec<_>>());
         record.bytes(redo);
         record.bytes(replies);
-        if !item.prepare.branches.is_empty() {
+        if length > 8 {
             record.bytes(&pack_branches(&item.prepare.branches));
+        }
+        if length > 9 {
+            record.bytes(&pack_reserved(reserved));
         }
         record.0
     }
@@ -63,8 +84,14 @@ impl StagedRecord {
         let mut reader = Reader(packed);
         let foreign = RedoError::foreign;
         let length = reader.array()?;
-        let is_known = reader.item()? == Item::Int(i64::from(RECORD_VERSION));
-        if !is_known || !matches!(length, 8 | 9) {
+        let version = reader.item()?;
+        let is = |known: u8| version == Item::Int(i64::from(known));
+        let is_known = match length {
+            8 | 9 => is(RECORD_VERSION),
+            10 => is(ESCROW_VERSION),
+            _ => false,
+        };
+        if !is_known {
             return Err(foreign());
         }
         let id = reader.text()?.parse().map_err(|_| foreign())?;
@@ -77,10 +104,14 @@ impl StagedRecord {
         let redo = reader.bytes()?.to_vec();
         let replies = reader.bytes()?.to_vec();
         let branches = match length {
-            9 => branches(reader.bytes()?)?,
-            _ => Branches::default(),
+            8 => Branches::default(),
+            _ => branches(reader.bytes()?)?,
         };
-        Ok(Self { id, coordinator, seq, keys, modes, redo, replies, branches })
+        let reserved = match length {
+            10 => read_reserved(reader.bytes()?)?,
+            _ => Vec::new(),
+        };
+        Ok(Self { id, coordinator, seq, keys, modes, redo, replies, branches, reserved })
     }
 
     /// Its replies, as the text of a JSON array.
@@ -90,6 +121,43 @@ impl StagedRecord {
     ) -> Result<String, RedoError> {
         Reader(&self.replies).replies(kinds)
     }
+}
+
+/// Counters and what is reserved of them: of each its key, `S` for the number in a string or `H`
+/// and the field of a hash, what is added, floor and ceiling.
+fn pack_reserved(reserved: &[ReservedOf]) -> Vec<u8> {
+    let mut packed = Writer::default();
+    packed.array(5 * reserved.len());
+    for (key, counter, Reserved { delta, floor, ceiling }) in reserved {
+        packed.bytes(&key.0);
+        packed.bytes(&match counter {
+            Some(field) => [b"H", &*field.0].concat(),
+            None => b"S".to_vec(),
+        });
+        packed.bytes(delta.to_string().as_bytes());
+        packed.bytes(floor.to_string().as_bytes());
+        packed.bytes(ceiling.to_string().as_bytes());
+    }
+    packed.0
+}
+
+/// Reads them back.
+fn read_reserved(packed: &[u8]) -> Result<Vec<ReservedOf>, RedoError> {
+    fn number<T: FromStr>(reader: &mut Reader<'_>) -> Result<T, RedoError> {
+        reader.text()?.parse().map_err(|_| RedoError("a number was expected"))
+    }
+    let mut reader = Reader(packed);
+    let one = |reader: &mut Reader<'_>| {
+        let key = Arg(reader.bytes()?.to_vec());
+        let counter = match reader.bytes()? {
+            [b'S'] => None,
+            [b'H', field @ ..] => Some(Arg(field.to_vec())),
+            _ => return Err(RedoError("a counter was expected")),
+        };
+        let (delta, floor, ceiling) = (number(reader)?, number(reader)?, number(reader)?);
+        Ok((key, counter, Reserved { delta, floor, ceiling }))
+    };
+    (0..reader.array()? / 5).map(|_| one(&mut reader)).collect()
 }
 
 /// The done-marker of a branch of one phase: the kinds of the replies, the replies, which are
@@ -102,8 +170,7 @@ pub(in super::super) fn pack_one_phase(
 ) -> Vec<u8> {
     debug_assert_eq!(item.prepare.mode, Mode::OnePhase);
     let mut marker = Writer::default();
-    let kinds: Vec<u8> = item.prepare.branch.ops.iter().map(|op| kind_letter(op.reply)).collect();
-    marker.bytes(&kinds);
+    marker.bytes(&item.shown_kinds().map(kind_letter).collect::<Vec<_>>());
     marker.0.extend(replies);
     marker.bytes(seq.to_string().as_bytes());
     marker.bytes(redo);
@@ -120,8 +187,7 @@ pub(in super::super) fn pack_one_phase_around(
 ) -> Vec<Vec<u8>> {
     let mut marker = Writer::default();
     let mut pieces = Vec::new();
-    let kinds: Vec<u8> = item.prepare.branch.ops.iter().map(|op| kind_letter(op.reply)).collect();
-    marker.bytes(&kinds);
+    marker.bytes(&item.shown_kinds().map(kind_letter).collect::<Vec<_>>());
     marker.array(replies.len());
     let mut ops = ops.peekable();
     for (place, reply) in replies.iter().enumerate() {
@@ -183,6 +249,7 @@ pub(in super::super) fn one_phase_marker(packed: &[u8]) -> Result<OnePhaseMarker
         b'I' => ReplyKind::Int,
         b'A' => ReplyKind::Array,
         b'E' => ReplyKind::Estimate,
+        b'H' => ReplyKind::Hook,
         _ => ReplyKind::Bytes,
     }))?;
     let wrote = if reader.0.is_empty() {
@@ -213,6 +280,7 @@ mod tests {
             branches: Branches::default(),
             branch: ValidatedBranch::new(requests.into()).unwrap(),
             if_new: None,
+            hooked: None,
         };
         let txid = "0198f1c2a4b27c1d9c0e3f4a5b6c7d8e.3.7.0".parse().unwrap();
         let item = PrepareItem { slot: 0, txid, prepare, by_script: false };
@@ -229,6 +297,20 @@ mod tests {
             said.bytes(id);
             assert_eq!(around.join(&*said.0), pack_one_phase(&item, &packed.0, 9, b"redo"));
         }
+    }
+
+    #[test]
+    fn a_record_says_what_is_reserved() {
+        let reserved = Reserved { delta: i64::MIN, floor: i128::from(i64::MIN) - 9, ceiling: 0 };
+        let fields = [&b""[..], b"plain", b"\xff\x00;, :"].map(|field| Some(Arg(field.to_vec())));
+        let counters = fields.into_iter().chain([None]);
+        let all: Vec<_> = counters.map(|counter| (Arg::from("k"), counter, reserved)).collect();
+        let packed = pack_reserved(&all);
+        assert_eq!(read_reserved(&packed).unwrap(), all);
+        assert!(read_reserved(&packed[..packed.len() - 1]).is_err());
+        assert!(
+            read_reserved(&[0x95, 0xa1, b'k', 0xa0, 0xa1, b'1', 0xa1, b'1', 0xa1, b'1']).is_err()
+        );
     }
 
     #[test]

@@ -54,13 +54,13 @@ impl ByHand {
     }
 
     /// The value of the field.
-    pub(in super::super) fn value(&self) -> String {
+    pub(crate) fn value(&self) -> String {
         // Texts and words always become JSON.
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// Reads it; what another version wrote says nothing.
-    pub(in super::super) fn read(value: &[u8]) -> Option<Self> {
+    pub(crate) fn read(value: &[u8]) -> Option<Self> {
         serde_json::from_slice(value).ok()
     }
 }

@@ -16,36 +16,36 @@
 //! m:p:<log id>  "<position> <epoch>": highest position in the log that was told of with something
 //!               that ended a branch, and the life that told it; and behind it "<mark> <seal>"
 //! m:r:<log id>  incarnation that the log knew when the last repair took its word
-//! l:<key>       "X <txid> <id>" or "S <txid> <id>;<txid> <id>…"; in escrow "E <txid> <id>
-//!               <reserved>;…" of a string, "F …" of a hash, where reserved is "<field in
-//!               hexadecimal>:<delta>:<floor>:<ceiling>,…"
 //! s:<txid>      staged: pack(version, id, url, seq, keys, modes, writes, replies); of an implicit
-//!               transaction also all its branches: an array of participant, base URL, …
+//!               transaction also all its branches: an array of participant, base URL, …; of one
+//!               that adds in escrow also what it has reserved of which counter (branch.rs)
 //! d:<txid>      done: pack(kinds, replies, seq, writes) of one phase; those branches of an
 //!               implicit one; else empty
 //! a:<txid>      fence
 //! h:<txid>      what an operator decided of the branch by hand (by_hand.rs)
 //! p:<txid>      how many writes of a branch a repair has applied (redo.lua)
+//! l:<key>       of an earlier version: who holds the lock of a key, and how (old_lock.rs)
 //! ```
 
 mod branch;
 mod by_hand;
-mod lock;
 mod log;
+mod old_lock;
 
 use std::fmt::Display;
 use std::io::Write as _;
 
 use assent_common::ids::{LogId, Txid};
+use assent_common::participant::Found;
 use redis::{RedisWrite, ToRedisArgs};
 
 pub(super) use branch::{
-    StagedRecord, done_marker, one_phase_marker, pack_branches, pack_one_phase,
+    ReservedOf, StagedRecord, done_marker, one_phase_marker, pack_branches, pack_one_phase,
     pack_one_phase_around,
 };
 pub use by_hand::{ByHand, kept_keys};
-pub(super) use lock::{lock_value, reserved};
 pub(super) use log::{ToldPosition, read_life, read_mark, write_life, write_mark};
+pub(super) use old_lock::read_escrow;
 
 /// A field of the control hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,7 @@ pub(super) enum Field<'a> {
     Told(LogId),
     /// The incarnation that a log knew when the last repair took its word.
     Served(LogId),
+    /// The lock of a key, of an earlier version.
     Lock(&'a [u8]),
     Staged(Txid),
     Done(Txid),
@@ -158,6 +159,10 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// The fields that say which data it is, as [`read_identity`] reads them.
+    pub(super) const OF_IDENTITY: [Self; 4] =
+        [Self::Incarnation, Self::Seq, Self::Ended, Self::Expected];
+
     /// All that may be kept of one branch, but for what an operator decided.
     pub(super) const fn of_branch(txid: Txid) -> [Self; 3] {
         [Self::Staged(txid), Self::Done(txid), Self::Fence(txid)]
@@ -185,9 +190,20 @@ pub(super) fn write_came_of(came_of: &[u64]) -> String {
     came_of.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
 }
 
+/// What the fields of [`Field::OF_IDENTITY`] hold.
+pub(super) fn read_identity([incarnation, seq, ended, expected]: [Option<u64>; 4]) -> Found {
+    let or_none = Option::unwrap_or_default;
+    Found { incarnation, seq: or_none(seq), ended: or_none(ended), expected: or_none(expected) }
+}
+
 /// A value that is a number.
 pub(super) fn number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// The value of a field that holds this number.
+pub(super) fn write_number(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
 }
 
 #[cfg(test)]

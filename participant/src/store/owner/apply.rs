@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use redis::{Cmd, Value};
 
-use super::super::Store;
 use super::super::call::PIECE_BYTES_MAX;
-use super::super::connection::Live;
+use super::super::connection::{Connection, NotRun};
 use super::super::control::Field;
-use super::super::decode::{self, CallError, Row, Rows};
+use super::super::decode::{self, Row, Rows};
+use super::super::said::{CallError, classify};
 use super::super::scripts::Script;
 use super::exec::{Ended, Exec, Patch, strange};
 use super::{Owner, WriteWay};
@@ -108,37 +108,29 @@ impl Exec {
     }
 }
 
-/// Runs the writes of a round.
-pub(super) async fn apply(store: &Store, live: &Live, owner: &Owner, exec: &Exec) -> Ended {
-    let names = [&*store.options.control_key, store.owner_key()];
-    let incarnation = store.incarnation().to_string();
+/// Runs the writes of a round by the script, on data of this incarnation.
+pub(super) async fn apply(
+    connection: &Connection,
+    incarnation: u64,
+    owner: &Owner,
+    exec: &Exec,
+) -> Ended {
+    let names = [connection.control_key(), connection.owner_key()];
+    let incarnation = incarnation.to_string();
+    let guard = [&*incarnation, owner.guard.as_str()];
     // By scripts everything was asked a moment ago.
     let asks = exec.takes_memory && owner.way == WriteWay::Exec;
-    let mut loads = store.scripts.digest(Script::Apply).is_none();
-    let (answer, sure) = loop {
-        if loads && let Err(error) = store.load(live, Script::Apply).await {
-            return Ended::Refused(error.to_string());
-        }
-        let digest = store.scripts.digest(Script::Apply).unwrap_or_default();
-        let guard = [&*incarnation, owner.guard.as_str()];
-        let (command, sure) = exec.script(&digest, names, guard, asks);
-        // Not an error: what Redis said to the writes has errors in it that are theirs.
-        let answer = live.connection.clone().send_packed_command(&command).await;
-        let answer = answer.and_then(|answer| match answer {
-            Value::ServerError(_) => answer.extract_error(),
-            answer => Ok(answer),
-        });
-        // Safe: what is not there did not run.
-        let is_missing = answer.as_ref().is_err_and(|it| it.code() == Some("NOSCRIPT"));
-        if loads || !is_missing {
-            break (answer, sure);
-        }
-        loads = true;
-    };
-    let answer = match answer {
+    let mut sure = 0;
+    let answer = connection.run(Script::Apply, |digest| {
+        let (command, before) = exec.script(digest, names, guard, asks);
+        sure = before;
+        command
+    });
+    let answer = match answer.await {
         Ok(answer) => answer,
-        Err(error) => {
-            return match decode::classify(&error) {
+        Err(NotRun::NotLoaded(error)) => return Ended::Refused(error.to_string()),
+        Err(NotRun::Failed(error)) => {
+            return match classify(&error) {
                 CallError::Refused(refusal) => Ended::Refused(refusal.to_string()),
                 CallError::NoScript => Ended::Refused(error.to_string()),
                 CallError::Unknown(_) | CallError::Broken(_) => Ended::Unknown(error),

@@ -9,15 +9,14 @@ use assent_common::value::Arg;
 use assent_common::wire::branch::BranchState;
 use redis::{Cmd, RedisResult, Value};
 
-use super::super::connection::Live;
-use super::super::decode::{self, CallError, Row};
-use super::super::execute::send;
+use super::super::connection::{Connection, NotRun};
+use super::super::decode::{self, Row};
+use super::super::refusals;
+use super::super::said::{CallError, classify};
 use super::super::scripts::Script;
 use super::super::work::{Answers, EndingItem};
-use super::super::{Store, refusals};
-use super::Owner;
 use super::round::Round;
-use super::sole::Lost;
+use super::{Lost, Owner};
 
 /// What an ending would write.
 struct AskedEnding {
@@ -52,38 +51,34 @@ impl AskedEnding {
 /// Asks whether the endings that the round has taken may be written, and answers those that may
 /// not. The others stay in the round.
 pub(super) async fn ask(
-    store: &Store,
-    live: &Live,
+    connection: &Connection,
     owner: &Owner,
     round: &mut Round,
     answers: &mut Answers,
 ) -> Result<(), Lost> {
     let lost = |error: redis::RedisError| Lost::Ownership(error.to_string());
-    if store.scripts.digest(Script::May).is_none() {
-        store.load(live, Script::May).await.map_err(lost)?;
-    }
     let mut asked: Vec<AskedEnding> =
         round.taken.endings.iter().map(|item| AskedEnding::new(owner, *item)).collect();
-    let mut said = call(store, live, &asked).await;
+    let mut said = call(connection, &asked).await?;
     if said.as_ref().is_err_and(|error| error.code() == Some("NOPERM")) {
         let why = said.as_ref().map_or_else(ToString::to_string, |_| String::new());
         let keys: BTreeSet<&Arg> = asked.iter().flat_map(AskedEnding::keys).collect();
-        let denied = refusals::denied(live, keys.into_iter()).await.map_err(lost)?;
+        let denied = refusals::denied(connection, keys.into_iter()).await.map_err(lost)?;
         let is_denied = |asked: &AskedEnding| asked.keys().any(|key| denied.contains(key));
         let (refused, others) = asked.into_iter().partition::<Vec<_>, _>(is_denied);
         for AskedEnding { item, writes, .. } in refused {
             let keys = writes.iter().map(|(_, key)| key).filter(|key| denied.contains(*key));
-            let no = refusals::of_keys(live, keys, None, &why);
+            let no = refusals::of_keys(connection, keys, None, &why);
             answers.put(item.slot, item.ending.failed(Failed::Refused(no)));
         }
         asked = others;
-        said = call(store, live, &asked).await;
+        said = call(connection, &asked).await?;
     }
     round.taken.endings.clear();
     let mut rows = match said {
         Ok(Value::Array(rows)) => rows.into_iter(),
         Ok(_) => return Err(Lost::Ownership("the script was not answered as such".to_owned())),
-        Err(error) => match decode::classify(&error) {
+        Err(error) => match classify(&error) {
             CallError::Refused(refusal) => {
                 for AskedEnding { item, .. } in asked {
                     let no = Failed::Refused(Refusal::clone(&refusal));
@@ -115,20 +110,18 @@ fn no(row: &mut Row) -> Option<Refusal> {
     if row.tag() == b'n' { decode::no(row, None) } else { None }
 }
 
-async fn call(store: &Store, live: &Live, asked: &[AskedEnding]) -> RedisResult<Value> {
-    let answer = send(live, &command(store, asked)).await;
-    if answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
-        store.load(live, Script::May).await?;
-        return send(live, &command(store, asked)).await;
+async fn call(connection: &Connection, asked: &[AskedEnding]) -> Result<RedisResult<Value>, Lost> {
+    match connection.run(Script::May, |digest| command(connection, digest, asked)).await {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(NotRun::Failed(error)) => Ok(Err(error)),
+        Err(NotRun::NotLoaded(error)) => Err(Lost::Ownership(error.to_string())),
     }
-    answer
 }
 
-fn command(store: &Store, asked: &[AskedEnding]) -> Cmd {
-    let digest = store.scripts.digest(Script::May).unwrap_or_default();
+fn command(connection: &Connection, digest: &str, asked: &[AskedEnding]) -> Cmd {
     let keys: BTreeSet<&Arg> = asked.iter().flat_map(AskedEnding::keys).collect();
     let mut cmd = redis::cmd("EVALSHA");
-    cmd.arg(&*digest).arg(1 + keys.len()).arg(&store.options.control_key);
+    cmd.arg(digest).arg(1 + keys.len()).arg(connection.control_key());
     cmd.arg(keys.iter().map(|key| key.0.as_slice()).collect::<Vec<_>>());
     cmd.arg(asked.len());
     for AskedEnding { kind, writes, .. } in asked {

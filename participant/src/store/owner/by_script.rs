@@ -11,11 +11,13 @@ use assent_common::participant::Claimed;
 use assent_common::value::Reply;
 use redis::{Pipeline, RedisResult, Value};
 
-use super::super::call::{self, PrepareItem};
+use super::super::call;
+use super::super::connection::Connection;
 use super::super::decode::{self, Row};
-use super::super::options::StoreOptions;
 use super::super::packed::{Reader, RedoError, Writer, decode_redo};
-use super::super::scripts::{Script, Scripts};
+use super::super::said::unevaluated;
+use super::super::scripts::Script;
+use super::super::work::PrepareItem;
 use super::evaluate::{Star, Yes, estimate, json, packed, push_claimed};
 
 /// Calls of one look. The replies of each may have twice the bytes of a branch's.
@@ -50,8 +52,8 @@ impl ScriptCalls {
     }
 
     /// The scripts whose digests are not known.
-    pub(super) fn unknown(&self, scripts: &Scripts) -> Vec<Script> {
-        self.scripts().filter(|script| scripts.digest(*script).is_none()).collect()
+    pub(super) fn unknown(&self, connection: &Connection) -> Vec<Script> {
+        self.scripts().filter(|script| connection.digest(*script).is_none()).collect()
     }
 
     /// The scripts that the server has lost, as it says to the calls.
@@ -65,18 +67,11 @@ impl ScriptCalls {
     }
 
     /// The commands that call them.
-    pub(super) fn look(
-        &self,
-        pipeline: &mut Pipeline,
-        scripts: &Scripts,
-        options: &StoreOptions,
-        asks_memory: bool,
-    ) {
-        let StoreOptions { control_key, shadow_bytes_max, .. } = options;
+    pub(super) fn look(&self, pipeline: &mut Pipeline, connection: &Connection, asks_memory: bool) {
         for (items, script) in self.0.iter().zip(self.scripts()) {
-            let digest = scripts.digest(script).unwrap_or_default();
-            let (key, most) = (control_key, *shadow_bytes_max);
-            pipeline.add_command(call::evaluate(&digest, key, items, asks_memory, most));
+            let digest = connection.digest(script).unwrap_or_default();
+            let options = connection.options();
+            pipeline.add_command(call::evaluate(&digest, options, items, asks_memory));
         }
     }
 
@@ -108,7 +103,7 @@ pub(super) fn evaluated(
 ) -> Evaluated {
     let row = match row {
         Ok(row) => row,
-        Err(error) => return Evaluated::No(decode::unevaluated(&error)),
+        Err(error) => return Evaluated::No(unevaluated(&error)),
     };
     let Some(mut row) = Row::new(row) else { return Evaluated::No(decode::unreadable()) };
     let no = match row.tag() {

@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use assent_common::branch::BranchAnswer;
 use redis::{Pipeline, Value};
 
-use super::super::call::PrepareItem;
 use super::super::control::Field;
-use super::super::sorted::Sorted;
+use super::super::work::{PrepareItem, Sorted};
 use super::by_script::ScriptCalls;
 use super::counters::Counters;
 use super::evaluate;

@@ -12,26 +12,22 @@
 //! who is there costs speed, never safety: that is the owner key's, which every claim changes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use assent_common::command::Access;
-use assent_common::ids::{LogId, Txid};
-use assent_common::participant::{Heard, Restored, Staged};
-use assent_common::value::{Arg, readable};
-use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, RedisResult};
+use uuid::Uuid;
 
-use super::super::connection::{Live, identity};
-use super::super::control::{
-    self, Field, StagedRecord, ToldPosition, done_marker, pattern, read_mark,
-};
-use super::super::mutants;
+use super::super::connection::Connection;
+use super::super::data::DataIdentity;
 use super::super::options::AgentAddress;
 use super::super::scripts::Script;
-use super::super::{Store, StoreError, lock};
-use super::company::{AgentName, Company, Stance};
+use super::super::{StoreError, mutants};
+use super::company::{AgentName, Company, Stance, is_alive_in};
+use super::restore::restore;
 use super::{Guard, OtherOwner, Owner, Stake, Turn, WriteWay};
+use crate::mutex::lock;
 
 /// How often it is tried again because another agent was faster.
 const CLAIMS_MAX: usize = 3;
@@ -98,7 +94,7 @@ struct Living {
 
 /// The pulse of an owner that the server does not list: a value in Redis that changes each second.
 #[derive(Debug, Default)]
-pub(in super::super) struct Beats {
+struct Beats {
     heard: Option<(Guard, Option<String>)>,
     since: Option<Instant>,
 }
@@ -106,12 +102,7 @@ pub(in super::super) struct Beats {
 impl Beats {
     /// Whether this owner lives, as far as its pulse tells that says this now. Who is heard for the
     /// first time lives.
-    pub(in super::super) fn hears(
-        &mut self,
-        owner: &Guard,
-        beat: Option<String>,
-        now: Instant,
-    ) -> bool {
+    fn hears(&mut self, owner: &Guard, beat: Option<String>, now: Instant) -> bool {
         // One that does not know yet that it is the owner no more may beat on.
         let beat = beat.filter(|beat| beat.split(' ').next() == Some(owner.connection()));
         let heard = Some((owner.clone(), beat));
@@ -127,47 +118,114 @@ enum Stand {
     Owns(Guard),
     StandsBy(OtherOwner),
     Aside,
+    /// Beside an agent that would not see what it locks.
+    Refuses(String),
+}
+
+/// What an agent knows of who owns the Redis, whatever the connection.
+#[derive(Debug)]
+pub(in super::super) struct Claims {
+    /// This agent, among those of the participant.
+    agent: String,
+    /// How many times it was asked who owns the Redis.
+    count: AtomicU64,
+    /// Other agents that this one cannot reach.
+    pub(in super::super) estranged: Mutex<Estranged>,
+    /// The pulse of an owner that the server does not list.
+    beats: Mutex<Beats>,
+    /// What this agent last set the owner key to, or tried to.
+    claimed: Mutex<Option<Guard>>,
 }
 
 /// `WATCH` and the value watched.
-pub(super) async fn watch(
-    connection: &mut MultiplexedConnection,
-    owner_key: &str,
-) -> RedisResult<Guard> {
-    let () = redis::cmd(mutants::watch()).arg(owner_key).query_async(connection).await?;
-    let value = redis::cmd("GET").arg(owner_key).query_async(connection).await?;
-    Ok(Guard::read(value))
+async fn watch(connection: &Connection) -> RedisResult<Guard> {
+    let () = connection.ask(redis::cmd(mutants::watch()).arg(connection.owner_key())).await?;
+    held(connection).await
 }
 
 /// What the owner key holds.
-async fn held(connection: &mut MultiplexedConnection, owner_key: &str) -> RedisResult<Guard> {
-    Ok(Guard::read(redis::cmd("GET").arg(owner_key).query_async(connection).await?))
+pub(in super::super) async fn held(connection: &Connection) -> RedisResult<Guard> {
+    let value = connection.ask(redis::cmd("GET").arg(connection.owner_key())).await?;
+    Ok(Guard::read(value))
 }
 
-impl Store {
+/// Has an owner that writes by scripts write by `EXEC` again, where nothing speaks against it.
+/// Whether it still owns the Redis.
+pub(in super::super) async fn watch_again(
+    connection: &Connection,
+    owner: &mut Owner,
+) -> Result<bool, StoreError> {
+    if owner.way == WriteWay::Exec || !connection.may_exec() {
+        return Ok(true);
+    }
+    if connection.or_unavailable(watch(connection).await)? != owner.guard {
+        return Ok(false);
+    }
+    owner.way = WriteWay::Exec;
+    Ok(true)
+}
+
+/// Has an owner go on by scripts: what its machine was told is not what is kept.
+pub(in super::super) async fn go_by_script(
+    connection: &Connection,
+    data: &DataIdentity,
+    owner: &mut Owner,
+) -> Result<(), StoreError> {
+    *owner = restore(connection, data, owner.guard.clone(), WriteWay::Script).await?;
+    Ok(())
+}
+
+/// Reads the control hash, behind the `WATCH` that guards what is read.
+async fn begin_to_own(
+    connection: &Connection,
+    data: &DataIdentity,
+    guard: Guard,
+) -> Result<Owner, StoreError> {
+    if !connection.may_exec() {
+        return restore(connection, data, guard, WriteWay::Script).await;
+    }
+    if connection.or_unavailable(watch(connection).await)? != guard {
+        let reason = "another agent has become the owner of this Redis".to_owned();
+        return Err(StoreError::Unavailable { address: connection.options().address(), reason });
+    }
+    restore(connection, data, guard, WriteWay::Exec).await
+}
+
+impl Claims {
+    pub(in super::super) fn new() -> Self {
+        Self {
+            agent: Uuid::now_v7().simple().to_string(),
+            count: AtomicU64::new(0),
+            estranged: Mutex::default(),
+            beats: Mutex::default(),
+            claimed: Mutex::default(),
+        }
+    }
+
+    /// What this agent last set the owner key to.
+    pub(in super::super) fn claimed(&self) -> Option<Guard> {
+        lock(&self.claimed).clone()
+    }
+
     /// Owns the Redis, stands by for who owns it, or stands aside.
     pub(in super::super) async fn arbitrate(
         &self,
-        live: &Live,
+        connection: &Connection,
+        data: &DataIdentity,
         stake: Stake,
     ) -> Result<Turn, StoreError> {
-        let name = AgentName::new(self, live.server.rights.has_names());
-        let stand = self.contend(live, name, stake).await;
-        match stand.map_err(|error| self.unavailable(&error))? {
+        match connection.or_unavailable(self.contend(connection, data, stake).await)? {
             Stand::Owns(guard) => {
-                let owner = match self.begin_to_own(live, guard).await {
+                let owner = match begin_to_own(connection, data, guard).await {
                     Ok(owner) => owner,
                     Err(error) => {
                         // Nobody is to stand by for an agent that does nothing.
-                        let connection = &mut live.connection.clone();
-                        let freed: RedisResult<()> =
-                            redis::cmd("DEL").arg(self.owner_key()).query_async(connection).await;
-                        freed.map_err(|error| self.unavailable(&error))?;
-                        let known = self.known();
-                        let found = identity(live, &self.options.control_key).await;
-                        let found = found.map_err(|error| self.unavailable(&error))?;
-                        self.compare(live, known, found).await?;
-                        return self.is_quarantined().map_or(Err(error), |_| Ok(Turn::Aside));
+                        let free =
+                            connection.send(redis::cmd("DEL").arg(connection.owner_key())).await;
+                        connection.or_unavailable(free)?;
+                        // Who asks gives the connection up if that is other data by now.
+                        let _ = data.look(connection).await?;
+                        return data.is_quarantined().map_or(Err(error), |_| Ok(Turn::Aside));
                     }
                 };
                 tracing::info!(in_doubt = owner.machine.staged().len(), "owner of Redis");
@@ -179,63 +237,25 @@ impl Store {
                 Ok(Turn::Standby(Arc::new(owner)))
             }
             Stand::Aside => Ok(Turn::Aside),
+            Stand::Refuses(reason) => {
+                let address = connection.options().address();
+                Err(StoreError::Unavailable { address, reason })
+            }
         }
     }
 
-    /// Whether an owner may write by `EXEC`, as far as is known.
-    fn may_exec(&self, live: &Live) -> bool {
-        live.server.rights.may_exec()
-            && lock(&live.rights_lost).is_empty()
-            && self.writes.refused().is_none()
-    }
-
-    /// Has an owner that writes by scripts write by `EXEC` again, where nothing speaks against it.
-    /// Whether it still owns the Redis.
-    pub(in super::super) async fn watch_again(
+    async fn contend(
         &self,
-        live: &Live,
-        owner: &mut Owner,
-    ) -> Result<bool, StoreError> {
-        if owner.way == WriteWay::Exec || !self.may_exec(live) {
-            return Ok(true);
-        }
-        let held = watch(&mut live.connection.clone(), self.owner_key()).await;
-        if held.map_err(|error| self.unavailable(&error))? != owner.guard {
-            return Ok(false);
-        }
-        owner.way = WriteWay::Exec;
-        Ok(true)
-    }
-
-    /// Has an owner go on by scripts: what its machine was told is not what is kept.
-    pub(in super::super) async fn go_by_script(
-        &self,
-        live: &Live,
-        owner: &mut Owner,
-    ) -> Result<(), StoreError> {
-        *owner = self.restore(live, owner.guard.clone(), WriteWay::Script).await?;
-        Ok(())
-    }
-
-    /// Reads the control hash, behind the `WATCH` that guards what is read.
-    async fn begin_to_own(&self, live: &Live, guard: Guard) -> Result<Owner, StoreError> {
-        if !self.may_exec(live) {
-            return self.restore(live, guard, WriteWay::Script).await;
-        }
-        let held = watch(&mut live.connection.clone(), self.owner_key()).await;
-        if held.map_err(|error| self.unavailable(&error))? != guard {
-            let reason = "another agent has become the owner of this Redis".to_owned();
-            return Err(StoreError::Unavailable { address: self.options.address(), reason });
-        }
-        self.restore(live, guard, WriteWay::Exec).await
-    }
-
-    async fn contend(&self, live: &Live, mut name: AgentName, stake: Stake) -> RedisResult<Stand> {
-        let connection = &mut live.connection.clone();
+        connection: &Connection,
+        data: &DataIdentity,
+        stake: Stake,
+    ) -> RedisResult<Stand> {
+        let claim = self.count.fetch_add(1, Ordering::Relaxed);
+        let mut name = AgentName::new(connection, &self.agent, claim);
         // Also without a claim of its own: the others must see this agent.
         name.announce(connection).await?;
         for _ in 0..CLAIMS_MAX {
-            let held = held(connection, self.owner_key()).await?;
+            let held = held(connection).await?;
             let company = match name.stance {
                 Stance::HasPulse => None,
                 _ => Company::ask(connection, &name).await?,
@@ -248,28 +268,35 @@ impl Store {
             if let Some(owner) = self.living_owner(connection, &held, &company).await? {
                 let now = Instant::now();
                 let other = OtherOwner::new(&held, owner.client)
-                    .filter(|_| lock(&self.link.estranged).reaches(&held, now));
+                    .filter(|_| lock(&self.estranged).reaches(&held, now));
                 if let Some(other) = other {
                     return Ok(Stand::StandsBy(other));
                 }
                 if stake == Stake::Nothing {
                     return Ok(Stand::Aside);
                 }
-                let pause = lock(&self.link.estranged).takes(now);
+                let pause = lock(&self.estranged).takes(now);
                 tokio::time::sleep(pause).await;
             }
-            if self.is_quarantined().is_some() && mutants::minds_incarnation() {
+            if data.is_quarantined().is_some() && mutants::minds_incarnation() {
                 return Ok(Stand::Aside);
             }
-            let url = self.own_url(&company);
+            if let Some(older) = company.older() {
+                return Ok(Stand::Refuses(format!(
+                    "an agent of an older version is connected to it (CLIENT LIST, id {}), which \
+                     does not see the locks of this one: stop that agent",
+                    older.client
+                )));
+            }
+            let url = own_url(&connection.options().standby, &company);
             let guard = Guard::new(&name.connection(), url.as_deref());
             // Before anybody can read it: what is passed on to this agent from then on waits here.
-            *lock(&self.link.claimed) = Some(guard.clone());
+            *lock(&self.claimed) = Some(guard.clone());
             let mut claim = redis::cmd("EVAL");
             claim.arg(Script::Claim.source()).arg(2);
-            claim.arg(&self.options.control_key).arg(self.owner_key());
+            claim.arg(connection.control_key()).arg(connection.owner_key());
             claim.arg(held.as_str()).arg(guard.as_str());
-            if claim.query_async(connection).await? {
+            if connection.ask(&claim).await? {
                 return Ok(Stand::Owns(guard));
             }
         }
@@ -279,7 +306,7 @@ impl Store {
     /// The other agent that owns the Redis, if it lives.
     async fn living_owner(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &Connection,
         held: &Guard,
         company: &Company,
     ) -> RedisResult<Option<Living>> {
@@ -293,127 +320,52 @@ impl Store {
         if company.host.is_some() && !held.has_pulse() {
             return Ok(None);
         }
-        let beat = redis::cmd("GET").arg(self.pulse_key()).query_async(connection).await?;
-        let is_alive = lock(&self.link.beats).hears(held, beat, Instant::now());
+        let beat = connection.ask(redis::cmd("GET").arg(connection.pulse_key())).await?;
+        let is_alive = lock(&self.beats).hears(held, beat, Instant::now());
         Ok(is_alive.then_some(Living { client: None }))
     }
 
-    /// Where other agents reach this one.
-    fn own_url(&self, company: &Company) -> Option<String> {
-        match &self.options.standby {
-            AgentAddress::Nowhere => None,
-            AgentAddress::Url(url) => Some(url.clone()),
-            AgentAddress::Port(port) => Some(format!("http://{}:{port}", company.host.as_ref()?)),
-        }
-    }
-
-    /// Reads the control hash. The owner key is this agent's already: nobody else writes without
-    /// ending the ownership.
-    async fn restore(&self, live: &Live, guard: Guard, way: WriteWay) -> Result<Owner, StoreError> {
-        let mut fields: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        let scanned = self
-            .scan(live, pattern::ALL, |field, value| fields.push((field.to_vec(), value)))
-            .await;
-        scanned.map_err(|error| self.unavailable(&error))?;
-        let corrupt =
-            |reason| StoreError::Corrupt { key: self.options.control_key.clone(), reason };
-        let number = |wanted: Field<'_>| {
-            let wanted = wanted.name();
-            control::number(&fields.iter().find(|(name, _)| *name == wanted)?.1)
+    /// Whether that agent owns the Redis, and lives.
+    pub(in super::super) async fn still_owns(
+        &self,
+        connection: &Connection,
+        owner: &OtherOwner,
+    ) -> RedisResult<bool> {
+        let (mut pipeline, guard) = (Pipeline::new(), owner.guard());
+        pipeline.cmd("GET").arg(connection.owner_key());
+        let Some(client) = owner.client() else {
+            pipeline.cmd("GET").arg(connection.pulse_key());
+            let (held, beat): (Option<String>, Option<String>) =
+                connection.ask_all(&pipeline).await?;
+            let is_alive = lock(&self.beats).hears(guard, beat, Instant::now());
+            return Ok(held.as_deref() == Some(guard.as_str()) && is_alive);
         };
-        let number_or_0 = |wanted: Field<'_>| number(wanted).unwrap_or(0);
-        let is_own = number(Field::Incarnation) == Some(self.incarnation());
-        if !is_own && mutants::minds_incarnation() {
-            return Err(corrupt("its incarnation has changed".to_owned()));
+        pipeline.cmd("CLIENT").arg("LIST").arg("ID").arg(client);
+        let (held, list): (Option<String>, String) = connection.ask_all(&pipeline).await?;
+        Ok(held.as_deref() == Some(guard.as_str()) && is_alive_in(&list, guard.connection()))
+    }
+
+    /// Changes the pulse, if the connection of this agent, which owns the Redis, has no name there.
+    pub(in super::super) async fn beat(&self, connection: &Connection) -> RedisResult<()> {
+        let Some(guard) = self.claimed().filter(Guard::has_pulse) else { return Ok(()) };
+        let beat = self.count.fetch_add(1, Ordering::Relaxed);
+        let mut command = redis::cmd("SET");
+        command.arg(connection.pulse_key()).arg(format!("{} {beat}", guard.connection()));
+        match connection.send(&command).await {
+            Err(error) if error.is_io_error() => Err(error),
+            // A Redis that is full, say, is no reason to give up: the others take over, or try to.
+            _ => Ok(()),
         }
-        let (seq, ended) = (number_or_0(Field::Seq), number_or_0(Field::Expected));
-        // As an agent that starts has seen what is there: who stood by has seen no vote of late,
-        // and would take a coordinator that has for one that knows other data.
-        self.saw(self.incarnation(), seq);
-        self.saw_ended(self.incarnation(), ended);
-        let mut restored = Restored::new(self.incarnation(), seq);
-        let (mut stored, mut told) = (HashMap::new(), HashMap::new());
-        let unreadable = |field: &[u8]| corrupt(format!("{} cannot be read", readable(field)));
-        let mut locks = Vec::new();
-        for (name, value) in mutants::succeeds_to(&fields) {
-            match Field::parse(name) {
-                Some(Field::Lock(key)) => locks.push((name, key, value)),
-                Some(Field::Told(log_id)) => {
-                    told.extend(told_position(value).map(|position| (log_id, position)));
-                }
-                Some(field) => {
-                    let added = add(&mut restored, &mut stored, self.incarnation(), field, value);
-                    added.ok_or_else(|| unreadable(name))?;
-                }
-                None if control::is_of_machine(name) => return Err(unreadable(name)),
-                None => {}
-            }
-        }
-        // Behind the branches that have reserved it.
-        for (name, key, value) in locks.into_iter().filter(|_| mutants::minds_locks()) {
-            let key = Arg(key.to_vec());
-            let reserved = control::reserved(value).ok_or_else(|| unreadable(name))?;
-            for (txid, counter, reserved) in reserved {
-                restored.reserved(txid, &key, counter, reserved);
-            }
-        }
-        Ok(Owner {
-            guard,
-            way,
-            machine: restored.finish(),
-            ended,
-            stored,
-            told,
-            short_keys: super::look::ShortKeys::default(),
-            busy: false,
-        })
     }
 }
 
-/// Adds one field of the control hash. Locks are in the staged records, but for what is reserved in
-/// escrow.
-fn add(
-    restored: &mut Restored,
-    stored: &mut HashMap<LogId, Heard>,
-    incarnation: u64,
-    field: Field<'_>,
-    value: &[u8],
-) -> Option<()> {
-    match field {
-        Field::Staged(txid) => {
-            let (txid, staged, locks) = staged(incarnation, txid, value)?;
-            restored.staged(txid, staged, if mutants::minds_locks() { &locks } else { &[] });
-        }
-        Field::Done(txid) => restored.done(txid, done_marker(value).ok()?),
-        Field::Fence(txid) => restored.fence(txid),
-        Field::Mark(log_id) => {
-            let heard = read_mark(value)?;
-            restored.heard(log_id, heard);
-            stored.insert(log_id, heard);
-        }
-        // The rest is not the machine's.
-        _ => {}
+/// Where other agents reach this one.
+fn own_url(address: &AgentAddress, company: &Company) -> Option<String> {
+    match address {
+        AgentAddress::Nowhere => None,
+        AgentAddress::Url(url) => Some(url.clone()),
+        AgentAddress::Port(port) => Some(format!("http://{}:{port}", company.host.as_ref()?)),
     }
-    Some(())
-}
-
-/// How far a log was on disk, as its field says.
-fn told_position(value: &[u8]) -> Option<u64> {
-    Some(ToldPosition::parse(std::str::from_utf8(value).ok()?)?.position)
-}
-
-type Locks = Vec<(Arg, Access)>;
-
-/// A branch in doubt. Its replies stay where they are: a prepare that comes again reads them there.
-fn staged(incarnation: u64, txid: Txid, value: &[u8]) -> Option<(Txid, Staged, Locks)> {
-    let record = StagedRecord::read(value).ok()?;
-    let StagedRecord { id, seq, keys, modes, redo, branches, .. } = record;
-    let accesses = modes.iter().map(|letter| Access::of_letter(*letter));
-    let accesses = accesses.collect::<Option<Vec<_>>>()?;
-    let locks = keys.iter().cloned().zip(accesses).collect();
-    let vote =
-        assent_common::outcome::Vote { replies: "[]".into(), redo: redo.into(), incarnation, seq };
-    Some((txid, Staged { id, keys: keys.into_iter().collect(), vote, branches }, locks))
 }
 
 #[cfg(test)]

@@ -1,13 +1,10 @@
 //! Who else is connected to the server: each agent's connection has a name, and `CLIENT LIST` shows
 //! them, if both are allowed. Being wrong costs speed, never safety: that is the owner key's.
 
-use std::sync::atomic::Ordering;
-
 use assent_common::ParticipantName;
 use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
 
-use super::super::Store;
+use super::super::connection::Connection;
 use super::super::options::AgentAddress;
 use super::guard::PULSE;
 
@@ -16,7 +13,7 @@ use super::guard::PULSE;
 const SILENT_S: u64 = 3;
 
 /// What an agent does while another one owns the Redis; what its name ends in says it. An agent of
-/// an older version whose name has no ending can only share the Redis by scripts: it takes turns.
+/// an older version has no ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stance {
     /// It passes on what it is told; nobody can pass anything on to it.
@@ -50,16 +47,16 @@ pub(super) struct AgentName {
 }
 
 impl AgentName {
-    pub(super) fn new(store: &Store, has_names: bool) -> Self {
-        let participant = store.options.participant.as_ref().map_or("-", ParticipantName::as_str);
-        let claim = store.link.claims.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn new(connection: &Connection, agent: &str, claim: u64) -> Self {
+        let options = connection.options();
+        let participant = options.participant.as_ref().map_or("-", ParticipantName::as_str);
         let family = format!("assent-agent:{participant}:");
-        let stance = match &store.options.standby {
-            _ if !has_names => Stance::HasPulse,
+        let stance = match &options.standby {
+            _ if !connection.server.rights.has_names() => Stance::HasPulse,
             AgentAddress::Nowhere => Stance::StandsBy,
             AgentAddress::Url(_) | AgentAddress::Port(_) => Stance::HasAddress,
         };
-        Self { family, agent: store.agent.clone(), claim, stance }
+        Self { family, agent: agent.to_owned(), claim, stance }
     }
 
     /// The name, but for what is the same for all agents of the participant.
@@ -68,12 +65,12 @@ impl AgentName {
     }
 
     /// Has the server list the connection under its name.
-    pub(super) async fn announce(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    pub(super) async fn announce(&self, connection: &Connection) -> RedisResult<()> {
         if self.stance == Stance::HasPulse {
             return Ok(());
         }
         let name = format!("{}{}", self.family, self.connection());
-        redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async(connection).await
+        connection.ask(redis::cmd("CLIENT").arg("SETNAME").arg(name)).await
     }
 }
 
@@ -115,10 +112,10 @@ pub(super) struct Company {
 
 impl Company {
     pub(super) async fn ask(
-        connection: &mut MultiplexedConnection,
+        connection: &Connection,
         name: &AgentName,
     ) -> RedisResult<Option<Self>> {
-        let list: String = redis::cmd("CLIENT").arg("LIST").query_async(connection).await?;
+        let list: String = connection.ask(redis::cmd("CLIENT").arg("LIST")).await?;
         Ok(Self::read(&list, name))
     }
 
@@ -141,6 +138,12 @@ impl Company {
         Some(Self { host, others })
     }
 
+    /// An agent of an older version, which writes by scripts of its own and looks for the locks of
+    /// others where this version keeps none.
+    pub(super) fn older(&self) -> Option<&Other> {
+        self.others.iter().find(|other| other.connection.matches('.').count() == 1)
+    }
+
     /// The connection of this name.
     pub(super) fn of(&self, connection: &str) -> Option<&Other> {
         self.others.iter().find(|other| other.connection == connection)
@@ -148,7 +151,7 @@ impl Company {
 }
 
 /// Whether the one line that the server lists is that of this connection, and alive.
-pub(in super::super) fn is_alive_in(list: &str, connection: &str) -> bool {
+pub(super) fn is_alive_in(list: &str, connection: &str) -> bool {
     let is_its = |line: &str| {
         let name = field(line, "name").unwrap_or_default();
         name.strip_suffix(connection).is_some_and(|family| family.ends_with(':'))
@@ -199,6 +202,9 @@ mod tests {
         assert_eq!(alone.host.as_deref(), Some("10.0.0.7"));
         let other = with("id=8 addr=a:6 name=assent-agent:bank:two.7.s db=0 idle=2 cmd=get\n");
         assert!(other.of("two.7.s").is_some_and(Other::is_alive) && other.of("two.7").is_none());
+        assert!(other.older().is_none());
+        let older = with("id=9 addr=a:7 name=assent-agent:bank:three.1 db=0 idle=99 cmd=get\n");
+        assert_eq!(older.older().map(|older| older.client), Some(9));
         assert!(
             Company::read("", &name()).is_none(),
             "a server that lists nobody shows too little"

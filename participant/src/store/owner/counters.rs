@@ -12,9 +12,9 @@ use assent_common::outcome::{Call, Prepared, Refusal};
 use assent_common::participant::{Claimed, Counter, Key, Lock};
 use redis::{Pipeline, Value};
 
-use super::super::call::PrepareItem;
-use super::super::decode;
 use super::super::mutants;
+use super::super::said::unevaluated;
+use super::super::work::PrepareItem;
 use super::Owner;
 use super::look::AskExpiry;
 
@@ -107,7 +107,7 @@ impl NoCounter {
     fn of(error: &redis::ServerError) -> Self {
         match error.code() {
             "WRONGTYPE" => Self::OfData(ErrorCode::WrongType, "the key holds another type"),
-            _ => Self::Failed(decode::unevaluated(&error.clone().into())),
+            _ => Self::Failed(unevaluated(&error.clone().into())),
         }
     }
 

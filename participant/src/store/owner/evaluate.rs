@@ -6,20 +6,23 @@
 //! every no has one home.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use assent_common::command::{
-    Comparison, Lock, OpRequest, Range, ReplyKind, ValidatedBranch, ValidatedOp, parse_i64,
+    Comparison, OpRequest, Range, ReplyKind, ValidatedBranch, ValidatedOp, parse_i64,
 };
 use assent_common::limits;
 use assent_common::participant::Claimed;
 use assent_common::value::{Arg, Reply};
 
 use super::super::mutants;
-use super::super::packed::Writer;
+use super::super::packed::{Reader, RedoError, Writer};
+use super::super::work::PrepareItem;
 use super::look::{Found, VALUE_BYTES_MAX};
 
-/// Keys of a branch that is evaluated here: they are looked up one by one.
-const KEYS_MAX: usize = 16;
+/// Keys of a branch that is evaluated here: they are looked up one by one. As many as what is
+/// merged at the port for Redis clients has at each of two participants.
+const KEYS_MAX: usize = 64;
 
 /// What the ops come to.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +54,22 @@ impl Yes {
         let (packed, json) = (packed(replies), json(replies));
         let yes = Self { packed, json, redo, claims, stars: Vec::new() };
         yes.has_room().then_some(yes)
+    }
+
+    /// The same with those replies that are shown, where a hook had a part in it. The id of an
+    /// entry that the hook adds is shown to nobody.
+    pub(super) fn shown(self, item: &PrepareItem) -> Result<Self, RedoError> {
+        let Some(hooked) = &item.prepare.hooked else { return Ok(self) };
+        let ops = &item.prepare.branch.ops;
+        let mut reader = Reader(&self.packed);
+        let count = reader.array()?;
+        let all = ops.iter().take(count).map(|op| reader.reply(op.reply));
+        let all = all.collect::<Result<Vec<_>, _>>()?;
+        let mut shown = all.get(hooked.client_ops()).unwrap_or_default().to_vec();
+        shown.push(Reply::Hook(Arc::clone(&hooked.reply)));
+        let stars = self.stars.iter().filter(|star| hooked.client_ops().contains(&star.op));
+        let stars = stars.map(|star| Star { op: star.op - hooked.before, ..*star }).collect();
+        Ok(Self { packed: packed(&shown), json: json(&shown), stars, ..self })
     }
 
     /// Whether a vote may carry it.
@@ -89,16 +108,6 @@ pub(super) fn json(replies: &[Reply]) -> String {
     json
 }
 
-/// Whether an op writes a key without a look at it here. Counters in escrow are looked at by
-/// themselves.
-fn overwrites(op: &ValidatedOp) -> bool {
-    match op.handler {
-        "MSET" | OpRequest::ESCROW_HANDLER => true,
-        "SET" => op.args[2..].iter().all(|option| option.0.is_empty()),
-        _ => false,
-    }
-}
-
 /// Whether these are ops that this file knows.
 pub(super) fn is_known(branch: &ValidatedBranch) -> bool {
     let known = |op: &ValidatedOp| match op.handler {
@@ -110,15 +119,6 @@ pub(super) fn is_known(branch: &ValidatedBranch) -> bool {
         _ => false,
     };
     branch.locks.len() <= KEYS_MAX && branch.ops.iter().all(known)
-}
-
-/// The locks whose keys must be looked at, and their places.
-pub(super) fn asked(branch: &ValidatedBranch) -> impl Iterator<Item = (usize, &Lock)> {
-    let is_asked = |key: &Arg| {
-        branch.ops.iter().any(|op| !overwrites(op) && op.keys().any(|asked| asked == key))
-    };
-    let locks = branch.locks.iter().enumerate();
-    locks.filter(move |(_, lock)| is_asked(&lock.key))
 }
 
 /// A key, as the branch sees it by now.
@@ -360,6 +360,7 @@ fn bytes_of(reply: &Reply) -> usize {
             Reply::Nil | Reply::Int(_) => 20,
             Reply::Estimate { .. } => 40,
             Reply::Bytes(bytes) => bytes.len(),
+            Reply::Hook(json) => json.len(),
             Reply::Array(items) => items.iter().map(bytes_of).sum(),
         }
 }
@@ -370,17 +371,17 @@ fn holds(comparison: Comparison<'_>, reply: &Reply, kind: ReplyKind) -> bool {
         (Reply::Nil, _) => false,
         (Reply::Int(number), ReplyKind::Int) => *number != 0,
         (Reply::Array(items), _) => !items.is_empty(),
-        (Reply::Int(_) | Reply::Bytes(_) | Reply::Estimate { .. }, _) => true,
+        (Reply::Int(_) | Reply::Bytes(_) | Reply::Estimate { .. } | Reply::Hook(_), _) => true,
     };
     let equals = |operand: &[u8]| match reply {
         Reply::Int(number) => number.to_string().as_bytes() == operand,
         Reply::Bytes(bytes) => bytes == operand,
-        Reply::Nil | Reply::Array(_) | Reply::Estimate { .. } => false,
+        Reply::Nil | Reply::Array(_) | Reply::Estimate { .. } | Reply::Hook(_) => false,
     };
     let number = || match reply {
         Reply::Int(number) => Some(*number),
         Reply::Bytes(bytes) => parse_i64(bytes),
-        Reply::Nil | Reply::Array(_) | Reply::Estimate { .. } => None,
+        Reply::Nil | Reply::Array(_) | Reply::Estimate { .. } | Reply::Hook(_) => None,
     };
     let ordered = |operand: &[u8], holds: fn(&i64, &i64) -> bool| {
         number().zip(parse_i64(operand)).is_some_and(|(reply, operand)| holds(&reply, &operand))

@@ -4,18 +4,16 @@
 //! What no `EXEC` can do, a script does (`lua/apply.lua`): it runs the same commands, and compares
 //! the owner key by itself. That is where a field is to hold what a command of the same round says;
 //! where the whole is larger than a `MULTI` may be; and where the agent goes on by scripts
-//! ([`WriteWay::Script`]).
+//! ([`super::WriteWay::Script`]).
 
 use assent_common::value::Arg;
 use redis::{Cmd, Pipeline, RedisError, Value};
 
-use super::super::Store;
-use super::super::connection::Live;
+use super::super::connection::Connection;
 use super::super::control::Field;
 use super::super::mutants;
 use super::super::packed::{RedoError, decode_redo};
-use super::apply::apply;
-use super::{Owner, WriteWay};
+use super::Guard;
 
 /// The writes of a round.
 #[derive(Debug, Default)]
@@ -123,6 +121,11 @@ impl Exec {
         self.writes.get(of.clone()).unwrap_or_default()
     }
 
+    /// Whether no `EXEC` can do it, where a `MULTI` may have so many bytes.
+    pub(super) fn needs_script(&self, bytes_max: Option<usize>) -> bool {
+        !self.patches.is_empty() || bytes_max.is_some_and(|most| self.bytes() > most)
+    }
+
     /// About how many bytes it takes on the way to Redis.
     fn bytes(&self) -> usize {
         const AROUND: usize = 16;
@@ -181,52 +184,49 @@ fn command(name: &str, first: &[&str], words: &[Vec<u8>]) -> Cmd {
     command
 }
 
-impl Store {
-    /// Runs the writes of a round.
-    pub(super) async fn exec(&self, live: &Live, owner: &Owner, exec: &Exec) -> Ended {
-        let Owner { guard, way, .. } = owner;
-        let is_large = live.server.request_bytes_max.is_some_and(|most| exec.bytes() > most);
-        if *way == WriteWay::Script || is_large || !exec.patches.is_empty() {
-            return apply(self, live, owner, exec).await;
+/// Runs the writes of a round by an `EXEC`, on data of this incarnation.
+pub(super) async fn exec(
+    connection: &Connection,
+    incarnation: u64,
+    guard: &Guard,
+    writes: &Exec,
+) -> Ended {
+    let (pipeline, before) = writes.pipeline(connection.control_key(), connection.owner_key());
+    let count = pipeline.len();
+    let mut values = match connection.send_all(&pipeline).await {
+        Ok(values) if values.len() == count => values,
+        Ok(_) => return Ended::Unknown(strange("fewer answers than commands")),
+        Err(error) => return Ended::Unknown(error),
+    };
+    let owned = values[count - 1] == Value::BulkString(guard.as_str().into());
+    let results = match std::mem::replace(&mut values[before], Value::Nil) {
+        Value::Array(results) => results,
+        Value::Nil => return Ended::Lost,
+        Value::ServerError(discarded) => {
+            // The reason stands at the command that was refused.
+            let reason = values.into_iter().find_map(|value| match value {
+                Value::ServerError(error) => Some(error),
+                _ => None,
+            });
+            return Ended::Refused(reason.unwrap_or(discarded).to_string());
         }
-        let (pipeline, before) = exec.pipeline(&self.options.control_key, self.owner_key());
-        let count = pipeline.len();
-        let sent = live.connection.clone().send_packed_commands(&pipeline, 0, count).await;
-        let mut values = match sent {
-            Ok(values) if values.len() == count => values,
-            Ok(_) => return Ended::Unknown(strange("fewer answers than commands")),
-            Err(error) => return Ended::Unknown(error),
-        };
-        let owned = values[count - 1] == Value::BulkString(guard.as_str().into());
-        let results = match std::mem::replace(&mut values[before], Value::Nil) {
-            Value::Array(results) => results,
-            Value::Nil => return Ended::Lost,
-            Value::ServerError(discarded) => {
-                // The reason stands at the command that was refused.
-                let reason = values.into_iter().find_map(|value| match value {
-                    Value::ServerError(error) => Some(error),
-                    _ => None,
-                });
-                return Ended::Refused(reason.unwrap_or(discarded).to_string());
-            }
-            _ => return Ended::Unknown(strange("EXEC was not answered as such")),
-        };
-        let incarnation = match results.first() {
-            Some(Value::BulkString(found)) => String::from_utf8_lossy(found).into_owned(),
-            _ => String::new(),
-        };
-        if incarnation != self.incarnation().to_string() && mutants::minds_incarnation() {
-            return Ended::Foreign(incarnation);
-        }
-        let sure = exec.sure_commands();
-        if let Some(Value::ServerError(error)) = results[..sure.min(results.len())]
-            .iter()
-            .find(|value| matches!(value, Value::ServerError(_)))
-        {
-            return Ended::Unknown(error.clone().into());
-        }
-        Ended::Done { results: results.into_iter().skip(sure).collect(), owned }
+        _ => return Ended::Unknown(strange("EXEC was not answered as such")),
+    };
+    let found = match results.first() {
+        Some(Value::BulkString(found)) => String::from_utf8_lossy(found).into_owned(),
+        _ => String::new(),
+    };
+    if found != incarnation.to_string() && mutants::minds_incarnation() {
+        return Ended::Foreign(found);
     }
+    let sure = writes.sure_commands();
+    if let Some(Value::ServerError(error)) = results[..sure.min(results.len())]
+        .iter()
+        .find(|value| matches!(value, Value::ServerError(_)))
+    {
+        return Ended::Unknown(error.clone().into());
+    }
+    Ended::Done { results: results.into_iter().skip(sure).collect(), owned }
 }
 
 pub(super) fn strange(what: &'static str) -> RedisError {

@@ -7,9 +7,9 @@ use assent_common::outcome::{Call, Prepared};
 use assent_common::participant::Claimed;
 use redis::{RedisResult, Value};
 
-use super::super::call::PrepareItem;
 use super::super::control::StagedRecord;
 use super::super::packed::RedoError;
+use super::super::work::PrepareItem;
 use super::Owner;
 use super::by_script::{Evaluated, evaluated};
 use super::counters::Counters;
@@ -45,10 +45,9 @@ impl Intake<'_> {
     /// A prepare that came before: the same yes, with the replies that its record kept.
     pub(super) fn again(&mut self, item: PrepareItem, record: Option<&Value>) {
         let replies = match record {
-            Some(Value::BulkString(packed)) => StagedRecord::read(packed).and_then(|record| {
-                let kinds = item.prepare.branch.ops.iter().map(|op| op.reply);
-                record.replies(kinds)
-            }),
+            Some(Value::BulkString(packed)) => {
+                StagedRecord::read(packed).and_then(|record| record.replies(item.shown_kinds()))
+            }
             _ => Err(RedoError::foreign()),
         };
         let call = match replies {
@@ -96,6 +95,7 @@ impl Intake<'_> {
                 self.answer(item, call);
             }
             Evaluated::Yes(yes) => {
+                let yes = yes.shown(&item)?;
                 self.bytes += yes.packed.len() + yes.redo.len();
                 if may_grow {
                     self.owner.short_keys.forget_written(&item.prepare.branch);

@@ -6,13 +6,12 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use assent_common::command::{Access, Lock, ValidatedBranch};
+use assent_common::command::{Access, Lock, OpRequest, ValidatedBranch, ValidatedOp};
 use assent_common::value::Arg;
 use redis::{Cmd, Pipeline, Value};
 
-use super::super::call::PrepareItem;
 use super::super::kind::Features;
-use super::evaluate;
+use super::super::work::PrepareItem;
 
 /// Bytes of a value that is read here. Larger ones are the script's: whether they may be read at
 /// all is counted there.
@@ -136,6 +135,25 @@ impl KeyLook<'_> {
     }
 }
 
+/// Whether an op writes a key without a look at it here. Counters in escrow are looked at by
+/// themselves.
+fn overwrites(op: &ValidatedOp) -> bool {
+    match op.handler {
+        "MSET" | OpRequest::ESCROW_HANDLER => true,
+        "SET" => op.args[2..].iter().all(|option| option.0.is_empty()),
+        _ => false,
+    }
+}
+
+/// The locks whose keys must be looked at, and their places.
+fn locks_asked(branch: &ValidatedBranch) -> impl Iterator<Item = (usize, &Lock)> {
+    let is_asked = |key: &Arg| {
+        branch.ops.iter().any(|op| !overwrites(op) && op.keys().any(|asked| asked == key))
+    };
+    let locks = branch.locks.iter().enumerate();
+    locks.filter(move |(_, lock)| is_asked(&lock.key))
+}
+
 /// The keys that these branches need to know of.
 pub(super) fn asked<'a>(items: &'a [PrepareItem], short: &ShortKeys) -> Vec<KeyLook<'a>> {
     let of_branch = |(branch, item): (usize, &'a PrepareItem)| {
@@ -145,7 +163,7 @@ pub(super) fn asked<'a>(items: &'a [PrepareItem], short: &ShortKeys) -> Vec<KeyL
             lock,
             is_short: short.has(&lock.key),
         };
-        evaluate::asked(&item.prepare.branch).map(of_key)
+        locks_asked(&item.prepare.branch).map(of_key)
     };
     items.iter().enumerate().flat_map(of_branch).collect()
 }

@@ -40,6 +40,8 @@ mod exec;
 mod guard;
 mod intake;
 mod look;
+mod old_locks;
+mod restore;
 mod round;
 mod sole;
 
@@ -51,10 +53,10 @@ use assent_common::outcome::{Call, Prepared};
 use assent_common::participant::{Heard, Participant};
 
 pub(super) use by_script::looked_at;
-pub(super) use claim::{Beats, Estranged};
-pub(super) use company::is_alive_in;
+pub(super) use claim::{Claims, go_by_script, held, watch_again};
 pub use guard::{Guard, OtherOwner};
-pub(super) use sole::Lost;
+use old_locks::OldLocks;
+pub(super) use sole::Rounds;
 
 /// Who runs the protocol for this connection's life.
 #[derive(Debug)]
@@ -89,6 +91,15 @@ enum KeptBranch {
     Answer(Call<Prepared>),
 }
 
+/// Why the rest of a batch must go another way. What has no answer yet was not done.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The ownership, or the connection.
+    Ownership(String),
+    /// Redis refuses the writes of a round: by scripts it is found out which.
+    Refused(String),
+}
+
 /// How an owner writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteWay {
@@ -113,6 +124,7 @@ pub(super) struct Owner {
     /// How far each log was on disk, as the hash holds it.
     told: HashMap<LogId, u64>,
     short_keys: look::ShortKeys,
+    old_locks: OldLocks,
     /// Whether a batch is under way. One that is dropped half-way, because its caller went away,
     /// leaves this behind: the machine has taken steps then that no `EXEC` keeps.
     busy: bool,

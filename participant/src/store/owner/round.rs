@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
 use assent_common::code::ErrorCode;
-use assent_common::command::Access;
+use assent_common::command::{Access, Claim};
 use assent_common::ids::{LogId, Txid};
 use assent_common::outcome::{
     Applied, Call, Done, Prepared, Redo, Refusal, Replies, Vote, Written,
@@ -14,16 +14,14 @@ use assent_common::participant::{Claimed, Evaluation, Heard, Key, Prepare, Stepp
 use assent_common::value::{Arg, Reply};
 use assent_common::wire::branch::BranchState;
 
-use super::super::call::PrepareItem;
 use super::super::control::{
-    Field, StagedRecord, ToldPosition, lock_value, pack_branches, pack_one_phase,
-    pack_one_phase_around, write_mark,
+    Field, ReservedOf, StagedRecord, pack_branches, pack_one_phase, pack_one_phase_around,
+    write_mark, write_number,
 };
 use super::super::markers::Marker;
 use super::super::mutants;
 use super::super::packed::{Reader, RedoError, decode_redo};
-use super::super::sorted::Sorted;
-use super::super::work::{EndingItem, Speaker};
+use super::super::work::{EndingItem, PrepareItem, Sorted, Speaker};
 use super::counters::{Added, is_escrow};
 use super::evaluate::{Star, Yes, json, packed};
 use super::exec::{Exec, Patch};
@@ -52,8 +50,6 @@ pub(super) struct Round {
     is_counted: bool,
     /// The number of its last vote: those before it need not be written.
     seq: Option<u64>,
-    /// The keys whose locks it takes or frees.
-    locked: HashSet<Key>,
     /// Whether an answer is only good if the ownership is: then there is an `EXEC` although nothing
     /// is written.
     pub(super) asserts: bool,
@@ -141,13 +137,8 @@ impl Owner {
 
     /// Keeps how far the log was on disk, as it said, beside the ends of branches that are on its
     /// word.
-    pub(super) fn keep_told(
-        &mut self,
-        round: &mut Round,
-        speaker: &Speaker<'_>,
-        said: Option<ToldPosition>,
-    ) {
-        let (Some(said), log_id) = (said, speaker.log_id) else { return };
+    pub(super) fn keep_told(&mut self, round: &mut Round, speaker: &Speaker<'_>) {
+        let (Some(said), log_id) = (speaker.told, speaker.log_id) else { return };
         let told = self.told.entry(log_id).or_default();
         let ends = round.taken.endings.iter().any(|item| item.ending != Ending::Settle);
         if said.position > *told && (ends || !round.left.is_empty()) && mutants::keeps_told() {
@@ -191,12 +182,12 @@ impl Owner {
             let value = if is_applied { pack_branches(&branches) } else { Vec::new() };
             round.exec.set(marker.field(), value);
             round.left.push(marker);
+            keys.iter().for_each(|key| self.old_locks.ended(&mut round.exec, txid, key));
         }
         if apply.is_some() {
             round.applied.push((slot, round.exec.apply(writes)));
         }
         mutants::frees_locks(&mut self.machine, &keys);
-        round.locked.extend(keys.iter().cloned());
         for (key, adds) in keys.into_iter().zip(adds) {
             match adds {
                 Some(adds) if apply.is_some() => {
@@ -233,7 +224,9 @@ impl Owner {
         match self.machine.state(item.txid) {
             None => KeptBranch::Nothing,
             Some(BranchState::Prepared) => match self.machine.staged().get(&item.txid) {
-                Some(staged) if staged.vote.redo.is_empty() => KeptBranch::Reads,
+                Some(staged) if staged.vote.redo.is_empty() && item.prepare.hooked.is_none() => {
+                    KeptBranch::Reads
+                }
                 _ => KeptBranch::Writes,
             },
             Some(BranchState::Applied | BranchState::Aborted) => {
@@ -281,18 +274,20 @@ impl Owner {
     ) -> Result<(), RedoError> {
         let Yes { packed, json, redo, claims, stars } = yes;
         let writes = !redo.is_empty();
+        let reserved: Vec<_> = claims.iter().map(|Claimed { claim, .. }| reserved(claim)).collect();
         let evaluation = Evaluation { replies: json.into(), redo: redo.into(), claims };
         let Stepped { answer, apply } = self.step(item.txid, prepare(item, Ok(evaluation)));
         let mut is_starred = false;
         match &answer {
             BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
-                let packed = if writes { packed } else { Vec::new() };
-                let record = StagedRecord::pack(item, url, vote.seq, &vote.redo, &packed);
+                let keeps_replies = writes || item.prepare.hooked.is_some();
+                let packed = if keeps_replies { packed } else { Vec::new() };
+                let record =
+                    StagedRecord::pack(item, url, vote.seq, &vote.redo, &packed, &reserved);
                 round.exec.set(Field::Staged(item.txid), record);
                 round.seq = Some(vote.seq);
                 round.is_counted = true;
                 round.exec.takes_memory = true;
-                round.locked.extend(item.prepare.branch.locks.iter().map(|lock| lock.key.clone()));
                 mutants::keeps_locks(&mut self.machine, item.txid, &locks(item));
             }
             BranchAnswer::Prepared(Call::Applied(Prepared::Committed(Done {
@@ -358,10 +353,10 @@ impl Owner {
     /// beside what the `EXEC` adds to that count: once each.
     pub(super) fn keep_count(&self, round: &mut Round) {
         if let Some(seq) = round.seq {
-            round.exec.set(Field::Seq, seq.to_string());
+            round.exec.set(Field::Seq, write_number(seq));
         }
         if round.is_counted {
-            round.exec.set(Field::Expected, self.ended.to_string());
+            round.exec.set(Field::Expected, write_number(self.ended));
         }
     }
 
@@ -369,26 +364,13 @@ impl Owner {
     pub(super) const fn ended(&self) -> u64 {
         self.ended
     }
-
-    /// Writes the locks that a round took or freed as they are at its end: once each, because an
-    /// `EXEC` sets after it deletes.
-    pub(super) fn keep_locks(&self, round: &mut Round) {
-        for key in round.locked.drain() {
-            let field = Field::Lock(&key.0);
-            match self.machine.locks().get(&key) {
-                Some(lock) => round.exec.set(field, lock_value(lock)),
-                None => round.exec.delete(field),
-            }
-        }
-    }
 }
 
 /// The replies of a branch, unpacked.
 fn replies(item: &PrepareItem, packed: &[u8]) -> Result<Vec<Reply>, RedoError> {
     let mut reader = Reader(packed);
     let count = reader.array()?;
-    let ops = item.prepare.branch.ops.iter().take(count);
-    ops.map(|op| reader.reply(op.reply)).collect()
+    item.shown_kinds().take(count).map(|kind| reader.reply(kind)).collect()
 }
 
 /// A prepare and what its ops came to, as the machine takes it.
@@ -404,6 +386,11 @@ fn prepare(item: &PrepareItem, evaluation: Result<Evaluation, Refusal>) -> Branc
 
 fn locks(item: &PrepareItem) -> Vec<(Key, Access)> {
     item.prepare.branch.locks.iter().map(|lock| (lock.key.clone(), lock.access)).collect()
+}
+
+/// What a branch reserves by a claim.
+fn reserved(claim: &Claim) -> ReservedOf {
+    (claim.key.clone(), claim.field.clone(), claim.reserved())
 }
 
 /// How many of a branch's writes Redis did not take, and what it said of the first.

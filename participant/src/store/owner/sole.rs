@@ -8,25 +8,24 @@ use assent_common::outcome::{Call, Done, Failed, Prepared};
 use assent_common::participant::Heard;
 use redis::{Pipeline, Value};
 
-use super::super::call::PrepareItem;
-use super::super::connection::Live;
-use super::super::execute::report_dirty;
+use super::super::connection::Connection;
+use super::super::data::DataIdentity;
+use super::super::decode::report_dirty;
 use super::super::markers::Marker;
 use super::super::mutants;
+use super::super::refusals::without_denied;
 use super::super::scripts::Script;
-use super::super::sorted::Sorted;
-use super::super::unlogged::remember;
-use super::super::work::{Answers, Speaker};
-use super::super::{Store, lock};
+use super::super::work::{Answers, PrepareItem, Sorted, Speaker};
 use super::apply::apply;
 use super::ask::ask;
 use super::candidates::{Candidates, Sight};
 use super::counters::{self, Counters};
-use super::exec::Ended;
+use super::exec::{Ended, Exec, exec};
 use super::intake::{Intake, Said};
 use super::look::{self, AskExpiry};
 use super::round::{Round, dirty};
-use super::{Owner, WriteWay};
+use super::{Lost, Owner, WriteWay};
+use crate::mutex::lock;
 
 /// Branches of one round: Redis answers nobody else while it runs an `EXEC`.
 const BRANCHES_PER_ROUND_MAX: usize = 128;
@@ -34,21 +33,17 @@ const BRANCHES_PER_ROUND_MAX: usize = 128;
 /// Below every transaction.
 const NO_MARK: TxNumber = TxNumber { epoch: Epoch(0), n: 0 };
 
-/// Why the rest of a batch must go another way. What has no answer yet was not done.
-#[derive(Debug)]
-pub(in super::super) enum Lost {
-    /// The ownership, or the connection.
-    Ownership(String),
-    /// Redis refuses the writes of a round: by scripts it is found out which.
-    Refused(String),
+/// An owner at work.
+pub(in super::super) struct Rounds<'a> {
+    pub(in super::super) connection: &'a Connection,
+    pub(in super::super) data: &'a DataIdentity,
+    pub(in super::super) owner: &'a mut Owner,
 }
 
-impl Store {
+impl Rounds<'_> {
     /// Answers what is sorted.
-    pub(in super::super) async fn run_rounds(
-        &self,
-        live: &Live,
-        owner: &mut Owner,
+    pub(in super::super) async fn run(
+        &mut self,
         speaker: &Speaker<'_>,
         sorted: &mut Sorted,
         answers: &mut Answers,
@@ -57,31 +52,31 @@ impl Store {
         loop {
             let mut round = Round::default();
             round.taken.endings = sorted.take_endings(BRANCHES_PER_ROUND_MAX);
-            if owner.way == WriteWay::Script
-                && let Err(lost) = ask(self, live, owner, &mut round, answers).await
+            if self.owner.way == WriteWay::Script
+                && let Err(lost) = ask(self.connection, self.owner, &mut round, answers).await
             {
                 sorted.put_all_back(round.taken);
                 return Err(lost);
             }
             let collected = match round.exec.only_fences {
                 true => Vec::new(),
-                false => self.begin(owner, &mut round, speaker),
+                false => self.begin(&mut round, speaker),
             };
-            let outcome = self.round(live, owner, speaker, sorted, &mut round, &mut later).await;
+            let outcome = self.round(speaker, sorted, &mut round, &mut later).await;
             if !round.exec.only_fences {
-                owner.keep_told(&mut round, speaker, self.told(speaker.log_id));
+                self.owner.keep_told(&mut round, speaker);
             }
             let outcome = match outcome {
-                Ok(()) => self.keep(live, owner, round, sorted, answers).await,
+                Ok(()) => self.keep(round, sorted, answers).await,
                 Err(lost) => {
                     sorted.put_all_back(round.taken);
                     Err(lost)
                 }
             };
             if outcome.is_err() {
-                lock(&self.markers).restore(speaker.log_id, collected);
+                lock(&self.data.markers).restore(speaker.log_id, collected);
             } else if !collected.is_empty() {
-                owner.sweep();
+                self.owner.sweep();
             }
             sorted.prepares.append(&mut later);
             answers.leave_if_full(&mut sorted.prepares);
@@ -93,16 +88,16 @@ impl Store {
 
     /// What every round begins with: what the coordinator says of itself, and the markers that its
     /// mark lets go.
-    fn begin(&self, owner: &mut Owner, round: &mut Round, speaker: &Speaker<'_>) -> Vec<Marker> {
+    fn begin(&mut self, round: &mut Round, speaker: &Speaker<'_>) -> Vec<Marker> {
         let (heard, collected) = {
-            let mut markers = lock(&self.markers);
+            let mut markers = lock(&self.data.markers);
             (markers.heard(speaker.log_id), markers.collect(speaker.log_id))
         };
         let said = Heard { epoch: speaker.epoch, low_water: NO_MARK };
         // Only with something to collect: until then nothing depends on the mark. It goes with the
         // life that gave it, which may be a later one than that of the messages.
         let heard = heard.filter(|_| !collected.is_empty());
-        owner.hear(round, speaker.log_id, heard.map_or(said, |heard| heard.and(said)));
+        self.owner.hear(round, speaker.log_id, heard.map_or(said, |heard| heard.and(said)));
         for marker in &collected {
             round.exec.delete(marker.field());
         }
@@ -111,9 +106,7 @@ impl Store {
 
     /// Takes messages into a round. Outcomes first: they free locks.
     async fn round(
-        &self,
-        live: &Live,
-        owner: &mut Owner,
+        &mut self,
         speaker: &Speaker<'_>,
         sorted: &mut Sorted,
         round: &mut Round,
@@ -121,18 +114,19 @@ impl Store {
     ) -> Result<(), Lost> {
         for place in 0..round.taken.endings.len() {
             let item = round.taken.endings[place];
-            if let Err(error) = owner.end(round, item) {
+            if let Err(error) = self.owner.end(round, item) {
                 let why = format!("the writes of the branch cannot be read: {error}");
                 round.answers.push((item.slot, item.ending.failed(Failed::Unknown(why))));
             }
         }
         let room = BRANCHES_PER_ROUND_MAX - round.taken.endings.len();
-        let by_script = owner.way == WriteWay::Script || !live.server.rights.has_all_keys();
-        let candidates = Candidates::choose(owner, sorted, round, later, room, by_script);
+        let by_script =
+            self.owner.way == WriteWay::Script || !self.connection.server.rights.has_all_keys();
+        let candidates = Candidates::choose(self.owner, sorted, round, later, room, by_script);
         if candidates.is_empty() {
             return Ok(());
         }
-        let sight = match self.look(live, owner, &candidates).await {
+        let sight = match self.look(&candidates).await {
             Ok(sight) => sight,
             Err(lost) => {
                 round.taken.prepares.extend(candidates.all());
@@ -142,6 +136,7 @@ impl Store {
         let Candidates { again, plain, scripts } = candidates;
         let Sight { records, found, evaluated, counters } = sight;
         let (counters, url) = (&counters, speaker.url);
+        let owner = &mut *self.owner;
         let mut intake = Intake { owner, round, counters, url, later, bytes: 0 };
         for (place, item) in again.into_iter().enumerate() {
             intake.again(item, records.get(place));
@@ -161,29 +156,24 @@ impl Store {
     }
 
     /// Reads what the ops of the branches need to know, in their order.
-    async fn look(
-        &self,
-        live: &Live,
-        owner: &mut Owner,
-        candidates: &Candidates,
-    ) -> Result<Sight, Lost> {
-        for script in candidates.scripts.unknown(&self.scripts) {
-            self.load_to_look(live, script).await?;
+    async fn look(&mut self, candidates: &Candidates) -> Result<Sight, Lost> {
+        for script in candidates.scripts.unknown(self.connection) {
+            self.load_to_look(script).await?;
         }
-        let mut sight = self.look_once(live, owner, candidates).await?;
+        let mut sight = self.look_once(candidates).await?;
         let missing = candidates.scripts.missing(&sight.evaluated);
         if !missing.is_empty() {
             for script in missing {
-                self.load_to_look(live, script).await?;
+                self.load_to_look(script).await?;
             }
-            sight = self.look_once(live, owner, candidates).await?;
+            sight = self.look_once(candidates).await?;
         }
         for (items, said) in candidates.scripts.0.iter().zip(&mut sight.evaluated) {
             if let Value::ServerError(error) = said
                 && error.code() == "NOPERM"
             {
                 let why = error.to_string();
-                if let Some(rows) = self.without_denied(live, items, &why).await {
+                if let Some(rows) = without_denied(self.connection, items, &why).await {
                     *said = rows;
                 }
             }
@@ -191,37 +181,31 @@ impl Store {
         Ok(sight)
     }
 
-    async fn load_to_look(&self, live: &Live, script: Script) -> Result<(), Lost> {
-        let loaded = self.load(live, script).await;
-        loaded.map_err(|error| match error.code() {
+    async fn load_to_look(&self, script: Script) -> Result<(), Lost> {
+        let loaded = self.connection.load(script).await;
+        loaded.map(drop).map_err(|error| match error.code() {
             Some(_) => Lost::Refused(error.to_string()),
             None => Lost::Ownership(error.to_string()),
         })
     }
 
-    async fn look_once(
-        &self,
-        live: &Live,
-        owner: &mut Owner,
-        candidates: &Candidates,
-    ) -> Result<Sight, Lost> {
+    async fn look_once(&mut self, candidates: &Candidates) -> Result<Sight, Lost> {
+        let Self { connection, owner, .. } = self;
         let Candidates { plain, scripts, .. } = candidates;
         let mut pipeline = Pipeline::with_capacity(2 * plain.len() + 2);
         let asked = look::asked(plain, &owner.short_keys);
-        let features = live.server.id.features();
+        let features = connection.server.id.features();
         let expiry = AskExpiry::of(features);
         look::look(&mut pipeline, &asked, expiry);
         let of_keys = pipeline.len();
         let counters = counters::asked(candidates.evaluated());
         let fields_expire = features.field_expiry;
         let of_counters = counters::look(&mut pipeline, &counters, expiry, fields_expire);
-        let control_key = &*self.options.control_key;
-        scripts.look(&mut pipeline, &self.scripts, &self.options, owner.way == WriteWay::Script);
-        candidates.look_at_records(&mut pipeline, control_key);
+        scripts.look(&mut pipeline, connection, owner.way == WriteWay::Script);
+        candidates.look_at_records(&mut pipeline, connection.control_key());
         // Last: who owned the Redis until here has read what nobody else could change.
-        pipeline.cmd("GET").arg(self.owner_key());
-        let count = pipeline.len();
-        let sent = live.connection.clone().send_packed_commands(&pipeline, 0, count).await;
+        pipeline.cmd("GET").arg(connection.owner_key());
+        let sent = connection.send_all(&pipeline).await;
         let mut values = sent.map_err(|error| Lost::Ownership(error.to_string()))?;
         if values.pop() != Some(Value::BulkString(owner.guard.as_str().into())) {
             return Err(Lost::Ownership("another agent owns this Redis".to_owned()));
@@ -239,25 +223,25 @@ impl Store {
 
     /// Has Redis keep what the round came to, and gives its answers.
     async fn keep(
-        &self,
-        live: &Live,
-        owner: &mut Owner,
+        &mut self,
         mut round: Round,
         sorted: &mut Sorted,
         answers: &mut Answers,
     ) -> Result<(), Lost> {
-        owner.keep_locks(&mut round);
-        owner.keep_count(&mut round);
+        self.owner.keep_count(&mut round);
+        if !round.exec.is_empty() && !round.exec.only_fences {
+            self.owner.old_locks.drop_stale(&mut round.exec);
+        }
         if round.exec.is_empty() && !round.asserts {
             give(round, &[], answers);
             return Ok(());
         }
         let lost = |why: &str| Err(Lost::Ownership(why.to_owned()));
-        match self.exec(live, owner, &round.exec).await {
+        match self.write(&round.exec).await {
             Ended::Done { results, owned } => {
-                owner.now_known(&mut round, &results);
+                self.owner.now_known(&mut round, &results);
                 self.note(&round);
-                self.saw_ended(self.incarnation(), owner.ended());
+                self.data.saw_ended(self.data.incarnation(), self.owner.ended());
                 give(round, &results, answers);
                 if owned { Ok(()) } else { lost("another agent came") }
             }
@@ -270,7 +254,7 @@ impl Store {
                 Err(Lost::Refused(error))
             }
             Ended::Foreign(found) => {
-                self.quarantine_foreign(&found);
+                self.data.quarantine_foreign(&found);
                 round.taken.fail(
                     &Failed::Unknown("the data is not what this agent knew".to_owned()),
                     answers,
@@ -288,30 +272,37 @@ impl Store {
         }
     }
 
+    async fn write(&self, writes: &Exec) -> Ended {
+        let Self { connection, data, owner } = self;
+        let bytes_max = connection.server.request_bytes_max;
+        if owner.way == WriteWay::Script || writes.needs_script(bytes_max) {
+            return apply(connection, data.incarnation(), owner, writes).await;
+        }
+        exec(connection, data.incarnation(), &owner.guard, writes).await
+    }
+
     /// Deletes markers of a log that the owner does not need any more. The mark first: what it
     /// covers may go only because a late prepare below it is refused.
     pub(in super::super) async fn sweep_some(
-        &self,
-        live: &Live,
-        owner: &mut Owner,
+        &mut self,
         (log_id, heard): (LogId, Heard),
         fields: &[Vec<u8>],
     ) -> Result<(), Lost> {
-        if !owner.begin_batch() {
+        if !self.owner.begin_batch() {
             return Err(Lost::Ownership("a batch was cut off half-way".to_owned()));
         }
         let mut round = Round::default();
-        owner.hear(&mut round, log_id, heard);
+        self.owner.hear(&mut round, log_id, heard);
         round.exec.gone.extend_from_slice(fields);
         // By the script, which looks whose data it is before it writes.
-        match apply(self, live, owner, &round.exec).await {
+        match apply(self.connection, self.data.incarnation(), self.owner, &round.exec).await {
             Ended::Done { owned: true, .. } => {
-                owner.end_batch();
+                self.owner.end_batch();
                 Ok(())
             }
             Ended::Refused(why) => Err(Lost::Refused(why)),
             Ended::Foreign(found) => {
-                self.quarantine_foreign(&found);
+                self.data.quarantine_foreign(&found);
                 Err(Lost::Ownership("the data is not what this agent knew".to_owned()))
             }
             Ended::Unknown(error) => Err(Lost::Ownership(error.to_string())),
@@ -326,18 +317,18 @@ impl Store {
         for (_, answer) in &round.answers {
             match answer {
                 BranchAnswer::Prepared(Call::Applied(Prepared::Yes(vote))) => {
-                    self.saw(vote.incarnation, vote.seq);
+                    self.data.saw(vote.incarnation, vote.seq);
                 }
                 BranchAnswer::Prepared(Call::Applied(Prepared::Committed(Done {
                     written: Some(written),
                     ..
-                }))) => self.saw(written.incarnation, written.seq),
+                }))) => self.data.saw(written.incarnation, written.seq),
                 _ => {}
             }
         }
-        self.left(&round.left);
+        self.data.left(&round.left);
         for (txid, seq, marker) in &round.one_phase {
-            remember(self, self.incarnation(), *txid, *seq, Arc::clone(marker));
+            self.data.remember(self.data.incarnation(), *txid, *seq, Arc::clone(marker));
         }
     }
 }

@@ -337,6 +337,39 @@ async fn a_command_that_redis_runs_does_what_its_documentation_says() {
     assert!(never.is_empty() || assent_servers::chosen().is_redis_6_2(), "never done: {never:?}");
 }
 
+/// Commands that some servers have and others have not: each server that is tested on lacks one.
+const OF_SOME: [&str; 4] =
+    ["DELIFEQ s0 hello", "MSETEX 2 s0 m1 none m2", "XACKDEL x0 gr IDS 1 1-1", "LMPOP 1 l0 LEFT"];
+
+/// Promise: a command that the participant's server does not have is refused by its name, and
+/// leaves nothing; one that it has is done.
+#[tokio::test]
+async fn a_command_that_the_server_does_not_have_is_refused_by_its_name() {
+    let (ours, theirs) = (Redis::with(&[]), Redis::with(&[]));
+    let mut bench = bench(&ours, &theirs).await;
+    let mut lacking = 0;
+    for line in OF_SOME {
+        let words = op(line);
+        let known: Vec<Value> = bench.ours.run(&["COMMAND", "INFO", &words[0]]).await;
+        bench.check(Mode::TwoPhase, std::slice::from_ref(&words)).await.unwrap();
+        let is_done = bench.committed.contains_key(&words[0]);
+        assert_eq!(is_done, known != [Value::Nil], "{line}");
+        if is_done {
+            continue;
+        }
+        lacking += 1;
+        let branch = ValidatedBranch::new(vec![OpRequest::new(line.split(' '))]).unwrap();
+        let told = prepare(tx(100 + lacking), Mode::OnePhase, branch);
+        let told = prepared(bench.store.send(vec![told]).await.remove(0));
+        let Call::Refused(refusal) = told else { panic!("{line}: {told:?}") };
+        assert_eq!(refusal.code, ErrorCode::CommandRefused, "{refusal:?}");
+        let why = format!("unknown command '{}' on the participant's Redis", words[0]);
+        assert!(refusal.detail.contains(&why), "{refusal:?}");
+    }
+    assert!(lacking > 0, "this server has all of them");
+    assert_eq!(bench.copies().await, Value::Array(Vec::new()));
+}
+
 /// Promise: what was chosen at random is what the reply says and what is applied.
 #[tokio::test]
 async fn what_is_chosen_at_random_is_chosen_once() {

@@ -49,7 +49,7 @@ pub(super) fn yes_stands(world: &World, state: &State) -> bool {
             Phase::Preparing(preparing) => {
                 (0..).map(Branch).zip(&preparing.votes).all(|(branch, vote)| match vote {
                     VoteState::Yes(vote) => stands(branch, preparing.attempt, vote, false),
-                    VoteState::Asked { .. } | VoteState::Resend { .. } => true,
+                    VoteState::Later | VoteState::Asked { .. } | VoteState::Resend { .. } => true,
                 })
             }
             Phase::Deciding { attempt, votes, .. } => {

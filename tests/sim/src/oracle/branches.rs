@@ -3,15 +3,23 @@
 use assent_common::branch::BranchAnswer;
 use assent_common::command::Access;
 use assent_common::outcome::{Aborted, Call, Prepared};
-use assent_common::participant::Participant;
+use assent_common::participant::{Heard, Participant};
 use assent_common::wire::branch::BranchState;
 use assent_common::{Attempt, TxNumber, Txid};
 
 use super::losses::Excuse;
 use super::{Oracle, Step, ensure, escrow};
-use crate::agent::{Agent, Before};
+use crate::agent::Agent;
+use crate::hook;
 use crate::network::Ask;
 use crate::request::{Op, Request, place_of};
+
+/// What was kept before a script.
+#[derive(Debug)]
+pub(crate) struct Before {
+    pub(crate) state: Option<BranchState>,
+    pub(crate) heard: Option<Heard>,
+}
 
 /// A script that ran.
 struct Ran<'a> {
@@ -69,6 +77,7 @@ impl Oracle {
         let is_whole = !agent.redis.data.found().has_hole();
         ensure(is_whole, "9 a hole in the history is noticed", || ran.text())?;
         may_stage(&ran)?;
+        rule_holds(&ran)?;
         if ran.is_staged() {
             self.voted(&ran)?;
         }
@@ -272,4 +281,14 @@ fn data_waits_for_the_votes(ran: &Ran<'_>) -> Step {
         })?;
     }
     Ok(())
+}
+
+/// 3: what a hook has read is so when its branch is staged, or applied in one phase.
+fn rule_holds(ran: &Ran<'_>) -> Step {
+    if !ran.ask.message.is_prepare() || !(ran.is_staged() || ran.is_applied) {
+        return Ok(());
+    }
+    let plan = &ran.request().branches[ran.ask.branch.index()];
+    let holds = hook::rule_holds(plan, &ran.agent.redis.data, ran.is_applied);
+    ensure(holds, "3 a hook's rule holds under the vote of its branch", || ran.text())
 }

@@ -20,6 +20,8 @@ use assent_common::outcome::Replies;
 use assent_common::wire::branch::BranchState;
 use assent_common::{LogId, TxNumber, Txid};
 
+pub(crate) use branches::Before;
+
 /// Every check, by the number of the invariant that it states.
 pub const CHECKS: &[&str] = &[
     "1 ids are never reused",
@@ -27,6 +29,7 @@ pub const CHECKS: &[&str] = &[
     "2 what was durable is still in the log",
     "3 a yes stands until the outcome is told",
     "3 what was read under a vote stays as it was",
+    "3 a hook's rule holds under the vote of its branch",
     "4 no commit message before the decision is durable",
     "4 no committed before it is durable",
     "5 commit only with all votes yes",

@@ -16,6 +16,7 @@ const CASES: &[(Mutant, Losses, &str)] = &[
     (Mutant::VoteNotDurable, Losses::Never, "2 a yes is staged durably before it is said"),
     (Mutant::TornTailKept, Losses::Never, "2 what was durable is still in the log"),
     (Mutant::VoteTimesOut, Losses::Never, "3 a yes stands until the outcome is told"),
+    (Mutant::HookUnguarded, Losses::Never, "3 a hook's rule holds under the vote of its branch"),
     (Mutant::ReaderReleasedAtVote, Losses::Never, "3 what was read under a vote stays as it was"),
     (
         Mutant::PersistedTooEarly,

@@ -46,6 +46,7 @@ fn of_faults_and_crashes_hold_and_heal() {
         ("forgotten", total.forgotten),
         ("retried", total.retried),
         ("one-phase questions", total.one_phase_questions),
+        ("hooks asked", total.hooks_asked),
         ("waits", total.waits),
         ("duplicated", total.duplicated),
     ]);

@@ -1,0 +1,113 @@
+//! The client of a service's hook, which is no server of Assent's: what it answers is JSON of its
+//! own making.
+
+use assent_common::limits;
+use assent_common::wire::hook::{HookAnswer, HookQuestion, HookSays};
+use assent_common::wire::too_deep_at;
+use hyper::Method;
+use url::Url;
+
+use crate::transport::{Endpoint, Http, InvalidBaseUrl, Media, Request, Unknown};
+
+/// Asks one hook.
+#[derive(Debug, Clone)]
+pub struct HookClient {
+    http: Http,
+    url: Url,
+    host: String,
+}
+
+/// What a hook has answered.
+#[derive(Debug)]
+pub enum HookHeard {
+    /// This.
+    Says(HookSays),
+    /// Something that no hook may answer.
+    Invalid(String),
+    /// Nothing, or something that need not be its own word: it may be asked again.
+    Unclear(String),
+}
+
+impl HookClient {
+    /// A client of the hook at this URL.
+    pub fn new(http: &Http, url: &str) -> Result<Self, InvalidBaseUrl> {
+        let url = Endpoint::new(http, url)?.url(&[]);
+        let host = url.host_str().unwrap_or_default();
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Ok(Self { http: http.clone(), url, host })
+    }
+
+    /// Its host and port, for people.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Asks once.
+    pub async fn ask(&self, question: &HookQuestion<'_>) -> HookHeard {
+        let request = Request::new(Method::POST, self.url.clone(), Media::Json);
+        let request = request.at_most(limits::HOOK_ANSWER_BYTES_MAX).json(question);
+        let said = match request {
+            Ok(request) => self.http.say_to_stranger(request).await,
+            Err(unknown) => Err(unknown),
+        };
+        match said {
+            Ok(body) => read(&body),
+            Err(Unknown(why)) => HookHeard::Unclear(why),
+        }
+    }
+}
+
+/// What is no JSON at all need not be the hook's own word.
+fn read(body: &[u8]) -> HookHeard {
+    let max = limits::JSON_DEPTH_MAX;
+    if too_deep_at(body, max).is_some() {
+        return HookHeard::Invalid(format!(
+            "it has more than {max} arrays and objects inside each other"
+        ));
+    }
+    let answer: HookAnswer = match serde_json::from_slice(body) {
+        Ok(answer) => answer,
+        Err(error) if error.is_data() => return HookHeard::Invalid(in_words(&error)),
+        Err(error) => return HookHeard::Unclear(format!("its answer is no JSON: {}", at(&error))),
+    };
+    answer.says().map_or_else(HookHeard::Invalid, HookHeard::Says)
+}
+
+/// What is wrong with it. Fields are named; values are not quoted.
+fn in_words(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    match ["unknown field", "missing field", "duplicate field"]
+        .iter()
+        .any(|it| said.starts_with(it))
+    {
+        true => assent_common::text::cut_owned(said, limits::VETO_REASON_BYTES_MAX),
+        false => format!("a field has a value of the wrong kind, {}", at(error)),
+    }
+}
+
+fn at(error: &serde_json::Error) -> String {
+    format!("line {}, column {}", error.line(), error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_an_answer_is_said_without_its_values() {
+        let invalid = |body: &str| match read(body.as_bytes()) {
+            HookHeard::Invalid(what) => what,
+            heard => panic!("{body}: {heard:?}"),
+        };
+        assert!(invalid(r#"{"commit":"secret"}"#).starts_with("unknown field `commit`"));
+        for body in [r#"{"ops":"secret"}"#, r#"{"veto":{"code":["secret"]}}"#, r#""secret""#] {
+            assert!(!invalid(body).contains("secret"), "{body}");
+        }
+        assert!(invalid(&format!("{}{}", "[".repeat(40), "]".repeat(40))).contains("inside"));
+        for body in ["", "<html>", r#"{"ops":["#] {
+            assert!(matches!(read(body.as_bytes()), HookHeard::Unclear(_)), "{body}");
+        }
+        assert!(matches!(read(br#"{"ops":[]}"#), HookHeard::Says(_)));
+    }
+}

@@ -1,0 +1,219 @@
+//! The database: its connections, which data it is, and whether it can be used.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use assent_common::ids::{LogId, Txid};
+use assent_common::wire::branch::CoordinatorRef;
+use assent_common::wire::resync::{DataPoint, Progress, Served};
+use tokio_postgres::Client;
+
+use super::connection::{Pools, ServerLook};
+use super::data::{DataMemory, number};
+use super::lives::LivesInPostgres;
+use super::options::PostgresOptions;
+use super::said::words;
+use crate::mutex::lock;
+use crate::store::{ByHand, KnownLives, NotAdmitted, Says, StoreError, StoreState};
+
+/// While a server is down, every batch would try to connect; within this time they share one
+/// failure.
+const FAILURE_SHARED: Duration = Duration::from_millis(50);
+
+/// What logs have said of fenced data.
+#[derive(Debug, Default)]
+pub(super) struct LogWords {
+    pub(super) served: Vec<Served>,
+    pub(super) lost: BTreeSet<Txid>,
+}
+
+/// The database of one service, as one agent uses it.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(super) options: PostgresOptions,
+    pub(super) connections: Pools,
+    pub(super) server: ServerLook,
+    pub(super) identity: DataMemory,
+    pub(super) lives: KnownLives,
+    /// What the names of prepared transactions begin with: unique in the cluster.
+    pub(super) gid_prefix: String,
+    /// What operators decided by hand, as the last scan found it.
+    pub(super) by_hand: Mutex<BTreeMap<Txid, ByHand>>,
+    /// What the logs have said since the data was fenced.
+    pub(super) words: tokio::sync::Mutex<LogWords>,
+    /// Counts what has reached the disk: all that was written before it has too.
+    flushes: AtomicU64,
+    /// Held while connecting; keeps the last failure.
+    connecting: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Database {
+    /// Connects, checks the settings of the server, and makes or finds what is kept there.
+    pub(crate) async fn connect(options: PostgresOptions) -> Result<Self, StoreError> {
+        let (connections, server) = Pools::open(&options).await?;
+        for violation in &server.violations {
+            tracing::warn!(violation, "unsafe PostgreSQL: committed transactions may be lost");
+        }
+        let refused = |error: tokio_postgres::Error| connections.unavailable(words(&error));
+        let client = connections.connect_own().await?;
+        let name = options.participant.as_ref().map(ToString::to_string);
+        let begun = DataMemory::begin(&client, name.as_deref()).await;
+        let (identity, other) = begun.map_err(refused)?;
+        if let Some(owner) = other {
+            let address = connections.address().to_owned();
+            let name = name.unwrap_or_default();
+            return Err(StoreError::PostgresClaimed { address, owner, name });
+        }
+        let oid = "SELECT oid::text FROM pg_database WHERE datname = current_database()";
+        let row = client.query_typed_one(oid, &[]).await.map_err(refused)?;
+        let gid_prefix = format!("assent:{}:", row.get::<_, String>(0));
+        let postgres = Self {
+            options,
+            connections,
+            server,
+            identity,
+            lives: KnownLives::default(),
+            gid_prefix,
+            by_hand: Mutex::default(),
+            words: tokio::sync::Mutex::default(),
+            flushes: AtomicU64::new(0),
+            connecting: tokio::sync::Mutex::default(),
+            last_error: Mutex::default(),
+        };
+        postgres.identity.look(&postgres.connections, &client).await?;
+        postgres.connections.set_own(client);
+        Ok(postgres)
+    }
+
+    /// The agent's own connection, opened if need be: then the data is compared with what was known
+    /// of it, before anybody uses it.
+    pub(super) async fn own(&self) -> Result<Arc<Client>, StoreError> {
+        if let Some(client) = self.connections.own() {
+            return Ok(client);
+        }
+        let mut failure = self.connecting.lock().await;
+        if let Some(client) = self.connections.own() {
+            return Ok(client);
+        }
+        if let Some((at, error)) = &*failure
+            && at.elapsed() < FAILURE_SHARED
+        {
+            return Err(error.clone());
+        }
+        match self.connect_again().await {
+            Ok(client) => {
+                *failure = None;
+                *lock(&self.last_error) = None;
+                Ok(client)
+            }
+            Err(error) => {
+                *failure = Some((Instant::now(), error.clone()));
+                *lock(&self.last_error) = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect_again(&self) -> Result<Arc<Client>, StoreError> {
+        let client = self.connections.connect_own().await?;
+        self.identity.look(&self.connections, &client).await?;
+        tracing::info!("connected to PostgreSQL again");
+        let store = LivesInPostgres { connections: &self.connections, client: &client };
+        if let Err(error) = self.lives.tell(&store).await {
+            tracing::warn!(%error, "the lives of logs that were heard are not in the data yet");
+        }
+        self.connections.set_own(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// Looks whether the server answers, and whether the data is still what this agent knew.
+    pub(crate) async fn pulse(&self) -> Result<(), StoreError> {
+        let client = self.own().await?;
+        self.identity.look(&self.connections, &client).await.map(drop)
+    }
+
+    /// Whether the store can be used, as far as is known without asking.
+    pub(crate) fn state(&self) -> StoreState {
+        match (self.identity.is_quarantined(), self.connections.own()) {
+            (Some(why), _) => StoreState::Quarantined(why),
+            (None, Some(_)) => StoreState::Ready,
+            (None, None) => {
+                StoreState::Disconnected(lock(&self.last_error).clone().unwrap_or_default())
+            }
+        }
+    }
+
+    /// The settings of the server that would lose votes, which the operator chose to put up with.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.server.violations.clone()
+    }
+
+    /// The server, for people.
+    pub(crate) fn server_told(&self) -> String {
+        let Self { server: ServerLook { version, .. }, options, .. } = self;
+        format!("PostgreSQL {version}, branches at {}", options.isolation)
+    }
+
+    /// Transactions that are prepared in the cluster, whoever began them, and how many may be.
+    pub(crate) async fn prepared(&self) -> Result<(u64, u64), StoreError> {
+        let client = self.own().await?;
+        let count = "SELECT count(*) FROM pg_prepared_xacts";
+        let row = self.connections.within(client.query_typed_one(count, &[])).await?;
+        let most = u64::try_from(self.server.prepared_max).unwrap_or_default();
+        Ok((number(&row, 0), most))
+    }
+
+    /// The incarnation of the data, and how many branches have ended in it.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        self.identity.progress()
+    }
+
+    /// Whether a log that knows this of the data knows something else than this agent does.
+    pub(crate) fn is_other_data(
+        &self,
+        known: Option<DataPoint>,
+        progress: Option<Progress>,
+    ) -> bool {
+        !self.identity.has_all_of(known, progress)
+    }
+
+    /// Whether a log has spoken here.
+    pub(crate) async fn has_spoken(&self, log_id: LogId) -> Result<bool, StoreError> {
+        Ok(self.heard(log_id).await?.is_some_and(|heard| heard.epoch.0 > 0))
+    }
+
+    /// Why this life of a coordinator may not speak here; `None` if it may.
+    pub(crate) async fn admit_life(
+        &self,
+        coordinator: &CoordinatorRef,
+        says: Says,
+    ) -> Option<NotAdmitted> {
+        if let Some(known) = self.lives.admit_at_once(coordinator, says) {
+            return known;
+        }
+        let admitted = match self.own().await {
+            Ok(client) => {
+                let store = LivesInPostgres { connections: &self.connections, client: &client };
+                self.lives.admit(&store, coordinator, says).await
+            }
+            Err(error) => Err(error),
+        };
+        admitted.unwrap_or_else(|error| Some(NotAdmitted::not_compared(&error)))
+    }
+
+    /// The logs of which a copy was refused since they were last heard themselves, and why.
+    pub(crate) fn stale_logs(&self) -> BTreeMap<LogId, String> {
+        self.lives.stale_logs()
+    }
+
+    pub(super) fn note_flush(&self) {
+        self.flushes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Acquire)
+    }
+}

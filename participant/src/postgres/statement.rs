@@ -1,0 +1,152 @@
+//! One statement: its parameters, its rows, and whether its reply is what was expected.
+
+use std::pin::pin;
+
+use assent_common::command::{Comparison, Expect};
+use assent_common::outcome::Refusal;
+use assent_common::sql::SqlOp;
+use assent_common::{ErrorCode, limits};
+use futures_util::TryStreamExt as _;
+use tokio_postgres::Client;
+
+use super::said::refusal;
+use super::values::{TextParam, object, value};
+
+/// The rows of a statement.
+#[derive(Default)]
+struct JsonRows {
+    /// As JSON.
+    objects: Vec<String>,
+    bytes: usize,
+    /// The first column of the first row; nothing of `NULL`.
+    first: Option<Vec<u8>>,
+}
+
+/// Runs a statement; its reply, as JSON.
+pub(super) async fn run(client: &Client, op: &SqlOp) -> Result<String, Refusal> {
+    let params: Vec<TextParam> = op.params.iter().map(|param| TextParam::new(param)).collect();
+    if params.iter().any(TextParam::has_zero_byte) {
+        let detail = "a parameter has a zero byte, which no text of PostgreSQL can hold";
+        return Err(Refusal::new(ErrorCode::BadArguments, detail));
+    }
+    let statement = client.prepare(&op.sql).await.map_err(|error| refusal(&error))?;
+    let (takes, given) = (statement.params().len(), params.len());
+    if takes != given {
+        let detail = format!("the statement has {takes} parameters, and {given} are given");
+        return Err(Refusal::new(ErrorCode::BadArguments, detail));
+    }
+    let stream = client.query_raw(&statement, &params).await.map_err(|error| refusal(&error))?;
+    let mut stream = pin!(stream);
+    let mut rows = JsonRows::default();
+    while let Some(row) = stream.try_next().await.map_err(|error| refusal(&error))? {
+        if rows.objects.is_empty() && !row.is_empty() {
+            rows.first = value(&row, 0)?.operand();
+        }
+        rows.take(object(&row)?)?;
+    }
+    let (json, exists, operand) = if statement.columns().is_empty() {
+        let count = stream.rows_affected().unwrap_or(0);
+        (count.to_string(), count > 0, Some(count.to_string().into_bytes()))
+    } else {
+        (
+            format!(r#"{{"rows":[{}]}}"#, rows.objects.join(",")),
+            !rows.objects.is_empty(),
+            rows.first,
+        )
+    };
+    match &op.expect {
+        Some(expect) if !is_met(expect, operand.as_deref(), exists) => Err(not_expected(&json)),
+        _ => Ok(json),
+    }
+}
+
+impl JsonRows {
+    fn take(&mut self, object: String) -> Result<(), Refusal> {
+        self.bytes += object.len() + 1;
+        let too_large = |detail: String| Err(Refusal::new(ErrorCode::ReplyTooLarge, detail));
+        if self.objects.len() == limits::SQL_ROWS_MAX {
+            return too_large(format!(
+                "the statement returns more than {} rows",
+                limits::SQL_ROWS_MAX
+            ));
+        }
+        if self.bytes > limits::REPLY_BYTES_MAX {
+            return too_large(format!(
+                "the statement replies more than {} bytes",
+                limits::REPLY_BYTES_MAX
+            ));
+        }
+        self.objects.push(object);
+        Ok(())
+    }
+}
+
+fn not_expected(reply: &str) -> Refusal {
+    let shown = (reply.len() <= limits::REPLY_SHOWN_BYTES_MAX).then(|| reply.into());
+    let detail = "the reply is not what the op expects";
+    Refusal { reply: shown, ..Refusal::new(ErrorCode::ExpectationFailed, detail) }
+}
+
+/// Whether a reply is what was expected: by its first value, where it has one.
+fn is_met(expect: &Expect, operand: Option<&[u8]>, exists: bool) -> bool {
+    expect.comparisons().all(|comparison| match comparison {
+        Comparison::Eq(wanted) => operand == Some(wanted),
+        Comparison::Ne(wanted) => operand != Some(wanted),
+        Comparison::EqNil => operand.is_none(),
+        Comparison::NeNil => operand.is_some(),
+        Comparison::Gt(bound) => compares(operand, bound, |a, b| a > b, |a, b| a > b),
+        Comparison::Ge(bound) => compares(operand, bound, |a, b| a >= b, |a, b| a >= b),
+        Comparison::Lt(bound) => compares(operand, bound, |a, b| a < b, |a, b| a < b),
+        Comparison::Le(bound) => compares(operand, bound, |a, b| a <= b, |a, b| a <= b),
+        Comparison::Exists(wanted) => exists == wanted,
+    })
+}
+
+/// Exactly, if both are 64-bit integers; else as floats. What is no number fulfils nothing.
+fn compares(
+    operand: Option<&[u8]>,
+    bound: &[u8],
+    integers: impl Fn(i64, i64) -> bool,
+    floats: impl Fn(f64, f64) -> bool,
+) -> bool {
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    let (Some(operand), Some(bound)) = (operand.and_then(text), text(bound)) else { return false };
+    match (operand.parse(), bound.parse()) {
+        (Ok(operand), Ok(bound)) => integers(operand, bound),
+        _ => match (operand.parse(), bound.parse()) {
+            (Ok(operand), Ok(bound)) => floats(operand, bound),
+            _ => false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise: a condition holds as it does at a Redis.
+    #[test]
+    fn a_condition_is_held_against_the_first_value() {
+        let met = |json: &str, operand: Option<&str>, exists| {
+            let expect: Expect = serde_json::from_str(json).unwrap();
+            is_met(&expect, operand.map(str::as_bytes), exists)
+        };
+        for (expect, operand, exists, is) in [
+            (r#"{"ge":0}"#, Some("70"), true, true),
+            (r#"{"ge":0}"#, Some("-1"), true, false),
+            (r#"{"ge":9007199254740993}"#, Some("9007199254740992"), true, false),
+            (r#"{"gt":0.5,"lt":1}"#, Some("0.75"), true, true),
+            (r#"{"ge":0}"#, None, true, false),
+            (r#"{"le":0}"#, Some("none"), true, false),
+            (r#"{"eq":"a"}"#, Some("a"), true, true),
+            (r#"{"ne":"a"}"#, Some("a"), true, false),
+            (r#"{"eq":1}"#, Some("1"), true, true),
+            (r#"{"eq":null}"#, None, false, true),
+            (r#"{"ne":null}"#, None, false, false),
+            (r#"{"exists":true}"#, None, false, false),
+            (r#"{"exists":false}"#, None, false, true),
+        ] {
+            assert_eq!(met(expect, operand, exists), is, "{expect} {operand:?}");
+        }
+    }
+}
