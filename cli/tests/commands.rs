@@ -35,14 +35,15 @@ struct Dev {
 
 impl Dev {
     fn start() -> Self {
-        let any = [
-            "--listen=127.0.0.1:0",
-            "--admin-listen=127.0.0.1:0",
-            "--resp-listen=127.0.0.1:0",
-            "--participants=a,b",
-        ];
+        Self::with(&["--participants=a,b"])
+    }
+
+    fn with(arguments: &[&str]) -> Self {
+        let any =
+            ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--resp-listen=127.0.0.1:0"];
         let mut process = command(&["-o", "json", "dev"])
             .args(any)
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -249,4 +250,65 @@ fn a_development_server_without_redis_says_what_to_do() {
         assent(&["dev", "--redis-server=/nowhere/redis-server", "--listen=127.0.0.1:0"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("not installed") && said.contains("make redis"), "{said}");
+}
+
+/// Runs a statement by `psql`; what it prints.
+fn psql(url: &str, sql: &str) -> String {
+    let output = Command::new("psql").args([url, "-X", "-A", "-t", "-c", sql]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Promise: a newcomer has a Redis and a PostgreSQL in one transaction with one command; what is
+/// kept is there again, and a database that is there already is used.
+#[test]
+fn a_development_server_has_a_database_beside_a_redis() {
+    let dir = tempfile::tempdir().unwrap();
+    let retain = format!("--retain={}", dir.path().join("kept").display());
+    let start = || Dev::with(&["--participants=cache", "--postgres=ledger", &retain]);
+    let move_both = |amount: i32| {
+        let line = serde_json::json!({"branches": [
+            {"participant": "cache", "ops": [{"cmd": ["INCRBY", "acct:carol", amount]}]},
+            {"participant": "ledger", "ops": [
+                {"sql": "UPDATE acct SET balance = balance + $1 WHERE id = $2",
+                 "params": [amount, "carol"], "expect": {"eq": 1}}]},
+        ]});
+        file(dir.path(), &[&line.to_string()])
+    };
+    let first = start();
+    let ledger = first.addresses["participants"][1]["postgres_url"].as_str().unwrap();
+    psql(ledger, "CREATE TABLE acct (id text PRIMARY KEY, balance bigint NOT NULL)");
+    psql(ledger, "INSERT INTO acct VALUES ('carol', 0)");
+    let (code, _, said) = first.run(&["tx", "run", "-f", &move_both(30)]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, found, _) = first.run(&["doctor", "--postgres", ledger]);
+    assert_eq!(code, Some(0), "{found}");
+    assert!(found.contains(": max_prepared_transactions") && found.contains("postgres"), "{found}");
+    drop(first);
+
+    let second = start();
+    let ledger = second.addresses["participants"][1]["postgres_url"].as_str().unwrap();
+    assert_eq!(psql(ledger, "SELECT balance FROM acct"), "30\n");
+    // Another database of the same server, as one that was there before.
+    psql(ledger, "CREATE DATABASE other");
+    let other = ledger.replace("/postgres", "/other");
+    psql(&other, "CREATE TABLE acct AS SELECT 'carol' AS id, 0 AS balance");
+    let third = Dev::with(&["--participants=cache", &format!("--postgres=ledger={other}")]);
+    let (code, _, said) = third.run(&["tx", "run", "-f", &move_both(7)]);
+    assert_eq!((code, psql(&other, "SELECT balance FROM acct")), (Some(0), "7\n".into()), "{said}");
+    let shown = third.addresses["participants"][1]["postgres_url"].as_str().unwrap();
+    assert!(!shown.contains("app"), "a user is shown: {shown}");
+}
+
+#[test]
+fn a_development_server_that_cannot_be_meant_is_refused() {
+    for (words, said_of_it) in [
+        (["--participants=a", "--postgres=a"], "two participants are called a"),
+        (["--postgres=p", "--hook=p=http://127.0.0.1:9/"], "hooks need a Redis"),
+        (["--participants=a", "--hook=b=http://127.0.0.1:9/"], "no participant b is started"),
+    ] {
+        let (code, _, said) = assent(&["dev", words[0], words[1]]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(said_of_it), "{said}");
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{Child, Port, ProcessError};
+use super::{Child, Port, ProcessError, Signal};
 
 /// The user that the server runs as where this process is root, which it refuses to run as.
 const NOBODY: u32 = 65_534;
@@ -15,6 +15,9 @@ const STARTS_MAX: u32 = 100;
 
 /// Between two of them.
 const START_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long an orderly end may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 const ADVICE: &str =
     ": install it (Debian and Ubuntu: `apt install postgresql`; in a checkout: `make postgres`)";
@@ -30,31 +33,27 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Makes a cluster in `dir` and starts a server on it; returns when it answers. `settings` are
-    /// like `max_prepared_transactions=10`.
+    /// Starts a server on the cluster in `dir`, which is made if it is missing; returns when the
+    /// server answers. `settings` are like `max_prepared_transactions=10`.
     pub async fn start(
         dir: impl Into<PathBuf>,
         settings: impl IntoIterator<Item = &str>,
     ) -> Result<Self, ProcessError> {
         let dir = dir.into();
         let programs = programs()?;
-        let failed = |source| ProcessError::Spawn { program: "initdb".to_owned(), source };
-        prepare(&dir).map_err(failed)?;
-        let mut init = as_user(&programs.join("initdb"));
-        init.current_dir(&dir).args(["-D", "data", "-U", "app", "--auth=trust", "-E", "UTF8"]);
-        let output = init.args(["--no-locale", "--no-sync"]).output().map_err(failed)?;
-        if !output.status.success() {
-            return Err(ProcessError::Failed {
-                command: "initdb".to_owned(),
-                status: output.status.to_string(),
-                said: String::from_utf8_lossy(&output.stderr).into_owned(),
-            });
+        let is_new = !dir.join("data/PG_VERSION").exists();
+        if is_new {
+            init(&programs, &dir).await?;
         }
         let settings: Vec<String> = settings.into_iter().map(str::to_owned).collect();
         let port = Port::take()?;
         let child = spawn(&programs, &dir, port.number(), &settings)?;
         let mut server = Self { programs, dir, settings, port, child };
-        server.wait_until_it_answers().await?;
+        match server.wait_until_it_answers().await {
+            // It may be a killed server of before that is not quite gone.
+            Err(ProcessError::Ended { .. }) if !is_new => server.restart().await?,
+            answers => answers?,
+        }
         Ok(server)
     }
 
@@ -79,6 +78,14 @@ impl PostgresServer {
     /// Kills it as a power cut would. Its files stay.
     pub fn kill9(&mut self) {
         self.child.kill9();
+    }
+
+    /// Ends it in order: what it has is on disk, and none of its processes is left.
+    pub async fn stop(mut self) {
+        // Its word for a fast shutdown, which waits for no client.
+        self.child.signal(Signal::INT);
+        // If it takes longer, it is killed when it is dropped.
+        self.child.wait(STOP_TIMEOUT).await;
     }
 
     /// Starts it again on the same port with the same files, and waits until it has recovered.
@@ -136,13 +143,33 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Makes a cluster.
+async fn init(programs: &Path, dir: &Path) -> Result<(), ProcessError> {
+    let failed = |source| ProcessError::Spawn { program: "initdb".to_owned(), source };
+    prepare(dir).map_err(failed)?;
+    let mut init = as_user(&programs.join("initdb"));
+    init.current_dir(dir).args(["-D", "data", "-U", "app", "--auth=trust", "-E", "UTF8"]);
+    init.args(["--no-locale", "--no-sync"]);
+    let output = tokio::process::Command::from(init).output().await.map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(ProcessError::Failed {
+        command: "initdb".to_owned(),
+        status: output.status.to_string(),
+        said: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
 /// A folder that the server may write to.
 fn prepare(dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
     if is_root() {
         chown(dir, Some(NOBODY), Some(NOBODY))?;
-        // The way down to it, which a temporary directory closes.
-        for above in dir.ancestors().skip(1).take(2) {
+        // The way down to it, which a temporary directory closes; nobody else's folders are opened.
+        let temporary = std::env::temp_dir();
+        let ours = |above: &&Path| *above != temporary && above.starts_with(&temporary);
+        for above in dir.ancestors().skip(1).take_while(ours) {
             let mode = above.metadata()?.permissions().mode();
             std::fs::set_permissions(above, std::fs::Permissions::from_mode(mode | 0o011))?;
         }

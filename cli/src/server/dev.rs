@@ -1,9 +1,11 @@
-//! `assent dev`: coordinator, participants and their Redis servers on this machine, for as long as it runs. The servers
-//! of Assent are in this process; each `redis-server` is a child of it, with AOF always, killed at the end.
+//! `assent dev`: coordinator, participants and their servers on this machine, for as long as it
+//! runs. The servers of Assent are in this process. Each `redis-server` is a child of it, with AOF
+//! always, killed at the end; each `postgres` too, which is stopped in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Instant;
 
 use assent_client::HttpOptions;
@@ -11,11 +13,11 @@ use assent_common::ParticipantName;
 use assent_coordinator::log::{self, LogOptions};
 use assent_coordinator::{Coordinator, CoordinatorOptions, RespOptions, Running};
 use assent_edge::EdgeOptions;
-use assent_participant::{MetricsText, Options, ServeOptions, Serving, serve};
-use assent_process::{RedisOptions, RedisServer};
+use assent_participant::{MetricsText, Options, PostgresOptions, ServeOptions, Serving, serve};
+use assent_process::{PostgresServer, ProcessError, RedisOptions, RedisServer};
 use assent_resp::{Routes, Rule};
 use clap::Args;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -47,6 +49,10 @@ pub(crate) struct DevArgs {
         value_name = "NAME,…"
     )]
     participants: Vec<ParticipantName>,
+    /// A participant with a PostgreSQL database: of a server that is started for it, or the one at
+    /// this URL. Repeatable
+    #[arg(long, value_name = "NAME[=URL]")]
+    postgres: Vec<DatabasePlace>,
     /// Address of the coordinator's public API
     #[arg(long, default_value = "127.0.0.1:7700", value_name = "ADDR")]
     listen: SocketAddr,
@@ -64,6 +70,26 @@ pub(crate) struct DevArgs {
     hooks: Vec<NamedUrl>,
     #[command(flatten)]
     redis: RedisProgram,
+}
+
+/// A participant with a database, and where that is, if it is there already.
+#[derive(Debug, Clone)]
+struct DatabasePlace {
+    name: ParticipantName,
+    url: Option<String>,
+}
+
+impl FromStr for DatabasePlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, url) = match text.split_once('=') {
+            Some((name, url)) => (name, Some(url.trim().to_owned())),
+            None => (text, None),
+        };
+        let name = name.trim().parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { name, url })
+    }
 }
 
 /// Where everything is; the document of `-o json`.
@@ -84,16 +110,33 @@ struct ParticipantAddresses {
     name: ParticipantName,
     url: String,
     admin_url: String,
-    redis_url: String,
+    #[serde(flatten)]
+    keeps: WhereKept,
 }
 
-/// All that runs. The Redis servers end with it.
+/// Where a participant keeps its branches, without a password.
+#[derive(Debug, Serialize)]
+enum WhereKept {
+    #[serde(rename = "redis_url")]
+    Redis(String),
+    #[serde(rename = "postgres_url")]
+    Postgres(String),
+}
+
+/// All that runs. The servers of others end with it.
 struct Everything {
     coordinator: Running,
     participants: Vec<Serving>,
     stop: watch::Sender<()>,
     addresses: Addresses,
-    _redis: Vec<RedisServer>,
+    servers: ServersOfOthers,
+}
+
+/// The servers that are started for participants.
+struct ServersOfOthers {
+    redis: Vec<RedisServer>,
+    /// One for each participant with a database; none where there is a URL.
+    postgres: Vec<Option<PostgresServer>>,
 }
 
 pub(crate) fn run(args: DevArgs, format: Format) -> Result<Exit, Failure> {
@@ -125,31 +168,23 @@ fn directory(retain: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir
 }
 
 async fn start(args: DevArgs, dir: PathBuf) -> Result<Everything, Failure> {
-    if let Some(hook) = args.hooks.iter().find(|hook| !args.participants.contains(&hook.name)) {
-        return Err(Failure::usage(format!("--hook: no participant {} is started", hook.name)));
-    }
-    let redis = try_join_all(args.participants.iter().map(|name| {
-        let options =
-            RedisOptions { program: args.redis.redis_server.clone(), ..RedisOptions::default() };
-        RedisServer::start(dir.join(name.as_str()), options)
-    }))
-    .await
-    .map_err(|error| Failure::error(error.to_string()))?;
+    check(&args)?;
+    // Servers are started in other folders.
+    let dir = std::path::absolute(dir)?;
+    let servers = ServersOfOthers::start(&args, &dir).await;
+    let servers = servers.map_err(|error| Failure::error(error.to_string()))?;
     let metrics = telemetry::start_metrics()?;
     let (stop, stopping) = watch::channel(());
     let mut participants = Vec::new();
     let mut shown = Vec::new();
-    for (name, redis) in args.participants.iter().zip(&redis) {
-        let mut options = Options::new(name.as_str(), redis.url());
-        let hook = args.hooks.iter().find(|hook| hook.name == *name);
-        let url = hook.map(|hook| &*hook.url);
-        options.hook = of_hook(url, None, options.hook_timeout_ms)?;
+    for (options, keeps) in of_participants(&args, &servers)? {
+        let name = options.name.parse().map_err(|error| Failure::error(format!("{error}")))?;
         let serving = start_participant(options, metrics.clone(), stopping.clone()).await?;
         shown.push(ParticipantAddresses {
-            name: name.clone(),
+            name,
             url: format!("http://{}", serving.addresses().public),
             admin_url: format!("http://{}", serving.addresses().admin),
-            redis_url: redis.url(),
+            keeps,
         });
         participants.push(serving);
     }
@@ -163,7 +198,69 @@ async fn start(args: DevArgs, dir: PathBuf) -> Result<Everything, Failure> {
         data_dir: dir.join(LOG_DIR),
         participants: shown,
     };
-    Ok(Everything { coordinator, participants, stop, addresses, _redis: redis })
+    Ok(Everything { coordinator, participants, stop, addresses, servers })
+}
+
+/// What can be said before anything is started.
+fn check(args: &DevArgs) -> Result<(), Failure> {
+    let mut names = BTreeSet::new();
+    let all = args.participants.iter().chain(args.postgres.iter().map(|place| &place.name));
+    for name in all {
+        if !names.insert(name) {
+            return Err(Failure::usage(format!("two participants are called {name}")));
+        }
+    }
+    let has_redis = |hook: &&NamedUrl| args.participants.contains(&hook.name);
+    match args.hooks.iter().find(|hook| !has_redis(hook)) {
+        None => Ok(()),
+        Some(NamedUrl { name, .. }) if names.contains(name) => {
+            let no = format!("--hook: participant {name} has a database; hooks need a Redis");
+            Err(Failure::usage(no))
+        }
+        Some(NamedUrl { name, .. }) => {
+            Err(Failure::usage(format!("--hook: no participant {name} is started")))
+        }
+    }
+}
+
+impl ServersOfOthers {
+    async fn start(args: &DevArgs, dir: &Path) -> Result<Self, ProcessError> {
+        let redis = args.participants.iter().map(|name| {
+            let program = args.redis.redis_server.clone();
+            let options = RedisOptions { program, ..RedisOptions::default() };
+            RedisServer::start(dir.join(name.as_str()), options)
+        });
+        let postgres = args.postgres.iter().map(async |DatabasePlace { name, url }| match url {
+            Some(_) => Ok(None),
+            None => PostgresServer::start(dir.join(name.as_str()), []).await.map(Some),
+        });
+        let (redis, postgres) = tokio::join!(try_join_all(redis), try_join_all(postgres));
+        Ok(Self { redis: redis?, postgres: postgres? })
+    }
+}
+
+/// What each participant runs with, and where it keeps its branches: those with a Redis first.
+fn of_participants(
+    args: &DevArgs,
+    servers: &ServersOfOthers,
+) -> Result<Vec<(Options, WhereKept)>, Failure> {
+    let mut all = Vec::new();
+    for (name, redis) in args.participants.iter().zip(&servers.redis) {
+        let mut options = Options::new(name.as_str(), redis.url());
+        let hook = args.hooks.iter().find(|hook| hook.name == *name);
+        options.hook = of_hook(hook.map(|hook| &*hook.url), None, options.hook_timeout_ms)?;
+        all.push((options, WhereKept::Redis(redis.url())));
+    }
+    for (DatabasePlace { name, url }, server) in args.postgres.iter().zip(&servers.postgres) {
+        let own = server.as_ref().map(|server| server.url("postgres"));
+        let database =
+            PostgresOptions::new(url.clone().or_else(|| own.clone()).unwrap_or_default());
+        let keeps = WhereKept::Postgres(own.unwrap_or_else(|| database.address()));
+        let mut options = Options::new(name.as_str(), "");
+        options.postgres = Some(database);
+        all.push((options, keeps));
+    }
+    Ok(all)
 }
 
 async fn start_participant(
@@ -234,6 +331,8 @@ impl Everything {
         for participant in self.participants {
             participant.finished().await;
         }
+        let postgres = self.servers.postgres.into_iter().flatten();
+        join_all(postgres.map(PostgresServer::stop)).await;
     }
 }
 
@@ -250,18 +349,60 @@ fn tell(addresses: &Addresses) -> Result<(), Failure> {
         output::line(&format!("resp         {resp}  (keys NAME:* lie at participant NAME)"))?;
     }
     output::line(&format!("log          {log_id} in {log_dir}"))?;
-    for one in participants {
-        let ParticipantAddresses { name, url, redis_url, .. } = one;
-        output::line(&format!("participant  {name}  {url}  {redis_url}  (AOF, fsync always)"))?;
+    for ParticipantAddresses { name, url, keeps, .. } in participants {
+        let keeps = match keeps {
+            WhereKept::Redis(url) => format!("{url}  (AOF, fsync always)"),
+            WhereKept::Postgres(url) => url.clone(),
+        };
+        output::line(&format!("participant  {name}  {url}  {keeps}"))?;
     }
-    let [first, second, ..] = participants.as_slice() else { return Ok(()) };
-    output::line("try:")?;
-    output::line(&format!(
-        "  curl -s {url}/v1/transactions -H 'Content-Type: application/json' -d '{{\"branches\": [\
-         {{\"participant\": \"{}\", \"ops\": [{{\"cmd\": [\"DECRBY\", \"acct:alice\", 30]}}]}}, \
-         {{\"participant\": \"{}\", \"ops\": [{{\"cmd\": [\"INCRBY\", \"acct:bob\", 30]}}]}}]}}'",
-        first.name, second.name
-    ))?;
-    output::line(&format!("  redis-cli -u {} GET acct:bob", second.redis_url))?;
-    output::line(&format!("  assent tx list --url {url}"))
+    examples(addresses).iter().try_for_each(|line| output::line(line))
+}
+
+/// What one may type first.
+fn examples(addresses: &Addresses) -> Vec<String> {
+    let Addresses { url, participants, .. } = addresses;
+    let redis = participants.iter().filter_map(|one| match &one.keeps {
+        WhereKept::Redis(at) => Some((&one.name, at)),
+        WhereKept::Postgres(_) => None,
+    });
+    let redis: Vec<_> = redis.collect();
+    let database = participants.iter().find_map(|one| match &one.keeps {
+        WhereKept::Postgres(at) => Some((&one.name, at)),
+        WhereKept::Redis(_) => None,
+    });
+    let curl = format!("curl -s {url}/v1/transactions -H 'Content-Type: application/json' -d");
+    let mut lines = Vec::new();
+    if let [(first, _), (second, at), ..] = redis.as_slice() {
+        lines.extend([
+            format!(
+                "{curl} '{{\"branches\": [{{\"participant\": \"{first}\", \"ops\": \
+                 [{{\"cmd\": [\"DECRBY\", \"acct:alice\", 30]}}]}}, \
+                 {{\"participant\": \"{second}\", \"ops\": \
+                 [{{\"cmd\": [\"INCRBY\", \"acct:bob\", 30]}}]}}]}}'"
+            ),
+            format!("redis-cli -u {at} GET acct:bob"),
+        ]);
+    }
+    if let ([(first, _), ..], Some((ledger, at))) = (redis.as_slice(), database) {
+        lines.extend([
+            format!(
+                "psql {at} -c 'CREATE TABLE acct (id text PRIMARY KEY, balance bigint NOT NULL)'"
+            ),
+            format!(
+                "{curl} '{{\"branches\": [{{\"participant\": \"{first}\", \"ops\": \
+                 [{{\"cmd\": [\"SET\", \"acct:carol\", 30]}}]}}, \
+                 {{\"participant\": \"{ledger}\", \"ops\": \
+                 [{{\"sql\": \"INSERT INTO acct VALUES ($1, $2)\", \
+                 \"params\": [\"carol\", 30]}}]}}]}}'"
+            ),
+            format!("psql {at} -c 'TABLE acct'"),
+        ]);
+    }
+    if !lines.is_empty() {
+        lines.push(format!("assent tx list --url {url}"));
+        lines.iter_mut().for_each(|line| line.insert_str(0, "  "));
+        lines.insert(0, "try:".to_owned());
+    }
+    lines
 }
