@@ -77,7 +77,8 @@ use crate::service::Shared;
 use crate::store::{AgentAddress, Store, StoreError, StoreOptions};
 
 pub use options::{MetricsText, Options};
-pub use postgres::{Isolation, PostgresOptions};
+pub use postgres::requirements::page as postgres_page;
+pub use postgres::{Isolation, PostgresOptions, examine_postgres};
 pub use serve::{Addresses, Exposure, ServeOptions, Serving, serve};
 
 /// The shortest time between two scans for branches in doubt, in milliseconds: a scan reads the

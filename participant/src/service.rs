@@ -454,14 +454,16 @@ impl Shared {
 /// The checks of a participant with a database.
 async fn postgres_checks(postgres: &Database) -> Vec<Check> {
     // One that hangs must not make who asks wait as long as a transaction would.
-    let prepared = tokio::time::timeout(REDIS_SILENT, postgres.prepared()).await;
-    let server = match prepared {
-        Ok(Ok((count, most))) => {
+    let asked = async { tokio::try_join!(postgres.prepared(), postgres.prepared_by_others()) };
+    let server = match tokio::time::timeout(REDIS_SILENT, asked).await {
+        Ok(Ok(((count, most), by_others))) => {
             let is_near = count * 10 >= most * 9;
-            let verdict = if is_near { Verdict::Warning } else { Verdict::Passing };
+            let is_well = !is_near && by_others.is_none();
+            let verdict = if is_well { Verdict::Passing } else { Verdict::Warning };
             let told = postgres.server_told();
-            let detail = format!("{told}; {count} of {most} prepared transactions in use");
-            Check { name: "postgres", verdict, detail }
+            let by_others = by_others.map_or_else(String::new, |told| format!("; {told}"));
+            let used = format!("{count} of {most} prepared transactions in use");
+            Check { name: "postgres", verdict, detail: format!("{told}; {used}{by_others}") }
         }
         Ok(Err(error)) => failing("postgres", error.to_string()),
         Err(_) => failing("postgres", format!("no answer within {REDIS_SILENT:?}")),

@@ -54,6 +54,10 @@ pub struct ParticipantArgs {
     /// File with the password of PostgreSQL
     #[arg(long, env = "ASSENT_PARTICIPANT_POSTGRES_PASSWORD_FILE", value_name = "FILE")]
     pub postgres_password_file: Option<PathValue>,
+    /// Start even if the settings of PostgreSQL may lose votes; its health and version then say so
+    #[arg(long, env = "ASSENT_PARTICIPANT_POSTGRES_ALLOW_UNSAFE", value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub postgres_allow_unsafe: Option<bool>,
     /// Isolation of branches in PostgreSQL: read-committed, repeatable-read or serializable
     /// [default: serializable]
     #[arg(long, env = "ASSENT_PARTICIPANT_POSTGRES_ISOLATION", value_name = "LEVEL")]
@@ -197,6 +201,7 @@ impl ParticipantSettings {
             PostgresLayer {
                 url: args.postgres,
                 password_file: args.postgres_password_file,
+                allow_unsafe: args.postgres_allow_unsafe,
                 isolation: args.postgres_isolation,
                 connections_max: args.postgres_connections_max,
                 branch_timeout: args.postgres_branch_timeout,
@@ -204,6 +209,7 @@ impl ParticipantSettings {
             PostgresLayer {
                 url: file.postgres,
                 password_file: file.postgres_password_file,
+                allow_unsafe: file.postgres_allow_unsafe,
                 isolation: file.postgres_isolation,
                 connections_max: file.postgres_connections_max,
                 branch_timeout: file.postgres_branch_timeout,
@@ -310,6 +316,7 @@ impl TryFrom<String> for IsolationLevel {
 struct PostgresLayer {
     url: Option<String>,
     password_file: Option<PathValue>,
+    allow_unsafe: Option<bool>,
     isolation: Option<IsolationLevel>,
     connections_max: Option<usize>,
     branch_timeout: Option<DurationMs>,
@@ -328,6 +335,8 @@ fn of_postgres(
     }
     let password =
         layers.optional("postgres_password_file", args.password_file, file.password_file);
+    options.allow_unsafe =
+        layers.value("postgres_allow_unsafe", args.allow_unsafe, file.allow_unsafe, false);
     let default = IsolationLevel(options.isolation);
     options.isolation =
         layers.value("postgres_isolation", args.isolation, file.isolation, default).0;

@@ -25,6 +25,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use super::connection::PoolSession;
 use super::data::{column, number};
 use super::database::Database;
+use super::door::DatabaseDoor;
 use super::kept::{KeptInDatabase, gid, kept};
 use super::said::{failed, is_answer, refusal};
 use super::statement::run;
@@ -240,7 +241,7 @@ fn at_limit(database: &Database, error: &tokio_postgres::Error) -> Failed {
     let detail = format!(
         "PostgreSQL has as many prepared transactions as it may ({}): raise \
          max_prepared_transactions, or look for some that nobody ends (pg_prepared_xacts)",
-        database.server.prepared_max
+        database.prepared_max()
     );
     Failed::Refused(Refusal::new(ErrorCode::Overloaded, detail))
 }
@@ -298,7 +299,7 @@ async fn roll_back(database: &Database, session: PoolSession) {
 /// Has the server stop what runs; that it is rolled back does not depend on it.
 fn cancel(session: &PoolSession) {
     let token = session.client().cancel_token();
-    tokio::spawn(async move { token.cancel_query(tokio_postgres::NoTls).await });
+    tokio::spawn(DatabaseDoor::cancel(token));
 }
 
 fn done(Vote { replies, redo, incarnation, seq }: Vote) -> Done {

@@ -11,12 +11,15 @@ use std::time::Duration;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
 };
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
+use super::door::DatabaseDoor;
 use super::options::PostgresOptions;
+use super::requirements::PostgresSeen;
 use super::said::words;
 use crate::mutex::lock;
 use crate::store::StoreError;
+use crate::store::requirements::{Finding, Weight};
 
 /// What the connection of a branch is reset by. Settings, advisory locks and temporary tables
 /// outlive a transaction that was prepared.
@@ -30,22 +33,15 @@ const IDLE_MS: u64 = 30_000;
 /// How long a branch waits for a connection of the pool.
 const POOL_WAIT: Duration = Duration::from_secs(2);
 
-/// What is asked of the server, and what it may do to votes.
-const LOOK: &str = "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
-     current_setting('fsync'), current_setting('full_page_writes'), \
-     current_setting('synchronous_commit'), current_setting('max_prepared_transactions')::int, \
-     current_setting('server_version')";
-
-/// The oldest major version that is used: what is set for each session exists there.
-const VERSION_MIN: i32 = 14;
+/// What is prepared for longer than this is said in the log of an agent that connects.
+const OLD: Duration = Duration::from_secs(60);
 
 /// The ways to one database.
 #[derive(Debug)]
 pub(super) struct Pools {
     pool: Pool,
-    config: Config,
-    address: String,
-    call_timeout: Duration,
+    door: DatabaseDoor,
+    options: PostgresOptions,
     own: Mutex<Option<Arc<Client>>>,
 }
 
@@ -54,53 +50,90 @@ pub(super) struct Pools {
 pub(super) struct ServerLook {
     pub(super) version: String,
     pub(super) prepared_max: i32,
-    pub(super) violations: Vec<String>,
+    findings: Vec<Finding>,
     /// Whether the server would answer a commit before it is on disk.
     commits_late: bool,
 }
 
+impl ServerLook {
+    /// The rows of this weight that are not met, in words.
+    pub(super) fn problems(&self, weight: Weight) -> Vec<String> {
+        let is_it = |finding: &&Finding| {
+            finding.problem.as_ref().is_some_and(|problem| problem.weight == weight)
+        };
+        self.findings.iter().filter(is_it).map(ToString::to_string).collect()
+    }
+}
+
+/// Looks at a server as an agent does when it connects: what came of each requirement. Nothing is
+/// changed. What is prepared for longer than `old` is found.
+pub async fn examine_postgres(
+    options: &PostgresOptions,
+    old: Duration,
+) -> Result<Vec<Finding>, StoreError> {
+    let door = DatabaseDoor::new(options)?;
+    let client = door.connect().await?;
+    let seen = PostgresSeen::ask(&client, options, old).await;
+    Ok(seen.map_err(|error| door.unavailable(&error))?.judge())
+}
+
+/// A connection of the agent's own, to a server that will do.
+async fn connect(
+    door: &DatabaseDoor,
+    options: &PostgresOptions,
+) -> Result<(Client, ServerLook), StoreError> {
+    let client = door.connect().await?;
+    let failed = |error| door.unavailable(&error);
+    let seen = PostgresSeen::ask(&client, options, OLD).await.map_err(failed)?;
+    let look = ServerLook {
+        findings: seen.judge(),
+        commits_late: seen.commits_late(),
+        prepared_max: seen.prepared_max,
+        version: seen.version,
+    };
+    let violations = look.problems(Weight::Refused);
+    if !(violations.is_empty() || options.allow_unsafe) {
+        let address = door.address().to_owned();
+        return Err(StoreError::PostgresUnsafe { address, violations });
+    }
+    // Not before: a pooler would pass it on to others.
+    commit_late(&client).await.map_err(failed)?;
+    Ok((client, look))
+}
+
 impl Pools {
     /// Connects once, looks at the server, and sets up the pool.
-    pub(super) async fn open(options: &PostgresOptions) -> Result<(Self, ServerLook), StoreError> {
-        let address = options.address();
-        let config = config(options)?;
-        let client = connect(&config, &address, options.call_timeout).await?;
-        let look = look(&client).await.map_err(|why| unavailable(&address, why))?;
-        commit_late(&client).await.map_err(|error| unavailable(&address, words(&error)))?;
-        if !(look.violations.is_empty() || options.allow_unsafe) {
-            let violations = look.violations;
-            return Err(StoreError::PostgresUnsafe { address, violations });
-        }
-        let mut of_branches = config.clone();
+    pub(super) async fn open(
+        options: &PostgresOptions,
+    ) -> Result<(Self, Arc<Client>, ServerLook), StoreError> {
+        let door = DatabaseDoor::new(options)?;
+        let (client, look) = connect(&door, options).await?;
         let waits = if look.commits_late { " -c synchronous_commit=on" } else { "" };
-        let settings = format!(
+        let of_branches = door.clone().with_settings(&format!(
             "-c idle_in_transaction_session_timeout={IDLE_MS} \
              -c client_connection_check_interval=1000{waits}"
-        );
-        with_settings(&mut of_branches, &settings);
+        ));
         let recycling_method = RecyclingMethod::Custom(RESET.to_owned());
-        let manager = Manager::from_config(of_branches, NoTls, ManagerConfig { recycling_method });
+        let config = of_branches.config();
+        let manager = ManagerConfig { recycling_method };
+        let manager = Manager::from_connect(config, of_branches, manager);
         let pool = Pool::builder(manager)
             .max_size(options.connections_max)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(POOL_WAIT))
             .create_timeout(Some(options.call_timeout))
             .recycle_timeout(Some(options.call_timeout))
-            .build()
-            .map_err(|error| unavailable(&address, error.to_string()))?;
-        let connections = Self {
-            pool,
-            config,
-            address,
-            call_timeout: options.call_timeout,
-            own: Mutex::new(Some(Arc::new(client))),
-        };
-        Ok((connections, look))
+            .build();
+        let unusable =
+            |reason| StoreError::PostgresUnavailable { address: door.address().to_owned(), reason };
+        let pool = pool.map_err(|error| unusable(error.to_string()))?;
+        let pools = Self { pool, door, options: options.clone(), own: Mutex::default() };
+        Ok((pools, Arc::new(client), look))
     }
 
     /// Where it is, without user and password.
     pub(super) fn address(&self) -> &str {
-        &self.address
+        self.door.address()
     }
 
     /// A connection for a branch, or for what must be durable by itself.
@@ -109,9 +142,9 @@ impl Pools {
             Ok(object) => Ok(PoolSession { object: Some(object) }),
             Err(PoolError::Timeout(TimeoutType::Wait)) => {
                 let reason = "all connections for branches are in use".to_owned();
-                Err(StoreError::PostgresBusy { address: self.address.clone(), reason })
+                Err(StoreError::PostgresBusy { address: self.address().to_owned(), reason })
             }
-            Err(PoolError::Backend(error)) => Err(self.unavailable(words(&error))),
+            Err(PoolError::Backend(error)) => Err(self.door.unavailable(&error)),
             Err(error) => Err(self.unavailable(error.to_string())),
         }
     }
@@ -121,11 +154,10 @@ impl Pools {
         lock(&self.own).clone().filter(|client| !client.is_closed())
     }
 
-    /// Another one of the agent's own; nobody uses it before it is set.
-    pub(super) async fn connect_own(&self) -> Result<Arc<Client>, StoreError> {
-        let client = Arc::new(connect(&self.config, &self.address, self.call_timeout).await?);
-        self.within(commit_late(&client)).await?;
-        Ok(client)
+    /// Another one of the agent's own, and what the server is; nobody uses it before it is set.
+    pub(super) async fn connect_own(&self) -> Result<(Arc<Client>, ServerLook), StoreError> {
+        let (client, look) = connect(&self.door, &self.options).await?;
+        Ok((Arc::new(client), look))
     }
 
     pub(super) fn set_own(&self, client: Arc<Client>) {
@@ -138,17 +170,17 @@ impl Pools {
         &self,
         call: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.call_timeout, call).await {
+        match tokio::time::timeout(self.options.call_timeout, call).await {
             Ok(result) => result.map_err(|error| self.unavailable(words(&error))),
             Err(_) => {
                 *lock(&self.own) = None;
-                Err(self.unavailable(format!("no answer within {:?}", self.call_timeout)))
+                Err(self.unavailable(format!("no answer within {:?}", self.options.call_timeout)))
             }
         }
     }
 
     pub(super) fn unavailable(&self, reason: String) -> StoreError {
-        unavailable(&self.address, reason)
+        StoreError::PostgresUnavailable { address: self.address().to_owned(), reason }
     }
 }
 
@@ -181,70 +213,4 @@ impl Drop for PoolSession {
 /// What is committed on this connection does not wait for the disk.
 async fn commit_late(client: &Client) -> Result<(), tokio_postgres::Error> {
     client.batch_execute("SET synchronous_commit = off").await
-}
-
-async fn connect(config: &Config, address: &str, timeout: Duration) -> Result<Client, StoreError> {
-    match tokio::time::timeout(timeout, config.connect(NoTls)).await {
-        Ok(Ok((client, connection))) => {
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(error = words(&error), "a connection to PostgreSQL has ended");
-                }
-            });
-            Ok(client)
-        }
-        Ok(Err(error)) => Err(unavailable(address, words(&error))),
-        Err(_) => Err(unavailable(address, format!("no connection within {timeout:?}"))),
-    }
-}
-
-fn config(options: &PostgresOptions) -> Result<Config, StoreError> {
-    let address = options.address();
-    let bad = |reason: String| StoreError::BadUrl { address: address.clone(), reason };
-    // The words of the parser may quote the URL.
-    let mut config: Config =
-        options.url.parse().map_err(|_| bad("it is none of postgres://user@host/db".to_owned()))?;
-    if let Some(file) = &options.password_file {
-        let password = std::fs::read_to_string(file)
-            .map_err(|error| bad(format!("the password file {}: {error}", file.display())))?;
-        config.password(password.trim_end_matches(['\r', '\n']));
-    }
-    config.application_name("assent").connect_timeout(options.call_timeout);
-    Ok(config)
-}
-
-fn with_settings(config: &mut Config, settings: &str) {
-    let options = match config.get_options() {
-        Some(given) => format!("{given} {settings}"),
-        None => settings.to_owned(),
-    };
-    config.options(options);
-}
-
-async fn look(client: &Client) -> Result<ServerLook, String> {
-    let row = client.query_typed_one(LOOK, &[]).await.map_err(|error| words(&error))?;
-    let version: i32 = row.get(0);
-    let mut violations = Vec::new();
-    let mut needs = |is_met: bool, what: &str| {
-        if !is_met {
-            violations.push(what.to_owned());
-        }
-    };
-    let setting = |place: usize| row.get::<_, String>(place);
-    needs(version / 10_000 >= VERSION_MIN, "it is older than PostgreSQL 14: upgrade it");
-    needs(!row.get::<_, bool>(1), "it is a standby, which takes no writes: name the primary");
-    needs(setting(2) == "on", "`fsync` is off: a vote that is lost in a crash was no vote");
-    needs(setting(3) == "on", "`full_page_writes` is off: a crash may damage what was voted");
-    let prepared_max: i32 = row.get(5);
-    needs(
-        prepared_max > 0,
-        "`max_prepared_transactions` is 0: set it to more than the transactions that may be in \
-         doubt at once, 100 for example, and restart the server",
-    );
-    let commits_late = setting(4) == "off";
-    Ok(ServerLook { version: setting(6), prepared_max, violations, commits_late })
-}
-
-fn unavailable(address: &str, reason: String) -> StoreError {
-    StoreError::PostgresUnavailable { address: address.to_owned(), reason }
 }

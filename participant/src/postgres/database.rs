@@ -16,6 +16,7 @@ use super::lives::LivesInPostgres;
 use super::options::PostgresOptions;
 use super::said::words;
 use crate::mutex::lock;
+use crate::store::requirements::Weight;
 use crate::store::{ByHand, KnownLives, NotAdmitted, Says, StoreError, StoreState};
 
 /// While a server is down, every batch would try to connect; within this time they share one
@@ -34,7 +35,7 @@ pub(super) struct LogWords {
 pub(crate) struct Database {
     pub(super) options: PostgresOptions,
     pub(super) connections: Pools,
-    pub(super) server: ServerLook,
+    server: Mutex<ServerLook>,
     pub(super) identity: DataMemory,
     pub(super) lives: KnownLives,
     /// What the names of prepared transactions begin with: unique in the cluster.
@@ -53,12 +54,14 @@ pub(crate) struct Database {
 impl Database {
     /// Connects, checks the settings of the server, and makes or finds what is kept there.
     pub(crate) async fn connect(options: PostgresOptions) -> Result<Self, StoreError> {
-        let (connections, server) = Pools::open(&options).await?;
-        for violation in &server.violations {
+        let (connections, client, server) = Pools::open(&options).await?;
+        for violation in server.problems(Weight::Refused) {
             tracing::warn!(violation, "unsafe PostgreSQL: committed transactions may be lost");
         }
+        for advice in server.problems(Weight::Advice) {
+            tracing::warn!(advice, "PostgreSQL is not as it should be");
+        }
         let refused = |error: tokio_postgres::Error| connections.unavailable(words(&error));
-        let client = connections.connect_own().await?;
         let name = options.participant.as_ref().map(ToString::to_string);
         let begun = DataMemory::begin(&client, name.as_deref()).await;
         let (identity, other) = begun.map_err(refused)?;
@@ -73,7 +76,7 @@ impl Database {
         let postgres = Self {
             options,
             connections,
-            server,
+            server: Mutex::new(server),
             identity,
             lives: KnownLives::default(),
             gid_prefix,
@@ -118,7 +121,8 @@ impl Database {
     }
 
     async fn connect_again(&self) -> Result<Arc<Client>, StoreError> {
-        let client = self.connections.connect_own().await?;
+        let (client, server) = self.connections.connect_own().await?;
+        *lock(&self.server) = server;
         self.identity.look(&self.connections, &client).await?;
         tracing::info!("connected to PostgreSQL again");
         let store = LivesInPostgres { connections: &self.connections, client: &client };
@@ -148,22 +152,44 @@ impl Database {
 
     /// The settings of the server that would lose votes, which the operator chose to put up with.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.server.violations.clone()
+        lock(&self.server).problems(Weight::Refused)
     }
 
     /// The server, for people.
     pub(crate) fn server_told(&self) -> String {
-        let Self { server: ServerLook { version, .. }, options, .. } = self;
-        format!("PostgreSQL {version}, branches at {}", options.isolation)
+        let version = lock(&self.server).version.clone();
+        format!("PostgreSQL {version}, branches at {}", self.options.isolation)
+    }
+
+    /// How many transactions may be prepared at the same time, in the cluster.
+    pub(super) fn prepared_max(&self) -> u64 {
+        u64::try_from(lock(&self.server).prepared_max).unwrap_or_default()
     }
 
     /// Transactions that are prepared in the cluster, whoever began them, and how many may be.
     pub(crate) async fn prepared(&self) -> Result<(u64, u64), StoreError> {
         let client = self.own().await?;
-        let count = "SELECT count(*) FROM pg_prepared_xacts";
-        let row = self.connections.within(client.query_typed_one(count, &[])).await?;
-        let most = u64::try_from(self.server.prepared_max).unwrap_or_default();
-        Ok((number(&row, 0), most))
+        const COUNT: &str = "SELECT count(*) FROM pg_prepared_xacts";
+        let row = self.connections.within(client.query_typed_one(COUNT, &[])).await?;
+        Ok((number(&row, 0), self.prepared_max()))
+    }
+
+    /// What is prepared by others than participants, and holds back vacuum: the oldest, for people.
+    pub(crate) async fn prepared_by_others(&self) -> Result<Option<String>, StoreError> {
+        const OLDEST: &str = "SELECT left(gid, 80), owner::text, database::text, \
+             extract(epoch FROM clock_timestamp() - prepared)::int8 FROM pg_prepared_xacts \
+             WHERE NOT starts_with(gid, 'assent:') \
+             AND prepared < clock_timestamp() - interval '1 minute' ORDER BY prepared LIMIT 1";
+        let client = self.own().await?;
+        let rows = self.connections.within(client.query_typed(OLDEST, &[])).await?;
+        Ok(rows.first().map(|row| {
+            let [gid, owner, database] = [0, 1, 2].map(|place| row.get::<_, String>(place));
+            let seconds = number(row, 3);
+            format!(
+                "'{gid}' of user {owner} is prepared in database {database} for {seconds} s, by \
+                 nobody of Assent: it holds back vacuum there"
+            )
+        }))
     }
 
     /// The incarnation of the data, and how many branches have ended in it.

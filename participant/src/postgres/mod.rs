@@ -15,7 +15,9 @@
 //!
 //! ```text
 //! options, said, values     words: of settings, of PostgreSQL, of JSON
-//! connection, statement     how it is reached, and one statement
+//! requirements              what the promises need of a server
+//! door, connection          how it is reached, and for what
+//! statement                 one statement
 //! data, lives               which data it is, and whose word counts
 //! database                  all that together
 //! kept                      what is kept of a branch
@@ -30,6 +32,7 @@ mod branch;
 mod connection;
 mod data;
 mod database;
+mod door;
 mod ending;
 mod execute;
 mod inspect;
@@ -37,10 +40,12 @@ mod kept;
 mod lives;
 mod options;
 mod repair;
+pub mod requirements;
 mod said;
 mod statement;
 mod values;
 
+pub use connection::examine_postgres;
 pub(crate) use database::Database;
 pub(crate) use execute::execute;
 pub use options::{Isolation, PostgresOptions};

@@ -61,6 +61,14 @@ pub enum StoreError {
         /// Who wanted it.
         name: String,
     },
+    /// The URL is not one of PostgreSQL, or what it names is not there.
+    #[error("the PostgreSQL URL {address} is not valid: {reason}")]
+    PostgresBadUrl {
+        /// The URL without user and password.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// There is no connection to PostgreSQL, or it broke.
     #[error("PostgreSQL at {address} is not available: {reason}")]
     PostgresUnavailable {

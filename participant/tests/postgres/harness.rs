@@ -46,8 +46,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::with([]).await
+    }
+
+    pub(crate) async fn with(settings: impl IntoIterator<Item = &str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let postgres = PostgresServer::start(dir.path().join("pg"), []).await.unwrap();
+        let postgres = PostgresServer::start(dir.path().join("pg"), settings).await.unwrap();
         let server = Self { postgres, _dir: dir };
         server
             .run(
@@ -63,7 +67,7 @@ impl Server {
         self.postgres.url("postgres")
     }
 
-    async fn client(&self) -> tokio_postgres::Client {
+    pub(crate) async fn client(&self) -> tokio_postgres::Client {
         let (client, connection) =
             tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
@@ -118,7 +122,8 @@ impl Agent {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let serving = serve(options, shutdown).await.unwrap();
+        let serving = serve(options, shutdown).await;
+        let serving = serving.unwrap_or_else(|error| panic!("{error:?}"));
         let addresses = serving.addresses();
         let http = Http::new(&HttpOptions { request_timeout_ms: 20_000, ..HttpOptions::default() })
             .unwrap();

@@ -4,4 +4,5 @@
 mod harness;
 mod losses;
 mod outcomes;
+mod requirements;
 mod statements;

@@ -3,7 +3,7 @@
 //! Each check is a line: what was looked at, whether it is well, what was found, and the fix. Nothing is changed.
 //!
 //! ```text
-//! disk ── of the decision log          redis ── the servers that are named
+//! disk ── of the decision log          redis, postgres ── the servers that are named
 //! coordinator ── itself, and what it does not get rid of
 //! participant ── each: itself, its data, who reaches whom, what is held there
 //! ```
@@ -11,13 +11,16 @@
 mod coordinator;
 mod disk;
 mod participant;
+mod postgres;
 mod redis;
 
 use std::time::Duration;
 
 use assent_client::{CallError, Unknown};
 use assent_common::time::DurationMs;
+use assent_participant::PostgresOptions;
 use assent_participant::store::StoreOptions;
+use assent_participant::store::requirements::{Finding, Weight};
 use clap::Args;
 use futures_util::future::{join_all, try_join_all};
 use serde::Serialize;
@@ -51,6 +54,12 @@ pub(crate) struct DoctorArgs {
     /// File with the password of that Redis [default: the one of [participant] in the file]
     #[arg(long, value_name = "FILE")]
     redis_password_file: Option<PathValue>,
+    /// A PostgreSQL database to look at; repeatable [default: the one of [participant] in the file]
+    #[arg(long, value_name = "URL")]
+    postgres: Vec<String>,
+    /// File with the password of that database [default: the one of [participant] in the file]
+    #[arg(long, value_name = "FILE")]
+    postgres_password_file: Option<PathValue>,
     /// Print the least rights that an agent needs on that Redis, as a command for a shell and as a
     /// line for an ACL file, and nothing else
     #[arg(long)]
@@ -88,9 +97,9 @@ struct Check {
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
-    /// What is wrong with the participant's Redis, where nothing else is the matter.
+    /// What is wrong with the participant's Redis or database, where nothing else is the matter.
     #[serde(skip)]
-    only_redis: Option<String>,
+    only_store: Option<String>,
 }
 
 impl Check {
@@ -100,7 +109,7 @@ impl Check {
             verdict: Verdict::Ok,
             found: found.into(),
             fix: None,
-            only_redis: None,
+            only_store: None,
         }
     }
 
@@ -119,13 +128,24 @@ impl Check {
         fix: impl Into<String>,
     ) -> Self {
         let (what, found, fix) = (what.into(), found.into(), Some(fix.into()));
-        Self { what, verdict, found, fix, only_redis: None }
+        Self { what, verdict, found, fix, only_store: None }
     }
 
-    /// Says that this is so only because of the participant's Redis.
-    fn because_of_redis(self, why: impl Into<String>) -> Self {
-        Self { only_redis: Some(why.into()), ..self }
+    /// Says that this is so only because of the participant's Redis or database.
+    fn because_of_store(self, why: impl Into<String>) -> Self {
+        Self { only_store: Some(why.into()), ..self }
     }
+}
+
+/// What a look at a server found, as a check.
+fn of_finding(what: String, finding: &Finding) -> Check {
+    let Some(problem) = &finding.problem else { return Check::ok(what, &finding.found) };
+    let verdict = match problem.weight {
+        Weight::Advice => Verdict::Warning,
+        Weight::Waits | Weight::Refused => Verdict::Failing,
+    };
+    let fix = format!("must be {} ({}): {}", problem.needs, problem.why, problem.fix);
+    Check::bad(verdict, what, &finding.found, fix)
 }
 
 pub(crate) fn run(
@@ -135,19 +155,10 @@ pub(crate) fn run(
     format: Format,
 ) -> Result<Exit, Failure> {
     let file = ConfigFile::load(path)?;
-    let data_dir = args.data_dir.or(file.coordinator.data_dir);
-    let redis = if args.redis.is_empty() {
-        file.participant.redis.into_iter().collect()
-    } else {
-        args.redis
-    };
+    let data_dir = args.data_dir.clone().or_else(|| file.coordinator.data_dir.clone());
     let held_max_ms = args.held_max.0;
-    let password_file = args.redis_password_file.or(file.participant.redis_password_file);
-    let redis = redis.into_iter().map(|url| StoreOptions {
-        password_file: password_file.as_ref().map(|file| file.0.clone()),
-        ..StoreOptions::new(url)
-    });
-    let redis: Vec<StoreOptions> = redis.collect();
+    let redis = redis_named(&args, &file);
+    let postgres = postgres_named(&args, &file);
     if args.acl {
         return print_acl(&redis);
     }
@@ -168,9 +179,11 @@ pub(crate) fn run(
             checks.extend(try_join_all(asked).await?.into_iter().flatten());
             Ok::<_, Failure>(checks)
         };
-        let (redis, known, named) =
-            tokio::join!(join_all(redis.iter().map(redis::check)), known, try_join_all(named));
-        checks.extend(redis.into_iter().flatten());
+        let redis = join_all(redis.iter().map(redis::check));
+        let postgres = postgres.iter().map(|options| postgres::check(options, held_max_ms));
+        let (redis, postgres, known, named) =
+            tokio::join!(redis, join_all(postgres), known, try_join_all(named));
+        checks.extend(redis.into_iter().chain(postgres).flatten());
         checks.extend(known?);
         checks.extend(named?.into_iter().flatten());
         Ok::<_, Failure>(checks)
@@ -178,6 +191,37 @@ pub(crate) fn run(
     show(&checks, format)?;
     let worst = checks.iter().map(|check| check.verdict).max();
     Ok(if worst == Some(Verdict::Failing) { Exit::Error } else { Exit::Ok })
+}
+
+/// The Redis servers that are named; else that of the file, unless it has a database.
+fn redis_named(args: &DoctorArgs, file: &ConfigFile) -> Vec<StoreOptions> {
+    let file = &file.participant;
+    let of_file = || file.redis.clone().filter(|_| file.postgres.is_none()).into_iter().collect();
+    let urls = if args.redis.is_empty() { of_file() } else { args.redis.clone() };
+    let password_file = args.redis_password_file.as_ref().or(file.redis_password_file.as_ref());
+    let options = urls.into_iter().map(|url| StoreOptions {
+        password_file: password_file.map(|file| file.0.clone()),
+        ..StoreOptions::new(url)
+    });
+    options.collect()
+}
+
+/// The databases that are named; else that of the file.
+fn postgres_named(args: &DoctorArgs, file: &ConfigFile) -> Vec<PostgresOptions> {
+    let file = &file.participant;
+    let of_file = || file.postgres.clone().into_iter().collect();
+    let urls = if args.postgres.is_empty() { of_file() } else { args.postgres.clone() };
+    let password_file =
+        args.postgres_password_file.as_ref().or(file.postgres_password_file.as_ref());
+    let default = PostgresOptions::new("");
+    let options = urls.into_iter().map(|url| PostgresOptions {
+        url,
+        password_file: password_file.map(|file| file.0.clone()),
+        isolation: file.postgres_isolation.map_or(default.isolation, |level| level.0),
+        connections_max: file.postgres_connections_max.unwrap_or(default.connections_max),
+        ..default.clone()
+    });
+    options.collect()
 }
 
 fn print_acl(redis: &[StoreOptions]) -> Result<Exit, Failure> {

@@ -78,7 +78,7 @@ pub(super) async fn check_registered(
         Err(error) => unheard(format!("{what}: data"), error),
     });
     checks.extend(said.may_ask(&what, Some(told)));
-    Ok(redis_once(&what, checks))
+    Ok(store_once(&what, checks))
 }
 
 /// Everything about a participant that only its operator has named.
@@ -96,27 +96,36 @@ pub(super) async fn check_named(
     };
     checks.append(&mut said.own);
     checks.extend(said.may_ask(&what, None));
-    Ok(redis_once(&what, checks))
+    Ok(store_once(&what, checks))
 }
 
-/// A Redis that does not answer is said once, and not again for each question that it leaves open.
-fn redis_once(what: &str, checks: Vec<Check>) -> Vec<Check> {
-    let (of_redis, mut others): (Vec<_>, Vec<_>) =
-        checks.into_iter().partition(|check| check.only_redis.is_some());
+/// A Redis or a database that does not answer is said once, and not again for each question that it
+/// leaves open.
+fn store_once(what: &str, checks: Vec<Check>) -> Vec<Check> {
+    let (of_store, mut others): (Vec<_>, Vec<_>) =
+        checks.into_iter().partition(|check| check.only_store.is_some());
     // The participant's own words stand behind those of the coordinator.
-    let why = of_redis.into_iter().filter_map(|check| check.only_redis).next_back();
+    let why = of_store.into_iter().filter_map(|check| check.only_store).next_back();
     let Some(why) = why else { return others };
     // Who waits for it does not answer in time.
     others.retain(|check| !check.found.contains(&silent().0));
-    let fix = if why.contains("timed out") || why.contains("no answer") {
-        "look for what keeps that Redis busy (SLOWLOG GET), or what stands between it and its agent"
-    } else if why.contains("is not available") {
-        "start that Redis, or correct the agent's --redis, its user or its password"
-    } else {
-        "read what is wrong with that Redis"
+    // What is said of either begins with its name.
+    let (store, kind) = match why.contains("PostgreSQL") {
+        true => ("postgres", "PostgreSQL"),
+        false => ("redis", "Redis"),
     };
-    let found = format!("it cannot use its Redis: {why}");
-    others.push(Check::failing(format!("{what}: redis"), found, fix));
+    let fix = if why.contains("timed out") || why.contains("no answer") {
+        let busy = if store == "redis" { "SLOWLOG GET" } else { "pg_stat_activity" };
+        format!(
+            "look for what keeps that {kind} busy ({busy}), or what stands between it and its agent"
+        )
+    } else if why.contains("is not available") {
+        format!("start that {kind}, or correct the agent's --{store}, its user or its password")
+    } else {
+        format!("read what is wrong with that {kind}")
+    };
+    let found = format!("it cannot use its {kind}: {why}");
+    others.push(Check::failing(format!("{what}: {store}"), found, fix));
     others
 }
 
@@ -162,10 +171,11 @@ async fn of_itself(
     checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, url, &probe.text)));
     checks.extend(probe.as_ref().ok().and_then(|probe| refuses_writes(what, &probe.text)));
     checks.extend(probe.as_ref().ok().and_then(|probe| silent_peer(what, &probe.text)));
-    let only_redis = probe.as_ref().ok().and_then(|probe| only_redis(&probe.text));
+    checks.extend(probe.as_ref().ok().and_then(|probe| database_held_up(what, &probe.text)));
+    let only_store = probe.as_ref().ok().and_then(|probe| only_store(&probe.text));
     let ready = ready(&format!("{what}: ready"), probe);
-    checks.push(match only_redis {
-        Some(why) => ready.because_of_redis(why),
+    checks.push(match only_store {
+        Some(why) => ready.because_of_store(why),
         None => ready,
     });
     checks.push(match &held_there {
@@ -175,10 +185,12 @@ async fn of_itself(
     (checks, held_there.ok())
 }
 
-/// What is wrong with its Redis, if its probe names nothing else that fails.
-fn only_redis(probe: &str) -> Option<String> {
+/// What is wrong with its Redis or database, if its probe names nothing else that fails.
+fn only_store(probe: &str) -> Option<String> {
     let mut failing = probe.lines().filter(|line| line.starts_with("[-] "));
-    let (_, why) = failing.next()?.strip_prefix("[-] redis ")?.split_once(": ")?;
+    let first = failing.next()?;
+    let first = first.strip_prefix("[-] redis ").or_else(|| first.strip_prefix("[-] postgres "));
+    let (_, why) = first?.split_once(": ")?;
     failing.all(|line| line.contains(why)).then(|| why.to_owned())
 }
 
@@ -209,6 +221,15 @@ fn refuses_writes(what: &str, probe: &str) -> Option<Check> {
         "the words of Redis say why; look at its log, and at its disk"
     };
     Some(Check::failing(format!("{what}: writes"), found, fix))
+}
+
+/// What holds its database up, as the participant's probe says: too many prepared transactions, or
+/// one of others that is prepared for long.
+fn database_held_up(what: &str, probe: &str) -> Option<Check> {
+    let line = probe.lines().find(|line| line.starts_with("[!] postgres"))?;
+    let (_, found) = line.split_once(": ")?;
+    let fix = "assent doctor --postgres URL names each, and what to do";
+    Some(Check::warning(format!("{what}: prepared transactions"), found, fix))
 }
 
 /// Whether another agent of its Redis did not take what this one passed on, as the participant's
@@ -246,8 +267,8 @@ fn unheard(what: String, error: &CallError) -> Check {
     let fix = "the participant answers, and not this: read its log";
     let check = Check::failing(what, error.to_string(), fix);
     match error {
-        CallError::Rejected(problem) if problem.code == ErrorCode::RedisUnavailable => {
-            check.because_of_redis(&problem.detail)
+        CallError::Rejected(problem) if problem.code.is_of_silent_store() => {
+            check.because_of_store(&problem.detail)
         }
         _ => check,
     }
@@ -273,7 +294,8 @@ fn reached_by_coordinator(what: &str, view: &ParticipantView) -> Check {
             Check::failing(what, why, fix)
         }
         (_, Some(false)) => {
-            Check::failing(what, "yes, but it cannot use its Redis", "-").because_of_redis(why)
+            let found = "yes, but it cannot use its Redis or its database";
+            Check::failing(what, found, "-").because_of_store(why)
         }
         (Some(true), _) => Check::ok(what, "yes"),
         (None, _) => Check::ok(what, "it has not spoken to it yet"),
@@ -291,8 +313,8 @@ fn data_by_coordinator(what: &str, view: &ParticipantView) -> Check {
             Check::failing(what, format!("resynchronising: {}", why()), fix)
         }
         ParticipantData::Lost => {
-            let fix =
-                "put a newer copy of its Redis in place, or: assent participants accept-loss NAME";
+            let fix = "put a newer copy of its Redis or database in place, or: assent \
+                       participants accept-loss NAME";
             Check::failing(what, format!("lost: {}", why()), fix)
         }
     }
@@ -313,7 +335,7 @@ fn same_data(what: &str, told: &Told, view: &ParticipantView, data: &DataView) -
     let incarnation = data.incarnation.map_or_else(|| "none".to_owned(), |it| it.to_string());
     let found = format!("incarnation {incarnation}, number {}", data.seq);
     if data.fenced {
-        let reason = data.reason.as_deref().unwrap_or("its Redis lost data");
+        let reason = data.reason.as_deref().unwrap_or("its Redis or database lost data");
         let owed: Vec<String> = data.owed.iter().map(ToString::to_string).collect();
         let fix = "nothing if it opens within seconds; if a coordinator is gone for good whose log is owed: assent \
                    participants accept-loss NAME";
@@ -331,7 +353,7 @@ fn same_data(what: &str, told: &Told, view: &ParticipantView, data: &DataView) -
         "{found}; the coordinator knows incarnation {}, number {}",
         known.incarnation, known.seq
     );
-    let fix = "its Redis lost data, and is about to be repaired: run this again in some seconds";
+    let fix = "data was lost there, and is about to be repaired: run this again in some seconds";
     Check::failing(what, found, fix)
 }
 
@@ -472,6 +494,23 @@ mod tests {
             assert!(check.fix.as_deref().unwrap_or_default().contains(todo), "{:?}", check.fix);
         }
         assert!(refuses_writes("participant a", &probe("[+] redis ok")).is_none());
+    }
+
+    /// Promise *honest*: what holds back vacuum is named, though the participant is ready.
+    #[test]
+    fn a_database_that_is_held_up_is_a_warning_with_what_to_do() {
+        let said = "PostgreSQL 15.18; 3 of 64 in use; 'x' of user b is prepared for 90 s";
+        let probe = format!("[!] postgres warning: {said}\n[+] data ok\nready\n");
+        let check = database_held_up("participant a", &probe).unwrap();
+        assert_eq!((check.verdict, &*check.found), (Verdict::Warning, said));
+        assert!(check.fix.as_deref().unwrap_or_default().contains("doctor --postgres"));
+        let well = format!("[+] postgres ok: {said}\nready\n");
+        assert!(database_held_up("participant a", &well).is_none());
+        let down = "[-] postgres failing: PostgreSQL at p is not available: gone\n[+] data ok\n";
+        let why = only_store(down).unwrap();
+        let once = store_once("participant a", vec![Check::ok("x", "y").because_of_store(why)]);
+        assert_eq!(once[0].what, "participant a: postgres");
+        assert!(once[0].fix.as_deref().unwrap_or_default().starts_with("start that PostgreSQL"));
     }
 
     /// Promise *honest*: agents that do not take each other's messages are named, with what to do.

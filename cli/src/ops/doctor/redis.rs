@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use assent_common::ErrorCode;
-use assent_participant::store::requirements::Weight;
 use assent_participant::store::{Examination, StoreError, StoreOptions, examine, rights};
 
-use super::{Check, Verdict};
+use super::{Check, Verdict, of_finding};
 
 /// Clocks matter to people who read logs, never to safety.
 const SKEW_MAX_MS: i128 = 1_000;
@@ -67,21 +66,9 @@ fn unreachable(error: &StoreError, what: &dyn Fn(&str) -> String) -> Check {
 }
 
 fn judge(seen: &Examination, what: &dyn Fn(&str) -> String) -> Vec<Check> {
-    let findings = seen.server.findings.iter().map(|finding| {
-        let about = what(finding.name);
-        match &finding.problem {
-            None => Check::ok(about, &finding.found),
-            Some(problem) => {
-                let verdict = match problem.weight {
-                    Weight::Advice => Verdict::Warning,
-                    Weight::Waits | Weight::Refused => Verdict::Failing,
-                };
-                let fix = format!("must be {} ({}): {}", problem.needs, problem.why, problem.fix);
-                Check::bad(verdict, about, &finding.found, fix)
-            }
-        }
-    });
-    let mut checks: Vec<Check> = findings.collect();
+    let findings = seen.server.findings.iter();
+    let mut checks: Vec<Check> =
+        findings.map(|finding| of_finding(what(finding.name), finding)).collect();
     let took = format!("{} ms", seen.took.as_millis());
     checks.push(if seen.took > SLOW {
         let fix = "it answers slowly: look for what keeps it busy (SLOWLOG GET)";
