@@ -10,7 +10,7 @@ use assent_client::{SubmitError, Transaction};
 use assent_common::ErrorCode;
 use assent_common::crash::CrashPoint;
 use assent_common::wire::problem::OutcomeWord;
-use assent_process::run_to_end;
+use assent_process::{Assent, Port, PostgresServer, participant_arguments, run_to_end};
 use assent_tests::cluster::{arm, restart, wait_crashed};
 use assent_tests::{Cluster, Options, plain, wait_for, wait_settled};
 use serde_json::{Value, json};
@@ -83,6 +83,45 @@ async fn our_own_participant_keeps_every_duty() {
     assert_eq!(checked.code, Some(0), "{}", checked.said);
     assert_eq!(checked.duties("not_checked"), ["token"], "{}", checked.said);
     assert!(checked.duties("ok").len() > 30, "{}", checked.said);
+}
+
+/// Promise: the agent beside a database keeps what the agent beside a Redis keeps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_participant_with_a_database_keeps_every_duty() {
+    let dir = TempDir::with_prefix("assent-it-").unwrap();
+    let server = PostgresServer::start(dir.path().join("postgres"), []).await.unwrap();
+    let (client, connection) =
+        tokio_postgres::connect(&server.url("postgres"), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let table = "CREATE TABLE acct (id text PRIMARY KEY, balance bigint NOT NULL)";
+    client.batch_execute(table).await.unwrap();
+    let add = |amount: i64| {
+        json!({"ops": [{
+            "sql": "INSERT INTO acct VALUES ($1, $2) ON CONFLICT (id) DO UPDATE \
+                    SET balance = acct.balance + excluded.balance RETURNING balance",
+            "params": ["{run}", amount], "expect": {"ge": 0},
+        }]})
+    };
+    // The first number must be there before the row is.
+    let sum = "SELECT coalesce(sum(balance), 0)::bigint AS sum FROM acct WHERE id = $1";
+    let read = json!({"ops": [{"sql": sum, "params": ["{run}"]}]});
+    let ops =
+        json!({"write": add(1), "read": read, "refused": add(-1_000_000), "conflict": add(5)});
+    let file = dir.path().join("ops.json");
+    std::fs::write(&file, ops.to_string()).unwrap();
+    let ports = Port::pair().unwrap();
+    let mut arguments = participant_arguments("ledger", "", &ports);
+    arguments.retain(|word| !word.starts_with("--redis"));
+    arguments.push(format!("--postgres={}", server.url("postgres")));
+    arguments.extend(["--resolve-interval", "200ms"].map(str::to_owned));
+    let (url, log) = (ports[0].url(), dir.path().join("ledger.log"));
+    let agent = Assent::start("ledger", ASSENT.as_ref(), arguments, &url, &log).await;
+    let mut agent = agent.unwrap();
+    let file = file.display().to_string();
+    let flags = ["--with-loss", "--ops", &file, "--name", "ledger"];
+    let checked = check(&url, &flags, dir.path(), async || restart(&mut agent).await).await;
+    assert_eq!(checked.code, Some(0), "{}", checked.said);
+    assert_eq!(checked.duties("not_checked"), ["token"], "{}", checked.said);
 }
 
 /// Promise: who reads the page and the example can write a participant.
