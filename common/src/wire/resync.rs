@@ -135,7 +135,8 @@ pub struct Resync {
     pub part: u32,
     /// Whether nothing follows.
     pub last: bool,
-    /// Whether an operator has decided not to wait for other logs' words.
+    /// Whether an operator has accepted what the data lacks, and does not wait for other logs'
+    /// words.
     #[serde(default)]
     pub alone: bool,
     /// What the log has committed and the data may lack, in the order of the votes.

@@ -19,7 +19,7 @@ const PLACE: &str = "(SELECT system_identifier::text FROM pg_control_system()) |
 /// What the data is.
 const LOOK: &str = "SELECT d.place = (SELECT system_identifier::text FROM pg_control_system()) || \
      '/' || (SELECT oid::text FROM pg_database WHERE datname = current_database()), \
-     d.incarnation, d.seq, d.ended, d.fenced, d.served, d.accepts_loss FROM assent.data d";
+     d.incarnation, d.seq, d.ended, d.fenced, d.served FROM assent.data d";
 
 const TEXT: tokio_postgres::types::Type = tokio_postgres::types::Type::TEXT;
 
@@ -50,8 +50,6 @@ pub(super) struct DataRow {
     pub(super) ended: u64,
     fenced: Option<String>,
     pub(super) served: Vec<Served>,
-    /// Whether a person has seen to what was lost.
-    pub(super) accepts_loss: bool,
 }
 
 impl DataRow {
@@ -64,7 +62,6 @@ impl DataRow {
             ended: number(row, 3),
             fenced: row.get(4),
             served: serde_json::from_str(&served).unwrap_or_default(),
-            accepts_loss: row.get(6),
         }
     }
 }
@@ -236,7 +233,7 @@ impl DataMemory {
         let DataPoint { incarnation, seq } = open;
         let open = format!(
             "UPDATE assent.data SET place = {PLACE}, incarnation = {}, seq = {}, ended = 0, \
-             fenced = NULL, accepts_loss = false, served = $1",
+             fenced = NULL, served = $1",
             column(incarnation),
             column(seq)
         );

@@ -2,7 +2,7 @@
 //! (invariants 9, 12).
 //!
 //! A statement that runs twice need not do the same twice. So nothing is redone: what a log has
-//! committed and the data lacks is named, and the data stays fenced until a person has seen to it.
+//! committed and the data lacks is named, and the data stays fenced until an operator accepts that.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use assent_common::participant::opening_seq;
 use assent_common::wire::resync::{
     DataPoint, DataView, Progress, Resync, Resynced, Served, StagedView,
 };
-use assent_common::{ErrorCode, Txid};
+use assent_common::{ErrorCode, ParticipantName, Txid};
 
 use super::data::DataRow;
 use super::database::{Database, LogWords};
@@ -100,8 +100,8 @@ impl Database {
     }
 
     /// Takes a part of what a log has committed. Whatever of it is not here is lost, because a
-    /// statement cannot be redone: it is named, and the data stays fenced until a person has seen
-    /// to it.
+    /// statement cannot be redone: it is named, and the data stays fenced until an operator
+    /// accepts that.
     pub(crate) async fn resync(&self, part: Resync) -> Result<Resynced, Refusal> {
         let refused = |error: StoreError| error.refusal();
         let mut words = self.words.lock().await;
@@ -134,10 +134,14 @@ impl Database {
             words.served.push(Served { log_id, incarnation });
         }
         let owed = self.view(found.clone(), &words).await.map_err(refused)?.owed;
-        if !part.last || (!owed.is_empty() && !part.alone) {
+        if !part.last {
             return Ok(Resynced { open: None, owed, redone: 0 });
         }
-        self.check_lost(&words.lost, &found)?;
+        // Before other logs are waited for: who decides not to wait has read what is lost.
+        self.check_lost(&words.lost, part.alone)?;
+        if !owed.is_empty() && !part.alone {
+            return Ok(Resynced { open: None, owed, redone: 0 });
+        }
         let highest = part.known.map_or(0, |known| known.seq).max(found.seq);
         let open = DataPoint { incarnation: new_incarnation(), seq: opening_seq(highest) };
         let served = std::mem::take(&mut *words).served;
@@ -145,24 +149,22 @@ impl Database {
         Ok(Resynced { open: Some(open), owed: Vec::new(), redone: 0 })
     }
 
-    fn check_lost(&self, lost: &BTreeSet<Txid>, found: &DataRow) -> Result<(), Refusal> {
+    /// Names what is lost, unless an operator has accepted that.
+    fn check_lost(&self, lost: &BTreeSet<Txid>, is_accepted: bool) -> Result<(), Refusal> {
         if lost.is_empty() {
             return Ok(());
         }
         let named: Vec<String> = lost.iter().take(LOST_NAMED_MAX).map(Txid::to_string).collect();
         let (count, named) = (lost.len(), named.join(", "));
-        if found.accepts_loss {
-            tracing::error!(
-                count,
-                named,
-                "committed branches are lost, and their loss is accepted"
-            );
+        if is_accepted {
+            tracing::error!(count, named, "committed branches are lost, which is accepted");
             return Ok(());
         }
+        let name = self.options.participant.as_ref().map_or("NAME", ParticipantName::as_str);
         let detail = format!(
             "{count} committed branches are lost here: {named}; their statements are in the \
-             decision log (assent log dump). Make them good, then say so: UPDATE assent.data SET \
-             accepts_loss = true"
+             decision log (assent log dump). Make them good, then say so: assent participants \
+             accept-loss {name} --actor WHO --reason WHY"
         );
         tracing::error!(count, named, "committed branches are lost; the data stays fenced");
         Err(Refusal::new(ErrorCode::Quarantined, detail))

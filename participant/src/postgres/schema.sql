@@ -14,9 +14,7 @@ CREATE TABLE IF NOT EXISTS assent.data (
     -- Why nothing is done with it, if so.
     fenced text,
     -- The logs whose word was taken when it was opened again, as JSON.
-    served text NOT NULL DEFAULT '[]',
-    -- A person has seen to what was lost: it may open without that.
-    accepts_loss boolean NOT NULL DEFAULT false
+    served text NOT NULL DEFAULT '[]'
 );
 
 -- What was heard of each coordinator's log.

@@ -107,9 +107,10 @@ async fn fenced_data_opens_when_nothing_that_was_committed_is_missing() {
     assert_eq!(problem.code, ErrorCode::Quarantined);
     let named = problem.detail;
     assert!(named.contains(&txid(3).to_string()) && !named.contains(&txid(1).to_string()));
-    server.run("UPDATE assent.data SET accepts_loss = true").await;
+    assert!(named.contains("assent participants accept-loss ledger"), "{named}");
     let view = agent.client.data().await.unwrap();
-    let open = agent.client.resync(&word(&view, &[1, 2, 3])).await.unwrap().open.unwrap();
+    let accepted = Resync { alone: true, ..word(&view, &[1, 2, 3]) };
+    let open = agent.client.resync(&accepted).await.unwrap().open.unwrap();
     assert!(open.incarnation != incarnation && open.seq > known.seq, "{open:?}");
     // What was prepared is still there, and votes go on.
     assert_eq!(agent.tell(commit(2)).await.state, Some(StateWord::Applied));
