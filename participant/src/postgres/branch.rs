@@ -8,7 +8,7 @@
 //! Up to the last statement nothing is kept: every failure is a definite no, and the transaction is
 //! rolled back, at the latest when its connection is closed. Only the last one can be *unknown*.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use assent_client::crash;
 use assent_common::crash::CrashPoint;
@@ -22,6 +22,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use super::blocked::RunningBranch;
 use super::connection::PoolSession;
 use super::data::{column, number};
 use super::database::Database;
@@ -129,33 +130,41 @@ async fn stage(
 ) -> Result<String, Stopped> {
     let client = session.client();
     let began = begin(database, client, txid, !prepare.branches.is_empty()).await?;
-    let ops = run_all(client, prepare.branch.ops());
+    let running = RunningBranch::new(database, began.pid, txid, prepare.id);
+    let most = Duration::from_millis(database.options.branch_timeout_ms);
+    let ops = run_all(client, &running, most, prepare.branch.ops());
     // One of them fails first, and the other is of no use then.
     let (replies, ()) =
         tokio::try_join!(async { ops.await.map_err(Stopped::No) }, may_begin(database, txid))?;
     let now = "SELECT pg_current_xact_id_if_assigned()::text";
     let row = client.query_typed_one(now, &[]).await.map_err(|error| refusal(&error))?;
-    if row.get::<_, Option<String>>(0).as_deref() != Some(&*began) {
+    if row.get::<_, Option<String>>(0).as_deref() != Some(&*began.xid) {
         let detail = "a statement of the branch has ended the transaction";
         return Err(Refusal::new(ErrorCode::UnsupportedCommand, detail).into());
     }
     Ok(replies)
 }
 
-/// Opens the transaction, and inserts the marker of its branch: the transaction's id.
+/// A transaction of PostgreSQL, and the process of its session.
+struct BegunTransaction {
+    xid: String,
+    pid: i32,
+}
+
+/// Opens the transaction, and inserts the marker of its branch.
 async fn begin(
     database: &Database,
     client: &Client,
     txid: Txid,
     implicit: bool,
-) -> Result<String, Stopped> {
+) -> Result<BegunTransaction, Stopped> {
     let Txid { log_id, number: TxNumber { epoch: Epoch(epoch), n }, .. } = txid;
     // All of it is ours, and in letters that need no quoting.
     let begin = format!(
         "BEGIN ISOLATION LEVEL {}; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \
          INSERT INTO assent.markers (txid, log_id, epoch, n, fence, implicit) \
          VALUES ('{txid}', '{log_id}', {epoch}, {n}, false, {implicit}) \
-         RETURNING pg_current_xact_id()::text",
+         RETURNING pg_current_xact_id()::text, pg_backend_pid()",
         database.options.isolation.sql(),
         limits::SQL_LOCK_WAIT_MS,
         database.options.branch_timeout_ms,
@@ -164,12 +173,14 @@ async fn begin(
         Some(&SqlState::UNIQUE_VIOLATION | &SqlState::LOCK_NOT_AVAILABLE) => Stopped::ComesAgain,
         _ => Stopped::No(refusal(&error)),
     })?;
-    let id = said.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+    let begun = said.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some(BegunTransaction { xid: row.get(0)?.to_owned(), pid: row.get(1)?.parse().ok()? })
+        }
         _ => None,
     });
     let detail = "PostgreSQL gave the transaction no id";
-    id.ok_or_else(|| Refusal::new(ErrorCode::PostgresUnavailable, detail).into())
+    begun.ok_or_else(|| Refusal::new(ErrorCode::PostgresUnavailable, detail).into())
 }
 
 /// Whether a prepare may be new. Asked by another connection, once the marker is inserted: if a
@@ -314,13 +325,23 @@ fn redo(branch: &SqlBranch) -> Vec<u8> {
 }
 
 /// Runs the ops one after the other: their replies, as a JSON array.
-async fn run_all(client: &Client, ops: &[SqlOp]) -> Result<String, Refusal> {
+async fn run_all(
+    client: &Client,
+    running: &RunningBranch<'_>,
+    most: Duration,
+    ops: &[SqlOp],
+) -> Result<String, Refusal> {
     let mut replies = String::from("[");
     for (op, place) in ops.iter().zip(0..) {
         if place > 0 {
             replies.push(',');
         }
-        let reply = run(client, op).await.map_err(|refusal| refusal.at_op(place))?;
+        let began = Instant::now();
+        let came = running.watch(run(client, op)).await;
+        let reply = came.map_err(|refusal| match refusal.code {
+            ErrorCode::TooMuchWork if began.elapsed() < most => cancelled(refusal).at_op(place),
+            _ => refusal.at_op(place),
+        })?;
         replies.push_str(&reply);
         if replies.len() > limits::REPLY_BYTES_MAX {
             let detail = format!("the branch replies more than {} bytes", limits::REPLY_BYTES_MAX);
@@ -329,6 +350,12 @@ async fn run_all(client: &Client, ops: &[SqlOp]) -> Result<String, Refusal> {
     }
     replies.push(']');
     Ok(replies)
+}
+
+/// The no of a statement that was ended before its time.
+fn cancelled(refusal: Refusal) -> Refusal {
+    let detail = format!("somebody has cancelled the statement. {}", refusal.detail);
+    Refusal { code: ErrorCode::PostgresUnavailable, detail, ..refusal }
 }
 
 /// Writes the row of a vote. One of an earlier try, which was not prepared, says nothing.

@@ -1,11 +1,11 @@
 //! The database: its connections, which data it is, and whether it can be used.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use assent_common::ids::{LogId, Txid};
+use assent_common::ids::{LogId, TransactionId, Txid};
 use assent_common::wire::branch::CoordinatorRef;
 use assent_common::wire::resync::{DataPoint, Progress, Served};
 use tokio_postgres::Client;
@@ -44,6 +44,8 @@ pub(crate) struct Database {
     pub(super) by_hand: Mutex<BTreeMap<Txid, ByHand>>,
     /// What the logs have said since the data was fenced.
     pub(super) words: tokio::sync::Mutex<LogWords>,
+    /// The branches whose statements run here, by the process of their session.
+    pub(super) running: Mutex<HashMap<i32, (Txid, TransactionId)>>,
     /// Counts what has reached the disk: all that was written before it has too.
     flushes: AtomicU64,
     /// Held while connecting; keeps the last failure.
@@ -82,6 +84,7 @@ impl Database {
             gid_prefix,
             by_hand: Mutex::default(),
             words: tokio::sync::Mutex::default(),
+            running: Mutex::default(),
             flushes: AtomicU64::new(0),
             connecting: tokio::sync::Mutex::default(),
             last_error: Mutex::default(),

@@ -20,7 +20,7 @@
 //! statement                 one statement
 //! data, lives               which data it is, and whose word counts
 //! database                  all that together
-//! kept                      what is kept of a branch
+//! kept, blocked             what is kept of a branch, and what it waits for
 //! branch, ending, inspect   prepares, outcomes, and what others want to know
 //! repair, execute           data that went back; a batch
 //! ```
@@ -28,6 +28,7 @@
 //! It must never report an unclear result as a definite one. What was sent before the last
 //! statement of a branch is never kept; whether that last one was done, only an answer tells.
 
+mod blocked;
 mod branch;
 mod connection;
 mod data;

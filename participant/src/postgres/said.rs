@@ -54,25 +54,18 @@ pub(super) fn failed(error: &Error) -> Failed {
 }
 
 fn code(state: &SqlState) -> ErrorCode {
-    if [
-        SqlState::T_R_SERIALIZATION_FAILURE,
-        SqlState::T_R_DEADLOCK_DETECTED,
-        SqlState::LOCK_NOT_AVAILABLE,
-    ]
-    .contains(state)
-    {
-        return ErrorCode::LockConflict;
-    }
-    if *state == SqlState::QUERY_CANCELED {
-        return ErrorCode::TooMuchWork;
-    }
-    if *state == SqlState::OUT_OF_MEMORY || *state == SqlState::TOO_MANY_CONNECTIONS {
-        return ErrorCode::Overloaded;
-    }
-    match &state.code()[..2] {
-        "23" => ErrorCode::ConstraintViolated,
+    match (&state.code()[..2], state.code()) {
+        // Another order would do: a serialisation failure, a deadlock, a lock that is held.
+        ("40", _) | (_, "55P03") => ErrorCode::LockConflict,
+        // A statement, or (17 and later) a transaction, was longer than it may be.
+        (_, "57014" | "25P04") => ErrorCode::TooMuchWork,
+        // No memory or shared memory, no connection, no place for one more prepared transaction.
+        (_, "53200" | "53300") => ErrorCode::Overloaded,
+        ("23", _) => ErrorCode::ConstraintViolated,
+        // It has become a standby, or an agent that hung has lost its session.
+        (_, "25006" | "25P03") => ErrorCode::PostgresUnavailable,
         // Insufficient resources, an operator's intervention, a system error, an internal one.
-        "08" | "53" | "57" | "58" | "XX" => ErrorCode::PostgresUnavailable,
+        ("08" | "53" | "57" | "58" | "XX", _) => ErrorCode::PostgresUnavailable,
         _ => ErrorCode::SqlRefused,
     }
 }
@@ -87,6 +80,10 @@ mod tests {
             ("40001", ErrorCode::LockConflict),
             ("40P01", ErrorCode::LockConflict),
             ("55P03", ErrorCode::LockConflict),
+            ("25006", ErrorCode::PostgresUnavailable),
+            ("25P04", ErrorCode::TooMuchWork),
+            ("25P02", ErrorCode::SqlRefused),
+            ("53300", ErrorCode::Overloaded),
             ("57014", ErrorCode::TooMuchWork),
             ("53200", ErrorCode::Overloaded),
             ("53100", ErrorCode::PostgresUnavailable),
