@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-quick bench-peers bench-tools peers compare chaos soak fuzz test sdk-test sdk-js sdk-python model sim lint docs book deny fix tools redis postgres servers clean
+.PHONY: help demo bench bench-quick bench-peers bench-tools peers compare chaos soak mixed-soak fuzz test sdk-test sdk-js sdk-python model sim lint docs book deny fix tools redis postgres servers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -48,6 +48,11 @@ SOAK_SECONDS ?= 30
 soak: servers ## lose data again and again under load on each server, SOAK_RUNS times, and check what the clients were told
 	cargo build --release --locked -p assent
 	cargo run --profile sim --locked --quiet -p assent-tests --bin assent-soak -- \
+		--seed $(SEED) --runs $(SOAK_RUNS) --seconds $(SOAK_SECONDS)
+
+mixed-soak: servers ## Redis and PostgreSQL in one history while every process is killed, SOAK_RUNS times; prints each run
+	cargo build --release --locked -p assent
+	cargo run --profile sim --locked --quiet -p assent-tests --bin assent-mixed-soak -- \
 		--seed $(SEED) --runs $(SOAK_RUNS) --seconds $(SOAK_SECONDS)
 
 # How many cases make fuzz draws on each server, and by which seed.

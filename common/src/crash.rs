@@ -40,8 +40,30 @@ crash_points! {
     BeforeApply = "participant.before_apply";
     /// Participant: the branch is applied, the coordinator has not heard of it.
     AfterApply = "participant.after_apply";
+    /// Participant with a database: the marker of a branch is inserted, none of its statements has
+    /// run.
+    AfterSqlMarker = "participant.after_sql_marker";
+    /// Participant with a database: the statements of a branch have run, nothing is kept of its
+    /// vote.
+    AfterSqlStatements = "participant.after_sql_statements";
     /// Participant with a database: the vote's row is written, the transaction is not prepared.
     BeforeSqlPrepared = "participant.before_sql_prepared";
+    /// Participant with a database: the transaction is prepared, or done in one phase; its batch
+    /// is not answered.
+    AfterSqlPrepared = "participant.after_sql_prepared";
+    /// Participant with a database: the vote is written in the transaction of the only phase,
+    /// which is not committed.
+    BeforeSqlCommit = "participant.before_sql_commit";
+    /// Participant with a database: a commit is counted, and the transaction is still prepared.
+    BeforeSqlFinished = "participant.before_sql_finished";
+    /// Participant with a database: the transaction is committed, and its marker is there; its
+    /// batch is not answered.
+    AfterSqlFinished = "participant.after_sql_finished";
+    /// Participant with a database: nothing of an aborted branch is prepared any more, and its
+    /// fence is not there.
+    BeforeSqlFence = "participant.before_sql_fence";
+    /// Participant with a database: the fence is there; its batch is not answered.
+    AfterSqlFence = "participant.after_sql_fence";
     /// Coordinator: the prepares are about to go out.
     BeforePrepareSent = "coordinator.before_prepare_sent";
     /// Coordinator: the votes have arrived, the decision has not reached the log.

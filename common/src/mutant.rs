@@ -145,6 +145,32 @@ mutants! {
     MergedRunsAgain = "resp.merged_runs_again", breaks 15;
     /// The HTTP client says again what was not answered.
     RetriesUnclear = "client.retries_unclear", breaks 15;
+    /// The abort of a branch that is not there leaves no row in the database.
+    SqlNoFence = "postgres.no_fence", breaks 6;
+    /// A prepare takes the row of a fence for its own.
+    SqlFenceIgnored = "postgres.fence_ignored", breaks 6;
+    /// The marker of a branch has no name by which it is found.
+    SqlNoDoneMarker = "postgres.no_done_marker", breaks 8;
+    /// A commit that the database knows nothing of is said to be applied.
+    SqlLossApplied = "postgres.loss_applied", breaks 9;
+    /// A `PREPARE TRANSACTION` that was not answered is given as a yes.
+    SqlUnclearIsYes = "postgres.unclear_is_yes", breaks 2;
+    /// What is prepared in the database is not found by the next agent.
+    SqlOrphansForgotten = "postgres.orphans_forgotten", breaks 11;
+    /// A vote is prepared, and what it said is not kept.
+    SqlVoteForgotten = "postgres.vote_forgotten", breaks 2;
+    /// A prepare below the low-water mark is taken by a database.
+    SqlMarkIgnored = "postgres.mark_ignored", breaks 10;
+    /// A prepare of an earlier life of its coordinator is taken by a database.
+    SqlEpochIgnored = "postgres.epoch_ignored", breaks 5;
+    /// Markers and fences are swept above the mark too.
+    SqlSweepsAll = "postgres.sweeps_all", breaks 10;
+    /// What a statement reads `FOR SHARE` is read without a lock.
+    SqlReadsUnlocked = "postgres.reads_unlocked", breaks 3;
+    /// A database that has gone back in time is served.
+    SqlSeqNotCompared = "postgres.seq_not_compared", breaks 12;
+    /// The name of a prepared transaction does not say of which database it is.
+    SqlGidUnscoped = "postgres.gid_unscoped", breaks 1;
     /// An operator's override is not recorded.
     OverrideUnrecorded = "coordinator.override_unrecorded", breaks 16;
 }

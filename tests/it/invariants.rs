@@ -17,7 +17,7 @@ async fn proxied() -> Cluster {
 
 /// Waits until branches in doubt have asked so many more times, which is long enough for whatever would happen to have
 /// happened; or until it has.
-async fn wait_asked(asked: &Proxy, more: u64, has_happened: impl AsyncFn() -> bool) {
+pub(crate) async fn wait_asked(asked: &Proxy, more: u64, has_happened: impl AsyncFn() -> bool) {
     let before = asked.taken();
     wait_for("questions for the outcome", || async {
         let taken = asked.taken() - before;

@@ -133,6 +133,51 @@ caught! {
         "resp::what_clients_were_told_holds_when_the_coordinator_is_killed",
         "was said to be committed";
     m15_retries_unclear: RetriesUnclear, "network::a_request_without_a_key_whose_answer_is_lost_has_one_effect", "Some(2) effects of 1 requests";
+    m01_sql_gid_unscoped: SqlGidUnscoped,
+        "postgres::rules::two_databases_of_one_server_do_not_meet",
+        "two branches of one transaction, on one server";
+    m02_sql_unclear_is_yes: SqlUnclearIsYes,
+        "postgres::rules::a_vote_that_the_database_did_not_get_is_no_yes",
+        "a vote that is nowhere";
+    m02_sql_vote_forgotten: SqlVoteForgotten,
+        "postgres::rules::a_vote_outlives_its_agent_and_the_server",
+        "its vote was deleted";
+    m03_sql_reads_unlocked: SqlReadsUnlocked,
+        "postgres::rules::what_a_vote_rests_on_stays_locked_in_the_database",
+        "not refused";
+    m03_sql_silence_drops: InDoubtTimesOut,
+        "postgres::rules::a_prepared_transaction_waits_for_the_word_of_its_own_log",
+        "dropped it";
+    m05_sql_epoch_ignored: SqlEpochIgnored,
+        "postgres::rules::an_agent_of_a_database_refuses_a_prepare_of_an_earlier_life",
+        "not refused";
+    m06_sql_no_fence: SqlNoFence,
+        "postgres::rules::a_fence_of_a_database_outlives_its_agent",
+        "not refused";
+    m06_sql_fence_ignored: SqlFenceIgnored,
+        "postgres::rules::a_fence_of_a_database_outlives_its_agent",
+        "not refused";
+    m07_sql_strangers_word: UnknownAuthorityIgnored,
+        "postgres::rules::a_prepared_transaction_waits_for_the_word_of_its_own_log",
+        "a stranger's word has dropped it";
+    m08_sql_no_done_marker: SqlNoDoneMarker,
+        "postgres::rules::a_marker_of_a_database_outlives_its_agent",
+        "it is not applied any more";
+    m09_sql_loss_applied: SqlLossApplied,
+        "postgres::rules::a_commit_that_the_database_knows_nothing_of_is_not_applied",
+        "not refused";
+    m10_sql_mark_ignored: SqlMarkIgnored,
+        "postgres::rules::fences_of_a_database_go_by_the_mark",
+        "not refused";
+    m10_sql_sweeps_all: SqlSweepsAll,
+        "postgres::rules::fences_of_a_database_go_by_the_mark",
+        "not refused";
+    m11_sql_orphans_forgotten: SqlOrphansForgotten,
+        "postgres::rules::an_agent_finds_what_was_prepared_before_it",
+        "to be listed as in doubt";
+    m12_sql_seq_not_compared: SqlSeqNotCompared,
+        "postgres::rules::a_database_that_went_back_in_time_is_noticed",
+        "not refused";
     m16_override_unrecorded: OverrideUnrecorded, "invariants::an_override_outlives_the_coordinator", "forgotten";
 }
 

@@ -1,14 +1,19 @@
 //! Transactions over a Redis and a PostgreSQL database: both sides say the same of each, whatever
 //! is killed (promises *atomic*, *once*, *finishing*).
 
+mod crashes;
+mod history;
+mod isolation;
+mod rules;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use assent_common::crash::CrashPoint;
-use assent_process::{Assent, Port, PostgresServer, participant_arguments};
-use assent_tests::cluster::{args, arm, restart, wait_crashed};
+use assent_process::Assent;
+use assent_tests::cluster::restart;
+use assent_tests::mixed::servers::MixedCluster;
 use assent_tests::wait::wait_for;
-use assent_tests::{Cluster, Options};
+use assent_tests::{Options, plain};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -16,111 +21,84 @@ use tokio::sync::watch;
 
 use crate::ASSENT;
 
-/// Points of this file, and of the matrix where a process with a database passes them.
-pub(crate) const COVERED: &[CrashPoint] = &[CrashPoint::BeforeSqlPrepared];
+pub(crate) use self::crashes::COVERED;
 
 const ACCOUNTS: u32 = 5;
 
+/// The database of these tests, and its participant; the server has another one.
+const LEDGER: &str = "ledger";
+
+/// What a transaction of these tests is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Moves 1 from an account of the database to one of Redis.
+    Both,
+    /// The same, which Redis refuses.
+    Refused,
+    /// The part of the database only, in one phase.
+    Alone,
+}
+
 /// A coordinator, a participant `cache` with a Redis and one, `ledger`, with a database.
 struct Mixed {
-    cluster: Cluster,
-    postgres: PostgresServer,
-    ledger: Assent,
+    servers: MixedCluster,
     http: reqwest::Client,
-    _ports: [Port; 2],
 }
 
 impl Mixed {
     async fn start() -> Self {
-        let options = Options { participants: vec!["cache"], ..Options::default() };
-        let cluster = Cluster::start(ASSENT, options).await;
-        let postgres = PostgresServer::start(cluster.dir().join("postgres"), []).await.unwrap();
-        let ports = Port::pair().unwrap();
-        let mut arguments = participant_arguments("ledger", "", &ports);
-        arguments.retain(|word| !word.starts_with("--redis"));
-        arguments.push(format!("--postgres={}", postgres.url("postgres")));
-        arguments.extend(args(["--resolve-interval", "300ms"]));
-        let (url, log) = (ports[0].url(), cluster.dir().join("ledger.log"));
-        let ledger = Assent::start("ledger", ASSENT.as_ref(), arguments, &url, &log).await.unwrap();
-        cluster.admin().set_participant(&"ledger".parse().unwrap(), &url).await.unwrap();
-        let http = reqwest::Client::new();
-        let mixed = Self { cluster, postgres, ledger, http, _ports: ports };
-        mixed
-            .sql(&format!(
-                "CREATE TABLE acct (id int PRIMARY KEY, balance bigint NOT NULL); \
-                 CREATE TABLE done (key text PRIMARY KEY); \
-                 INSERT INTO acct SELECT n, 0 FROM generate_series(0, {}) n",
-                ACCOUNTS - 1
-            ))
-            .await;
-        mixed
+        let servers = MixedCluster::start(ASSENT, Options::default()).await;
+        let last = ACCOUNTS - 1;
+        let tables = format!(
+            "CREATE TABLE acct (id int PRIMARY KEY, balance bigint NOT NULL); \
+             CREATE TABLE done (key text PRIMARY KEY); \
+             INSERT INTO acct SELECT n, 0 FROM generate_series(0, {last}) n"
+        );
+        servers.sql(LEDGER, &tables).await;
+        Self { servers, http: reqwest::Client::new() }
     }
 
-    async fn database(&self) -> tokio_postgres::Client {
-        let url = self.postgres.url("postgres");
-        let (client, connection) =
-            tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client
-    }
-
-    async fn sql(&self, sql: &str) {
-        self.database().await.batch_execute(sql).await.unwrap();
+    /// The agent beside the database.
+    fn ledger(&mut self) -> &mut Assent {
+        &mut self.servers.databases[0].agent
     }
 
     fn client(&self) -> Client {
-        let url = format!("{}/v1/transactions", self.cluster.coordinator.url());
+        let url = format!("{}/v1/transactions", self.servers.cluster.coordinator.url());
         Client { http: self.http.clone(), url }
-    }
-
-    /// Returns when nothing is in doubt at either side, and everything answers.
-    async fn settled(&self) {
-        wait_for("no prepared transaction to be left", || async {
-            let (client, connection) =
-                tokio_postgres::connect(&self.postgres.url("postgres"), tokio_postgres::NoTls)
-                    .await
-                    .map_err(|error| error.to_string())?;
-            tokio::spawn(connection);
-            let row = client.query_one("SELECT count(*) FROM pg_prepared_xacts", &[]).await;
-            match row.map_err(|error| error.to_string())?.get::<_, i64>(0) {
-                0 => Ok(()),
-                left => Err(format!("{left} are left")),
-            }
-        })
-        .await;
-        assent_tests::wait_settled(&self.cluster).await;
     }
 
     /// The keys of the transactions that each side has applied, and the sum of each.
     async fn books(&self) -> [(BTreeSet<String>, i64); 2] {
-        let database = self.database().await;
-        let rows = database.query("SELECT key FROM done", &[]).await.unwrap();
-        let keys = rows.iter().map(|row| row.get(0)).collect();
-        let sum = database.query_one("SELECT sum(balance)::bigint FROM acct", &[]).await.unwrap();
-        let client = redis::Client::open(self.cluster.peers[0].redis.url()).unwrap();
-        let mut redis = client.get_multiplexed_async_connection().await.unwrap();
-        let done: BTreeSet<String> =
-            redis::cmd("SMEMBERS").arg("done").query_async(&mut redis).await.unwrap();
-        let mut total = 0;
+        let keys = self.servers.texts(LEDGER, "SELECT key FROM done").await;
+        let sum = "SELECT sum(balance)::bigint::text FROM acct";
+        let taken = self.servers.texts(LEDGER, sum).await[0].parse().unwrap();
+        let redis = &self.servers.cluster.peers[0].redis;
+        let done: Vec<String> = plain::run(redis, &["SMEMBERS", "done"]).await;
+        let mut given = 0;
         for id in 0..ACCOUNTS {
-            let balance: Option<i64> =
-                redis::cmd("GET").arg(format!("acct:{id}")).query_async(&mut redis).await.unwrap();
-            total += balance.unwrap_or(0);
+            let balance: Option<i64> = plain::run(redis, &["GET", &format!("acct:{id}")]).await;
+            given += balance.unwrap_or(0);
         }
-        [(keys, sum.get(0)), (done, total)]
+        [(keys.into_iter().collect(), taken), (done.into_iter().collect(), given)]
     }
 
-    /// Both sides have the same transactions, and no others than those that clients were told of.
-    async fn check(&self, told: &[(String, Told)]) {
-        self.settled().await;
+    /// Each side has what clients were told that it has, and nothing else.
+    async fn check(&self, told: &[(String, Shape, Told)]) {
+        self.servers.wait_settled().await;
         let [(in_database, taken), (in_redis, given)] = self.books().await;
-        let differ: Vec<_> = in_database.symmetric_difference(&in_redis).collect();
-        assert!(differ.is_empty(), "one side only has {differ:?}");
-        assert_eq!((taken, given), (-(in_redis.len() as i64), in_redis.len() as i64));
-        for (key, told) in told {
+        let alone: BTreeSet<String> = told
+            .iter()
+            .filter(|(_, shape, _)| *shape == Shape::Alone)
+            .map(|(key, ..)| key.clone())
+            .collect();
+        let of_both: BTreeSet<String> = in_database.difference(&alone).cloned().collect();
+        assert_eq!(of_both, in_redis, "one side only has some");
+        assert_eq!((taken, given), (-(in_database.len() as i64), in_redis.len() as i64));
+        for (key, _, told) in told {
             match told {
-                Told::Committed => assert!(in_redis.contains(key), "{key} was committed"),
-                Told::Aborted => assert!(!in_redis.contains(key), "{key} was aborted"),
+                Told::Committed => assert!(in_database.contains(key), "{key} was committed"),
+                Told::Aborted => assert!(!in_database.contains(key), "{key} was aborted"),
                 Told::Unknown => {}
             }
         }
@@ -142,22 +120,22 @@ struct Client {
 }
 
 impl Client {
-    /// Moves 1 from an account of the database to one of Redis, under this key.
-    async fn ask(&self, key: &str, from: u32, to: u32) -> Told {
-        let ledger = json!([
+    /// Asks for a transaction under this key, from an account to another.
+    async fn ask(&self, key: &str, shape: Shape, from: u32, to: u32) -> Told {
+        let mut branches = vec![json!({"participant": LEDGER, "ops": [
             {"sql": "UPDATE acct SET balance = balance - 1 WHERE id = $1", "params": [from],
              "expect": {"eq": 1}},
             {"sql": "INSERT INTO done VALUES ($1) RETURNING key", "params": [key],
              "expect": {"eq": key}},
-        ]);
-        let cache = json!([
-            {"cmd": ["INCRBY", format!("acct:{to}"), 1]},
-            {"cmd": ["SADD", "done", key], "expect": {"eq": 1}},
-        ]);
-        let body = json!({"timeout": "4s", "branches": [
-            {"participant": "ledger", "ops": ledger},
-            {"participant": "cache", "ops": cache},
-        ]});
+        ]})];
+        if shape != Shape::Alone {
+            let wanted = if shape == Shape::Both { 1 } else { 2 };
+            branches.push(json!({"participant": "cache", "ops": [
+                {"cmd": ["INCRBY", format!("acct:{to}"), 1]},
+                {"cmd": ["SADD", "done", key], "expect": {"eq": wanted}},
+            ]}));
+        }
+        let body = json!({"timeout": "4s", "branches": branches});
         let request = self.http.post(&self.url).header("Idempotency-Key", key).json(&body);
         let Ok(answer) = request.timeout(Duration::from_secs(8)).send().await else {
             return Told::Unknown;
@@ -171,54 +149,15 @@ impl Client {
     }
 
     /// Asks until the answer is definite.
-    async fn insist(&self, key: &str, from: u32, to: u32) -> Told {
+    async fn insist(&self, key: &str, shape: Shape, from: u32, to: u32) -> Told {
         wait_for(&format!("an outcome of {key}"), || async {
-            match self.ask(key, from, to).await {
+            match self.ask(key, shape, from, to).await {
                 Told::Unknown => Err("not known"),
                 told => Ok(told),
             }
         })
         .await
     }
-}
-
-/// The agent beside the database dies at this point, comes back, and both sides agree.
-async fn agent_dies_at(point: CrashPoint) {
-    let mut mixed = Mixed::start().await;
-    arm(&mut mixed.ledger, &format!("{point}:1")).await;
-    let client = mixed.client();
-    let asking = tokio::spawn(async move { client.ask("the one", 0, 1).await });
-    wait_crashed(&mut mixed.ledger).await;
-    restart(&mut mixed.ledger).await;
-    let first = asking.await.unwrap();
-    let client = mixed.client();
-    let told = client.insist("the one", 0, 1).await;
-    if first != Told::Unknown {
-        assert_eq!(told, first, "the answer has changed");
-    }
-    let after = client.insist("after", 0, 1).await;
-    assert_eq!(after, Told::Committed);
-    mixed.check(&[("the one".to_owned(), told), ("after".to_owned(), after)]).await;
-}
-
-#[tokio::test]
-async fn an_agent_that_dies_between_its_vote_and_the_prepare_leaves_one_outcome() {
-    agent_dies_at(CrashPoint::BeforeSqlPrepared).await;
-}
-
-#[tokio::test]
-async fn an_agent_of_a_database_that_dies_after_its_vote_leaves_one_outcome() {
-    agent_dies_at(CrashPoint::AfterVoteDurable).await;
-}
-
-#[tokio::test]
-async fn an_agent_of_a_database_that_dies_before_it_applies_leaves_one_outcome() {
-    agent_dies_at(CrashPoint::BeforeApply).await;
-}
-
-#[tokio::test]
-async fn an_agent_of_a_database_that_dies_after_it_applied_leaves_one_outcome() {
-    agent_dies_at(CrashPoint::AfterApply).await;
 }
 
 /// Clients move money from the database to Redis, while one process after the other is killed.
@@ -239,7 +178,8 @@ async fn a_redis_and_a_database_agree_whatever_is_killed() {
                     }
                     let key = format!("{client}-{n}");
                     let (from, to) = ((client + n) % ACCOUNTS, (client * 2 + n) % ACCOUNTS);
-                    told.push((key.clone(), from, to, api.ask(&key, from, to).await));
+                    let first = api.ask(&key, Shape::Both, from, to).await;
+                    told.push((key, from, to, first));
                 }
                 told
             })
@@ -250,17 +190,17 @@ async fn a_redis_and_a_database_agree_whatever_is_killed() {
         let until = Instant::now() + Duration::from_millis(random.random_range(100..600));
         tokio::time::sleep_until(until.into()).await;
         match turn % 4 {
-            0 => mixed.postgres.restart().await.unwrap(),
+            0 => mixed.servers.postgres.restart().await.unwrap(),
             1 => {
-                mixed.ledger.kill9();
-                restart(&mut mixed.ledger).await;
+                mixed.ledger().kill9();
+                restart(mixed.ledger()).await;
             }
             2 => {
-                mixed.cluster.coordinator.kill9();
-                restart(&mut mixed.cluster.coordinator).await;
+                mixed.servers.cluster.coordinator.kill9();
+                restart(&mut mixed.servers.cluster.coordinator).await;
             }
             _ => {
-                let peer = &mut mixed.cluster.peers[0];
+                let peer = &mut mixed.servers.cluster.peers[0];
                 peer.agent.kill9();
                 peer.redis.restart().await.unwrap();
                 restart(&mut peer.agent).await;
@@ -273,14 +213,14 @@ async fn a_redis_and_a_database_agree_whatever_is_killed() {
     for client in clients {
         for (key, from, to, first) in client.await.unwrap() {
             // Asked again, each has one outcome, and the same.
-            let last = api.insist(&key, from, to).await;
+            let last = api.insist(&key, Shape::Both, from, to).await;
             if first != Told::Unknown {
                 assert_eq!(last, first, "the answer of {key} has changed");
             }
-            told.push((key, last));
+            told.push((key, Shape::Both, last));
         }
     }
-    let committed = told.iter().filter(|(_, told)| *told == Told::Committed).count();
+    let committed = told.iter().filter(|(.., told)| *told == Told::Committed).count();
     assert!(committed > 20, "{committed} of {} are committed: nothing was tested", told.len());
     mixed.check(&told).await;
 }

@@ -19,6 +19,7 @@ pub mod limit;
 pub mod link;
 pub mod load;
 pub mod messenger;
+pub mod mixed;
 pub mod plain;
 pub mod proxy;
 pub mod resp;

@@ -4,10 +4,14 @@ use assent_client::{Http, ParticipantClient};
 use assent_common::command::OpRequest;
 use assent_common::ids::{LogId, TxNumber};
 use assent_common::outcome::{Aborted, Applied, Call, Prepared};
+use assent_common::sql::SqlOp;
 use assent_common::wire::branch::{
     Answer, Batch, CoordinatorRef, Message, Mode, PrepareMessage, TxidOnly,
 };
+use assent_common::wire::ops::BranchOps;
 use assent_common::{Attempt, Epoch, ParticipantName, TransactionId, Txid};
+use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::cluster::Peer;
@@ -55,7 +59,7 @@ impl Messenger {
         Txid { log_id: self.coordinator.log_id, number, attempt: Attempt::FIRST }
     }
 
-    async fn say(&self, message: Message) -> Answer {
+    async fn say<Ops: Serialize>(&self, message: Message<Ops>) -> Answer {
         let batch = Batch {
             known: None,
             progress: None,
@@ -75,8 +79,20 @@ impl Messenger {
 
     /// Asks to prepare this one op.
     pub async fn prepare_op(&self, n: u64, op: OpRequest) -> Call<Prepared> {
+        self.prepare_ops(n, vec![op]).await
+    }
+
+    /// Asks to prepare these statements, as JSON.
+    ///
+    /// # Panics
+    /// If they are none.
+    pub async fn prepare_sql(&self, n: u64, ops: Value) -> Call<Prepared> {
+        let ops: Vec<SqlOp> = serde_json::from_str(&ops.to_string()).expect("statements");
+        self.prepare_ops(n, BranchOps::Sql(ops)).await
+    }
+
+    async fn prepare_ops<Ops: Serialize>(&self, n: u64, ops: Ops) -> Call<Prepared> {
         let id = TransactionId::new(Uuid::now_v7()).expect("a UUID of version 7");
-        let ops = vec![op];
         let (txid, mode) = (self.txid(n), Mode::TwoPhase);
         let prepare =
             PrepareMessage { txid, id, mode, wait_ms: 0, branches: Vec::new(), ops, input: None };
@@ -85,11 +101,11 @@ impl Messenger {
 
     /// Tells it to commit.
     pub async fn commit(&self, n: u64) -> Call<Applied> {
-        self.say(Message::Commit(TxidOnly { txid: self.txid(n) })).await.into_applied()
+        self.say::<()>(Message::Commit(TxidOnly { txid: self.txid(n) })).await.into_applied()
     }
 
     /// Tells it to abort.
     pub async fn abort(&self, n: u64) -> Call<Aborted> {
-        self.say(Message::Abort(TxidOnly { txid: self.txid(n) })).await.into_aborted()
+        self.say::<()>(Message::Abort(TxidOnly { txid: self.txid(n) })).await.into_aborted()
     }
 }

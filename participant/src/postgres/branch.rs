@@ -28,6 +28,7 @@ use super::data::{column, number};
 use super::database::Database;
 use super::door::DatabaseDoor;
 use super::kept::{KeptInDatabase, gid, kept};
+use super::mutants;
 use super::said::{failed, is_answer, refusal};
 use super::statement::run;
 use crate::store::CheckedPrepare;
@@ -93,20 +94,23 @@ pub(super) async fn prepare_branch(
             return Call::Refused(Refusal::new(ErrorCode::TooMuchWork, detail));
         }
     };
+    crash::point(CrashPoint::AfterSqlStatements);
     let vote = Vote {
         replies: replies.into(),
         redo: redo(&prepare.branch).into(),
         incarnation: slot.incarnation,
         seq: slot.seq,
     };
+    let began = database.flushes.now();
     let called = match prepare.mode {
         Mode::TwoPhase => send_prepare(database, &session, txid, coordinator, prepare, &vote).await,
         Mode::OnePhase => send_commit(&session, txid, coordinator, prepare, &vote).await,
     };
-    match called {
+    match mutants::called(called) {
         Ok(()) => {
+            crash::point(CrashPoint::AfterSqlPrepared);
             session.give_back();
-            database.note_flush();
+            database.flushes.done(began);
             database.identity.saw(slot.incarnation, slot.seq, 0);
             Call::Applied(match prepare.mode {
                 Mode::TwoPhase => Prepared::Yes(vote),
@@ -130,6 +134,7 @@ async fn stage(
 ) -> Result<String, Stopped> {
     let client = session.client();
     let began = begin(database, client, txid, !prepare.branches.is_empty()).await?;
+    crash::point(CrashPoint::AfterSqlMarker);
     let running = RunningBranch::new(database, began.pid, txid, prepare.id);
     let most = Duration::from_millis(database.options.branch_timeout_ms);
     let ops = run_all(client, &running, most, prepare.branch.ops());
@@ -159,11 +164,12 @@ async fn begin(
     implicit: bool,
 ) -> Result<BegunTransaction, Stopped> {
     let Txid { log_id, number: TxNumber { epoch: Epoch(epoch), n }, .. } = txid;
+    let (marker, in_the_way) = (mutants::marker(txid), mutants::in_the_way());
     // All of it is ours, and in letters that need no quoting.
     let begin = format!(
         "BEGIN ISOLATION LEVEL {}; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \
          INSERT INTO assent.markers (txid, log_id, epoch, n, fence, implicit) \
-         VALUES ('{txid}', '{log_id}', {epoch}, {n}, false, {implicit}) \
+         VALUES ('{marker}', '{log_id}', {epoch}, {n}, false, {implicit}) {in_the_way} \
          RETURNING pg_current_xact_id()::text, pg_backend_pid()",
         database.options.isolation.sql(),
         limits::SQL_LOCK_WAIT_MS,
@@ -201,15 +207,16 @@ async fn may_begin(database: &Database, txid: Txid) -> Result<(), Stopped> {
     }
     let low_water = TxNumber { epoch: Epoch(number(&row, 1)), n: number(&row, 2) };
     let heard = Heard { epoch: Epoch(number(&row, 0)), low_water };
-    if txid.number.epoch < heard.epoch {
+    let no = if txid.number.epoch < heard.epoch {
         let detail = format!("epoch {} of this coordinator has spoken already", heard.epoch);
-        Err(Refusal::new(ErrorCode::StaleEpoch, detail).into())
+        Refusal::new(ErrorCode::StaleEpoch, detail)
     } else if heard.has_passed(txid) {
         let detail = "the transaction is below its coordinator's low-water mark";
-        Err(Refusal::new(ErrorCode::BelowLowWater, detail).into())
+        Refusal::new(ErrorCode::BelowLowWater, detail)
     } else {
-        Ok(())
-    }
+        return Ok(());
+    };
+    if mutants::minds(&no) { Err(no.into()) } else { Ok(()) }
 }
 
 /// Keeps the vote, and prepares. The vote's row is on disk before the prepare is.
@@ -221,9 +228,11 @@ async fn send_prepare(
     prepare: &SqlPrepare,
     vote: &Vote,
 ) -> Result<(), Failed> {
-    let own = database.own().await.map_err(|error| Failed::Refused(error.refusal()))?;
-    let kept = database.connections.within(keep_vote(&own, txid, coordinator, prepare, vote));
-    kept.await.map_err(|error| Failed::Refused(error.refusal()))?;
+    if mutants::keeps_votes() {
+        let own = database.own().await.map_err(|error| Failed::Refused(error.refusal()))?;
+        let kept = database.connections.within(keep_vote(&own, txid, coordinator, prepare, vote));
+        kept.await.map_err(|error| Failed::Refused(error.refusal()))?;
+    }
     crash::point(CrashPoint::BeforeSqlPrepared);
     let prepare = format!("PREPARE TRANSACTION '{}'", gid(database, txid));
     session.client().batch_execute(&prepare).await.map_err(|error| at_limit(database, &error))
@@ -240,6 +249,7 @@ async fn send_commit(
     let client = session.client();
     let kept = keep_vote(client, txid, coordinator, prepare, vote).await;
     kept.map_err(|error| Failed::Refused(refusal(&error)))?;
+    crash::point(CrashPoint::BeforeSqlCommit);
     client.batch_execute("COMMIT").await.map_err(|error| failed(&error))
 }
 
@@ -285,7 +295,7 @@ async fn comes_again(database: &Database, txid: Txid, mode: Mode) -> Call<Prepar
     }
 }
 
-/// The no of a prepare that is not to begin; what is kept of the branch answers for itdatabase.
+/// The no of a prepare that is not to begin; what is kept of the branch answers for it.
 async fn refuse_if_new(
     database: &Database,
     txid: Txid,

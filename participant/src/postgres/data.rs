@@ -9,6 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use super::connection::Pools;
+use super::mutants;
 use crate::mutex::lock;
 use crate::store::{StoreError, new_incarnation};
 
@@ -36,8 +37,10 @@ pub(super) struct DataMemory {
 #[derive(Debug, Clone, Copy, Default)]
 struct DataAsSeen {
     incarnation: u64,
+    /// The highest number that was read: it may not be on disk, and then goes with a killed server.
+    seen: u64,
+    /// The number and the count that are on disk for sure.
     seq: u64,
-    /// As it is on disk for sure.
     ended: u64,
 }
 
@@ -97,16 +100,19 @@ impl DataMemory {
             new_incarnation()
         );
         client.batch_execute(&insert).await?;
+        let found = DataRow::of(&client.query_typed_one(LOOK, &[]).await?);
+        // What was read is on disk when this is.
+        client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on").await?;
         let claim = "UPDATE assent.data SET participant = coalesce(participant, $1) \
              RETURNING participant";
         let param = (&participant as &(dyn ToSql + Sync), TEXT);
         let row = client.query_typed_one(claim, &[param]).await?;
+        client.batch_execute("COMMIT").await?;
         let owner: Option<String> = row.get(0);
         let other = owner.filter(|owner| participant.is_some_and(|name| name != owner));
-        let found = DataRow::of(&client.query_typed_one(LOOK, &[]).await?);
         let DataRow { incarnation, seq, ended, .. } = found;
         let identity = Self {
-            known: Mutex::new(DataAsSeen { incarnation, seq, ended }),
+            known: Mutex::new(DataAsSeen { incarnation, seen: seq, seq, ended }),
             quarantine: Mutex::default(),
             view: AtomicU64::new(new_incarnation()),
         };
@@ -137,6 +143,7 @@ impl DataMemory {
         let mut known = lock(&self.known);
         if known.incarnation == incarnation {
             known.seq = known.seq.max(seq);
+            known.seen = known.seen.max(seq);
             known.ended = known.ended.max(ended);
         }
     }
@@ -147,11 +154,11 @@ impl DataMemory {
         self.is_quarantined().is_none().then_some(Progress { incarnation, ended })
     }
 
-    /// Whether a log knows more of the data than this agent has seen of it.
+    /// Whether this agent has seen all of the data that a log knows.
     pub(super) fn has_all_of(&self, known: Option<DataPoint>, progress: Option<Progress>) -> bool {
         let own = self.known();
         let has_votes =
-            known.is_none_or(|known| known.incarnation == own.incarnation && known.seq <= own.seq);
+            known.is_none_or(|known| known.incarnation == own.incarnation && known.seq <= own.seen);
         let has_ends = progress
             .is_none_or(|told| told.incarnation != own.incarnation || told.ended <= own.ended);
         has_votes && has_ends
@@ -170,7 +177,8 @@ impl DataMemory {
         let wrong = if !found.is_here {
             Some("it is a copy, of another server or another database".to_owned())
         } else if found.incarnation == own.incarnation {
-            let has_all = found.seq >= own.seq && found.ended >= own.ended;
+            let has_all =
+                found.seq >= own.seq && found.ended >= own.ended || mutants::follows_less();
             let DataRow { seq, ended, .. } = found;
             (!has_all).then(|| {
                 format!(
@@ -186,14 +194,10 @@ impl DataMemory {
         match wrong {
             Some(why) => self.fence(pools, client, &why).await?,
             None => {
-                let DataRow { incarnation, seq, ended, .. } = found;
+                let DataRow { incarnation, seq, .. } = found;
                 let mut known = lock(&self.known);
-                let is_other = known.incarnation != incarnation;
-                *known = match is_other {
-                    true => DataAsSeen { incarnation, seq, ended },
-                    // What is read may not be on disk yet.
-                    false => DataAsSeen { seq: known.seq.max(seq), ..*known },
-                };
+                let same = (known.incarnation == incarnation).then_some(*known);
+                *known = DataAsSeen { incarnation, seen: seq, ..same.unwrap_or_default() };
                 *lock(&self.quarantine) = None;
             }
         }
@@ -239,7 +243,7 @@ impl DataMemory {
         );
         let served = serde_json::to_string(served).unwrap_or_default();
         pools.within(client.query_typed(&open, &[(&served, TEXT)])).await?;
-        *lock(&self.known) = DataAsSeen { incarnation, seq, ended: 0 };
+        *lock(&self.known) = DataAsSeen { incarnation, seen: seq, seq, ended: 0 };
         *lock(&self.quarantine) = None;
         tracing::warn!(incarnation, "the data in PostgreSQL is open again");
         Ok(())

@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use super::connection::{Pools, ServerLook};
 use super::data::{DataMemory, number};
 use super::lives::LivesInPostgres;
+use super::mutants;
 use super::options::PostgresOptions;
 use super::said::words;
 use crate::mutex::lock;
@@ -46,8 +47,7 @@ pub(crate) struct Database {
     pub(super) words: tokio::sync::Mutex<LogWords>,
     /// The branches whose statements run here, by the process of their session.
     pub(super) running: Mutex<HashMap<i32, (Txid, TransactionId)>>,
-    /// Counts what has reached the disk: all that was written before it has too.
-    flushes: AtomicU64,
+    pub(super) flushes: Flushes,
     /// Held while connecting; keeps the last failure.
     connecting: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
     last_error: Mutex<Option<String>>,
@@ -74,7 +74,7 @@ impl Database {
         }
         let oid = "SELECT oid::text FROM pg_database WHERE datname = current_database()";
         let row = client.query_typed_one(oid, &[]).await.map_err(refused)?;
-        let gid_prefix = format!("assent:{}:", row.get::<_, String>(0));
+        let gid_prefix = mutants::gid_prefix(format!("assent:{}:", row.get::<_, String>(0)));
         let postgres = Self {
             options,
             connections,
@@ -85,7 +85,7 @@ impl Database {
             by_hand: Mutex::default(),
             words: tokio::sync::Mutex::default(),
             running: Mutex::default(),
-            flushes: AtomicU64::new(0),
+            flushes: Flushes::default(),
             connecting: tokio::sync::Mutex::default(),
             last_error: Mutex::default(),
         };
@@ -237,12 +237,50 @@ impl Database {
     pub(crate) fn stale_logs(&self) -> BTreeMap<LogId, String> {
         self.lives.stale_logs()
     }
+}
 
-    pub(super) fn note_flush(&self) {
-        self.flushes.fetch_add(1, Ordering::AcqRel);
+/// What has reached the disk, as far as calls tell that wait for it: all that was written before
+/// such a call *began* has too.
+#[derive(Debug, Default)]
+pub(super) struct Flushes {
+    /// Moments, as numbers.
+    clock: AtomicU64,
+    /// When the last one began that has come back.
+    last: AtomicU64,
+}
+
+impl Flushes {
+    /// This moment.
+    pub(super) fn now(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::AcqRel)
     }
 
-    pub(super) fn flushes(&self) -> u64 {
-        self.flushes.load(Ordering::Acquire)
+    /// A call that began then has come back.
+    pub(super) fn done(&self, began: u64) {
+        self.last.fetch_max(began, Ordering::AcqRel);
+    }
+
+    /// Whether all that was written at this moment is on disk.
+    pub(super) fn cover(&self, written: u64) -> bool {
+        self.last.load(Ordering::Acquire) > written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Invariant 12: only what began later says that something is on disk.
+    #[test]
+    fn a_call_that_was_under_way_says_nothing_of_what_was_written_meanwhile() {
+        let flushes = Flushes::default();
+        let under_way = flushes.now();
+        let written = flushes.now();
+        flushes.done(under_way);
+        assert!(!flushes.cover(written));
+        let began = flushes.now();
+        assert!(!flushes.cover(written));
+        flushes.done(began);
+        assert!(flushes.cover(written));
     }
 }

@@ -1,6 +1,8 @@
 //! Commit, abort and settle: what ends a prepared transaction, and the fence where there is none.
 
+use assent_client::crash;
 use assent_common::branch::{BranchAnswer, Ending};
+use assent_common::crash::CrashPoint;
 use assent_common::ids::Txid;
 use assent_common::outcome::{Aborted, Applied, Call, Failed, Refusal, Settled};
 use assent_common::{Epoch, ErrorCode, TxNumber, limits};
@@ -8,6 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use super::database::Database;
 use super::kept::{KeptInDatabase, gid, kept};
+use super::mutants;
 use super::said::{failed, is_answer};
 
 /// How often an abort follows a prepare that comes in between.
@@ -31,8 +34,12 @@ pub(super) async fn end_branch(database: &Database, txid: Txid, ending: Ending) 
 }
 
 async fn commit(database: &Database, txid: Txid) -> Call<Applied> {
+    crash::point(CrashPoint::BeforeSqlFinished);
     match finish(database, "COMMIT PREPARED", txid).await {
-        Ok(Finished::Yes) => return Call::Applied(Applied { dirty_writes: 0 }),
+        Ok(Finished::Yes) => {
+            crash::point(CrashPoint::AfterSqlFinished);
+            return Call::Applied(Applied { dirty_writes: 0 });
+        }
         Ok(Finished::NotThere) => {}
         Err(failed) => return failed.into(),
     }
@@ -59,6 +66,7 @@ async fn forgotten(database: &Database, txid: Txid) -> Call<Applied> {
             let detail = "the transaction is below its coordinator's low-water mark";
             Call::Refused(Refusal::new(ErrorCode::BelowLowWater, detail))
         }
+        Ok(_) if mutants::believes_commits() => Call::Applied(Applied { dirty_writes: 0 }),
         Ok(_) => {
             let detail = "nothing is known of this branch here";
             Call::Refused(Refusal::new(ErrorCode::BranchLost, detail))
@@ -73,8 +81,12 @@ async fn abort(database: &Database, txid: Txid) -> Call<Aborted> {
             Ok(Finished::Yes | Finished::NotThere) => {}
             Err(failed) => return failed.into(),
         }
+        crash::point(CrashPoint::BeforeSqlFence);
         match insert_fence(database, txid).await {
-            Ok(Some(true)) => return Call::Applied(Aborted::Fenced),
+            Ok(Some(true)) => {
+                crash::point(CrashPoint::AfterSqlFence);
+                return Call::Applied(Aborted::Fenced);
+            }
             Ok(Some(false)) => return aborted_before(database, txid).await,
             // A prepare of it is under way, or has come through: it is ended next.
             Ok(None) => {}
@@ -125,11 +137,12 @@ async fn finish(database: &Database, how: &str, txid: Txid) -> Result<Finished, 
     let session = database.connections.session().await.map_err(|error| error.unknown())?;
     let finish = format!("{how} '{}'", gid(database, txid));
     let time = database.options.call_timeout;
+    let began = database.flushes.now();
     let finished = tokio::time::timeout(time, session.client().batch_execute(&finish)).await;
     match finished {
         Ok(Ok(())) => {
             session.give_back();
-            database.note_flush();
+            database.flushes.done(began);
             Ok(Finished::Yes)
         }
         Ok(Err(error)) => match is_answer(&error).map(|said| said.code().clone()) {
@@ -151,6 +164,9 @@ async fn finish(database: &Database, how: &str, txid: Txid) -> Result<Finished, 
 /// Inserts a fence, durably: whether it did, and nothing if something with the same name is
 /// under way.
 async fn insert_fence(database: &Database, txid: Txid) -> Result<Option<bool>, Failed> {
+    if !mutants::leaves_fences() {
+        return Ok(Some(true));
+    }
     let Txid { log_id, number: TxNumber { epoch: Epoch(epoch), n }, .. } = txid;
     let session = database.connections.session().await.map_err(|error| error.unknown())?;
     // Below the mark, the mark keeps a late prepare out.
@@ -161,6 +177,7 @@ async fn insert_fence(database: &Database, txid: Txid) -> Result<Option<bool>, F
         limits::SQL_LOCK_WAIT_MS,
     );
     let time = database.options.call_timeout;
+    let began = database.flushes.now();
     let inserted = tokio::time::timeout(time, session.client().simple_query(&fence)).await;
     match inserted {
         Ok(Ok(said)) => {
@@ -168,7 +185,7 @@ async fn insert_fence(database: &Database, txid: Txid) -> Result<Option<bool>, F
             let is_row = |it: &_| matches!(it, tokio_postgres::SimpleQueryMessage::Row(_));
             let is_new = said.iter().any(is_row);
             if is_new {
-                database.note_flush();
+                database.flushes.done(began);
             }
             Ok(Some(is_new))
         }

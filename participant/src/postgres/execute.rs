@@ -70,7 +70,7 @@ pub(crate) async fn execute(
     if let Some(why) = fenced {
         return refused(Refusal::new(ErrorCode::Quarantined, why));
     }
-    let flushed_before = database.flushes();
+    let written = database.flushes.now();
     let mut answers: Vec<Option<BranchAnswer>> = messages.iter().map(|_| None).collect();
     let (endings, later) = sort(messages);
     let at_once = database.options.connections_max;
@@ -97,7 +97,7 @@ pub(crate) async fn execute(
         answers[place] = Some(BranchAnswer::Prepared(call));
     }
     // The count was written before whatever has reached the disk since.
-    if database.flushes() > flushed_before {
+    if database.flushes.cover(written) {
         database.identity.saw(incarnation, 0, ended);
     }
     // Each message has been of one of the two kinds.

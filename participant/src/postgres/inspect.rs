@@ -12,6 +12,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::data::{column, number};
 use super::database::Database;
 use super::kept::{KeptInDatabase, KeptVote, VOTE, kept};
+use super::mutants;
 use crate::mutex::lock;
 use crate::store::{ByHand, InDoubt, StoreError, StoredBranch};
 
@@ -47,7 +48,7 @@ impl Database {
         let rows = self.rows(&prepared, &params).await?;
         let decided = self.rows("SELECT txid, decided FROM assent.by_hand", &[]).await?;
         *lock(&self.by_hand) = decided.iter().filter_map(by_hand).collect();
-        Ok(rows.iter().filter_map(in_doubt).collect())
+        Ok(mutants::found(rows.iter().filter_map(in_doubt).collect()))
     }
 
     /// Up to `count_max` branches of which a mark is left, and whether there are more.
@@ -152,9 +153,10 @@ impl Database {
     /// one.
     pub(crate) async fn sweep(&self) -> Result<usize, StoreError> {
         const BELOW: &str = "(t.epoch, t.n) < (l.low_epoch, l.low_n)";
+        let swept = mutants::swept(BELOW);
         let markers = format!(
             "DELETE FROM assent.markers WHERE txid IN (SELECT t.txid FROM assent.markers t \
-             JOIN assent.logs l USING (log_id) WHERE {BELOW} \
+             JOIN assent.logs l USING (log_id) WHERE {swept} \
              AND (NOT t.implicit OR t.epoch = l.epoch) LIMIT {SWEPT_PER_CALL_MAX}) RETURNING txid"
         );
         let votes = format!(

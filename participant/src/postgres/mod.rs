@@ -16,6 +16,7 @@
 //! ```text
 //! options, said, values     words: of settings, of PostgreSQL, of JSON
 //! requirements              what the promises need of a server
+//! mutants                   the rules that a test may have broken
 //! door, connection          how it is reached, and for what
 //! statement                 one statement
 //! data, lives               which data it is, and whose word counts
@@ -39,6 +40,7 @@ mod execute;
 mod inspect;
 mod kept;
 mod lives;
+mod mutants;
 mod options;
 mod repair;
 pub mod requirements;

@@ -9,6 +9,7 @@ use assent_common::{ErrorCode, limits};
 use futures_util::TryStreamExt as _;
 use tokio_postgres::Client;
 
+use super::mutants;
 use super::said::refusal;
 use super::values::{TextParam, object, value};
 
@@ -29,7 +30,8 @@ pub(super) async fn run(client: &Client, op: &SqlOp) -> Result<String, Refusal> 
         let detail = "a parameter has a zero byte, which no text of PostgreSQL can hold";
         return Err(Refusal::new(ErrorCode::BadArguments, detail));
     }
-    let statement = client.prepare(&op.sql).await.map_err(|error| refusal(&error))?;
+    let sql = mutants::statement(&op.sql);
+    let statement = client.prepare(&sql).await.map_err(|error| refusal(&error))?;
     let (takes, given) = (statement.params().len(), params.len());
     if takes != given {
         let detail = format!("the statement has {takes} parameters, and {given} are given");
