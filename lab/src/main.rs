@@ -66,6 +66,9 @@ enum Command {
     /// Measure transfers and the peers only; write nothing
     #[cfg(feature = "suite")]
     Peers(suite::SuiteArgs),
+    /// Measure transfers between a Redis and a database, beside PostgreSQL's own two-phase commit
+    #[cfg(feature = "suite")]
+    Postgres(suite::PostgresArgs),
     /// Write the page and the plots again, from the last run of the suite
     #[cfg(feature = "suite")]
     Page(suite::PageArgs),
@@ -94,6 +97,8 @@ fn execute(
         Command::Suite(args) => suite::run(&args, &binary()?),
         #[cfg(feature = "suite")]
         Command::Peers(args) => suite::compare(&args, &binary()?),
+        #[cfg(feature = "suite")]
+        Command::Postgres(args) => suite::beside_postgres(&args, &binary()?),
         #[cfg(feature = "suite")]
         Command::Page(args) => suite::write_page(&args),
     }

@@ -69,6 +69,12 @@ impl PostgresServer {
         self.port.number()
     }
 
+    /// Its process id; each connection has a process below it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
     /// Where its files are.
     #[must_use]
     pub fn dir(&self) -> &Path {

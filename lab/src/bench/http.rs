@@ -14,7 +14,7 @@ const READ_BYTES: usize = 4 * 1024;
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct HttpConnection {
+pub(crate) struct HttpConnection {
     stream: TcpStream,
     request: Vec<u8>,
     answer: Vec<u8>,
@@ -23,7 +23,7 @@ pub(super) struct HttpConnection {
 }
 
 impl HttpConnection {
-    pub(super) async fn connect(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -35,7 +35,7 @@ impl HttpConnection {
     }
 
     /// Posts a JSON body; returns the status and the answer's body.
-    pub(super) async fn post(
+    pub(crate) async fn post(
         &mut self,
         path: &str,
         key: Option<&str>,

@@ -13,7 +13,7 @@
 
 mod args;
 mod client;
-mod http;
+pub(crate) mod http;
 mod load;
 mod machine;
 mod pace;

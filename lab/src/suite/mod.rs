@@ -12,6 +12,7 @@ mod order;
 mod page;
 mod peers;
 mod plot;
+mod postgres;
 mod results;
 mod targets;
 
@@ -21,6 +22,7 @@ use assent::{Exit, Failure, output};
 use clap::Args;
 
 use self::order::{Extent, Setup};
+pub(crate) use self::postgres::{PostgresArgs, beside_postgres};
 use self::results::Results;
 
 /// Below the root of the repository.

@@ -5,6 +5,7 @@ mod decision;
 mod drive;
 mod dtmrs;
 mod mariadb;
+mod mixed;
 mod postgres;
 mod server;
 
@@ -87,6 +88,45 @@ impl Peer {
             Self::Postgres(peer) => peer.measure(clients, duration, seed).await?,
             Self::Mariadb(peer) => peer.measure(clients, duration, seed).await?,
             Self::Dtmrs(peer) => peer.measure(clients, duration, seed).await?,
+        };
+        Ok(sample(&tally, usage, repetition))
+    }
+}
+
+/// Two ways to make a transfer atomic of which a database is a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TwoPhase {
+    /// A Redis and a database, by Assent.
+    Assent,
+    /// Two databases, by statements of the client.
+    ByHand,
+}
+
+/// The servers of both ways.
+pub(crate) struct BothWays {
+    mixed: mixed::RedisAndPostgres,
+    by_hand: postgres::Postgres,
+}
+
+impl BothWays {
+    pub(crate) async fn start(dir: &Path, binary: &Path, isolation: &str) -> Result<Self, String> {
+        let by_hand = postgres::Postgres::start(&dir.join("by-hand")).await?;
+        let mixed = mixed::RedisAndPostgres::start(&dir.join("mixed"), binary, isolation).await?;
+        Ok(Self { mixed, by_hand })
+    }
+
+    /// This many clients for this long; then the data must be what they were told.
+    pub(crate) async fn measure(
+        &mut self,
+        way: TwoPhase,
+        clients: usize,
+        duration: Duration,
+        repetition: u32,
+    ) -> Result<Sample, String> {
+        let seed = u64::from(repetition) << 32 | clients as u64;
+        let (tally, usage) = match way {
+            TwoPhase::Assent => self.mixed.measure(clients, duration, seed).await?,
+            TwoPhase::ByHand => self.by_hand.measure(clients, duration, seed).await?,
         };
         Ok(sample(&tally, usage, repetition))
     }
