@@ -85,6 +85,19 @@ fn shapes() -> Vec<Case> {
     ]
 }
 
+/// What stands in an object's place must not be taken for its fields.
+fn arrays() -> Vec<Case> {
+    let without_guard = branch(json!([{ "cmd": ["GET", "k"], "expect": [] }]));
+    [
+        ("an array of fields", json!([null, null, []])),
+        ("an array for a branch", json!({ "branches": [["a", []]] })),
+        ("an array for an op", branch(json!([[["GET", "k"]]]))),
+        ("an array for an expectation", without_guard),
+    ]
+    .map(|(name, body)| case(name, &body, 400, "bad_request"))
+    .into()
+}
+
 fn ops() -> Vec<Case> {
     let many = |n: usize| {
         branch((0..n).map(|n| json!({ "cmd": ["SET", format!("k{n}"), "v"] })).collect())
@@ -165,7 +178,8 @@ async fn a_wrong_request_is_a_coded_4xx_and_reaches_nobody() {
     let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
     let url = format!("{}/v1/transactions", cluster.coordinator.url());
     let mut wrong = Vec::new();
-    for Case { name, body, headers, status, code } in shapes().into_iter().chain(ops()) {
+    let all = shapes().into_iter().chain(arrays()).chain(ops());
+    for Case { name, body, headers, status, code } in all {
         let mut request = client.post(&url).header("content-type", "application/json").body(body);
         for (header, value) in headers {
             request = request.header(header, value);

@@ -13,6 +13,7 @@ use assent_client::{CoordinatorClient, SubmitError};
 use assent_common::IdempotencyKey;
 use assent_common::time::DurationMs;
 use assent_common::wire::problem::OutcomeWord;
+use assent_common::wire::read_json;
 use assent_common::wire::transaction::{Protocol, TransactionRequest};
 use clap::{Args, ValueEnum};
 use futures_util::stream::{self, StreamExt as _};
@@ -221,7 +222,7 @@ async fn run_line(
     let Line { number, key, text } = line?;
     let ran =
         |outcome, id: Option<String>, why| Ran { line: number, key: key.clone(), outcome, id, why };
-    let mut request: TransactionRequest = match serde_json::from_str(&text) {
+    let mut request: TransactionRequest = match read_json(text.as_bytes()) {
         Ok(request) => request,
         Err(error) => return Ok(ran("rejected", None, Some(format!("no transaction: {error}")))),
     };

@@ -6,7 +6,7 @@
 use assent_common::command::OpRequest;
 use assent_common::limits;
 use assent_common::wire::hook::{HookAnswer, HookAsked, HookReply, HookSays, Veto};
-use assent_common::wire::too_deep_at;
+use assent_common::wire::{read_json, too_deep_at};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Hook, HookCall, HookError, HookReads, HookReplies, HookStage};
@@ -73,7 +73,7 @@ fn parse(question: &[u8]) -> Result<HookAsked, Unanswerable> {
         let why = format!("more than {max} arrays and objects inside each other");
         return Err(Unanswerable::NoQuestion(why));
     }
-    serde_json::from_slice(question).map_err(|error| {
+    read_json(question).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         Unanswerable::NoQuestion(format!("it cannot be read at line {line}, column {column}"))
     })

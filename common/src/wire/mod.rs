@@ -10,6 +10,8 @@ mod form;
 mod held;
 pub mod hook;
 pub mod interactive;
+mod json_path;
+mod objects;
 pub mod ops;
 pub mod outcome;
 pub mod problem;
@@ -21,6 +23,8 @@ pub mod transaction;
 
 pub use bounded::ReadOps;
 pub use depth::too_deep_at;
+pub use json_path::place_of;
+pub use objects::read_json;
 
 /// The media type of what participants and coordinators say to each other. An answer of any other
 /// type says nothing: an ingress, a wrong path and a foreign server all answer with something

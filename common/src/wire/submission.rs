@@ -10,9 +10,9 @@ use crate::limits;
 use crate::outcome::Refusal;
 use crate::sql::SqlBranch;
 use crate::time::DurationMs;
-use crate::wire::bounded::ReadOps;
 use crate::wire::form::{Form, Head, Sink};
 use crate::wire::interactive::BeginRequest;
+use crate::wire::objects::read_ops;
 use crate::wire::ops::BranchOps;
 use crate::wire::problem::Problem;
 use crate::wire::transaction::{Ack, BranchRequest, Protocol, TransactionRequest};
@@ -140,8 +140,7 @@ fn check_branch(
     form: Option<&mut Form<'_>>,
 ) -> Result<SubmittedBranch, Problem> {
     let BranchRequest { participant, ops, input } = branch;
-    let mut reader = serde_json::Deserializer::from_str(ops.get());
-    let ops_parsed: BranchOps = ReadOps::read_ops(&mut reader).map_err(|error| {
+    let ops_parsed: BranchOps = read_ops(ops.get()).map_err(|error| {
         let detail = format!("the ops of participant {participant}: {error}");
         Problem {
             participant: Some(participant.to_string()),

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use assent_common::ids::InvalidId;
+use assent_common::wire::{place_of, read_json};
 use assent_common::{ErrorCode, IdempotencyKey, limits};
 use assent_edge::{Caller, Gathered, Held, gather};
 use axum::body::Body;
@@ -16,7 +17,6 @@ use axum::http::{Extensions, HeaderMap, HeaderName};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::json_path::place_of;
 use super::reply::Rejection;
 use super::state::HttpState;
 
@@ -102,7 +102,7 @@ impl<T: DeserializeOwned> JsonBody<T> {
     ) -> Result<Self, Rejection> {
         expect_json(headers)?;
         let Gathered { bytes, held } = gather(body, limits::BODY_BYTES_MAX, state.budget()).await?;
-        match serde_json::from_slice(&bytes) {
+        match read_json(&bytes) {
             Ok(value) => Ok(Self { value, bytes, held }),
             Err(error) => {
                 let place = place_of(&bytes, &error);

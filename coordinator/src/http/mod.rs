@@ -19,7 +19,6 @@ mod events;
 mod extract;
 mod health;
 mod interactive;
-mod json_path;
 mod participants;
 mod reply;
 mod serve;

@@ -9,7 +9,7 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use assent_common::wire::MEDIA_TYPE;
+use assent_common::wire::{MEDIA_TYPE, place_of, read_json};
 use assent_common::{ErrorCode, Txid};
 
 use super::reply::Rejection;
@@ -39,10 +39,12 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
             return Err(Rejection::new(ErrorCode::Internal, "the router has no limit of bodies"));
         };
         let Gathered { bytes, held } = gather(body, bytes_max, &app.budget).await?;
-        match serde_json::from_slice(&bytes) {
+        match read_json(&bytes) {
             Ok(value) => Ok(Self(value, RawBody { bytes, _held: held })),
             Err(error) => {
-                let detail = format!("the body does not parse: {error}");
+                let place = place_of(&bytes, &error);
+                let place = if place.is_empty() { place } else { format!("`{place}`: ") };
+                let detail = format!("the body does not parse: {place}{error}");
                 Err(Rejection::new(ErrorCode::BadRequest, detail))
             }
         }

@@ -1,7 +1,9 @@
 //! The place in a JSON text at which parsing failed, as a path: `branches[0].participant`. serde says what is wrong and
-//! at which column; a person wants to know in which field. Runs only when a request is refused.
+//! at which column; a person wants to know in which field. Runs only when a text is refused.
 
 use std::fmt::Write as _;
+
+use crate::wire::objects::ARRAY_FOR_OBJECT;
 
 /// Where a reader of JSON is.
 enum Level<'a> {
@@ -12,11 +14,17 @@ enum Level<'a> {
 }
 
 /// The path of what an error is about; empty at the top level.
-pub(super) fn place_of(json: &[u8], error: &serde_json::Error) -> String {
+#[must_use]
+pub fn place_of(json: &[u8], error: &serde_json::Error) -> String {
     let mut levels = levels_at(json, error.line(), error.column());
+    let said = error.to_string();
+    // An array in an object's place was not read: it is wrong, and not its first element.
+    if let (true, Some(Level::Array(_))) = (said.starts_with(ARRAY_FOR_OBJECT), levels.last()) {
+        levels.pop();
+    }
     // What is missing belongs to the object, not to the member that happens to stand last in it.
     if let (true, Some(Level::Object(name))) =
-        (error.to_string().starts_with("missing field"), levels.last_mut())
+        (said.starts_with("missing field"), levels.last_mut())
     {
         *name = b"";
     }
@@ -109,9 +117,9 @@ fn offset(json: &[u8], line: usize, column: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use assent_common::wire::transaction::TransactionRequest;
-
     use super::{levels_at, place_of};
+    use crate::wire::read_json;
+    use crate::wire::transaction::TransactionRequest;
 
     #[test]
     fn an_error_is_at_the_field_that_is_wrong() {
@@ -133,9 +141,12 @@ mod tests {
                 "branches[0].opps",
             ),
             (r#"{"branches": [{"participant": "a}\"", "ops": []}]}"#, "branches[0].participant"),
+            ("[]", ""),
+            ("[7]", ""),
+            (r#"{"branches": [["a", []]]}"#, "branches[0]"),
         ];
         for (json, path) in cases {
-            let error = serde_json::from_str::<TransactionRequest>(json).unwrap_err();
+            let error = read_json::<TransactionRequest>(json.as_bytes()).unwrap_err();
             assert_eq!(place_of(json.as_bytes(), &error), path, "{error}");
         }
     }
