@@ -33,7 +33,9 @@ pub use participant::{ParticipantAdmin, ParticipantClient};
 pub use sealed::SealedTransaction;
 pub use token::Token;
 pub use transaction::Transaction;
-pub use transport::{BuildError, CallError, Http, HttpOptions, InvalidBaseUrl, Unknown};
+pub use transport::{
+    BuildError, CallError, Http, HttpOptions, InvalidBaseUrl, Unknown, parse_base_url,
+};
 
 /// The examples of the guide compile.
 #[cfg(all(doctest, feature = "axum"))]

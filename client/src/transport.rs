@@ -158,18 +158,24 @@ impl Http {
         match self.exchange_or_again(request, again).await {
             Ok(answer) => Ok(judge(expected, answer)),
             Err(Unanswered::NotConnected(Unknown(why))) => Err(NotSent(why)),
-            Err(Unanswered::Unknown(unknown)) => Ok(Heard::Unknown(unknown)),
+            Err(unanswered) => Ok(Heard::Unknown(unanswered.into())),
         }
     }
 
     /// The body of an answer of JSON from a server that is not Assent's; every other answer says
-    /// nothing.
-    pub(crate) async fn say_to_stranger(&self, request: Request) -> Result<Bytes, Unknown> {
-        let RawAnswer { status, media_type, body } = self.exchange(request).await?;
-        match (status, media_type.as_str()) {
-            (200, JSON_MEDIA_TYPE) => Ok(body),
-            (200, _) => Err(Unknown("its answer is not application/json".to_owned())),
-            _ => Err(Unknown(format!("its answer has status {status}"))),
+    /// nothing, but that it was too large.
+    pub(crate) async fn say_to_stranger(&self, request: Request) -> Result<Bytes, Unheard> {
+        let unknown = |why: String| Err(Unheard::Unknown(Unknown(why)));
+        match self.exchange_if_connected(request).await {
+            Ok(RawAnswer { status: 200, media_type, body }) => match media_type.as_str() {
+                JSON_MEDIA_TYPE => Ok(body),
+                _ => unknown("its answer is not application/json".to_owned()),
+            },
+            Ok(RawAnswer { status, .. }) => unknown(format!("its answer has status {status}")),
+            Err(Unanswered::TooLarge { status: 200, bytes_max }) => {
+                Err(Unheard::TooLarge { bytes_max })
+            }
+            Err(unanswered) => Err(Unheard::Unknown(unanswered.into())),
         }
     }
 
@@ -200,9 +206,7 @@ impl Http {
     }
 
     async fn exchange(&self, request: Request) -> Result<RawAnswer, Unknown> {
-        self.exchange_if_connected(request).await.map_err(|unanswered| match unanswered {
-            Unanswered::NotConnected(unknown) | Unanswered::Unknown(unknown) => unknown,
-        })
+        self.exchange_if_connected(request).await.map_err(Unknown::from)
     }
 
     /// The same, and whether this copy of the request has reached nobody.
@@ -218,7 +222,7 @@ impl Http {
                     false => Unanswered::Unknown(unknown),
                 }
             })?;
-            RawAnswer::read(response, bytes_max).await.map_err(Unanswered::Unknown)
+            RawAnswer::read(response, bytes_max).await
         };
         let late = || Unknown(format!("no answer within {} ms", limit.as_millis()));
         let answered = tokio::time::timeout(limit, answered).await;
@@ -264,6 +268,28 @@ enum Unanswered {
     /// There was no connection, so that this copy of the request was not sent.
     NotConnected(Unknown),
     /// It is not known what became of it.
+    Unknown(Unknown),
+    /// There is an answer of this status, with more bytes than may be read.
+    TooLarge { status: u16, bytes_max: usize },
+}
+
+impl From<Unanswered> for Unknown {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::NotConnected(unknown) | Unanswered::Unknown(unknown) => unknown,
+            Unanswered::TooLarge { bytes_max, .. } => {
+                Self(format!("the answer has more than {bytes_max} bytes"))
+            }
+        }
+    }
+}
+
+/// Why a server that is not Assent's has said nothing.
+#[derive(Debug)]
+pub(crate) enum Unheard {
+    /// It has answered more than may be read.
+    TooLarge { bytes_max: usize },
+    /// It is not known what it says.
     Unknown(Unknown),
 }
 
@@ -338,7 +364,7 @@ struct RawAnswer {
 }
 
 impl RawAnswer {
-    async fn read(response: Response<Incoming>, bytes_max: usize) -> Result<Self, Unknown> {
+    async fn read(response: Response<Incoming>, bytes_max: usize) -> Result<Self, Unanswered> {
         let status = response.status().as_u16();
         let media_type = response
             .headers()
@@ -352,11 +378,10 @@ impl RawAnswer {
         let mut rest = BytesMut::new();
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| describe(&error))?;
+            let frame = frame.map_err(|error| Unanswered::Unknown(describe(&error)))?;
             let Ok(chunk) = frame.into_data() else { continue };
             if first.len() + rest.len() + chunk.len() > bytes_max {
-                let why = format!("the answer has more than {bytes_max} bytes");
-                return Err(Unknown(why));
+                return Err(Unanswered::TooLarge { status, bytes_max });
             }
             if first.is_empty() {
                 first = chunk;
@@ -469,6 +494,20 @@ fn not_taken(problem: &Problem) -> String {
     format!("not taken: {}: {}", problem.code, problem.detail)
 }
 
+/// The base URL of a server of Assent's, or of a hook.
+pub fn parse_base_url(text: &str) -> Result<Url, InvalidBaseUrl> {
+    let invalid = || InvalidBaseUrl::of(text);
+    let base = Url::parse(text).map_err(|_| invalid())?;
+    // A name and a password in it would not be sent, but shown.
+    let anonymous = base.username().is_empty() && base.password().is_none();
+    let bare = base.query().is_none() && base.fragment().is_none();
+    let plain = bare && anonymous && base.has_host();
+    match base.scheme() == "http" && plain {
+        true => Ok(base),
+        false => Err(invalid()),
+    }
+}
+
 /// A server's base URL, and the way to its paths.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
@@ -478,16 +517,7 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     pub(crate) fn new(http: &Http, base_url: &str) -> Result<Self, InvalidBaseUrl> {
-        let invalid = || InvalidBaseUrl::of(base_url);
-        let base = Url::parse(base_url).map_err(|_| invalid())?;
-        // A name and a password in it would not be sent, but shown.
-        let anonymous = base.username().is_empty() && base.password().is_none();
-        let bare = base.query().is_none() && base.fragment().is_none();
-        let plain = bare && anonymous && base.has_host();
-        if base.scheme() != "http" || !plain {
-            return Err(invalid());
-        }
-        Ok(Self { http: http.clone(), base })
+        Ok(Self { http: http.clone(), base: parse_base_url(base_url)? })
     }
 
     /// The URL of a path, given by its segments, which are encoded.

@@ -68,7 +68,7 @@ pub(crate) struct Agent {
     in_flight: Semaphore,
     reach: Arc<Reach>,
     stopping: watch::Receiver<Running>,
-    hooks: Hooks,
+    pub(crate) hooks: Hooks,
 }
 
 /// Whether the participant goes on.

@@ -387,6 +387,7 @@ impl Shared {
             (None, Some(postgres)) => postgres_checks(postgres).await,
             (None, None) => Vec::new(),
         };
+        checks.extend(self.agent.hooks.check().await);
         checks.extend(self.damage());
         let warnings = self.store.warnings();
         checks.push(match warnings.as_slice() {

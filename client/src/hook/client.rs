@@ -3,11 +3,11 @@
 
 use assent_common::limits;
 use assent_common::wire::hook::{HookAnswer, HookQuestion, HookSays};
-use assent_common::wire::too_deep_at;
+use assent_common::wire::{place_of, read_json, too_deep_at};
 use hyper::Method;
 use url::Url;
 
-use crate::transport::{Endpoint, Http, InvalidBaseUrl, Media, Request, Unknown};
+use crate::transport::{Endpoint, Http, InvalidBaseUrl, Media, Request, Unheard, Unknown};
 
 /// Asks one hook.
 #[derive(Debug, Clone)]
@@ -49,12 +49,26 @@ impl HookClient {
         let request = request.at_most(limits::HOOK_ANSWER_BYTES_MAX).json(question);
         let said = match request {
             Ok(request) => self.http.say_to_stranger(request).await,
-            Err(unknown) => Err(unknown),
+            Err(unknown) => Err(Unheard::Unknown(unknown)),
         };
         match said {
             Ok(body) => read(&body),
-            Err(Unknown(why)) => HookHeard::Unclear(why),
+            // It would be as large again.
+            Err(Unheard::TooLarge { bytes_max }) => {
+                HookHeard::Invalid(format!("its answer has more than {bytes_max} bytes"))
+            }
+            Err(Unheard::Unknown(Unknown(why))) => HookHeard::Unclear(why),
         }
+    }
+
+    /// Whether somebody listens there; else why not. It is asked nothing.
+    pub async fn reach(&self) -> Result<(), Unknown> {
+        let host = self.url.host_str().unwrap_or_default();
+        // Brackets are for addresses in URLs.
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        let connected = tokio::net::TcpStream::connect((host, port)).await;
+        connected.map(drop).map_err(|error| Unknown(error.to_string()))
     }
 }
 
@@ -66,24 +80,25 @@ fn read(body: &[u8]) -> HookHeard {
             "it has more than {max} arrays and objects inside each other"
         ));
     }
-    let answer: HookAnswer = match serde_json::from_slice(body) {
+    let answer: HookAnswer = match read_json(body) {
         Ok(answer) => answer,
-        Err(error) if error.is_data() => return HookHeard::Invalid(in_words(&error)),
+        Err(error) if error.is_data() => return HookHeard::Invalid(in_words(body, &error)),
         Err(error) => return HookHeard::Unclear(format!("its answer is no JSON: {}", at(&error))),
     };
     answer.says().map_or_else(HookHeard::Invalid, HookHeard::Says)
 }
 
 /// What is wrong with it. Fields are named; values are not quoted.
-fn in_words(error: &serde_json::Error) -> String {
+fn in_words(body: &[u8], error: &serde_json::Error) -> String {
     let said = error.to_string();
-    match ["unknown field", "missing field", "duplicate field"]
-        .iter()
-        .any(|it| said.starts_with(it))
-    {
-        true => assent_common::text::cut_owned(said, limits::VETO_REASON_BYTES_MAX),
-        false => format!("a field has a value of the wrong kind, {}", at(error)),
-    }
+    let is_about_fields =
+        ["unknown field", "missing field", "duplicate field"].iter().any(|it| said.starts_with(it));
+    let words = match (is_about_fields, place_of(body, error)) {
+        (true, _) => said,
+        (false, place) if place.is_empty() => format!("it is no object, {}", at(error)),
+        (false, place) => format!("`{place}` has a value of the wrong kind, {}", at(error)),
+    };
+    assent_common::text::cut_owned(words, limits::VETO_REASON_BYTES_MAX)
 }
 
 fn at(error: &serde_json::Error) -> String {
@@ -101,8 +116,16 @@ mod tests {
             heard => panic!("{body}: {heard:?}"),
         };
         assert!(invalid(r#"{"commit":"secret"}"#).starts_with("unknown field `commit`"));
-        for body in [r#"{"ops":"secret"}"#, r#"{"veto":{"code":["secret"]}}"#, r#""secret""#] {
-            assert!(!invalid(body).contains("secret"), "{body}");
+        for (body, place) in [
+            (r#"{"ops":"secret"}"#, "`ops` has a value of the wrong kind"),
+            (r#"{"ops":[{"cmd":["GET","k"],"expect":["secret"]}]}"#, "`ops[0].expect` has"),
+            (r#"{"veto":{"code":["secret"]}}"#, "`veto.code` has a value of the wrong kind"),
+            (r#"{"veto":["secret"]}"#, "`veto` has a value of the wrong kind"),
+            (r#""secret""#, "it is no object"),
+            (r#"["secret"]"#, "it is no object"),
+        ] {
+            let what = invalid(body);
+            assert!(what.starts_with(place) && !what.contains("secret"), "{body}: {what}");
         }
         assert!(invalid(&format!("{}{}", "[".repeat(40), "]".repeat(40))).contains("inside"));
         for body in ["", "<html>", r#"{"ops":["#] {

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use assent_client::{crash, mutant};
+use assent_client::{Unknown, crash, mutant};
 use assent_common::backoff::Backoff;
 use assent_common::command::ValidatedBranch;
 use assent_common::crash::CrashPoint;
@@ -21,12 +21,16 @@ use tokio::sync::Semaphore;
 
 use super::stage::StoreReads;
 use super::{HookCall, HookDoor, HookError, HookStage};
+use crate::health::{Check, Verdict};
 use crate::metrics::{HookSaid, Metrics};
 use crate::ops::check_ops;
 use crate::store::{Hooked, Store};
 
 /// Between two questions after an unclear answer.
 const UNCLEAR: Backoff = Backoff { base_ms: 50, cap_ms: 1_000 };
+
+/// How long a check waits for it.
+const REACH_TIME: Duration = Duration::from_secs(1);
 
 /// The hook of a participant, if it has one, and how it is asked.
 #[derive(Debug)]
@@ -73,6 +77,24 @@ impl Hooks {
         let in_flight = Semaphore::new(limits::HOOKS_IN_FLIGHT_MAX);
         let (metrics, troubled) = (metrics.clone(), Seldom::minutely());
         Self { hook, timeout, in_flight, metrics, troubled }
+    }
+
+    /// The hook, as a check: a participant that cannot ask it refuses branches with an input, and
+    /// no others. None without a hook.
+    pub(crate) async fn check(&self) -> Option<Check> {
+        let (HookDoor(hook), _) = self.hook.as_ref()?;
+        let reached = tokio::time::timeout(REACH_TIME, hook.reach()).await;
+        let reached = reached
+            .unwrap_or_else(|_| Err(Unknown(format!("nobody listens within {REACH_TIME:?}"))));
+        let (verdict, detail) = match reached {
+            Ok(()) => (Verdict::Passing, String::new()),
+            Err(Unknown(why)) => {
+                let place = hook.place();
+                let refused = "until then branches with an input are refused";
+                (Verdict::Warning, format!("{place} cannot be reached: {why}; {refused}"))
+            }
+        };
+        Some(Check { name: "hook", verdict, detail })
     }
 
     /// The branch that the hook wants, or the no that it comes to.

@@ -18,6 +18,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use assent_client::Unknown;
 use assent_common::ErrorCode;
 use assent_common::outcome::Refusal;
 use assent_common::wire::hook::HookReply;
@@ -32,6 +33,9 @@ pub use remote::RemoteHook;
 pub(crate) type HookFuture<'a> =
     Pin<Box<dyn Future<Output = Result<HookReply, HookError>> + Send + 'a>>;
 
+/// Whether a hook can be asked.
+pub(crate) type ReachFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Unknown>> + Send + 'a>>;
+
 /// A hook of either kind.
 pub(crate) trait AnyHook: Send + Sync {
     /// Asks it once.
@@ -44,6 +48,11 @@ pub(crate) trait AnyHook: Send + Sync {
 
     /// Where it is, for people.
     fn place(&self) -> &str;
+
+    /// Whether it can be asked; else why not.
+    fn reach(&self) -> ReachFuture<'_> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// The hook of a participant.

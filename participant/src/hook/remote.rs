@@ -5,7 +5,7 @@ use assent_client::{BuildError, Http, HttpOptions, InvalidBaseUrl, Token};
 use assent_common::wire::hook::{HookQuestion, HookSays};
 use serde_json::value::RawValue;
 
-use super::{AnyHook, HookCall, HookError, HookFuture, HookStage};
+use super::{AnyHook, HookCall, HookError, HookFuture, HookStage, ReachFuture};
 
 /// A hook behind a URL.
 #[derive(Debug)]
@@ -64,5 +64,9 @@ impl AnyHook for RemoteHook {
 
     fn place(&self) -> &str {
         self.client.host()
+    }
+
+    fn reach(&self) -> ReachFuture<'_> {
+        Box::pin(self.client.reach())
     }
 }

@@ -4,10 +4,10 @@ use std::future::IntoFuture as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use assent_common::ErrorCode;
 use assent_common::command::OpRequest;
 use assent_common::outcome::{Call, Done, Prepared, Refusal};
 use assent_common::wire::branch::{BranchState, Message, Mode, TxidOnly, VoteWord};
+use assent_common::{ErrorCode, limits};
 use assent_participant::Options;
 use assent_participant::hook::{Hook, HookCall, HookDoor, HookError, HookStage, RemoteHook};
 use axum::Router;
@@ -429,6 +429,19 @@ async fn a_hook_that_answers_nonsense_is_a_clear_no() {
     let no = refused(ask(&side, 40, Mode::TwoPhase, &[&["SET", "k", "v"]], json!(0)).await);
     assert_eq!((no.code, no.op), (ErrorCode::NotAnInteger, None), "{}", no.detail);
     assert!(no.detail.contains("an op of the hook"), "{}", no.detail);
+}
+
+/// Promise: what would be as large again is not fetched again.
+#[tokio::test]
+async fn an_answer_above_its_limit_is_asked_for_once() {
+    let large = "x".repeat(limits::HOOK_ANSWER_BYTES_MAX);
+    let service = Service::saying(move |_, _| json!({"reply": large})).await;
+    let redis = Redis::start().await;
+    let side = Sidecar::with(&redis, by_http(&service.url, 5_000)).await;
+    let no = refused(ask(&side, 1, Mode::TwoPhase, &[&["SET", "k", "v"]], json!(0)).await);
+    assert_eq!(no.code, ErrorCode::HookInvalid, "{}", no.detail);
+    assert!(no.detail.contains("more than"), "{}", no.detail);
+    assert_eq!(service.times_asked(), 1);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use assent_common::crash::CrashPoint;
 use assent_process::init_log;
 use assent_tests::cluster::{arm, restart, wait_crashed};
+use assent_tests::limit::LimitService;
 use assent_tests::wait::wait_for;
 use assent_tests::{Bank, Cluster, Options, Transfer, plain};
 use serde_json::Value;
@@ -97,6 +98,25 @@ async fn a_redis_that_is_gone_is_one_row_and_one_without_its_agent_is_not_up() {
         let bank_a = participant(&cluster, 0).await;
         let is_gone = bank_a["up"] == false && bank_a.get("redis_up").is_none();
         if is_gone { Ok(()) } else { Err(bank_a.to_string()) }
+    })
+    .await;
+}
+
+/// A hook where nobody listens is named before the first branch that needs it; others run without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_that_cannot_be_reached_is_named() {
+    let participant = vec!["--hook-url", "http://127.0.0.1:1/assent"];
+    let options = Options { participant, ..Options::default() };
+    let cluster = Cluster::start(ASSENT, options).await;
+    complains_of(&cluster, &[], "bank-a", "127.0.0.1:1 cannot be reached").await;
+    let (_, bad) = complaints(&cluster, &[]).await;
+    assert!(bad.iter().all(|(what, _)| what.ends_with(": hook")), "{bad:?}");
+    let service = LimitService::start().await;
+    let options = Options { participant: service.arguments(), ..Options::default() };
+    let cluster = Cluster::start(ASSENT, options).await;
+    wait_for("doctor has nothing to complain of", async || {
+        let (_, bad) = complaints(&cluster, &[]).await;
+        if bad.is_empty() { Ok(()) } else { Err(format!("{bad:?}")) }
     })
     .await;
 }

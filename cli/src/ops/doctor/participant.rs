@@ -171,6 +171,7 @@ async fn of_itself(
     checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, url, &probe.text)));
     checks.extend(probe.as_ref().ok().and_then(|probe| refuses_writes(what, &probe.text)));
     checks.extend(probe.as_ref().ok().and_then(|probe| silent_peer(what, &probe.text)));
+    checks.extend(probe.as_ref().ok().and_then(|probe| silent_hook(what, &probe.text)));
     checks.extend(probe.as_ref().ok().and_then(|probe| database_held_up(what, &probe.text)));
     let only_store = probe.as_ref().ok().and_then(|probe| only_store(&probe.text));
     let ready = ready(&format!("{what}: ready"), probe);
@@ -240,6 +241,14 @@ fn silent_peer(what: &str, probe: &str) -> Option<Check> {
     let fix = "the agents of one Redis must reach each other at their addresses \
                (--advertised-url), and need the same --token-file";
     Some(Check::warning(format!("{what}: other agents"), found, fix))
+}
+
+/// Whether the service's hook cannot be reached, as the participant's probe says.
+fn silent_hook(what: &str, probe: &str) -> Option<Check> {
+    let line = probe.lines().find(|line| line.starts_with("[!] hook"))?;
+    let (_, found) = line.split_once(": ")?;
+    let fix = "start the service's hook, or correct the agent's --hook-url";
+    Some(Check::failing(format!("{what}: hook"), found, fix))
 }
 
 /// The command that says that a branch which was ended by hand has been seen to.
