@@ -229,6 +229,8 @@ fn why_a_server_ends_is_a_line_of_its_log() {
             "assent init",
         ),
         (&["participant"], 2, "--name"),
+        (&[&no_redis[..], &["--coordinator=c:7700"]].concat(), 2, "--coordinator: \"c:7700\""),
+        (&[&no_redis[..], &["--peer=https://b"]].concat(), 2, "--peer: \"https://b\""),
     ] {
         let (code, out, said) = assent(arguments);
         assert_eq!((code, out.as_str()), (Some(exit), ""), "{arguments:?}: {said}");

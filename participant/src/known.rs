@@ -4,8 +4,10 @@
 //! may name anybody. So a token goes only where an operator has said that it belongs, and where there is a list, nobody
 //! else is asked.
 
-use assent_client::Token;
+use assent_client::{Token, parse_base_url};
 use url::Url;
+
+use crate::Error;
 
 /// The addresses of one kind of servers.
 #[derive(Debug)]
@@ -18,11 +20,11 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    pub(crate) fn coordinators(urls: &[String], token: Option<&Token>) -> Self {
+    pub(crate) fn coordinators(urls: &[String], token: Option<&Token>) -> Result<Self, Error> {
         Self::new("coordinators", "--coordinator", urls, token)
     }
 
-    pub(crate) fn peers(urls: &[String], token: Option<&Token>) -> Self {
+    pub(crate) fn peers(urls: &[String], token: Option<&Token>) -> Result<Self, Error> {
         Self::new("participants", "--peer", urls, token)
     }
 
@@ -31,9 +33,12 @@ impl Known {
         setting: &'static str,
         urls: &[String],
         token: Option<&Token>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
+        for url in urls {
+            parse_base_url(url).map_err(|source| Error::Listed { setting, source })?;
+        }
         let listed = urls.iter().map(|url| plain(url)).collect();
-        Self { kind, setting, listed, has_token: token.is_some() }
+        Ok(Self { kind, setting, listed, has_token: token.is_some() })
     }
 
     /// Whether there is a token, and nobody to send it to.
@@ -67,7 +72,7 @@ mod tests {
     fn a_token_goes_to_configured_addresses_only() {
         let token = Token::new("secret");
         let urls = ["http://One:80/".to_owned(), "http://two:7700/assent".to_owned()];
-        let known = Known::coordinators(&urls, Some(&token));
+        let known = Known::coordinators(&urls, Some(&token)).unwrap();
         for (url, is_asked) in [
             ("http://one", true),
             ("http://two:7700/assent/", true),
@@ -79,10 +84,24 @@ mod tests {
         ] {
             assert_eq!(known.refusal(url).is_none(), is_asked, "{url}");
         }
-        let nobody = Known::coordinators(&[], Some(&token));
+        let nobody = Known::coordinators(&[], Some(&token)).unwrap();
         assert!(nobody.is_useless() && nobody.refusal("http://one").is_some());
-        let open = Known::peers(&[], None);
+        let open = Known::peers(&[], None).unwrap();
         assert!(!open.is_useless() && open.refusal("http://anybody").is_none());
-        assert!(Known::peers(&urls, None).refusal("http://anybody").is_some());
+        assert!(Known::peers(&urls, None).unwrap().refusal("http://anybody").is_some());
+    }
+
+    /// Promise: an address that nobody could be asked at ends the start, and says of which setting
+    /// it is; it would be noticed only when a branch is in doubt.
+    #[test]
+    fn what_is_no_address_is_refused_by_its_setting() {
+        for wrong in ["nonsense", "two:7700", "https://two", "http://a@two", ""] {
+            let urls = ["http://one".to_owned(), wrong.to_owned()];
+            let error = Known::coordinators(&urls, None).unwrap_err().to_string();
+            assert!(error.starts_with("--coordinator: ") && error.contains(wrong), "{error}");
+            assert!(error.contains("http://host:port"), "{error}");
+        }
+        let error = Known::peers(&["two".to_owned()], None).unwrap_err().to_string();
+        assert!(error.starts_with("--peer: "), "{error}");
     }
 }

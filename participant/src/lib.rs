@@ -112,6 +112,14 @@ pub enum Error {
     /// Other agents could not be told where this one is.
     #[error("the address of this agent for others (--advertised-url): {0}")]
     Address(#[from] InvalidBaseUrl),
+    /// One of those that may be asked could not be.
+    #[error("{setting}: {source}")]
+    Listed {
+        /// The flag that lists it.
+        setting: &'static str,
+        /// What is wrong with it.
+        source: InvalidBaseUrl,
+    },
     /// There is a token for coordinators, and none to send it to.
     #[error(
         "there is a token for coordinators, but no coordinator to send it to: list their base URLs with --coordinator"
@@ -212,11 +220,11 @@ impl Participant {
             Err(source) => return Err(Error::Name { name: options.name, source }),
         };
         let coordinators_known =
-            Known::coordinators(&options.coordinators, options.http.token.as_ref());
+            Known::coordinators(&options.coordinators, options.http.token.as_ref())?;
         if coordinators_known.is_useless() {
             return Err(Error::NoCoordinators);
         }
-        let peers_known = Known::peers(&options.peers, options.token.as_ref());
+        let peers_known = Known::peers(&options.peers, options.token.as_ref())?;
         let http = Http::new(&options.http)?;
         // A coordinator has one token for all its participants, so that this one's own is the
         // others' too.

@@ -1,6 +1,6 @@
 //! `assent participant`: the agent beside a service's Redis, until a signal.
 
-use assent_participant::{MetricsText, ServeOptions, serve};
+use assent_participant::{Error, MetricsText, ServeOptions, serve};
 
 use crate::config::ParticipantSettings;
 use crate::exit::{Exit, Failure, chain};
@@ -24,8 +24,7 @@ pub(crate) fn run(settings: ParticipantSettings) -> Result<Exit, Failure> {
             let _listened = stop.await;
             announce("draining: finishing what is here");
         };
-        let serving =
-            serve(options, shutdown).await.map_err(|error| Failure::error(chain(&error)))?;
+        let serving = serve(options, shutdown).await.map_err(|error| failure(&error))?;
         let addresses = serving.addresses();
         announce(&format!("api        http://{}", addresses.public));
         announce(&format!("admin      http://{}  (metrics at /metrics)", addresses.admin));
@@ -37,6 +36,13 @@ pub(crate) fn run(settings: ParticipantSettings) -> Result<Exit, Failure> {
         announce("stopped");
         Ok(Exit::Ok)
     })
+}
+
+fn failure(error: &Error) -> Failure {
+    match error {
+        Error::Address(_) | Error::Listed { .. } => Failure::usage(error.to_string()),
+        error => Failure::error(chain(error)),
+    }
 }
 
 fn tell(options: &ServeOptions) {
