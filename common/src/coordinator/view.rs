@@ -100,9 +100,14 @@ impl Transaction {
             State::Pausing { .. } => TransactionState::Retrying,
             State::Deciding { .. } => TransactionState::Deciding,
             State::Committing(_) => TransactionState::Committing,
-            State::Closing(closing) => match closing.outcome {
-                Outcome::Committed { .. } => TransactionState::Committing,
-                Outcome::Aborted(_) => TransactionState::Aborting,
+            State::Closing(closing) => match (&closing.outcome, closing.record) {
+                (Outcome::Committed { .. }, ClosingRecord::TellWhenDurable) => {
+                    TransactionState::Committing
+                }
+                // So its client is answered, and nobody may hear less of it later.
+                (Outcome::Committed { applied: true, .. }, _) => TransactionState::Ended,
+                (Outcome::Committed { applied: false, .. }, _) => TransactionState::Committing,
+                (Outcome::Aborted(_), _) => TransactionState::Aborting,
             },
             State::Ended(_) => TransactionState::Ended,
         }

@@ -1,7 +1,7 @@
 //! Two phases: the promises, one by one.
 
 use super::*;
-use crate::wire::transaction::BranchProgress;
+use crate::wire::transaction::{BranchProgress, TransactionState};
 
 fn decided_spec() -> Spec {
     Spec { ack: Ack::Decided, ..spec(2) }
@@ -28,6 +28,19 @@ fn applied_is_answered_when_every_branch_has_applied() {
     assert!(rig.feed(Input::Persisted).is_empty());
     assert!(rig.machine.is_ended());
     assert_eq!(rig.machine.wake_at(), None);
+}
+
+/// Promise: a repeat is told no less than the first copy: what is applied everywhere has ended,
+/// also while the record of that is on its way to disk.
+#[test]
+fn what_was_answered_as_ended_is_shown_as_ended() {
+    let mut rig = committing(spec(2)).after([applied(A)]);
+    assert_eq!(rig.machine.state_word(), TransactionState::Committing);
+    rig.feed(applied(B));
+    assert_eq!(rig.machine.state_word(), TransactionState::Ended);
+    let mut abandoned = committing(spec(2)).after([applied(A)]);
+    abandoned.feed(Input::Abandon { branch: B, attempt: FIRST });
+    assert_eq!(abandoned.machine.state_word(), TransactionState::Committing, "as it is answered");
 }
 
 #[test]
