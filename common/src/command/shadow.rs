@@ -156,7 +156,7 @@ pub(super) fn check(command: &Command, args: &[Arg]) -> Result<ReplyKind, Refusa
 /// The count of keys, which stands at this place, and how many words belong to each.
 fn counted(command: &Command, args: &[Arg], at: usize, words: usize) -> Result<(), Refusal> {
     let behind = (args.len() - at - 1) / words;
-    let is_newer = matches!(command.name, "SINTERCARD" | "ZINTERCARD" | "LMPOP" | "ZMPOP");
+    let is_newer = matches!(command.name, "SINTERCARD" | "LMPOP" | "ZMPOP");
     let why = match args.get(at).and_then(count) {
         Some(keys) if (1..=behind).contains(&keys) => return Ok(()),
         Some(keys) if keys > behind && command.name == "SINTERCARD" => {
@@ -165,6 +165,9 @@ fn counted(command: &Command, args: &[Arg], at: usize, words: usize) -> Result<(
         Some(keys) if keys > behind => "ERR syntax error".to_owned(),
         _ if is_newer => "ERR numkeys should be greater than 0".to_owned(),
         _ if command.name == "MSETEX" => "ERR invalid numkeys value or out of range".to_owned(),
+        _ if args.get(at).is_some_and(|arg| parse_i64(&arg.0).is_none()) => {
+            "ERR value is not an integer or out of range".to_owned()
+        }
         _ => {
             let name = command.name.to_ascii_lowercase();
             format!("ERR at least 1 input key is needed for '{name}' command")

@@ -158,6 +158,31 @@ fn the_keys_of_msetex_are_counted_in_pairs() {
     }
 }
 
+/// The words are those of Redis 7.0, 8.2 and Valkey 9.1, by which clients tell errors.
+#[test]
+fn a_count_of_keys_is_refused_in_the_words_of_redis() {
+    let none = |name: &str| format!("ERR at least 1 input key is needed for '{name}' command");
+    let no_number = "ERR value is not an integer or out of range".to_owned();
+    let newer = "ERR numkeys should be greater than 0".to_owned();
+    for (op, words) in [
+        ("ZINTERCARD 0 a", none("zintercard")),
+        ("ZINTERCARD -1 a", none("zintercard")),
+        ("ZINTERCARD x a", no_number.clone()),
+        ("ZUNION 0 a", none("zunion")),
+        ("ZUNIONSTORE d 0 a", none("zunionstore")),
+        ("ZUNIONSTORE d x a", no_number.clone()),
+        ("ZDIFF 9223372036854775808 a", no_number),
+        ("SINTERCARD 0 a", newer.clone()),
+        ("SINTERCARD x a", newer.clone()),
+        ("ZMPOP x a MIN", newer.clone()),
+        ("LMPOP 0 a LEFT", newer),
+    ] {
+        let refused = branch(&[&op.split(' ').collect::<Vec<_>>()]).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::CommandRefused, "{op}");
+        assert!(refused.detail.contains(&words), "{op}: {}", refused.detail);
+    }
+}
+
 #[test]
 fn stream_ids_become_complete_and_inclusive() {
     assert_eq!(
