@@ -290,7 +290,12 @@ def test_a_block_that_raises_sends_nothing() -> None:
         tx.op("bank", "GET", "k")
         raise ZeroDivisionError
     assert not tx.is_empty
-    with client.transaction():
+    assert heard.requests == []
+
+
+def test_a_block_that_adds_nothing_is_no_transaction() -> None:
+    client, heard = client_of(committed)
+    with pytest.raises(ValueError, match="no ops"), client.transaction():
         pass
     assert heard.requests == []
 

@@ -82,15 +82,15 @@ class AsyncClient:
     ) -> AsyncIterator[Transaction]:
         """Collect ops in an `async with` block, and run them as one transaction at its end.
 
-        If the block raises, or adds nothing, nothing is sent. The arguments are those of
-        `Transaction` and of `submit`. Raises what `submit` raises, at the end of the block.
+        If the block raises, nothing is sent; one that adds nothing raises `ValueError`. The
+        arguments are those of `Transaction` and of `submit`. Raises what `submit` raises, at the
+        end of the block.
         """
         transaction = Transaction(
             name=name, id=id, key=key, coordinator=coordinator, timeout_ms=timeout_ms, ack=ack
         )
         yield transaction
-        if not transaction.is_empty:
-            await self.submit(transaction, wait_ms=wait_ms)
+        await self.submit(transaction, wait_ms=wait_ms)
 
     async def submit(self, transaction: Transaction, *, wait_ms: int | None = None) -> Committed:
         """Send a transaction; the same one again after `Unknown`, as often as you like.

@@ -83,15 +83,15 @@ class Client:
     ) -> Iterator[Transaction]:
         """Collect ops in a `with` block, and run them as one transaction at its end.
 
-        If the block raises, or adds nothing, nothing is sent. The arguments are those of
-        `Transaction` and of `submit`. Raises what `submit` raises, at the end of the block.
+        If the block raises, nothing is sent; one that adds nothing raises `ValueError`. The
+        arguments are those of `Transaction` and of `submit`. Raises what `submit` raises, at the
+        end of the block.
         """
         transaction = Transaction(
             name=name, id=id, key=key, coordinator=coordinator, timeout_ms=timeout_ms, ack=ack
         )
         yield transaction
-        if not transaction.is_empty:
-            self.submit(transaction, wait_ms=wait_ms)
+        self.submit(transaction, wait_ms=wait_ms)
 
     def submit(self, transaction: Transaction, *, wait_ms: int | None = None) -> Committed:
         """Send a transaction; the same one again after `Unknown`, as often as you like.
