@@ -313,8 +313,14 @@ def test_a_wait_has_an_end(stack: Stack) -> None:
         quick: dict[str, Any] = {"request_timeout_ms": 100}
         tx = assent.Transaction(timeout_ms=0)
         tx.op("bank", "GET", "k")
-        with assent.Client(slow.url, **quick) as client, pytest.raises(assent.Unknown, match="ms"):
-            client.submit(tx)
+        with assent.Client(slow.url, **quick) as client:
+            with pytest.raises(assent.Unknown, match="100 ms"):
+                client.submit(tx)
+            slow.is_slow_from_the_start = True
+            # By a connection that is used for the first time, and by one that was kept.
+            for _ in range(2):
+                with pytest.raises(assent.Unknown, match="100 ms"):
+                    client.submit(tx)
 
         async def run() -> None:
             async with assent.AsyncClient(slow.url, **quick) as client:
@@ -328,6 +334,7 @@ class Slow(PeerServer):
     """Sends an answer a byte at a time, so that no single read takes long."""
 
     def __init__(self) -> None:
+        self.is_slow_from_the_start = False
         self._ended = threading.Event()
         super().__init__()
         self.url = f"http://{self.address}"
@@ -340,7 +347,11 @@ class Slow(PeerServer):
         with peer:
             peer.recv(65_536)
             try:
-                peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n")
+                peer.sendall(b"HTTP/1.1 200 OK\r\n")
+                if self.is_slow_from_the_start:
+                    peer.sendall(b"x-slow: ")
+                else:
+                    peer.sendall(b"content-length: 99999\r\n\r\n")
                 while not self._ended.wait(0.01):
                     peer.sendall(b" ")
             except OSError:

@@ -2,16 +2,18 @@
 
 It never says a thing twice, never follows a redirect and never goes through a proxy: each of those
 lets somebody else answer. httpx itself sends nothing again. Its timeout is that of each read
-(findings/httpx-timeout-is-no-deadline.sh), so that here each exchange has a deadline too. Where a
-client blocks, only the body has it: the head of an answer that comes byte by byte is waited for.
+(findings/httpx-timeout-is-no-deadline.sh), so that here each exchange has a deadline too. Of a
+blocking client that was handed in, only the body of an answer has it, and not the head.
 """
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import anyio.lowlevel
+import httpcore
 import httpx
 
 from assent._json import read_json
@@ -26,6 +28,8 @@ _JSON = "application/json"
 _PROBLEM = "application/problem+json"
 # Nobody got a byte of the request: no connection, or none was free.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+# What is written at a time: each time the deadline is looked at.
+_WRITE_BYTES = 65_536
 _POOL = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30)
 
 
@@ -113,6 +117,63 @@ class Body:
         return Problem(body) if _is_problem(body, status) else foreign
 
 
+class _Deadline(threading.local):
+    """Until when the exchange of this thread may take."""
+
+    ends = float("inf")
+    limit_s = 0.0
+
+    def within(self, timeout_s: float | None) -> float:
+        """Return how long one read or write may take, or raise `_TooMuch`."""
+        left_s = self.ends - time.monotonic()
+        if left_s <= 0:
+            raise _TooMuch(late(self.limit_s))
+        return left_s if timeout_s is None else min(timeout_s, left_s)
+
+
+class _Connections(httpcore.NetworkBackend):
+    """Connections that are read and written until a deadline."""
+
+    def __init__(self, deadline: _Deadline, inner: httpcore.NetworkBackend) -> None:
+        self._deadline = deadline
+        self._inner = inner
+
+    def connect_tcp(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        return _Connection(self._deadline, self._inner.connect_tcp(*args, **options))
+
+
+class _Connection(httpcore.NetworkStream):
+    def __init__(self, deadline: _Deadline, inner: httpcore.NetworkStream) -> None:
+        self._deadline = deadline
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._deadline.within(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _WRITE_BYTES):
+            chunk = buffer[start : start + _WRITE_BYTES]
+            self._inner.write(chunk, self._deadline.within(timeout))
+
+    def start_tls(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        return _Connection(self._deadline, self._inner.start_tls(*args, **options))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _HttpTransport(httpx.HTTPTransport):
+    """That of httpx, by connections that have a deadline."""
+
+    def __init__(self, deadline: _Deadline, is_tls: bool) -> None:
+        super().__init__(verify=is_tls, trust_env=False, limits=_POOL)
+        # httpx has no other way in.
+        self._pool._network_backend = _Connections(deadline, self._pool._network_backend)
+
+
 class _TooMuch(Exception):
     """More bytes, or more time, than an answer may take."""
 
@@ -158,9 +219,14 @@ class Transport:
         self._options = options
         self._is_owned = http is None
         self._is_tls = is_tls
-        self._http = http or httpx.Client(**_own(is_tls))
+        self._deadline = _Deadline()
+        self._http = http or self._own()
         self._is_closed = False
         self._used_by: int | None = None
+
+    def _own(self) -> httpx.Client:
+        transport = _HttpTransport(self._deadline, self._is_tls)
+        return httpx.Client(transport=transport, trust_env=False)
 
     def ready(self) -> None:
         """Raise `RuntimeError` if nothing can be sent here; else the next exchange can.
@@ -173,13 +239,14 @@ class Transport:
         if self._used_by not in (None, here):
             if not self._is_owned:
                 raise RuntimeError(_ELSEWHERE)
-            self._http = httpx.Client(**_own(self._is_tls))
+            self._http = self._own()
         self._used_by = here
 
     def exchange(self, call: Exchange) -> Heard:
         """Say it once, and tell what came of it."""
         limit_s = self._options.limit_s(call)
         body = Body(limit_s)
+        self._deadline.ends, self._deadline.limit_s = time.monotonic() + limit_s, limit_s
         try:
             with self._http.stream(**self._options.stream(call)) as response:
                 if not body.take_all(response):
