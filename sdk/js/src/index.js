@@ -23,5 +23,6 @@ export { Transaction } from "./transaction.js";
  * @typedef {import("./values.js").Arg} Arg
  * @typedef {import("./values.js").Expect} Expect
  * @typedef {import("./values.js").Integers} Integers
+ * @typedef {import("./values.js").Param} Param
  * @typedef {import("./values.js").Reply} Reply
  */

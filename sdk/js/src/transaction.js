@@ -2,11 +2,19 @@
 
 import { checkId, newId } from "./ids.js";
 import { checkJson, writeJson } from "./json.js";
-import { checkObject, checkSignal, known, writeCommand, writeExpect } from "./values.js";
+import {
+  checkObject,
+  checkSignal,
+  known,
+  writeCommand,
+  writeExpect,
+  writeParams,
+} from "./values.js";
 
 /**
  * @typedef {import("./values.js").Arg} Arg
  * @typedef {import("./values.js").Expect} Expect
+ * @typedef {import("./values.js").Param} Param
  *
  * @typedef {object} TransactionOptions
  * @property {string} [id] an id that was kept before, a UUIDv7; else it is made here
@@ -96,6 +104,32 @@ export class Transaction {
   }
 
   /**
+   * Adds a statement at a participant beside a PostgreSQL database. The statements of a participant
+   * run in their order, in one transaction of the database.
+   *
+   * @param {string} participant
+   * @param {string} sql such as `"UPDATE acct SET balance = balance - $1 WHERE id = $2"`
+   * @param {Param[]} [params] those of `$1`, `$2`, …
+   * @param {{expect?: Expect}} [options] what the number of changed rows must be; of a statement
+   *   that returns rows, the first column of the first one
+   * @returns {this}
+   * @throws {TypeError} if a value is none that PostgreSQL could take, or the transaction was sent
+   */
+  sql(participant, sql, params = [], options = {}) {
+    const where = `${participant}`;
+    const { expect } = known(options, ["expect"], `${where}: the statement's options`);
+    if (typeof sql !== "string" || sql.trim() === "") {
+      throw new TypeError(`${where}: a statement is a text, such as "SELECT 1"`);
+    }
+    this.#branch(participant).ops.push({
+      sql,
+      params: writeParams(params, where),
+      ...(expect !== undefined && { expect: writeExpect(expect, where) }),
+    });
+    return this;
+  }
+
+  /**
    * Adds what the hook of a participant decides about, beside the ops there or instead of them.
    * What it replies stands behind the replies of the ops, as `{hook: JSON}`.
    *
@@ -115,6 +149,7 @@ export class Transaction {
   #branch(participant) {
     if (typeof participant !== "string") throw new TypeError("a participant is named by a string");
     if (this.#body !== null) throw new TypeError("it was sent: a new attempt is a new Transaction");
+    /** @type {{ops: object[], input?: any}} */
     const branch = this.#branches.get(participant) ?? { ops: [] };
     this.#branches.set(participant, branch);
     return branch;

@@ -1,6 +1,8 @@
 // What stands in a command and what comes back, between JavaScript and JSON. A value that JSON
 // would change or drop without a word is refused here, before anything is sent.
 
+import { checkJson } from "./json.js";
+
 /**
  * An argument of a Redis command: text, a number, or bytes. A `number` beyond 2^53 is refused,
  * because it is rounded already: write a `bigint`.
@@ -11,11 +13,20 @@
 /**
  * The reply of a Redis command: text, an integer (a `bigint` beyond 2^53), bytes that are not
  * UTF-8, nil, or an array of these; of an op in escrow `{at_least, at_most}`, of a hook `{hook:
- * JSON}`.
+ * JSON}`. That of a statement is the number of rows that it changed, or its `{rows}`.
  *
- * @typedef {string | number | bigint | Uint8Array | null | any[] | Estimate | HookReply} Reply
+ * @typedef {string | number | bigint | Uint8Array | null | any[] | Estimate | HookReply | Rows}
+ *   Reply
  * @typedef {{at_least: number | bigint, at_most: number | bigint}} Estimate
  * @typedef {{hook: any}} HookReply
+ * @typedef {{rows: Record<string, any>[]}} Rows
+ */
+
+/**
+ * A parameter of a statement, which PostgreSQL reads by the type that it finds for it. Bytes are
+ * written as it writes them, a `Date` by ISO 8601, arrays and objects as JSON text.
+ *
+ * @typedef {Arg | boolean | null | Date | any[] | object} Param
  */
 
 /**
@@ -74,6 +85,35 @@ export function writeCommand(command, where) {
     throw new TypeError(`${where}: a command is an array, such as ["GET", "key"]`);
   }
   return Array.from(command, (word, at) => writeArg(word, `${where}, word ${at}`));
+}
+
+/**
+ * @param {unknown} params
+ * @param {string} where
+ */
+export function writeParams(params, where) {
+  if (!Array.isArray(params)) throw new TypeError(`${where}: the parameters are an array`);
+  return Array.from(params, (param, at) => writeParam(param, `${where}, parameter ${at + 1}`));
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} where
+ */
+function writeParam(value, where) {
+  if (value === null || typeof value === "boolean") return value;
+  if (value instanceof Date) return value.toISOString();
+  const bytes = value instanceof ArrayBuffer ? new Uint8Array(value) : value;
+  // As PostgreSQL writes a bytea.
+  if (bytes instanceof Uint8Array) return `\\x${Array.from(bytes, hex).join("")}`;
+  if (typeof value !== "object") return writeArg(value, where);
+  checkJson(value, where);
+  return value;
+}
+
+/** @param {number} byte */
+function hex(byte) {
+  return byte.toString(16).padStart(2, "0");
 }
 
 /**
@@ -178,11 +218,40 @@ export function readReply(reply, integers) {
     if (typeof reply.base64 === "string") return readBase64(reply.base64);
     // What a hook replies is JSON of the service's own, and stays as it is.
     if ("hook" in reply) return reply;
-    const fields = Object.entries(reply).map(([name, value]) => [name, readReply(value, integers)]);
-    return Object.fromEntries(fields);
+    if (Array.isArray(reply.rows)) {
+      return { rows: reply.rows.map((/** @type {any} */ row) => readFields(row, integers)) };
+    }
+    return readFields(reply, integers);
   }
   if (typeof reply === "bigint" || Number.isInteger(reply)) return asInteger(reply, integers);
   return reply;
+}
+
+/**
+ * @param {any} fields those of an estimate, or of a row
+ * @param {Integers} integers
+ */
+function readFields(fields, integers) {
+  const read = Object.entries(fields).map(([name, value]) => [name, readColumn(value, integers)]);
+  return Object.fromEntries(read);
+}
+
+/**
+ * A column of JSON may look like bytes, and need not be any: what cannot be read as such stays.
+ *
+ * @param {any} value
+ * @param {Integers} integers
+ * @returns {any}
+ */
+function readColumn(value, integers) {
+  if (Array.isArray(value)) return value.map((item) => readColumn(item, integers));
+  if (typeof value !== "object" || value === null) return readReply(value, integers);
+  if (typeof value.base64 !== "string" || Object.keys(value).length > 1) return value;
+  try {
+    return readBase64(value.base64);
+  } catch {
+    return value;
+  }
 }
 
 /**

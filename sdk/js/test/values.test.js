@@ -172,4 +172,37 @@ describe("a reply", () => {
     ]);
     assert.deepEqual(readReply(reply(), "string").slice(0, 2), ["1", "9007199254740993"]);
   });
+
+  test("of a statement has bytes where there are some, whatever its columns are called", () => {
+    const odd = { base64: "no bytes!" };
+    const row = { n: 1, photo: { base64: "/w==" }, parts: [{ base64: "AAE=" }], doc: odd };
+    const read = { n: 1n, photo: Uint8Array.of(255), parts: [Uint8Array.of(0, 1)], doc: odd };
+    const hook = [{ hook: { base64: "/w==" } }, { hook: Uint8Array.of(255) }];
+    assert.deepEqual(readReply({ rows: [row, hook[0]] }, "bigint"), { rows: [read, hook[1]] });
+  });
+});
+
+describe("a statement", () => {
+  test("stands among the ops of its participant, its parameters as PostgreSQL reads them", () => {
+    const tx = new Transaction();
+    const params = ["ü", 30, 2n ** 63n, true, null, Uint8Array.of(0, 255), new Date(0), { a: [1] }];
+    tx.sql("ledger", "SELECT $1", params, { expect: { exists: true } });
+    tx.sql("ledger", "TABLE acct");
+    const [first, second] = parseJson(tx.seal()).branches[0].ops;
+    const written = ["ü", 30, "9223372036854775808", true, null, "\\x00ff"];
+    assert.deepEqual(first, {
+      sql: "SELECT $1",
+      params: [...written, "1970-01-01T00:00:00.000Z", { a: [1] }],
+      expect: { exists: true },
+    });
+    assert.deepEqual(second, { sql: "TABLE acct", params: [] });
+  });
+
+  test("is refused with a parameter that PostgreSQL could not take", () => {
+    for (const param of [undefined, NaN, 2 ** 60, Symbol("s"), { a: NaN }, () => 1]) {
+      assert.throws(() => new Transaction().sql("ledger", "SELECT $1", [param]), TypeError);
+    }
+    assert.throws(() => new Transaction().sql("ledger", " "), /statement/);
+    assert.throws(() => new Transaction().sql("ledger", "SELECT 1", "x"), /array/);
+  });
 });

@@ -17,6 +17,7 @@ export type TransactionOptions = import("./transaction.js").TransactionOptions;
 export type Arg = import("./values.js").Arg;
 export type Expect = import("./values.js").Expect;
 export type Integers = import("./values.js").Integers;
+export type Param = import("./values.js").Param;
 export type Reply = import("./values.js").Reply;
 export { HookStage, Veto, answerHook, hookHandler } from "./hook.js";
 export { Aborted, AssentError, Committed, Rejected, Unknown } from "./outcome.js";

@@ -68,6 +68,21 @@ export class Transaction {
      */
     op(participant: string, cmd: Arg[], options?: OpOptions | undefined): this;
     /**
+     * Adds a statement at a participant beside a PostgreSQL database. The statements of a participant
+     * run in their order, in one transaction of the database.
+     *
+     * @param {string} participant
+     * @param {string} sql such as `"UPDATE acct SET balance = balance - $1 WHERE id = $2"`
+     * @param {Param[]} [params] those of `$1`, `$2`, …
+     * @param {{expect?: Expect}} [options] what the number of changed rows must be; of a statement
+     *   that returns rows, the first column of the first one
+     * @returns {this}
+     * @throws {TypeError} if a value is none that PostgreSQL could take, or the transaction was sent
+     */
+    sql(participant: string, sql: string, params?: import("./values.js").Param[] | undefined, options?: {
+        expect?: import("./values.js").Expect | undefined;
+    } | undefined): this;
+    /**
      * Adds what the hook of a participant decides about, beside the ops there or instead of them.
      * What it replies stands behind the replies of the ops, as `{hook: JSON}`.
      *
@@ -86,6 +101,7 @@ export class Transaction {
 }
 export type Arg = import("./values.js").Arg;
 export type Expect = import("./values.js").Expect;
+export type Param = import("./values.js").Param;
 export type TransactionOptions = {
     /**
      * an id that was kept before, a UUIDv7; else it is made here

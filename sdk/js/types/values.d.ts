@@ -14,6 +14,11 @@ export function writeCommand(command: unknown, where: string): (string | number 
     base64: string;
 })[];
 /**
+ * @param {unknown} params
+ * @param {string} where
+ */
+export function writeParams(params: unknown, where: string): (string | number | boolean | object | null)[];
+/**
  * @param {unknown} expect
  * @param {string} where
  */
@@ -75,13 +80,13 @@ export type Arg = string | number | bigint | Uint8Array | ArrayBuffer;
 /**
  * The reply of a Redis command: text, an integer (a `bigint` beyond 2^53), bytes that are not
  * UTF-8, nil, or an array of these; of an op in escrow `{at_least, at_most}`, of a hook `{hook:
- * JSON}`.
+ * JSON}`. That of a statement is the number of rows that it changed, or its `{rows}`.
  */
-export type Reply = string | number | bigint | Uint8Array | null | any[] | Estimate | HookReply;
+export type Reply = string | number | bigint | Uint8Array | null | any[] | Estimate | HookReply | Rows;
 /**
  * The reply of a Redis command: text, an integer (a `bigint` beyond 2^53), bytes that are not
  * UTF-8, nil, or an array of these; of an op in escrow `{at_least, at_most}`, of a hook `{hook:
- * JSON}`.
+ * JSON}`. That of a statement is the number of rows that it changed, or its `{rows}`.
  */
 export type Estimate = {
     at_least: number | bigint;
@@ -90,11 +95,24 @@ export type Estimate = {
 /**
  * The reply of a Redis command: text, an integer (a `bigint` beyond 2^53), bytes that are not
  * UTF-8, nil, or an array of these; of an op in escrow `{at_least, at_most}`, of a hook `{hook:
- * JSON}`.
+ * JSON}`. That of a statement is the number of rows that it changed, or its `{rows}`.
  */
 export type HookReply = {
     hook: any;
 };
+/**
+ * The reply of a Redis command: text, an integer (a `bigint` beyond 2^53), bytes that are not
+ * UTF-8, nil, or an array of these; of an op in escrow `{at_least, at_most}`, of a hook `{hook:
+ * JSON}`. That of a statement is the number of rows that it changed, or its `{rows}`.
+ */
+export type Rows = {
+    rows: Record<string, any>[];
+};
+/**
+ * A parameter of a statement, which PostgreSQL reads by the type that it finds for it. Bytes are
+ * written as it writes them, a `Date` by ISO 8601, arrays and objects as JSON text.
+ */
+export type Param = Arg | boolean | null | Date | any[] | object;
 /**
  * A condition on a reply. Every field that is present must hold; `null` is nil.
  */

@@ -1,13 +1,17 @@
 """Promise: bad input is refused before anything is sent, and values keep their kind."""
 
+import json
+from datetime import date, datetime, timezone
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from assent import Transaction
 from assent._ids import check_id, new_id
 from assent._json import read_json, write_json
-from assent._values import read_reply, write_arg, write_op
+from assent._values import read_reply, write_arg, write_op, write_sql
 
 
 @pytest.mark.parametrize(
@@ -64,6 +68,51 @@ def test_replies_are_text_or_bytes_as_was_asked_for() -> None:
     assert read_reply(said, decode_replies=False) == [b"OK", b"\xff", 7, None, [b"a"]]
     # A hook's JSON is its own.
     assert read_reply([{"hook": {"a": "b"}}], decode_replies=False) == [{"hook": {"a": "b"}}]
+
+
+def test_the_rows_of_a_statement_have_values_of_python() -> None:
+    odd = {"base64": "no bytes!"}
+    row = {"name": "a", "photo": {"base64": "/w=="}, "parts": [{"base64": "AAE="}], "doc": odd}
+    said = [{"rows": [row, {"hook": {"base64": "/w=="}}]}, 3]
+    read = {"name": "a", "photo": b"\xff", "parts": [b"\0\1"], "doc": odd}
+    assert read_reply(said) == [{"rows": [read, {"hook": b"\xff"}]}, 3]
+
+
+@pytest.mark.parametrize(
+    ("param", "written"),
+    [
+        ("ü", "ü"),
+        (30, "30"),
+        (2.5, "2.5"),
+        (True, True),
+        (None, None),
+        (b"\x00\xff", "\\x00ff"),
+        (Decimal("10.10"), "10.10"),
+        (date(2026, 11, 30), "2026-11-30"),
+        (datetime(2026, 11, 30, 4, 5, tzinfo=timezone.utc), "2026-11-30T04:05:00+00:00"),
+        (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        ({"a": [1]}, {"a": [1]}),
+    ],
+)
+def test_a_parameter_is_written_as_postgresql_reads_it(param: Any, written: Any) -> None:
+    assert write_sql("SELECT $1", [param]) == {"sql": "SELECT $1", "params": [written]}
+
+
+@pytest.mark.parametrize("param", [object(), float("nan"), {1, 2}])
+def test_what_postgresql_cannot_take_is_no_parameter(param: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"parameter|number"):
+        write_sql("SELECT $1", [param])
+
+
+def test_a_statement_stands_among_the_ops_of_its_participant() -> None:
+    tx = Transaction()
+    tx.sql("ledger", "UPDATE acct SET n = n - $1", 30, expect={"eq": 1})
+    assert tx.sql("ledger", "TABLE acct").index == 1
+    branch = json.loads(tx.seal())["branches"][0]
+    first = {"sql": "UPDATE acct SET n = n - $1", "params": ["30"], "expect": {"eq": "1"}}
+    assert branch == {"participant": "ledger", "ops": [first, {"sql": "TABLE acct"}]}
+    with pytest.raises(TypeError, match="statement"):
+        Transaction().sql("ledger", " ")
 
 
 def test_an_id_is_a_uuid_of_version_7_and_of_now() -> None:

@@ -32,7 +32,7 @@ from assent._outcome import (
     View,
 )
 from assent._transaction import Op, Transaction
-from assent._values import Arg, Expect, Reply
+from assent._values import Arg, Expect, Param, Reply
 
 __all__ = [
     "Aborted",
@@ -48,6 +48,7 @@ __all__ = [
     "Interactive",
     "Op",
     "OpAt",
+    "Param",
     "Pending",
     "Rejected",
     "Reply",

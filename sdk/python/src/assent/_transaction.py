@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeAlias
 from assent._ids import check_id, new_id
 from assent._json import write_json
 from assent._outcome import Committed
-from assent._values import Arg, Expect, Reply, write_op
+from assent._values import Arg, Expect, Param, Reply, write_op, write_sql
 
 Ack: TypeAlias = Literal["applied", "decided"]
 """When `committed` is answered: when every branch has applied, or when the decision is durable."""
@@ -75,10 +75,16 @@ class Transaction:
         `{"ge": 0}`; else everything is aborted. In `escrow` many add to one counter at once.
         Returns the op, whose `reply` is there once the transaction is committed.
         """
-        op = write_op(cmd, expect, escrow)
-        ops = self._branch(participant).setdefault("ops", [])
-        ops.append(op)
-        return Op(self, participant, len(ops) - 1)
+        return self._add(participant, write_op(cmd, expect, escrow))
+
+    def sql(self, participant: str, sql: str, *params: Param, expect: Expect | None = None) -> "Op":
+        """Add a statement at a participant beside a PostgreSQL database, with its `$1`, `$2`, …
+
+        The statements of a participant run in their order, in one transaction of the database.
+        `expect` is about the number of rows that it changed; of a statement that returns rows,
+        about the first column of the first one. The reply is that number, or `{"rows": […]}`.
+        """
+        return self._add(participant, write_sql(sql, params, expect))
 
     def input(self, participant: str, value: Any) -> None:
         """Add what the hook of a participant decides about: anything that is JSON.
@@ -90,6 +96,11 @@ class Transaction:
         if "input" in branch:
             raise ValueError(f"{participant} has an input already")
         branch["input"] = value
+
+    def _add(self, participant: str, op: dict[str, Any]) -> "Op":
+        ops = self._branch(participant).setdefault("ops", [])
+        ops.append(op)
+        return Op(self, participant, len(ops) - 1)
 
     def _branch(self, participant: str) -> dict[str, Any]:
         if not isinstance(participant, str):
@@ -136,10 +147,10 @@ class Transaction:
 
 
 class Op:
-    """One Redis command of a transaction."""
+    """One Redis command, or statement, of a transaction."""
 
     def __init__(self, transaction: Transaction, participant: str, index: int) -> None:
-        """Made by `Transaction.op`."""
+        """Made by `Transaction.op` and `Transaction.sql`."""
         self._transaction = transaction
         self.participant = participant
         """Where it runs."""
@@ -148,7 +159,7 @@ class Op:
 
     @property
     def reply(self) -> Reply:
-        """What Redis replied. `RuntimeError` as long as the transaction is not committed."""
+        """What was replied. `RuntimeError` as long as the transaction is not committed."""
         return self._transaction.result.replies[self.participant][self.index]
 
 

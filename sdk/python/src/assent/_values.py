@@ -1,4 +1,4 @@
-"""What Redis commands take and reply, as Python and as JSON have it.
+"""What Redis commands and statements take and reply, as Python and as JSON have it.
 
 Arguments and replies of Redis are byte strings. In JSON they stand as readable as they can: UTF-8
 as a string, other bytes as `{"base64": "…"}`, nil as `null`.
@@ -7,13 +7,39 @@ as a string, other bytes as `{"base64": "…"}`, nil as `null`.
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date
+from decimal import Decimal
 from typing import Any, TypeAlias, TypedDict
+from uuid import UUID
 
 Arg: TypeAlias = str | bytes | bytearray | memoryview | int | float
 """One argument of a command. Text is sent as UTF-8, a number as its digits."""
 
 Reply: TypeAlias = Any
-"""A reply: `int`, `str`, `bytes`, `None`, or a `list` of these."""
+"""A reply: `int`, `str`, `bytes`, `None`, or a `list` of these.
+
+That of a statement is the number of rows that it changed, or `{"rows": [{"column": value}]}`.
+"""
+
+Param: TypeAlias = (
+    str
+    | bytes
+    | bytearray
+    | memoryview
+    | int
+    | float
+    | bool
+    | Decimal
+    | UUID
+    | date
+    | list[Any]
+    | dict[str, Any]
+    | None
+)
+"""A parameter of a statement, which PostgreSQL reads by the type that it finds for it.
+
+Lists and dicts are sent as JSON text.
+"""
 
 
 class Expect(TypedDict, total=False):
@@ -74,6 +100,37 @@ def write_op(
     return op
 
 
+def write_sql(
+    sql: str, params: Sequence[Param] = (), expect: Expect | None = None
+) -> dict[str, Any]:
+    """Return an op that is a statement as JSON has it."""
+    if not isinstance(sql, str) or not sql.strip():
+        raise TypeError('a statement is a text, such as "SELECT balance FROM acct WHERE id = $1"')
+    op: dict[str, Any] = {"sql": sql}
+    if params:
+        op["params"] = [_write_param(param) for param in params]
+    if expect is not None:
+        op["expect"] = _write_expect(expect)
+    return op
+
+
+def _write_param(value: Param) -> Any:
+    if value is None or isinstance(value, bool | list | dict):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        # As PostgreSQL writes a bytea.
+        return "\\x" + bytes(value).hex()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if isinstance(value, str | int | float):
+        return write_arg(value)
+    raise TypeError(
+        f"a parameter is text, bytes, a number, a date, None or JSON, not {type(value).__name__}"
+    )
+
+
 def _write_expect(expect: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(expect, Mapping):
         raise TypeError('an expectation is a dict, such as {"ge": 0}')
@@ -102,6 +159,32 @@ def read_reply(value: Any, decode_replies: bool = True) -> Reply:
         return value if decode_replies else value.encode()
     if isinstance(value, list):
         return [read_reply(element, decode_replies) for element in value]
-    if isinstance(value, dict) and value.keys() == {_BASE64}:
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {_BASE64}:
         return base64.b64decode(value[_BASE64])
+    rows = value.get("rows")
+    if value.keys() == {"rows"} and isinstance(rows, list):
+        return {"rows": [_read_row(row) for row in rows]}
+    return value
+
+
+def _read_row(row: Any) -> Any:
+    if not isinstance(row, dict):
+        return row
+    return {column: _read_column(it) for column, it in row.items()}
+
+
+def _read_column(value: Any) -> Any:
+    """Return a value of a row as Python has it.
+
+    A column of JSON may look like bytes, and need not be any: what cannot be read as such stays.
+    """
+    if isinstance(value, list):
+        return [_read_column(element) for element in value]
+    if isinstance(value, dict) and value.keys() == {_BASE64}:
+        try:
+            return base64.b64decode(value[_BASE64], validate=True)
+        except (TypeError, ValueError):
+            return value
     return value
