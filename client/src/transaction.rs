@@ -16,6 +16,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use assent_common::command::{Expect, OpRequest};
 use assent_common::ids::InvalidId;
+use assent_common::sql::SqlOp;
 use assent_common::time::DurationMs;
 use assent_common::value::Arg;
 use assent_common::wire::transaction::{Ack, BranchRequest, Protocol, TransactionRequest};
@@ -38,8 +39,8 @@ pub enum InvalidTransaction {
     /// An expectation stands before the first op.
     #[error("an expectation must follow the op whose reply it is about")]
     ExpectationWithoutOp,
-    /// Escrow is asked for before the first op.
-    #[error("escrow must follow the op that is done in it")]
+    /// Escrow is asked for before the first op, or of a statement.
+    #[error("escrow must follow the command that is done in it")]
     EscrowWithoutOp,
     /// The ops or the input cannot be written as JSON.
     #[error("the ops or the input cannot be written as JSON")]
@@ -141,10 +142,18 @@ impl Transaction {
     }
 }
 
+/// An op of either kind. A branch has ops of one kind, which its coordinator checks.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum WrittenOp {
+    Command(OpRequest),
+    Statement(SqlOp),
+}
+
 /// The ops of a branch being written.
 #[derive(Debug, Default)]
 pub struct Ops {
-    ops: Vec<OpRequest>,
+    ops: Vec<WrittenOp>,
     input: Option<Box<RawValue>>,
     problem: Option<InvalidTransaction>,
 }
@@ -154,7 +163,26 @@ impl Ops {
     #[must_use]
     pub fn op<A: Into<Arg>>(mut self, words: impl IntoIterator<Item = A>) -> Self {
         let cmd = words.into_iter().map(Into::into).collect();
-        self.ops.push(OpRequest { cmd, expect: None, escrow: false });
+        self.ops.push(WrittenOp::Command(OpRequest { cmd, expect: None, escrow: false }));
+        self
+    }
+
+    /// A statement, at a participant with a PostgreSQL database; its parameters are `$1`, `$2`, …
+    /// It replies the number of rows that it changed, or `{"rows": […]}`.
+    #[must_use]
+    pub fn sql<P: Into<serde_json::Value>>(
+        mut self,
+        statement: &str,
+        params: impl IntoIterator<Item = P>,
+    ) -> Self {
+        let params = params.into_iter().map(|param| to_raw_value(&param.into()));
+        match params.collect() {
+            Ok(params) => {
+                let sql = statement.to_owned();
+                self.ops.push(WrittenOp::Statement(SqlOp { sql, params, expect: None }));
+            }
+            Err(error) => self.problem = Some(InvalidTransaction::Json(error)),
+        }
         self
     }
 
@@ -174,8 +202,10 @@ impl Ops {
     #[must_use]
     pub fn escrow(mut self) -> Self {
         match self.ops.last_mut() {
-            Some(op) => op.escrow = true,
-            None => self.problem = Some(InvalidTransaction::EscrowWithoutOp),
+            Some(WrittenOp::Command(op)) => op.escrow = true,
+            Some(WrittenOp::Statement(_)) | None => {
+                self.problem = Some(InvalidTransaction::EscrowWithoutOp);
+            }
         }
         self
     }
@@ -218,7 +248,8 @@ impl Ops {
 
     fn expecting(mut self, set: impl FnOnce(&mut Expect)) -> Self {
         match self.ops.last_mut() {
-            Some(op) => set(op.expect.get_or_insert_default()),
+            Some(WrittenOp::Command(op)) => set(op.expect.get_or_insert_default()),
+            Some(WrittenOp::Statement(op)) => set(op.expect.get_or_insert_default()),
             None => self.problem = Some(InvalidTransaction::ExpectationWithoutOp),
         }
         self
@@ -239,6 +270,8 @@ impl Ops {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -253,7 +286,7 @@ mod tests {
             .unwrap();
         assert_eq!(
             serde_json::to_value(&transfer).unwrap(),
-            serde_json::json!({
+            json!({
                 "id": "0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e",
                 "name": "transfer",
                 "branches": [
@@ -265,6 +298,29 @@ mod tests {
                 "ack": "applied",
             })
         );
+    }
+
+    #[test]
+    fn a_statement_stands_beside_its_parameters() {
+        let row = Transaction::new()
+            .branch("shop", |ops| {
+                ops.sql("UPDATE acct SET x = $1 WHERE id = $2", [json!(30), json!("alice")])
+                    .expect_eq("1")
+                    .sql("SELECT 1", [(); 0])
+            })
+            .build()
+            .unwrap();
+        let ops: serde_json::Value = serde_json::from_str(row.branches[0].ops.get()).unwrap();
+        assert_eq!(
+            ops,
+            json!([
+                {"sql": "UPDATE acct SET x = $1 WHERE id = $2", "params": [30, "alice"],
+                 "expect": {"eq": "1"}},
+                {"sql": "SELECT 1"},
+            ])
+        );
+        let reserved = Transaction::new().branch("a", |ops| ops.sql("SELECT 1", [(); 0]).escrow());
+        assert!(matches!(reserved.build(), Err(InvalidTransaction::EscrowWithoutOp)));
     }
 
     #[test]
