@@ -166,6 +166,13 @@ impl<'r> HookStage<'r> {
         self.stage(OpRequest { cmd, expect: Some(expect), escrow: false })
     }
 
+    /// The same, of a counter that many add to at once, which it shares with others that do the
+    /// same.
+    pub fn op_in_escrow<A: Into<Arg>>(&mut self, words: impl IntoIterator<Item = A>) -> &mut Self {
+        let cmd = words.into_iter().map(Into::into).collect();
+        self.stage(OpRequest { cmd, expect: None, escrow: true })
+    }
+
     /// The same, of an op in any form.
     pub fn stage(&mut self, op: OpRequest) -> &mut Self {
         self.staged.push(op);
