@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-quick bench-peers bench-tools peers compare chaos soak mixed-soak fuzz test sdk-test sdk-js sdk-python model sim lint docs book deny fix tools redis postgres servers clean
+.PHONY: help demo shop-local shop-build shop-test bench bench-quick bench-peers bench-tools peers compare chaos soak mixed-soak fuzz test sdk-test sdk-js sdk-python model sim lint docs book deny fix tools redis postgres servers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -10,6 +10,20 @@ help: ## this list
 demo: redis ## build, start three Redis servers, move money, kill processes, audit
 	cargo build --profile demo --locked --no-default-features -p assent -p assent-lab
 	./target/demo/assent-lab demo
+
+# How many customers want how many lamps; SEED as below, by chance if it is not said. SHOP_KEEP=1 leaves the shop open.
+SHOP_CUSTOMERS ?= 200
+SHOP_ITEMS ?= 50
+SHOP_ARGS = --customers $(SHOP_CUSTOMERS) --items $(SHOP_ITEMS) $(if $(filter command line environment,$(origin SEED)),--seed $(SEED)) \
+	$(if $(SHOP_KEEP),--keep) $(if $(SHOP_PORT),--port $(SHOP_PORT))
+
+shop-local: redis postgres shop-build ## a shop of three services: 200 customers buy the last 50 lamps while every process is killed
+	@./deploy/install-python.sh
+	@./deploy/install-node.sh
+	@./examples/shop/run.sh $(SHOP_ARGS)
+
+shop-build:
+	cargo build --profile demo --locked --no-default-features -p assent -p assent-shop-payments
 
 bench: bench-tools peers ## everything against its floors and its peers, in one run: about 12 minutes; writes docs/reference/performance.md
 	@./target/release/assent-lab suite
@@ -72,7 +86,7 @@ test: servers tools lint ## everything CI runs
 	cargo test --workspace --locked --doc --quiet
 	$(MAKE) --no-print-directory sdk-test docs deny
 
-sdk-test: sdk-js sdk-python ## the SDKs, against a live coordinator
+sdk-test: sdk-js sdk-python shop-test ## the SDKs and the shop, against a live coordinator
 
 sdk-js: redis
 	@./deploy/install-node.sh
@@ -83,6 +97,12 @@ sdk-python: redis
 	@./deploy/install-python.sh
 	cargo build --locked -p assent
 	@./sdk/python/check.sh
+
+shop-test: redis postgres
+	@./deploy/install-python.sh
+	@./deploy/install-node.sh
+	cargo build --locked -p assent -p assent-shop-payments
+	@./examples/shop/check.sh
 
 model: ## the model checker's larger worlds, some minutes
 	ASSENT_MODEL_LARGE=1 cargo test -p assent-model --locked -- --test-threads 1

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::tidy::{files_under, root};
 
 /// Folders with pages, beside the pages at the root.
-const FOLDERS: [&str; 4] = ["docs", "deploy", "sdk", "tests"];
+const FOLDERS: [&str; 5] = ["deploy", "docs", "examples", "sdk", "tests"];
 
 /// All pages, by their path from the root.
 fn pages() -> Vec<(PathBuf, String)> {

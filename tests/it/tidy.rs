@@ -26,7 +26,7 @@ const COMMON_MAY_USE: [&str; 9] = [
 const ENGINE_MAY_USE: [&str; 5] = ["assent-common", "serde", "serde_json", "sha2", "uuid"];
 
 /// The packages of ours that each folder may use (ARCHITECTURE.md, "Code map").
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("common", &[]),
     ("client", &["assent-common"]),
     ("edge", &["assent-common"]),
@@ -52,6 +52,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
             "assent-resp",
         ],
     ),
+    ("examples/shop/payments", &["assent-participant"]),
     ("lab", &["assent", "assent-common", "assent-client", "assent-coordinator", "assent-process"]),
     (
         "tests",
