@@ -332,7 +332,10 @@ impl Core {
         done: Ticket,
     ) -> Result<(), Problem> {
         let lane = self.lanes.registered(name).ok_or_else(|| not_registered(name))?;
-        let unfinished = self.lanes[lane].unfinished.len();
+        // The last record of one that is over stands in the log before that of the removal.
+        let is_over =
+            |number| self.active.get(number).is_none_or(|active| active.machine.is_over());
+        let unfinished = self.lanes[lane].unfinished.iter().filter(|n| !is_over(n)).count();
         if unfinished > 0 {
             let detail = format!(
                 "participant {name} has {unfinished} unfinished transactions; wait, move it, or \

@@ -221,6 +221,12 @@ impl Transaction {
         waits && self.strays().iter().all(|stray| in_vain(stray.branch, &stray.delivery))
     }
 
+    /// Whether nothing is left to do but to write its last record, which is on its way to the log.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.state_word() == TransactionState::Ended && self.strays().is_empty()
+    }
+
     /// Whether a branch has not acknowledged the outcome that it was told, or the abort of an earlier attempt.
     #[must_use]
     pub fn owes_an_answer(&self, branch: Branch) -> bool {

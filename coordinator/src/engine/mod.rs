@@ -195,8 +195,9 @@ impl Engine {
     pub fn retry(&self, id: TransactionId) -> Result<TransactionView, Problem> {
         {
             let mut core = self.core();
-            let number = core.number_of(id);
-            if let Some(number) = number {
+            let is_over =
+                |number| core.active(number).is_none_or(|active| active.machine.is_over());
+            if let Some(number) = core.number_of(id).filter(|number| !is_over(*number)) {
                 core.retry(number, clock::micros());
                 if let Some(view) = view(&core, id) {
                     return Ok(view);

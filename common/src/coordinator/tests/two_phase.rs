@@ -36,8 +36,10 @@ fn applied_is_answered_when_every_branch_has_applied() {
 fn what_was_answered_as_ended_is_shown_as_ended() {
     let mut rig = committing(spec(2)).after([applied(A)]);
     assert_eq!(rig.machine.state_word(), TransactionState::Committing);
+    assert!(!rig.machine.is_over());
     rig.feed(applied(B));
     assert_eq!(rig.machine.state_word(), TransactionState::Ended);
+    assert!(rig.machine.is_over());
     let mut abandoned = committing(spec(2)).after([applied(A)]);
     abandoned.feed(Input::Abandon { branch: B, attempt: FIRST });
     assert_eq!(abandoned.machine.state_word(), TransactionState::Committing, "as it is answered");
