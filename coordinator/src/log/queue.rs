@@ -49,17 +49,19 @@ struct Queue {
     due: Due,
     retires: Vec<Retire>,
     state: State,
-    writer_sleeps: bool,
+    /// When the writer goes on by itself, while it sleeps.
+    sleeps_until: Option<Due>,
 }
 
-#[derive(Clone, Copy)]
+/// When the writer has something to do; what is sooner is less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
-    /// Nothing is queued.
-    Never,
+    /// A forced record is queued.
+    Now,
     /// Only lazy records are queued.
     At(Instant),
-    /// A forced record is.
-    Now,
+    /// Nothing is queued.
+    Never,
 }
 
 enum State {
@@ -83,7 +85,7 @@ impl Shared {
             due: Due::Never,
             retires: Vec::new(),
             state: State::Running,
-            writer_sleeps: false,
+            sleeps_until: None,
         };
         Self {
             options,
@@ -176,25 +178,21 @@ impl Shared {
         let idle_at = tell_idle.then(|| Instant::now() + MARK_IDLE);
         let mut queue = lock(&self.queue);
         loop {
-            let closing = !matches!(queue.state, State::Running);
-            let full = queue.waiting_bytes >= self.options.batch_bytes_max;
-            let at = match queue.due {
-                _ if closing || full || !queue.retires.is_empty() => return queue.take(closing),
-                Due::Now => return queue.take(closing),
-                Due::At(instant) => Some(instant),
-                Due::Never => idle_at,
+            let due = match (queue.due(&self.options), idle_at) {
+                (Due::Now, _) => return queue.take(),
+                (Due::Never, Some(idle_at)) => Due::At(idle_at),
+                (due, _) => due,
             };
-            queue.writer_sleeps = true;
-            let Some(at) = at else {
-                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
+            queue.sleeps_until = Some(due);
+            queue = if let Due::At(instant) = due {
+                let left = instant.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return queue.take();
+                }
+                self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner)
             };
-            let left = at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return queue.take(closing);
-            }
-            let woken = self.wake.wait_timeout(queue, left);
-            queue = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -207,15 +205,26 @@ impl Shared {
         }
     }
 
-    /// A wake-up is a system call; one is enough until the writer sleeps again.
+    /// A wake-up costs two switches of threads: one is enough until the writer sleeps again, and
+    /// lazy records need none while it is to wake for earlier ones anyway.
     fn wake_writer(&self, queue: &mut Queue) {
-        if std::mem::take(&mut queue.writer_sleeps) {
+        let due = queue.due(&self.options);
+        if queue.sleeps_until.take_if(|until| due < *until).is_some() {
             self.wake.notify_one();
         }
     }
 }
 
 impl Queue {
+    fn due(&self, options: &LogOptions) -> Due {
+        let full = self.waiting_bytes >= options.batch_bytes_max;
+        if full || self.closing() || !self.retires.is_empty() { Due::Now } else { self.due }
+    }
+
+    const fn closing(&self) -> bool {
+        !matches!(self.state, State::Running)
+    }
+
     /// Takes records from the front until one is refused.
     fn push(
         &mut self,
@@ -246,8 +255,9 @@ impl Queue {
         Ok(())
     }
 
-    fn take(&mut self, closing: bool) -> Work {
-        self.writer_sleeps = false;
+    fn take(&mut self) -> Work {
+        let closing = self.closing();
+        self.sleeps_until = None;
         self.waiting_bytes = 0;
         self.due = Due::Never;
         Work {
