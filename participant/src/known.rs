@@ -7,7 +7,7 @@
 use assent_client::{Token, parse_base_url};
 use url::Url;
 
-use crate::Error;
+use crate::error::Error;
 
 /// The addresses of one kind of servers.
 #[derive(Debug)]

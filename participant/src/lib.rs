@@ -31,6 +31,7 @@
 mod agent;
 mod answers;
 mod by_hand;
+mod error;
 mod forward;
 mod health;
 pub mod hook;
@@ -60,9 +61,8 @@ use axum::Router;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use assent_client::{BuildError, Http, HttpOptions, InvalidBaseUrl, ParticipantClient, Token};
+use assent_client::{Http, HttpOptions, ParticipantClient, Token};
 use assent_common::ParticipantName;
-use assent_common::ids::InvalidId;
 use assent_common::participant::resolver::Resolver;
 use assent_edge::Budget;
 
@@ -76,6 +76,7 @@ use crate::resource::Resource;
 use crate::service::Shared;
 use crate::store::{AgentAddress, Store, StoreError, StoreOptions};
 
+pub use error::Error;
 pub use options::{MetricsText, Options};
 pub use postgres::requirements::page as postgres_page;
 pub use postgres::{Isolation, PostgresOptions, examine_postgres};
@@ -87,63 +88,6 @@ const SCAN_INTERVAL_MIN_MS: u64 = 100;
 
 /// Between two looks at the data that no traffic asks for, in milliseconds: one `HMGET` each.
 const PULSE_INTERVAL_MS: u64 = 1_000;
-
-/// Why a participant cannot start, or stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The name is none.
-    #[error("the participant's name {name:?} is not valid")]
-    Name {
-        /// The text.
-        name: String,
-        /// The rule that it breaks.
-        #[source]
-        source: InvalidId,
-    },
-    /// Its Redis, or its database, cannot be used.
-    #[error("what the participant keeps its branches in cannot be used")]
-    Store(#[from] StoreError),
-    /// A hook reads and stages in a Redis.
-    #[error("a participant with a PostgreSQL database takes no hook")]
-    HookWithoutRedis,
-    /// The HTTP client for coordinators cannot be set up.
-    #[error("the client for coordinators cannot be set up")]
-    Http(#[from] BuildError),
-    /// Other agents could not be told where this one is.
-    #[error("the address of this agent for others (--advertised-url): {0}")]
-    Address(#[from] InvalidBaseUrl),
-    /// One of those that may be asked could not be.
-    #[error("{setting}: {source}")]
-    Listed {
-        /// The flag that lists it.
-        setting: &'static str,
-        /// What is wrong with it.
-        source: InvalidBaseUrl,
-    },
-    /// There is a token for coordinators, and none to send it to.
-    #[error(
-        "there is a token for coordinators, but no coordinator to send it to: list their base URLs with --coordinator"
-    )]
-    NoCoordinators,
-    /// An address cannot be listened on.
-    #[error(
-        "cannot listen on {address} ({flag}): {source}; does another agent run here? Each needs addresses of its own"
-    )]
-    Bind {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// The flag that changes it.
-        flag: &'static str,
-        /// What the system says.
-        #[source]
-        source: std::io::Error,
-    },
-    /// An address that others can reach needs a token.
-    #[error(
-        "{0} can be reached from outside: configure a token, or accept the risk with --insecure"
-    )]
-    Exposed(std::net::SocketAddr),
-}
 
 /// A participant that runs: its background tasks go with it.
 #[derive(Debug)]

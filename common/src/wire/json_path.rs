@@ -1,5 +1,6 @@
-//! The place in a JSON text at which parsing failed, as a path: `branches[0].participant`. serde says what is wrong and
-//! at which column; a person wants to know in which field. Runs only when a text is refused.
+//! The place in a JSON text at which parsing failed, as a path: `branches[0].participant`. serde
+//! says what is wrong and at which column; a person wants to know in which field. Runs only when a
+//! text is refused.
 
 use std::fmt::Write as _;
 

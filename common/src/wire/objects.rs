@@ -261,7 +261,8 @@ mod tests {
         assert!(veto.to_string().starts_with(ARRAY_FOR_OBJECT), "{veto}");
         let batch =
             br#"{"participant":"a","coordinator":{"log_id":"0198f1c2a4b27c1d9c0e3f4a5b6c7d8e",
-            "epoch":1,"url":"http://c"},"low_water":{"epoch":1,"n":1},"messages":[{"commit":["x"]}]}"#;
+            "epoch":1,"url":"http://c"},"low_water":{"epoch":1,"n":1},
+            "messages":[{"commit":["x"]}]}"#;
         let batch = read_json::<Batch>(batch).unwrap_err().to_string();
         assert!(batch.contains(ARRAY_FOR_OBJECT), "{batch}");
     }
