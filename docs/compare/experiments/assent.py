@@ -1,36 +1,11 @@
-"""Assent: a coordinator, an agent beside each of three Redis, and a hook by which a transaction can
-be held before its last vote."""
+"""Assent: a coordinator, an agent beside each of three Redis. A transaction is held before its last
+vote while the agent that has to give it is frozen."""
 
-import json
 import os
 import subprocess
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from servers import Assent, Missing, Redis, call, wait_for
-
-
-class Gate(BaseHTTPRequestHandler):
-    """The hook of `audit`: it says yes to a transaction when the gate is open for it."""
-
-    protocol_version = "HTTP/1.1"
-    asked = set()
-    open = set()
-
-    def do_POST(self):
-        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        name = question["input"]
-        Gate.asked.add(name)
-        wait_for(f"the gate of {name}", lambda: name in Gate.open)
-        body = json.dumps({"ops": [{"cmd": ["SET", f"seen:{name}", 1]}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
 
 
 class Background:
@@ -53,13 +28,14 @@ class Background:
         return self.answer
 
 
-def transfer(gate=None, amount=30):
+def transfer(seen=None, amount=30):
+    """From Alice to Bob; `seen` is the key that `audit` keeps of it, if it has a part in it."""
     branches = [
         {"participant": "bank-a",
          "ops": [{"cmd": ["DECRBY", "alice", amount], "expect": {"ge": 0}}]},
         {"participant": "bank-b", "ops": [{"cmd": ["INCRBY", "bob", amount]}]}]
-    if gate:
-        branches.append({"participant": "audit", "input": gate})
+    if seen:
+        branches.append({"participant": "audit", "ops": [{"cmd": ["SET", seen, 1]}]})
     return {"branches": branches, "timeout": "60s"}
 
 
@@ -79,21 +55,17 @@ def short(answer):
 
 
 class Bank:
-    """Alice at bank-a, Bob at bank-b, and an audit whose hook votes last."""
+    """Alice at bank-a, Bob at bank-b, and an audit that votes last."""
 
     def __init__(self):
         if not os.environ.get("ASSENT_BIN"):
             raise Missing("no assent: build one, or set ASSENT_BIN")
-        hook = ThreadingHTTPServer(("127.0.0.1", 0), Gate)
-        threading.Thread(target=hook.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{hook.server_port}/"
         self.redis, self.agents, registered = {}, {}, []
         for name in ["bank-a", "bank-b", "audit"]:
             server = self.redis[name] = Redis(f"redis-of-{name}")
             agent = self.agents[name] = Assent(
                 f"agent-of-{name}", "participant", "--name", name,
-                "--redis", f"unix://{server.dir}/socket",
-                *(["--hook-url", url, "--hook-timeout", "60s"] if name == "audit" else []))
+                "--redis", f"unix://{server.dir}/socket")
             registered += ["--participant", f"{name}={agent.url('')}"]
         log = self.redis["audit"].dir.parent / "decisions"
         program = os.environ["ASSENT_BIN"]
@@ -102,7 +74,10 @@ class Bank:
         self.alice, self.bob = (self.redis[name].connect() for name in ["bank-a", "bank-b"])
 
     def begin(self):
-        """What every experiment begins with; nothing is locked."""
+        """What every experiment begins with; nothing is locked, and every participant answers."""
+        wait_for("every participant", lambda: short(self.submit({"branches": [
+            {"participant": name, "ops": [{"cmd": ["GET", "any"]}]} for name in self.agents
+        ]})) == "committed")
         self.alice.set("alice", 100)
         self.bob.set("bob", 0)
 
@@ -119,19 +94,24 @@ class Bank:
         listed = call(self.agents[name].url("/v1/branches"))["branches"]
         return [key for branch in listed for key in branch["keys"]]
 
-    def hold(self, gate, key=None):
-        """A transfer that has both banks' votes, and not that of the hook."""
-        held = Background(self, transfer(gate), key)
-        wait_for("the votes of both banks", lambda: gate in Gate.asked and all(
+    def hold(self, seen, key=None):
+        """A transfer that has both banks' votes; the agent of `audit` is frozen before its own."""
+        self.agents["audit"].freeze()
+        held = Background(self, transfer(seen), key)
+        wait_for("the votes of both banks", lambda: all(
             self.locked(name) for name in ["bank-a", "bank-b"]))
         return held
 
-    def hold_between(self, gate, key=None):
+    def release(self):
+        """Lets `audit` vote."""
+        self.agents["audit"].thaw()
+
+    def hold_between(self, seen, key=None):
         """A transfer that is decided, and applied at bank-a only: the agent of bank-b is frozen."""
-        held = self.hold(gate, key)
+        held = self.hold(seen, key)
         before = self.alice.get("alice")
         self.agents["bank-b"].freeze()
-        Gate.open.add(gate)
+        self.release()
         wait_for("the commit at bank-a", lambda: self.alice.get("alice") != before)
         return held
 
@@ -149,7 +129,7 @@ def run(say):
         {"participant": "bank-a", "ops": [{"cmd": ["INCRBY", "alice", 1]}]}]})
     other = bank.submit({"branches": [
         {"participant": "bank-a", "ops": [{"cmd": ["SET", "carol", 5]}]}]})
-    Gate.open.add("t1")
+    bank.release()
     end = held.wait()
     say("A1",
         "While a transaction is prepared, plain readers see what was before it; whoever wants "
@@ -200,7 +180,7 @@ def run(say):
     bank.coordinator.start()
     wait_for("the end of both branches", lambda: not any(
         bank.locked(name) for name in ["bank-a", "bank-b"]))
-    Gate.open.add("t4")
+    bank.release()
     alone, free = bank.money(), bank.submit(transfer())
     say("A4",
         "After kill -9 of the coordinator before the decision, the transaction is aborted "
@@ -213,7 +193,7 @@ def run(say):
     held = bank.hold("t5")
     bank.redis["bank-b"].kill()
     bank.redis["bank-b"].start()
-    Gate.open.add("t5")
+    bank.release()
     end = held.wait()
     say("A5",
         "A vote outlives kill -9 of the Redis that keeps it: the transaction commits.",
@@ -222,7 +202,7 @@ def run(say):
     bank.begin()
     held = bank.hold("t6")
     taken = bank.bob.set("bob", 1000)
-    Gate.open.add("t6")
+    bank.release()
     end = held.wait()
     say("A6",
         "A plain client is not stopped from writing a locked key. The decision stands, and "
