@@ -228,15 +228,29 @@ fn described(command: &Command) -> Value {
     let least = i64::try_from(command.args_min).unwrap_or(i64::MAX - 1) + 1;
     let arity = if command.args_min == command.args_max { least } else { -least };
     let flag = if command.access == Access::Shared { "readonly" } else { "write" };
+    let mut flags = vec![Value::Status(flag.into())];
+    if has_movable_keys(command.keys) {
+        flags.push(Value::Status("movablekeys".into()));
+    }
     let (first, last, step) = key_places(command.keys);
     Value::Array(vec![
         Value::bulk(command.name.to_ascii_lowercase()),
         Value::Int(arity),
-        Value::Set(vec![Value::Status(flag.into())]),
+        Value::Set(flags),
         Value::Int(first),
         Value::Int(last),
         Value::Int(step),
     ])
+}
+
+/// Whether there may be keys beside those at the places that `COMMAND` tells.
+const fn has_movable_keys(keys: Keys) -> bool {
+    match keys {
+        Keys::First | Keys::All | Keys::EveryOther | Keys::FirstTwo => false,
+        Keys::Second | Keys::AfterFirst => false,
+        Keys::FirstAndCounted | Keys::FirstAndStore => true,
+        Keys::Counted | Keys::CountedPairs | Keys::Streams => true,
+    }
 }
 
 /// The keys of a command for `COMMAND`: the first, the last, and the step.

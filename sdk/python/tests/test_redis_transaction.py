@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis_transaction import OutcomeUnknown, RedisTransaction, total, transfer
-from stack import LossyProxy, PeerServer, Stack, running
+from redis_transaction import OutcomeUnknown, RedisTransaction, keys_of, main, total, transfer
+from stack import LossyProxy, PeerServer, Stack, dead_url, running
 
 import assent
 
@@ -102,6 +103,122 @@ def test_a_value_that_cannot_be_sent_is_not_added(stack: Stack, make: Make) -> N
     assert tx.commit() is True, "what was refused was not added"
     with plain(stack.resp) as reader:
         assert (reader.get("bank:bad"), reader.get("shop:bad")) == ("whole", None)
+
+
+TWO_PLACES: list[tuple[str | int, ...]] = [
+    ("MSET", "bank:two", 1, "shop:two", 1),
+    ("mget", "bank:two", "shop:two"),
+    ("BITOP", "OR", "bank:two", "bank:other", "shop:two"),
+    ("COPY", "bank:two", "shop:two"),
+]
+
+
+@pytest.mark.parametrize("command", TWO_PLACES)
+def test_keys_at_two_participants_are_no_true(
+    stack: Stack, make: Make, command: tuple[str | int, ...]
+) -> None:
+    tx = make()
+    tx.start()
+    tx.set("bank:beside", 1)
+    tx.write(*command)
+    assert tx.commit() is False
+    assert "participants" in str(tx.why)
+    with plain(stack.resp) as reader:
+        found = [reader.get(key) for key in ("bank:two", "shop:two", "bank:beside")]
+    assert found == [None, None, None]
+
+
+def test_a_command_goes_where_its_keys_lie(stack: Stack, make: Make) -> None:
+    tx = make()
+    tx.start()
+    tx.write("MSET", "bank:mset-a", 1, "bank:mset-b", 2)
+    tx.write("BITOP", "OR", "shop:or", "shop:mset-a", "shop:mset-b")
+    tx.write("XGROUP", "CREATE", "shop:stream", "group", "$", "MKSTREAM")
+    assert tx.commit() is True, tx.why
+    with plain(stack.resp) as reader:
+        assert (reader.get("bank:mset-a"), reader.get("bank:mset-b")) == ("1", "2")
+        assert reader.xlen("shop:stream") == 0
+        for key in ("bank:mset-a", "bank:mset-b", "shop:stream"):
+            reader.delete(key)
+
+
+def test_the_keys_of_all_commands_are_found(stack: Stack) -> None:
+    """Promise: what the SDK's way knows of the places of keys is what the port says of them."""
+    words = [f"word-{place}" for place in range(9)]
+    with plain(stack.resp) as client:
+        commands = client.command()
+    assert len(commands) > 150
+    for name, told in commands.items():
+        first, last = told["first_key_pos"], told["last_key_pos"]
+        stops = len(words) if last < 0 else last + 1
+        fixed = words[first : stops : told["step_count"]] if first else []
+        is_movable = "movablekeys" in told["flags"]
+        assert keys_of([name, *words[1:]]) == ([] if is_movable else fixed), name
+
+
+def test_what_has_keys_at_no_fixed_place_is_sent_by_redis_clients(stack: Stack) -> None:
+    for by, expected in (("redis-py", True), ("sdk", False)):
+        with plain(stack.resp) as client, assent.Client(stack.url) as sdk:
+            tx = RedisTransaction(client if by == "redis-py" else sdk)
+            tx.start()
+            tx.write("ZUNIONSTORE", "bank:union", 1, "bank:set")
+            assert tx.commit() is expected, tx.why
+
+
+def test_words_of_the_connection_are_no_writes(stack: Stack, make: Make) -> None:
+    tx = make()
+    tx.start()
+    for word in ("EXEC", "DISCARD", "MULTI", "RESET"):
+        with pytest.raises(ValueError, match="a key"):
+            tx.write(word)
+    tx.write("WATCH", "bank:watched")
+    tx.incrby("bank:watched", 1)
+    assert tx.commit() is False
+    with plain(stack.resp) as reader:
+        assert reader.get("bank:watched") is None
+
+
+def test_an_async_client_is_refused() -> None:
+    for client in (redis.asyncio.Redis(), assent.AsyncClient(), None):
+        with pytest.raises(TypeError, match=type(client).__name__):
+            RedisTransaction(client)  # type: ignore[arg-type]
+
+
+def test_where_nobody_listens_nothing_is_done() -> None:
+    dead = dead_url()
+    with plain(dead.removeprefix("http://")) as client, assent.Client(dead) as sdk:
+        for door in (client, sdk):
+            tx = RedisTransaction(door)
+            tx.start()
+            tx.incrby("bank:dead", 1)
+            assert tx.commit() is False
+            assert "not sent" in str(tx.why)
+
+
+def test_where_nobody_listens_any_more_it_is_not_known(stack: Stack) -> None:
+    for by in ("redis-py", "sdk"):
+        with LossyPort(stack.resp) as port, LossyProxy(stack.url) as proxy:
+            sdk = assent.Client(proxy.url)
+            tx = RedisTransaction(port.client if by == "redis-py" else sdk)
+            tx.start()
+            tx.incrby(f"bank:gone-{by}", 1)
+            (port if by == "redis-py" else proxy).lose("answer")
+            with pytest.raises(OutcomeUnknown):
+                tx.commit()
+            port.close()
+            proxy.close()
+            with pytest.raises(OutcomeUnknown, match="not sent"):
+                tx.attach()
+            sdk.close()
+
+
+def test_it_runs_as_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    with running("bank-a", "bank-b", hooks_at=[]) as stack:
+        main(stack.resp)
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["opened: True", "30 moved: True "]
+    assert said[2].startswith("500 moved: False EXPECTATIONFAILED ")
+    assert said[3:] == ["alice has 70, bob has 30"]
 
 
 def test_a_reply_that_cannot_be_decoded_is_no_false(stack: Stack) -> None:
