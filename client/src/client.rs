@@ -31,7 +31,7 @@ use assent_common::wire::transaction::TransactionView;
 use assent_common::{ErrorCode, TransactionId, limits};
 
 use crate::coordinator::CoordinatorClient;
-use crate::interactive::{Interactive, may_help};
+use crate::interactive::Interactive;
 use crate::outcome::{AskedOf, CommittedTransaction, TransactionError};
 use crate::sealed::SealedTransaction;
 use crate::transaction::Transaction;
@@ -263,7 +263,7 @@ impl AssentClient {
             let begin = BeginRequest { id: None, ..begin.clone() };
             let (error, may_help): (E, bool) = match self.begin(begin).await {
                 Err(error) => {
-                    let may_help = may_help(&error);
+                    let may_help = error.retryable();
                     // Nobody was given its id.
                     (error.into_nothing_done().into(), may_help)
                 }

@@ -219,7 +219,7 @@ impl Interactive {
             }
             Err(error) => error,
         };
-        self.may_help = may_help(&error);
+        self.may_help = error.retryable();
         match error {
             TransactionError::Aborted(_) => {
                 (self.unclear, self.progress) = (None, InteractiveProgress::Ended);
@@ -279,7 +279,7 @@ impl Interactive {
         let http = &self.client.endpoint().http;
         let heard = http.say_if_connected(request.waiting(waits_ms)).await;
         let committed = self.asked().committed(heard);
-        self.may_help = committed.as_ref().is_err_and(may_help);
+        self.may_help = committed.as_ref().is_err_and(TransactionError::retryable);
         match committed {
             Err(error @ TransactionError::Rejected(_)) => {
                 self.progress = before;
@@ -340,17 +340,6 @@ fn is_aborted(asked: AskedOf<'_>, view: &TransactionView) -> Result<(), Transact
     match view.outcome {
         OutcomeWord::Aborted => Ok(()),
         _ => Err(asked.unclear(format!("asked to abort {}, told that it is not", view.id))),
-    }
-}
-
-/// Whether a new transaction may do better where this one has done nothing.
-pub(crate) fn may_help(error: &TransactionError) -> bool {
-    match error {
-        TransactionError::Aborted(_) => {
-            error.retryable() || error.code() == Some(ErrorCode::ReadChanged.as_str())
-        }
-        TransactionError::Rejected(_) => error.retryable(),
-        TransactionError::Unknown(_) => false,
     }
 }
 

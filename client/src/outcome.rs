@@ -132,10 +132,13 @@ impl TransactionError {
         }
     }
 
-    /// Whether the same may succeed later; after an abort, under a new id.
+    /// Whether the same work may succeed if it is done again: after `Aborted` as a new transaction,
+    /// after `Rejected` the same one too. Never of `Unknown`, which may be done already: submit the
+    /// same one again, or attach its id.
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match (self, &self.cause().why) {
+            (Self::Unknown(_), _) => false,
             (_, CauseKind::Problem(problem)) => problem.retryable,
             (_, CauseKind::NotSent(_)) => true,
             // It was given up before its commit.

@@ -32,7 +32,7 @@ macro_rules! error_codes {
                 match self { $(Self::$variant => $status,)+ }
             }
 
-            /// Whether the same request may succeed later, unchanged.
+            /// Whether the same work may succeed if it is done again: after an abort as a new transaction.
             #[must_use]
             pub const fn retryable(self) -> bool {
                 match self { $(Self::$variant => $retryable,)+ }
@@ -125,7 +125,7 @@ error_codes! {
     ExpectationFailed = "expectation_failed", 409, false, "Read again and decide again; `reply` is what was found.";
     /// A key is not what it was when its digest was taken: somebody has changed it, or it has
     /// expired.
-    ReadChanged = "read_changed", 409, false,
+    ReadChanged = "read_changed", 409, true,
         "Read again and decide again: in a new interactive transaction, or with a new digest.";
     /// The hook of a participant vetoed: `reply` has its code and its reason.
     Vetoed = "vetoed", 409, false,

@@ -62,6 +62,17 @@ struct LastCall {
     replies: Box<RawValue>,
 }
 
+/// Whether what a participant says of a call ends the transaction: 0 if it goes on. An expectation
+/// is about the transaction, as in one that is sent in one request; and what was expected of
+/// something that has changed says less than the change.
+const fn weight(code: ErrorCode) -> u8 {
+    match code {
+        ErrorCode::ReadChanged => 2,
+        ErrorCode::ExpectationFailed => 1,
+        _ => 0,
+    }
+}
+
 /// What is known of the part at one participant.
 #[derive(Debug, Clone)]
 struct StagedBranch {
@@ -329,16 +340,15 @@ impl InteractiveTransactions {
             if let Err(problem) = stages {
                 let problem = blamed(problem, id, &evaluation);
                 // What must end it is said before what may pass.
-                if failed.is_none() || problem.code == ErrorCode::ReadChanged {
+                let is_first = |met: &Problem| weight(problem.code) > weight(met.code);
+                if failed.as_ref().is_none_or(is_first) {
                     failed = Some(problem);
                 }
             }
         }
         if let Some(problem) = failed {
-            return Err(match problem.code {
-                ErrorCode::ReadChanged => *self.end(id, problem),
-                _ => problem,
-            });
+            let ends = weight(problem.code) > 0;
+            return Err(if ends { *self.end(id, problem) } else { problem });
         }
         let replies = array(replies.into_iter().flatten().collect())?;
         let last = LastCall { hash: hash(request), replies: replies.clone() };

@@ -140,7 +140,7 @@ pub struct InteractiveOp {
     /// The command's name and its arguments.
     #[serde(deserialize_with = "bounded::words")]
     pub cmd: Vec<Arg>,
-    /// What the reply must be, else the call is refused.
+    /// What the reply must be, else the transaction is aborted.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Expect, required = false)]
     pub expect: Option<Expect>,

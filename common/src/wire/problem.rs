@@ -27,7 +27,7 @@ pub struct Problem {
     pub detail: String,
     /// The code.
     pub code: ErrorCode,
-    /// Whether the same request may succeed later, unchanged.
+    /// Whether the same work may succeed if it is done again: after an abort as a new transaction.
     pub retryable: bool,
     /// The transaction, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -71,8 +71,9 @@ pub fn errors_markdown() -> String {
          - Without `outcome`, this copy of the request began nothing; an earlier copy with the \
          same key may have committed, so keep the key. The exception is `internal`: after it, \
          nothing is known.\n\
-         - *Retryable* means that the same request may succeed later, unchanged. After an abort, use \
-         a new idempotency key for it.\n\n\
+         - *Retryable* means that the same work may succeed if it is done again: after an abort as a \
+         new transaction, under a new id or idempotency key; else by the same request, unchanged. \
+         Work that begins with reads (`read_changed`) begins with them again.\n\n\
          | Code | Status | Retryable | What it means | What to do |\n\
          |---|---|---|---|---|\n",
     );

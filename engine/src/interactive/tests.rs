@@ -195,6 +195,28 @@ fn a_change_that_a_call_meets_is_the_end() {
     assert_eq!(all.bytes, 0);
 }
 
+/// Promise: a false expectation is the end of it, as of a transaction that is sent in one request.
+#[test]
+fn a_false_expectation_is_the_end() {
+    for others in [ErrorCode::ReadChanged, ErrorCode::WrongType] {
+        let mut all = begun();
+        let request = ops(1, &[("a", "DECRBY x 5"), ("b", "GET y")]);
+        let OpsCall::New(evaluations) = all.call(id(), request.clone(), Millis(1)).unwrap() else {
+            panic!("it is new")
+        };
+        let no = |code| Problem { op: Some(1), ..Problem::new(code, "no") };
+        let answers = [ErrorCode::ExpectationFailed, others].map(|code| Err(no(code)));
+        let answered = evaluations.into_iter().zip(answers).collect();
+        let problem = all.called(id(), &request, answered, Millis(2)).unwrap_err();
+        let said = match others {
+            ErrorCode::ReadChanged => ErrorCode::ReadChanged,
+            _ => ErrorCode::ExpectationFailed,
+        };
+        assert_eq!((problem.code, problem.outcome), (said, Some(OutcomeWord::Aborted)));
+        assert_eq!(all.commit(id(), Millis(3)).unwrap_err().code, said);
+    }
+}
+
 /// Promise: what nobody goes on with goes away, and says so.
 #[test]
 fn it_expires_when_no_call_comes_and_at_its_greatest_age() {

@@ -300,8 +300,7 @@ export class Client {
         if (!(error instanceof AssentError) || error.id !== tx.id) throw error;
         // The answer to a call was lost, and then it was given up: nothing is done, for certain.
         if (error instanceof Unknown && tx.outcome instanceof Aborted) throw asRejected(error);
-        const isPassing = error.retryable || error.code === "read_changed";
-        const mayHelp = error instanceof Aborted && isPassing;
+        const mayHelp = error instanceof Aborted && error.retryable;
         if (!mayHelp || attempt >= attemptsMax) throw error;
       }
       const pauseMs = Math.min(PAUSE_FIRST_MS * 2 ** attempt, PAUSE_MS_MAX);

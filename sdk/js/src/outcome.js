@@ -126,7 +126,8 @@ export class AssentError extends Error {
      */
     this.code = problem?.code ?? about.code ?? null;
     /**
-     * Whether the same may succeed later; after an abort, under a new id.
+     * Whether the same work may succeed if it is done again: after `Aborted` as a new transaction,
+     * after `Rejected` the same one too. Never of `Unknown`.
      *
      * @type {boolean}
      */
@@ -191,13 +192,14 @@ export class Rejected extends AssentError {}
 
 /**
  * It may have committed, or may yet. Submit the same transaction again, or `attach` its id; never
- * run it anew under another id.
+ * run it anew under another id. So it is never `retryable`.
  */
 export class Unknown extends AssentError {
   /** @param {ConstructorParameters<typeof AssentError>[1] & {isPending?: boolean}} about
    *  @param {string} message */
   constructor(message, about) {
     super(message, about);
+    this.retryable = false;
     /**
      * Whether the coordinator itself says that there is no outcome yet.
      *

@@ -192,7 +192,7 @@ def _ms(timeout: str | None) -> int | None:
 
 
 def _ops(ops: Sequence[dict[str, Any]]) -> list[assent.OpAt]:
-    return [assent.op(op["participant"], *_value(op["cmd"])) for op in ops]
+    return [assent.op(op["participant"], *_value(op["cmd"]), expect=op.get("expect")) for op in ops]
 
 
 def _value(value: Any) -> Any:

@@ -38,7 +38,8 @@ class Coordinator:
         if what == "ops":
             seq = json.loads(request.content)["seq"]
             if seq == self._aborts_at:
-                return problem(409, "read_changed", outcome="aborted", id=self.begun["id"])
+                why = {"outcome": "aborted", "retryable": True, "id": self.begun["id"]}
+                return problem(409, "read_changed", **why)
             return httpx.Response(200, json={**self.begun, "seq": seq, "replies": ["v"]})
         if what == "abort":
             return httpx.Response(200, json={**self.begun, "outcome": "aborted"})
@@ -51,7 +52,8 @@ def get(tx: assent.Interactive) -> Any:
 
 def test_an_abort_of_another_transaction_says_nothing_of_this_one() -> None:
     def other(_: httpx.Request) -> httpx.Response:
-        return problem(409, "read_changed", outcome="aborted", id=assent.new_id())
+        why = {"outcome": "aborted", "retryable": True, "id": assent.new_id()}
+        return problem(409, "read_changed", **why)
 
     tx = Coordinator(commit=other).client.begin()
     get(tx)
@@ -174,6 +176,26 @@ def test_run_knows_that_nothing_is_done_where_its_abort_has_arrived() -> None:
     with pytest.raises(assent.Unknown) as raised:
         Coordinator().client.run(work)
     assert raised.value is other
+
+
+def test_a_result_that_is_not_there_says_why() -> None:
+    with Coordinator().client.begin() as empty:
+        pass
+    with pytest.raises(RuntimeError, match="nothing to commit"):
+        _ = empty.result
+    lost = Coordinator(commit=lambda _: httpx.Response(502)).client.begin()
+    get(lost)
+    with pytest.raises(RuntimeError, match="not committed yet"):
+        _ = lost.result
+    with pytest.raises(assent.Unknown):
+        lost.commit()
+    with pytest.raises(RuntimeError, match="not known"):
+        _ = lost.result
+    for end in (own_abort, swallowed(get)):
+        aborted = Coordinator(aborts_at=2).client.begin()
+        end(aborted)
+        with pytest.raises(RuntimeError, match="is aborted"):
+            _ = aborted.result
 
 
 def test_an_abort_that_the_program_has_caught_is_no_commit() -> None:

@@ -336,7 +336,13 @@ fn written(body: &Value) -> Transaction {
 
 fn ops(step: &Value) -> Vec<OpAt> {
     let ops = step["ops"].as_array().unwrap().iter();
-    let at = |each: &Value| op(&text(&each["participant"]), read::<Vec<Arg>>(&value(&each["cmd"])));
+    let at = |each: &Value| {
+        let op = op(&text(&each["participant"]), read::<Vec<Arg>>(&value(&each["cmd"])));
+        match each.get("expect") {
+            Some(expect) => op.expect(read(expect)),
+            None => op,
+        }
+    };
     ops.map(at).collect()
 }
 

@@ -172,8 +172,7 @@ def _begun(heard: Heard, about: About) -> int:
 
 def may_run_again(error: AssentError, id_: str | None) -> bool:
     """Return whether a new attempt may help where this one ended so."""
-    is_ours = isinstance(error, Aborted) and error.id == id_
-    return is_ours and (error.retryable or error.code == "read_changed")
+    return isinstance(error, Aborted) and error.id == id_ and error.retryable
 
 
 def check_coordinator(url: str) -> str:

@@ -82,8 +82,17 @@ class Session:
     def committed(self) -> Committed:
         """What was committed. `RuntimeError` as long as it is not."""
         if self.result is None:
-            raise RuntimeError("the transaction is not committed, or not known to be")
+            raise RuntimeError(self._why_not_committed())
         return self.result
+
+    def _why_not_committed(self) -> str:
+        if self.is_active:
+            return "the transaction is not committed yet"
+        if self.is_empty and not self._is_committing:
+            return "the transaction was asked for nothing, so that there was nothing to commit"
+        if self.is_aborted or isinstance(self._ended_by, Aborted):
+            return "the transaction is aborted: nothing of it is done"
+        return "it is not known whether the transaction is committed"
 
     def ops(self, ops: Sequence[OpAt]) -> Steps[list[Reply]]:
         """Read and stage."""

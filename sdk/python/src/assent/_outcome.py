@@ -80,6 +80,8 @@ class Committed:
 class AssentError(Exception):
     """What all errors of this package have in common."""
 
+    _may_be_done = False
+
     def __init__(
         self,
         message: str,
@@ -103,8 +105,9 @@ class AssentError(Exception):
         """The coordinator that it was sent to."""
         self.code: str | None = code or problem.get("code")
         """The error code; `not_sent` where there was no connection."""
-        self.retryable: bool = problem.get("retryable", retryable)
-        """Whether the same may succeed later; after an abort, under a new id."""
+        self.retryable: bool = problem.get("retryable", retryable) and not self._may_be_done
+        """Whether the same work may succeed if it is done again: after `Aborted` as a new
+        transaction, after `Rejected` the same one too. Never of `Unknown`."""
         self.detail: str = problem.get("detail", message)
         """What happened, without the code."""
         self.participant: str | None = problem.get("participant")
@@ -133,8 +136,11 @@ class Rejected(AssentError):
 class Unknown(AssentError):
     """It may have committed, or may yet.
 
-    Submit the same transaction again, or `attach` its id; never run it anew under another id.
+    Submit the same transaction again, or `attach` its id; never run it anew under another id. So it
+    is never `retryable`.
     """
+
+    _may_be_done = True
 
     pending = False
     """Whether the coordinator itself says that there is no outcome yet."""
@@ -324,7 +330,6 @@ def as_unknown(error: AssentError) -> Unknown:
         key=error.key,
         coordinator=error.coordinator,
         code=error.code,
-        retryable=error.retryable,
     )
     unknown.__cause__ = error.__cause__
     return unknown
