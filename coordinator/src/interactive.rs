@@ -177,6 +177,9 @@ pub(crate) fn view_of_active(session: &ActiveSession) -> TransactionView {
         state: TransactionState::Active,
         created_at: Some(clock::rfc3339(begun_at)),
         deadline_at: Some(clock::rfc3339(session.expires_at)),
+        seq: Some(session.seq),
+        expires_at: Some(clock::rfc3339(session.expires_at)),
+        ends_at: Some(clock::rfc3339(session.ends_at)),
         ..bare(session.id, OutcomeWord::Pending)
     }
 }
@@ -199,6 +202,9 @@ fn bare(id: TransactionId, outcome: OutcomeWord) -> TransactionView {
         created_at: None,
         deadline_at: None,
         decided_at: None,
+        seq: None,
+        expires_at: None,
+        ends_at: None,
     }
 }
 

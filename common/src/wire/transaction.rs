@@ -153,6 +153,15 @@ pub struct TransactionView {
     /// When it was decided, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_at: Option<String>,
+    /// The number of the last call that was done; of an interactive one that is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// When it expires if no call comes before, RFC 3339; of an interactive one that is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// When it expires whatever comes, RFC 3339; of an interactive one that is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<String>,
 }
 
 impl TransactionView {

@@ -76,6 +76,9 @@ pub(super) fn view_of_active(core: &Core, active: &Active) -> TransactionView {
         created_at: Some(rfc3339(identity.created_at)),
         deadline_at: known.is_none().then(|| rfc3339(active.accepted.deadline)),
         decided_at: known.map(|(_, decided_at)| rfc3339(decided_at)),
+        seq: None,
+        expires_at: None,
+        ends_at: None,
     }
 }
 
@@ -211,6 +214,9 @@ fn ended<'a>(
         created_at: Some(rfc3339(identity.created_at)),
         deadline_at: None,
         decided_at: Some(rfc3339(decided_at)),
+        seq: None,
+        expires_at: None,
+        ends_at: None,
     }
 }
 

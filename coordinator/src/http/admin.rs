@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::extract::{JsonBody, PathOf, PathOfTwo};
+use super::extract::{JsonBody, NoBody, PathOf, PathOfTwo};
 use super::reply::{self, Rejection};
 use super::state::HttpState;
 
@@ -26,6 +26,7 @@ use super::state::HttpState;
 pub(super) async fn retry(
     State(state): State<HttpState>,
     PathOf(id): PathOf<TransactionId>,
+    NoBody: NoBody,
 ) -> Result<Response, Rejection> {
     let view = state.engine().retry(id)?;
     tracing::info!(%id, "an operator hurries a transaction");

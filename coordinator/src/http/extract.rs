@@ -9,12 +9,13 @@ use assent_common::ids::InvalidId;
 use assent_common::wire::{place_of, read_json};
 use assent_common::{ErrorCode, IdempotencyKey, limits};
 use assent_edge::{Caller, Gathered, Held, gather};
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderName};
 use bytes::Bytes;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::reply::Rejection;
@@ -100,17 +101,57 @@ impl<T: DeserializeOwned> JsonBody<T> {
         body: Body,
         state: &HttpState,
     ) -> Result<Self, Rejection> {
+        if body.is_end_stream() {
+            return Err(empty());
+        }
         expect_json(headers)?;
         let Gathered { bytes, held } = gather(body, limits::BODY_BYTES_MAX, state.budget()).await?;
-        match read_json(&bytes) {
-            Ok(value) => Ok(Self { value, bytes, held }),
-            Err(error) => {
-                let place = place_of(&bytes, &error);
-                let place = if place.is_empty() { place } else { format!("`{place}`: ") };
-                Err(Rejection::new(ErrorCode::BadRequest, format!("the body: {place}{error}")))
-            }
-        }
+        let value = read(&bytes)?;
+        Ok(Self { value, bytes, held })
     }
+}
+
+/// That a request says nothing beside its path: it has no body, or an empty object. What is asked
+/// for and not done, as ops in the body of a commit, is refused and not passed over.
+pub(super) struct NoBody;
+
+/// An empty object.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
+
+impl FromRequest<HttpState> for NoBody {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, state: &HttpState) -> Result<Self, Rejection> {
+        let (head, body) = request.into_parts();
+        if body.is_end_stream() {
+            return Ok(Self);
+        }
+        let gathered = gather(body, limits::BODY_BYTES_MAX, state.budget()).await?;
+        if !gathered.bytes.is_empty() {
+            expect_json(&head.headers)?;
+            let NoFields {} = read(&gathered.bytes)?;
+        }
+        Ok(Self)
+    }
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
+    if bytes.is_empty() {
+        return Err(empty());
+    }
+    read_json(bytes).map_err(|error| {
+        let place = place_of(bytes, &error);
+        let place = if place.is_empty() { place } else { format!("`{place}`: ") };
+        Rejection::new(ErrorCode::BadRequest, format!("the body: {place}{error}"))
+    })
+}
+
+fn empty() -> Rejection {
+    let detail = "the body is empty; send a JSON object as `application/json`, `{}` if there is \
+                  nothing to say";
+    Rejection::new(ErrorCode::BadRequest, detail)
 }
 
 fn expect_json(headers: &HeaderMap) -> Result<(), Rejection> {

@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use tokio::time::Instant;
 
-use super::extract::{ClientOf, JsonBody, PathOf, preferred_wait_ms};
+use super::extract::{ClientOf, JsonBody, NoBody, PathOf, preferred_wait_ms};
 use super::reply::{self, Rejection};
 use super::state::HttpState;
 use super::transactions::{answer_to, wait_for_outcome};
@@ -71,6 +71,7 @@ pub(super) async fn commit(
     PathOf(id): PathOf<TransactionId>,
     headers: HeaderMap,
     ClientOf(client): ClientOf,
+    NoBody: NoBody,
 ) -> Result<Response, Rejection> {
     let preferred_ms = preferred_wait_ms(&headers).map(|ms| ms.min(limits::WAIT_MAX_MS));
     let (submission, fingerprint) = match state.interactive().commit(id) {
@@ -114,6 +115,7 @@ pub(super) async fn commit(
 pub(super) async fn abort(
     State(state): State<HttpState>,
     PathOf(id): PathOf<TransactionId>,
+    NoBody: NoBody,
 ) -> Result<Response, Rejection> {
     let problem = state.interactive().abort(id)?;
     Ok(reply::json(StatusCode::OK, &crate::interactive::view_of_ended(id, *problem)))

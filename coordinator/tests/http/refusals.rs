@@ -27,7 +27,7 @@ fn bad_bodies() -> Vec<(String, &'static str, &'static str)> {
     let key_too_large =
         format!(r#"[{{"cmd":["GET","{}"]}}]"#, "k".repeat(limits::KEY_BYTES_MAX + 1));
     vec![
-        (String::new(), "bad_request", "EOF"),
+        (String::new(), "bad_request", "send a JSON object"),
         ("{".to_owned(), "bad_request", "EOF"),
         ("null".to_owned(), "bad_request", "null"),
         ("[]".to_owned(), "bad_request", "the body"),
@@ -88,6 +88,49 @@ fn bad_bodies() -> Vec<(String, &'static str, &'static str)> {
             "nobody",
         ),
     ]
+}
+
+/// Promise: what is said in a body that nobody reads is refused, and not passed over.
+#[tokio::test]
+async fn a_commit_and_an_abort_take_no_fields() {
+    let bank = Fake::start().await;
+    let rig = Rig::start(&[("bank-a", &bank)]).await;
+    let begun = rig.submit(&json!({})).await;
+    let post = |what: &str| {
+        let path = format!("/v1/transactions/{}/{what}", begun.id());
+        rig.request(Method::POST, &path)
+    };
+    for what in ["commit", "abort"] {
+        for body in [r#"{"ops":[]}"#, r#"{"wait":"5s"}"#, "[]", "null", "{"] {
+            let request = post(what).header("content-type", "application/json").body(body);
+            said(request).await.is_problem("bad_request");
+        }
+        said(post(what).body("{}")).await.is_problem("unsupported_media_type");
+    }
+    let active = rig.get(&format!("/v1/transactions/{}", begun.id())).await;
+    assert_eq!(active.body["state"], "active", "{active:?}");
+    for field in ["seq", "expires_at", "ends_at"] {
+        assert_eq!(active.body[field], begun.body[field], "{field}: {active:?}");
+    }
+    let json = post("commit").header("content-type", "application/json").body("{}");
+    said(json).await.is_problem("wrong_state");
+    let aborted = said(post("abort")).await;
+    assert_eq!(aborted.body["outcome"], "aborted", "{aborted:?}");
+    assert_eq!(aborted.body["seq"], Value::Null, "{aborted:?}");
+}
+
+/// Promise: who sends nothing, with or without its type, is told what to send.
+#[tokio::test]
+async fn an_empty_body_is_named() {
+    let rig = Rig::start(&[]).await;
+    for headers in [&[][..], &[("content-type", "application/json")]] {
+        let request = rig.request(Method::POST, "/v1/transactions");
+        let request = headers.iter().fold(request, |it, (name, value)| it.header(*name, *value));
+        let answer = said(request).await;
+        answer.is_problem("bad_request");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(detail.contains("`{}`") && detail.contains("application/json"), "{detail}");
+    }
 }
 
 #[tokio::test]

@@ -39,6 +39,10 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
             return Err(Rejection::new(ErrorCode::Internal, "the router has no limit of bodies"));
         };
         let Gathered { bytes, held } = gather(body, bytes_max, &app.budget).await?;
+        if bytes.is_empty() {
+            let detail = "the body is empty; send a JSON object as `application/json`";
+            return Err(Rejection::new(ErrorCode::BadRequest, detail));
+        }
         match read_json(&bytes) {
             Ok(value) => Ok(Self(value, RawBody { bytes, _held: held })),
             Err(error) => {
