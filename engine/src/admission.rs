@@ -149,8 +149,8 @@ impl Admission {
 fn away(lane: &Lane, silent_ms: u64) -> Problem {
     let name = &lane.name;
     let detail = format!(
-        "participant {name} has not answered for {silent_ms} ms; nothing was begun, and nobody was \
-         asked: it is tried again every second (last error: {})",
+        "participant {name} has not answered for {silent_ms} ms, and nothing was begun: start its \
+         agent, or correct its address; it is asked again every second (last error: {})",
         lane.last_error.as_deref().unwrap_or("none")
     );
     let problem = Problem::new(ErrorCode::ParticipantUnreachable, detail);

@@ -3,8 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use assent_common::ParticipantName;
+use assent_common::value::readable;
+use assent_common::{ParticipantName, text};
 use regex::bytes::{RegexSet, RegexSetBuilder};
+
+/// Rules that an error tells.
+const RULES_TOLD_MAX: usize = 8;
+
+/// Bytes of a rule in an error.
+const RULE_BYTES_TOLD_MAX: usize = 100;
 
 /// Keys of a pattern lie at a participant. As text: `PATTERN=NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +104,20 @@ impl Routes {
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
+
+    /// What rules there are, for whoever has a key that none of them matches: the first ones.
+    pub(crate) fn told(&self) -> String {
+        let told = self.rules.iter().take(RULES_TOLD_MAX).map(|rule| {
+            let rule = rule.to_string();
+            text::cut(&readable(rule.as_bytes()), RULE_BYTES_TOLD_MAX).into_owned()
+        });
+        let told = told.collect::<Vec<_>>().join(", ");
+        match self.rules.len() {
+            0 => "there are no rules".to_owned(),
+            1..=RULES_TOLD_MAX => format!("the rules are {told}"),
+            rules => format!("the rules are {told} and {} more", rules - RULES_TOLD_MAX),
+        }
+    }
 }
 
 /// The regular expression of a pattern; nothing if a bracket is not closed. Not by a library for
@@ -179,6 +200,18 @@ mod tests {
         assert_eq!(routes.of(b"a/c").unwrap().as_str(), "stars");
         assert_eq!(routes.of(b"b/c"), None);
         assert_eq!(routes.of(b"..").unwrap().as_str(), "end");
+    }
+
+    #[test]
+    fn the_rules_that_are_told_are_bounded() {
+        assert_eq!(
+            routes(&["a:*=bank-a", "b:*=bank-b"]).told(),
+            "the rules are a:*=bank-a, b:*=bank-b"
+        );
+        assert_eq!(routes(&[]).told(), "there are no rules");
+        let long = format!("{}*=bank-a", "k".repeat(500));
+        let told = routes(&vec![&*long; 100]).told();
+        assert!(told.ends_with(" and 92 more") && told.len() < 1_000, "{told}");
     }
 
     #[test]

@@ -295,9 +295,10 @@ impl Session {
         for key in op.keys() {
             let Some(participant) = self.client.rules.routes.of(&key.0) else {
                 return Err(error(format!(
-                    "UNROUTED no rule says at which participant the key {} lies; the coordinator's \
-                     setting `routes` has the rules",
-                    shown(key)
+                    "UNROUTED no rule says at which participant the key {} lies; {}, by the \
+                     coordinator's setting `routes`",
+                    shown(key),
+                    self.client.rules.routes.told()
                 )));
             };
             match found {

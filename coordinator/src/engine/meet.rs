@@ -84,11 +84,12 @@ fn unmet(core: &Turn<'_>, submission: &Submission, key: Option<&IdempotencyKey>)
     })
 }
 
+/// It could know of a newer log.
 fn not_met(lane: &Lane) -> Problem {
     let name = &lane.name;
     let detail = format!(
-        "participant {name} has not answered since this coordinator started, so that nothing is \
-         begun there: it could know of a newer log; nothing was begun, try again (last error: {})",
+        "participant {name} has not answered since this coordinator started, and nothing was \
+         begun: start its agent, or correct its address, and try again (last error: {})",
         lane.last_error.as_deref().unwrap_or("none")
     );
     let problem = Problem::new(ErrorCode::ParticipantUnreachable, detail);

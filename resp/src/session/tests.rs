@@ -59,7 +59,8 @@ fn a_command_is_a_transaction_where_its_keys_lie() {
         "{crossed}"
     );
     assert!(crossed.contains("b:y at bank-b"), "{crossed}");
-    assert!(session.says("GET c:x").starts_with("-UNROUTED"), "no rule matches");
+    let unrouted = session.says("GET c:x");
+    assert!(unrouted.starts_with("-UNROUTED") && unrouted.contains("a:*=bank-a"), "{unrouted}");
     let wrong = session.says("GET a:x a:y");
     assert_eq!(wrong, "-ERR wrong number of arguments for 'get' command");
     assert!(session.says("SET a:x 1 EX nought").starts_with("-ERR"), "{wrong}");
