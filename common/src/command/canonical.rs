@@ -153,7 +153,9 @@ fn hash_float(command: &Command, arg: &Arg) -> Result<(), Refusal> {
         all => all,
     };
     if unsigned.first().is_some_and(|first| first.eq_ignore_ascii_case(&b'i')) {
-        return Err(wrong(ErrorCode::NotAFloat, command, "the increment is infinite"));
+        // The words of Redis for it, which its clients know.
+        let detail = "the increment is infinite: value is NaN or Infinity";
+        return Err(wrong(ErrorCode::NotAFloat, command, detail));
     }
     Ok(())
 }

@@ -307,6 +307,16 @@ fn an_increment_outside_a_long_double_is_refused() {
     }
 }
 
+/// A hash refuses it before it looks at the field, and clients know the words of Redis for it.
+#[test]
+fn an_infinite_increment_of_a_field_is_refused_in_the_words_of_redis() {
+    for bad in ["inf", "+inf", "-Infinity"] {
+        let refused = branch(&[&["HINCRBYFLOAT", "k", "f", bad]]).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::NotAFloat, "{bad:?}");
+        assert!(refused.detail.contains("value is NaN or Infinity"), "{}", refused.detail);
+    }
+}
+
 /// An op in escrow with an expectation.
 fn escrow(words: &[&str], expect: &str) -> OpRequest {
     let mut request = OpRequest::new(words.iter().copied());
