@@ -1,8 +1,8 @@
 """What came of tests that others wrote, as a table; each failure with its reason.
 
-table.py REASONS OUTPUT…
+table.py [--page] REASONS OUTPUT…
 
-An OUTPUT is a file of the Redis project's `runtest` (NAME.txt) or of pytest (NAME.xml, JUnit). REASONS
+With --page it is a part of docs/reference/redis-suite.md. An OUTPUT is a file of the Redis project's `runtest` (NAME.txt) or of pytest (NAME.xml, JUnit). REASONS
 says which failures are as they must be. Ends with 1 if there is another one, or if a file has not run to
 its end.
 """
@@ -85,39 +85,79 @@ def reason_of(test, reasons):
     return None
 
 
-def main():
-    reasons = reasons_of(Path(sys.argv[1]))
-    counts, failed, left_out = defaultdict(Counter), defaultdict(list), Counter()
-    unexplained, unfinished = [], []
-    for path in map(Path, sys.argv[2:]):
-        tests, is_whole = (of_pytest if path.suffix == ".xml" else of_runtest)(path)
-        if not is_whole:
-            unfinished.append(path.stem)
-        for test in tests:
-            counts[test.file][test.came] += 1
-            if test.came == "left out":
-                left_out[test.said.strip()] += 1
-            elif test.came == "failed":
-                why = reason_of(test, reasons)
-                (failed[why] if why else unexplained).append(test)
-                counts[test.file]["as expected" if why else "unexplained"] += 1
+class Sum:
+    """What came of all tests: counts per file, and the failures by their reasons."""
+
+    def __init__(self, reasons, paths):
+        self.counts, self.failed, self.left_out = defaultdict(Counter), defaultdict(list), Counter()
+        self.unexplained, self.unfinished = [], []
+        for path in paths:
+            tests, is_whole = (of_pytest if path.suffix == ".xml" else of_runtest)(path)
+            if not is_whole:
+                self.unfinished.append(path.stem)
+            for test in tests:
+                self.take(test, reasons)
+
+    def take(self, test, reasons):
+        count = self.counts[test.file]
+        count[test.came] += 1
+        if test.came == "left out":
+            self.left_out[test.said.strip()] += 1
+        elif test.came == "failed":
+            why = reason_of(test, reasons)
+            (self.failed[why] if why else self.unexplained).append(test)
+            count["as expected" if why else "unexplained"] += 1
+
+    def is_good(self):
+        return bool(self.counts) and not self.unexplained and not self.unfinished
+
+
+def print_plainly(all):
     columns = ["ok", "left out", "failed", "as expected", "unexplained"]
     print(f"{'file':<36}" + "".join(f"{column:>13}" for column in columns))
-    for file, count in counts.items():
+    for file, count in all.counts.items():
         print(f"{file:<36}" + "".join(f"{count[column]:>13}" for column in columns))
     print("\nleft out by the suite itself:")
-    for why, count in left_out.most_common():
+    for why, count in all.left_out.most_common():
         print(f"{count:>5}  {why}")
     print("\nfailed as expected:")
-    for why, tests in failed.items():
+    for why, tests in all.failed.items():
         print(f"{len(tests):>5}  {why}")
         for test in tests:
             print(f"         {test.file}: {test.name}")
-    for test in unexplained:
+    for test in all.unexplained:
         print(f"\nUNEXPLAINED {test.file}: {test.name}\n    {test.said.strip()[:600]}")
-    for file in unfinished:
+    for file in all.unfinished:
         print(f"\nNOT RUN TO ITS END {file}")
-    sys.exit(1 if unexplained or unfinished or not counts else 0)
+
+
+def cell(text):
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def print_page(all):
+    print("| file | pass | left out | differ |\n|---|---|---|---|")
+    total = Counter()
+    for file, count in all.counts.items():
+        total.update(count)
+        name = re.sub(r"^unit-(type-)?", lambda m: m[0].replace("-", "/"), file)
+        print(f"| `{name}` | {count['ok']} | {count['left out']} | {count['failed']} |")
+    print(f"| together | {total['ok']} | {total['left out']} | {total['failed']} |")
+    print("\n| tests | why they differ |\n|---|---|")
+    for why, tests in sorted(all.failed.items(), key=lambda item: -len(item[1])):
+        print(f"| {len(tests)} | {cell(why)} |")
+    print("\n| tests | why they are left out |\n|---|---|")
+    for why, count in all.left_out.most_common():
+        print(f"| {count} | {cell(why)} |")
+
+
+def main():
+    words = sys.argv[1:]
+    as_page = words[0] == "--page"
+    reasons, *outputs = map(Path, words[as_page:])
+    all = Sum(reasons_of(reasons), outputs)
+    (print_page if as_page else print_plainly)(all)
+    sys.exit(0 if all.is_good() else 1)
 
 
 main()
