@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What `make test` checks of the SDK for Python: its form, its types, and its tests, which need the program assent (ASSENT,
-# or target/debug/assent). Arguments go to pytest. What it needs is installed into target/sdk-python.
+# or target/debug/assent). Arguments go to pytest. What it needs is installed into target/sdk-python. The examples in
+# Python are held to the same form.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -14,7 +15,8 @@ if [ "$(cat "$target/needs" 2>/dev/null)" != "$needs" ]; then
 fi
 
 export PATH="$target/bin:$PATH" PYTHONDONTWRITEBYTECODE=1
-ruff format --no-cache --check --quiet . ../../examples/redis_transaction.py
-ruff check --no-cache --quiet . ../../examples/redis_transaction.py
+examples=(../../examples/redis_transaction.py ../../examples/shop)
+ruff format --no-cache --check --quiet . "${examples[@]}"
+ruff check --no-cache --quiet . "${examples[@]}"
 mypy --cache-dir "$target/mypy" --no-error-summary
 pytest "$@"

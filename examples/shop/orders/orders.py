@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, Literal
 
-import asyncpg
 import assent
+import asyncpg
 import redis.asyncio
 import uvicorn
 from fastapi import FastAPI, HTTPException

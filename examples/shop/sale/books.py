@@ -1,4 +1,4 @@
-"""The books at the end: what the stores hold, read past Assent, against what customers were told."""
+"""The books at the end: what the stores hold, read past Assent, and what customers were told."""
 
 import json
 import time

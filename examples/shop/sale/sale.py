@@ -39,9 +39,8 @@ def main() -> int:
     )
     is_clean = False
     try:
-        print(
-            f"seed {options.seed}: {options.customers} customers, {options.items} lamps, {len(victims)} kills"
-        )
+        wanted = f"{options.customers} customers, {options.items} lamps, {len(victims)} kills"
+        print(f"seed {options.seed}: {wanted}")
         board = Board(world, crowd, options.items, options.port)
         board.open()
         print(f"look on at {board.url}", flush=True)

@@ -8,7 +8,9 @@ from books import Facts, judge
 
 def facts() -> Facts:
     """Return books that are right: of two lamps, customers 1 and 2 bought one each."""
-    rows = {f"7-{one}-0": {"number": f"7-{one}-0", "customer": one, "paid": 40} for one in (1, 2)}
+    rows: dict[str, dict[str, object]] = {
+        f"7-{one}-0": {"number": f"7-{one}-0", "customer": one, "paid": 40} for one in (1, 2)
+    }
     return Facts(
         items=2,
         left=0,
@@ -25,7 +27,7 @@ class Books(unittest.TestCase):
     """Each case is one lie."""
 
     def test_books_that_are_right_are_clean(self) -> None:
-        self.assertEqual(judge(facts()), [])
+        assert judge(facts()) == []
 
     def test_each_lie_is_found(self) -> None:
         right = facts()
@@ -49,7 +51,7 @@ class Books(unittest.TestCase):
         for finding, lie in lies.items():
             with self.subTest(finding):
                 found = judge(lie)
-                self.assertTrue(any(finding in line for line in found), found)
+                assert any(finding in line for line in found), found
 
 
 if __name__ == "__main__":
