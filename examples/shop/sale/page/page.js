@@ -153,6 +153,10 @@ function showCustomers({ faces, counts }) {
 }
 
 function showStory({ story }) {
+  // Only what is new is read out.
+  const newest = story.length > 0 ? `${story[0].at_s} ${story[0].text}` : "";
+  if ($("story").dataset.newest === newest) return;
+  $("story").dataset.newest = newest;
   $("story").replaceChildren(
     ...story.slice(0, 12).map(({ at_s, text, kind }) => {
       const line = element("li", kind);
