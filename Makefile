@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo shop-local shop-build shop-test bench bench-quick bench-peers bench-tools peers compare chaos soak mixed-soak fuzz test sdk-test sdk-js sdk-python model sim lint docs book deny fix tools redis postgres servers clean
+.PHONY: help demo shop shop-local shop-build shop-test bench bench-quick bench-peers bench-tools peers compare chaos soak mixed-soak fuzz test sdk-test sdk-js sdk-python model sim lint docs book deny fix tools redis postgres servers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
@@ -17,9 +17,13 @@ SHOP_ITEMS ?= 50
 SHOP_ARGS = --customers $(SHOP_CUSTOMERS) --items $(SHOP_ITEMS) $(if $(filter command line environment,$(origin SEED)),--seed $(SEED)) \
 	$(if $(SHOP_KEEP),--keep) $(if $(SHOP_PORT),--port $(SHOP_PORT))
 
-shop-local: redis postgres shop-build ## a shop of three services: 200 customers buy the last 50 lamps while every process is killed
+shop: ## a shop of three services in containers: 200 customers buy the last 50 lamps while each is killed; needs Docker
 	@./deploy/install-python.sh
-	@./deploy/install-node.sh
+	@./examples/shop/docker.sh $(SHOP_ARGS)
+
+shop-local: redis postgres shop-build ## the same shop as processes of this machine, without Docker
+	@./deploy/install-python.sh
+	@./deploy/install-node.sh --without-tsc
 	@./examples/shop/run.sh $(SHOP_ARGS)
 
 shop-build:
@@ -100,7 +104,7 @@ sdk-python: redis
 
 shop-test: redis postgres
 	@./deploy/install-python.sh
-	@./deploy/install-node.sh
+	@./deploy/install-node.sh --without-tsc
 	cargo build --locked -p assent -p assent-shop-payments
 	@./examples/shop/check.sh
 

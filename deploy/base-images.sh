@@ -5,6 +5,7 @@
 #
 #   deploy/base-images.sh                 debian:bookworm-slim and redis:7.0-bookworm
 #   deploy/base-images.sh --with-rust     rust:1.95-bookworm too, with the Rust toolchain of this machine
+#   deploy/base-images.sh --with-postgres postgres:15-bookworm too, as far as examples/shop needs it
 #
 # Environment: DEBIAN_MIRROR, where debootstrap gets its packages and tells the images to get theirs [default: its own].
 set -euo pipefail
@@ -12,12 +13,16 @@ set -euo pipefail
 debian=${DEBIAN_IMAGE:-debian:bookworm-slim}
 redis=${REDIS_IMAGE:-redis:7.0-bookworm}
 rust=${RUST_IMAGE:-rust:1.95-bookworm}
+postgres=${POSTGRES_IMAGE:-postgres:15-bookworm}
 with_rust=false
-case "${1:-}" in
-  "") ;;
-  --with-rust) with_rust=true ;;
-  *) echo "usage: $0 [--with-rust]" >&2; exit 2 ;;
-esac
+with_postgres=false
+for word in "$@"; do
+  case "$word" in
+    --with-rust) with_rust=true ;;
+    --with-postgres) with_postgres=true ;;
+    *) echo "usage: $0 [--with-rust] [--with-postgres]" >&2; exit 2 ;;
+  esac
+done
 
 say() { echo "base-images: $*" >&2; }
 there() { docker image inspect "$1" >/dev/null 2>&1; }
@@ -48,6 +53,10 @@ make_debian() {
   # As in Debian's own images: no service starts because its package was installed.
   printf '#!/bin/sh\nexit 101\n' >"$work/root/usr/sbin/policy-rc.d"
   chmod +x "$work/root/usr/sbin/policy-rc.d"
+  # Whom this machine trusts, the images made here do: there may be a mirror with a certificate of its own.
+  if [ -s /etc/ssl/certs/ca-certificates.crt ]; then
+    cp /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/"
+  fi
   tar -C "$work/root" -c . | docker import --change 'CMD ["bash"]' --message "by deploy/base-images.sh" - "$debian" >/dev/null
   say "$debian is made"
 }
@@ -93,6 +102,51 @@ DOCKERFILE
   say "$rust is made"
 }
 
+# As the image of that name: uid 999, its data in /var/lib/postgresql/data, a database for POSTGRES_USER where there is
+# none. It knows no passwords.
+make_postgres() {
+  there "$postgres" && { say "$postgres is there"; return; }
+  say "$postgres: the package postgresql"
+  mkdir "$work/postgres"
+  cat >"$work/postgres/docker-entrypoint.sh" <<'SCRIPT'
+#!/bin/sh
+set -eu
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  if [ "${POSTGRES_HOST_AUTH_METHOD:-}" != trust ]; then
+    echo "this stand-in of deploy/base-images.sh knows POSTGRES_HOST_AUTH_METHOD=trust only" >&2
+    exit 1
+  fi
+  initdb --username="${POSTGRES_USER:-postgres}" --encoding=UTF8 --locale=C.UTF-8 --auth=trust
+  echo "host all all all trust" >>"$PGDATA/pg_hba.conf"
+  echo "listen_addresses = '*'" >>"$PGDATA/postgresql.conf"
+fi
+exec "$@"
+SCRIPT
+  chmod +x "$work/postgres/docker-entrypoint.sh"
+  cat >"$work/postgres/Dockerfile" <<DOCKERFILE
+FROM $debian
+RUN groupadd --system --gid 999 postgres \
+ && useradd --system --uid 999 --gid postgres --home-dir /var/lib/postgresql postgres \
+ && mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf \
+ && apt-get update -q \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql \
+ && rm -rf /var/lib/apt/lists/* \
+ && install -d -o postgres -g postgres -m 0700 /var/lib/postgresql/data \
+ && install -d -o postgres -g postgres /var/run/postgresql
+COPY docker-entrypoint.sh /usr/local/bin/
+ENV PATH=/usr/lib/postgresql/15/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PGDATA=/var/lib/postgresql/data
+VOLUME /var/lib/postgresql/data
+EXPOSE 5432
+STOPSIGNAL SIGINT
+ENTRYPOINT ["docker-entrypoint.sh"]
+CMD ["postgres"]
+DOCKERFILE
+  docker build --quiet --tag "$postgres" "$work/postgres" >/dev/null
+  say "$postgres is made"
+}
+
 make_debian
 make_redis
 if "$with_rust"; then make_rust; fi
+if "$with_postgres"; then make_postgres; fi

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs Node and the TypeScript compiler by the system's package manager, as far as they are missing. Only the tests of
-# sdk/js need them; without tsc its types are not checked.
+# Installs Node and the TypeScript compiler by the system's package manager, as far as they are missing. The shop needs
+# Node only, and says --without-tsc; without tsc the types of sdk/js are not checked.
 set -euo pipefail
 
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 
 missing=()
 command -v node >/dev/null || missing+=(nodejs)
-command -v tsc >/dev/null || missing+=(node-typescript)
+[ "${1:-}" = --without-tsc ] || command -v tsc >/dev/null || missing+=(node-typescript)
 if [ ${#missing[@]} -eq 0 ]; then
   exit 0
 fi

@@ -8,6 +8,7 @@ venv=$PWD/target/shop/venv
 needs=$(cat examples/shop/orders/requirements.txt sdk/python/pyproject.toml <(find sdk/python/src -name '*.py' | sort | xargs cat) \
   <(python3 --version) | sha256sum)
 if [ "$(cat "$venv/needs" 2>/dev/null)" != "$needs" ]; then
+  echo "installing what the orders service needs, into target/shop (once)"
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r examples/shop/orders/requirements.txt ./sdk/python

@@ -61,7 +61,7 @@ use axum::Router;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use assent_client::{Http, HttpOptions, ParticipantClient, Token};
+use assent_client::{Http, HttpOptions, ParticipantClient};
 use assent_common::ParticipantName;
 use assent_common::participant::resolver::Resolver;
 use assent_edge::Budget;
@@ -76,6 +76,7 @@ use crate::resource::Resource;
 use crate::service::Shared;
 use crate::store::{AgentAddress, Store, StoreError, StoreOptions};
 
+pub use assent_client::Token;
 pub use error::Error;
 pub use options::{MetricsText, Options};
 pub use postgres::requirements::page as postgres_page;

@@ -90,7 +90,8 @@ class Board:
                 self._known[name] = {**self._known.get(name, {"value": None}), "is_fresh": False}
 
     def _ask(self, part: str, path: str) -> Any:
-        return get(self.world.url(part) + path, LOOK_TIMEOUT_S)
+        headers = self.world.headers if part == "coordinator" else None
+        return get(self.world.url(part) + path, LOOK_TIMEOUT_S, headers)
 
     def _ask_doubts(self) -> list[dict[str, Any]]:
         page = self._ask("coordinator", "/v1/transactions?in_doubt=true&page_size=50")

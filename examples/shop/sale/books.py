@@ -60,10 +60,11 @@ def judge(facts: Facts) -> list[str]:
             wrong.append(f"customer {customer} has {has}, and should have {should}")
         if should < 0 or bought[customer] > PURCHASES_MAX:
             wrong.append(f"customer {customer} bought {bought[customer]} with {opening}")
+    waiting = [number for number, told in facts.told.items() if told in OPEN]
+    if waiting:
+        wrong.append(f"{len(waiting)} orders: their customers were never told ({waiting[0]} …)")
     for number, told in facts.told.items():
-        if told in OPEN:
-            wrong.append(f"order {number}: its customer was never told")
-        elif (told == "sold") != (number in facts.rows):
+        if told not in OPEN and (told == "sold") != (number in facts.rows):
             is_there = "is" if number in facts.rows else "is not"
             wrong.append(f"order {number}: its customer was told {told}, and it {is_there} there")
     return wrong
@@ -104,7 +105,8 @@ def settle(world: World) -> list[str]:
 
 def unfinished(world: World) -> list[str]:
     """Return what is in doubt, staged, locked or prepared."""
-    page = get(f"{world.url('coordinator')}/v1/transactions?in_doubt=true", timeout_s=5)
+    url = f"{world.url('coordinator')}/v1/transactions?in_doubt=true"
+    page = get(url, timeout_s=5, headers=world.headers)
     left = [f"transaction {view['id']} ({view['state']})" for view in page["transactions"]]
     for part in REDIS_PARTS:
         fields = world.redis(part, "HKEYS", "assent:ctl")

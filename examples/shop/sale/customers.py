@@ -22,7 +22,9 @@ CALM = 0.85
 """In this part of the sale, before word gets round, there come as many customers as lamps."""
 
 ANSWER_TIMEOUT_S = 15
-GIVES_UP_AFTER_S = 120
+GIVES_UP_AFTER_S = 600
+"""So long as a busy machine may take to start what was killed, and to serve all of them."""
+
 PAUSE_S = (0.2, 0.8)
 
 OPEN = ("waiting", "asking", "again")

@@ -5,12 +5,12 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-START_WITHIN_S = 60
+START_WITHIN_S = 120
 LOOK_EVERY_S = 0.05
 
 
@@ -57,6 +57,13 @@ READY = {
 class World(Protocol):
     """The shop's processes, wherever they run."""
 
+    what: str
+    """What they are: processes of this machine, or containers."""
+    how_killed: str
+    """By which command."""
+    headers: dict[str, str]
+    """What clients of the coordinator send: its token, if it asks for one."""
+
     def start(self) -> None:
         """Start all, and return when all are ready."""
 
@@ -64,7 +71,7 @@ class World(Protocol):
         """End all. If the sale was clean, take away what they leave behind."""
 
     def kill(self, part: str) -> None:
-        """Kill it as a power cut would."""
+        """Kill it by SIGKILL, and return when it is gone."""
 
     def revive(self, part: str) -> None:
         """Start it again, on the same files, and return when it is ready."""
@@ -83,9 +90,9 @@ class NotStarted(Exception):
     """A part did not come up."""
 
 
-def get(url: str, timeout_s: float = 1) -> Any:
+def get(url: str, timeout_s: float = 1, headers: Mapping[str, str] | None = None) -> Any:
     """Return the JSON that is there, or raise `OSError` or `ValueError`."""
-    return call(urllib.request.Request(url), timeout_s)[1]
+    return call(urllib.request.Request(url, headers=dict(headers or {})), timeout_s)[1]
 
 
 def post(
@@ -131,12 +138,23 @@ def is_ready(url: str) -> bool:
         return bool(answer.status == 200)
 
 
-def lines(command: Sequence[object], cwd: Path | None = None) -> list[str]:
+def lines(
+    command: Sequence[object],
+    cwd: Path | None = None,
+    within_s: float = 60,
+    environment: Mapping[str, str] | None = None,
+) -> list[str]:
     """Run a command to its end, and return the lines of its output; `OSError` if it fails."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, timeout=60, cwd=cwd, check=False
+            words,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            cwd=cwd,
+            env=environment,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{words[0]} did not end in time") from error

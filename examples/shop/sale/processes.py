@@ -1,23 +1,18 @@
 """The shop as processes on this machine: on free ports of loopback, in a temporary folder."""
 
-import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO
 
 from parts import PARTS, READY, STORES, NotStarted, is_ready, lines, wait_until
+from ports import Ports
 
 ROOT = Path(__file__).resolve().parents[3]
 SHOP = ROOT / "examples/shop"
 NOBODY = "65534"
-PORTS = range(12_000, 32_000)
-"""Below those of outgoing connections: who is killed must find its port free."""
-
 REDIS_SETTINGS = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
 """What a participant asks of its Redis: what it has acknowledged, it keeps."""
 
@@ -25,15 +20,19 @@ REDIS_SETTINGS = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""
 class Processes:
     """Ends with the process that made it: the kernel kills those that it leaves behind."""
 
+    what = "processes"
+    how_killed = "kill -9"
+
     def __init__(self, programs: Path, python: Path) -> None:
         """Take the folder of `assent` and `shop-payments`, and the Python of the orders service."""
         self.programs, self.python = programs, python
         self.folder = Path(tempfile.mkdtemp(prefix="assent-shop-"))
         self.postgres = postgres_programs()
-        self._locks: list[IO[str]] = []
-        self._ports = {part.name: self._take_port() for part in PARTS}
-        self._admin = {name: self._take_port() for name in ("coordinator", *AGENTS)}
+        self._held = Ports()
+        self._ports = {part.name: self._held.take() for part in PARTS}
+        self._admin = {name: self._held.take() for name in ("coordinator", *AGENTS)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self.headers: dict[str, str] = {}
 
     def start(self) -> None:
         """Start all: what keeps data first, then who uses it."""
@@ -52,8 +51,7 @@ class Processes:
             process.kill()
         for process in self._running.values():
             process.wait()
-        for lock in self._locks:
-            lock.close()
+        self._held.release()
         if is_clean:
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
@@ -201,23 +199,6 @@ class Processes:
 
     def _tail(self, part: str) -> str:
         return (self.folder / f"{part}.log").read_text(errors="replace")[-1_000:]
-
-    def _take_port(self) -> int:
-        """Take one that nobody listens on, under the lock by which Assent's tools share them."""
-        locks = Path(tempfile.gettempdir()) / f"assent-ports-{os.geteuid()}"
-        locks.mkdir(exist_ok=True)
-        start = os.getpid() * 97
-        for step in range(len(PORTS)):
-            port = PORTS[(start + step) % len(PORTS)]
-            lock = (locks / str(port)).open("w")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with socket.create_server(("127.0.0.1", port)):
-                    self._locks.append(lock)
-                    return port
-            except OSError:
-                lock.close()
-        raise NotStarted("there is no free port")
 
 
 AGENTS = {

@@ -1,6 +1,7 @@
 """The last lamps: customers buy what is left while processes die, and then the books are checked.
 
-    make shop-local
+    make shop           (in containers)
+    make shop-local     (as processes of this machine)
 
 Prints the address of a page that shows it all. Ends with 0 if the books are right.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import books
 from board import Board
+from containers import Containers
 from customers import Crowd
 from parts import PARTS, NotStarted, World, post, wait_until
 from processes import Processes
@@ -20,7 +22,7 @@ from processes import Processes
 DOWN_S = (0.5, 1.0)
 """How long a killed part stays down, and how long it is quiet before the next one."""
 
-CROWD_WITHIN_S = 150
+CROWD_WITHIN_S = 660
 OPENING_WITHIN_S = 30
 BROWSERS_READ_S = 1.5
 """How long the page is served after the end, for those who look on."""
@@ -29,7 +31,7 @@ BROWSERS_READ_S = 1.5
 def main() -> int:
     """Play the sale, and return the exit code."""
     options = arguments()
-    world = Processes(options.programs, options.python)
+    world = Containers() if options.docker else Processes(options.programs, options.python)
     draw = random.Random(options.seed)
     victims = [part.name for part in PARTS] * options.rounds
     draw.shuffle(victims)
@@ -62,7 +64,7 @@ def play(
     world: World, crowd: Crowd, board: Board, victims: list[str], draw: random.Random, items: int
 ) -> bool:
     """Open the shop, let the crowd in, kill, revive, and check the books."""
-    board.tell("the shop is being built: eleven processes")
+    board.tell(f"the shop is being built: {len(PARTS)} {world.what}")
     world.start()
     fill(world, crowd, items)
     board.phase = "selling"
@@ -99,9 +101,9 @@ def fill(world: World, crowd: Crowd, items: int) -> None:
             {"participant": "payments", "ops": [{"cmd": ["MSET", *words]}]},
         ],
     }
-    key = {"Idempotency-Key": "opening"}
+    headers = {"Idempotency-Key": "opening", **world.headers}
     url = f"{world.url('coordinator')}/v1/transactions"
-    wait_until("the opening", lambda: post(url, body, 10, key)[0] == 200, OPENING_WITHIN_S)
+    wait_until("the opening", lambda: post(url, body, 10, headers)[0] == 200, OPENING_WITHIN_S)
 
 
 def kill(world: World, board: Board, victim: str, down_s: float) -> None:
@@ -109,7 +111,7 @@ def kill(world: World, board: Board, victim: str, down_s: float) -> None:
     world.kill(victim)
     board.down.add(victim)
     board.kills[victim] = board.kills.get(victim, 0) + 1
-    board.tell(f"kill -9 {victim}", "kill")
+    board.tell(f"{world.how_killed} {victim}", "kill")
     time.sleep(down_s)
     began = time.monotonic()
     world.revive(victim)
@@ -127,6 +129,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(100_000))
     parser.add_argument("--port", type=int, default=0, help="of the page")
     parser.add_argument("--keep", action="store_true", help="leave the shop open at the end")
+    parser.add_argument("--docker", action="store_true", help="in containers, by ../compose.yaml")
     parser.add_argument("--programs", type=Path, default=Path("target/demo"))
     parser.add_argument("--python", type=Path, default=Path(sys.executable))
     options = parser.parse_args()

@@ -8,6 +8,7 @@
 //                    │
 //                    └─► Redis ◄─ GET ─ GET /stock/lamp ◄─ anybody
 
+import { readFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 
@@ -31,7 +32,9 @@ function reserve({ input }, stage) {
   stage.op(["DECRBY", stockKey(item), quantity], { expect: { ge: 0 }, escrow: true });
 }
 
-const hook = hookHandler(reserve);
+// Where other machines reach this service, only who has the token may ask the hook: its agent.
+const tokenFile = process.env.STOCK_HOOK_TOKEN_FILE;
+const hook = hookHandler(reserve, tokenFile && { token: readFileSync(tokenFile, "utf8").trim() });
 
 const server = http.createServer((request, response) => {
   const [, item] = request.url.match(/^\/stock\/([a-z]+)$/) ?? [];

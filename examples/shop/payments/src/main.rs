@@ -14,8 +14,8 @@
 
 use std::error::Error;
 
-use assent_participant::Participant;
 use assent_participant::hook::{Hook, HookCall, HookError, HookStage};
+use assent_participant::{Participant, Token};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -94,6 +94,21 @@ async fn account(
     }
 }
 
+/// The participant with its hook. Where other machines reach this service, the environment names the
+/// files of two tokens: the one that the coordinator must send, and the one that it is asked with.
+async fn participant(redis_url: &str) -> Result<Participant, Box<dyn Error>> {
+    let mut builder = Participant::builder("payments").redis(redis_url).hook(Till);
+    if let Ok(file) = std::env::var("PAYMENTS_TOKEN_FILE") {
+        builder = builder.token(Token::new(&std::fs::read_to_string(file)?));
+    }
+    if let Ok(file) = std::env::var("PAYMENTS_COORDINATOR_TOKEN_FILE") {
+        let coordinator = setting("PAYMENTS_COORDINATOR", "http://127.0.0.1:7700");
+        let token = Token::new(&std::fs::read_to_string(file)?);
+        builder = builder.coordinator_token(token, [coordinator]);
+    }
+    Ok(builder.build().await?)
+}
+
 fn setting(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
@@ -101,7 +116,7 @@ fn setting(name: &str, default: &str) -> String {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let redis_url = setting("PAYMENTS_REDIS", "redis://127.0.0.1:6379");
-    let participant = Participant::builder("payments").redis(&redis_url).hook(Till).build().await?;
+    let participant = participant(&redis_url).await?;
     let app = Router::new()
         .route("/accounts/{name}", get(account))
         .with_state(redis::Client::open(redis_url)?)
