@@ -277,7 +277,15 @@ describe("a live coordinator", () => {
       assert.deepEqual(await tx.op("bank", ["GET", "bytes:k"]), bytes);
       const expect = { eq: "other" };
       const refused = tx.op("bank", ["GET", "bytes:k"], { expect });
-      await assert.rejects(refused, { name: "Rejected", code: "expectation_failed", reply: bytes });
+      await assert.rejects(refused, { name: "Aborted", code: "expectation_failed", reply: bytes });
+      await assert.rejects(tx.keepAlive(), { name: "Aborted", code: "expectation_failed" });
+    });
+
+    test("goes on when an op is refused, and ends with its abort", async () => {
+      const tx = await client.begin();
+      await tx.op("bank", ["SET", "goes-on:k", "text"]);
+      const refused = tx.op("bank", ["LPUSH", "goes-on:k", 1]);
+      await assert.rejects(refused, { name: "Rejected", code: "wrong_type" });
       await tx.keepAlive();
       await tx.abort();
       await assert.rejects(tx.keepAlive(), Aborted);
