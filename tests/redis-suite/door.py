@@ -19,6 +19,8 @@ OF_THE_SERVER = {
     b"LASTSAVE", b"LATENCY", b"MEMORY", b"OBJECT", b"SAVE", b"SCRIPT", b"SLOWLOG", b"TIME",
 }
 FLUSHES = {b"FLUSHALL", b"FLUSHDB"}
+# Commands of a client that go to the port in one piece.
+PIPELINE_MAX = 200
 ALL_BUT_OURS = b"""
 local cursor, all = '0', 0
 repeat
@@ -77,36 +79,65 @@ def encoded(*words):
     return b"".join(parts)
 
 
+async def read_ahead(client, queue):
+    """Puts the client's commands into the queue, and None at its end."""
+    try:
+        while True:
+            await queue.put(await command_of(client))
+    except (Closed, ConnectionError, asyncio.IncompleteReadError):
+        await queue.put(None)
+
+
+async def ask(side, *commands):
+    """The replies to commands that go out in one piece."""
+    side[1].write(b"".join(commands))
+    return b"".join([await reply_of(side[0]) for _ in commands])
+
+
+def is_for_redis(words, to_the_port):
+    name = words[0].upper() if words else b""
+    if name == b"CLIENT":
+        return bool(words[1:]) and words[1].upper() in (b"LIST", b"KILL")
+    return name in FLUSHES | {b"DBSIZE"} | (OF_THE_SERVER - to_the_port)
+
+
+async def reply_of_redis(words, raw, redis):
+    name = words[0].upper()
+    if name in FLUSHES:
+        await ask(redis, encoded(b"EVAL", ALL_BUT_OURS, b"0", b"DEL"))
+        return b"+OK\r\n"
+    if name == b"DBSIZE":
+        return await ask(redis, encoded(b"EVAL", ALL_BUT_OURS, b"0", b"EXISTS"))
+    return await ask(redis, raw)
+
+
 async def serve(client, out, assent_port, redis_port, to_the_port):
     assent = await asyncio.open_connection("127.0.0.1", assent_port)
     redis = await asyncio.open_connection("127.0.0.1", redis_port)
-
-    async def ask(side, raw):
-        side[1].write(raw)
-        return await reply_of(side[0])
-
+    queue = asyncio.Queue(PIPELINE_MAX)
+    reading = asyncio.create_task(read_ahead(client, queue))
     try:
-        while True:
-            words, raw = await command_of(client)
-            name = words[0].upper() if words else b""
-            if name in FLUSHES:
-                await ask(redis, encoded(b"EVAL", ALL_BUT_OURS, b"0", b"DEL"))
-                reply = b"+OK\r\n"
-            elif name == b"DBSIZE":
-                reply = await ask(redis, encoded(b"EVAL", ALL_BUT_OURS, b"0", b"EXISTS"))
-            elif name == b"CLIENT" and words[1:] and words[1].upper() in (b"LIST", b"KILL"):
-                reply = await ask(redis, raw)
-            elif name in OF_THE_SERVER - to_the_port:
-                reply = await ask(redis, raw)
-            else:
-                if name == b"HELLO":
+        pipeline, command = [], True
+        while command:
+            command = await queue.get()
+            words, raw = command or ([], b"")
+            is_redis_s = is_for_redis(words, to_the_port)
+            if command and not is_redis_s:
+                pipeline.append(raw)
+                if words and words[0].upper() == b"HELLO":
                     await ask(redis, raw)
-                reply = await ask(assent, raw)
-            out.write(reply)
+                if not queue.empty() and len(pipeline) < PIPELINE_MAX:
+                    continue
+            if pipeline:
+                out.write(await ask(assent, *pipeline))
+                pipeline = []
+            if is_redis_s:
+                out.write(await reply_of_redis(words, raw, redis))
             await out.drain()
     except (Closed, ConnectionError, asyncio.IncompleteReadError):
         pass
     finally:
+        reading.cancel()
         for writer in (out, assent[1], redis[1]):
             writer.close()
 

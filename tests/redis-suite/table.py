@@ -43,7 +43,7 @@ def of_runtest(path):
         elif found[1] == "ignore":
             name, _, said = name.rpartition(": ")
         elif found[1] == "skip":
-            said = "It blocks, or is about a server that refuses: left-out.txt"
+            said = "It blocks, or is about a server that refuses (left-out.txt)."
         else:
             name = re.sub(r" \(\d+ ms\)$", "", name)
         tests.append(Test(path.stem, name, came[found[1]], said))
@@ -131,8 +131,19 @@ def print_plainly(all):
         print(f"\nNOT RUN TO ITS END {file}")
 
 
-def cell(text):
-    return text.replace("|", "\\|").replace("<", "&lt;")
+def name_of(file):
+    """A file as its suite names it."""
+    file = re.sub(r"^unit-(type-)?", lambda found: found[0].replace("-", "/"), file)
+    return file.replace(".", "/") + (".py" if "." in file else "")
+
+
+def escaped(text):
+    return re.sub(r"([\\|<*`_\[])", r"\\\1", text)
+
+
+def version_wanted(why):
+    """What the suite says of a server's version, without the version."""
+    return re.sub(r"^Redis version required [<>]=? ?[\d.]+$", "It is for another version.", why)
 
 
 def print_page(all):
@@ -140,15 +151,22 @@ def print_page(all):
     total = Counter()
     for file, count in all.counts.items():
         total.update(count)
-        name = re.sub(r"^unit-(type-)?", lambda m: m[0].replace("-", "/"), file)
-        print(f"| `{name}` | {count['ok']} | {count['left out']} | {count['failed']} |")
+        print(f"| `{name_of(file)}` | {count['ok']} | {count['left out']} | {count['failed']} |")
     print(f"| together | {total['ok']} | {total['left out']} | {total['failed']} |")
-    print("\n| tests | why they differ |\n|---|---|")
+    print("\nLeft out:\n")
+    left_out = Counter()
+    for why, count in all.left_out.items():
+        left_out[version_wanted(why)] += count
+    for why, count in left_out.most_common():
+        print(f"- {count}: {escaped(why)}")
+    print("\nWhat differs, and why:\n")
     for why, tests in sorted(all.failed.items(), key=lambda item: -len(item[1])):
-        print(f"| {len(tests)} | {cell(why)} |")
-    print("\n| tests | why they are left out |\n|---|---|")
-    for why, count in all.left_out.most_common():
-        print(f"| {count} | {cell(why)} |")
+        print(f"- **{escaped(why)}** ({len(tests)})")
+        names = defaultdict(list)
+        for test in tests:
+            names[test.file].append(escaped(test.name))
+        for file, those in names.items():
+            print(f"  - `{name_of(file)}`: {'; '.join(those)}")
 
 
 def main():
