@@ -13,7 +13,7 @@ use assent_common::{LogId, TxNumber};
 use crate::core::Core;
 use crate::data::data_seen;
 use crate::errand::{Errand, Notice};
-use crate::lanes::Greeting;
+use crate::lanes::{Greeting, not_registered};
 use crate::outbox::Appended;
 use crate::resync::{
     self, DataReport, LogReading, Reported, ResyncCall, ResyncHeard, Resynchronisation, Saying,
@@ -60,7 +60,7 @@ fn ask_for_data(core: &mut Core, place: usize) {
     } else if core.is_greeting() {
         "not all participants were asked whether this is the newest log".to_owned()
     } else if core.lanes[place].url().is_none() {
-        "the participant is not registered".to_owned()
+        not_registered(&core.lanes[place].name)
     } else {
         return stands(core, place, Stage::Asking, ResyncCall::AskData);
     };

@@ -180,7 +180,7 @@ impl Lane {
         }
         if self.breaker.away_since().is_some() && self.up != Some(false) {
             let error = format!(
-                "no answer for {} ms, by it or by its Redis: its /readyz says which",
+                "no answer for {} ms, by it or by its Redis or database: its /readyz says which",
                 now.since(sent.at)
             );
             errands.say(Notice::ParticipantSilent(self.name.clone(), error.clone()));
@@ -206,6 +206,13 @@ impl Lane {
             Ok(()) | Err(_) => {}
         }
     }
+}
+
+/// Why nothing can be said to a participant that is in the log and not in the registry: with what
+/// to do, because nothing else mends it.
+#[must_use]
+pub fn not_registered(name: &ParticipantName) -> String {
+    format!("the coordinator does not know participant {name}: assent participants set {name} URL")
 }
 
 /// All lanes. One that is there stays, at its place.

@@ -60,7 +60,7 @@ pub use interactive::{
 pub use lane::{
     Assembled, BatchCame, Came, Idle, LANE_PATIENCE_MS, LifeHeard, Outgoing, PassedOps, Sent,
 };
-pub use lanes::{Lane, Lanes};
+pub use lanes::{Lane, Lanes, not_registered};
 pub use numbers::NumberMap;
 pub use outbox::{SEGMENT_BYTES_FOR_ALL, decision_bytes_max};
 pub use resync::{DataReport, KnownData, LogReading, ResyncCall, ResyncHeard};

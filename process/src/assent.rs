@@ -171,6 +171,16 @@ impl Assent {
         self.child.signal(Signal::CONT);
     }
 
+    /// Leaves a flag with this value out of the arguments, from the next start on.
+    ///
+    /// # Panics
+    /// If there is no such flag.
+    pub fn without(&mut self, flag: &str, value: &str) {
+        let place = self.arguments.windows(2).position(|pair| pair[0] == flag && pair[1] == value);
+        let place = place.unwrap_or_else(|| panic!("{} has no {flag} {value}", self.name));
+        self.arguments.drain(place..place + 2);
+    }
+
     /// Starts it again with the same arguments, and waits until it is ready.
     pub async fn restart(&mut self) -> Result<(), ProcessError> {
         self.respawn(&[])?;

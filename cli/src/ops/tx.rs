@@ -19,6 +19,9 @@ use crate::output::{self, Format, Rows, age, printable, word};
 /// Bytes of the reason in a list, which has more to say.
 const WHY_BYTES_MAX: usize = 120;
 
+/// Between two questions for what has not ended.
+const WAIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// What to do with transactions.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TxCommand {
@@ -29,7 +32,8 @@ pub(crate) enum TxCommand {
     List(ListArgs),
     /// Show a transaction: its branches, last errors and next tries
     Describe(DescribeArgs),
-    /// Wait for a transaction's outcome
+    /// Wait until a transaction has ended: it is aborted, or committed and applied at all its
+    /// participants. If it has not in that time, the exit code is 4, also of one that is committed
     Wait(WaitArgs),
     /// Send now what a transaction waits to send
     Retry(OneArgs),
@@ -43,7 +47,9 @@ pub(crate) struct ListArgs {
     /// Only with a branch at this participant
     #[arg(long, value_name = "NAME")]
     participant: Option<ParticipantName>,
-    /// Only those with a branch in doubt
+    /// Only those with a branch that has voted yes and waits for a decision, for more than a
+    /// second, or that has not acknowledged its outcome; the oldest first. A branch that has not
+    /// voted (`preparing`) is in no doubt: see --outcome pending
     #[arg(long)]
     in_doubt: bool,
     /// Only those begun longer ago
@@ -183,16 +189,37 @@ async fn get(
 
 async fn wait(args: &WaitArgs, settings: &ClientSettings, format: Format) -> Result<Exit, Failure> {
     let deadline = std::time::Instant::now() + std::time::Duration::from_millis(args.limit.0);
+    let left = || deadline.saturating_duration_since(std::time::Instant::now());
     let view = loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now()).as_millis();
-        let left = u64::try_from(left).unwrap_or(u64::MAX).min(assent_common::limits::WAIT_MAX_MS);
-        let view = get(settings, args.id, Some(DurationMs(left))).await?;
-        if view.outcome != OutcomeWord::Pending || left == 0 {
+        let wait_ms = u64::try_from(left().as_millis()).unwrap_or(u64::MAX);
+        let wait = DurationMs(wait_ms.min(assent_common::limits::WAIT_MAX_MS));
+        let view = get(settings, args.id, Some(wait)).await?;
+        if has_ended(&view) || wait_ms == 0 {
             break view;
         }
+        // Of one whose client goes on with it the coordinator answers at once.
+        tokio::time::sleep(WAIT_PAUSE.min(left())).await;
     };
     show(&view, format)?;
-    Ok(exit_of(view.outcome))
+    if has_ended(&view) || view.outcome != OutcomeWord::Committed {
+        return Ok(exit_of(view.outcome));
+    }
+    let waits = view.branches.iter().filter(|branch| branch.state != BranchProgress::Applied);
+    let names: Vec<_> = waits.map(|branch| branch.participant.as_str()).collect();
+    output::talk(&format!("committed, and not applied yet at {}", names.join(", ")));
+    Ok(Exit::NotKnown)
+}
+
+/// Whether nothing that is known of it will change any more.
+fn has_ended(view: &TransactionView) -> bool {
+    match view.outcome {
+        OutcomeWord::Aborted => true,
+        // A branch of one that has ended may have been given up.
+        OutcomeWord::Committed => {
+            view.applied == Some(true) || view.state == TransactionState::Ended
+        }
+        OutcomeWord::Pending => false,
+    }
 }
 
 /// The exit code that says an outcome.
@@ -259,6 +286,9 @@ fn what_to_do(view: &TransactionView) -> Option<String> {
                 .to_owned(),
         ),
         OutcomeWord::Pending => None,
+        OutcomeWord::Committed if !has_ended(view) && view.branches.iter().any(is_away) => {
+            Some("mend the participants with a last error, and it is applied there too".to_owned())
+        }
         _ => view.error.as_ref().map(|problem| problem.code.advice().to_owned()),
     }
 }

@@ -117,10 +117,11 @@ fn say(notice: Notice) {
         }
         Notice::RedisSilent(participant, error) => {
             tracing::warn!(%participant, error,
-                "a participant cannot use its Redis; its transactions abort until it can");
+                "a participant cannot use its Redis or database; its transactions abort until it \
+                 can");
         }
         Notice::RedisBack(participant) => {
-            tracing::info!(%participant, "a participant can use its Redis again");
+            tracing::info!(%participant, "a participant can use its Redis or database again");
         }
         Notice::StaleLog(participant, why) => {
             tracing::error!(%participant, why,

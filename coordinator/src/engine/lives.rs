@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use assent_client::participant::ParticipantClient;
 use assent_common::wire::branch::{Answers, Batch};
-use assent_engine::{LANE_PATIENCE_MS, LifeHeard, Sent};
+use assent_engine::{LANE_PATIENCE_MS, LifeHeard, Sent, not_registered};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -31,7 +31,7 @@ impl Engine {
                     Err("this log is an old or forked copy".to_owned())
                 }
                 Some(client) => client.batch(batch).await.map_err(|unknown| unknown.0),
-                None => Err(format!("participant {} is not registered", batch.participant)),
+                None => Err(not_registered(&batch.participant)),
             };
             let life = LifeHeard::of(&said);
             if !life.is_unproven() {

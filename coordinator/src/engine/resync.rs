@@ -11,7 +11,9 @@ use assent_common::wire::problem::Problem;
 use assent_common::wire::resync::{Resync, Resynced};
 use assent_common::wire::transaction::ParticipantView;
 use assent_common::{ErrorCode, ParticipantName};
-use assent_engine::{DataReport, LifeHeard, LogReading, ResyncCall, ResyncHeard, Sent};
+use assent_engine::{
+    DataReport, LifeHeard, LogReading, ResyncCall, ResyncHeard, Sent, not_registered,
+};
 
 use super::shared::{Engine, Shared, stopping};
 use crate::clock;
@@ -30,7 +32,7 @@ pub(super) async fn carry_out(shared: Weak<Shared>, place: usize, call: ResyncCa
             let client = engine.core().client(place);
             let shown = match client {
                 Some(client) => client.data().await.map_err(|error| error.to_string()),
-                None => Err(UNREGISTERED.to_owned()),
+                None => Err(engine.not_registered(place)),
             };
             ResyncHeard::DataShown(shown.map(Box::new))
         }
@@ -46,10 +48,12 @@ pub(super) async fn carry_out(shared: Weak<Shared>, place: usize, call: ResyncCa
     engine.core().resync(place, heard, clock::micros());
 }
 
-/// It was removed while its data was made whole.
-const UNREGISTERED: &str = "the participant is not registered";
-
 impl Engine {
+    /// A participant was removed while its data was made whole.
+    fn not_registered(&self, place: usize) -> String {
+        not_registered(&self.core().lanes()[place].name)
+    }
+
     /// Looks at the data of a participant to which nothing is said. What this log knows of it goes
     /// there as with every batch, so that the participant compares, and fences what is other data;
     /// then it is asked what came of that.
@@ -89,7 +93,8 @@ impl Engine {
     }
 
     async fn say(&self, place: usize, word: &Resync) -> Result<Resynced, String> {
-        let client = self.core().client(place).ok_or_else(|| UNREGISTERED.to_owned())?;
+        let client = self.core().client(place);
+        let client = client.ok_or_else(|| self.not_registered(place))?;
         let said = client.resync(word).await.map_err(|error| error.to_string())?;
         if said.open.is_some() {
             metrics::branches_redone(&word.participant, said.redone);

@@ -10,8 +10,9 @@ use assent_tests::wait::wait_for;
 use assent_tests::{Bank, Cluster, Options, Transfer, plain};
 use serde_json::Value;
 
-use super::held::stage;
+use super::held::{leave_open, stage};
 use super::ops::{assent, assert_exit, stdout};
+use super::stderr;
 use crate::ASSENT;
 
 /// The checks of a run that are not well: what each is about, and what was found.
@@ -37,6 +38,52 @@ async fn complains_of(cluster: &Cluster, flags: &[&str], about: &str, in_words: 
         }
     })
     .await;
+}
+
+/// The coordinator was started again without participants that it knew: one has an outcome to hear,
+/// which fails at once; the other is only warned of. Nobody is advised to give up what is not gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_participant_that_the_coordinator_does_not_know_is_named_with_what_to_do() {
+    let participants = vec!["bank-a", "bank-b", "stock"];
+    let options = Options { participants, proxied: true, ..Options::default() };
+    let mut cluster = Cluster::start(ASSENT, options).await;
+    Bank::open(&cluster, 1).await;
+    let id = leave_open(&cluster, "one").await;
+    for peer in &cluster.peers[1..] {
+        let flag = format!("{}={}", peer.name, peer.url());
+        cluster.coordinator.without("--participant", &flag);
+    }
+    restart(&mut cluster.coordinator).await;
+
+    let (bank_b, stock) = (cluster.peers[1].url(), cluster.peers[2].url());
+    let unknown = "the coordinator does not know participant";
+    let waited_for = format!("{unknown} bank-b; 1 transaction waits for it");
+    complains_of(&cluster, &[], "participant bank-b", &waited_for).await;
+    let words = ["doctor", "--held-max", "1ms", "--participant", &stock, "--participant", &bank_b];
+    let said = stdout(&assent(&cluster, &words).await);
+    for (name, url) in [("bank-b", &bank_b), ("stock", &stock)] {
+        let command = format!("assent participants set {name} {url}");
+        assert!(said.contains(&command), "{command:?} is missing in: {said}");
+    }
+    assert!(!said.contains("abandon"), "{said}");
+    wait_for("tx describe to say the same", async || {
+        let said = stdout(&assent(&cluster, &["tx", "describe", &id]).await);
+        let is_told = said.contains("assent participants set bank-b URL");
+        if is_told { Ok(()) } else { Err(said) }
+    })
+    .await;
+    let wait = assent(&cluster, &["tx", "wait", &id, "--for", "10ms"]).await;
+    assert_exit(&wait, 4);
+    assert!(stderr(&wait).contains("not applied yet at"), "{}", stderr(&wait));
+
+    assert_exit(&assent(&cluster, &["participants", "set", "bank-b", &bank_b]).await, 0);
+    cluster.peers[1].proxy().open();
+    assert_exit(&assent(&cluster, &["tx", "wait", &id, "--for", "20s"]).await, 0);
+    let flags = ["--participant", &stock];
+    let (code, bad) = complaints(&cluster, &flags).await;
+    let only_warned = matches!(&bad[..], [(what, found)] if what.contains(&stock)
+        && found.contains(&format!("{unknown} stock")));
+    assert!(code == Some(0) && only_warned, "{code:?} {bad:?}");
 }
 
 /// What the coordinator tells of a participant.

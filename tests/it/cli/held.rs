@@ -117,13 +117,15 @@ async fn a_branch_whose_coordinator_is_gone_is_found_and_decided_by_commands() {
 }
 
 /// Commits a transaction whose branch at bank-b does not hear of it.
-async fn leave_open(cluster: &Cluster, key: &str) {
+pub(super) async fn leave_open(cluster: &Cluster, key: &str) -> String {
     cluster.peers[1].proxy().close(At::Before, "{\"commit\":");
     let line = r#"{"ack": "decided", "branches": [{"participant": "bank-a", "ops": [{"cmd": ["INCR", "key"]}]}, {"participant": "bank-b", "ops": [{"cmd": ["INCR", "key"]}]}]}"#;
     let file = cluster.dir().join("open.jsonl");
     std::fs::write(&file, line.replace("key", key)).unwrap();
     let file = file.display().to_string();
-    assert_exit(&assent(cluster, &["tx", "run", "--file", &file]).await, 0);
+    let run = assent(cluster, &["-o", "id", "tx", "run", "--file", &file]).await;
+    assert_exit(&run, 0);
+    stdout(&run).trim().to_owned()
 }
 
 /// A participant that is gone for good: counted first, then given up at once, and the others go on.

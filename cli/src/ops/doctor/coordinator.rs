@@ -2,13 +2,15 @@
 
 use assent_client::participant::{Probe, ProbeState};
 use assent_client::{CallError, CoordinatorClient, ListFilter, ParticipantClient, Unknown};
+use assent_common::wire::problem::OutcomeWord;
 use assent_common::wire::transaction::{
     BranchProgress, HeuristicBranches, ParticipantView, TransactionView, VersionView,
 };
-use assent_common::{Txid, limits};
+use assent_common::{ParticipantName, Txid, limits};
 
 use super::participant::forget;
-use super::{Check, PATIENCE, Verdict, silent, within};
+use super::registry::{self, Awaited};
+use super::{Check, PATIENCE, silent, within};
 use crate::config::ClientSettings;
 use crate::exit::Failure;
 
@@ -25,6 +27,8 @@ const MARKS_NAMED_MAX: usize = 5;
 pub(super) struct Told {
     pub(super) version: VersionView,
     pub(super) participants: Vec<ParticipantView>,
+    /// Whom its transactions wait for.
+    pub(super) awaited: Awaited,
 }
 
 pub(super) async fn check(
@@ -47,11 +51,17 @@ pub(super) async fn check(
             return Ok((vec![Check::failing(what, error.to_string(), fix)], None));
         }
     };
-    let (probe, clock, list, in_doubt) = tokio::join!(
+    if version.role == "participant" {
+        let name = version.name.as_deref().unwrap_or("-");
+        let found = format!("participant {name} answers there, and no coordinator");
+        let fix = "correct --url or ASSENT_URL; a participant is asked with --participant URL";
+        return Ok((vec![Check::failing(what, found, fix)], None));
+    }
+    let (probe, clock, list, unfinished) = tokio::join!(
         tokio::time::timeout(PATIENCE, client.readyz()),
         clock(&what, &settings.url),
         within(client.participants()),
-        in_doubt(&client, held_max_ms)
+        Unfinished::ask(&client, held_max_ms)
     );
     let probe = probe.unwrap_or_else(|_| Err(silent()));
     let mut checks =
@@ -61,12 +71,22 @@ pub(super) async fn check(
         Err(error) => {
             let fix = "the coordinator answers and does not list its participants: read its log";
             checks.push(Check::failing("participants", error.to_string(), fix));
-            Vec::new()
+            return Ok((checks, None));
         }
     };
     checks.push(ended_by_hand(settings, version.log_id.as_deref(), &participants).await?);
-    checks.extend(in_doubt);
-    Ok((checks, Some(Told { version, participants })))
+    let awaited = match unfinished {
+        Ok(unfinished) => {
+            checks.extend(unfinished.checks(&participants));
+            unfinished.awaited
+        }
+        Err(error) => {
+            let fix = "the coordinator answers and does not list: read its log";
+            checks.push(Check::failing("transactions in doubt", error.to_string(), fix));
+            Awaited::default()
+        }
+    };
+    Ok((checks, Some(Told { version, participants, awaited })))
 }
 
 pub(super) fn same_version(what: &str, version: &VersionView) -> Check {
@@ -169,48 +189,53 @@ async fn ended_by_hand(
     Ok(Check::failing(what, found, fix))
 }
 
-/// Transactions with a branch in doubt, and of them those whose outcome a participant has not acknowledged for too long.
-async fn in_doubt(client: &CoordinatorClient, held_max_ms: u64) -> Vec<Check> {
-    let what = "transactions in doubt";
-    let mut filter = ListFilter {
-        in_doubt: true,
-        page_size: Some(limits::PAGE_SIZE_MAX),
-        ..ListFilter::default()
-    };
-    let (mut count, mut late) = (0, Late { held_max_ms, branches: 0, oldest: None });
-    loop {
-        let page = match within(client.list(&filter)).await {
-            Ok(page) => page,
-            Err(error) => {
-                let fix = "the coordinator answers and does not list: read its log";
-                return vec![Check::failing(what, error.to_string(), fix)];
-            }
-        };
-        count += page.transactions.len();
-        page.transactions.iter().for_each(|view| late.add(view));
-        filter.page_token = page.next_page_token;
-        if filter.page_token.is_none() || count >= IN_DOUBT_COUNTED_MAX {
-            break;
-        }
-    }
-    let more = if filter.page_token.is_some() { " or more" } else { "" };
-    let found = match count {
-        0 => "none".to_owned(),
-        _ => format!("{count}{more}; some are normal while transactions run"),
-    };
-    vec![Check::ok(what, found), late.into_check()]
-}
-
-/// Outcomes that a participant has not acknowledged for too long.
-struct Late {
+/// What has not ended at this coordinator.
+struct Unfinished {
+    /// Transactions with a branch in doubt.
+    in_doubt: usize,
+    /// Whether there are more of them than were counted.
+    is_cut: bool,
+    /// For how long an outcome may wait to be acknowledged.
     held_max_ms: u64,
-    branches: usize,
-    /// The oldest: for how long, where, and the last thing that went wrong.
-    oldest: Option<(i64, String, String)>,
+    late: Vec<LateBranch>,
+    awaited: Awaited,
 }
 
-impl Late {
+/// A branch that has not acknowledged its outcome for too long.
+struct LateBranch {
+    seconds: i64,
+    participant: ParticipantName,
+    /// The last thing that went wrong.
+    why: String,
+}
+
+impl Unfinished {
+    async fn ask(client: &CoordinatorClient, held_max_ms: u64) -> Result<Self, CallError> {
+        let (late, awaited) = (Vec::new(), Awaited::default());
+        let mut found = Self { in_doubt: 0, is_cut: false, held_max_ms, late, awaited };
+        let page_size = Some(limits::PAGE_SIZE_MAX);
+        let mut filter = ListFilter { in_doubt: true, page_size, ..ListFilter::default() };
+        loop {
+            let page = within(client.list(&filter)).await?;
+            found.in_doubt += page.transactions.len();
+            page.transactions.iter().for_each(|view| found.add(view));
+            filter.page_token = page.next_page_token;
+            found.is_cut = filter.page_token.is_some();
+            if !found.is_cut || found.in_doubt >= IN_DOUBT_COUNTED_MAX {
+                break;
+            }
+        }
+        // A branch without a vote is in no doubt, and waits for its participant all the same. All
+        // that is active stands on the first page, as far as it fits.
+        let outcome = Some(OutcomeWord::Pending);
+        let pending = ListFilter { outcome, page_size, ..ListFilter::default() };
+        let page = within(client.list(&pending)).await?;
+        page.transactions.iter().for_each(|view| found.awaited.add(view));
+        Ok(found)
+    }
+
     fn add(&mut self, view: &TransactionView) {
+        self.awaited.add(view);
         let decided = view.decided_at.as_deref().and_then(|at| at.parse::<jiff::Timestamp>().ok());
         let Some(decided) = decided else { return };
         let seconds = jiff::Timestamp::now().duration_since(decided).as_secs();
@@ -218,31 +243,44 @@ impl Late {
             return;
         }
         let is_open = |state| {
-            matches!(
-                state,
-                BranchProgress::Committing | BranchProgress::Aborting | BranchProgress::Lost
-            )
+            use BranchProgress::{Aborting, Committing, Lost};
+            matches!(state, Committing | Aborting | Lost)
         };
-        for branch in view.branches.iter().filter(|branch| is_open(branch.state)) {
-            self.branches += 1;
-            if self.oldest.as_ref().is_none_or(|(oldest, ..)| seconds > *oldest) {
-                let why = branch.last_error.clone().unwrap_or_else(|| "-".to_owned());
-                self.oldest = Some((seconds, branch.participant.to_string(), why));
-            }
-        }
+        let open = view.branches.iter().filter(|branch| is_open(branch.state));
+        self.late.extend(open.map(|branch| LateBranch {
+            seconds,
+            participant: branch.participant.clone(),
+            why: branch.last_error.clone().unwrap_or_else(|| "-".to_owned()),
+        }));
     }
 
-    fn into_check(self) -> Check {
+    fn checks(&self, participants: &[ParticipantView]) -> Vec<Check> {
+        let is_known = |name: &ParticipantName| participants.iter().any(|it| it.name == *name);
+        let more = if self.is_cut { " or more" } else { "" };
+        let found = match self.in_doubt {
+            0 => "none".to_owned(),
+            count => format!("{count}{more}; some are normal while transactions run"),
+        };
+        let mut checks = registry::unknown(&self.awaited, is_known);
+        checks.push(Check::ok("transactions in doubt", found));
+        checks.push(self.late_check(is_known));
+        checks
+    }
+
+    /// Of participants that are not known is said what to do about that: nothing there is gone.
+    fn late_check(&self, is_known: impl Fn(&ParticipantName) -> bool) -> Check {
         let what = "outcomes that are not acknowledged";
-        let Some((seconds, participant, why)) = self.oldest else {
+        let late: Vec<_> = self.late.iter().filter(|it| is_known(&it.participant)).collect();
+        let Some(oldest) = late.iter().max_by_key(|it| it.seconds) else {
             return Check::ok(what, format!("none for longer than {} s", self.held_max_ms / 1_000));
         };
-        let found =
-            format!("{}, the oldest for {seconds} s at {participant}: {why}", self.branches);
+        let LateBranch { seconds, participant, why } = oldest;
+        let count = late.len();
+        let found = format!("{count}, the oldest for {seconds} s at {participant}: {why}");
         let fix = format!(
-            "bring {participant} back (assent tx list --in-doubt says what it says); if it is gone for good: assent branch \
-             abandon --all-of {participant}"
+            "bring {participant} back (assent tx list --in-doubt says what it says); if it is gone \
+             for good: assent branch abandon --all-of {participant}"
         );
-        Check::bad(Verdict::Failing, what, found, fix)
+        Check::failing(what, found, fix)
     }
 }

@@ -5,6 +5,7 @@
 //! ```text
 //! disk ── of the decision log          redis, postgres ── the servers that are named
 //! coordinator ── itself, and what it does not get rid of
+//! registry ── whom the coordinator knows, and whom its transactions wait for
 //! participant ── each: itself, its data, who reaches whom, what is held there
 //! ```
 
@@ -13,6 +14,8 @@ mod disk;
 mod participant;
 mod postgres;
 mod redis;
+mod registry;
+mod store;
 
 use std::time::Duration;
 
@@ -167,25 +170,26 @@ pub(crate) fn run(
         checks.extend(disk::check(&dir.0));
     }
     let checks = super::block_on(async {
-        let named = args.participant.iter();
-        let named = named.map(|url| participant::check_named(settings, url, held_max_ms));
-        let known = async {
+        let asked = async {
             let (mut checks, told) = coordinator::check(settings, held_max_ms).await?;
-            let told =
-                told.iter().flat_map(|told| told.participants.iter().map(move |v| (told, v)));
-            let asked = told.map(|(told, view)| {
+            let told = told.as_ref();
+            let registered =
+                told.into_iter().flat_map(|told| told.participants.iter().map(move |v| (told, v)));
+            let registered = registered.map(|(told, view)| {
                 participant::check_registered(settings, told, view, held_max_ms)
             });
-            checks.extend(try_join_all(asked).await?.into_iter().flatten());
+            let named = args.participant.iter();
+            let named = named.map(|url| participant::check_named(settings, told, url, held_max_ms));
+            let (registered, named) =
+                tokio::try_join!(try_join_all(registered), try_join_all(named))?;
+            checks.extend(registered.into_iter().chain(named).flatten());
             Ok::<_, Failure>(checks)
         };
         let redis = join_all(redis.iter().map(redis::check));
         let postgres = postgres.iter().map(|options| postgres::check(options, held_max_ms));
-        let (redis, postgres, known, named) =
-            tokio::join!(redis, join_all(postgres), known, try_join_all(named));
+        let (redis, postgres, asked) = tokio::join!(redis, join_all(postgres), asked);
         checks.extend(redis.into_iter().chain(postgres).flatten());
-        checks.extend(known?);
-        checks.extend(named?.into_iter().flatten());
+        checks.extend(asked?);
         Ok::<_, Failure>(checks)
     })?;
     show(&checks, format)?;

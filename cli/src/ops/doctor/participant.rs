@@ -10,7 +10,8 @@ use assent_common::wire::transaction::{ParticipantData, ParticipantView, Version
 use assent_common::{ErrorCode, LogId};
 
 use super::coordinator::{Told, ready, same_version};
-use super::{Check, PATIENCE, silent, within};
+use super::store::{StoreKind, only_store, store_once};
+use super::{Check, PATIENCE, registry, silent, within};
 use crate::config::ClientSettings;
 use crate::exit::Failure;
 use crate::output::millis;
@@ -18,10 +19,14 @@ use crate::output::millis;
 /// Keys of held branches that are named.
 const KEYS_NAMED_MAX: usize = 5;
 
+/// What a coordinator calls itself in its version.
+const COORDINATOR: &str = "coordinator";
+
 /// What a participant answers.
 struct SaidByParticipant {
     version: Result<VersionView, CallError>,
     own: Vec<Check>,
+    store: Option<StoreKind>,
     held: Option<BranchList>,
     data: Result<DataView, CallError>,
     list: Result<CoordinatorList, CallError>,
@@ -29,13 +34,13 @@ struct SaidByParticipant {
 
 impl SaidByParticipant {
     async fn ask(what: &str, client: &ParticipantClient, held_max_ms: u64) -> Self {
-        let (version, (own, held), data, list) = tokio::join!(
+        let (version, (own, store, held), data, list) = tokio::join!(
             within(client.version()),
             of_itself(what, client, held_max_ms),
             within(client.data()),
             within(client.coordinators())
         );
-        Self { version, own, held, data, list }
+        Self { version, own, store, held, data, list }
     }
 
     /// Whether it may ask its coordinators; `told` is the one that this command asks.
@@ -77,56 +82,34 @@ pub(super) async fn check_registered(
         Ok(data) => same_data(&what, told, view, data),
         Err(error) => unheard(format!("{what}: data"), error),
     });
+    let kind = said.store;
     checks.extend(said.may_ask(&what, Some(told)));
-    Ok(store_once(&what, checks))
+    Ok(store_once(&what, kind, checks))
 }
 
 /// Everything about a participant that only its operator has named.
 pub(super) async fn check_named(
     settings: &ClientSettings,
+    told: Option<&Told>,
     url: &str,
     held_max_ms: u64,
 ) -> Result<Vec<Check>, Failure> {
     let what = format!("participant {url}");
     let client = ParticipantClient::new(&settings.participant_http()?, url)?;
     let mut said = Box::pin(SaidByParticipant::ask(&what, &client, held_max_ms)).await;
-    let mut checks = match &said.version {
-        Ok(version) => of_version(&what, version),
+    let version = match &said.version {
+        Ok(version) => version,
         Err(error) => return Ok(vec![not_reached(&what, error)]),
     };
+    if version.role == COORDINATOR {
+        return Ok(vec![another(&what)]);
+    }
+    let mut checks = of_version(&what, version);
+    checks.extend(told.and_then(|told| registry::named(&what, told, url, version)));
     checks.append(&mut said.own);
+    let kind = said.store;
     checks.extend(said.may_ask(&what, None));
-    Ok(store_once(&what, checks))
-}
-
-/// A Redis or a database that does not answer is said once, and not again for each question that it
-/// leaves open.
-fn store_once(what: &str, checks: Vec<Check>) -> Vec<Check> {
-    let (of_store, mut others): (Vec<_>, Vec<_>) =
-        checks.into_iter().partition(|check| check.only_store.is_some());
-    // The participant's own words stand behind those of the coordinator.
-    let why = of_store.into_iter().filter_map(|check| check.only_store).next_back();
-    let Some(why) = why else { return others };
-    // Who waits for it does not answer in time.
-    others.retain(|check| !check.found.contains(&silent().0));
-    // What is said of either begins with its name.
-    let (store, kind) = match why.contains("PostgreSQL") {
-        true => ("postgres", "PostgreSQL"),
-        false => ("redis", "Redis"),
-    };
-    let fix = if why.contains("timed out") || why.contains("no answer") {
-        let busy = if store == "redis" { "SLOWLOG GET" } else { "pg_stat_activity" };
-        format!(
-            "look for what keeps that {kind} busy ({busy}), or what stands between it and its agent"
-        )
-    } else if why.contains("is not available") {
-        format!("start that {kind}, or correct the agent's --{store}, its user or its password")
-    } else {
-        format!("read what is wrong with that {kind}")
-    };
-    let found = format!("it cannot use its {kind}: {why}");
-    others.push(Check::failing(format!("{what}: {store}"), found, fix));
-    others
+    Ok(store_once(&what, kind, checks))
 }
 
 /// What a participant says of what runs there.
@@ -162,18 +145,19 @@ async fn of_itself(
     what: &str,
     client: &ParticipantClient,
     held_max_ms: u64,
-) -> (Vec<Check>, Option<BranchList>) {
+) -> (Vec<Check>, Option<StoreKind>, Option<BranchList>) {
     let probe = tokio::time::timeout(PATIENCE, client.readyz());
     let (probe, held_there) = tokio::join!(probe, within(client.branches(BranchState::Prepared)));
     let probe = probe.unwrap_or_else(|_| Err(silent()));
     let mut checks = Vec::new();
     let url = client.base_url();
-    checks.extend(probe.as_ref().ok().and_then(|probe| ended_by_hand(what, url, &probe.text)));
-    checks.extend(probe.as_ref().ok().and_then(|probe| refuses_writes(what, &probe.text)));
-    checks.extend(probe.as_ref().ok().and_then(|probe| silent_peer(what, &probe.text)));
-    checks.extend(probe.as_ref().ok().and_then(|probe| silent_hook(what, &probe.text)));
-    checks.extend(probe.as_ref().ok().and_then(|probe| database_held_up(what, &probe.text)));
-    let only_store = probe.as_ref().ok().and_then(|probe| only_store(&probe.text));
+    let text = probe.as_ref().map_or("", |probe| probe.text.as_str());
+    checks.extend(ended_by_hand(what, url, text));
+    checks.extend(refuses_writes(what, text));
+    checks.extend(silent_peer(what, text));
+    checks.extend(silent_hook(what, text));
+    checks.extend(database_held_up(what, text));
+    let (store, only_store) = (StoreKind::of_probe(text), only_store(text));
     let ready = ready(&format!("{what}: ready"), probe);
     checks.push(match only_store {
         Some(why) => ready.because_of_store(why),
@@ -183,16 +167,7 @@ async fn of_itself(
         Ok(list) => held(what, list, held_max_ms),
         Err(error) => unheard(format!("{what}: branches held"), error),
     });
-    (checks, held_there.ok())
-}
-
-/// What is wrong with its Redis or database, if its probe names nothing else that fails.
-fn only_store(probe: &str) -> Option<String> {
-    let mut failing = probe.lines().filter(|line| line.starts_with("[-] "));
-    let first = failing.next()?;
-    let first = first.strip_prefix("[-] redis ").or_else(|| first.strip_prefix("[-] postgres "));
-    let (_, why) = first?.split_once(": ")?;
-    failing.all(|line| line.contains(why)).then(|| why.to_owned())
+    (checks, store, held_there.ok())
 }
 
 /// Branches that were ended by hand against what their logs say, as the participant's probe names
@@ -267,6 +242,9 @@ fn not_reached(what: &str, error: &CallError) -> Check {
         CallError::Rejected(_) => {
             "this command's --participant-token-file and the participant's --token-file must hold the same token"
         }
+        CallError::Unknown(why) if why.0.contains("not Assent's") => {
+            "correct its address: it has the path that the service mounts the router at"
+        }
         CallError::Unknown(_) => "start it, or move it: assent participants set NAME URL",
     };
     Check::failing(what, error.to_string(), fix)
@@ -297,6 +275,11 @@ fn reached_by_coordinator(what: &str, view: &ParticipantView) -> Check {
             let why = view.stale_log.as_deref().unwrap_or_default();
             let fix = "see docs/guides/recover.md, `One participant says stale_log`";
             Check::failing(what, format!("yes, but it refuses the log: stale_log: {why}"), fix)
+        }
+        (Some(false), _) if why.contains("not Assent's") || why.contains("not_found") => {
+            let fix = "correct its address: assent participants set NAME URL, where URL is what \
+                       its --listen says, or has the path that the service mounts its router at";
+            Check::failing(what, format!("something else answers there: {why}"), fix)
         }
         (Some(false), _) => {
             let fix = "start it, open the way from the coordinator to it, or move it: assent participants set NAME URL";
@@ -330,12 +313,22 @@ fn data_by_coordinator(what: &str, view: &ParticipantView) -> Check {
 }
 
 fn named(what: &str, view: &ParticipantView, version: &VersionView) -> Option<Check> {
+    if version.role == COORDINATOR {
+        return Some(another(what));
+    }
     if version.name.as_deref() == Some(view.name.as_str()) {
         return None;
     }
     let found = format!("it calls itself {}", version.name.as_deref().unwrap_or("nothing"));
     let fix = "one of the two names is wrong: it refuses every message";
     Some(Check::failing(format!("{what}: name"), found, fix))
+}
+
+/// Something else than a participant answers.
+fn another(what: &str) -> Check {
+    let found = "a coordinator answers there, and no participant";
+    let fix = "correct the address: a participant's API is where its --listen says";
+    Check::failing(format!("{what}: role"), found, fix)
 }
 
 /// Whether the data there is the data that the coordinator has seen, and all of it.
@@ -515,11 +508,6 @@ mod tests {
         assert!(check.fix.as_deref().unwrap_or_default().contains("doctor --postgres"));
         let well = format!("[+] postgres ok: {said}\nready\n");
         assert!(database_held_up("participant a", &well).is_none());
-        let down = "[-] postgres failing: PostgreSQL at p is not available: gone\n[+] data ok\n";
-        let why = only_store(down).unwrap();
-        let once = store_once("participant a", vec![Check::ok("x", "y").because_of_store(why)]);
-        assert_eq!(once[0].what, "participant a: postgres");
-        assert!(once[0].fix.as_deref().unwrap_or_default().starts_with("start that PostgreSQL"));
     }
 
     /// Promise *honest*: agents that do not take each other's messages are named, with what to do.
