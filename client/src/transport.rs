@@ -162,18 +162,19 @@ impl Http {
         }
     }
 
-    /// The body of an answer of JSON from a server that is not Assent's; every other answer says
-    /// nothing, but that it was too large.
+    /// The body of an answer of JSON from a server that is not Assent's. What other answers say is
+    /// whether it is worth while to ask again.
     pub(crate) async fn say_to_stranger(&self, request: Request) -> Result<Bytes, Unheard> {
-        let unknown = |why: String| Err(Unheard::Unknown(Unknown(why)));
         match self.exchange_if_connected(request).await {
             Ok(RawAnswer { status: 200, media_type, body }) => match media_type.as_str() {
                 JSON_MEDIA_TYPE => Ok(body),
-                _ => unknown("its answer is not application/json".to_owned()),
+                _ => Err(Unheard::Useless("its answer is not application/json".to_owned())),
             },
-            Ok(RawAnswer { status, .. }) => unknown(format!("its answer has status {status}")),
             Err(Unanswered::TooLarge { status: 200, bytes_max }) => {
                 Err(Unheard::TooLarge { bytes_max })
+            }
+            Ok(RawAnswer { status, .. }) | Err(Unanswered::TooLarge { status, .. }) => {
+                Err(Unheard::of_status(status))
             }
             Err(unanswered) => Err(Unheard::Unknown(unanswered.into())),
         }
@@ -289,8 +290,31 @@ impl From<Unanswered> for Unknown {
 pub(crate) enum Unheard {
     /// It has answered more than may be read.
     TooLarge { bytes_max: usize },
+    /// It has answered, and nothing that it was asked for.
+    Useless(String),
     /// It is not known what it says.
     Unknown(Unknown),
+}
+
+impl Unheard {
+    /// By the status of an answer. Some say themselves that it is a matter of time; of the others
+    /// nobody knows, and the same is answered again as a rule.
+    fn of_status(status: u16) -> Self {
+        let hint = match status {
+            408 | 425 | 429 | 502..=504 => {
+                return Self::Unknown(Unknown(format!("its answer has status {status}")));
+            }
+            300..=399 => "no redirect is followed: correct the URL",
+            401 | 403 => "the token is not the one that it wants",
+            404 => "nothing is served at that path",
+            405 => "that path takes no POST",
+            413 => "it takes no question of that size",
+            415 => "it takes no application/json",
+            500 => "it has failed: its own log says why",
+            _ => "an answer has status 200",
+        };
+        Self::Useless(format!("its answer has status {status}: {hint}"))
+    }
 }
 
 /// What to say, to whom, and what an answer must look like.
@@ -440,7 +464,14 @@ pub(crate) fn foreign(status: u16, media_type: &str, bytes: usize) -> Unknown {
         found if found.starts_with("text/") => "text",
         _ => "another content type",
     };
-    Unknown(format!("an answer of status {status} that is not Assent's ({class}, {bytes} bytes)"))
+    let cause = match status {
+        300..=399 => "; no redirect is followed",
+        404 | 405 => "; another server is there, or Assent's API is below another path",
+        _ => "",
+    };
+    Unknown(format!(
+        "an answer of status {status} that is not Assent's ({class}, {bytes} bytes){cause}"
+    ))
 }
 
 /// A success's body; one that does not parse was cut short or is foreign.

@@ -130,14 +130,14 @@ error_codes! {
     /// The hook of a participant vetoed: `reply` has its code and its reason.
     Vetoed = "vetoed", 409, false,
         "Read the hook's `code` and `reason`: they are words of the service, not of Assent.";
-    /// The hook of a participant gave no clear answer in time. Nothing is locked, and nothing is
-    /// done.
+    /// The hook of a participant could not be reached, had too much to do, or did not answer in
+    /// time. Nothing is locked, and nothing is done.
     HookUnavailable = "hook_unavailable", 503, true,
         "Check the service that the participant's `hook_url` names; try again.";
-    /// The answer of a participant's hook breaks the rules of hooks. Nothing is locked, and nothing
-    /// is done.
+    /// The answer of a participant's hook breaks the rules of hooks, or the hook failed over this
+    /// input each time that it was asked. Nothing is locked, and nothing is done.
     HookInvalid = "hook_invalid", 502, false,
-        "Correct the hook: see docs/guides/hooks.md, section `What a hook answers`.";
+        "Correct the hook: see docs/guides/hooks.md, section `When it does not answer`.";
     /// A branch has an `input`, and its participant has no hook that could take it.
     NoHook = "no_hook", 422, false,
         "Give the participant a hook (`hook_url`), or send the branch without `input`.";

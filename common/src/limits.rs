@@ -205,6 +205,10 @@ pub const HOOK_REPLY_DEPTH_MAX: usize = REPLY_DEPTH_MAX - 2;
 /// (`hook_invalid`).
 pub const HOOK_READS_MAX: usize = 32;
 
+/// How often a hook is asked that fails over the same input, or answers nothing that a hook answers
+/// (`hook_invalid`): it may do better a moment later, and not for ever.
+pub const HOOK_FAILURES_MAX: usize = 5;
+
 /// How often a hook is asked anew because a key that it has read was changed before its branch was
 /// staged (`read_changed`).
 pub const HOOK_TURNS_MAX: usize = 16;

@@ -11,6 +11,7 @@ use assent_common::wire::problem::{OutcomeWord, Problem};
 use assent_common::wire::transaction::TransactionRequest;
 use assent_process::Port;
 use assent_tests::cluster::{arm, restart, wait_crashed};
+use assent_tests::hook::serve_hook;
 use assent_tests::limit::{ACCOUNTS, Debt, LIMIT, LimitService, check_debts, sum};
 use assent_tests::{Cluster, Options, Told, aof, plain, wait_for, wait_settled};
 use serde_json::{Value, json};
@@ -83,6 +84,30 @@ async fn a_veto_aborts_all_branches_and_says_why() {
         }
         wait_settled(&cluster).await;
         check_debts(&cluster, &[(too_much, Told::Aborted(ErrorCode::Vetoed))]).await;
+    }
+}
+
+/// Promise *honest*: who runs the agent reads in its log that the hook is at fault, and no value.
+#[tokio::test]
+async fn an_answer_that_cannot_be_used_is_in_the_log_of_the_agent() {
+    for (answer, logged) in [
+        (json!({"commit": "secret"}), "unknown field `commit`"),
+        (json!({"ops": [{"cmd": ["INCRBY", "k", "secret"]}]}), "an op of it is refused"),
+    ] {
+        let saying = move |_| std::future::ready(answer.clone());
+        let url: &str = Box::leak(serve_hook(saying).await.into_boxed_str());
+        let options = Options { participant: vec!["--hook-url", url], ..Options::default() };
+        let cluster = Cluster::start(ASSENT, options).await;
+        let problem = aborted(debt("one", 30).ask(&cluster.api).await.unwrap_err());
+        assert_eq!(problem.code, ErrorCode::HookInvalid, "{problem:?}");
+        let log = cluster.dir().join("bank-a.log");
+        wait_for("the agent to log it", async || {
+            let log = std::fs::read_to_string(&log).unwrap();
+            assert!(!log.contains("secret"), "{log}");
+            let is_said = log.contains("the hook's answer cannot be used") && log.contains(logged);
+            if is_said { Ok(()) } else { Err(log) }
+        })
+        .await;
     }
 }
 

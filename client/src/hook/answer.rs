@@ -3,6 +3,11 @@
 //! The agent remembers nothing of a hook. It asks, hears what the hook wants to read, and asks
 //! again with the replies of all reads so far. So a read that has no reply yet ends that asking.
 
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
 use assent_common::command::OpRequest;
 use assent_common::limits;
 use assent_common::wire::hook::{HookAnswer, HookAsked, HookReply, HookSays, Veto};
@@ -11,13 +16,16 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Hook, HookCall, HookError, HookReads, HookReplies, HookStage};
 
-/// Why a question has no answer. The agent asks again, as long as there is time.
+/// Why a question has no answer. The agent asks again.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswerable {
     /// It is no question to a hook: answer 400.
     #[error("this is no question to a hook: {0}")]
     NoQuestion(String),
-    /// The hook does not know: answer 500.
+    /// The hook has failed over it: answer 500. It is asked a few times only.
+    #[error("the hook has failed: {0}")]
+    Failed(String),
+    /// The hook does not know yet: answer 503. It is asked as long as there is time.
     #[error("the hook gives no clear answer: {0}")]
     Unclear(String),
 }
@@ -29,28 +37,40 @@ pub async fn answer_hook(hook: &impl Hook, question: &[u8]) -> Result<Vec<u8>, U
     let call = HookCall { txid, id, participant };
     let mut told = ToldReads { replies: reads.into_iter(), wanted: None };
     let mut stage = HookStage::new(&mut told);
-    let said = ask(hook, &call, &input, &mut stage).await;
+    let said = or_panic(ask_hook(hook, &call, &input, &mut stage)).await;
     let staged = stage.into_staged();
     let answer = match (told.wanted, said) {
         // Whatever the hook has made of a read that was not there.
         (Some(read), _) => HookSays::Read(read).into(),
         (None, Ok(reply)) => HookSays::Stage(staged, reply).into(),
         (None, Err(HookError::Veto(veto))) => HookSays::Veto(veto).into(),
-        (None, Err(HookError::Refused(no))) => match Veto::new(no.code.as_str(), &no.detail) {
-            Ok(veto) => HookSays::Veto(veto).into(),
-            Err(why) => return Err(Unanswerable::Unclear(why)),
-        },
         // Which the agent finds out as well, and does not ask again.
         (None, Err(HookError::Invalid(_))) => HookAnswer::default(),
         (None, Err(HookError::Unclear(why))) => return Err(Unanswerable::Unclear(why)),
+        (None, Err(HookError::Failed(why))) => return Err(Unanswerable::Failed(why)),
+        // Which it has made up: nothing that it wanted to read is missing.
         (None, Err(error @ HookError::ReadFailed)) => {
-            return Err(Unanswerable::Unclear(error.to_string()));
+            return Err(Unanswerable::Failed(error.to_string()));
         }
     };
-    serde_json::to_vec(&answer).map_err(|error| Unanswerable::Unclear(error.to_string()))
+    serde_json::to_vec(&answer).map_err(|error| Unanswerable::Failed(error.to_string()))
 }
 
-async fn ask<H: Hook>(
+/// What a hook says, or that it panicked: who asks is answered in any case, where a panic unwinds.
+async fn or_panic(
+    asking: impl Future<Output = Result<HookReply, HookError>>,
+) -> Result<HookReply, HookError> {
+    let mut asking = pin!(asking);
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| asking.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Err(HookError::Failed("it panicked".to_owned()))))
+    })
+    .await
+}
+
+/// Asks a hook with an input as it came. One that is none of the hook's is vetoed with `bad_input`,
+/// wherever the hook is: no time mends it.
+pub async fn ask_hook<H: Hook>(
     hook: &H,
     call: &HookCall,
     input: &RawValue,
@@ -124,18 +144,24 @@ mod tests {
             if amount < 0 {
                 return Err(HookError::veto("not a code", ""));
             }
+            assert!(amount != 13, "on purpose");
             stage.op(["INCRBY", "owes", &amount.to_string()]);
             Ok(json!({"owes": owes}))
         }
     }
 
-    async fn answer(input: Value, reads: Value) -> Value {
+    fn question(input: Value, reads: Value) -> String {
         let question = json!({
             "txid": "0198f1c2-a4b2-7c1d-9c0e-3f4a5b6c7d8e.3.17.0",
             "id": "0198f1c2-a4b2-7c1d-9c0e-000000000001",
             "participant": "credit", "input": input, "reads": reads, "later": 1,
         });
-        let answer = answer_hook(&Limit, question.to_string().as_bytes()).await.unwrap();
+        question.to_string()
+    }
+
+    async fn answer(input: Value, reads: Value) -> Value {
+        let question = question(input, reads);
+        let answer = answer_hook(&Limit, question.as_bytes()).await.unwrap();
         serde_json::from_slice(&answer).unwrap()
     }
 
@@ -158,6 +184,8 @@ mod tests {
         assert_eq!(veto["veto"]["code"], "bad_input");
         assert!(!veto.to_string().contains("what?"), "values are not quoted");
         assert_eq!(answer(json!(-1), json!([100, 0])).await, json!({}), "which no hook may answer");
+        let panics = answer_hook(&Limit, question(json!(13), json!([100, 0])).as_bytes()).await;
+        assert!(matches!(panics, Err(Unanswerable::Failed(why)) if why == "it panicked"));
         for wrong in ["", "{}", "[1]", &"[".repeat(1 << 20)] {
             let error = answer_hook(&Limit, wrong.as_bytes()).await.unwrap_err();
             assert!(matches!(error, Unanswerable::NoQuestion(_)), "{error}");

@@ -24,7 +24,10 @@ pub enum HookHeard {
     Says(HookSays),
     /// Something that no hook may answer.
     Invalid(String),
-    /// Nothing, or something that need not be its own word: it may be asked again.
+    /// Something that is no word of a hook, as a status of 500 or of 404: it may be asked again,
+    /// and is most often told the same.
+    Failed(String),
+    /// Nothing: it may be asked again.
     Unclear(String),
 }
 
@@ -57,6 +60,7 @@ impl HookClient {
             Err(Unheard::TooLarge { bytes_max }) => {
                 HookHeard::Invalid(format!("its answer has more than {bytes_max} bytes"))
             }
+            Err(Unheard::Useless(why)) => HookHeard::Failed(why),
             Err(Unheard::Unknown(Unknown(why))) => HookHeard::Unclear(why),
         }
     }
@@ -83,7 +87,7 @@ fn read(body: &[u8]) -> HookHeard {
     let answer: HookAnswer = match read_json(body) {
         Ok(answer) => answer,
         Err(error) if error.is_data() => return HookHeard::Invalid(in_words(body, &error)),
-        Err(error) => return HookHeard::Unclear(format!("its answer is no JSON: {}", at(&error))),
+        Err(error) => return HookHeard::Failed(format!("its answer is no JSON: {}", at(&error))),
     };
     answer.says().map_or_else(HookHeard::Invalid, HookHeard::Says)
 }
@@ -129,7 +133,7 @@ mod tests {
         }
         assert!(invalid(&format!("{}{}", "[".repeat(40), "]".repeat(40))).contains("inside"));
         for body in ["", "<html>", r#"{"ops":["#] {
-            assert!(matches!(read(body.as_bytes()), HookHeard::Unclear(_)), "{body}");
+            assert!(matches!(read(body.as_bytes()), HookHeard::Failed(_)), "{body}");
         }
         assert!(matches!(read(br#"{"ops":[]}"#), HookHeard::Says(_)));
     }

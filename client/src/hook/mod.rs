@@ -17,14 +17,13 @@ use std::future::Future;
 use std::pin::Pin;
 
 use assent_common::command::{Expect, OpRequest};
-use assent_common::outcome::Refusal;
 use assent_common::value::Arg;
 use assent_common::wire::hook::Veto;
 use assent_common::{ParticipantName, TransactionId, Txid};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-pub use answer::{Unanswerable, answer_hook};
+pub use answer::{Unanswerable, answer_hook, ask_hook};
 pub use client::{HookClient, HookHeard};
 #[cfg(feature = "axum")]
 pub use router::hook_router;
@@ -65,15 +64,15 @@ pub enum HookError {
     /// The transaction must not be.
     #[error("vetoed: {}: {}", .0.code, .0.reason)]
     Veto(Veto),
-    /// It does not know: it is asked again, as long as there is time.
+    /// It does not know yet: it is asked again, as long as there is time.
     #[error("{0}")]
     Unclear(String),
+    /// It has failed over this input: it is asked again, a few times.
+    #[error("{0}")]
+    Failed(String),
     /// What it says is no answer of a hook.
     #[error("{0}")]
     Invalid(String),
-    /// The branch is refused for another reason than its own.
-    #[error("{0}")]
-    Refused(Refusal),
     /// What it wanted to read is not there: it was changed, or must be fetched first. Passed on as
     /// it is, it costs nothing: if there is a way, the hook is asked anew.
     #[error("what the hook reads is not there yet, was changed, or cannot be read")]

@@ -17,7 +17,8 @@ use crate::token::Token;
 /// A router that serves a hook at a path, to merge into the service's own; `token` is that of the
 /// agent's `hook_token_file`.
 ///
-/// A hook that is unclear is answered 500, and the agent asks again.
+/// A hook that has failed is answered 500, and the agent asks again, a few times; one that is
+/// unclear is answered 503, and the agent asks again as long as there is time.
 pub fn hook_router<S>(path: &str, hook: impl Hook, token: Option<Token>) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -45,8 +46,11 @@ async fn serve<H: Hook>(
         Err(error @ Unanswerable::NoQuestion(_)) => {
             (StatusCode::BAD_REQUEST, error.to_string()).into_response()
         }
-        Err(error @ Unanswerable::Unclear(_)) => {
+        Err(error @ Unanswerable::Failed(_)) => {
             (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+        }
+        Err(error @ Unanswerable::Unclear(_)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
         }
     }
 }

@@ -1,6 +1,10 @@
-//! Asking a hook: within its time, again after an unclear answer, and no more of them at once than
-//! an agent can hold.
+//! Asking a hook: within its time, again where it has not answered, and no more of them at once
+//! than an agent can hold.
+//!
+//! What is answered and is no answer (a status of 500 or of 404, no JSON, a panic) may be better a
+//! moment later, but is not asked for until the time is over: as a rule the input is the cause.
 
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,8 +30,8 @@ use crate::metrics::{HookSaid, Metrics};
 use crate::ops::check_ops;
 use crate::store::{Hooked, Store};
 
-/// Between two questions after an unclear answer.
-const UNCLEAR: Backoff = Backoff { base_ms: 50, cap_ms: 1_000 };
+/// Between two questions where the first has no answer.
+const UNANSWERED: Backoff = Backoff { base_ms: 50, cap_ms: 1_000 };
 
 /// How long a check waits for it.
 const REACH_TIME: Duration = Duration::from_secs(1);
@@ -40,7 +44,8 @@ pub(crate) struct Hooks {
     timeout: Duration,
     in_flight: Semaphore,
     metrics: Metrics,
-    troubled: Seldom,
+    unanswered: Seldom,
+    invalid: Seldom,
 }
 
 /// A branch with what a hook has added.
@@ -64,7 +69,68 @@ enum AskedHook {
     Said(HookReply),
     Anew,
     No(Refusal),
+    /// What is wrong with its answer, without values.
+    Invalid(String),
+    Trouble(Trouble),
+}
+
+/// Why a question has no answer.
+enum Trouble {
+    /// The hook has failed, or what answers is none.
+    Failed(String),
+    /// It has not answered, or says that it will later.
     Unclear(String),
+    /// It has not answered in less time than it has as a rule.
+    CutShort(String),
+}
+
+/// What came of the questions that have no answer.
+#[derive(Debug, Default)]
+struct Troubles {
+    asked: u32,
+    failed: usize,
+    reason: String,
+}
+
+impl Troubles {
+    fn add(&mut self, trouble: Trouble) {
+        self.asked += 1;
+        self.reason = match trouble {
+            Trouble::Failed(why) => {
+                self.failed += 1;
+                why
+            }
+            // That the last question got no answer says less than what came of an earlier one.
+            Trouble::CutShort(_) if !self.reason.is_empty() => return,
+            Trouble::CutShort(why) | Trouble::Unclear(why) => why,
+        };
+    }
+
+    /// Whether it would fail again.
+    const fn is_hopeless(&self) -> bool {
+        self.failed >= limits::HOOK_FAILURES_MAX
+    }
+
+    fn refusal(&self, call: &HookCall, place: &str) -> Refusal {
+        let Self { asked, failed, reason } = self;
+        let hook = format!("the hook of participant {} ({place})", call.participant);
+        match self.is_hopeless() {
+            true => {
+                let detail = format!(
+                    "{hook} was asked {asked} times, and failed {failed} times: {reason}; nothing \
+                     is done"
+                );
+                Refusal::new(ErrorCode::HookInvalid, detail)
+            }
+            false => {
+                let detail = format!(
+                    "{hook} was asked {asked} times without a clear answer: {reason}; nothing is \
+                     done"
+                );
+                Refusal::new(ErrorCode::HookUnavailable, detail)
+            }
+        }
+    }
 }
 
 impl Hooks {
@@ -75,8 +141,8 @@ impl Hooks {
     ) -> Self {
         let timeout = Duration::from_millis(timeout_ms);
         let in_flight = Semaphore::new(limits::HOOKS_IN_FLIGHT_MAX);
-        let (metrics, troubled) = (metrics.clone(), Seldom::minutely());
-        Self { hook, timeout, in_flight, metrics, troubled }
+        let (metrics, unanswered) = (metrics.clone(), Seldom::minutely());
+        Self { hook, timeout, in_flight, metrics, unanswered, invalid: Seldom::minutely() }
     }
 
     /// The hook, as a check: a participant that cannot ask it refuses branches with an input, and
@@ -117,54 +183,91 @@ impl Hooks {
         };
         let _counted = self.metrics.hook_is_asked();
         crash::point(CrashPoint::BeforeHook);
-        let mut unclear = 0;
-        let mut reason = String::new();
+        let mut troubles = Troubles::default();
         loop {
             let mut reads = StoreReads::new(consultation.clone(), store, &self.metrics);
             let mut stage = HookStage::new(&mut reads);
             let asked_at = Instant::now();
-            let asking = AssertUnwindSafe(hook.ask(call, input, &mut stage)).catch_unwind();
             // A no in time tells the client more than its own time-out.
             let time = self.timeout.min(deadline.saturating_duration_since(asked_at));
-            let answered = match tokio::time::timeout(time, asking).await {
-                Ok(Ok(answered)) => answered,
-                Ok(Err(_)) => Err(HookError::Unclear("it panicked".to_owned())),
-                Err(_) => {
-                    Err(HookError::Unclear(format!("no answer within {} ms", time.as_millis())))
-                }
-            };
+            let answered = self.answered(hook.ask(call, input, &mut stage), time).await;
             let staged = stage.into_staged();
             let asked = outcome(answered, reads.stop.take());
             self.metrics.hook_said(said(&asked), asked_at.elapsed());
-            match asked {
+            let trouble = match asked {
                 AskedHook::Said(reply) => {
                     crash::point(CrashPoint::AfterHook);
                     *consultation = reads.consultation;
-                    return hooked(store, consultation, staged, &reply);
+                    let hooked = hooked(store, consultation, staged, &reply);
+                    return hooked.inspect_err(|no| self.say_no(call, hook.place(), no));
                 }
-                AskedHook::Anew => consultation.anew()?,
-                AskedHook::No(refusal) => return Err(refusal),
-                AskedHook::Unclear(why) => {
-                    let pause = UNCLEAR.delay_ms(unclear, call.txid.number.n);
-                    unclear += 1;
-                    // The last question may have had hardly any time: that it got no answer says
-                    // less than what came of an earlier one.
-                    if reason.is_empty() || time == self.timeout {
-                        reason = why;
-                    }
-                    let next = Instant::now() + Duration::from_millis(pause);
-                    if next >= deadline {
-                        let refusal = unavailable(call, hook.place(), unclear, &reason);
-                        if let Some(left_out) = self.troubled.now() {
-                            let why = &refusal.detail;
-                            tracing::warn!(txid = %call.txid, why, left_out,
-                                "the hook gives no clear answer");
-                        }
-                        return Err(refusal);
-                    }
-                    tokio::time::sleep_until(next.into()).await;
+                AskedHook::Anew => {
+                    consultation.anew()?;
+                    continue;
                 }
+                AskedHook::No(no) => {
+                    self.say_no(call, hook.place(), &no);
+                    return Err(no);
+                }
+                AskedHook::Invalid(what) => {
+                    self.say_invalid(call, hook.place(), &what);
+                    return Err(invalid(what));
+                }
+                AskedHook::Trouble(trouble) => trouble,
+            };
+            let pause = UNANSWERED.delay_ms(troubles.asked, call.txid.number.n);
+            troubles.add(trouble);
+            let next = Instant::now() + Duration::from_millis(pause);
+            if troubles.is_hopeless() || next >= deadline {
+                self.say_trouble(call, hook.place(), &troubles);
+                return Err(troubles.refusal(call, hook.place()));
             }
+            tokio::time::sleep_until(next.into()).await;
+        }
+    }
+
+    /// What a hook answers within this time.
+    async fn answered(
+        &self,
+        asking: impl Future<Output = Result<HookReply, HookError>>,
+        time: Duration,
+    ) -> Result<Result<HookReply, HookError>, Trouble> {
+        match tokio::time::timeout(time, AssertUnwindSafe(asking).catch_unwind()).await {
+            Ok(Ok(answered)) => Ok(answered),
+            Ok(Err(_)) => Err(Trouble::Failed("it panicked".to_owned())),
+            Err(_) => {
+                let why = format!("no answer within {} ms", time.as_millis());
+                let is_cut = time < self.timeout;
+                Err(if is_cut { Trouble::CutShort(why) } else { Trouble::Unclear(why) })
+            }
+        }
+    }
+}
+
+/// What goes into the agent's log, each once a minute: its client may not be the one who can mend
+/// it.
+impl Hooks {
+    /// The words for an op that is refused may hold values: those are for the client.
+    fn say_no(&self, call: &HookCall, place: &str, no: &Refusal) {
+        if no.code == ErrorCode::HookInvalid {
+            self.say_invalid(call, place, "an op of it is refused; its client is told which");
+        }
+    }
+
+    fn say_invalid(&self, HookCall { txid, .. }: &HookCall, place: &str, why: &str) {
+        if let Some(left_out) = self.invalid.now() {
+            tracing::warn!(%txid, place, why, left_out, "the hook's answer cannot be used");
+        }
+    }
+
+    fn say_trouble(&self, call: &HookCall, place: &str, troubles: &Troubles) {
+        let (why, txid) = (&troubles.reason, call.txid);
+        if troubles.is_hopeless() {
+            if let Some(left_out) = self.invalid.now() {
+                tracing::warn!(%txid, place, why, left_out, "the hook fails over its input");
+            }
+        } else if let Some(left_out) = self.unanswered.now() {
+            tracing::warn!(%txid, place, why, left_out, "the hook gives no clear answer");
         }
     }
 }
@@ -187,16 +290,25 @@ fn hooked(
     Ok(HookedBranch { branch, hooked })
 }
 
-fn outcome(answered: Result<HookReply, HookError>, stop: Option<HookStop>) -> AskedHook {
-    match (stop, answered) {
-        (Some(HookStop::Anew), _) => AskedHook::Anew,
-        (Some(HookStop::No(refusal)), _) => AskedHook::No(refusal),
-        (None, Ok(reply)) => AskedHook::Said(reply),
-        (None, Err(HookError::Veto(veto))) => AskedHook::No(vetoed(&veto)),
-        (None, Err(HookError::Refused(refusal))) => AskedHook::No(refusal),
-        (None, Err(HookError::Invalid(what))) => AskedHook::No(invalid(what)),
-        (None, Err(HookError::Unclear(why))) => AskedHook::Unclear(why),
-        (None, Err(HookError::ReadFailed)) => AskedHook::Unclear("it has read nothing".to_owned()),
+fn outcome(
+    answered: Result<Result<HookReply, HookError>, Trouble>,
+    stop: Option<HookStop>,
+) -> AskedHook {
+    let answered = match (stop, answered) {
+        (Some(HookStop::Anew), _) => return AskedHook::Anew,
+        (Some(HookStop::No(refusal)), _) => return AskedHook::No(refusal),
+        (None, Err(trouble)) => return AskedHook::Trouble(trouble),
+        (None, Ok(answered)) => answered,
+    };
+    match answered {
+        Ok(reply) => AskedHook::Said(reply),
+        Err(HookError::Veto(veto)) => AskedHook::No(vetoed(&veto)),
+        Err(HookError::Invalid(what)) => AskedHook::Invalid(what),
+        Err(HookError::Failed(why)) => AskedHook::Trouble(Trouble::Failed(why)),
+        Err(HookError::Unclear(why)) => AskedHook::Trouble(Trouble::Unclear(why)),
+        Err(error @ HookError::ReadFailed) => {
+            AskedHook::Trouble(Trouble::Failed(error.to_string()))
+        }
     }
 }
 
@@ -205,16 +317,7 @@ const fn said(asked: &AskedHook) -> HookSaid {
         AskedHook::Said(_) => HookSaid::Staged,
         AskedHook::Anew => HookSaid::Changed,
         AskedHook::No(Refusal { code: ErrorCode::Vetoed, .. }) => HookSaid::Vetoed,
-        AskedHook::No(_) => HookSaid::Refused,
-        AskedHook::Unclear(_) => HookSaid::Unclear,
+        AskedHook::No(_) | AskedHook::Invalid(_) => HookSaid::Refused,
+        AskedHook::Trouble(_) => HookSaid::Unclear,
     }
-}
-
-fn unavailable(call: &HookCall, place: &str, times: u32, why: &str) -> Refusal {
-    let HookCall { participant, .. } = call;
-    let detail = format!(
-        "the hook of participant {participant} ({place}) was asked {times} times without a clear \
-         answer: {why}; nothing is done"
-    );
-    Refusal::new(ErrorCode::HookUnavailable, detail)
 }

@@ -19,10 +19,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use assent_client::Unknown;
-use assent_common::ErrorCode;
-use assent_common::outcome::Refusal;
+use assent_client::hook::ask_hook;
 use assent_common::wire::hook::HookReply;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 pub use assent_client::hook::{Hook, HookCall, HookError, HookStage};
 
@@ -88,18 +87,7 @@ impl<H: Hook> AnyHook for InProcess<H> {
         input: &'a RawValue,
         stage: &'a mut HookStage<'_>,
     ) -> HookFuture<'a> {
-        Box::pin(async move {
-            let input = serde_json::from_str(input.get()).map_err(|error| {
-                // Its own words may quote the input.
-                let (line, column) = (error.line(), error.column());
-                let detail =
-                    format!("`input` is not what the hook takes (line {line}, column {column})");
-                HookError::Refused(Refusal::new(ErrorCode::BadArguments, detail))
-            })?;
-            let reply = self.0.prepare(call, input, stage).await?;
-            let reply = to_raw_value(&reply).map_err(|error| error.to_string());
-            reply.and_then(HookReply::try_from).map_err(HookError::Invalid)
-        })
+        Box::pin(ask_hook(&self.0, call, input, stage))
     }
 
     fn place(&self) -> &'static str {

@@ -56,6 +56,7 @@ impl AnyHook for RemoteHook {
                     }
                     HookHeard::Says(HookSays::Veto(veto)) => return Err(veto.into()),
                     HookHeard::Invalid(what) => return Err(HookError::Invalid(what)),
+                    HookHeard::Failed(why) => return Err(HookError::Failed(why)),
                     HookHeard::Unclear(why) => return Err(HookError::Unclear(why)),
                 }
             }

@@ -74,11 +74,17 @@ fn hooked(hook: impl Hook) -> impl FnOnce(&mut Options) {
 }
 
 /// Prepares transaction `n` with this input.
-async fn ask(side: &Sidecar, n: u64, mode: Mode, ops: &[&[&str]], input: Value) -> Call<Prepared> {
+pub(crate) async fn ask(
+    side: &Sidecar,
+    n: u64,
+    mode: Mode,
+    ops: &[&[&str]],
+    input: Value,
+) -> Call<Prepared> {
     ask_waiting(side, n, mode, ops, input, WAIT_MS).await
 }
 
-async fn ask_waiting(
+pub(crate) async fn ask_waiting(
     side: &Sidecar,
     n: u64,
     mode: Mode,
@@ -100,7 +106,7 @@ fn with_input(n: u64, mode: Mode, ops: &[&[&str]], input: &Value, wait_ms: u64) 
     Message::Prepare(message)
 }
 
-fn yes(call: &Call<Prepared>) -> &str {
+pub(crate) fn yes(call: &Call<Prepared>) -> &str {
     match call {
         Call::Applied(Prepared::Yes(vote)) => &vote.replies,
         Call::Applied(Prepared::Committed(Done { replies, .. })) => replies,
@@ -108,14 +114,14 @@ fn yes(call: &Call<Prepared>) -> &str {
     }
 }
 
-fn refused(call: Call<Prepared>) -> Refusal {
+pub(crate) fn refused(call: Call<Prepared>) -> Refusal {
     match call {
         Call::Refused(refusal) => refusal,
         call => panic!("{call:?}"),
     }
 }
 
-async fn nothing_is_kept(redis: &Redis, side: &Sidecar, n: u64) {
+pub(crate) async fn nothing_is_kept(redis: &Redis, side: &Sidecar, n: u64) {
     assert_eq!(side.state(n).await, None);
     for prefix in ["s:", "l:"] {
         assert_eq!(redis.control(prefix).await, Vec::<String>::new());
@@ -218,9 +224,10 @@ async fn a_veto_is_a_no_with_the_words_of_the_hook() {
         nothing_is_kept(&redis, &side, 1).await;
     }
     assert_eq!(redis.get("k").await, None);
+    // An input that is none, as a hook says it that is asked by HTTP.
     let no = refused(ask(&side, 2, Mode::TwoPhase, &[], json!({"amount": "secret"})).await);
-    assert_eq!(no.code, ErrorCode::BadArguments);
-    assert!(!no.detail.contains("secret"), "{}", no.detail);
+    assert_eq!(no.code, ErrorCode::Vetoed);
+    assert!(no.detail.starts_with("bad_input: ") && !no.detail.contains("secret"), "{no:?}");
 }
 
 /// Promise: what a hook has read is so when its branch commits: nobody changes it between the vote
@@ -311,13 +318,13 @@ async fn who_has_no_hook_says_so() {
 }
 
 /// A service in any language: what it answers to each question.
-struct Service {
-    url: String,
+pub(crate) struct Service {
+    pub(crate) url: String,
     asked: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Service {
-    async fn start(
+    pub(crate) async fn start(
         answer: impl Fn(&Value, usize) -> (u16, &'static str, String) + Send + Sync + 'static,
     ) -> Self {
         let asked = Arc::<Mutex<Vec<Value>>>::default();
@@ -347,12 +354,12 @@ impl Service {
         .await
     }
 
-    fn times_asked(&self) -> usize {
+    pub(crate) fn times_asked(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
 }
 
-fn by_http(url: &str, timeout_ms: u64) -> impl FnOnce(&mut Options) {
+pub(crate) fn by_http(url: &str, timeout_ms: u64) -> impl FnOnce(&mut Options) {
     let hook = RemoteHook::new(url, None, timeout_ms).unwrap();
     move |options| {
         options.resolve_interval_ms = 3_600_000;

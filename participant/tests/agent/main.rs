@@ -3,6 +3,7 @@
 
 mod harness;
 mod hook;
+mod hook_faults;
 mod http;
 mod outages;
 

@@ -13,7 +13,7 @@ export function answerHook(hook: Hook, question: any, integers?: import("./value
  * A handler that serves a hook by HTTP: with `(request, response)`, as `node:http` and Express call
  * it, or with a `Request`, for which it returns a `Response`.
  *
- * An error of the hook is answered 500, which the agent takes for unclear: it asks again.
+ * An error of the hook is answered 500: the agent asks again, a few times.
  *
  * @param {Hook} hook
  * @param {HookOptions} [options]

@@ -134,8 +134,8 @@ def answer(
 ) -> dict[str, Any]:
     """Ask a hook once: the question of the agent in, the answer to it out, both as JSON has them.
 
-    Raises what the hook raises, but for a `VetoError`. Answer 500 then: that is unclear, and the
-    agent asks again.
+    Raises what the hook raises, but for a `VetoError`. Answer 500 then: the agent asks again, a few
+    times. 503 says that the hook will know later.
     """
     call, stage = _opened(question, decode_replies)
     try:
@@ -178,7 +178,7 @@ def is_allowed(token: str | None, authorization: str | None) -> bool:
 class HookServer(ThreadingHTTPServer):
     """Serves a hook by the standard library: for a service that has no server, and for tests.
 
-    An error of the hook is answered 500, which the agent takes for unclear: it asks again.
+    An error of the hook is answered 500: the agent asks again, a few times.
     """
 
     daemon_threads = True

@@ -1,7 +1,7 @@
 """A hook as a route of Starlette; needs `assent[starlette]`.
 
-An error of the hook is raised, as any endpoint's: the server logs it and answers 500, which the
-agent takes for unclear, and asks again.
+An error of the hook is raised, as any endpoint's: the server logs it and answers 500; the
+agent asks again, a few times.
 """
 
 from inspect import iscoroutinefunction
