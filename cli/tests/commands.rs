@@ -163,6 +163,37 @@ fn operators_see_participants_branches_health_and_the_log() {
     assert!(found.contains("nothing to change"), "{found}");
 }
 
+/// Promise *honest*: who asks or names the wrong address is told what answers there.
+#[test]
+fn an_address_of_something_else_is_told_as_such() {
+    let dev = Dev::start();
+    // An address that is none of a participant's is registered, with a word about what is there.
+    let a = |what: &str| dev.addresses["participants"][0][what].as_str().unwrap().to_owned();
+    for (name, url, word) in [
+        ("c", dev.url("url").to_owned(), "a coordinator answers"),
+        ("c", a("url"), "calls itself a"),
+        ("a", a("admin_url"), "its API for operators"),
+        ("a", a("url"), ""),
+    ] {
+        let (code, _, said) = dev.run(&["participants", "set", name, &url]);
+        assert_eq!((code, said.is_empty()), (Some(0), word.is_empty()), "{said}");
+        assert!(said.contains(word), "{said}");
+    }
+    let (code, ..) = dev.run(&["participants", "remove", "c"]);
+    assert_eq!(code, Some(0));
+    // Who names another coordinator does not mean the one of this machine.
+    let elsewhere = format!("--url={}", dev.url("url"));
+    let (code, _, said) = assent(&["participants", "remove", "c", &elsewhere]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("--admin-url") && said.contains(dev.url("url")), "{said}");
+    assert_eq!(assent(&["participants", "list", &elsewhere]).0, Some(0));
+    // A participant is no coordinator.
+    let (code, found, _) = assent(&["doctor", &format!("--url={}", a("url"))]);
+    assert!(code == Some(1) && found.contains("participant a answers there"), "{found}");
+    let (code, _, said) = assent(&["tx", "list", &format!("--url={}", a("url"))]);
+    assert!(code == Some(1) && said.contains("sent to a coordinator"), "{said}");
+}
+
 #[test]
 fn nobody_there_is_5_and_a_wrong_command_line_is_2() {
     let nobody = "--url=http://127.0.0.1:9";

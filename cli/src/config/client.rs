@@ -16,7 +16,8 @@ pub struct ClientArgs {
     /// The coordinator's public API [default: http://127.0.0.1:7700]
     #[arg(long, global = true, env = "ASSENT_URL", value_name = "URL")]
     pub url: Option<String>,
-    /// The coordinator's admin API [default: http://127.0.0.1:7701]
+    /// The coordinator's admin API, which changes participants, retries and gives up; needed for
+    /// that where --url is given [default: http://127.0.0.1:7701]
     #[arg(long, global = true, env = "ASSENT_ADMIN_URL", value_name = "URL")]
     pub admin_url: Option<String>,
     /// File with the bearer token for the public API
@@ -40,6 +41,9 @@ pub struct ClientSettings {
     pub url: String,
     /// The coordinator's admin API.
     pub admin_url: String,
+    /// Whether the two are of one coordinator as far as is known: the one that is not given may be
+    /// another's.
+    is_admin_known: bool,
     api: HttpOptions,
     admin: HttpOptions,
     participant: HttpOptions,
@@ -57,8 +61,12 @@ impl ClientSettings {
         let ConfigFile { client: file, path, .. } = file;
         let mut layers = Layers::new("client", matches, path.as_deref());
         let local = |port: u16| format!("http://127.0.0.1:{port}");
+        let is_admin_given = args.admin_url.is_some() || file.admin_url.is_some();
         let url = layers.value("url", args.url, file.url, local(7700));
         let admin_url = layers.value("admin_url", args.admin_url, file.admin_url, local(7701));
+        let locals = [local(7700), local(7700).replace("127.0.0.1", "localhost")];
+        let is_admin_known =
+            is_admin_given || locals.iter().any(|local| url.trim_end_matches('/') == local);
         let api = layers.optional("api_token_file", args.api_token_file, file.api_token_file);
         let admin =
             layers.optional("admin_token_file", args.admin_token_file, file.admin_token_file);
@@ -77,7 +85,8 @@ impl ClientSettings {
         };
         let (api, admin) = (with(api.as_ref())?, with(admin.as_ref())?);
         let participant = with(participant.as_ref())?;
-        Ok(Self { url, admin_url, api, admin, participant, shown: layers.into_shown() })
+        let shown = layers.into_shown();
+        Ok(Self { url, admin_url, is_admin_known, api, admin, participant, shown })
     }
 
     /// A client of the public API.
@@ -85,8 +94,17 @@ impl ClientSettings {
         Ok(CoordinatorClient::new(&Http::new(&self.api)?, &self.url)?)
     }
 
-    /// A client of the admin API.
+    /// A client of the admin API. Whoever names one coordinator does not mean the other that may
+    /// run on this machine.
     pub fn admin(&self) -> Result<CoordinatorAdmin, Failure> {
+        if !self.is_admin_known {
+            return Err(Failure::usage(format!(
+                "this command needs the admin API of the coordinator at {}, which has an address \
+                 of its own (its --admin-listen): give --admin-url URL, or ASSENT_ADMIN_URL; \
+                 nothing was done",
+                self.url
+            )));
+        }
         Ok(CoordinatorAdmin::new(&Http::new(&self.admin)?, &self.admin_url)?)
     }
 

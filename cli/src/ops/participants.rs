@@ -1,10 +1,11 @@
 //! `assent participants list|set|remove|accept-loss`: whom the coordinator knows, and where.
 
+use assent_client::ParticipantClient;
 use assent_common::ParticipantName;
 use assent_common::wire::transaction::{AbandonRequest, ParticipantView};
 use clap::{Args, Subcommand};
 
-use super::{Override, branch};
+use super::{LOOK_TIME, Override, branch};
 use crate::config::ClientSettings;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format, Rows, age, word};
@@ -15,8 +16,8 @@ pub(crate) enum ParticipantsCommand {
     /// List the registered participants
     #[command(alias = "ls")]
     List,
-    /// Register a participant, or give it another address; the coordinator's --participant
-    /// overrides it at the next start
+    /// Register a participant, or give it another address: by the coordinator's admin API
+    /// (--admin-url). The coordinator's --participant overrides it at the next start
     Set(SetArgs),
     /// Remove a participant that no unfinished transaction needs
     Remove(RemoveArgs),
@@ -28,7 +29,8 @@ pub(crate) enum ParticipantsCommand {
 pub(crate) struct SetArgs {
     /// Its name
     name: ParticipantName,
-    /// The base URL of its API
+    /// The base URL of its API for coordinators, as the coordinator reaches it: what its --listen
+    /// says, or with the path that a service mounts its router at
     participant_url: String,
     /// Who asks for it; logged
     #[arg(long, value_name = "WHO")]
@@ -69,7 +71,7 @@ pub(crate) fn run(
     super::block_on(async {
         let client = settings.coordinator()?;
         let failed = |error| Failure::of_call(&settings.url, error);
-        let admin = settings.admin()?;
+        let admin = || settings.admin();
         let of_admin = |error| Failure::of_call(&settings.admin_url, error);
         match command {
             ParticipantsCommand::List => {
@@ -80,9 +82,12 @@ pub(crate) fn run(
                 }
             }
             ParticipantsCommand::Set(SetArgs { name, participant_url, actor }) => {
-                let admin = admin.acting_as(actor.as_deref());
+                let admin = admin()?.acting_as(actor.as_deref());
                 let view =
                     admin.set_participant(&name, &participant_url).await.map_err(of_admin)?;
+                if let Some(doubt) = doubt(settings, &view).await? {
+                    output::talk(&format!("assent: registered, but {doubt}"));
+                }
                 match format {
                     Format::Json => output::json(&view)?,
                     Format::Id | Format::Table => show(&[view], format)?,
@@ -90,7 +95,7 @@ pub(crate) fn run(
             }
             ParticipantsCommand::AcceptLoss(AcceptLossArgs { name, by }) => {
                 let request = by.into();
-                let view = admin.accept_loss(&name, &request).await.map_err(of_admin)?;
+                let view = admin()?.accept_loss(&name, &request).await.map_err(of_admin)?;
                 match format {
                     Format::Json => output::json(&view)?,
                     Format::Id | Format::Table => show(&[view], format)?,
@@ -100,12 +105,35 @@ pub(crate) fn run(
                 remove_by_force(args, settings, format).await?;
             }
             ParticipantsCommand::Remove(RemoveArgs { name, actor, .. }) => {
-                let admin = admin.acting_as(actor.as_deref());
+                let admin = admin()?.acting_as(actor.as_deref());
                 admin.remove_participant(&name).await.map_err(of_admin)?;
                 output::talk(&format!("{name} removed"));
             }
         }
         Ok(Exit::Ok)
+    })
+}
+
+/// Why a participant that was registered may not be what is meant, as far as it can be seen from
+/// here. Nobody need answer yet, or here.
+async fn doubt(
+    settings: &ClientSettings,
+    view: &ParticipantView,
+) -> Result<Option<String>, Failure> {
+    let ParticipantView { name, url, .. } = view;
+    let client = ParticipantClient::new(&settings.participant_http()?, url)?;
+    let Ok(Ok(version)) = tokio::time::timeout(LOOK_TIME, client.version()).await else {
+        return Ok(None);
+    };
+    let found = version.name.as_deref().unwrap_or("nothing");
+    Ok(if version.role == "coordinator" {
+        Some(format!("a coordinator answers at {url}, and no participant"))
+    } else if super::is_admin(url, &version) {
+        Some(format!("{url} is its API for operators: register the one of its --listen"))
+    } else if version.name.is_some() && found != name.as_str() {
+        Some(format!("who answers at {url} calls itself {found}, and refuses every message"))
+    } else {
+        None
     })
 }
 
@@ -144,7 +172,7 @@ fn show(views: &[ParticipantView], format: Format) -> Result<(), Failure> {
         "URL",
         "UP",
         "SINCE",
-        "REDIS",
+        "STORE",
         "DATA",
         "UNFINISHED",
         "NEXT CHECK",

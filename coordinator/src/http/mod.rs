@@ -29,11 +29,13 @@ use std::sync::LazyLock;
 
 use assent_client::Token;
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+use reply::Face;
 
 pub use documents::errors_markdown;
 pub(crate) use serve::Surface;
@@ -44,14 +46,16 @@ static OPENAPI_JSON: LazyLock<String> = LazyLock::new(openapi_json);
 /// The API of clients and participants.
 pub(crate) fn public_surface(state: HttpState) -> Surface {
     let token = state.shared.api_token.clone();
-    let router = router(state.clone(), read_routes().merge(write_routes()), token.clone());
+    let routes = read_routes().merge(write_routes());
+    let router = router(state.clone(), routes, token.clone(), Face::Public);
     Surface::new(router).taking_transactions(state, token)
 }
 
 /// The API of operators.
 pub(crate) fn admin_surface(state: HttpState) -> Surface {
     let token = state.shared.admin_token.clone();
-    Surface::new(router(state, read_routes().merge(admin_routes()), token))
+    let routes = read_routes().merge(admin_routes());
+    Surface::new(router(state, routes, token, Face::Operators))
 }
 
 /// The OpenAPI 3.1 description of both listeners, as JSON.
@@ -110,16 +114,23 @@ fn probe_routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new().routes(routes!(health::livez)).routes(routes!(health::readyz))
 }
 
-fn router(state: HttpState, routes: OpenApiRouter<HttpState>, token: Option<Token>) -> Router {
+fn router(
+    state: HttpState,
+    routes: OpenApiRouter<HttpState>,
+    token: Option<Token>,
+    face: Face,
+) -> Router {
     let (guarded, _document) = routes.split_for_parts();
     let (open, _document) = probe_routes().split_for_parts();
-    let guarded = guarded.method_not_allowed_fallback(reply::method_not_allowed);
+    let other_method = move || std::future::ready(face.method_not_allowed());
+    let guarded = guarded.method_not_allowed_fallback(other_method);
     let guarded = match token {
         Some(token) => guarded.route_layer(from_fn_with_state(token, auth::require_token)),
         None => guarded,
     };
-    let open = open.method_not_allowed_fallback(reply::method_not_allowed);
-    catching_panics(guarded.merge(open).fallback(reply::not_found).with_state(state))
+    let open = open.method_not_allowed_fallback(other_method);
+    let other_path = move |uri: Uri| std::future::ready(face.not_found(&uri));
+    catching_panics(guarded.merge(open).fallback(other_path).with_state(state))
 }
 
 /// Where a panic unwinds, its handler answers for it. Where it ends the process, as in releases, there is nothing to

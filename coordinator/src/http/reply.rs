@@ -82,16 +82,40 @@ fn body(status: StatusCode, media_type: HeaderValue, value: &impl Serialize) -> 
     }
 }
 
-/// The answer to a path that does not exist.
-pub(super) async fn not_found(uri: Uri) -> Rejection {
-    let path = text::cut(uri.path(), PATH_SHOWN_BYTES_MAX);
-    let detail = format!("this listener has no path {path}; see /openapi.json");
-    Rejection::new(ErrorCode::NotFound, detail)
+/// Which of a coordinator's two APIs a listener has. Who asks the wrong one is told so.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Face {
+    Public,
+    Operators,
 }
 
-/// The answer to a method that the path does not have; the router adds `Allow`.
-pub(super) async fn method_not_allowed() -> Rejection {
-    Rejection::new(ErrorCode::MethodNotAllowed, "see /openapi.json for the methods of this path")
+impl Face {
+    /// What answers, and where the rest is.
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Public => {
+                "a coordinator's public API; its API for operators has another address \
+                 (--admin-listen), and so has each participant"
+            }
+            Self::Operators => {
+                "a coordinator's API for operators; its public API has another address (--listen), \
+                 and so has each participant"
+            }
+        }
+    }
+
+    /// The answer to a path that does not exist.
+    pub(super) fn not_found(self, uri: &Uri) -> Rejection {
+        let path = text::cut(uri.path(), PATH_SHOWN_BYTES_MAX);
+        let detail = format!("there is no path {path} in {}", self.in_words());
+        Rejection::new(ErrorCode::NotFound, detail)
+    }
+
+    /// The answer to a method that the path does not have; the router adds `Allow`.
+    pub(super) fn method_not_allowed(self) -> Rejection {
+        let detail = format!("the path has other methods only in {}", self.in_words());
+        Rejection::new(ErrorCode::MethodNotAllowed, detail)
+    }
 }
 
 /// The answer of a handler that panicked. What it said may hold values, so it is passed on to nobody.

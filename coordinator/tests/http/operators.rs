@@ -100,9 +100,19 @@ async fn what_changes_something_is_on_one_listener_only() {
     let rig = Rig::start(&[]).await;
     let id = Uuid::now_v7();
     let path = format!("/v1/transactions/{id}/retry");
-    said(rig.request(Method::POST, &path)).await.is_problem("not_found");
+    let retried = said(rig.request(Method::POST, &path)).await;
+    retried.is_problem("not_found");
     let submitted = rig.admin_request(Method::POST, "/v1/transactions").json(&transfer(&["a"]));
-    said(submitted).await.is_problem("method_not_allowed");
+    let submitted = said(submitted).await;
+    submitted.is_problem("method_not_allowed");
+    // Each says what it is, and where the other one is.
+    for (refused, is, other) in [
+        (retried, "a coordinator's public API", "--admin-listen"),
+        (submitted, "a coordinator's API for operators", "--listen"),
+    ] {
+        let detail = refused.body["detail"].as_str().unwrap();
+        assert!(detail.contains(is) && detail.contains(other), "{detail}");
+    }
     let listed = said(rig.admin_request(Method::GET, "/v1/transactions")).await;
     assert_eq!((listed.status, &listed.body), (200, &json!({"transactions": []})));
 }

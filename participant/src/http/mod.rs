@@ -19,6 +19,7 @@ mod reply;
 
 use std::sync::Arc;
 
+use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::{Extension, Router};
@@ -28,6 +29,7 @@ use utoipa_axum::routes;
 
 use assent_common::limits;
 
+use self::reply::Face;
 use crate::service::App;
 
 /// Bytes of an operator's request.
@@ -110,28 +112,32 @@ async fn document() -> Response {
 pub(crate) fn public<S: Clone + Send + Sync + 'static>(app: &App) -> Router<S> {
     let (messages, _) = message_routes().split_for_parts();
     let messages = messages.route_layer(from_fn_with_state(Arc::clone(app), auth::require_speaker));
-    finish(app, messages, look_routes(), limits::BATCH_BYTES_MAX)
+    finish(app, messages, look_routes(), Face::Coordinators)
 }
 
 /// The API for operators.
 pub(crate) fn admin<S: Clone + Send + Sync + 'static>(app: &App) -> Router<S> {
-    finish(app, Router::new(), operator_routes(), ADMIN_BYTES_MAX)
+    finish(app, Router::new(), operator_routes(), Face::Operators)
 }
 
 fn finish<S: Clone + Send + Sync + 'static>(
     app: &App,
     messages: Router<App>,
     routes: OpenApiRouter<App>,
-    body_bytes_max: usize,
+    face: Face,
 ) -> Router<S> {
+    let body_bytes_max = match face {
+        Face::Coordinators => limits::BATCH_BYTES_MAX,
+        Face::Operators => ADMIN_BYTES_MAX,
+    };
     let (guarded, _) = routes.merge(server_routes()).split_for_parts();
     let (open, _) = open_routes().split_for_parts();
     guarded
         .route_layer(from_fn_with_state(Arc::clone(app), auth::require_token))
         .merge(messages)
         .merge(open)
-        .fallback(reply::not_found)
-        .method_not_allowed_fallback(reply::method_not_allowed)
+        .fallback(move |uri: Uri| std::future::ready(face.not_found(&uri)))
+        .method_not_allowed_fallback(move || std::future::ready(face.method_not_allowed()))
         .layer(Extension(body::BodyLimit(body_bytes_max)))
         .with_state(Arc::clone(app))
 }

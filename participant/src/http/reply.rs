@@ -59,16 +59,43 @@ fn body(media_type: HeaderValue, value: &impl Serialize) -> Response {
     }
 }
 
-/// The answer to a path that does not exist.
-pub(crate) async fn not_found(uri: Uri) -> Rejection {
-    let path = text::cut(uri.path(), PATH_SHOWN_BYTES_MAX);
-    Rejection::new(ErrorCode::NotFound, format!("there is no path {path} here; see /openapi.json"))
+/// Which of a participant's two APIs a router is. Each has an address of its own, and who asks the
+/// wrong one is told so.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Face {
+    Coordinators,
+    Operators,
+}
+
+impl Face {
+    /// What answers, and where the rest is.
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Coordinators => {
+                "a participant's API for coordinators; its API for operators has another address \
+                 (--admin-listen, or where the service mounts admin_router()), and transactions \
+                 are sent to a coordinator"
+            }
+            Self::Operators => {
+                "a participant's API for operators; its API for coordinators has another address \
+                 (--listen, or where the service mounts router())"
+            }
+        }
+    }
+
+    /// The answer to a path that does not exist.
+    pub(crate) fn not_found(self, uri: &Uri) -> Rejection {
+        let path = text::cut(uri.path(), PATH_SHOWN_BYTES_MAX);
+        let detail = format!("there is no path {path} in {}", self.in_words());
+        Rejection::new(ErrorCode::NotFound, detail)
+    }
+
+    /// The answer to a method that the path does not have; the router adds `Allow`.
+    pub(crate) fn method_not_allowed(self) -> Rejection {
+        let detail = format!("the path has other methods only in {}", self.in_words());
+        Rejection::new(ErrorCode::MethodNotAllowed, detail)
+    }
 }
 
 /// Bytes of a path that an error repeats.
 const PATH_SHOWN_BYTES_MAX: usize = 200;
-
-/// The answer to a method that the path does not have; the router adds `Allow`.
-pub(crate) async fn method_not_allowed() -> Rejection {
-    Rejection::new(ErrorCode::MethodNotAllowed, "see /openapi.json for the methods of this path")
-}

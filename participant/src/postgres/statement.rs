@@ -5,6 +5,8 @@ use std::pin::pin;
 use assent_common::command::{Comparison, Expect};
 use assent_common::outcome::Refusal;
 use assent_common::sql::SqlOp;
+use assent_common::text::cut_owned;
+use assent_common::value::readable;
 use assent_common::{ErrorCode, limits};
 use futures_util::TryStreamExt as _;
 use tokio_postgres::Client;
@@ -56,9 +58,16 @@ pub(super) async fn run(client: &Client, op: &SqlOp) -> Result<String, Refusal> 
             rows.first,
         )
     };
-    match &op.expect {
-        Some(expect) if !is_met(expect, operand.as_deref(), exists) => Err(not_expected(&json)),
-        _ => Ok(json),
+    let unmet = op.expect.as_ref().and_then(|it| first_unmet(it, operand.as_deref(), exists));
+    match unmet {
+        Some(wanted) => {
+            let what = match statement.columns() {
+                [] => "the number of rows",
+                _ => "the first value",
+            };
+            Err(not_expected(&json, what, operand.as_deref(), &wanted))
+        }
+        None => Ok(json),
     }
 }
 
@@ -83,24 +92,58 @@ impl JsonRows {
     }
 }
 
-fn not_expected(reply: &str) -> Refusal {
+/// As a Redis branch says it: what was found, and what was expected of it.
+fn not_expected(
+    reply: &str,
+    what: &str,
+    operand: Option<&[u8]>,
+    wanted: &Comparison<'_>,
+) -> Refusal {
     let shown = (reply.len() <= limits::REPLY_SHOWN_BYTES_MAX).then(|| reply.into());
-    let detail = "the reply is not what the op expects";
+    let found = match wanted {
+        Comparison::Exists(_) if operand.is_none() => {
+            "there is no row, or nothing in it".to_owned()
+        }
+        _ => format!("{what} is {}", operand.map_or_else(|| "nil".to_owned(), readable)),
+    };
+    let found = cut_owned(found, limits::REPLY_SHOWN_BYTES_MAX);
+    let detail = format!("{found}, expected {}", in_words(wanted));
     Refusal { reply: shown, ..Refusal::new(ErrorCode::ExpectationFailed, detail) }
 }
 
-/// Whether a reply is what was expected: by its first value, where it has one.
-fn is_met(expect: &Expect, operand: Option<&[u8]>, exists: bool) -> bool {
-    expect.comparisons().all(|comparison| match comparison {
-        Comparison::Eq(wanted) => operand == Some(wanted),
-        Comparison::Ne(wanted) => operand != Some(wanted),
-        Comparison::EqNil => operand.is_none(),
-        Comparison::NeNil => operand.is_some(),
-        Comparison::Gt(bound) => compares(operand, bound, |a, b| a > b, |a, b| a > b),
-        Comparison::Ge(bound) => compares(operand, bound, |a, b| a >= b, |a, b| a >= b),
-        Comparison::Lt(bound) => compares(operand, bound, |a, b| a < b, |a, b| a < b),
-        Comparison::Le(bound) => compares(operand, bound, |a, b| a <= b, |a, b| a <= b),
-        Comparison::Exists(wanted) => exists == wanted,
+/// A comparison, in the words of the request.
+fn in_words(comparison: &Comparison<'_>) -> String {
+    let (word, operand) = match comparison {
+        Comparison::Eq(wanted) => ("eq", *wanted),
+        Comparison::Ne(wanted) => ("ne", *wanted),
+        Comparison::Gt(bound) => ("gt", *bound),
+        Comparison::Ge(bound) => ("ge", *bound),
+        Comparison::Lt(bound) => ("lt", *bound),
+        Comparison::Le(bound) => ("le", *bound),
+        Comparison::EqNil => return "eq nil".to_owned(),
+        Comparison::NeNil => return "ne nil".to_owned(),
+        Comparison::Exists(true) => return "that it exists".to_owned(),
+        Comparison::Exists(false) => return "that it does not exist".to_owned(),
+    };
+    format!("{word} {}", readable(operand))
+}
+
+/// The first comparison that the reply does not meet: by its first value, where it has one.
+fn first_unmet<'a>(
+    expect: &'a Expect,
+    operand: Option<&[u8]>,
+    exists: bool,
+) -> Option<Comparison<'a>> {
+    expect.comparisons().find(|comparison| match comparison {
+        Comparison::Eq(wanted) => operand != Some(*wanted),
+        Comparison::Ne(wanted) => operand == Some(*wanted),
+        Comparison::EqNil => operand.is_some(),
+        Comparison::NeNil => operand.is_none(),
+        Comparison::Gt(bound) => !compares(operand, bound, |a, b| a > b, |a, b| a > b),
+        Comparison::Ge(bound) => !compares(operand, bound, |a, b| a >= b, |a, b| a >= b),
+        Comparison::Lt(bound) => !compares(operand, bound, |a, b| a < b, |a, b| a < b),
+        Comparison::Le(bound) => !compares(operand, bound, |a, b| a <= b, |a, b| a <= b),
+        Comparison::Exists(wanted) => exists != *wanted,
     })
 }
 
@@ -131,7 +174,7 @@ mod tests {
     fn a_condition_is_held_against_the_first_value() {
         let met = |json: &str, operand: Option<&str>, exists| {
             let expect: Expect = serde_json::from_str(json).unwrap();
-            is_met(&expect, operand.map(str::as_bytes), exists)
+            first_unmet(&expect, operand.map(str::as_bytes), exists).is_none()
         };
         for (expect, operand, exists, is) in [
             (r#"{"ge":0}"#, Some("70"), true, true),
@@ -150,5 +193,22 @@ mod tests {
         ] {
             assert_eq!(met(expect, operand, exists), is, "{expect} {operand:?}");
         }
+    }
+
+    /// Promise *honest*: who was refused reads what was found, as of a branch at a Redis.
+    #[test]
+    fn a_condition_that_does_not_hold_is_said_with_what_was_found() {
+        let said = |json: &str, operand: Option<&str>| {
+            let expect: Expect = serde_json::from_str(json).unwrap();
+            let operand = operand.map(str::as_bytes);
+            let unmet = first_unmet(&expect, operand, false).unwrap();
+            not_expected("{}", "the first value", operand, &unmet).detail
+        };
+        let low = said(r#"{"ge":0}"#, Some("-430"));
+        assert_eq!(low, "the first value is -430, expected ge 0");
+        let none = said(r#"{"eq":"open"}"#, None);
+        assert_eq!(none, "the first value is nil, expected eq open");
+        let missing = said(r#"{"exists":true}"#, None);
+        assert_eq!(missing, "there is no row, or nothing in it, expected that it exists");
     }
 }

@@ -155,12 +155,47 @@ async fn it_mounts_into_an_application_of_any_state_and_serves_below_its_path() 
     participant.shutdown().await;
 }
 
+/// Promise *honest*: who asks the wrong address is told what answers there, and where the rest is.
+#[tokio::test]
+async fn who_asks_the_wrong_address_is_told_what_answers_there() {
+    let redis = Redis::start().await;
+    let builder = Participant::builder(NAME).redis(redis.url()).hook_timeout_ms(100);
+    let participant = builder.address("http://127.0.0.1:1/assent").build().await.unwrap();
+    let app: Router = Router::new()
+        .nest("/assent", participant.router())
+        .nest("/operators", participant.admin_router());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, app).into_future());
+    let http = Client::new();
+    let resolve = format!("/assent/v1/branches/{}/resolve", txid(1));
+    for (method, path, is, other) in [
+        (Method::POST, resolve.as_str(), "API for coordinators", "mounts admin_router()"),
+        (Method::POST, "/assent/v1/transactions", "API for coordinators", "to a coordinator"),
+        (Method::GET, "/assent/v1/batch", "API for coordinators", "mounts admin_router()"),
+        (Method::POST, "/operators/v1/batch", "API for operators", "mounts router()"),
+    ] {
+        let detail = problem(http.request(method, format!("{base}{path}"))).await.detail;
+        assert!(detail.contains(is) && detail.contains(other), "{path}: {detail}");
+    }
+    // Mounted below another path than the one that is registered.
+    let http = Http::new(&HttpOptions::default()).unwrap();
+    for (path, why) in [("", "below another path"), ("/assent/v1", "no path /v1/v1/batch")] {
+        let client = ParticipantClient::new(&http, &format!("{base}{path}")).unwrap();
+        let said = client.batch(&batch("http://127.0.0.1:1", vec![])).await.unwrap_err();
+        assert!(said.0.contains(why), "{said}");
+    }
+    participant.shutdown().await;
+}
+
 #[tokio::test]
 async fn unsafe_settings_are_refused_or_repeated_wherever_health_is_told() {
     let redis = Redis::start().await;
     redis.set_config("appendfsync", "everysec").await;
     let refused = Participant::builder(NAME).redis(redis.url()).build().await;
     assert!(matches!(refused, Err(Error::Store(_))), "{refused:?}");
+    let why = refused.unwrap_err().to_string();
+    assert!(why.contains("appendfsync"), "who prints the error reads why: {why}");
     let sidecar = Sidecar::with(&redis, |options| options.store.allow_unsafe_redis = true).await;
     let version = sidecar.client.version().await.unwrap();
     assert!(version.warnings.iter().any(|warning| warning.contains("appendfsync")));
