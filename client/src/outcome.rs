@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::transaction::InvalidTransaction;
 use crate::transport::{Heard, NotSent, Unknown, parse};
 
-/// Every branch applies.
+/// Every branch applies: now, or as soon as its participant answers.
 #[derive(Debug, Clone)]
 pub struct CommittedTransaction {
     /// The transaction, as its coordinator tells it.
@@ -27,6 +27,13 @@ impl CommittedTransaction {
     #[must_use]
     pub const fn id(&self) -> TransactionId {
         self.view.id
+    }
+
+    /// Whether every branch has applied. Without it some participant has not acknowledged yet: it
+    /// was not waited for (`"ack": "decided"`), or it did not answer in time. The outcome stands.
+    #[must_use]
+    pub fn is_applied(&self) -> bool {
+        self.view.applied == Some(true)
     }
 
     /// The replies of a participant, as JSON: of the ops in their order, and then the hook's. Empty
@@ -81,6 +88,33 @@ pub struct Cause {
     pub why: CauseKind,
 }
 
+impl Cause {
+    /// The coordinator's error document; nothing where there is none.
+    #[must_use]
+    pub const fn problem(&self) -> Option<&Problem> {
+        match &self.why {
+            CauseKind::Problem(problem) => Some(problem),
+            CauseKind::NotSent(_) | CauseKind::Pending(_) | CauseKind::Unclear(_) => None,
+        }
+    }
+
+    /// The error code; `not_sent` where there was no connection.
+    #[must_use]
+    pub const fn code(&self) -> Option<&'static str> {
+        match &self.why {
+            CauseKind::Problem(problem) => Some(problem.code.as_str()),
+            CauseKind::NotSent(_) => Some("not_sent"),
+            CauseKind::Pending(_) | CauseKind::Unclear(_) => None,
+        }
+    }
+
+    /// The code and the reason of a hook's veto.
+    #[must_use]
+    pub fn veto(&self) -> Option<Veto> {
+        self.problem()?.veto()
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CauseKind {
@@ -116,20 +150,13 @@ impl TransactionError {
     /// The coordinator's error document; nothing where there is none.
     #[must_use]
     pub const fn problem(&self) -> Option<&Problem> {
-        match &self.cause().why {
-            CauseKind::Problem(problem) => Some(problem),
-            CauseKind::NotSent(_) | CauseKind::Pending(_) | CauseKind::Unclear(_) => None,
-        }
+        self.cause().problem()
     }
 
     /// The error code; `not_sent` where there was no connection.
     #[must_use]
     pub const fn code(&self) -> Option<&'static str> {
-        match &self.cause().why {
-            CauseKind::Problem(problem) => Some(problem.code.as_str()),
-            CauseKind::NotSent(_) => Some("not_sent"),
-            CauseKind::Pending(_) | CauseKind::Unclear(_) => None,
-        }
+        self.cause().code()
     }
 
     /// Whether the same work may succeed if it is done again: after `Aborted` as a new transaction,
@@ -186,7 +213,7 @@ impl TransactionError {
     /// The code and the reason of a hook's veto.
     #[must_use]
     pub fn veto(&self) -> Option<Veto> {
-        self.problem()?.veto()
+        self.cause().veto()
     }
 
     /// Whether it is unknown because the coordinator itself has no outcome yet.

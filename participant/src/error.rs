@@ -9,7 +9,7 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The name is none.
-    #[error("the participant's name {name:?} is not valid")]
+    #[error("the participant's name {name:?} is not valid: {source}")]
     Name {
         /// The text.
         name: String,
@@ -18,13 +18,13 @@ pub enum Error {
         source: InvalidId,
     },
     /// Its Redis, or its database, cannot be used.
-    #[error("what the participant keeps its branches in cannot be used")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// A hook reads and stages in a Redis.
     #[error("a participant with a PostgreSQL database takes no hook")]
     HookWithoutRedis,
     /// The HTTP client for coordinators cannot be set up.
-    #[error("the client for coordinators cannot be set up")]
+    #[error("the client for coordinators cannot be set up: {0}")]
     Http(#[from] BuildError),
     /// Other agents could not be told where this one is.
     #[error("the address of this agent for others (--advertised-url): {0}")]

@@ -308,6 +308,11 @@ async fn sweep(app: Arc<Shared>, interval_ms: u64, mut running: watch::Receiver<
     }
 }
 
+/// The examples of the guide compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guides/embed.md")]
+mod guide {}
+
 /// Sets up a [`Participant`].
 #[derive(Debug, Clone)]
 #[must_use]
@@ -361,6 +366,25 @@ impl Builder {
     /// What decides about branches that have an `input`.
     pub fn hook(mut self, hook: impl Hook) -> Self {
         self.options.hook = Some(HookDoor::new(hook));
+        self
+    }
+
+    /// Milliseconds that a hook may take for one branch, what it reads included.
+    pub fn hook_timeout_ms(mut self, ms: u64) -> Self {
+        self.options.hook_timeout_ms = ms;
+        self
+    }
+
+    /// The base URL at which the other agents of the same Redis reach [`Participant::router`], with
+    /// the path that it is mounted at. Needed where the service runs more than once.
+    pub fn address(mut self, url: impl Into<String>) -> Self {
+        self.options.address = Some(AgentAddress::Url(url.into()));
+        self
+    }
+
+    /// What `/metrics` shows. Without it the service shows its recorder by itself, or has none.
+    pub fn metrics_text(mut self, text: MetricsText) -> Self {
+        self.options.metrics_text = Some(text);
         self
     }
 

@@ -2,14 +2,19 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use assent_client::{HttpOptions, Token};
 use assent_common::limits;
 use assent_edge::EdgeOptions;
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder};
 
 use crate::hook::HookDoor;
 use crate::postgres::PostgresOptions;
 use crate::store::{AgentAddress, StoreOptions};
+
+/// How often histograms are folded, so that they do not grow between scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How a participant is set up, the sidecar's and the embedded one's.
 #[derive(Debug, Clone)]
@@ -80,6 +85,22 @@ impl MetricsText {
     /// Calls this for the text.
     pub fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self(Arc::new(render))
+    }
+
+    /// Installs a recorder of metrics for the whole process, and shows what it has: for a service
+    /// that has none of its own. To be called once, in a runtime of tokio.
+    pub fn install() -> Result<Self, BuildError> {
+        let builder = crate::metrics::configure(PrometheusBuilder::new())?;
+        let recorder = builder.install_recorder()?;
+        let upkeep = recorder.clone();
+        tokio::spawn(async move {
+            let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+            loop {
+                interval.tick().await;
+                upkeep.run_upkeep();
+            }
+        });
+        Ok(Self::new(move || recorder.render()))
     }
 
     pub(crate) fn render(&self) -> String {
