@@ -1,6 +1,7 @@
 //! A batch of messages: outcomes first, so that locks are freed for the prepares; those of each
-//! kind at the same time, as far as there are connections.
+//! kind at the same time, as far as there are connections, but those of one branch in their order.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use assent_common::branch::{BranchAnswer, BranchMessage, Ending};
@@ -74,11 +75,18 @@ pub(crate) async fn execute(
     let mut answers: Vec<Option<BranchAnswer>> = messages.iter().map(|_| None).collect();
     let (endings, later) = sort(messages);
     let at_once = database.options.connections_max;
-    let ends = stream::iter(endings)
-        .map(async |(place, txid, ending)| (place, end_branch(database, txid, ending).await));
+    let ends = stream::iter(endings).map(async |(txid, endings)| {
+        let mut ended = Vec::with_capacity(endings.len());
+        for (place, ending) in endings {
+            ended.push((place, end_branch(database, txid, ending).await));
+        }
+        ended
+    });
     let mut ends = std::pin::pin!(ends.buffer_unordered(at_once));
-    while let Some((place, answer)) = ends.next().await {
-        answers[place] = Some(answer);
+    while let Some(ended) = ends.next().await {
+        for (place, answer) in ended {
+            answers[place] = Some(answer);
+        }
     }
     let replied = AtomicUsize::new(0);
     let votes = stream::iter(later.into_iter().zip(seq + 1..)).map(
@@ -104,18 +112,25 @@ pub(crate) async fn execute(
     answers.into_iter().flatten().collect()
 }
 
-type Placed<T> = Vec<(usize, Txid, T)>;
+/// The outcomes of each branch in their order, each with its place among the messages.
+type Endings = BTreeMap<Txid, Vec<(usize, Ending)>>;
 
-/// The outcomes and the prepares, each with its place among the messages.
-fn sort(messages: Vec<(Txid, BranchMessage<SqlPrepare>)>) -> (Placed<Ending>, Placed<SqlPrepare>) {
-    let (mut endings, mut prepares) = (Vec::new(), Vec::new());
+/// The outcomes and the prepares.
+fn sort(
+    messages: Vec<(Txid, BranchMessage<SqlPrepare>)>,
+) -> (Endings, Vec<(usize, Txid, SqlPrepare)>) {
+    let (mut endings, mut prepares) = (Endings::new(), Vec::new());
     for (place, (txid, message)) in messages.into_iter().enumerate() {
-        match message {
-            BranchMessage::Prepare(prepare) => prepares.push((place, txid, prepare)),
-            BranchMessage::Commit => endings.push((place, txid, Ending::Commit)),
-            BranchMessage::Abort => endings.push((place, txid, Ending::Abort)),
-            BranchMessage::Settle => endings.push((place, txid, Ending::Settle)),
-        }
+        let ending = match message {
+            BranchMessage::Prepare(prepare) => {
+                prepares.push((place, txid, prepare));
+                continue;
+            }
+            BranchMessage::Commit => Ending::Commit,
+            BranchMessage::Abort => Ending::Abort,
+            BranchMessage::Settle => Ending::Settle,
+        };
+        endings.entry(txid).or_default().push((place, ending));
     }
     (endings, prepares)
 }

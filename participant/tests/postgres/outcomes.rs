@@ -214,3 +214,18 @@ async fn a_branch_of_an_implicit_transaction_says_what_it_has() {
     is(&agent.tell(settle(1)).await, StateWord::Applied);
     assert_eq!((server.balance(1).await, server.prepared().await), (99, 0));
 }
+
+/// Promise: the messages of one branch are done in their order, in one batch too: an abort behind a
+/// commit finds it applied.
+#[tokio::test]
+async fn the_outcomes_of_a_branch_are_done_in_their_order() {
+    let server = Server::start().await;
+    let agent = Agent::start(&server).await;
+    for n in 1..=20 {
+        agent.tell(prepare(n, add(1, -1))).await;
+        let answers = agent.say(vec![commit(n), abort(n)]).await;
+        let states: Vec<_> = answers.iter().map(|answer| answer.state).collect();
+        let right = [StateWord::Applied, StateWord::AlreadyCommitted].map(Some);
+        assert_eq!(states, right, "{answers:?}");
+    }
+}
