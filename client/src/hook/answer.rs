@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use assent_common::command::OpRequest;
 use assent_common::limits;
-use assent_common::wire::hook::{HookAnswer, HookAsked, HookReply, HookSays, Veto};
+use assent_common::wire::hook::{HookAnswer, HookAsked, HookReply, HookSays};
 use assent_common::wire::{read_json, too_deep_at};
 use serde_json::value::{RawValue, to_raw_value};
 
