@@ -32,7 +32,8 @@ macro_rules! error_codes {
                 match self { $(Self::$variant => $status,)+ }
             }
 
-            /// Whether the same work may succeed if it is done again: after an abort as a new transaction.
+            /// Whether the same work may succeed if it is done again: after an abort as a new
+            /// transaction.
             #[must_use]
             pub const fn retryable(self) -> bool {
                 match self { $(Self::$variant => $retryable,)+ }

@@ -33,13 +33,13 @@ pub(super) fn read_ops<'de, Ops: ReadOps<'de>>(json: &'de str) -> Result<Ops, se
 /// A deserializer, or a part of one, that passes itself on to whatever is read by it.
 struct Objects<D>(D);
 
-/// Sees what the deserializer has found, before its visitor does.
-struct Seen<V> {
+/// Looks at what the deserializer has found, before its visitor does.
+struct AttentiveVisitor<V> {
     visitor: V,
     is_struct: bool,
 }
 
-impl<V> Seen<V> {
+impl<V> AttentiveVisitor<V> {
     const fn any(visitor: V) -> Self {
         Self { visitor, is_struct: false }
     }
@@ -56,7 +56,7 @@ macro_rules! read {
             $($argument: $kind,)*
             visitor: V,
         ) -> Result<V::Value, D::Error> {
-            self.0.$read($($argument,)* Seen::any(visitor))
+            self.0.$read($($argument,)* AttentiveVisitor::any(visitor))
         }
     )*};
 }
@@ -84,7 +84,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Objects<D> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.0.deserialize_struct(name, fields, Seen::of_struct(visitor))
+        self.0.deserialize_struct(name, fields, AttentiveVisitor::of_struct(visitor))
     }
 
     fn is_human_readable(&self) -> bool {
@@ -100,7 +100,7 @@ macro_rules! see {
     )*};
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Seen<V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for AttentiveVisitor<V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -217,7 +217,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Objects<A> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        self.0.tuple_variant(len, Seen::any(visitor))
+        self.0.tuple_variant(len, AttentiveVisitor::any(visitor))
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -225,7 +225,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Objects<A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        self.0.struct_variant(fields, Seen::of_struct(visitor))
+        self.0.struct_variant(fields, AttentiveVisitor::of_struct(visitor))
     }
 }
 

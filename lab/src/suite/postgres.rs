@@ -1,5 +1,5 @@
-//! `assent-lab postgres`: what a transfer between a Redis and a database costs by Assent, beside one
-//! between two databases by PostgreSQL's own two-phase commit, in one run.
+//! `assent-lab postgres`: what a transfer between a Redis and a database costs by Assent, beside
+//! one between two databases by PostgreSQL's own two-phase commit, in one run.
 
 use std::path::Path;
 use std::time::Duration;

@@ -94,8 +94,9 @@ async fn account(
     }
 }
 
-/// The participant with its hook. Where other machines reach this service, the environment names the
-/// files of two tokens: the one that the coordinator must send, and the one that it is asked with.
+/// The participant with its hook. Where other machines reach this service, the environment names
+/// the files of two tokens: the one that the coordinator must send, and the one that it is asked
+/// with.
 async fn participant(redis_url: &str) -> Result<Participant, Box<dyn Error>> {
     let mut builder = Participant::builder("payments").redis(redis_url).hook(Till);
     if let Ok(file) = std::env::var("PAYMENTS_TOKEN_FILE") {
