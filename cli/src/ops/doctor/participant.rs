@@ -278,7 +278,7 @@ fn reached_by_coordinator(what: &str, view: &ParticipantView) -> Check {
         }
         (Some(false), _) if why.contains("not Assent's") || why.contains("not_found") => {
             let fix = "correct its address: assent participants set NAME URL, where URL is what \
-                       its --listen says, or has the path that the service mounts its router at";
+                       its setting `listen` says, or has the path that the service mounts its router at";
             Check::failing(what, format!("something else answers there: {why}"), fix)
         }
         (Some(false), _) => {
@@ -327,7 +327,7 @@ fn named(what: &str, view: &ParticipantView, version: &VersionView) -> Option<Ch
 /// Something else than a participant answers.
 fn another(what: &str) -> Check {
     let found = "a coordinator answers there, and no participant";
-    let fix = "correct the address: a participant's API is where its --listen says";
+    let fix = "correct the address: a participant's API is where its setting `listen` says";
     Check::failing(format!("{what}: role"), found, fix)
 }
 
