@@ -185,10 +185,11 @@ pub(super) fn zrange(command: &Command, args: &mut Vec<Arg>) -> Result<(), Refus
     }
     let by = if by.is_empty() { "I" } else { by };
     if by == "I" && count != -1 {
-        return Err(conflict(command, "LIMIT needs BYSCORE or BYLEX"));
+        return Err(conflict(command, "syntax error: LIMIT needs BYSCORE or BYLEX"));
     }
     if by == "L" && !scores.is_empty() {
-        return Err(conflict(command, "WITHSCORES is not compatible with BYLEX"));
+        let detail = "syntax error: WITHSCORES is not compatible with BYLEX";
+        return Err(conflict(command, detail));
     }
     for bound in &args[1..3] {
         zrange_bound(command, by, bound)?;

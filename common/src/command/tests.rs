@@ -317,6 +317,16 @@ fn an_infinite_increment_of_a_field_is_refused_in_the_words_of_redis() {
     }
 }
 
+#[test]
+fn options_of_zrange_that_exclude_each_other_are_a_syntax_error() {
+    let limit = ["ZRANGE", "k", "0", "-1", "LIMIT", "1", "2"];
+    let scores = ["ZRANGE", "k", "-", "+", "BYLEX", "WITHSCORES"];
+    for op in [&limit[..], &scores[..]] {
+        let detail = branch(&[op]).unwrap_err().detail;
+        assert!(detail.contains("syntax error"), "{detail}");
+    }
+}
+
 /// An op in escrow with an expectation.
 fn escrow(words: &[&str], expect: &str) -> OpRequest {
     let mut request = OpRequest::new(words.iter().copied());
