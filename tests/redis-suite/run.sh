@@ -26,7 +26,8 @@ for file in $files; do
     . "$here/servers.sh"
     cd "$suite"
     timeout "${FILE_SECONDS:-3600}" ./runtest --host 127.0.0.1 --port "$door" --baseport $((base + 90)) \
-      --singledb --durable --single "$file" --ignore-encoding --skipfile "$here/left-out.txt" \
+      --singledb --durable --single "$file" --ignore-encoding \
+      --timeout "${FILE_SECONDS:-3600}" --skipfile "$here/left-out.txt" \
       >"$output" 2>&1 || true
   )
   outputs="$outputs $output"

@@ -278,7 +278,8 @@ fn reached_by_coordinator(what: &str, view: &ParticipantView) -> Check {
         }
         (Some(false), _) if why.contains("not Assent's") || why.contains("not_found") => {
             let fix = "correct its address: assent participants set NAME URL, where URL is what \
-                       its setting `listen` says, or has the path that the service mounts its router at";
+                       its setting `listen` says, or has the path that the service mounts its \
+                       router at";
             Check::failing(what, format!("something else answers there: {why}"), fix)
         }
         (Some(false), _) => {
