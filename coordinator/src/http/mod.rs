@@ -35,7 +35,7 @@ use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use reply::Face;
+use reply::CoordinatorFace;
 
 pub use documents::errors_markdown;
 pub(crate) use serve::Surface;
@@ -47,7 +47,7 @@ static OPENAPI_JSON: LazyLock<String> = LazyLock::new(openapi_json);
 pub(crate) fn public_surface(state: HttpState) -> Surface {
     let token = state.shared.api_token.clone();
     let routes = read_routes().merge(write_routes());
-    let router = router(state.clone(), routes, token.clone(), Face::Public);
+    let router = router(state.clone(), routes, token.clone(), CoordinatorFace::Public);
     Surface::new(router).taking_transactions(state, token)
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn public_surface(state: HttpState) -> Surface {
 pub(crate) fn admin_surface(state: HttpState) -> Surface {
     let token = state.shared.admin_token.clone();
     let routes = read_routes().merge(admin_routes());
-    Surface::new(router(state, routes, token, Face::Operators))
+    Surface::new(router(state, routes, token, CoordinatorFace::Operators))
 }
 
 /// The OpenAPI 3.1 description of both listeners, as JSON.
@@ -118,7 +118,7 @@ fn router(
     state: HttpState,
     routes: OpenApiRouter<HttpState>,
     token: Option<Token>,
-    face: Face,
+    face: CoordinatorFace,
 ) -> Router {
     let (guarded, _document) = routes.split_for_parts();
     let (open, _document) = probe_routes().split_for_parts();

@@ -84,12 +84,12 @@ fn body(status: StatusCode, media_type: HeaderValue, value: &impl Serialize) -> 
 
 /// Which of a coordinator's two APIs a listener has. Who asks the wrong one is told so.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Face {
+pub(super) enum CoordinatorFace {
     Public,
     Operators,
 }
 
-impl Face {
+impl CoordinatorFace {
     /// What answers, and where the rest is.
     const fn in_words(self) -> &'static str {
         match self {

@@ -71,11 +71,11 @@ enum AskedHook {
     No(Refusal),
     /// What is wrong with its answer, without values.
     Invalid(String),
-    Trouble(Trouble),
+    Trouble(HookTrouble),
 }
 
 /// Why a question has no answer.
-enum Trouble {
+enum HookTrouble {
     /// The hook has failed, or what answers is none.
     Failed(String),
     /// It has not answered, or says that it will later.
@@ -93,16 +93,16 @@ struct Troubles {
 }
 
 impl Troubles {
-    fn add(&mut self, trouble: Trouble) {
+    fn add(&mut self, trouble: HookTrouble) {
         self.asked += 1;
         self.reason = match trouble {
-            Trouble::Failed(why) => {
+            HookTrouble::Failed(why) => {
                 self.failed += 1;
                 why
             }
             // That the last question got no answer says less than what came of an earlier one.
-            Trouble::CutShort(_) if !self.reason.is_empty() => return,
-            Trouble::CutShort(why) | Trouble::Unclear(why) => why,
+            HookTrouble::CutShort(_) if !self.reason.is_empty() => return,
+            HookTrouble::CutShort(why) | HookTrouble::Unclear(why) => why,
         };
     }
 
@@ -231,14 +231,14 @@ impl Hooks {
         &self,
         asking: impl Future<Output = Result<HookReply, HookError>>,
         time: Duration,
-    ) -> Result<Result<HookReply, HookError>, Trouble> {
+    ) -> Result<Result<HookReply, HookError>, HookTrouble> {
         match tokio::time::timeout(time, AssertUnwindSafe(asking).catch_unwind()).await {
             Ok(Ok(answered)) => Ok(answered),
-            Ok(Err(_)) => Err(Trouble::Failed("it panicked".to_owned())),
+            Ok(Err(_)) => Err(HookTrouble::Failed("it panicked".to_owned())),
             Err(_) => {
                 let why = format!("no answer within {} ms", time.as_millis());
                 let is_cut = time < self.timeout;
-                Err(if is_cut { Trouble::CutShort(why) } else { Trouble::Unclear(why) })
+                Err(if is_cut { HookTrouble::CutShort(why) } else { HookTrouble::Unclear(why) })
             }
         }
     }
@@ -291,7 +291,7 @@ fn hooked(
 }
 
 fn outcome(
-    answered: Result<Result<HookReply, HookError>, Trouble>,
+    answered: Result<Result<HookReply, HookError>, HookTrouble>,
     stop: Option<HookStop>,
 ) -> AskedHook {
     let answered = match (stop, answered) {
@@ -304,10 +304,10 @@ fn outcome(
         Ok(reply) => AskedHook::Said(reply),
         Err(HookError::Veto(veto)) => AskedHook::No(vetoed(&veto)),
         Err(HookError::Invalid(what)) => AskedHook::Invalid(what),
-        Err(HookError::Failed(why)) => AskedHook::Trouble(Trouble::Failed(why)),
-        Err(HookError::Unclear(why)) => AskedHook::Trouble(Trouble::Unclear(why)),
+        Err(HookError::Failed(why)) => AskedHook::Trouble(HookTrouble::Failed(why)),
+        Err(HookError::Unclear(why)) => AskedHook::Trouble(HookTrouble::Unclear(why)),
         Err(error @ HookError::ReadFailed) => {
-            AskedHook::Trouble(Trouble::Failed(error.to_string()))
+            AskedHook::Trouble(HookTrouble::Failed(error.to_string()))
         }
     }
 }

@@ -29,7 +29,7 @@ use utoipa_axum::routes;
 
 use assent_common::limits;
 
-use self::reply::Face;
+use self::reply::ParticipantFace;
 use crate::service::App;
 
 /// Bytes of an operator's request.
@@ -112,23 +112,23 @@ async fn document() -> Response {
 pub(crate) fn public<S: Clone + Send + Sync + 'static>(app: &App) -> Router<S> {
     let (messages, _) = message_routes().split_for_parts();
     let messages = messages.route_layer(from_fn_with_state(Arc::clone(app), auth::require_speaker));
-    finish(app, messages, look_routes(), Face::Coordinators)
+    finish(app, messages, look_routes(), ParticipantFace::Coordinators)
 }
 
 /// The API for operators.
 pub(crate) fn admin<S: Clone + Send + Sync + 'static>(app: &App) -> Router<S> {
-    finish(app, Router::new(), operator_routes(), Face::Operators)
+    finish(app, Router::new(), operator_routes(), ParticipantFace::Operators)
 }
 
 fn finish<S: Clone + Send + Sync + 'static>(
     app: &App,
     messages: Router<App>,
     routes: OpenApiRouter<App>,
-    face: Face,
+    face: ParticipantFace,
 ) -> Router<S> {
     let body_bytes_max = match face {
-        Face::Coordinators => limits::BATCH_BYTES_MAX,
-        Face::Operators => ADMIN_BYTES_MAX,
+        ParticipantFace::Coordinators => limits::BATCH_BYTES_MAX,
+        ParticipantFace::Operators => ADMIN_BYTES_MAX,
     };
     let (guarded, _) = routes.merge(server_routes()).split_for_parts();
     let (open, _) = open_routes().split_for_parts();

@@ -62,12 +62,12 @@ fn body(media_type: HeaderValue, value: &impl Serialize) -> Response {
 /// Which of a participant's two APIs a router is. Each has an address of its own, and who asks the
 /// wrong one is told so.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Face {
+pub(crate) enum ParticipantFace {
     Coordinators,
     Operators,
 }
 
-impl Face {
+impl ParticipantFace {
     /// What answers, and where the rest is.
     const fn in_words(self) -> &'static str {
         match self {

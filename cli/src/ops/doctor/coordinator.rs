@@ -61,7 +61,7 @@ pub(super) async fn check(
         tokio::time::timeout(PATIENCE, client.readyz()),
         clock(&what, &settings.url),
         within(client.participants()),
-        Unfinished::ask(&client, held_max_ms)
+        UnfinishedThere::ask(&client, held_max_ms)
     );
     let probe = probe.unwrap_or_else(|_| Err(silent()));
     let mut checks =
@@ -190,7 +190,7 @@ async fn ended_by_hand(
 }
 
 /// What has not ended at this coordinator.
-struct Unfinished {
+struct UnfinishedThere {
     /// Transactions with a branch in doubt.
     in_doubt: usize,
     /// Whether there are more of them than were counted.
@@ -209,7 +209,7 @@ struct LateBranch {
     why: String,
 }
 
-impl Unfinished {
+impl UnfinishedThere {
     async fn ask(client: &CoordinatorClient, held_max_ms: u64) -> Result<Self, CallError> {
         let (late, awaited) = (Vec::new(), Awaited::default());
         let mut found = Self { in_doubt: 0, is_cut: false, held_max_ms, late, awaited };
