@@ -1,4 +1,4 @@
-//! What the promises need of a PostgreSQL server: one table, [`TABLE`]. It is checked with every
+//! What the promises need of a PostgreSQL server: one table, `TABLE`. It is checked with every
 //! connection of the agent's own, shown by `assent doctor`, and printed as
 //! `docs/reference/postgres-servers.md`.
 //!
