@@ -476,6 +476,12 @@ impl Core {
         self.active.get(&number)
     }
 
+    /// Whether nothing is left to do of a transaction but to write its last record.
+    #[must_use]
+    pub fn is_over(&self, number: TxNumber) -> bool {
+        self.active(number).is_none_or(|active| active.machine.is_over())
+    }
+
     /// All active transactions, in no order.
     pub fn all_active(&self) -> impl Iterator<Item = &Active> {
         self.active.values()

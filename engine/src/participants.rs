@@ -333,9 +333,8 @@ impl Core {
     ) -> Result<(), Problem> {
         let lane = self.lanes.registered(name).ok_or_else(|| not_registered(name))?;
         // The last record of one that is over stands in the log before that of the removal.
-        let is_over =
-            |number| self.active.get(number).is_none_or(|active| active.machine.is_over());
-        let unfinished = self.lanes[lane].unfinished.iter().filter(|n| !is_over(n)).count();
+        let unfinished = self.lanes[lane].unfinished.iter();
+        let unfinished = unfinished.filter(|number| !self.is_over(**number)).count();
         if unfinished > 0 {
             let detail = format!(
                 "participant {name} has {unfinished} unfinished transactions; wait, move it, or \

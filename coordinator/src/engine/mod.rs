@@ -195,9 +195,7 @@ impl Engine {
     pub fn retry(&self, id: TransactionId) -> Result<TransactionView, Problem> {
         {
             let mut core = self.core();
-            let is_over =
-                |number| core.active(number).is_none_or(|active| active.machine.is_over());
-            if let Some(number) = core.number_of(id).filter(|number| !is_over(*number)) {
+            if let Some(number) = core.number_of(id).filter(|number| !core.is_over(*number)) {
                 core.retry(number, clock::micros());
                 if let Some(view) = view(&core, id) {
                     return Ok(view);
