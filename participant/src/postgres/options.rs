@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use assent_common::{ParticipantName, limits};
 
+use crate::store::place_of_url;
+
 /// How a database is opened.
 #[derive(Clone)]
 pub struct PostgresOptions {
@@ -92,9 +94,8 @@ impl PostgresOptions {
     /// The URL without its user, its password and its parameters.
     #[must_use]
     pub fn address(&self) -> String {
-        let (scheme, rest) = self.url.split_once("://").unwrap_or(("postgres", &self.url));
-        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-        format!("{scheme}://{}", place.split('?').next().unwrap_or_default())
+        let (scheme, place) = place_of_url(&self.url);
+        format!("{}://{place}", scheme.unwrap_or("postgres"))
     }
 }
 

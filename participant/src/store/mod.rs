@@ -89,6 +89,7 @@ pub use inspect::{StoreFacts, StoredBranch};
 pub use link::{Link, StoreState};
 pub(crate) use lives::{KnownLives, LifeChange, LifeStore, StoredLife, Swapped};
 pub use lives::{NotAdmitted, Says};
+pub(crate) use options::place_of_url;
 pub use options::{AgentAddress, StoreOptions};
 pub use owner::{Guard, OtherOwner};
 pub use packed::{RedoError, decode_redo};

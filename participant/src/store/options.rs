@@ -62,12 +62,19 @@ impl StoreOptions {
     /// The URL without its user and password.
     #[must_use]
     pub fn address(&self) -> String {
-        let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
-        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-        // A unix URL may carry `?user=…&pass=…`.
-        let place = place.split('?').next().unwrap_or_default();
-        if scheme.is_empty() { place.to_owned() } else { format!("{scheme}://{place}") }
+        match place_of_url(&self.url) {
+            (None | Some(""), place) => place.to_owned(),
+            (Some(scheme), place) => format!("{scheme}://{place}"),
+        }
     }
+}
+
+/// The scheme of a server's URL, if it has one, and where it leads: without user and password,
+/// which may stand among its parameters too (`?user=…&pass=…`).
+pub(crate) fn place_of_url(url: &str) -> (Option<&str>, &str) {
+    let (scheme, rest) = url.split_once("://").map_or((None, url), |(it, rest)| (Some(it), rest));
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    (scheme, place.split('?').next().unwrap_or_default())
 }
 
 impl std::fmt::Debug for StoreOptions {
