@@ -33,5 +33,5 @@ pub use hosts::HostRule;
 pub use listener::{Listener, Serves, accept};
 pub use metric::describe as describe_metrics;
 pub use options::{EdgeOptions, Patience};
-pub use reply::problem;
+pub use reply::{no_such_method, no_such_path, problem};
 pub use seldom::Seldom;

@@ -1,5 +1,6 @@
 //! Errors on their way out, as problem documents.
 
+use assent_common::text;
 use assent_common::wire::PROBLEM_MEDIA_TYPE;
 use assent_common::wire::problem::Problem;
 use axum::body::Body;
@@ -9,6 +10,21 @@ use axum::response::Response;
 
 /// Seconds after which a request that was shed may come again.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// Bytes of a path that an error repeats.
+const PATH_SHOWN_BYTES_MAX: usize = 200;
+
+/// What is said of a path that does not exist, where this API answers.
+#[must_use]
+pub fn no_such_path(path: &str, api: &str) -> String {
+    format!("there is no path {} in {api}", text::cut(path, PATH_SHOWN_BYTES_MAX))
+}
+
+/// What is said of a method that the path does not have, where this API answers.
+#[must_use]
+pub fn no_such_method(api: &str) -> String {
+    format!("the path has other methods only in {api}")
+}
 
 /// An error with the status and the headers of its code.
 #[must_use]

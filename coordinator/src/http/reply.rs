@@ -2,9 +2,10 @@
 
 use std::any::Any;
 
+use assent_common::ErrorCode;
 use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::problem::Problem;
-use assent_common::{ErrorCode, text};
+use assent_edge::{no_such_method, no_such_path};
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response as HttpResponse, StatusCode, Uri};
@@ -17,9 +18,6 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Seconds after which a request that was shed, or whose outcome was not known, may come again.
 pub(super) const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
-
-/// Bytes of a path that an error repeats.
-const PATH_SHOWN_BYTES_MAX: usize = 200;
 
 /// An error on its way out.
 #[derive(Debug)]
@@ -106,14 +104,13 @@ impl CoordinatorFace {
 
     /// The answer to a path that does not exist.
     pub(super) fn not_found(self, uri: &Uri) -> Rejection {
-        let path = text::cut(uri.path(), PATH_SHOWN_BYTES_MAX);
-        let detail = format!("there is no path {path} in {}", self.in_words());
+        let detail = no_such_path(uri.path(), self.in_words());
         Rejection::new(ErrorCode::NotFound, detail)
     }
 
     /// The answer to a method that the path does not have; the router adds `Allow`.
     pub(super) fn method_not_allowed(self) -> Rejection {
-        let detail = format!("the path has other methods only in {}", self.in_words());
+        let detail = no_such_method(self.in_words());
         Rejection::new(ErrorCode::MethodNotAllowed, detail)
     }
 }

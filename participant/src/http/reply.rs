@@ -5,10 +5,11 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use assent_common::ErrorCode;
 use assent_common::outcome::Refusal;
 use assent_common::wire::MEDIA_TYPE;
 use assent_common::wire::problem::Problem;
-use assent_common::{ErrorCode, text};
+use assent_edge::{no_such_method, no_such_path};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROTOCOL: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
@@ -85,17 +86,13 @@ impl ParticipantFace {
 
     /// The answer to a path that does not exist.
     pub(crate) fn not_found(self, uri: &Uri) -> Rejection {
-        let path = text::cut(uri.path(), PATH_SHOWN_BYTES_MAX);
-        let detail = format!("there is no path {path} in {}", self.in_words());
+        let detail = no_such_path(uri.path(), self.in_words());
         Rejection::new(ErrorCode::NotFound, detail)
     }
 
     /// The answer to a method that the path does not have; the router adds `Allow`.
     pub(crate) fn method_not_allowed(self) -> Rejection {
-        let detail = format!("the path has other methods only in {}", self.in_words());
+        let detail = no_such_method(self.in_words());
         Rejection::new(ErrorCode::MethodNotAllowed, detail)
     }
 }
-
-/// Bytes of a path that an error repeats.
-const PATH_SHOWN_BYTES_MAX: usize = 200;
