@@ -173,8 +173,7 @@ async fn of_itself(
 /// Branches that were ended by hand against what their logs say, as the participant's probe names
 /// them.
 fn ended_by_hand(what: &str, url: &str, probe: &str) -> Option<Check> {
-    let damage = probe.lines().find(|line| line.starts_with("[!] heuristic"))?;
-    let (_, found) = damage.split_once(": ")?;
+    let found = warned(probe, "heuristic")?;
     let fix = format!(
         "see what it was (assent tx describe TXID --participant {url}), make good what differs \
          (docs/guides/recover.md, `A branch was ended by hand, and its log says otherwise`), then \
@@ -184,11 +183,17 @@ fn ended_by_hand(what: &str, url: &str, probe: &str) -> Option<Check> {
     Some(Check::failing(format!("{what}: branches ended by hand"), found, fix))
 }
 
+/// What the first warning about this says in a participant's probe.
+fn warned<'a>(probe: &'a str, about: &str) -> Option<&'a str> {
+    let is_it = |line: &&str| line.strip_prefix("[!] ").is_some_and(|it| it.starts_with(about));
+    let (_, found) = probe.lines().find(is_it)?.split_once(": ")?;
+    Some(found)
+}
+
 /// Whether its Redis refuses writes, as the participant's probe says: every new transaction there
 /// is aborted.
 fn refuses_writes(what: &str, probe: &str) -> Option<Check> {
-    let line = probe.lines().find(|line| line.starts_with("[!] redis"))?;
-    let (_, found) = line.split_once(": ")?;
+    let found = warned(probe, "redis")?;
     let fix = if found.contains("OOM") {
         "give that Redis more memory (CONFIG SET maxmemory), or free some there"
     } else if found.contains("NOREPLICAS") {
@@ -202,8 +207,7 @@ fn refuses_writes(what: &str, probe: &str) -> Option<Check> {
 /// What holds its database up, as the participant's probe says: too many prepared transactions, or
 /// one of others that is prepared for long.
 fn database_held_up(what: &str, probe: &str) -> Option<Check> {
-    let line = probe.lines().find(|line| line.starts_with("[!] postgres"))?;
-    let (_, found) = line.split_once(": ")?;
+    let found = warned(probe, "postgres")?;
     let fix = "assent doctor --postgres URL names each, and what to do";
     Some(Check::warning(format!("{what}: prepared transactions"), found, fix))
 }
@@ -211,8 +215,7 @@ fn database_held_up(what: &str, probe: &str) -> Option<Check> {
 /// Whether another agent of its Redis did not take what this one passed on, as the participant's
 /// probe says.
 fn silent_peer(what: &str, probe: &str) -> Option<Check> {
-    let line = probe.lines().find(|line| line.starts_with("[!] peers"))?;
-    let (_, found) = line.split_once(": ")?;
+    let found = warned(probe, "peers")?;
     let fix = "the agents of one Redis must reach each other at their addresses \
                (--advertised-url), and need the same --token-file";
     Some(Check::warning(format!("{what}: other agents"), found, fix))
@@ -220,8 +223,7 @@ fn silent_peer(what: &str, probe: &str) -> Option<Check> {
 
 /// Whether the service's hook cannot be reached, as the participant's probe says.
 fn silent_hook(what: &str, probe: &str) -> Option<Check> {
-    let line = probe.lines().find(|line| line.starts_with("[!] hook"))?;
-    let (_, found) = line.split_once(": ")?;
+    let found = warned(probe, "hook")?;
     let fix = "start the service's hook, or correct the agent's --hook-url";
     Some(Check::failing(format!("{what}: hook"), found, fix))
 }
